@@ -1,0 +1,55 @@
+# Every target works from a fresh clone; paths are relative, so the clone's path may contain spaces.
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+PY := .venv/bin/python
+UV := $(PY) -m uv
+SETUP := .venv/.stamp
+
+# Where this is set, every Python process would compile torch's sources again: seconds, each time.
+unexport PYTHONDONTWRITEBYTECODE
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint format lock bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1@/p' Makefile | awk -F@ '{ printf "  make %-9s %s\n", $$1, $$2 }'
+
+setup: $(SETUP) ## the environment in .venv, with exactly the packages of requirements.lock
+
+$(SETUP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo 'Graft needs Python 3.10 or newer; "$(PYTHON)" is not one. Name another: make setup PYTHON=python3.12'; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(UV) pip install --python $(PY) --no-deps --require-hashes -r requirements.lock
+	$(UV) pip install --quiet --python $(PY) --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(SETUP) ## pretrain on rendered digits, fine-tune on 10 handwritten ones a class, test
+	$(PY) train.py experiment=resnet_ft
+
+test: $(SETUP) ## the tests that CI runs
+	$(PY) -m pytest -m "not slow and not real_data"
+
+test-all: $(SETUP) ## slow tests and those on real data (GRAFT_DATA) too
+	$(PY) -m pytest
+
+lint: $(SETUP) ## ruff's checks and its formatting, changing nothing
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: $(SETUP) ## let ruff fix and format the code
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+lock: $(SETUP) ## write requirements.lock anew from pyproject.toml
+	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.10 \
+	  --custom-compile-command "make lock" --extra dev --extra sweep --group weights \
+	  --upgrade --output-file requirements.lock pyproject.toml
+
+bench: $(SETUP) ## measure speed and accuracy, as in the README's tables
+	$(PY) -m tests.benchmarks
+
+clean: ## remove the environment, caches and build files; logs/ stays
+	rm -rf .venv .cache .pytest_cache .ruff_cache build dist src/*.egg-info
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
