@@ -1,0 +1,1 @@
+"""Graft: transfer learning experiments with PyTorch Lightning and Hydra."""

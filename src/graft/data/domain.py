@@ -1,0 +1,113 @@
+"""What a domain is: named splits of images and labels, whatever they come from."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import Subset
+
+
+class LazyTensor:
+    """Images that are made at first use, because many runs never look at a split (the source's, once it is cached)."""
+
+    def __init__(self, length: int, make: Callable[[], Tensor]) -> None:
+        self.length = length
+        self._make = make
+        self._tensor: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int | Tensor) -> Tensor:
+        return self.tensor[index]
+
+    @property
+    def tensor(self) -> Tensor:
+        """All images, uint8 `(N, C, H, W)`."""
+        if self._tensor is None:
+            self._tensor = self._make()
+        return self._tensor
+
+
+Inputs = Tensor | LazyTensor | Sequence[Tensor] | Subset
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and labels of one part of a domain.
+
+    `inputs` is a uint8 tensor `(N, C, H, W)`, or gives a uint8 `(C, H, W)` by index. `labels` are int64 `(N,)` classes,
+    float `(N, K)` for multilabel, float `(N,)` numbers; None where the domain counts as unlabelled.
+    """
+
+    inputs: Inputs
+    labels: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def subset(self, indices: Tensor) -> "Split":
+        """The samples at `indices` `(M,)`; images on disk stay there."""
+        labels = None if self.labels is None else self.labels[indices]
+        inputs = self.inputs
+        if isinstance(inputs, LazyTensor):
+            return Split(LazyTensor(len(indices), lambda: inputs.tensor[indices]), labels)
+        if isinstance(inputs, Tensor):
+            return Split(inputs[indices], labels)
+        return Split(Subset(inputs, indices.tolist()), labels)
+
+
+@dataclass(frozen=True)
+class DomainData:
+    """A domain, split. `fingerprint` changes whenever the content does; `notes` say what a reader should know."""
+
+    name: str
+    train: Split
+    val: Split
+    test: Split
+    classes: tuple[str, ...] | None
+    channels: int
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+
+
+class Domain:
+    """Where a domain's data come from. Making one is cheap; `load` reads labels and finds files."""
+
+    key = "data.target"  # where the config holds it; the data module sets it, and error messages name it
+
+    def load(self, split_seed: int) -> DomainData:
+        """Read the domain and split it; raises GraftError when the data are missing or cannot be used."""
+        raise NotImplementedError
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the content, without decoding it."""
+        raise NotImplementedError
+
+
+def sha256(parts: Iterable[bytes]) -> str:
+    """Hash of a sequence of byte strings; lengths are hashed too, so that moving a boundary changes it."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def seed_of(*parts: object) -> int:
+    """A seed that depends on every part, and for nothing else: `seed_of(seed, "target", epoch)`."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "little")
+
+
+def generator(*parts: object) -> torch.Generator:
+    """A random generator seeded by `seed_of(*parts)`."""
+    return torch.Generator().manual_seed(seed_of(*parts))
+
+
+def content_groups(contents: Iterable[bytes | memoryview]) -> Tensor:
+    """Group number `(N,)` of each sample; samples with the same bytes share one."""
+    seen: dict[bytes, int] = {}
+    return torch.tensor([seen.setdefault(hashlib.sha256(c).digest(), len(seen)) for c in contents], dtype=torch.int64)

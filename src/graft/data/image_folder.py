@@ -1,0 +1,188 @@
+"""Your own photos: a folder per class, with official train/val/test folders or split by seed."""
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from graft.data.domain import Domain, DomainData, Split, content_groups, sha256
+from graft.data.splits import stratified_split
+from graft.errors import GraftError
+
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+VAL_FOLDERS = ("val", "valid", "validation")
+
+
+class ImageFolder(Domain):
+    """`root/<class>/*.jpg`, or the same under `root/train`, `root/val`, `root/test`; missing parts come from train."""
+
+    def __init__(self, root: str, val_fraction: float = 0.15, test_fraction: float = 0.15, channels: int = 3) -> None:
+        """Channels: 3 for colour, 1 to read everything as grey."""
+        self.root = Path(root).expanduser()
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+        self.channels = channels
+
+    def load(self, split_seed: int) -> DomainData:
+        """List files and split what has no official split; copies of one image stay on one side.
+
+        Raises GraftError for a missing folder, a class without images, or a class that training never sees.
+        """
+        parts, classes = self._parts
+        train, labels = parts["train"]
+        splits = {name: self._split(*part) for name, part in parts.items()}
+        sizes = {"test": self.test_fraction, "val": self.val_fraction}
+        sizes = {name: size for name, size in sizes.items() if name not in parts}
+        groups = content_groups(self._hashes[path] for path in train)
+        if sizes:
+            whole = splits["train"]
+            splits |= {name: whole.subset(index) for name, index in self._cut(labels, sizes, split_seed, groups)}
+        return DomainData(
+            name=self.root.name,
+            train=splits["train"],
+            val=splits["val"],
+            test=splits["test"],
+            classes=classes,
+            channels=self.channels,
+            fingerprint=self.fingerprint,
+            notes=duplicate_notes(groups, labels),
+        )
+
+    def _cut(self, labels: Tensor, sizes: dict[str, float], seed: int, groups: Tensor) -> list[tuple[str, Tensor]]:
+        parts = stratified_split(labels, sizes, seed, groups)
+        if empty := [name for name, index in parts.items() if len(index) == 0]:
+            raise GraftError(
+                f"{self.key}.root={self.root}: {len(labels)} images are too few to split off a {empty[0]} part. "
+                f"Add images, or raise {self.key}.{empty[0]}_fraction."
+            )
+        return list(parts.items())
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of relative paths and file contents, and of how they are read."""
+        files = sorted(self._hashes)
+        names = (str(path.relative_to(self.root)).encode() for path in files)
+        return sha256([str(self.channels).encode(), *names, *(self._hashes[path] for path in files)])
+
+    @functools.cached_property
+    def _hashes(self) -> dict[Path, bytes]:
+        """Content hash of every file of every part."""
+        files = [path for paths, _ in self._parts[0].values() for path in paths]
+        with ThreadPoolExecutor(4) as pool:
+            return dict(zip(files, pool.map(file_hash, files), strict=True))
+
+    @functools.cached_property
+    def _parts(self) -> tuple[dict[str, tuple[list[Path], Tensor]], tuple[str, ...]]:
+        """Files and labels of every official part (`train` alone where there is none), and the class names."""
+        if not self.root.is_dir():
+            raise GraftError(
+                f"{self.key}.root={self.root}: no such folder. Give a folder with one sub-folder of images per class: "
+                f"{self.key}.root=/path/to/photos"
+            )
+        folders = {"train": self.root}
+        if (self.root / "train").is_dir() and any(path.is_dir() for path in (self.root / "train").iterdir()):
+            names = {"train": ("train",), "val": VAL_FOLDERS, "test": ("test",)}
+            paths = {
+                part: [self.root / n for n in allowed if (self.root / n).is_dir()] for part, allowed in names.items()
+            }
+            folders = {part: found[0] for part, found in paths.items() if found}
+        found = {name: self._files(folder) for name, folder in folders.items()}
+        classes = tuple(sorted(found["train"]))
+        if len(classes) < 2:
+            raise GraftError(
+                f"{self.key}.root={self.root}: {folders['train']} needs at least 2 sub-folders of images, one per "
+                f"class, but has {list(classes)}."
+            )
+        for name, files in found.items():
+            if unknown := sorted(set(files) - set(classes)):
+                raise GraftError(
+                    f"{self.key}.root={self.root}: class {unknown[0]!r} is in {folders[name]} but not in "
+                    f"{folders['train']}. Classes for training: {', '.join(classes)}."
+                )
+        return {name: flatten(files, classes) for name, files in found.items()}, classes
+
+    def _files(self, folder: Path) -> dict[str, list[Path]]:
+        """Image files of each class folder, in a fixed order."""
+        files = {}
+        for class_folder in sorted(folder.iterdir()):
+            if class_folder.is_dir() and not class_folder.name.startswith("."):
+                images = sorted(path for path in class_folder.rglob("*") if self._is_image(path))
+                if not images:
+                    raise GraftError(
+                        f"{self.key}.root={self.root}: no images in {class_folder}. "
+                        f"Read are {', '.join(sorted(EXTENSIONS))}; put some there or remove the folder."
+                    )
+                files[class_folder.name] = images
+        return files
+
+    def _is_image(self, path: Path) -> bool:
+        hidden = any(part.startswith(".") for part in path.relative_to(self.root).parts)
+        return path.suffix.lower() in EXTENSIONS and not hidden and path.is_file()
+
+    def _split(self, files: list[Path], labels: Tensor) -> Split:
+        return Split(ImageFiles(files, self.channels), labels)
+
+
+class ImageFiles(Sequence):
+    """Image files, decoded when asked for."""
+
+    def __init__(self, files: list[Path], channels: int) -> None:
+        self.files = files
+        self.channels = channels
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return decode(self.files[index], self.channels)
+
+
+def decode(path: Path, channels: int = 3) -> Tensor:
+    """Image file as uint8 `(channels, H, W)`; the first frame of an animation. Raises GraftError for a broken file."""
+    try:
+        with Image.open(path) as image:
+            return image_tensor(ImageOps.exif_transpose(image), channels)
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise GraftError(f"{path} cannot be read as an image: {error}. Replace or remove the file.") from error
+
+
+def image_tensor(image: Image.Image, channels: int = 3) -> Tensor:
+    """A PIL image of any mode as uint8 `(channels, H, W)`: 16 bits scaled down, transparency over white."""
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("L" if channels == 1 else "RGB")
+    pixels = np.array(image)
+    return torch.from_numpy(pixels).reshape(image.height, image.width, channels).permute(2, 0, 1).contiguous()
+
+
+def file_hash(path: Path) -> bytes:
+    """SHA-256 of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+def flatten(files: dict[str, list[Path]], classes: tuple[str, ...]) -> tuple[list[Path], Tensor]:
+    """Files of all classes in one list, and their labels `(N,)`."""
+    paths = [path for name in classes for path in files.get(name, [])]
+    labels = [label for label, name in enumerate(classes) for _ in files.get(name, [])]
+    return paths, torch.tensor(labels, dtype=torch.int64)
+
+
+def duplicate_notes(groups: Tensor, labels: Tensor) -> tuple[str, ...]:
+    """One line on images that occur more than once, and whether their labels agree; empty where none does."""
+    seen: dict[int, list[int]] = {}
+    for group, label in zip(groups.tolist(), labels.tolist(), strict=True):
+        seen.setdefault(group, []).append(label)
+    copies = [members for members in seen.values() if len(members) > 1]
+    if not copies:
+        return ()
+    conflicts = sum(len(set(members)) > 1 for members in copies)
+    return (f"{len(copies)} images occur more than once, {conflicts} of them with different labels",)

@@ -1,0 +1,218 @@
+"""The data module: both domains, their label budget, and loaders of equal length for training."""
+
+import functools
+from dataclasses import replace
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from graft.data.domain import Domain, DomainData, Split
+from graft.data.loader import ResumableLoader, TransformedSplit, as_it_is, in_domain
+from graft.data.sampling import EvalBatches, TrainBatches, balanced_weights
+from graft.data.splits import label_budget
+from graft.data.transforms import InputSpec, Transform
+from graft.errors import GraftError
+from graft.tasks import Task
+
+
+class TransferDataModule(pl.LightningDataModule):
+    """Target, and source where there is one. `load` reads both, `set_input` fixes what the backbone wants to see.
+
+    `train_domains`, `eval_domains` and `test_domains` say which sides are drawn from; a side that is not named in any
+    of them is never decoded or rendered.
+    """
+
+    def __init__(
+        self,
+        target: Domain,
+        source: Domain | None = None,
+        *,
+        batch_size: int = 64,
+        source_batch_size: int | None = None,
+        eval_batch_size: int = 256,
+        labels_per_class: int | None = None,
+        target_labeled: bool = True,
+        augment: str = "none",
+        balance: str = "none",
+        epoch: str | int = "target",
+        num_workers: int = 0,
+        split_seed: int = 0,
+        subset_seed: int = 0,
+        seed: int = 0,
+        image_size: int | None = None,
+    ) -> None:
+        """The keys of conf/data; `image_size` in pixels is only carried here for the backbone's config."""
+        super().__init__()
+        self.target = target
+        self.source = source
+        self.batch_sizes = {"target": batch_size, "source": source_batch_size or batch_size}
+        self.eval_batch_size = eval_batch_size
+        self.labels_per_class = labels_per_class
+        self.target_labeled = target_labeled
+        self.augment = augment
+        self.balance = balance
+        self.epoch = epoch
+        self.num_workers = num_workers
+        self.split_seed = split_seed
+        self.subset_seed = subset_seed
+        self.seed = seed
+        self.image_size = image_size
+        self.domains: dict[str, DomainData] = {}
+        self.train_domains: tuple[str, ...] = ("target",)
+        self.eval_domains: tuple[str, ...] = ("target",)
+        self.test_domains: tuple[str, ...] = ("target",) if source is None else ("target", "source")
+        self._pool = 0  # labelled target samples before the budget
+
+    def load(self) -> None:
+        """Read both domains and apply the label budget; a second call does nothing.
+
+        Raises GraftError for missing data, a budget that a class cannot fill, or sides that cannot be joined.
+        """
+        if self.domains:
+            return
+        for name, domain in {"target": self.target, "source": self.source}.items():
+            if domain is not None:
+                domain.key = f"data.{name}"
+                self.domains[name] = domain.load(self.split_seed)
+        target = self.domains["target"]
+        self._pool = len(target.train)
+        self.domains["target"] = replace(target, train=self._budgeted(target))
+
+    def _budgeted(self, target: DomainData) -> Split:
+        """The target's training samples that this run may use; without labels where it counts as unlabelled."""
+        if not self.target_labeled:
+            if self.labels_per_class is not None:
+                raise GraftError(
+                    f"data.target_labeled=false has no labels to budget, but data.labels_per_class="
+                    f"{self.labels_per_class}. Set data.labels_per_class=null."
+                )
+            return replace(target.train, labels=None)
+        if self.labels_per_class is None:
+            return target.train
+        if target.classes is None:
+            raise GraftError("data.labels_per_class needs a target with classes. Set data.labels_per_class=null.")
+        key = "data.labels_per_class"
+        return target.train.subset(
+            label_budget(target.train.labels, self.labels_per_class, self.subset_seed, target.classes, key)
+        )
+
+    def classes(self, domain: str) -> tuple[str, ...] | None:
+        """Class names of a domain, None where it has none."""
+        return self.domains[domain].classes
+
+    def num_outputs(self, domain: str, task: Task) -> int:
+        """Size of the head's output for a task on a domain."""
+        return task.outputs(self.classes(domain))
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images; of the side that has more, where they differ."""
+        return max(domain.channels for domain in self.domains.values())
+
+    @property
+    def same_classes(self) -> bool:
+        """Whether source and target have the same classes in the same order."""
+        return "source" in self.domains and self.classes("source") == self.classes("target")
+
+    def class_weights(self, domain: str) -> Tensor | None:
+        """Loss weights `(K,)`, inverse to class frequency and 1 on average over samples, for `balance=weights`."""
+        data = self.domains[domain]
+        if self.balance != "weights" or data.classes is None or data.train.labels is None:
+            return None
+        counts = data.train.labels.bincount(minlength=len(data.classes))
+        return len(data.train) / (len(data.classes) * counts.clamp(min=1)).float()
+
+    def set_input(self, input_spec: InputSpec) -> None:
+        """Build the transforms for a backbone's input."""
+        self._train_transform = Transform(input_spec, self.augment)
+        self._eval_transform = Transform(input_spec)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Training steps an epoch, on each process."""
+        if isinstance(self.epoch, int):
+            return self.epoch
+        return len(self._batches(self._epoch_domain))
+
+    @property
+    def _epoch_domain(self) -> str:
+        """The side that an epoch goes through once."""
+        if self.epoch == "longest":
+            return max(self.train_domains, key=lambda domain: len(self._batches(domain)))
+        if self.epoch not in ("target", "source"):
+            raise GraftError(f"data.epoch={self.epoch!r}: allowed are target, source, longest or a number of steps.")
+        if self.epoch not in self.domains:
+            raise GraftError(f"data.epoch={self.epoch}, but data.{self.epoch} is null. Use data.epoch=target.")
+        return self.epoch
+
+    def _batches(self, domain: str, steps: int | None = None) -> TrainBatches:
+        """Batches of a domain: once through it, or `steps` batches an epoch from an endless stream."""
+        labels = self.domains[domain].train.labels
+        return TrainBatches(
+            len(self.domains[domain].train),
+            self.batch_sizes[domain],
+            seed=(self.seed, domain),
+            steps=steps,
+            weights=balanced_weights(labels) if self.balance == "sampler" and labels is not None else None,
+            fixed=bool(self.trainer and self.trainer.overfit_batches),
+        )
+
+    def train_dataloader(self) -> dict[str, DataLoader]:
+        """A loader for each training domain, of equal length; batches are `{domain: (x, y)}`, y None if unlabelled."""
+        steps = self.steps_per_epoch
+        once = None if isinstance(self.epoch, int) else self._epoch_domain
+        return {
+            domain: ResumableLoader(
+                TransformedSplit(self.domains[domain].train, self._train_transform),
+                batch_sampler=self._batches(domain, None if domain == once else steps),
+                collate_fn=as_it_is,
+                **self._loader_options,
+            )
+            for domain in self.train_domains
+        }
+
+    def val_dataloader(self) -> list[DataLoader]:
+        """A loader for each of `eval_domains`, in their order; batches are `{domain: (x, y)}`."""
+        return [self._eval_loader(domain, self.domains[domain].val) for domain in self.eval_domains]
+
+    def test_dataloader(self) -> list[DataLoader]:
+        """A loader for each of `test_domains`, in their order; batches are `{domain: (x, y)}`."""
+        return [self._eval_loader(domain, self.domains[domain].test) for domain in self.test_domains]
+
+    def _eval_loader(self, domain: str, split: Split) -> DataLoader:
+        return DataLoader(
+            TransformedSplit(split, self._eval_transform),
+            batch_sampler=EvalBatches(len(split), self.eval_batch_size),
+            collate_fn=functools.partial(in_domain, domain=domain),
+            **self._loader_options,
+        )
+
+    @property
+    def _loader_options(self) -> dict[str, Any]:
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            "generator": torch.Generator(),  # a DataLoader draws a seed that we do not use: not from the global state
+        }
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """Sizes, classes and label counts of each domain, for the printout and results.json."""
+        summary = {}
+        for name, data in self.domains.items():
+            summary[name] = {
+                "name": data.name,
+                "classes": None if data.classes is None else list(data.classes),
+                "channels": data.channels,
+                "train": len(data.train),
+                "val": len(data.val),
+                "test": len(data.test),
+                "labels": {"train": 0 if data.train.labels is None else len(data.train), "val": len(data.val)},
+                "fingerprint": data.fingerprint,
+                "notes": list(data.notes),
+            }
+        summary["target"] |= {"labels_per_class": self.labels_per_class, "pool": self._pool}
+        return summary

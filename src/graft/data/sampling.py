@@ -1,0 +1,114 @@
+"""Which samples make up which batch, as a pure function of (seed, epoch, step): a resumed run draws the same."""
+
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from graft.data.domain import generator, seed_of
+
+Key = tuple[int, int]  # (seed of the batch's augmentation, index of the sample)
+
+
+def rank_and_world() -> tuple[int, int]:
+    """This process's number and how many there are; (0, 1) without distribution."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+class TrainBatches(Sampler[list[Key]]):
+    """Batches for training; every process gets the same number of samples.
+
+    `steps=None`: each epoch is one permutation of the samples, the last batch may be smaller. `steps=n`: n full batches
+    an epoch from an endless stream of permutations, so that step k of a run always gets the same samples. `weights`
+    `(N,)` draw each permutation with replacement instead. `fixed` repeats the first epoch, for overfitting on purpose.
+    """
+
+    def __init__(
+        self,
+        samples: int,
+        batch_size: int,
+        seed: object,
+        steps: int | None = None,
+        weights: Tensor | None = None,
+        fixed: bool = False,
+    ) -> None:
+        self.samples = samples
+        self.batch_size = batch_size
+        self.seed = seed
+        self.steps = steps
+        self.weights = weights
+        self.fixed = fixed
+        self.epoch = 0
+        self.start = 0  # first step of the next iteration, for a run that resumes inside an epoch
+        self._last: tuple[int, Tensor] | None = None
+
+    @property
+    def sampler(self) -> "TrainBatches":
+        """Itself: Lightning looks for `set_epoch` on a batch sampler's sampler."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before every epoch."""
+        self.epoch = 0 if self.fixed else epoch
+
+    def __len__(self) -> int:
+        if self.steps is not None:
+            return self.steps
+        per_process = self.samples // rank_and_world()[1]
+        batches, rest = divmod(per_process, self.batch_size)
+        lonely = rest == 1 and batches > 0  # BatchNorm cannot train on a batch of one
+        return batches + (rest > 0 and not lonely)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for step in range(self.start, len(self)):
+            rank, _ = rank_and_world()
+            batch_seed = seed_of(self.seed, "batch", self.epoch, step, rank)
+            yield [(batch_seed, index) for index in self.indices(step).tolist()]
+
+    def indices(self, step: int) -> Tensor:
+        """Samples `(B,)` of this process at a step of the current epoch."""
+        rank, world = rank_and_world()
+        size = self.batch_size * world
+        if self.steps is None:
+            usable = self.samples // world * world
+            return self._order(self.epoch)[:usable][step * size : (step + 1) * size][rank::world]
+        first = (self.epoch * self.steps + step) * size
+        positions = range(first + rank, first + size, world)
+        return torch.stack([self._order(p // self.samples)[p % self.samples] for p in positions])
+
+    def _order(self, cycle: int) -> Tensor:
+        """The cycle-th permutation `(N,)`, or as many draws by weight."""
+        if self._last is None or self._last[0] != cycle:
+            random = generator(self.seed, "order", cycle)
+            if self.weights is None:
+                order = torch.randperm(self.samples, generator=random)
+            else:
+                order = self.weights.multinomial(self.samples, replacement=True, generator=random)
+            self._last = (cycle, order)
+        return self._last[1]
+
+
+class EvalBatches(Sampler[list[Key]]):
+    """Every sample once, in order, spread over the processes without padding; each gets the same number of batches."""
+
+    def __init__(self, samples: int, batch_size: int) -> None:
+        self.samples = samples
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        largest_share = -(-self.samples // rank_and_world()[1])
+        return -(-largest_share // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        rank, world = rank_and_world()
+        for indices in torch.arange(self.samples)[rank::world].tensor_split(len(self)):
+            yield [(0, index) for index in indices.tolist()]
+
+
+def balanced_weights(labels: Tensor) -> Tensor:
+    """Weight `(N,)` of each sample so that every class is drawn equally often."""
+    return 1.0 / labels.bincount()[labels].double()

@@ -1,0 +1,9 @@
+"""What Graft raises on purpose."""
+
+
+class GraftError(Exception):
+    """A user's mistake; the message is whole: the key or file, the value, what is allowed and the next command."""
+
+
+class Interrupted(Exception):
+    """Training was stopped with Ctrl-C after saving what was reached; the message names the checkpoint."""

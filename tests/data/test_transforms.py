@@ -1,0 +1,78 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from graft.data.transforms import AUGMENTATIONS, Transform, convert_channels
+from graft.errors import GraftError
+
+
+def spec(channels=3, size=(32, 32), mean=None, std=None):
+    return SimpleNamespace(channels=channels, size=size, mean=mean or (0.0,) * channels, std=std or (1.0,) * channels)
+
+
+def random_images(*shape):
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_values_are_scaled_and_normalized():
+    images = torch.full((2, 3, 32, 32), 255, dtype=torch.uint8)
+    out = Transform(spec(mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 2.0)))(images)
+    assert out.dtype == torch.float32
+    assert out[0, :, 0, 0].tolist() == pytest.approx([1.0, 3.0, 0.5])
+
+
+@pytest.mark.parametrize("augment", AUGMENTATIONS)
+@pytest.mark.parametrize("size", [(32, 32), (96, 80)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_any_sizes_come_out_as_the_spec_says(augment, size, channels):
+    images = [random_images(channels, 40, 90), random_images(channels, 200, 100)]
+    assert Transform(spec(3, size), augment)(images).shape == (2, 3, *size)
+
+
+def test_small_images_are_kept_whole_and_photos_cropped():
+    left = torch.zeros(1, 1, 100, 200, dtype=torch.uint8)
+    left[..., :30] = 255  # a white edge that only a crop loses
+    assert Transform(spec(1))(left).max() > 0.9
+    assert Transform(spec(1, (96, 96)))(left).max() == 0
+
+
+def test_a_tensor_gives_what_its_images_give_one_by_one():
+    images = random_images(3, 1, 8, 8)
+    transform = Transform(spec(1))
+    assert torch.equal(transform(images), transform(list(images)))
+
+
+@pytest.mark.parametrize("augment", ["light", "randaugment"])
+def test_augmentation_follows_the_random_state_and_differs_between_images(augment):
+    images = random_images(1, 1, 28, 28).expand(4, -1, -1, -1)
+    transform = Transform(spec(1), augment)
+    torch.manual_seed(3)
+    first = transform(images)
+    torch.manual_seed(3)
+    assert torch.equal(first, transform(images))
+    assert not torch.equal(first[0], first[1]) or not torch.equal(first[2], first[3])
+
+
+def test_light_does_not_mirror_symbols():
+    image = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
+    image[..., :6] = 255
+    out = Transform(spec(1), "light")(image.expand(30, -1, -1, -1))
+    assert (out[..., :14].mean((1, 2, 3)) > out[..., 14:].mean((1, 2, 3))).all()
+
+
+def test_channels():
+    colour = random_images(2, 3, 4, 4)
+    assert convert_channels(colour, 3) is colour
+    assert convert_channels(colour, 1).shape == (2, 1, 4, 4)
+    grey = convert_channels(colour, 1)
+    assert convert_channels(grey, 3)[:, 2].equal(grey[:, 0])
+    clear = torch.cat([colour, torch.zeros(2, 1, 4, 4, dtype=torch.uint8)], 1)
+    assert (convert_channels(clear, 3) == 255).all(), "transparent is white"
+    with pytest.raises(GraftError, match="2 channels cannot feed a backbone of 3"):
+        convert_channels(random_images(1, 2, 4, 4), 3)
+
+
+def test_unknown_augmentation_lists_the_known():
+    with pytest.raises(GraftError, match=r"data\.augment='strong'.*none, light, randaugment"):
+        Transform(spec(), "strong")
