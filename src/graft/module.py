@@ -1,0 +1,309 @@
+"""The one LightningModule: a shared backbone, heads for the domains, the objective, and a strategy's phases."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics import MeanMetric, MetricCollection
+
+from graft.backbones.base import Backbone
+from graft.normalization import add_source_statistics, source_statistics
+from graft.objective import Objective
+from graft.optim import build_optimizer, parameter_groups, parts
+from graft.schedules import Plateau, Point
+from graft.strategies.base import Phase, Strategy
+from graft.tasks import Task
+
+Batch = Mapping[str, tuple[Tensor, Tensor | None]]  # domain -> inputs (B, ...), labels or None where it is unlabelled
+SHARED = "shared"
+
+
+def step_seed(seed: int, epoch: int, step: int, rank: int = 0) -> int:
+    """Seed of everything random inside one training step, such as dropout."""
+    return int(np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1)[0])
+
+
+class TransferModule(pl.LightningModule):
+    """Adapts a backbone to the target, with the source beside it or not.
+
+    `heads` holds one head `shared`, or `source` and `target`. Everything random in a step is drawn from
+    (seed, epoch, step), so that a resumed run draws what the uninterrupted one drew.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        heads: Mapping[str, nn.Module],
+        tasks: Mapping[str, Task],
+        outputs: Mapping[str, int],
+        objective: Objective,
+        strategy: Strategy,
+        rates: Any,
+        schedule: Any,
+        optimizer: Mapping[str, Any],
+        monitor: str | None = None,
+        bn: str = "joint",
+        class_weights: Mapping[str, Tensor] | None = None,
+        seed: int = 0,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.heads = nn.ModuleDict(heads)
+        self.tasks = dict(tasks)
+        self.objective = objective
+        self.strategy = strategy
+        self.rates = rates
+        self.schedule = schedule
+        self.optimizer_config = dict(optimizer)
+        self.monitor = monitor
+        self.bn = bn
+        self.class_weights = dict(class_weights or {})
+        self.seed = seed
+        self.config = config
+        self.confusion: dict[str, Tensor] = {}
+        self._phases: list[Phase] = []
+        self._frozen: list[nn.Module] = []
+        if bn == "domain_specific":
+            add_source_statistics(backbone)
+        self.train_losses = nn.ModuleDict({domain: MeanMetric() for domain in objective.domains()})
+        self.eval_losses = nn.ModuleDict({domain: MeanMetric() for domain in tasks})
+        self.eval_metrics = nn.ModuleDict({d: task.metrics(outputs[d]) for d, task in tasks.items()})
+        self.test_metrics = nn.ModuleDict({d: task.test_metrics(outputs[d]) for d, task in tasks.items()})
+
+    # What the model computes
+
+    def head(self, domain: str) -> nn.Module:
+        """The head that serves a domain."""
+        return self.heads[SHARED] if SHARED in self.heads else self.heads[domain]
+
+    def forward(self, inputs: Tensor, domain: str = "target") -> Tensor:
+        """Predictions `(B, K)` for inputs of one domain."""
+        return self.head(domain)(self.features(inputs, domain))
+
+    def features(self, inputs: Tensor, domain: str) -> Tensor:
+        """Features `(B, D)` for inputs of one domain, with its own BatchNorm statistics where it has some."""
+        if self.bn == "domain_specific" and domain == "source":
+            with source_statistics(self.backbone):
+                return self.backbone(inputs)
+        return self.backbone(inputs)
+
+    def domain_outputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Predictions of every domain in the batch; `bn=joint` runs them forward as one batch."""
+        if self.bn == "joint" and len(batch) > 1:
+            inputs = [x for x, _ in batch.values()]
+            features = self.backbone(torch.cat(inputs)).split([len(x) for x in inputs])
+            return {domain: self.head(domain)(f) for domain, f in zip(batch, features, strict=True)}
+        return {domain: self(x, domain) for domain, (x, _) in batch.items()}
+
+    def domain_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Mean loss of every domain that has labels."""
+        outputs = self.domain_outputs(batch)
+        return {
+            domain: self.tasks[domain].loss(outputs[domain], labels, self.weights_of_classes(domain))
+            for domain, (_, labels) in batch.items()
+            if labels is not None
+        }
+
+    def weights_of_classes(self, domain: str) -> Tensor | None:
+        """Loss weights `(K,)` of a domain's classes, where `data.balance=weights` asks for them."""
+        weights = self.class_weights.get(domain)
+        return None if weights is None else weights.to(self.device)
+
+    # Training
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The objective on a batch of the target, the source or both."""
+        losses = self.domain_losses(batch)
+        for domain, loss in losses.items():
+            self.train_losses[domain].update(loss.detach(), len(batch[domain][0]))
+        return self.objective(losses, self.progress)
+
+    @property
+    def progress(self) -> float:
+        """Fraction of the optimizer steps that are done."""
+        return min(1.0, self.global_step / max(1, self.trainer.estimated_stepping_batches))
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer over every part that trains in some phase; phases and schedules set rates step by step."""
+        self._phases = self.strategy.phases(self.trainer.max_epochs, [s.name for s in self.backbone.stages])
+        trained = self.trained_parts(self._phases)
+        by_part = {part: members for part, members in parts(self.backbone, self.heads).items() if part in trained}
+        rates = self.rates.multipliers([stage.name for stage in self.backbone.stages])
+        multipliers = {f"backbone/{stage}": rate for stage, rate in rates.items()}
+        settings = self.optimizer_config
+        groups = parameter_groups(
+            by_part, multipliers, settings["lr"], settings["weight_decay"], settings["decay_norms_and_biases"]
+        )
+        optimizer = build_optimizer(settings["_target_"], groups, settings["lr"], settings["options"])
+        if isinstance(self.schedule, Plateau):
+            mode = "max" if next(iter(self.tasks.values())).higher_is_better else "min"
+            scheduler = self.schedule.scheduler(optimizer, mode)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": self.monitor}}
+        return optimizer
+
+    def trained_heads(self) -> list[str]:
+        """Heads that the objective moves: those of its domains that it does not fix."""
+        if SHARED in self.heads:
+            return [SHARED]
+        return [name for name in self.objective.domains() if name not in self.objective.fixed_heads]
+
+    def schedule_table(self) -> list[Point] | None:
+        """Rate and momentum for every optimizer step, each phase with a schedule of its own."""
+        total = self.trainer.estimated_stepping_batches
+        ends = [round(total * done / self.trainer.max_epochs) for done in self._phase_ends()]
+        table: list[Point] = []
+        for phase, end in zip(self._phases, ends, strict=True):
+            points = self.schedule.table(max(1, end - len(table)))
+            if points is None:
+                return None
+            table += [point._replace(factor=point.factor * phase.lr_factor) for point in points]
+        return table
+
+    def _phase_ends(self) -> list[int]:
+        return [sum(phase.epochs for phase in self._phases[: i + 1]) for i in range(len(self._phases))]
+
+    def phase(self, epoch: int) -> Phase:
+        """The strategy's phase that an epoch belongs to."""
+        return next(p for p, end in zip(self._phases, self._phase_ends(), strict=True) if epoch < end)
+
+    def on_train_start(self) -> None:
+        """Make the schedule, and freeze and unfreeze also for a run that resumes inside an epoch.
+
+        The schedule needs the number of steps, and asking Lightning for it any earlier sets up the loaders before
+        their position is restored, so that a resumed run would begin its epoch anew.
+        """
+        self._table = self.schedule_table()
+        self.on_train_epoch_start()
+
+    def on_train_epoch_start(self) -> None:
+        """Freeze and unfreeze for the epoch's phase."""
+        self.apply_phase(self.phase(min(self.current_epoch, self.trainer.max_epochs - 1)))
+
+    def apply_phase(self, phase: Phase) -> None:
+        """Let the phase's stages and the trained heads learn; everything else is frozen and in eval mode."""
+        trained_heads = self.trained_heads()
+        self._frozen = []
+        for stage in self.backbone.stages:
+            trains = stage.name in phase.stages
+            for parameter in self.backbone.stage_parameters(stage.name).values():
+                parameter.requires_grad_(trains)
+            if not trains:
+                self._frozen += self.backbone.stage_modules(stage.name)
+        for name, head in self.heads.items():
+            head.requires_grad_(name in trained_heads)
+            if name not in trained_heads:
+                self._frozen.append(head)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "TransferModule":
+        """Set training mode, except that frozen parts stay in eval: BatchNorm statistics and dropout too."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed the step and set its learning rate and momentum."""
+        torch.manual_seed(step_seed(self.seed, self.current_epoch, batch_idx, self.global_rank))
+        if self._table is not None:
+            self.set_rates(self.optimizers(use_pl_optimizer=False), self._table)
+
+    def set_rates(self, optimizer: Optimizer, table: Sequence[Point]) -> None:
+        """Learning rate and, where the schedule cycles it, momentum of the coming step."""
+        point = table[min(self.global_step, len(table) - 1)]
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * point.factor
+            if point.momentum is not None and "momentum" in group:
+                group["momentum"] = point.momentum
+            if point.momentum is not None and "betas" in group:
+                group["betas"] = (point.momentum, group["betas"][1])
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's training losses, the objective's weights and the head's rate."""
+        for domain, metric in self.train_losses.items():
+            self.log(f"train/{domain}/loss", metric.compute())
+            metric.reset()
+        weights = self.objective.weights(self.progress)
+        self.log("objective/source_weight", weights["source"])
+        self.log("objective/target_weight", weights["target"])
+        self.log("lr", self.optimizers(use_pl_optimizer=False).param_groups[-1]["lr"])
+
+    # Validation and test
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Collect validation metrics."""
+        self._evaluate(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Collect test metrics."""
+        for domain, (outputs, labels) in self._evaluate(batch).items():
+            task = self.tasks[domain]
+            if self.test_metrics[domain]:
+                self.test_metrics[domain].update(task.predictions(outputs), task.targets(labels))
+
+    def _evaluate(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+        results = {}
+        for domain, (inputs, labels) in batch.items():
+            task, outputs = self.tasks[domain], self(inputs, domain)
+            self.eval_losses[domain].update(task.loss(outputs, labels), len(inputs))
+            self.eval_metrics[domain].update(task.predictions(outputs), task.targets(labels))
+            results[domain] = (outputs, labels)
+        return results
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/<domain>/<metric>`."""
+        self._log_collected("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log `test/<domain>/<metric>` and keep the confusion matrices."""
+        self._log_collected("test")
+
+    def _log_collected(self, stage: str) -> None:
+        for domain, loss in self.eval_losses.items():
+            if not loss.update_called:
+                continue
+            values = {"loss": loss.compute(), **self.eval_metrics[domain].compute()}
+            collections: list[MeanMetric | MetricCollection] = [loss, self.eval_metrics[domain]]
+            if stage == "test" and self.test_metrics[domain]:
+                values |= self.test_metrics[domain].compute()
+                collections.append(self.test_metrics[domain])
+            for metric in collections:
+                metric.reset()
+            confusion = values.pop("confusion", None)
+            if confusion is not None:
+                self.confusion[f"{stage}/{domain}"] = confusion.cpu()
+            # Metrics synchronise over processes in compute(): every rank logs the same value.
+            self.log_dict({f"{stage}/{domain}/{name}": value for name, value in values.items()})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep config and validation metrics in the checkpoint, as plain containers for weights_only loading."""
+        checkpoint["config"] = self.config
+        metrics = self.trainer.callback_metrics
+        checkpoint["metrics"] = {name: float(value) for name, value in metrics.items() if name.startswith("val/")}
+
+    def trained_parts(self, phases: Sequence[Phase]) -> set[str]:
+        """Parts that train in some phase: `backbone/<stage>`, `head/<name>`."""
+        stages = {f"backbone/{stage}" for phase in phases for stage in phase.stages}
+        return stages | {f"head/{name}" for name in self.trained_heads()}
+
+    def parameter_table(self, epochs: int) -> list[dict[str, Any]]:
+        """Parameters, trainability and learning rate of every part over a training of `epochs`, for printing."""
+        trained = self.trained_parts(self.strategy.phases(epochs, [s.name for s in self.backbone.stages]))
+        rates = self.rates.multipliers([stage.name for stage in self.backbone.stages])
+        rows = []
+        for part, members in parts(self.backbone, self.heads).items():
+            rate = self.optimizer_config["lr"] * rates.get(part.removeprefix("backbone/"), 1.0)
+            rows.append(
+                {
+                    "name": part,
+                    "parameters": sum(p.numel() for _, p in members),
+                    "trainable": part in trained,
+                    "lr": rate if part in trained else None,
+                }
+            )
+        return rows

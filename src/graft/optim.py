@@ -1,0 +1,61 @@
+"""Parameter groups and the optimizer over them: a group for each part, split by weight decay."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from graft.errors import GraftError
+
+if TYPE_CHECKING:
+    from graft.backbones.base import Backbone
+
+
+def parts(backbone: "Backbone", heads: nn.ModuleDict) -> dict[str, list[tuple[str, nn.Parameter]]]:
+    """Named parameters by part: `backbone/<stage>` from input to output, then `head/<name>`."""
+    by_part = {
+        f"backbone/{stage.name}": list(backbone.stage_parameters(stage.name).items()) for stage in backbone.stages
+    }
+    by_part |= {f"head/{name}": list(head.named_parameters()) for name, head in heads.items()}
+    return {part: parameters for part, parameters in by_part.items() if parameters}
+
+
+def parameter_groups(
+    by_part: Mapping[str, Sequence[tuple[str, nn.Parameter]]],
+    multipliers: Mapping[str, float],
+    lr: float,
+    weight_decay: float,
+    decay_norms_and_biases: bool = False,
+) -> list[dict[str, Any]]:
+    """Optimizer groups with `base_lr = lr * multiplier`; norms and biases go without weight decay by default."""
+    groups = []
+    for part, parameters in by_part.items():
+        decayed = [p for name, p in parameters if decay_norms_and_biases or not is_norm_or_bias(name, p)]
+        plain = [p for name, p in parameters if not decay_norms_and_biases and is_norm_or_bias(name, p)]
+        rate = lr * multipliers.get(part, 1.0)
+        for suffix, members, decay in (("", decayed, weight_decay), (" (no decay)", plain, 0.0)):
+            if members:
+                groups.append(
+                    {"name": part + suffix, "params": members, "lr": rate, "base_lr": rate, "weight_decay": decay}
+                )
+    return groups
+
+
+def is_norm_or_bias(name: str, parameter: nn.Parameter) -> bool:
+    """Norm scales and biases are vectors; class tokens and position embeddings go with them (BEiT practice)."""
+    return parameter.ndim <= 1 or name.endswith(("cls_token", "class_token", "pos_embed", "pos_embedding"))
+
+
+def build_optimizer(target: str, groups: list[dict[str, Any]], lr: float, options: Mapping[str, Any]) -> Optimizer:
+    """Any torch.optim class by its dotted name over the groups."""
+    name = target.removeprefix("torch.optim.")
+    optimizer_class = getattr(torch.optim, name, None)
+    if not (isinstance(optimizer_class, type) and issubclass(optimizer_class, Optimizer)):
+        known = sorted(n for n, c in vars(torch.optim).items() if isinstance(c, type) and issubclass(c, Optimizer))
+        raise GraftError(f"optimizer._target_={target} is not a torch.optim class. Known: {', '.join(known)}.")
+    try:
+        return optimizer_class(groups, lr=lr, **options)
+    except (TypeError, ValueError) as error:
+        raise GraftError(f"optimizer.options={dict(options)} do not fit {target}: {error}.") from error

@@ -1,0 +1,1 @@
+"""Rates: how fast each part trains, one way a file; they compose with every strategy."""

@@ -1,0 +1,138 @@
+"""Learning-rate schedules as tables: a factor for every optimizer step, a pure function of the step.
+
+torch's schedulers are walked once over a dummy optimizer, so that their behaviour is theirs to the digit, while a
+phase of a strategy can have a schedule of its own and a resumed run needs no scheduler state.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    LinearLR,
+    LRScheduler,
+    MultiStepLR,
+    OneCycleLR,
+    SequentialLR,
+)
+
+
+class Point(NamedTuple):
+    """What one step of a schedule sets."""
+
+    factor: float  # learning rate over the group's full rate
+    momentum: float | None  # None: as the optimizer has it
+
+
+def walk(make: Callable[[Optimizer], LRScheduler], steps: int, cycles_momentum: bool = False) -> list[Point]:
+    """Table of `steps` points that a torch scheduler goes through from learning rate 1."""
+    optimizer = SGD([torch.zeros((), requires_grad=True)], lr=1.0, momentum=0.9)
+    scheduler = make(optimizer)
+    points = []
+    for _ in range(steps):
+        group = optimizer.param_groups[0]
+        points.append(Point(float(group["lr"]), group["momentum"] if cycles_momentum else None))
+        optimizer.step()
+        scheduler.step()
+    return points
+
+
+def with_warmup(
+    warmup_fraction: float, steps: int, main: Callable[[Optimizer, int], LRScheduler]
+) -> Callable[[Optimizer], LRScheduler]:
+    """Linear warm-up over a fraction of the steps, then `main` over the rest."""
+    warmup = min(round(warmup_fraction * steps), steps - 1)
+    if warmup == 0:
+        return lambda optimizer: main(optimizer, steps)
+
+    def make(optimizer: Optimizer) -> LRScheduler:
+        rise = LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
+        return SequentialLR(optimizer, [rise, main(optimizer, steps - warmup)], milestones=[warmup])
+
+    return make
+
+
+class Constant:
+    """The rate stays, after an optional warm-up."""
+
+    def __init__(self, warmup_fraction: float = 0.0) -> None:
+        self.warmup_fraction = warmup_fraction
+
+    def table(self, steps: int) -> list[Point]:
+        """A point a step."""
+        return walk(with_warmup(self.warmup_fraction, steps, lambda o, n: ConstantLR(o, factor=1.0)), steps)
+
+
+class Cosine:
+    """Linear warm-up, then half a cosine down to `final_fraction` of the full rate."""
+
+    def __init__(self, warmup_fraction: float = 0.1, final_fraction: float = 0.0) -> None:
+        self.warmup_fraction = warmup_fraction
+        self.final_fraction = final_fraction
+
+    def table(self, steps: int) -> list[Point]:
+        """A point a step."""
+
+        def cosine(optimizer: Optimizer, n: int) -> LRScheduler:
+            return CosineAnnealingLR(optimizer, T_max=n, eta_min=self.final_fraction)
+
+        return walk(with_warmup(self.warmup_fraction, steps, cosine), steps)
+
+
+class OneCycle:
+    """Up and down once, momentum the other way (Smith, 2018, "Super-convergence")."""
+
+    def __init__(self, warmup_fraction: float = 0.3, div_factor: float = 25.0, final_div_factor: float = 1e4) -> None:
+        self.warmup_fraction = warmup_fraction
+        self.div_factor = div_factor
+        self.final_div_factor = final_div_factor
+
+    def table(self, steps: int) -> list[Point]:
+        """A point a step."""
+
+        def one_cycle(optimizer: Optimizer) -> LRScheduler:
+            # One step more than is taken: OneCycleLR refuses to be stepped past its end.
+            return OneCycleLR(
+                optimizer,
+                max_lr=1.0,
+                total_steps=steps + 1,
+                pct_start=self.warmup_fraction,
+                div_factor=self.div_factor,
+                final_div_factor=self.final_div_factor,
+            )
+
+        return walk(one_cycle, steps, cycles_momentum=True)
+
+
+class Step:
+    """The rate falls by `factor` at fractions of training."""
+
+    def __init__(self, milestones: list[float] | tuple[float, ...] = (0.3, 0.6, 0.9), factor: float = 0.1) -> None:
+        self.milestones = milestones
+        self.factor = factor
+
+    def table(self, steps: int) -> list[Point]:
+        """A point a step."""
+        milestones = [round(fraction * steps) for fraction in self.milestones]
+        return walk(lambda optimizer: MultiStepLR(optimizer, milestones, gamma=self.factor), steps)
+
+
+class Plateau:
+    """The rate falls when the monitored metric stops getting better; driven by validation, so it has no table."""
+
+    def __init__(self, factor: float = 0.1, patience_epochs: int = 3) -> None:
+        self.factor = factor
+        self.patience_epochs = patience_epochs
+
+    def table(self, steps: int) -> None:
+        """No table: torch's ReduceLROnPlateau follows the metric."""
+        return
+
+    def scheduler(self, optimizer: Optimizer, mode: str) -> torch.optim.lr_scheduler.ReduceLROnPlateau:
+        """torch's own scheduler for Lightning to step with the selection rule's metric."""
+        return torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer, mode=mode, factor=self.factor, patience=self.patience_epochs
+        )

@@ -1,0 +1,1 @@
+"""Strategies: which parameters train and when, one a file."""

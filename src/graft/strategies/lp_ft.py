@@ -1,0 +1,23 @@
+"""LP-FT: linear probe, then full fine-tuning from that head (Kumar et al., ICLR 2022)."""
+
+from collections.abc import Sequence
+
+from graft.errors import GraftError
+from graft.strategies.base import Phase, Strategy
+
+
+class LinearProbeThenFineTune(Strategy):
+    """A head that fits the pretrained features first distorts them less when everything trains."""
+
+    def __init__(self, probe_fraction: float = 0.5, lr_ratio: float = 0.3) -> None:
+        if not 0 < probe_fraction < 1:
+            raise GraftError(f"strategy.probe_fraction={probe_fraction} is out of range: it must be between 0 and 1.")
+        self.probe_fraction = probe_fraction
+        self.lr_ratio = lr_ratio
+
+    def phases(self, epochs: int, stages: Sequence[str]) -> list[Phase]:
+        """The head alone, then everything at a smaller rate; each phase has at least one epoch."""
+        if epochs < 2:
+            raise GraftError(f"strategy=lp_ft has two phases and needs training.epochs >= 2, not {epochs}.")
+        probe = min(max(1, round(self.probe_fraction * epochs)), epochs - 1)
+        return [Phase(probe, ()), Phase(epochs - probe, tuple(stages), self.lr_ratio)]

@@ -1,0 +1,9 @@
+"""Training from random weights: the baseline that says whether transfer helps."""
+
+from graft.strategies.full import Full
+
+
+class Scratch(Full):
+    """Everything trains, from random initialisation."""
+
+    pretrained = False

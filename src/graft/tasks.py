@@ -1,0 +1,193 @@
+"""What is predicted: a task owns its loss, its metrics and the head's output size."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection, R2Score
+from torchmetrics.classification import (
+    BinaryAccuracy,
+    BinaryAUROC,
+    BinaryConfusionMatrix,
+    BinaryF1Score,
+    MulticlassAccuracy,
+    MulticlassAUROC,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+    MultilabelAccuracy,
+    MultilabelAUROC,
+    MultilabelF1Score,
+)
+
+from graft.errors import GraftError
+
+
+class Task:
+    """A kind of prediction; `main_metric` is what checkpoints and tables are ordered by."""
+
+    name: str
+    main_metric = "acc"
+    higher_is_better = True
+
+    def outputs(self, classes: Sequence[str] | None) -> int:
+        """Size of the head's output."""
+        return len(classes) if classes else 1
+
+    def loss(self, outputs: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+        """Mean loss over the samples of a batch: outputs `(B, K)`, labels `(B,)` or `(B, K)`."""
+        raise NotImplementedError
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """What the metrics take: probabilities, or the numbers themselves."""
+        return outputs
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """Labels in the type that the metrics take."""
+        return labels.long()
+
+    def metrics(self, outputs: int) -> MetricCollection:
+        """Cheap metrics, computed on validation and test."""
+        raise NotImplementedError
+
+    def test_metrics(self, outputs: int) -> MetricCollection:
+        """Metrics that keep every prediction, or a matrix; computed on test only."""
+        return MetricCollection({})
+
+
+class Multiclass(Task):
+    """One class of several."""
+
+    name = "multiclass"
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self.label_smoothing = label_smoothing
+
+    def outputs(self, classes: Sequence[str] | None) -> int:
+        """One output a class."""
+        if not classes or len(classes) < 2:
+            raise GraftError(
+                f"task=multiclass needs data with at least 2 classes, but the data has {list(classes or [])}. "
+                "Use task=regression for numbers, task=binary for one yes/no output."
+            )
+        return len(classes)
+
+    def loss(self, outputs: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+        """Cross entropy with label smoothing, class-weighted where weights are given."""
+        return F.cross_entropy(outputs, labels, weight=class_weights, label_smoothing=self.label_smoothing)
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """Class probabilities `(B, K)`."""
+        return outputs.softmax(dim=-1)
+
+    def metrics(self, outputs: int) -> MetricCollection:
+        """Accuracy over samples and macro F1 over classes."""
+        return MetricCollection(
+            {
+                "acc": MulticlassAccuracy(outputs, average="micro", validate_args=False),
+                "f1": MulticlassF1Score(outputs, average="macro", validate_args=False),
+            }
+        )
+
+    def test_metrics(self, outputs: int) -> MetricCollection:
+        """Macro one-vs-rest AUROC and the confusion matrix."""
+        return MetricCollection(
+            {"auroc": MulticlassAUROC(outputs), "confusion": MulticlassConfusionMatrix(outputs)}, compute_groups=False
+        )
+
+
+class Binary(Task):
+    """Yes or no from one output."""
+
+    name = "binary"
+
+    def outputs(self, classes: Sequence[str] | None) -> int:
+        """One output: the log-odds of the second class."""
+        if classes and len(classes) != 2:
+            raise GraftError(
+                f"task=binary needs data with 2 classes, but the data has {len(classes)}: {', '.join(classes)}. "
+                "Use task=multiclass."
+            )
+        return 1
+
+    def loss(self, outputs: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+        """Binary cross entropy, weighted by class where weights are given."""
+        labels = labels.to(outputs.dtype)
+        weights = None if class_weights is None else class_weights.to(outputs.dtype)[labels.long()]
+        loss = F.binary_cross_entropy_with_logits(outputs.squeeze(-1), labels, weight=weights, reduction="sum")
+        return loss / (len(labels) if weights is None else weights.sum())
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """Probability of the second class, `(B,)`."""
+        return outputs.squeeze(-1).sigmoid()
+
+    def metrics(self, outputs: int) -> MetricCollection:
+        """Accuracy and F1 of the second class."""
+        return MetricCollection({"acc": BinaryAccuracy(validate_args=False), "f1": BinaryF1Score(validate_args=False)})
+
+    def test_metrics(self, outputs: int) -> MetricCollection:
+        """AUROC and the confusion matrix."""
+        return MetricCollection({"auroc": BinaryAUROC(), "confusion": BinaryConfusionMatrix()}, compute_groups=False)
+
+
+class Multilabel(Task):
+    """Any number of labels at once."""
+
+    name = "multilabel"
+
+    def loss(self, outputs: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+        """Binary cross entropy, mean over samples and labels."""
+        return F.binary_cross_entropy_with_logits(outputs, labels.to(outputs.dtype), weight=class_weights)
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """A probability a label, `(B, K)`."""
+        return outputs.sigmoid()
+
+    def metrics(self, outputs: int) -> MetricCollection:
+        """Accuracy over all labels and macro F1."""
+        return MetricCollection(
+            {
+                "acc": MultilabelAccuracy(outputs, average="micro", validate_args=False),
+                "f1": MultilabelF1Score(outputs, average="macro", validate_args=False),
+            }
+        )
+
+    def test_metrics(self, outputs: int) -> MetricCollection:
+        """Macro AUROC."""
+        return MetricCollection({"auroc": MultilabelAUROC(outputs)})
+
+
+class Regression(Task):
+    """A number."""
+
+    name = "regression"
+    main_metric = "mae"
+    higher_is_better = False
+    losses = {"mse": F.mse_loss, "l1": F.l1_loss}  # noqa: RUF012
+
+    def __init__(self, loss: str = "mse") -> None:
+        if loss not in self.losses:
+            raise GraftError(f"task.loss={loss!r} is not a regression loss. Allowed: {', '.join(self.losses)}.")
+        self.loss_function = self.losses[loss]
+
+    def outputs(self, classes: Sequence[str] | None) -> int:
+        """One number."""
+        if classes:
+            raise GraftError(f"task=regression needs numbers, but the data has classes: {', '.join(classes)}.")
+        return 1
+
+    def loss(self, outputs: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+        """Mean squared or absolute error."""
+        return self.loss_function(outputs.squeeze(-1), labels.to(outputs.dtype))
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """The number itself, `(B,)`."""
+        return outputs.squeeze(-1)
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """Labels as floats."""
+        return labels.to(torch.get_default_dtype())
+
+    def metrics(self, outputs: int) -> MetricCollection:
+        """Mean absolute error, root mean squared error, coefficient of determination."""
+        return MetricCollection({"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False), "r2": R2Score()})

@@ -1,0 +1,309 @@
+import copy
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from graft.module import TransferModule, step_seed
+from graft.objective import AdditiveRetraining, AlphaWeighted
+from graft.rates.backbone_ratio import BackboneRatio
+from graft.rates.uniform import Uniform
+from graft.schedules import Constant, Cosine, OneCycle, Plateau
+from graft.strategies.frozen import Frozen
+from graft.strategies.full import Full
+from graft.strategies.lp_ft import LinearProbeThenFineTune
+from graft.tasks import Multiclass
+
+SGD = {
+    "_target_": "torch.optim.SGD",
+    "lr": 0.1,
+    "weight_decay": 0.01,
+    "decay_norms_and_biases": False,
+    "options": {"momentum": 0.9},
+}
+
+
+def build_module(backbone, heads=("shared",), objective=None, strategy=None, **keywords):
+    torch.manual_seed(1)
+    settings = {"rates": Uniform(), "schedule": Constant(), "optimizer": SGD} | keywords
+    return TransferModule(
+        backbone=backbone,
+        heads={name: nn.Linear(backbone.feature_size, 3) for name in heads},
+        tasks={"target": Multiclass(), "source": Multiclass()},
+        outputs={"target": 3, "source": 3},
+        objective=objective or AlphaWeighted(0.0),
+        strategy=strategy or Full(),
+        **settings,
+    )
+
+
+def batch_of(domains, size=8, seed=0, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        domain: (
+            torch.randn(size, 1, 8, 8, generator=generator).to(dtype),
+            torch.randint(0, 3, (size,), generator=generator),
+        )
+        for domain in domains
+    }
+
+
+def loaders_of(domains, seed=0):
+    return {d: DataLoader(TensorDataset(*pair), batch_size=4) for d, pair in batch_of(domains, seed=seed).items()}
+
+
+def fit(module, domains=("target",), epochs=2, callbacks=(), validate=False, ckpt_path=None):
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        callbacks=list(callbacks),
+    )
+    val = DataLoader(list(zip(*batch_of(["target"])["target"], strict=True)), batch_size=4, collate_fn=as_target)
+    loaders = loaders_of(domains)
+    trainer.fit(module, loaders, val if validate else None, ckpt_path=ckpt_path, weights_only=True)
+    return trainer
+
+
+def as_target(samples):
+    inputs, labels = zip(*samples, strict=True)
+    return {"target": (torch.stack(inputs), torch.stack(labels))}
+
+
+def snapshot(module):
+    return {name: value.clone() for name, value in module.state_dict().items() if not name.startswith(METRICS)}
+
+
+METRICS = ("train_losses", "eval_losses", "eval_metrics", "test_metrics")
+
+
+def moved(before, after):
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+class AtEpochStart(pl.Callback):
+    """Keeps weights, training modes and rates at the first batch of every epoch."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx == 0:
+            leaves = {n for n, m in pl_module.backbone.named_modules() if m.training and not [*m.children()]}
+            self.seen.append({"weights": snapshot(pl_module), "training": leaves})
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if batch_idx == 0:
+            self.seen[-1]["rates"] = {group["name"]: group["lr"] for group in trainer.optimizers[0].param_groups}
+
+
+# The objective
+
+
+def test_the_gradient_at_alpha_is_the_weighted_sum_of_the_two(tiny_backbone):
+    module = build_module(tiny_backbone().double(), objective=AlphaWeighted(0.3)).double().eval()
+    batch = batch_of(["target", "source"], dtype=torch.float64)
+    parameters = list(module.parameters())
+
+    losses = module.domain_losses(batch)
+    combined = torch.autograd.grad(module.objective(losses, 0.0), parameters)
+    alone = {}
+    for domain, (inputs, labels) in batch.items():
+        logits = module.heads["shared"](module.backbone(inputs))
+        alone[domain] = torch.autograd.grad(F.cross_entropy(logits, labels), parameters)
+
+    for got, source, target in zip(combined, alone["source"], alone["target"], strict=True):
+        torch.testing.assert_close(got, 0.3 * source + 0.7 * target, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(("alpha", "domain"), [(0.0, "target"), (1.0, "source")])
+def test_alpha_at_its_ends_is_training_on_one_side_bit_for_bit(tiny_backbone, alpha, domain):
+    module = build_module(tiny_backbone(dropout=0.5), objective=AlphaWeighted(alpha))
+    fit(module, domains=module.objective.domains())
+
+    reference = build_module(tiny_backbone(dropout=0.5))  # the same network and a loop of its own
+    network = nn.Sequential(reference.backbone, reference.heads["shared"]).train()
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    plain = [p for p in network.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.SGD(
+        [{"params": decayed, "weight_decay": 0.01}, {"params": plain}], lr=0.1, momentum=0.9, foreach=False
+    )
+    for epoch in range(2):
+        for step, (inputs, labels) in enumerate(loaders_of([domain])[domain]):
+            torch.manual_seed(step_seed(0, epoch, step))
+            optimizer.zero_grad()
+            F.cross_entropy(network(inputs), labels).backward()
+            optimizer.step()
+    assert moved(snapshot(module), snapshot(reference)) == set()
+
+
+@pytest.mark.parametrize(("schedule", "alphas"), [("linear", [1.0, 0.5]), ("step", [1.0, 0.0])])
+def test_a_scheduled_alpha_is_logged_each_epoch(tiny_backbone, schedule, alphas):
+    class Watch(pl.Callback):
+        seen = []  # noqa: RUF012
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            self.seen.append(pl_module.objective.alpha((trainer.global_step - 1) / 4))
+
+    Watch.seen = []
+    module = build_module(tiny_backbone(), objective=AlphaWeighted(1.0, 0.0, schedule))
+    trainer = fit(module, domains=("source", "target"), callbacks=[Watch()])
+    assert [Watch.seen[0], Watch.seen[2]] == alphas
+    assert trainer.callback_metrics["objective/source_weight"] == 0.0
+
+
+def test_additive_retraining_moves_the_backbone_and_leaves_the_source_head(tiny_backbone):
+    module = build_module(tiny_backbone(), heads=("source", "target"), objective=AdditiveRetraining(0.5))
+    before = snapshot(module)
+    fit(module, domains=("source", "target"))
+    changed = moved(before, snapshot(module))
+    assert not {name for name in changed if name.startswith("heads.source")}
+    assert {name.split(".")[0] + "." + name.split(".")[1] for name in changed} == {"backbone.network", "heads.target"}
+
+
+def test_a_separate_head_whose_domain_has_no_weight_does_not_train(tiny_backbone):
+    module = build_module(tiny_backbone(), heads=("source", "target"))
+    before = snapshot(module)
+    fit(module)
+    assert not {name for name in moved(before, snapshot(module)) if name.startswith("heads.source")}
+
+
+# Strategies
+
+
+def test_frozen_leaves_every_backbone_parameter_and_buffer_bit_equal(tiny_backbone):
+    module = build_module(tiny_backbone(dropout=0.5), strategy=Frozen())
+    before, watch = snapshot(module), AtEpochStart()
+    fit(module, callbacks=[watch], validate=True)
+    assert {name.split(".")[0] for name in moved(before, snapshot(module))} == {"heads"}
+    for epoch in watch.seen:  # also after the validation that ends the first epoch
+        assert epoch["training"] == set()
+    assert all(p.grad is None for p in module.backbone.parameters())
+
+
+def test_lp_ft_moves_the_head_first_and_everything_after(tiny_backbone):
+    strategy = LinearProbeThenFineTune(probe_fraction=0.5, lr_ratio=0.2)
+    module = build_module(tiny_backbone(), strategy=strategy, rates=BackboneRatio(0.1))
+    watch = AtEpochStart()
+    fit(module, epochs=4, callbacks=[watch], validate=True)
+    first, second, third = (watch.seen[i]["weights"] for i in (0, 1, 2))
+    assert {n.split(".")[0] for n in moved(first, second) | moved(second, third)} == {"heads"}
+    learned = {n for n in moved(third, snapshot(module)) if "num_batches" not in n}
+    assert learned == {n for n in third if "num_batches" not in n and not n.startswith("backbone.input_")}
+    assert watch.seen[0]["rates"]["head/shared"] == pytest.approx(0.1)
+    rates = {"backbone/stem": 0.002, "backbone/layer1": 0.002, "head/shared": 0.02}
+    assert watch.seen[2]["rates"] == pytest.approx(rates | {f"{part} (no decay)": r for part, r in rates.items()})
+
+
+def test_full_moves_everything(tiny_backbone):
+    module = build_module(tiny_backbone())
+    before = snapshot(module)
+    fit(module)
+    assert moved(before, snapshot(module)) == {n for n in before if not n.startswith("backbone.input_")}
+
+
+def test_norms_and_biases_go_without_weight_decay_unless_asked(tiny_backbone):
+    for decay_all, plain in ((False, 0.0), (True, 0.01)):
+        module = build_module(tiny_backbone(), optimizer=SGD | {"decay_norms_and_biases": decay_all})
+        groups = fit(module, epochs=1).optimizers[0].param_groups
+        decays = {p.ndim > 1: g["weight_decay"] for g in groups for p in g["params"]}
+        assert decays == {True: 0.01, False: plain}
+
+
+# Schedules and resume
+
+
+def test_each_phase_has_a_schedule_of_its_own(tiny_backbone):
+    class Rates(pl.Callback):
+        def __init__(self):
+            self.seen = []
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            self.seen.append(trainer.optimizers[0].param_groups[-1]["lr"])
+
+    rates = Rates()
+    module = build_module(tiny_backbone(), strategy=LinearProbeThenFineTune(0.5, 0.5), schedule=Cosine(0.0))
+    fit(module, epochs=4, callbacks=[rates])
+    half_cosine = [1.0, 0.853553, 0.5, 0.146447]
+    assert rates.seen == pytest.approx([0.1 * v for v in half_cosine] + [0.05 * v for v in half_cosine], rel=1e-4)
+
+
+def test_one_cycle_drives_momentum_too(tiny_backbone):
+    optimizer = fit(build_module(tiny_backbone(), schedule=OneCycle())).optimizers[0]
+    assert optimizer.param_groups[0]["momentum"] != 0.9
+
+
+def test_plateau_lowers_the_rate_when_the_monitored_metric_stands_still(tiny_backbone):
+    frozen_head = build_module(
+        tiny_backbone(),
+        schedule=Plateau(factor=0.5, patience_epochs=0),
+        monitor="val/target/acc",
+        optimizer=SGD | {"lr": 1e-12},
+    )
+    trainer = fit(frozen_head, epochs=3, validate=True)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.25e-12)
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
+def test_a_resumed_run_ends_with_the_weights_of_the_uninterrupted_one(tiny_backbone, tmp_path, stop_after):
+    def build():
+        strategy = LinearProbeThenFineTune(0.5)
+        adam = SGD | {"_target_": "torch.optim.Adam", "options": {}}
+        return build_module(tiny_backbone(dropout=0.5), strategy=strategy, schedule=Cosine(0.1), optimizer=adam)
+
+    class SaveAfter(pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            if trainer.current_epoch + 1 == stop_after:
+                trainer.save_checkpoint(tmp_path / "stopped.ckpt")
+
+    whole = build()
+    fit(whole, epochs=4, callbacks=[SaveAfter()])
+    resumed = build()
+    fit(resumed, epochs=4, ckpt_path=tmp_path / "stopped.ckpt")
+    assert moved(snapshot(whole), snapshot(resumed)) == set()
+
+
+# BatchNorm under two domains
+
+
+def test_joint_normalises_both_domains_as_one_batch_and_separate_each_on_its_own(tiny_backbone):
+    batch = batch_of(["source", "target"])
+    joint, separate = (build_module(tiny_backbone(), bn=bn).train() for bn in ("joint", "separate"))
+    both = torch.cat([inputs for inputs, _ in batch.values()])
+    expected = joint.heads["shared"](copy.deepcopy(joint.backbone)(both)).split(8)
+    torch.testing.assert_close(list(joint.domain_outputs(batch).values()), list(expected))
+    for domain, outputs in separate.domain_outputs(batch).items():
+        torch.testing.assert_close(
+            outputs, separate.heads["shared"](copy.deepcopy(separate.backbone)(batch[domain][0]))
+        )
+
+
+def test_domain_specific_statistics_are_those_of_training_on_each_domain_alone(tiny_backbone):
+    batch = batch_of(["source", "target"])
+    module = build_module(tiny_backbone(), bn="domain_specific").train()
+    module.domain_outputs(batch)
+    for domain, prefix in (("target", "running"), ("source", "source_running")):
+        alone = tiny_backbone().train()
+        alone(batch[domain][0])
+        expected = alone.state_dict()["network.stem.1.running_mean"]
+        torch.testing.assert_close(module.backbone.state_dict()[f"network.stem.1.{prefix}_mean"], expected)
+
+
+def test_domain_specific_evaluates_each_domain_with_its_own_statistics(tiny_backbone):
+    batch = batch_of(["source", "target"])
+    module = build_module(tiny_backbone(), bn="domain_specific").train()
+    for _ in range(50):
+        module.domain_outputs({"source": (batch["source"][0] + 3, None), "target": batch["target"]})
+    module.eval()
+    inputs = batch["target"][0]
+    assert not torch.allclose(module(inputs, "source"), module(inputs, "target"))
+    plain = tiny_backbone()
+    plain.load_state_dict({k: v for k, v in module.backbone.state_dict().items() if "source_" not in k})
+    torch.testing.assert_close(module(inputs, "target"), module.heads["shared"](plain.eval()(inputs)))

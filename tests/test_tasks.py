@@ -1,0 +1,93 @@
+import pytest
+import torch
+from sklearn import metrics as reference
+
+from graft.errors import GraftError
+from graft.tasks import Binary, Multiclass, Multilabel, Regression
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+def compute(task, outputs, labels, size):
+    metrics = task.metrics(size), task.test_metrics(size)
+    for collection in metrics:
+        if collection:
+            collection.update(task.predictions(outputs), task.targets(labels))
+    values = {name: value for collection in metrics if collection for name, value in collection.compute().items()}
+    confusion = values.pop("confusion", None)
+    return {name: value.item() for name, value in values.items()}, confusion
+
+
+def test_multiclass_against_sklearn(generator):
+    outputs, labels = torch.randn(60, 3, generator=generator), torch.randint(0, 3, (60,), generator=generator)
+    values, confusion = compute(Multiclass(), outputs, labels, 3)
+    predicted, probabilities = outputs.argmax(1), outputs.softmax(1)
+    assert values["acc"] == pytest.approx(reference.accuracy_score(labels, predicted))
+    assert values["f1"] == pytest.approx(reference.f1_score(labels, predicted, average="macro"))
+    assert values["auroc"] == pytest.approx(reference.roc_auc_score(labels, probabilities, multi_class="ovr"))
+    assert confusion.tolist() == reference.confusion_matrix(labels, predicted).tolist()
+
+
+def test_multiclass_loss_with_smoothing_and_weights(generator):
+    outputs, labels = torch.randn(8, 3, generator=generator).double(), torch.randint(0, 3, (8,), generator=generator)
+    log_p = outputs.log_softmax(1)
+    smoothed = -(0.9 * log_p[range(8), labels] + 0.1 * log_p.mean(1)).mean()
+    assert Multiclass(label_smoothing=0.1).loss(outputs, labels).item() == pytest.approx(smoothed.item())
+    weights = torch.tensor([1.0, 2.0, 5.0]).double()
+    weighted = -(weights[labels] * log_p[range(8), labels]).sum() / weights[labels].sum()
+    assert Multiclass().loss(outputs, labels, weights).item() == pytest.approx(weighted.item())
+
+
+def test_binary_against_sklearn(generator):
+    outputs, labels = torch.randn(50, 1, generator=generator), torch.randint(0, 2, (50,), generator=generator).float()
+    values, confusion = compute(Binary(), outputs, labels, 1)
+    predicted = (outputs[:, 0] > 0).long()
+    assert values["acc"] == pytest.approx(reference.accuracy_score(labels, predicted))
+    assert values["f1"] == pytest.approx(reference.f1_score(labels, predicted))
+    assert values["auroc"] == pytest.approx(reference.roc_auc_score(labels, outputs[:, 0]))
+    assert confusion.tolist() == reference.confusion_matrix(labels, predicted).tolist()
+    expected = reference.log_loss(labels, outputs[:, 0].sigmoid().double())
+    assert Binary().loss(outputs, labels).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_multilabel_against_sklearn(generator):
+    outputs = torch.randn(40, 3, generator=generator)
+    labels = torch.randint(0, 2, (40, 3), generator=generator).float()
+    values, _ = compute(Multilabel(), outputs, labels, 3)
+    predicted = (outputs > 0).long()
+    assert values["acc"] == pytest.approx((predicted == labels).float().mean().item())
+    assert values["f1"] == pytest.approx(reference.f1_score(labels, predicted, average="macro"))
+    assert values["auroc"] == pytest.approx(reference.roc_auc_score(labels, outputs, average="macro"))
+
+
+@pytest.mark.parametrize(("loss", "function"), [("mse", "mean_squared_error"), ("l1", "mean_absolute_error")])
+def test_regression_against_sklearn(generator, loss, function):
+    outputs, labels = torch.randn(30, 1, generator=generator), torch.randn(30, generator=generator)
+    task = Regression(loss)
+    values, _ = compute(task, outputs, labels, 1)
+    assert values["mae"] == pytest.approx(reference.mean_absolute_error(labels, outputs[:, 0]), rel=1e-5)
+    assert values["rmse"] == pytest.approx(reference.root_mean_squared_error(labels, outputs[:, 0]), rel=1e-5)
+    assert values["r2"] == pytest.approx(reference.r2_score(labels, outputs[:, 0]), rel=1e-4)
+    assert task.loss(outputs, labels).item() == pytest.approx(getattr(reference, function)(labels, outputs[:, 0]))
+
+
+@pytest.mark.parametrize(
+    ("task", "classes", "message"),
+    [
+        (Multiclass(), ("only",), "at least 2 classes"),
+        (Multiclass(), None, "task=regression"),
+        (Binary(), ("a", "b", "c"), "task=multiclass"),
+        (Regression(), ("a", "b"), "needs numbers"),
+    ],
+)
+def test_data_that_does_not_fit_the_task_is_refused(task, classes, message):
+    with pytest.raises(GraftError, match=message):
+        task.outputs(classes)
+
+
+def test_an_unknown_regression_loss_is_refused():
+    with pytest.raises(GraftError, match=r"task\.loss='huber'.*mse, l1"):
+        Regression("huber")
