@@ -1,0 +1,1 @@
+"""Backbones: networks that turn images into features `(B, D)`, with their stages and pretrained weights."""

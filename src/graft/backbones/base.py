@@ -1,0 +1,184 @@
+"""What every backbone offers: features of a known size, an input spec, stages, and where its weights come from."""
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from graft.backbones.adapt import spread_over_channels
+from graft.errors import GraftError
+
+HALF = (0.5, 0.5, 0.5)  # mean and std of a network without pretrained weights: inputs in [-1, 1]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a network wants to see: channels, `(height, width)` in pixels, normalisation of values in [0, 1]."""
+
+    channels: int
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a backbone that is frozen or trained as one; its members are all names that begin with a prefix."""
+
+    name: str
+    prefixes: tuple[str, ...]  # of parameter and module names as in `backbone.named_parameters()`
+
+    def covers(self, name: str) -> bool:
+        """Whether a parameter or module of that name belongs to the stage."""
+        return any(name == prefix or name.startswith(f"{prefix}.") for prefix in self.prefixes)
+
+
+class Backbone(nn.Module):
+    """Images `(B, C, H, W)` to features `(B, D)`.
+
+    Every parameter belongs to exactly one of `stages`, which go from input to output. The normalisation lives in two
+    buffers, so that a saved backbone knows what it was trained on.
+    """
+
+    pretrained_mean: tuple[float, ...] = HALF  # what the library's weights for this network were trained on
+    pretrained_std: tuple[float, ...] = HALF
+    classifier: nn.Module | None  # the pretrained weights' own head, features to its classes; no part of the parameters
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        *,
+        size: int,
+        channels: int,
+        feature_size: int,
+        stages: Sequence[Stage],
+        input_layers: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.network = network
+        self.size = (size, size)
+        self.channels = channels
+        self.feature_size = feature_size
+        self.stages = tuple(stages)
+        self.input_layers = tuple(input_layers or first_convolution(network))  # names in the network
+        self.register_buffer("input_mean", torch.empty(channels))
+        self.register_buffer("input_std", torch.empty(channels))
+        self.set_normalisation(HALF, HALF)
+        self.set_classifier(None)
+        self._members = self._assign()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features `(B, D)` of images `(B, C, H, W)`."""
+        return self.network(x)
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """What the data must look like; mean and std follow the weights that were loaded."""
+        mean, std = (tuple(round(v, 6) for v in b.tolist()) for b in (self.input_mean, self.input_std))
+        return InputSpec(self.channels, self.size, mean, std)
+
+    def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Take over the weights' normalisation; another number of channels gets the average of theirs."""
+        self.input_mean.copy_(spread_over_channels(mean, self.channels))
+        self.input_std.copy_(spread_over_channels(std, self.channels))
+
+    def set_classifier(self, classifier: nn.Module | None) -> None:
+        """Keep a pretrained head in eval mode beside the backbone: neither a parameter nor in the state dict."""
+        if classifier is not None:
+            classifier.requires_grad_(False).eval()
+        object.__setattr__(self, "classifier", classifier)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Backbone":
+        """Move the classifier with the backbone (`to`, `cuda`, `double`)."""
+        if self.classifier is not None:
+            self.classifier._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+    def stage_parameters(self, name: str) -> dict[str, nn.Parameter]:
+        """Parameters of a stage by their name in the backbone."""
+        stage = self._stage(name)
+        return {key: parameter for key, parameter in self.named_parameters() if stage.covers(key)}
+
+    def stage_modules(self, name: str) -> list[nn.Module]:
+        """Modules to set to eval mode when the stage is frozen; dropout beside the stage's layers is among them."""
+        return [self.get_submodule(member) for member in self._members[self._stage(name).name]]
+
+    def _stage(self, name: str) -> Stage:
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        known = ", ".join(stage.name for stage in self.stages)
+        raise GraftError(f"Backbone {self.name} has no stage {name!r}. Stages: {known}.")
+
+    def _assign(self) -> dict[str, list[str]]:
+        """Module names by stage; what has no parameters goes with the layers before it."""
+        owned = [name for name, _ in self.named_parameters()]
+        members: dict[str, list[str]] = {stage.name: [] for stage in self.stages}
+        current = self.stages[0].name
+        for name, module in self.named_modules():
+            stage = next((s for s in self.stages if s.covers(name)), None)
+            if stage is not None:
+                current = stage.name
+                members[current].append(name)
+            elif name and not any(module.children()) and not any(key.startswith(f"{name}.") for key in owned):
+                members[current].append(name)
+        return members
+
+    # What a library knows about its weights
+
+    def imagenet(self) -> tuple[str, dict[str, Tensor]]:
+        """Where this network's ImageNet weights come from, and their tensors; GraftError where there are none."""
+        raise GraftError(
+            f"backbone.weights=imagenet: there are no ImageNet weights for {self.name}. "
+            "Use backbone.weights=null, backbone.weights=source or a file, or another backbone."
+        )
+
+    def convert(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A file's tensors under this network's names and for this input size."""
+        return tensors
+
+    def build_classifier(self, tensors: dict[str, Tensor]) -> tuple[nn.Module | None, set[str]]:
+        """The head that a file holds for these features, and the names it was made of."""
+        return None, set()
+
+
+def first_convolution(network: nn.Module) -> tuple[str, ...]:
+    """Name of the convolution that sees the image."""
+    return next((name,) for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
+
+
+def linear_from(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """A linear layer with these weights `(K, D)` and biases `(K,)`; 1x1 convolutions count as linear."""
+    weight = weight.flatten(1)
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    linear.load_state_dict({"weight": weight} if bias is None else {"weight": weight, "bias": bias})
+    return linear
+
+
+def refuse_unknown(library: str, name: str, known: Iterable[str]) -> NoReturn:
+    """Raise GraftError for a model name that the library does not have, with what comes closest."""
+    closest = difflib.get_close_matches(name, list(known), n=3)
+    hint = f" Closest: {', '.join(closest)}." if closest else ""
+    module = {"torchvision": "torchvision.models"}.get(library, library)
+    raise GraftError(
+        f"backbone.name={name}: {library} has no such classification model.{hint} "
+        f"To list them: python -c 'import {module} as m; print(*m.list_models())'"
+    )
+
+
+def refuse_size(name: str, size: int, own_size: int, error: Any) -> NoReturn:
+    """Raise GraftError for an image size that the network cannot take."""
+    raise GraftError(
+        f"backbone.size={size}: {name} cannot take images of {size} x {size} pixels ({first_line(error)}). "
+        f"Its own size is {own_size}: set data.image_size={own_size}, or choose another backbone."
+    )
+
+
+def first_line(error: Any) -> str:
+    """The first line of an error, which is enough inside a message."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")

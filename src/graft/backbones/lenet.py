@@ -1,0 +1,27 @@
+"""LeNet in the 20-50-500 form of the digits benchmarks."""
+
+from collections import OrderedDict
+
+from torch import nn
+
+from graft.backbones.base import Backbone, Stage, refuse_size
+
+
+def lenet(name: str = "lenet", size: int | None = 28, channels: int = 1, dropout: float = 0.5) -> Backbone:
+    """LeNet for small images: two convolutions of 20 and 50 maps, then 500 features.
+
+    Raises GraftError below 16 pixels.
+    """
+    size = size or 28
+    side = ((size - 4) // 2 - 4) // 2
+    if side < 1:
+        refuse_size(name, size, 28, "two 5x5 convolutions with pooling need 16 pixels")
+    network = nn.Sequential(
+        OrderedDict(
+            conv1=nn.Sequential(nn.Conv2d(channels, 20, 5), nn.MaxPool2d(2), nn.ReLU()),
+            conv2=nn.Sequential(nn.Conv2d(20, 50, 5), nn.Dropout2d(dropout), nn.MaxPool2d(2), nn.ReLU()),
+            fc=nn.Sequential(nn.Flatten(), nn.Linear(50 * side * side, 500), nn.ReLU(), nn.Dropout(dropout)),
+        )
+    )
+    stages = [Stage(part, (f"network.{part}",)) for part in ("conv1", "conv2", "fc")]
+    return Backbone(name, network, size=size, channels=channels, feature_size=500, stages=stages)

@@ -1,0 +1,73 @@
+import copy
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from graft.backbones.base import HALF, Backbone, Stage
+from graft.backbones.lenet import lenet
+from graft.errors import GraftError
+
+
+def test_prefix_covers_whole_names_only() -> None:
+    stage = Stage("layer1", ("network.layer1",))
+    assert stage.covers("network.layer1")
+    assert stage.covers("network.layer1.0.weight")
+    assert not stage.covers("network.layer10.0.weight")
+
+
+def test_layers_without_parameters_go_with_those_before_them() -> None:
+    network = nn.Sequential(nn.Dropout(0.1), nn.Conv2d(1, 2, 1), nn.Dropout(0.2), nn.Conv2d(2, 3, 1), nn.Dropout(0.3))
+    stages = [Stage("first", ("network.1",)), Stage("second", ("network.3",))]
+    backbone = Backbone("net", network, size=4, channels=1, feature_size=3, stages=stages)
+    assert backbone.stage_modules("first") == [network[0], network[1], network[2]]
+    assert backbone.stage_modules("second") == [network[3], network[4]]
+
+
+def test_unknown_stage() -> None:
+    with pytest.raises(GraftError, match="Stages: conv1, conv2, fc"):
+        lenet().stage_parameters("conv3")
+
+
+def test_input_spec_without_weights() -> None:
+    spec = lenet(size=28, channels=2).input_spec
+    assert dataclasses.astuple(spec) == (2, (28, 28), (0.5, 0.5), (0.5, 0.5))
+
+
+def test_normalisation_travels_with_the_state_dict() -> None:
+    trained, fresh = lenet(channels=3), lenet(channels=3)
+    trained.set_normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    fresh.load_state_dict(trained.state_dict())
+    assert fresh.input_spec.mean == (0.485, 0.456, 0.406)
+    assert fresh.input_spec.std == (0.229, 0.224, 0.225)
+    assert lenet(channels=3).input_spec.mean == HALF
+
+
+def test_classifier_is_beside_the_backbone() -> None:
+    backbone = lenet()
+    names = [name for name, _ in backbone.named_parameters()]
+    backbone.set_classifier(nn.Linear(500, 10))
+    assert [name for name, _ in backbone.named_parameters()] == names
+    assert not any("classifier" in name for name in backbone.state_dict())
+    assert not backbone.classifier.weight.requires_grad
+    assert not backbone.classifier.training
+
+
+def test_classifier_moves_with_the_backbone() -> None:
+    backbone = lenet().eval()
+    backbone.set_classifier(nn.Linear(500, 10))
+    moved = copy.deepcopy(backbone).double()
+    assert moved.classifier(moved(torch.randn(2, 1, 28, 28, dtype=torch.float64))).dtype == torch.float64
+    assert backbone.classifier.weight.dtype == torch.float32
+
+
+@pytest.mark.slow
+def test_timm_is_imported_for_timm_models_only() -> None:
+    code = (
+        "import sys; from graft.backbones.torchvision import TorchvisionBackbone; import graft.backbones.lenet, "
+        "graft.backbones.cnn, graft.backbones.weights; TorchvisionBackbone('resnet18'); sys.exit('timm' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

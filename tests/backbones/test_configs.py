@@ -1,0 +1,39 @@
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+CONF = Path(__file__).parents[2] / "conf"
+
+NAMES = {"torchvision": "shufflenet_v2_x0_5", "timm": "test_resnet"}
+
+
+@pytest.mark.parametrize("file", sorted((CONF / "backbone").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_backbone_config_builds(file: Path) -> None:
+    config = OmegaConf.create({"backbone": OmegaConf.load(file), "data": {"image_size": 32}})
+    settings = config.backbone
+    assert settings.pop("weights") is None
+    assert settings.pop("channels") == "auto"
+    if file.stem in NAMES:
+        assert OmegaConf.is_missing(settings, "name")
+        settings.name = NAMES[file.stem]
+    backbone = instantiate(settings, channels=1).eval()
+    assert backbone.input_spec.size == (32, 32)
+    with torch.no_grad():
+        assert backbone(torch.randn(2, 1, 32, 32)).shape == (2, backbone.feature_size)
+
+
+@pytest.mark.parametrize("file", sorted((CONF / "head").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_head_config_builds(file: Path) -> None:
+    settings = OmegaConf.load(file)
+    assert settings.pop("sharing") == "auto"
+    assert instantiate(settings, feature_size=6, outputs=3)(torch.randn(2, 6)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "file", [*(CONF / "backbone").glob("*.yaml"), *(CONF / "head").glob("*.yaml")], ids=lambda file: file.stem
+)
+def test_first_line_is_a_description(file: Path) -> None:
+    assert file.read_text(encoding="utf-8").startswith("# ")

@@ -1,0 +1,35 @@
+import pytest
+import torch
+
+from graft.backbones.lenet import lenet
+from graft.errors import GraftError
+
+from .checks import check_features, check_freezing, check_stages
+
+
+@pytest.mark.parametrize(("size", "channels"), [(28, 1), (32, 3), (16, 1)])
+def test_features_and_stages(size: int, channels: int) -> None:
+    backbone = lenet(size=size, channels=channels)
+    check_stages(backbone)
+    check_features(backbone)
+    assert backbone.feature_size == 500
+
+
+def test_size_of_the_published_network() -> None:
+    parameters = sum(p.numel() for p in lenet(size=28).parameters())
+    assert parameters == (25 * 20 + 20) + (20 * 25 * 50 + 50) + (800 * 500 + 500)
+
+
+def test_freezing_turns_dropout_off() -> None:
+    backbone = lenet(size=16)
+    check_freezing(backbone)
+    for stage in backbone.stages:
+        for module in backbone.stage_modules(stage.name):
+            module.eval()
+    x = torch.randn(2, 1, 16, 16)
+    assert torch.equal(backbone(x), backbone(x))
+
+
+def test_too_small_an_image() -> None:
+    with pytest.raises(GraftError, match="16 pixels"):
+        lenet(size=15)
