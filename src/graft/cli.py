@@ -1,0 +1,155 @@
+"""The command line around Hydra: --help from the config files alone, and config errors as one message.
+
+Imports nothing but the standard library at the top, so that --help answers at once.
+"""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+USAGE = """\
+Graft: train, test and record one configuration, or a sweep of them.
+
+  python train.py experiment=resnet_ft                        one run
+  python train.py experiment=resnet_ft optimizer.lr=3e-3      the same with another value
+  python train.py experiment=resnet_ft strategy=lp_ft         the same with another option of a group
+  python train.py -m experiment=resnet_ft strategy=scratch,full seed=0,1,2
+                                                              a sweep: every combination, and a summary
+  python train.py experiment=resnet_ft debug=fast             one batch of everything: does it work?
+  python train.py experiment=resnet_ft --cfg job              print the whole config, run nothing
+  python train.py experiment=resnet_ft resume=true hydra.run.dir=FOLDER
+                                                              go on with an interrupted run
+"""
+
+
+def asks_for_help(arguments: list[str]) -> bool:
+    """Whether --help or -h is among the arguments."""
+    return any(argument in ("--help", "-h") for argument in arguments)
+
+
+def help_text(conf: Path) -> str:
+    """How to run, then every experiment, strategy and other group with a line for each option."""
+    defaults = default_options(conf)
+    groups = sorted(path.name for path in conf.iterdir() if path.is_dir() and path.name not in ("hydra", "sweep"))
+    first = [group for group in ("experiment", "strategy") if group in groups]
+    parts = [USAGE, "Options of each group, with * at the default:"]
+    for group in first + [group for group in groups if group not in first]:
+        parts += [f"\n{group}=", *option_lines(conf / group, defaults.get(group, ()))]
+        for below in sorted(path for path in (conf / group).iterdir() if path.is_dir()):
+            parts += [f"\n{group}/{below.name}@{group}.source= or @{group}.target=", *option_lines(below, ())]
+    return "\n".join(parts)
+
+
+def default_options(conf: Path) -> dict[str, tuple[str, ...]]:
+    """What train.yaml's defaults list chooses, read without a YAML library."""
+    text = (conf / "train.yaml").read_text()
+    return {
+        group: tuple(option.strip() for option in options.strip("[]").split(","))
+        for group, options in re.findall(r"^ *- (\w+): (\S.*?) *$", text, flags=re.MULTILINE)
+    }
+
+
+def option_lines(folder: Path, defaults: tuple[str, ...]) -> Iterator[str]:
+    """A line for each option of a group: its name and what its file's first comment says."""
+    options = sorted(folder.glob("*.yaml"))
+    width = max((len(path.stem) for path in options), default=0)
+    for path in options:
+        yield f"  {'*' if path.stem in defaults else ' '} {path.stem:{width}}  {description(path)}"
+
+
+def description(path: Path) -> str:
+    """The first comment of a config file that says something to people."""
+    for line in path.read_text().splitlines():
+        if line.startswith("#") and not line.startswith("# @package"):
+            return line.lstrip("# ").rstrip()
+        if line and not line.startswith("#"):
+            break
+    return ""
+
+
+def launch(app: Callable[[], None], conf: Path) -> int:
+    """Run Hydra's app on sys.argv and return the exit code; a config error is one message and code 2.
+
+    HYDRA_FULL_ERROR=1 in the environment lets the traceback through.
+    """
+    import yaml
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from graft import job
+
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
+    os.environ.setdefault("GRAFT_ROOT", str(conf.parent))
+    job.STATE = job.State()
+    try:
+        app()
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        if wants_traceback:
+            raise
+        print(explain(error, conf), file=sys.stderr)
+        return job.USER_ERROR
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return job.INTERRUPTED
+    finally:
+        if not wants_traceback:
+            del os.environ["HYDRA_FULL_ERROR"]
+    return job.STATE.exit_code
+
+
+def explain(error: Exception, conf: Path) -> str:
+    """What is wrong with the config, with the closest match instead of Hydra's own advice."""
+    from graft.config import suggestion
+
+    text = str(error) or str(error.__cause__)
+    if found := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
+        group, option = found.groups()
+        options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE) or [p.stem for p in (conf / group).glob("*.yaml")]
+        close = difflib.get_close_matches(option, options, n=1)
+        hint = f" (did you mean `{group}={close[0]}`?)" if close else ""
+        return f"`{group}={option}`: there is no such option{hint}. Options of {group}: {', '.join(sorted(options))}."
+    if found := re.search(r"An item is already at '([^']+)'", text):
+        return f"`+{found[1]}`: the key exists; set it without the plus sign."
+    if found := re.search(r"Could not (?:override|delete)\b[^']*'([^']+)'", text):
+        hint = suggestion(found[1].split("@")[0], known_names(conf)) if "@" not in found[1] else ""
+        return f"`{found[1]}`: there is no such key or group{hint}.\n{SEE_HELP}"
+    if found := re.search(r"^Key '([^']+)' is not in struct.*full_key: (\S+)", text, flags=re.DOTALL):
+        return f"`{found[2]}`: there is no such key{suggestion(found[2], known_names(conf))}.\n{SEE_HELP}"
+    if "Config group override must be" in text:
+        empty = [argument for argument in sys.argv[1:] if re.fullmatch(r"\+*[\w/@.]+=(null)?", argument)]
+        return f"`{' '.join(empty)}`: a group needs an option.\n{SEE_HELP}"
+    if found := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '([^']+)'", text):
+        return f"`{found[1]}`: several values make a sweep, which needs -m: python train.py -m {' '.join(sys.argv[1:])}"
+    text = re.sub(r"\s*See https://hydra\.cc\S*.*", "", text)
+    return f"The configuration cannot be read: {text.strip()}\n{SEE_HELP}"
+
+
+SEE_HELP = "`python train.py --help` lists the groups, adding `--cfg job` to a command prints every key."
+
+
+def known_names(conf: Path) -> list[str]:
+    """Every group and every dotted key that the config files write, whichever options are chosen."""
+    import yaml
+
+    from graft.config import leaves
+
+    names = []
+    for path in [conf / "train.yaml", *sorted(conf.glob("*/**/*.yaml"))]:
+        group = path.relative_to(conf).parent
+        names.append(str(group))
+        text = path.read_text()
+        if group.name == "hydra" or group.parts[:1] in [("experiment",), ("debug",), ("sweep",)]:
+            continue
+        package = re.search(r"^# @package (\S+)", text, flags=re.MULTILINE)
+        prefix = package[1].replace("_global_", "") if package else ".".join(group.parts)
+        try:
+            keys = yaml.safe_load(text) or {}
+        except yaml.YAMLError:
+            continue
+        keys.pop("defaults", None)
+        names += [key for key, _ in leaves(keys, f"{prefix}." if prefix else "", mappings=True)]
+    return [name for name in names if name != "."]

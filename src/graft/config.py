@@ -1,0 +1,419 @@
+"""Checks of a composed config that need neither data nor torch: every mistake at once, before anything is loaded."""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from graft.errors import GraftError
+
+MANY = ("logger", "term")  # groups that take a list of options
+REMOVABLE = (*MANY, "callbacks")  # groups whose keys may be removed
+FREE = "options"  # a mapping of this name, or one whose default is empty, takes any key
+WEIGHT_FILES = (".pt", ".pth", ".safetensors", ".ckpt")
+TYPE_NAMES = {
+    int: "an integer",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    list: "a list",
+    dict: "a mapping",
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a key may hold; where `types` is empty, the type of the key's default decides."""
+
+    types: tuple[type, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None  # like low, but itself not allowed
+    below: float | None = None  # like high, but itself not allowed
+    choices: tuple[str, ...] = ()  # allowed texts
+    null: bool = False
+
+    def allowed(self) -> str:
+        """The rule in words."""
+        words = (["null"] if self.null else []) + list(self.choices)
+        words += [TYPE_NAMES[kind] for kind in self.types if not (kind is str and self.choices)]
+        bounds = {">=": self.low, ">": self.above, "<=": self.high, "<": self.below}
+        limits = " and ".join(f"{sign} {bound:,}" for sign, bound in bounds.items() if bound is not None)
+        return f"{' or '.join(words)} {limits}".rstrip()
+
+    def accepts(self, value: Any) -> bool:
+        """Whether the value fits."""
+        if value is None:
+            return self.null
+        if not any(is_a(value, kind) for kind in self.types):
+            return False
+        if isinstance(value, str):
+            return not self.choices or value in self.choices
+        if is_a(value, float):
+            return (
+                (self.low is None or value >= self.low)
+                and (self.above is None or value > self.above)
+                and (self.high is None or value <= self.high)
+                and (self.below is None or value < self.below)
+            )
+        return True
+
+
+def is_a(value: Any, kind: type) -> bool:
+    """Whether a config value is of a type; an integer is a number too, true and false are not."""
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, int | float if kind is float else kind)
+
+
+FRACTION = Rule((float,), low=0, high=1)
+COUNT = Rule((int,), low=1)
+COUNT_OR_NULL = Rule((int,), low=1, null=True)
+NOT_NEGATIVE = Rule((float,), low=0)
+POSITIVE = Rule((float,), above=0)
+SEED = Rule((int,), low=0, below=2**32)
+AUGMENT = Rule((str,), choices=("none", "light", "randaugment"))
+
+# Key pattern (* stands for part of a name) -> what the default in the file cannot say: ranges, names, null, unions.
+RULES: dict[str, Rule] = {
+    "seed": SEED,
+    "bn": Rule((str,), choices=("joint", "separate", "domain_specific")),
+    "resume": Rule((bool, str), null=True),
+    "notes": Rule((str,), null=True),
+    "data.source": Rule((dict,), null=True),
+    "source_task": Rule((dict,), null=True),
+    "data.seed": SEED,
+    "data.*_seed": SEED,
+    "data.*.seed": SEED,
+    "data.*.samples": COUNT,
+    "data.*.*_fraction": Rule((float,), low=0, below=1),
+    "data.epoch": Rule((str, int), choices=("target", "source", "longest"), low=1),
+    "data.augment": AUGMENT,
+    "data.balance": Rule((str,), choices=("none", "weights", "sampler")),
+    "data.image_size": COUNT_OR_NULL,
+    "data.labels_per_class": COUNT_OR_NULL,
+    "data.batch_size": COUNT,
+    "data.source_batch_size": COUNT_OR_NULL,
+    "data.eval_batch_size": COUNT,
+    "data.num_workers": Rule((int,), low=0),
+    "backbone.weights": Rule((str,), null=True),
+    "backbone.size": COUNT_OR_NULL,
+    "backbone.channels": Rule((str, int), choices=("auto",), low=1),
+    "head.sharing": Rule((str,), choices=("auto", "shared", "separate")),
+    "head.dropout": Rule((float,), low=0, below=1),
+    "*task.label_smoothing": Rule((float,), low=0, below=1),
+    "*task.loss": Rule((str,), choices=("mse", "l1")),
+    "objective.alpha": FRACTION,
+    "objective.alpha_end": Rule((float,), low=0, high=1, null=True),
+    "objective.schedule": Rule((str,), choices=("linear", "cosine", "step")),
+    "objective.step_at": FRACTION,
+    "objective.weight": NOT_NEGATIVE,
+    "strategy.*_fraction": FRACTION,
+    "strategy.*_ratio": NOT_NEGATIVE,
+    "rates.*_ratio": NOT_NEGATIVE,
+    "training.epochs": COUNT,
+    "training.accumulate_batches": COUNT,
+    "training.validate_every_epochs": COUNT,
+    "training.log_every_steps": COUNT,
+    "training.gradient_clip_norm": Rule((float,), above=0, null=True),
+    "training.threads": COUNT_OR_NULL,
+    "pretrain.epochs": COUNT,
+    "pretrain.batch_size": COUNT,
+    "pretrain.seed": SEED,
+    "pretrain.augment": AUGMENT,
+    "trainer.devices": Rule((int, str, list), low=-1),
+    "trainer.num_nodes": COUNT,
+    "trainer.precision": Rule((str, int)),
+    "trainer.deterministic": Rule((bool, str), choices=("warn",)),
+    "trainer.profiler": Rule((str,), choices=("simple", "advanced", "pytorch"), null=True),
+    "trainer.max_time": Rule((str,), null=True),
+    "trainer.limit_*_batches": NOT_NEGATIVE,
+    "callbacks.*": Rule((dict,), null=True),
+    "logger.*": Rule((dict,), null=True),
+}
+# The source's pretraining has an optimizer and a scheduler of its own, with the same keys.
+RULES |= {
+    prefix + key: rule
+    for prefix in ("", "pretrain.")
+    for key, rule in {
+        "optimizer.lr": POSITIVE,
+        "optimizer.weight_decay": NOT_NEGATIVE,
+        "scheduler.*_fraction": FRACTION,
+        "scheduler.*factor": POSITIVE,
+        "scheduler.patience_epochs": Rule((int,), low=0),
+    }.items()
+}
+
+
+def check(cfg: DictConfig, choices: Mapping[str, str | None] | None = None) -> None:
+    """Raise one GraftError that lists every mistake of a composed config.
+
+    `choices` is Hydra's choice of an option for every group, inside of a Hydra context: its files, without the
+    experiment and the command line, say which keys there are and of which type. Without it only values are checked.
+    """
+    config = plain(cfg)
+    values = written(cfg, config)
+    problems = [f"`{key}` has to be given: {key}=..." for key in sorted(OmegaConf.missing_keys(cfg))]
+    if choices is not None:
+        known = reference(config, choices)
+        problems += group_problems(config, choices, known.hydra.runtime.choices)
+        if not problems:
+            known = OmegaConf.masked_copy(known, [group for group in known if group != "hydra"])
+            defaults = OmegaConf.to_container(known, resolve=True)
+            problems += [*unknown_keys(values, defaults), *removed_keys(config, defaults)]
+            problems += wrong_types(values, defaults)
+    problems += wrong_values(values)
+    if not problems:
+        problems += contradictions(config, choices or {})
+    if problems:
+        raise GraftError(report(problems))
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The config as plain containers with every reference resolved."""
+    try:
+        return OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise GraftError(report([f"a reference leads nowhere: {str(error).splitlines()[0]}"])) from None
+
+
+def written(cfg: DictConfig, config: Mapping[str, Any]) -> dict[str, Any]:
+    """(dotted key -> value) of all but references to other keys, where a mistake would be told twice."""
+    raw = leaves(OmegaConf.to_container(cfg, resolve=False))
+    references = {key for key, value in raw if isinstance(value, str) and "${" in value}
+    return {
+        key: value
+        for key, value in leaves(config, mappings=True)
+        if not any(key == reference or key.startswith(f"{reference}.") for reference in references)
+    }
+
+
+def report(problems: Iterable[str]) -> str:
+    """All problems in one message, with what to type to see what there is."""
+    lines = list(problems)
+    head = "A mistake in the configuration:" if len(lines) == 1 else f"{len(lines)} mistakes in the configuration:"
+    tail = "`python train.py --help` lists the groups, adding `--cfg job` to your command prints every key."
+    return "\n".join([head, *(f"  - {line}" for line in lines), tail])
+
+
+def reference(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> DictConfig:
+    """The config, Hydra's part included, that the chosen files give without experiment, debug mode and single keys."""
+    from hydra import compose
+    from hydra.errors import ConfigCompositionException
+
+    wanted = {
+        group: option
+        for group, option in choices.items()
+        if option is not None and group.split("/")[0] not in ("hydra", "experiment", "debug")
+    }
+    for group in MANY:  # Hydra notes no choice for a list of options; each is a key of its name
+        if group in config and group not in choices:
+            wanted[group] = f"[{','.join(name for name in config[group] if name in options_of(group))}]"
+    added: set[str] = set()  # groups that only an experiment's defaults list names
+    while True:
+        overrides = [f"{'+' * (group in added)}{group}={option}" for group, option in wanted.items()]
+        try:
+            known = compose("train", overrides=overrides, return_hydra_config=True)
+        except ConfigCompositionException as error:
+            missing = re.match(r"Could not override '([^']+)'", str(error))
+            if missing is None or missing[1] in added:
+                raise
+            added.add(missing[1])
+        else:
+            known.paths = config["paths"]
+            return known
+
+
+def options_of(group: str) -> list[str]:
+    """The options of a group."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    return GlobalHydra.instance().config_loader().get_group_options(group)
+
+
+def group_problems(
+    config: Mapping[str, Any], choices: Mapping[str, str | None], expected: Mapping[str, str | None]
+) -> Iterator[str]:
+    """Groups without an option, or with several, which Hydra would merge silently."""
+    for group in expected:
+        if group in choices or group in MANY:
+            continue
+        if group in config:
+            options = ",".join(sorted(options_of(group)))
+            yield f"`{group}`: takes one option of {options}, not a list; to compare several use -m {group}=a,b"
+        else:
+            yield f"`{group}`: a run needs one; choose {group}=<one of {','.join(sorted(options_of(group)))}>"
+
+
+def unknown_keys(keys: Iterable[str], known: Mapping[str, Any]) -> Iterator[str]:
+    """Keys that no chosen file has: misspelt in an experiment, or added with a plus sign."""
+    names = [key for key, _ in leaves(known)]
+    found: set[str] = set()
+    for key in keys:
+        unknown = first_unknown(key.split("."), known)
+        if unknown and unknown not in found:
+            found.add(unknown)
+            yield f"`{unknown}`: there is no such key{suggestion(unknown, names)}"
+
+
+def first_unknown(path: list[str], known: Any) -> str | None:
+    """The shortest beginning of a key's path that the known keys lack."""
+    for depth, name in enumerate(path):
+        if known is None or known == {} or not isinstance(known, Mapping) or (depth and path[depth - 1] == FREE):
+            return None
+        if name not in known:
+            return ".".join(path[: depth + 1])
+        known = known[name]
+    return None
+
+
+def removed_keys(config: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[str]:
+    """Keys that a file has and the config lacks, because of a ~key on the command line."""
+    for key, _ in leaves(known, mappings=True):
+        *above, name = key.split(".")
+        holder: Any = config
+        for part in above:
+            holder = holder.get(part) if isinstance(holder, Mapping) else None
+        if (
+            isinstance(holder, Mapping)
+            and name not in holder
+            and FREE not in above
+            and key.split(".")[0] not in REMOVABLE
+        ):
+            yield f"`~{key}`: the key is needed; give it a value instead"
+
+
+def suggestion(key: str, names: Iterable[str]) -> str:
+    """` (did you mean ...?)` with the key spelt alike, else those of the same last name; empty where there is none."""
+    names = sorted(set(names))
+    last = key.split(".")[-1]
+    close = difflib.get_close_matches(key, names, n=1, cutoff=0.75)
+    close = close or [name for name in names if name.split(".")[-1] == last]
+    if not close and key == last:
+        by_last = {name.split(".")[-1]: name for name in reversed(names)}
+        close = [by_last[match] for match in difflib.get_close_matches(last, by_last, n=1, cutoff=0.75)]
+    return f" (did you mean {' or '.join(f'`{name}`' for name in close[:3])}?)" if close else ""
+
+
+def wrong_types(values: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[str]:
+    """Values of another type than the default in their file, where no rule speaks about the key."""
+    defaults = dict(leaves(known, mappings=True))
+    for key, value in values.items():
+        default = defaults.get(key)
+        if default is None or default == "???" or key not in defaults or rule_of(key):
+            continue
+        kind = type(default)
+        if value is None or not is_a(value, kind):
+            yield f"`{key}={shown(value)}`: must be {TYPE_NAMES[kind]}, as in the default {shown(default)}"
+        elif kind is list and default and are_numbers(default) and not are_numbers(value):
+            yield f"`{key}={shown(value)}`: must be a list of numbers, as in the default {shown(default)}"
+
+
+def are_numbers(values: Iterable[Any]) -> bool:
+    """Whether all values are numbers."""
+    return all(is_a(value, float) for value in values)
+
+
+def wrong_values(values: Mapping[str, Any]) -> Iterator[str]:
+    """Values that the rules do not allow."""
+    for key, value in values.items():
+        rule = rule_of(key)
+        if rule and not rule.accepts(value):
+            close = difflib.get_close_matches(str(value), rule.choices, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            yield f"`{key}={shown(value)}`: must be {rule.allowed()}{hint}"
+    yield from weights_problems(values.get("backbone.weights"))
+
+
+def weights_problems(weights: Any) -> Iterator[str]:
+    """Weights that are neither a known word nor a file."""
+    if not isinstance(weights, str) or weights in ("imagenet", "source") or weights.startswith("pip:"):
+        return
+    if weights.endswith(WEIGHT_FILES):
+        if not Path(weights).is_file():
+            yield f"`backbone.weights={weights}`: there is no such file"
+    elif not re.search(r"[:/]", weights):
+        close = difflib.get_close_matches(weights, ("imagenet", "source"), n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        yield (
+            f"`backbone.weights={weights}`: must be null, imagenet, source, pip:<package> or a file that ends in "
+            f"{', '.join(WEIGHT_FILES)}{hint}"
+        )
+
+
+def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> Iterator[str]:
+    """Keys that are right by themselves and cannot be meant together."""
+    data, objective = config["data"], config["objective"]
+    weights, strategy = config["backbone"]["weights"], choices.get("strategy")
+    source, labeled = data.get("source"), data.get("target_labeled", True)
+    if strategy in ("frozen", "lp_ft") and weights is None:
+        yield (
+            f"`strategy={strategy}` with `backbone.weights=null`: a head on a random backbone teaches nothing; "
+            "give pretrained weights (backbone.weights=source, imagenet, ...) or use strategy=scratch"
+        )
+    if weights == "source" and source is None and strategy != "scratch":
+        yield (
+            "`backbone.weights=source` without source data: choose some (data/domain@data.source=...), "
+            "or other weights (backbone.weights=imagenet, null, ...)"
+        )
+    if choices.get("selection") == "source_val" and source is None:
+        yield "`selection=source_val` without source data: use selection=target_val or selection=last"
+    if data.get("epoch") == "source" and source is None:
+        yield "`data.epoch=source` without source data: use data.epoch=target"
+    if "alpha" in objective:
+        alphas = [alpha for alpha in (objective["alpha"], objective["alpha_end"]) if alpha is not None]
+        if source is None and any(alphas):
+            yield (
+                f"`objective.alpha={' to '.join(map(str, alphas))}` without source data: "
+                "use objective.alpha=0 or choose source data (data/domain@data.source=...)"
+            )
+        if not labeled and any(alpha != 1 for alpha in alphas):
+            yield (
+                f"`data.target_labeled=false` with `objective.alpha={' to '.join(map(str, alphas))}`: "
+                "an unlabelled target has no loss of its own; use objective.alpha=1"
+            )
+    else:
+        name = choices.get("objective", objective["_target_"])
+        if source is None:
+            yield f"`objective={name}` without source data: use objective=alpha or choose data/domain@data.source=..."
+        if not labeled:
+            yield f"`data.target_labeled=false` with `objective={name}`: use objective=alpha objective.alpha=1"
+    if isinstance(config.get("resume"), str) and not Path(config["resume"]).is_file():
+        yield f"`resume={config['resume']}`: there is no such checkpoint; resume=true takes the run folder's last one"
+
+
+def rule_of(key: str) -> Rule | None:
+    """The first rule whose pattern matches the key name by name."""
+    names = key.split(".")
+    for pattern, rule in RULES.items():
+        parts = pattern.split(".")
+        if len(parts) == len(names) and all(map(fnmatchcase, names, parts)):
+            return rule
+    return None
+
+
+def leaves(config: Mapping[str, Any], prefix: str = "", mappings: bool = False) -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every value that is not a mapping, or of the mappings too."""
+    for name, value in config.items():
+        key = f"{prefix}{name}"
+        if not isinstance(value, Mapping):
+            yield key, value
+            continue
+        if mappings or not value:
+            yield key, value
+        yield from leaves(value, f"{key}.", mappings)
+
+
+def shown(value: Any) -> str:
+    """A value as one would type it."""
+    if isinstance(value, Mapping):
+        return "{...}" if value else "{}"
+    if isinstance(value, bool) or value is None:
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)

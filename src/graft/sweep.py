@@ -1,0 +1,319 @@
+"""A sweep's end: every job's result in one table, seeds folded, best first, cost beside score."""
+
+import csv
+import json
+import math
+import os
+import signal
+import statistics
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from graft import job
+from graft import paths as paths  # registers the resolvers that name folders, in parallel launchers' workers too
+
+STOPPING = b"\nCtrl-C: no further job begins, the running ones finish or save. Press it again to stop at once.\n"
+CONFIDENCE = 0.95
+
+
+@dataclass
+class Job:
+    """One job's folder in a sweep."""
+
+    folder: str
+    overrides: dict[str, str]
+    results: dict[str, Any] | None = None  # of a finished job
+    error: str = ""  # first line, of a failed job
+
+
+@dataclass
+class Row:
+    """Jobs that differ in nothing but their seed."""
+
+    overrides: dict[str, str]
+    jobs: list[Job] = field(default_factory=list)
+
+    @property
+    def finished(self) -> list[dict[str, Any]]:
+        """Results of the jobs that have any."""
+        return [job.results for job in self.jobs if job.results]
+
+    @property
+    def failed(self) -> list[Job]:
+        """Jobs that ended with an error."""
+        return [job for job in self.jobs if job.error]
+
+    @property
+    def unfinished(self) -> int:
+        """Number of jobs that were interrupted or still run."""
+        return len(self.jobs) - len(self.finished) - len(self.failed)
+
+    @property
+    def scores(self) -> list[float]:
+        """The scores that are numbers."""
+        return [value for results in self.finished if (value := results["score"]["value"]) is not None]
+
+    def mean(self, *path: str) -> float | None:
+        """Mean over the jobs of a number in their results, e.g. mean("time", "fit_s")."""
+        return mean(number(results, path) for results in self.finished)
+
+
+class SweepCallback(Callback):
+    """Hydra's hook around a sweep: Ctrl-C between jobs, the summary, the exit code."""
+
+    def __init__(self) -> None:
+        self.previous: Any = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Forget an earlier Ctrl-C in the same folder and take over the next."""
+        folder = Path(config.hydra.sweep.dir)
+        (folder / job.STOPPED).unlink(missing_ok=True)
+        job.STATE.exit_code = job.FAILED  # until the end was reached
+        if not job.is_main_thread():
+            return
+
+        pressed = False
+
+        def stop(signum: int, frame: FrameType | None) -> None:
+            nonlocal pressed
+            if job.STATE.running or pressed:
+                raise KeyboardInterrupt
+            pressed = True
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / job.STOPPED).touch()
+            os.write(sys.__stderr__.fileno(), STOPPING)
+
+        self.previous = signal.signal(signal.SIGINT, stop)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Summarise and set the exit code."""
+        if self.previous is not None:
+            signal.signal(signal.SIGINT, self.previous)
+        folder = Path(config.hydra.sweep.dir).absolute()
+        rows = summarise(folder)
+        failed = any(row.failed for row in rows)
+        job.STATE.exit_code = job.FAILED if failed else job.OK
+        if (folder / job.STOPPED).exists():
+            job.STATE.exit_code = job.INTERRUPTED
+            again = job.command(f"hydra.sweep.dir={job.quoted(folder)}")
+            print(f"The sweep was interrupted. To run what is missing: {again}", file=sys.stderr)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to parallel workers: no signal handler."""
+        return {"previous": None}
+
+
+def summarise(folder: Path) -> list[Row]:
+    """Write summary.csv and summary.md of a sweep's folder, print the table and return its rows, best first."""
+    jobs = read_jobs(folder)
+    rows = fold(jobs)
+    varied, same = split_overrides(jobs)
+    table = markdown(rows, varied)
+    write_csv(rows, folder / "summary.csv")
+    failures = [f"- `{describe(failed)}`: {failed.error} ({failed.folder}/{job.ERROR})" for failed in all_failed(rows)]
+    text = [f"# Sweep {folder.name}", ""]
+    if same:
+        text += ["All jobs: " + " ".join(f"`{key}={value}`" for key, value in same.items()), ""]
+    text += [table, "", NOTE, ""]
+    if failures:
+        text += [f"{len(failures)} of {len(jobs)} jobs failed:", "", *failures, ""]
+    (folder / "summary.md").write_text("\n".join(text))
+    print(f"\n{table}")
+    for line in failures:
+        print(f"FAILED {line[2:]}")
+    print(folder)
+    return rows
+
+
+NOTE = (
+    "± is the sample standard deviation over seeds (n - 1), the interval is the 95 % interval of the mean "
+    "(Student's t). Times and other metrics are means over the same jobs."
+)
+
+
+def read_jobs(folder: Path) -> list[Job]:
+    """Every job of a sweep's folder, in the order of their overrides."""
+    jobs = []
+    for overrides in folder.glob(f"*/{job.OVERRIDES}"):
+        path = overrides.parent
+        lines = OmegaConf.to_container(OmegaConf.load(overrides))
+        read = Job(path.name, dict(split_override(line) for line in lines))
+        if (path / job.ERROR).exists():  # even beside DONE: then the folder refused another configuration
+            read.error = first_error_line((path / job.ERROR).read_text())
+        elif (path / job.DONE).exists():
+            read.results = json.loads((path / job.RESULTS).read_text())
+        jobs.append(read)
+    return sorted(jobs, key=lambda one: list(one.overrides.items()))
+
+
+def split_override(line: str) -> tuple[str, str]:
+    """`+key=value` as (key, value)."""
+    key, _, value = line.partition("=")
+    return key.lstrip("+~"), value
+
+
+def first_error_line(text: str) -> str:
+    """What went wrong in one line: of a traceback its exception, of a message its first line and first point."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        return "unknown error"
+    if lines[0].startswith("Traceback"):
+        heads = ("Traceback", "During handling", "The above exception")
+        return [line for line in lines if not line.startswith((" ", *heads))][-1]
+    return " ".join(line.strip() for line in lines[:2]) if lines[0].endswith(":") else lines[0]
+
+
+def fold(jobs: Iterable[Job]) -> list[Row]:
+    """Jobs grouped by everything but the seed, best mean score first, those without a score last."""
+    rows: dict[tuple[tuple[str, str], ...], Row] = {}
+    for one in jobs:
+        rest = {key: value for key, value in one.overrides.items() if key != "seed"}
+        rows.setdefault(tuple(sorted(rest.items())), Row(rest)).jobs.append(one)
+
+    def rank(row: Row) -> tuple[bool, float]:
+        if not row.scores:
+            return True, 0.0
+        better = -1 if row.finished[0]["score"]["higher_is_better"] else 1
+        return False, better * statistics.fmean(row.scores)
+
+    return sorted(rows.values(), key=rank)
+
+
+def split_overrides(jobs: Sequence[Job]) -> tuple[list[str], dict[str, str]]:
+    """The keys in which jobs differ, the seed apart, and the overrides that all of them share."""
+    keys = list(dict.fromkeys(key for one in jobs for key in one.overrides if key != "seed"))
+    values = {key: {one.overrides.get(key) for one in jobs} for key in keys}
+    same = {key: jobs[0].overrides[key] for key in keys if len(values[key]) == 1}
+    return [key for key in keys if key not in same], same
+
+
+def number(results: Mapping[str, Any], path: Sequence[str]) -> float | None:
+    """A number in nested results, None where there is none."""
+    value: Any = results
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value if isinstance(value, int | float) else None
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Mean of the numbers among the values, None without any."""
+    numbers = [value for value in values if value is not None]
+    return statistics.fmean(numbers) if numbers else None
+
+
+def half_interval(scores: Sequence[float]) -> float | None:
+    """Half the width of the mean's 95 % interval (Student's t); None for fewer than two scores."""
+    if len(scores) < 2:
+        return None
+    from scipy.special import stdtrit
+
+    quantile = float(stdtrit(len(scores) - 1, (1 + CONFIDENCE) / 2))
+    return quantile * statistics.stdev(scores) / math.sqrt(len(scores))
+
+
+def write_csv(rows: Sequence[Row], path: Path) -> None:
+    """One line a row with everything: overrides, score, cost, every other metric, seeds, folders, errors."""
+    keys = list(dict.fromkeys(key for row in rows for key in row.overrides))
+    metrics = list(dict.fromkeys(name for row in rows for results in row.finished for name in results["metrics"]))
+    lines = []
+    for row in rows:
+        scores, half = row.scores, half_interval(row.scores)
+        line: dict[str, Any] = {key: row.overrides.get(key) for key in keys}
+        line["metric"] = row.finished[0]["score"]["metric"] if row.finished else None
+        line["mean"] = mean(scores)
+        line["std"] = statistics.stdev(scores) if len(scores) > 1 else None
+        line["count"] = len(scores)
+        line["ci95_low"] = None if half is None else statistics.fmean(scores) - half
+        line["ci95_high"] = None if half is None else statistics.fmean(scores) + half
+        line["failed"] = len(row.failed)
+        line["unfinished"] = row.unfinished
+        line["fit_s"] = row.mean("time", "fit_s")
+        line["total_s"] = row.mean("time", "total_s")
+        line["trainable"] = row.mean("parameters", "trainable")
+        line["parameters"] = row.mean("parameters", "total")
+        line |= {f"mean {name}": row.mean("metrics", name) for name in metrics}
+        line["scores"] = " ".join(f"{score:.6g}" for score in scores)
+        line["seeds"] = " ".join(str(results["seeds"]["train"]) for results in row.finished)
+        line["folders"] = " ".join(one.folder for one in row.jobs)
+        line["error"] = row.failed[0].error if row.failed else None
+        lines.append(line)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(lines[0]) if lines else ["mean"])
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def markdown(rows: Sequence[Row], varied: Sequence[str]) -> str:
+    """The table for people: score with spread and interval, then cost, then the other test scores."""
+    finished = [results for row in rows for results in row.finished]
+    metric = finished[0]["score"]["metric"] if finished else "score"
+    others = other_metrics(finished, metric)
+    header = [*varied, metric, "95 % interval", "n", *others, "trainable", "fit"]
+    body = [[*(row.overrides.get(key, "") for key in varied), *cells(row, others)] for row in rows]
+    for name, counts in (
+        ("failed", [len(row.failed) for row in rows]),
+        ("unfinished", [row.unfinished for row in rows]),
+    ):
+        if any(counts):
+            header.append(name)
+            body = [[*line, str(count or "")] for line, count in zip(body, counts, strict=True)]
+    return padded([header, ["-" * len(name) for name in header], *body])
+
+
+def other_metrics(finished: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
+    """Besides the score: the same metric on the other domain, and forgetting."""
+    names = dict.fromkeys(name for results in finished for name in results["metrics"])
+    last = metric.rsplit("/", 1)[-1]
+    return [
+        name
+        for name in names
+        if name != metric and (name == "forgetting" or (name.startswith("test/") and name.endswith(f"/{last}")))
+    ]
+
+
+def cells(row: Row, others: Sequence[str]) -> list[str]:
+    """A row's numbers as text."""
+    scores, half = row.scores, half_interval(row.scores)
+    if not scores:
+        score, interval = "-", ""
+    else:
+        center = statistics.fmean(scores)
+        score = f"{center:.4f}" + (f" ± {statistics.stdev(scores):.4f}" if len(scores) > 1 else "")
+        interval = "" if half is None else f"{center - half:.4f} to {center + half:.4f}"
+    extra = ["" if (value := row.mean("metrics", name)) is None else f"{value:.4f}" for name in others]
+    trainable, fit = row.mean("parameters", "trainable"), row.mean("time", "fit_s")
+    return [
+        score,
+        interval,
+        str(len(scores)),
+        *extra,
+        "" if trainable is None else f"{trainable:,.0f}",
+        "" if fit is None else f"{fit:.1f} s",
+    ]
+
+
+def padded(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells as a Markdown table with columns of equal width."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    fills = [["-" if line is lines[1] else " "] * len(widths) for line in lines]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width, fill) for cell, width, fill in zip(line, widths, fill_, strict=True)) + " |"
+        for line, fill_ in zip(lines, fills, strict=True)
+    )
+
+
+def all_failed(rows: Iterable[Row]) -> list[Job]:
+    """The failed jobs of all rows."""
+    return [one for row in rows for one in row.failed]
+
+
+def describe(one: Job) -> str:
+    """A job by its overrides."""
+    return " ".join(f"{key}={value}" for key, value in one.overrides.items())

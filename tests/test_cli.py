@@ -1,0 +1,113 @@
+"""--help without heavy imports, and every kind of config error as one message with code 2."""
+
+import subprocess
+import sys
+
+import pytest
+from train_app import PROJECT, App
+
+from graft import cli
+
+CONF = PROJECT / "conf"
+RUN_AND_LIST_MODULES = """
+import runpy, sys
+sys.argv = ["train.py", *sys.argv[1:]]
+try:
+    runpy.run_path("train.py", run_name="__main__")
+except SystemExit as error:
+    print("code", error.code)
+print("modules", *(name for name in ("torch", "numpy", "hydra", "omegaconf", "yaml") if name in sys.modules))
+"""
+
+
+@pytest.fixture
+def app(tmp_path, monkeypatch, capsys):
+    return App(tmp_path, monkeypatch, capsys)
+
+
+def run_and_list_modules(*arguments):
+    command = [sys.executable, "-c", RUN_AND_LIST_MODULES, *arguments]
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_lists_every_option_and_imports_nothing_heavy(flag):
+    out = run_and_list_modules("experiment=resnet_ft", flag)
+    assert out.endswith("code 0\nmodules\n")
+    for path in CONF.glob("*/*.yaml"):
+        if path.parent.name not in ("hydra", "sweep"):
+            lines = [line.split(maxsplit=1) for line in out.splitlines() if line.startswith("  ")]
+            assert any(line[0].strip("* ") == path.stem or line[1].startswith(path.stem) for line in lines), path
+            assert cli.description(path) in out
+
+
+def test_help_marks_the_defaults():
+    lines = cli.help_text(CONF).splitlines()
+    assert [line.split()[1] for line in lines[lines.index("strategy=") :][1:5] if "*" in line[:4]] == ["full"]
+    assert any(line.split()[:2] == ["*", "wandb"] for line in lines)
+
+
+def test_a_description_is_the_first_comment_below_the_package():
+    assert cli.description(CONF / "debug" / "fast.yaml").startswith("One batch of everything")
+
+
+def test_a_config_error_is_told_without_importing_torch():
+    out = run_and_list_modules("objective.alpha=7")
+    assert "code 2" in out
+    assert "torch" not in out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("optimizer.lrr=1", "`optimizer.lrr`: there is no such key or group (did you mean `optimizer.lr`?)"),
+        ("epochs=3", "did you mean `pretrain.epochs` or `training.epochs`?"),
+        ("labels_per_clas=3", "did you mean `data.labels_per_class`?"),
+        ("stratgy=full", "did you mean `strategy`?"),
+        ("strategy=ful", "`strategy=ful`: there is no such option (did you mean `strategy=full`?)"),
+        ("experiment=resnet", "Options of experiment: "),
+        ("strategy=full,frozen", "python train.py -m strategy=full,frozen"),
+        ("strategy=null", "`strategy=null`: a group needs an option"),
+        ("~strategyy", "`strategyy`: there is no such key or group (did you mean `strategy`?)"),
+        ("resnet_ft", "resnet_ft"),
+        ("optimizer.lr=[1", "cannot be read"),
+        ("+optimizer.lr=1", "`+optimizer.lr`: the key exists"),
+        ("--config-dir=missing", "missing"),
+    ],
+)
+def test_hydra_errors_become_one_message(app, argument, expected):
+    outcome = app(argument)
+    assert outcome.code == 2
+    assert expected in outcome.err
+    assert "Traceback" not in outcome.err
+    assert "HYDRA_FULL_ERROR" not in outcome.err
+    assert app.configs == []
+    assert app.folders() == []
+
+
+def test_hydra_full_error_lets_the_traceback_through(app, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(Exception, match="lrr"):
+        app("optimizer.lrr=1")
+
+
+def test_a_broken_yaml_file_is_named(app, tmp_path):
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "broken.yaml").write_text("# @package _global_\n# Broken\na: [1\n")
+    outcome = app(f"--config-dir={tmp_path / 'conf'}", "experiment=broken")
+    assert outcome.code == 2
+    assert "broken.yaml" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_the_environment_is_as_before(app, monkeypatch):
+    import os
+
+    app("strategy=ful")
+    assert "HYDRA_FULL_ERROR" not in os.environ
+
+
+def test_known_names_hold_groups_and_keys_of_every_option():
+    names = cli.known_names(CONF)
+    assert {"strategy", "seed", "optimizer.lr", "strategy.probe_fraction", "logger.wandb.project"} <= set(names)
+    assert "pretrain.epochs" in names

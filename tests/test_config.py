@@ -1,0 +1,236 @@
+"""Graft's own checks of a composed config: all mistakes in one message, before anything loads."""
+
+import re
+
+import pytest
+from hydra import initialize_config_dir
+from omegaconf import OmegaConf
+from train_app import PROJECT, App
+
+from graft import cli, config
+from graft.errors import GraftError
+
+CONF = PROJECT / "conf"
+
+
+@pytest.fixture
+def app(tmp_path, monkeypatch, capsys):
+    return App(tmp_path, monkeypatch, capsys)
+
+
+def composed(*overrides):
+    from hydra import compose
+
+    cfg = compose("train", overrides=[*overrides, "paths.run_dir=run"], return_hydra_config=True)
+    choices = cfg.hydra.runtime.choices
+    return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]), choices
+
+
+def problems(*overrides):
+    """Lines of the message, without bullets; empty where all is well."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg, choices = composed(*overrides)
+        try:
+            config.check(cfg, choices)
+        except GraftError as error:
+            return [line[4:] for line in str(error).splitlines() if line.startswith("  - ")]
+    return []
+
+
+@pytest.mark.parametrize("experiment", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
+def test_every_experiment_passes(experiment):
+    needs_photos = experiment in ("image_folder", "mobilenet_photos", "vgg_head")
+    assert problems(f"experiment={experiment}", *["data.target.root=photos"] * needs_photos) == []
+
+
+@pytest.mark.parametrize(("mode", "trainer"), [("fast", "cpu"), ("overfit", "gpu"), ("profile", "ddp_cpu")])
+def test_debug_modes_and_trainers_pass(mode, trainer):
+    assert problems(f"debug={mode}", f"trainer={trainer}", "experiment=resnet_ft") == []
+
+
+def test_all_mistakes_are_told_at_once():
+    found = problems("+optimizer.lrr=1", "objective.alpha=2", "seed=abc", "training.epochs=3.5", "data.epoch=sorce")
+    assert sorted(line.split("`")[1] for line in found) == [
+        "data.epoch=sorce",
+        "objective.alpha=2",
+        "optimizer.lrr",
+        "seed=abc",
+        "training.epochs=3.5",
+    ]
+    assert any("did you mean `optimizer.lr`?" in line for line in found)
+    assert any("did you mean source?" in line for line in found)
+
+
+WRONG_VALUES = {
+    "objective.alpha=1.5": "must be a number >= 0 and <= 1",
+    "objective.alpha_end=-0.5": "must be null or a number >= 0 and <= 1",
+    "seed=1.0": "must be an integer >= 0",
+    "pretrain.seed=true": "must be an integer >= 0",
+    "data.split_seed=null": "must be an integer >= 0",
+    "optimizer.lr=0": "must be a number > 0",
+    "pretrain.optimizer.lr=low": "must be a number > 0",
+    "training.epochs=0": "must be an integer >= 1",
+    "data.labels_per_class=0": "must be null or an integer >= 1",
+    "data.batch_size=big": "must be an integer >= 1",
+    "data.augment=lite": "must be none or light or randaugment (did you mean light?)",
+    "data.target_labeled=maybe": "must be true or false",
+    "data.source=digits": "must be null or a mapping",
+    "tags=word": "must be a list",
+    "name=null": "must be text",
+    "optimizer.decay_norms_and_biases=1": "must be true or false",
+    "backbone.weights=imagnet": "did you mean imagenet?",
+    "trainer.devices=-2": "must be an integer or text or a list >= -1",
+    "bn=seperate": "did you mean separate?",
+}
+
+
+def test_wrong_values_are_told_with_what_is_allowed():
+    found = problems(*WRONG_VALUES)
+    for override, expected in WRONG_VALUES.items():
+        assert [line for line in found if line.startswith(f"`{override}`: ") and expected in line], (override, found)
+    assert len(found) == len(WRONG_VALUES)
+
+
+def test_wrong_keys_are_told():
+    found = problems("+foo=1", "+data.foo.bar=1", "~optimizer.lr", "+logger.nothing=1", "+training.epoch=3")
+    assert sorted(found)[:4] == [
+        "`data.foo`: there is no such key",
+        "`foo`: there is no such key",
+        "`logger.nothing=1`: must be null or a mapping",
+        "`logger.nothing`: there is no such key",
+    ]
+    assert "`training.epoch`: there is no such key (did you mean `training.epochs`?)" in found
+    assert "`~optimizer.lr`: the key is needed; give it a value instead" in found
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("~strategy", "`strategy`: a run needs one"),
+        ("strategy=[full,frozen]", "`strategy`: takes one option of frozen,full"),
+        ("experiment=image_folder", "`data.target.root` has to be given"),
+    ],
+)
+def test_a_missing_choice_is_told(override, expected):
+    assert expected in "\n".join(problems(override))
+
+
+def test_files_that_are_missing_are_told():
+    assert "no such file" in problems("backbone.weights=missing.pt")[0]
+    assert "no such checkpoint" in problems("resume=missing.ckpt")[0]
+
+
+def test_a_list_of_numbers_stays_one():
+    assert "must be a list of numbers" in problems("scheduler=step", "scheduler.milestones=[a]")[0]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["objective.alpha=1", "objective.alpha_end=0.5", "optimizer.lr=1", "optimizer.weight_decay=0", "data.epoch=17"],
+        [
+            "data.labels_per_class=null",
+            "data.epoch=longest",
+            "+optimizer.options.betas=[0.8,0.9]",
+            "trainer.devices=auto",
+        ],
+        [
+            "optimizer=sgd",
+            "optimizer.options={}",
+            "logger=[csv,tensorboard]",
+            "callbacks.progress=null",
+            "logger.csv=null",
+        ],
+        ["logger=csv", "trainer.devices=[0,1]", "trainer.limit_train_batches=3", "notes=a few words"],
+        ["logger=[]", "data.seed=${data.split_seed}", "data.source=null", "backbone.weights=null"],
+    ],
+)
+def test_what_is_allowed_passes(overrides):
+    assert problems(*overrides) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["strategy=frozen", "backbone.weights=null"], ["`strategy=frozen` with `backbone.weights=null`"]),
+        (["strategy=lp_ft", "backbone.weights=null"], ["`strategy=lp_ft` with `backbone.weights=null`"]),
+        (
+            ["data.source=null", "backbone.weights=source", "selection=source_val", "data.epoch=source"],
+            ["`backbone.weights=source` without", "`selection=source_val` without", "`data.epoch=source` without"],
+        ),
+        (
+            ["data.source=null", "backbone.weights=null", "objective.alpha=0.3", "objective.alpha_end=0"],
+            ["`objective.alpha=0.3 to 0` without source data"],
+        ),
+        (
+            ["data.target_labeled=false", "objective=additive", "data.source=null", "backbone.weights=null"],
+            ["`objective=additive` without source", "`data.target_labeled=false` with `objective=additive`"],
+        ),
+        (
+            ["data.target_labeled=false", "objective.alpha=1", "objective.alpha_end=0.5"],
+            ["`data.target_labeled=false` with `objective.alpha=1 to 0.5`"],
+        ),
+    ],
+)
+def test_keys_that_cannot_be_meant_together(overrides, expected):
+    found = problems(*overrides)
+    assert len(found) == len(expected)
+    for line, beginning in zip(found, expected, strict=True):
+        assert line.startswith(beginning)
+
+
+def test_scratch_does_not_ask_for_weights():
+    assert problems("strategy=scratch", "data.source=null", "backbone.weights=source") == []
+    assert problems("strategy=scratch", "backbone.weights=null") == []
+
+
+def test_an_unlabelled_target_with_alpha_one_passes():
+    assert problems("data.target_labeled=false", "objective.alpha=1") == []
+
+
+def test_a_mistake_behind_a_reference_is_told_once():
+    assert len(problems("seed=abc")) == 1
+    assert len(problems("task.label_smoothing=3")) == 1
+
+
+def test_a_reference_that_leads_nowhere():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg, choices = composed("optimizer.lr=${nowhere}")
+        with pytest.raises(GraftError, match="nowhere"):
+            config.check(cfg, choices)
+
+
+def test_a_misspelt_key_in_an_experiment_is_found(app, tmp_path):
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    text = "# @package _global_\n# Mine\ntraining: {epochz: 3}\noptimizer: {options: {eps: 1.0e-7}}\n"
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(text)
+    outcome = app(f"--config-dir={tmp_path / 'conf'}", "experiment=mine")
+    assert outcome.code == 2
+    assert "`training.epochz`: there is no such key (did you mean `training.epochs`?)" in outcome.err
+    assert outcome.err.count("  - ") == 1
+
+
+def test_values_alone_are_checked_without_hydra():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg, _ = composed("objective.alpha=2")
+    with pytest.raises(GraftError, match="alpha=2"):
+        config.check(cfg)
+
+
+def test_every_rule_speaks_about_a_key_that_exists():
+    names = set(cli.known_names(CONF)) | {"pretrain." + name for name in cli.known_names(CONF)}
+    names |= {f"data.target.{name.split('.')[-1]}" for name in names if name.startswith("data.domain.")}
+    for pattern in config.RULES:
+        parts = re.escape(pattern).replace(r"\*", "[^.]*")
+        assert any(re.fullmatch(parts, name) for name in names), pattern
+
+
+def test_trainer_keys_are_arguments_of_the_trainer():
+    import inspect
+
+    import pytorch_lightning as pl
+
+    arguments = inspect.signature(pl.Trainer).parameters
+    for path in (CONF / "trainer").glob("*.yaml"):
+        keys = set(OmegaConf.load(path)) - {"defaults"}
+        assert keys <= set(arguments), path

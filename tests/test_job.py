@@ -1,0 +1,206 @@
+"""A job's run folder, what it does when it is not the first in there, and how it ends."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from train_app import PROJECT, App
+
+from graft import job
+from graft.errors import GraftError, Interrupted
+
+
+@pytest.fixture
+def app(tmp_path, monkeypatch, capsys):
+    return App(tmp_path, monkeypatch, capsys)
+
+
+def raises(error):
+    def behave(cfg):
+        raise error
+
+    return behave
+
+
+def test_a_run_leaves_its_config_its_overrides_and_done(app):
+    outcome = app("experiment=resnet_ft", "optimizer.lr=0.5")
+    (folder,) = app.folders()
+    assert outcome.code == 0
+    assert folder.parent.parent.name == "resnet_ft"
+    assert {path.name for path in folder.iterdir()} == {
+        "config.yaml",
+        "overrides.yaml",
+        "checkpoints",
+        "results.json",
+        "DONE",
+    }
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["optimizer"]["lr"] == 0.5
+    assert config["paths"]["run_dir"] == str(folder)
+    assert "hydra" not in config
+    assert "${" not in (folder / "config.yaml").read_text()
+    assert yaml.safe_load((folder / "overrides.yaml").read_text()) == ["experiment=resnet_ft", "optimizer.lr=0.5"]
+    assert app.configs[0].data.seed == app.configs[0].seed == 0
+
+
+def test_two_runs_at_once_have_folders_of_their_own(app):
+    app()
+    app()
+    assert len(app.folders()) == 2
+
+
+def test_a_finished_run_is_not_run_again(app, tmp_path):
+    app(f"hydra.run.dir={tmp_path / 'a b'}")
+    outcome = app(f"hydra.run.dir={tmp_path / 'a b'}")
+    assert outcome.code == 0
+    assert "Already done, skipped" in outcome.out
+    assert app.configs == []
+
+
+def test_a_finished_run_of_another_configuration_is_refused_and_kept(app, tmp_path):
+    app(f"hydra.run.dir={tmp_path / 'run'}")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    outcome = app(f"hydra.run.dir={tmp_path / 'run'}", "seed=1")
+    assert outcome.code == 2
+    assert "differs in seed: 0 -> 1" in outcome.err
+    assert app.configs == []
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+def test_a_finished_run_goes_on_with_resume(app, tmp_path):
+    app(f"hydra.run.dir={tmp_path / 'run'}")
+    outcome = app(f"hydra.run.dir={tmp_path / 'run'}", "training.epochs=40", "resume=true")
+    assert outcome.code == 0
+    assert app.configs[0].resume is True
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_a_failing_run_leaves_its_traceback_and_no_done(app):
+    app.behave = raises(RuntimeError("shapes do not match"))
+    outcome = app("seed=3")
+    (folder,) = app.folders()
+    assert outcome.code == 1
+    assert "FAILED seed=3\nRuntimeError: shapes do not match" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert "Traceback" in (folder / "error.txt").read_text()
+    assert not (folder / "DONE").exists()
+
+
+def test_a_system_exit_is_a_failure(app):
+    app.behave = raises(SystemExit(0))
+    assert app().code == 1
+    assert "SystemExit" in (app.folders()[0] / "error.txt").read_text()
+
+
+def test_a_mistake_that_only_the_data_shows_has_code_2(app):
+    app.behave = raises(GraftError("data.target.root: there is no such folder"))
+    outcome = app()
+    assert outcome.code == 2
+    assert "there is no such folder" in outcome.err
+    assert (app.folders()[0] / "error.txt").read_text() == "data.target.root: there is no such folder\n"
+
+
+def test_a_mistake_in_the_config_leaves_no_folder(app):
+    outcome = app("objective.alpha=7")
+    assert outcome.code == 2
+    assert "objective.alpha=7" in outcome.err
+    assert app.folders() == []
+
+
+@pytest.mark.parametrize("error", [Interrupted("Saved last.ckpt"), KeyboardInterrupt()])
+def test_an_interrupted_run_says_how_to_go_on_and_does(app, error):
+    app.behave = raises(error)
+    outcome = app("experiment=resnet_ft", "seed=2")
+    (folder,) = app.folders()
+    command = next(line for line in outcome.err.splitlines() if line.startswith("Go on with: ")).split(": ", 1)[1]
+    assert outcome.code == 130
+    assert not (folder / "error.txt").exists()
+    app.behave = lambda cfg: None
+    python, script, *arguments = shlex.split(command)
+    assert (python, script) == ("python", "train.py")
+    assert app(*arguments).code == 0
+    assert app.configs[0].resume is True
+    assert app.configs[0].seed == 2
+    assert (folder / "DONE").exists()
+
+
+def test_an_unfinished_run_is_not_overwritten(app, tmp_path):
+    app.behave = raises(KeyboardInterrupt())
+    app(f"hydra.run.dir={tmp_path / 'run'}")
+    outcome = app(f"hydra.run.dir={tmp_path / 'run'}")
+    assert outcome.code == 2
+    assert "resume=true" in outcome.err
+
+
+def test_a_job_restores_environment_arguments_and_ctrl_c(app):
+    def behave(cfg):
+        os.environ["LOCAL_RANK"] = "0"
+        sys.argv.append("more")
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    app.behave = behave
+    handler = signal.getsignal(signal.SIGINT)
+    app()
+    assert "LOCAL_RANK" not in os.environ
+    assert sys.argv == ["train.py"]
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_processes_beside_the_main_one_write_nothing(app, monkeypatch, tmp_path):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    app.train = lambda cfg: None
+    sys.modules["graft.run"].train = lambda cfg: {"score": {"value": 0.0}}
+    assert app(f"hydra.run.dir={tmp_path / 'run'}").code == 0
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_processes_that_lightning_starts_run_this_job_in_this_folder(app, tmp_path):
+    seen = []
+
+    def behave(cfg):
+        from hydra.core.hydra_config import HydraConfig
+
+        seen.append((list(sys.argv), HydraConfig.get().run.dir))
+
+    app.behave = behave
+    app("-m", "seed=4,5", "experiment=resnet_ft", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    for seed, (arguments, folder), cfg in zip((4, 5), seen, app.configs, strict=True):
+        assert arguments == ["train.py", f"seed={seed}", "experiment=resnet_ft", "hydra.mode=RUN"]
+        assert folder == cfg.paths.run_dir
+
+
+@pytest.mark.parametrize("name", ["with space", "it's", "a=b,{c}"])
+def test_the_resume_command_survives_odd_folder_names(app, tmp_path, name):
+    folder = tmp_path / name
+    app.behave = raises(KeyboardInterrupt())
+    outcome = app(f"hydra.run.dir={job.quoted(folder)}")
+    assert Path(app.configs[0].paths.run_dir) == folder
+    command = outcome.err.splitlines()[-1].split(": ", 1)[1]
+    assert f"hydra.run.dir={job.quoted(folder)}" in shlex.split(command)
+
+
+def test_ctrl_c_ends_the_process_with_130(tmp_path):
+    script = tmp_path / "wait.py"
+    script.write_text(
+        "import sys, time, types\n"
+        "def train(cfg):\n    print('ready', flush=True)\n    time.sleep(60)\n"
+        "sys.modules['graft.run'] = types.SimpleNamespace(train=train)\n"
+        f"sys.path.insert(0, {str(PROJECT)!r})\n"
+        "import train\n"
+        "sys.exit(train.main())\n"
+    )
+    command = [sys.executable, str(script), "name=waits"]
+    environment = os.environ | {"GRAFT_ROOT": str(tmp_path)}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == "Interrupted.\n"

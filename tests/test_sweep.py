@@ -1,0 +1,269 @@
+"""A sweep's summary, its exit code, and what the same folder does the second time."""
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import yaml
+from train_app import PROJECT, App
+
+from graft import sweep
+from graft.errors import Interrupted
+
+
+@pytest.fixture
+def app(tmp_path, monkeypatch, capsys):
+    return App(tmp_path, monkeypatch, capsys)
+
+
+def write_job(folder, overrides, score=None, error=None, done=True, higher_is_better=True, metrics=None):
+    folder.mkdir(parents=True)
+    (folder / "overrides.yaml").write_text(yaml.safe_dump(overrides))
+    if error:
+        (folder / "error.txt").write_text(error)
+    if score is not None:
+        seed = next((int(line[5:]) for line in overrides if line.startswith("seed=")), 0)
+        results = {
+            "score": {"metric": "test/target/acc", "value": score, "higher_is_better": higher_is_better},
+            "metrics": {"test/target/acc": score, "test/target/loss": 1 - score} | (metrics or {}),
+            "parameters": {"total": 3000, "trainable": 2000},
+            "time": {"fit_s": 10.0 + score, "total_s": 20.0},
+            "seeds": {"train": seed},
+        }
+        (folder / "results.json").write_text(json.dumps(results))
+        if done:
+            (folder / "DONE").touch()
+
+
+def read_csv(folder):
+    with (folder / "summary.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_seeds_are_folded_and_the_best_comes_first(tmp_path, capsys):
+    for index, (strategy, seed, score) in enumerate(
+        [
+            ("full", 0, 0.7),
+            ("full", 1, 0.8),
+            ("full", 2, 0.9),
+            ("frozen", 0, 0.95),
+            ("frozen", 1, 0.75),
+            ("scratch", 0, 0.4),
+        ]
+    ):
+        write_job(tmp_path / f"{index}", [f"seed={seed}", f"strategy={strategy}", "experiment=x"], score)
+    rows = sweep.summarise(tmp_path)
+    lines = read_csv(tmp_path)
+    assert [line["strategy"] for line in lines] == ["frozen", "full", "scratch"]
+    assert [int(line["count"]) for line in lines] == [2, 3, 1]
+    full = lines[1]
+    assert float(full["mean"]) == pytest.approx(0.8)
+    assert float(full["std"]) == pytest.approx(0.1)
+    # t(0.975, 2 degrees of freedom) = 4.302653 from a printed table
+    assert float(full["ci95_high"]) - 0.8 == pytest.approx(4.302653 * 0.1 / math.sqrt(3), abs=1e-6)
+    assert float(full["ci95_low"]) == pytest.approx(1.6 - float(full["ci95_high"]))
+    assert full["seeds"] == "0 1 2"
+    assert float(full["fit_s"]) == pytest.approx(10.8)
+    assert float(full["trainable"]) == 2000
+    assert float(full["mean test/target/loss"]) == pytest.approx(0.2)
+    assert lines[2]["std"] == lines[2]["ci95_low"] == ""
+    assert len(rows) == 3
+    text = (tmp_path / "summary.md").read_text()
+    assert "All jobs: `experiment=x`" in text
+    out = capsys.readouterr().out
+    assert "| full     | 0.8000 ± 0.1000 |" in out
+    assert out.splitlines()[-1] == str(tmp_path)
+
+
+def test_lower_is_better_for_errors(tmp_path):
+    write_job(tmp_path / "a", ["optimizer.lr=1"], 3.0, higher_is_better=False)
+    write_job(tmp_path / "b", ["optimizer.lr=2"], 2.0, higher_is_better=False)
+    sweep.summarise(tmp_path)
+    assert [line["optimizer.lr"] for line in read_csv(tmp_path)] == ["2", "1"]
+
+
+def test_failed_and_unfinished_jobs_are_shown_and_do_not_count(tmp_path, capsys):
+    traceback = 'Traceback (most recent call last):\n  File "x.py", line 1\n    f()\nValueError: bad value\n'
+    write_job(tmp_path / "a", ["seed=0"], 0.5)
+    write_job(tmp_path / "b", ["seed=1"], error=traceback)
+    write_job(tmp_path / "c", ["seed=2"], 0.9, done=False)
+    write_job(tmp_path / "d", ["seed=3"], 0.9, error="2 mistakes in the configuration:\n  - `x`: wrong\n")
+    sweep.summarise(tmp_path)
+    (line,) = read_csv(tmp_path)
+    assert [line[name] for name in ("count", "failed", "unfinished", "mean")] == ["1", "2", "1", "0.5"]
+    out = capsys.readouterr().out
+    assert "FAILED `seed=1`: ValueError: bad value (b/error.txt)" in out
+    assert "FAILED `seed=3`: 2 mistakes in the configuration: - `x`: wrong (d/error.txt)" in out
+    assert "2 of 4 jobs failed:" in (tmp_path / "summary.md").read_text()
+
+
+def test_a_sweep_in_which_every_job_failed_has_a_summary(tmp_path):
+    write_job(tmp_path / "a", ["seed=0"], error="no")
+    (row,) = sweep.summarise(tmp_path)
+    assert row.mean("time", "fit_s") is None
+    assert read_csv(tmp_path)[0]["error"] == "no"
+
+
+def test_an_empty_sweep_has_a_summary(tmp_path):
+    assert sweep.summarise(tmp_path) == []
+
+
+def test_the_other_domain_and_forgetting_stand_beside_the_score(tmp_path, capsys):
+    write_job(
+        tmp_path / "a", ["seed=0"], 0.5, metrics={"test/source/acc": 0.25, "forgetting": 0.125, "val/target/acc": 0.1}
+    )
+    sweep.summarise(tmp_path)
+    header, _, row = capsys.readouterr().out.strip().splitlines()[:3]
+    assert [cell.strip() for cell in header.split("|")[1:-1]] == [
+        *["test/target/acc", "95 % interval", "n", "test/source/acc", "forgetting", "trainable", "fit"]
+    ]
+    assert "0.2500" in row
+    assert "0.1250" in row
+
+
+def test_a_failing_job_does_not_stop_the_others_and_the_folder_is_completed(app, tmp_path):
+    def behave(cfg):
+        if cfg.seed == 1:
+            raise RuntimeError("out of memory")
+
+    app.behave = behave
+    command = ["-m", "experiment=resnet_ft", "seed=0,1,2", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    first = app(*command)
+    assert first.code == 1
+    assert [cfg.seed for cfg in app.configs] == [0, 1, 2]
+    assert "FAILED experiment=resnet_ft seed=1\nRuntimeError: out of memory" in first.err
+    assert "FAILED `experiment=resnet_ft seed=1`: RuntimeError: out of memory" in first.out
+
+    app.behave = lambda cfg: None
+    second = app(*command)
+    assert second.code == 0
+    assert [cfg.seed for cfg in app.configs] == [1]
+    assert app.configs[0].resume is None  # a failed job begins anew
+    assert read_csv(tmp_path / "sweep")[0]["count"] == "3"
+    assert second.out.count("Already done") == 2
+
+
+def test_jobs_of_two_experiments_share_the_sweeps_folder_and_have_short_names(app):
+    outcome = app("-m", "experiment=resnet_ft,resnet_joint")
+    (folder,) = app.folders("sweeps")
+    jobs = [path for path in folder.iterdir() if path.is_dir()]
+    assert outcome.code == 0
+    assert len(jobs) == 2
+    assert all(len(path.name) == 8 for path in jobs)
+    assert {line["experiment"] for line in read_csv(folder)} == {"resnet_ft", "resnet_joint"}
+
+
+def test_a_config_mistake_in_one_job_is_a_failed_job(app):
+    outcome = app("-m", "objective.alpha=0,7")
+    assert outcome.code == 1
+    assert len(app.configs) == 1
+    assert "`objective.alpha=7`: must be" in read_csv(app.folders("sweeps")[0])[1]["error"]
+
+
+def test_a_sweep_that_cannot_be_composed_begins_no_job(app):
+    outcome = app("-m", "strategy=full,ful")
+    assert outcome.code == 2
+    assert "did you mean `strategy=full`?" in outcome.err
+    assert app.configs == []
+
+
+def test_ctrl_c_ends_the_sweep_with_a_summary_and_the_command_goes_on(app, tmp_path):
+    def behave(cfg):
+        if cfg.seed == 1:
+            raise Interrupted("Saved last.ckpt")
+
+    app.behave = behave
+    command = ["-m", "seed=0,1,2", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    first = app(*command)
+    assert first.code == 130
+    assert [cfg.seed for cfg in app.configs] == [0, 1]
+    assert read_csv(tmp_path / "sweep")[0]["unfinished"] == "1"
+    assert f"hydra.sweep.dir={tmp_path / 'sweep'}" in first.err
+
+    app.behave = lambda cfg: None
+    second = app(*command)
+    assert second.code == 0
+    assert [(cfg.seed, cfg.resume) for cfg in app.configs] == [(1, True), (2, None)]  # the interrupted one goes on
+
+
+def test_ctrl_c_between_jobs_begins_no_further_one(app):
+    def behave(cfg):
+        from graft import job
+
+        job.STATE.running = False  # as in Hydra's own code between two jobs
+        signal.raise_signal(signal.SIGINT)
+        job.STATE.running = True
+
+    handler = signal.getsignal(signal.SIGINT)
+    app.behave = behave
+    assert app("-m", "seed=0,1").code == 130
+    assert len(app.configs) == 1
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_job_of_another_configuration_in_the_same_folder_is_refused(app, tmp_path, monkeypatch):
+    command = ["-m", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    app(*command)
+    for path in (tmp_path / "sweep").glob("*/config.yaml"):  # as if the shipped default had changed since
+        path.write_text(path.read_text().replace("epochs: 30", "epochs: 29"))
+    outcome = app(*command)
+    assert outcome.code == 1
+    assert "training.epochs: 29 -> 30" in outcome.err
+    assert app.configs == []
+
+
+PARALLEL = """
+import sys
+sys.path[:0] = [{project!r}, {tests!r}]
+
+def task(cfg):
+    import json, types
+    from pathlib import Path
+    def train(cfg):
+        if cfg.seed == 1:
+            raise RuntimeError("only here")
+        results = {{"score": {{"metric": "m", "value": cfg.seed, "higher_is_better": True}}, "metrics": {{}},
+                   "parameters": {{}}, "time": {{}}, "seeds": {{"train": cfg.seed}}}}
+        Path(cfg.paths.run_dir, "results.json").write_text(json.dumps(results))
+        return results
+    sys.modules["graft.run"] = types.SimpleNamespace(train=train)
+    from graft.job import run_job
+    return run_job(cfg)
+
+if __name__ == "__main__":
+    import hydra
+    from pathlib import Path
+    from graft import cli
+    conf = Path({project!r}, "conf")
+    sys.exit(cli.launch(hydra.main(version_base="1.3", config_path=str(conf), config_name="train")(task), conf))
+"""
+
+
+@pytest.mark.slow
+def test_a_parallel_launcher_gives_the_same_folders_and_exit_code(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    script = tmp_path / "parallel.py"
+    script.write_text(PARALLEL.format(project=str(PROJECT), tests=str(PROJECT / "tests")))
+    names = []
+    for launcher in ("basic", "joblib"):
+        folder = tmp_path / launcher
+        command = [
+            sys.executable,
+            str(script),
+            "-m",
+            "seed=0,1",
+            f"hydra/launcher={launcher}",
+            f"hydra.sweep.dir={folder}",
+        ]
+        environment = os.environ | {"GRAFT_ROOT": str(tmp_path)}
+        outcome = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert outcome.returncode == 1, outcome.stderr
+        assert "RuntimeError: only here" in outcome.stdout
+        assert read_csv(folder)[0]["count"] == "1"
+        names.append({path.parent.name for path in folder.glob("*/overrides.yaml")})
+    assert names[0] == names[1]

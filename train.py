@@ -1,0 +1,29 @@
+"""Train, test and record one configuration, or a sweep of them: `python train.py --help` says how."""
+
+import sys
+from pathlib import Path
+
+try:
+    from graft import cli
+except ModuleNotFoundError:
+    sys.exit("Graft is not installed in this Python. Run `make setup` once, then use .venv/bin/python train.py ...")
+
+CONF = Path(__file__).resolve().parent / "conf"
+
+
+def main() -> int:
+    """Answer --help from the config files, or give the job to Hydra; returns the exit code."""
+    if cli.asks_for_help(sys.argv[1:]):
+        print(cli.help_text(CONF))
+        return 0
+
+    import hydra
+
+    from graft.job import run_job
+
+    app = hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(run_job)
+    return cli.launch(app, CONF)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
