@@ -1,0 +1,1 @@
+"""What a run shows people: tables before and after, pictures in the run folder."""

@@ -1,0 +1,82 @@
+"""Pictures for the run folder. Figures are drawn without pyplot, so that nothing stays in memory over many jobs."""
+
+import csv
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+MAX_NUMBERS = 25  # classes up to which the cells hold their counts
+MAX_LABELS = 60  # class names along an axis
+COLORS = {"target": "tab:blue", "source": "tab:orange"}
+STYLES = {"train": ":", "val": "-"}
+
+
+def confusion_matrix(matrix: Sequence[Sequence[float]], classes: Sequence[str], path: Path) -> None:
+    """PNG of a confusion matrix `(K, K)`, rows are true classes; colour is the fraction of the row, numbers counts."""
+    counts = np.asarray(matrix)
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    n = len(classes)
+    longest = max(len(str(name)) for name in classes)
+    side = float(np.clip(0.45 * n, 3.5, 14.0)) + min(0.08 * longest, 2.0)
+    figure = Figure(figsize=(side + 0.9, side), layout="tight")
+    axes = figure.add_subplot()
+    image = axes.imshow(fractions, vmin=0, vmax=1, cmap="Blues")
+    figure.colorbar(image, ax=axes, shrink=0.8, label="fraction of the true class")
+    shown = np.arange(0, n, -(-n // MAX_LABELS))
+    names = [str(classes[i]) for i in shown]
+    axes.set_xticks(shown, names, rotation=0 if longest <= 2 else 90)
+    axes.set_yticks(shown, names)
+    axes.set(xlabel="predicted", ylabel="true")
+    if n <= MAX_NUMBERS:
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                color = "white" if fractions[row, column] > 0.5 else "black"
+                axes.text(column, row, f"{count:g}", ha="center", va="center", color=color, fontsize=8)
+    _save(figure, path)
+
+
+def curves(metrics_csv: Path, path: Path) -> None:
+    """PNG of loss and main metric over epochs, for training and validation and each domain.
+
+    Draws nothing where there is no such file or column.
+    """
+    series = read_series(metrics_csv) if Path(metrics_csv).exists() else {}
+    metrics = list(dict.fromkeys(metric for _, _, metric in series))
+    panels = [m for m in ("loss", *(m for m in metrics if m != "loss"))][:2]
+    panels = [panel for panel in panels if panel in metrics]
+    if not panels:
+        return
+    figure = Figure(figsize=(4.5 * len(panels), 3.2), layout="tight")
+    for index, panel in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), index + 1)
+        for (stage, domain, metric), points in series.items():
+            if metric == panel:
+                epochs, values = zip(*sorted(points.items()), strict=True)
+                marker = "o" if len(epochs) == 1 else None
+                style = {"color": COLORS.get(domain), "linestyle": STYLES[stage], "marker": marker}
+                axes.plot(epochs, values, label=f"{stage} {domain}", **style)
+        axes.set(xlabel="epoch", ylabel=panel)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    _save(figure, path)
+
+
+def read_series(metrics_csv: Path) -> dict[tuple[str, str, str], dict[int, float]]:
+    """(stage, domain, metric) -> epoch from 1 -> mean of the epoch's values, for stages train and val."""
+    values: dict[tuple[str, str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    with Path(metrics_csv).open(newline="") as file:
+        for row in csv.DictReader(file):
+            for name, value in row.items():
+                parts = tuple(name.split("/"))
+                if value and row["epoch"] and len(parts) == 3 and parts[0] in STYLES:
+                    values[parts][int(float(row["epoch"])) + 1].append(float(value))
+    return {key: {epoch: float(np.mean(v)) for epoch, v in points.items()} for key, points in values.items()}
+
+
+def _save(figure: Figure, path: Path) -> None:
+    FigureCanvasAgg(figure).print_png(path)

@@ -1,0 +1,151 @@
+"""The tables printed before and after training; plain text away from a terminal."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+PIPE_WIDTH = 160  # columns away from a terminal, so that names are not cut
+NAMES_SHOWN = 5
+
+
+def print_setup(summary: Mapping[str, Any]) -> None:
+    """Print what is about to be trained: `data`, `weights` and `parameters` as in results.json."""
+    console = _console()
+    _blank_line(console)
+    console.print(data_table(summary["data"]))
+    for domain, values in summary["data"].items():
+        for note in values.get("notes", ()):
+            console.print(f"{domain}: {note}")
+    _blank_line(console)
+    console.print(weights_line(summary["weights"]))
+    _blank_line(console)
+    console.print(parameters_table(summary["parameters"]))
+    console.print(trained_line(summary["parameters"]))
+    _blank_line(console)
+
+
+def print_results(results: Mapping[str, Any], run_dir: Path) -> None:
+    """Print the test metrics, what they cost and, as the very last line, the run folder."""
+    console = _console()
+    _blank_line(console)
+    console.print(metrics_table(results.get("metrics", {})))
+    for line in (selection_line(results.get("selection")), cost_line(results)):
+        if line:
+            console.print(line)
+    print(run_dir, flush=True)
+
+
+def data_table(domains: Mapping[str, Mapping[str, Any]]) -> Table:
+    """A row for each domain: its sizes in samples, its labels, and the label budget with the pool it draws from."""
+    table = _table("data", "name", "classes", "train", "val", "test", "labels", "budget")
+    for domain, values in domains.items():
+        labels = values.get("labels") or {}
+        table.add_row(
+            domain,
+            values["name"],
+            str(len(values["classes"])) if values["classes"] is not None else "",
+            *(f"{values[split]:,}" for split in ("train", "val", "test")),
+            " + ".join(f"{labels[split]:,} {split}" for split in ("train", "val") if split in labels),
+            budget(values),
+        )
+    return table
+
+
+def budget(domain: Mapping[str, Any]) -> str:
+    """How many training labels a domain may use: none, all, or so many a class out of a pool."""
+    if domain.get("labels", {}).get("train") == 0:
+        return "unlabelled"
+    per_class = domain.get("labels_per_class")
+    return "all" if per_class is None else f"{per_class} a class of {domain['pool']:,}"
+
+
+def weights_line(weights: Mapping[str, Any] | None) -> str:
+    """Where the backbone's weights come from, how many tensors matched and which did not."""
+    if weights is None:
+        return "weights: none, the backbone starts from random numbers"
+    line = f"weights: {weights['source']}, {weights['matched']} of {weights['total']} tensors matched"
+    for key, meaning in (("adapted", "adapted"), ("missing", "left random"), ("unexpected", "not used")):
+        names = weights.get(key) or []
+        if names:
+            more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+            line += f"\n  {len(names)} {meaning}: {', '.join(names[:NAMES_SHOWN])}{more}"
+    return line
+
+
+def parameters_table(parameters: Mapping[str, Any]) -> Table:
+    """A row for each group of parameters: trained at which learning rate, or frozen."""
+    table = _table("parameters", "count", "state", "learning rate")
+    for group in parameters["groups"]:
+        state = "trained" if group["trainable"] else "frozen"
+        rate = f"{group['lr']:.3g}" if group["trainable"] and group["lr"] is not None else ""
+        table.add_row(group["name"], f"{group['parameters']:,}", state, rate)
+    return table
+
+
+def trained_line(parameters: Mapping[str, Any]) -> str:
+    """How much of the network trains."""
+    trainable, total = parameters["trainable"], parameters["total"]
+    return f"trained: {trainable:,} of {total:,} parameters ({100 * trainable / max(total, 1):.3g} %)"
+
+
+def metrics_table(metrics: Mapping[str, float | None]) -> Table:
+    """Test metrics, a column for each domain, and what belongs to no domain below."""
+    tests = {tuple(name.split("/")[1:]): value for name, value in metrics.items() if name.startswith("test/")}
+    domains = sorted({key[0] for key in tests}, key=lambda domain: domain != "target")
+    table = _table("test", *domains)
+    for metric in dict.fromkeys(key[1] for key in tests):
+        table.add_row(metric, *(_cell(tests.get((domain, metric))) for domain in domains))
+    if metrics.get("forgetting") is not None:
+        column = domains.index("source") if "source" in domains else 0
+        table.add_row("forgetting", *([""] * column), _cell(metrics["forgetting"]))
+    return table
+
+
+def selection_line(selection: Mapping[str, Any] | None) -> str:
+    """Which checkpoint was tested and why."""
+    if not selection:
+        return ""
+    line = f"checkpoint: {selection['rule']}"
+    if selection.get("epoch") is not None:
+        line += f", epoch {selection['epoch'] + 1}"
+    if selection.get("monitor") and selection.get("value") is not None:
+        line += f", {selection['monitor']} {_cell(selection['value'])}"
+    return line + (", oracle: it used labels of an unlabelled target" if selection.get("oracle") else "")
+
+
+def cost_line(results: Mapping[str, Any]) -> str:
+    """Seconds, speed and memory, as far as they were measured."""
+    seconds = results.get("time") or {}
+    parts = [f"{name} {seconds[f'{name}_s']:.1f} s" for name in ("pretrain", "fit", "test") if seconds.get(f"{name}_s")]
+    if results.get("samples_per_s"):
+        parts.append(f"{results['samples_per_s']:,.0f} samples/s")
+    if results.get("peak_memory_mb"):
+        parts.append(f"peak memory {results['peak_memory_mb']:,.0f} MiB")
+    return f"cost: {', '.join(parts)}" if parts else ""
+
+
+def _console() -> Console:
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    return Console(width=width, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def _blank_line(console: Console) -> None:
+    if not console.is_terminal:  # there, tables bring their own
+        console.print()
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(box=box.SIMPLE if sys.stdout.isatty() else None, pad_edge=False, header_style="bold")
+    table.add_column(title, no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

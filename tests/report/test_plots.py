@@ -1,0 +1,85 @@
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from graft.report.plots import confusion_matrix, curves, read_series
+
+
+def write(path, rows):
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def is_picture(path):
+    with Image.open(path) as image:
+        image.load()
+        return image.format == "PNG" and len(np.unique(np.asarray(image))) > 10
+
+
+@pytest.mark.parametrize("classes", [2, 10, 40, 150])
+def test_confusion_matrix_at_any_number_of_classes(tmp_path, classes):
+    matrix = np.random.default_rng(0).integers(0, 30, (classes, classes)) + 100 * np.eye(classes, dtype=int)
+    confusion_matrix(matrix.tolist(), [f"class {i}" for i in range(classes)], tmp_path / "c.png")
+    assert is_picture(tmp_path / "c.png")
+    with Image.open(tmp_path / "c.png") as image:
+        assert max(image.size) < 2000
+
+
+def test_confusion_matrix_rows_are_true_classes(tmp_path):
+    """The dark cell of a matrix with one entry is in that row and column."""
+    matrix = np.zeros((3, 3))
+    matrix[0, 2] = 5  # true class 0 predicted as 2: top right
+    confusion_matrix(matrix.tolist(), ["a", "b", "c"], tmp_path / "c.png")
+    with Image.open(tmp_path / "c.png") as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    left_part = pixels[:, : int(pixels.shape[1] * 0.8)]  # without the colour bar
+    dark = (left_part[..., 2] > 80) & (left_part[..., 0] < 30) & (left_part[..., 1] < 80)
+    rows, columns = np.nonzero(dark)
+    assert rows.mean() < pixels.shape[0] / 2
+    assert columns.mean() > left_part.shape[1] / 2
+
+
+def test_confusion_matrix_of_a_class_that_never_occurs(tmp_path):
+    confusion_matrix([[0, 0], [1, 3]], ["never", "always"], tmp_path / "c.png")
+    assert is_picture(tmp_path / "c.png")
+
+
+def test_series_are_by_epoch_from_one(tmp_path):
+    rows = [
+        {"epoch": 0, "step": 1, "train/target/loss": 2.0},
+        {"epoch": 0, "step": 2, "train/target/loss": 1.0},
+        {"epoch": 0, "step": 2, "val/target/acc": 0.5, "val/target/loss": 3.0},
+        {"epoch": 1, "step": 4, "val/target/acc": 0.75},
+        {"epoch": 1, "step": 4, "lr": 0.1, "test/target/acc": 0.9},
+    ]
+    assert read_series(write(tmp_path / "metrics.csv", rows)) == {
+        ("train", "target", "loss"): {1: 1.5},
+        ("val", "target", "acc"): {1: 0.5, 2: 0.75},
+        ("val", "target", "loss"): {1: 3.0},
+    }
+
+
+def test_curves(tmp_path):
+    rows = [
+        {"epoch": e, "step": e, f"{stage}/{domain}/{metric}": 1 / (e + 1)}
+        for e in range(3)
+        for stage in ("train", "val")
+        for domain in ("target", "source")
+        for metric in ("loss", "acc")
+    ]
+    curves(write(tmp_path / "metrics.csv", rows), tmp_path / "curves.png")
+    assert is_picture(tmp_path / "curves.png")
+    curves(write(tmp_path / "loss.csv", [{"epoch": 0, "step": 0, "train/target/loss": 1.0}]), tmp_path / "one.png")
+    assert is_picture(tmp_path / "one.png")
+
+
+def test_no_curves_without_columns(tmp_path):
+    curves(write(tmp_path / "metrics.csv", [{"epoch": 0, "step": 0, "lr": 1.0}]), tmp_path / "curves.png")
+    curves(tmp_path / "nowhere.csv", tmp_path / "curves.png")
+    assert not (tmp_path / "curves.png").exists()
