@@ -1,0 +1,160 @@
+"""Pretraining on the source (`backbone.weights=source`), cached by the content of everything it depends on.
+
+It is the same training with everything but the source left out, so it needs no code of its own but the cache.
+"""
+
+import copy
+import hashlib
+import importlib.metadata
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from filelock import FileLock
+from hydra.utils import instantiate
+from pytorch_lightning.loggers import CSVLogger
+from torch import nn
+
+from graft.backbones.base import Backbone
+from graft.data.module import TransferDataModule
+from graft.errors import Interrupted
+from graft.module import TransferModule
+from graft.objective import AlphaWeighted
+from graft.rates.uniform import Uniform
+from graft.strategies.scratch import Scratch
+from graft.tasks import Task
+from graft.trainer import build_trainer
+
+# Source files that decide what pretraining computes: a change in one of them makes a new cache entry.
+CODE = ("backbones", "data", "heads.py", "module.py", "pretrain.py", "tasks.py", "optim.py", "schedules.py")
+PACKAGES = ("torch", "torchvision", "timm", "pytorch-lightning")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What pretraining on the source reached."""
+
+    metrics: dict[str, float]  # `<stage>/source/<metric>` right after pretraining
+    folder: Path
+    tensors: int  # of the backbone
+    seconds: float  # spent in this run; 0 when it came from the cache
+
+
+def pretrain_on_source(
+    config: Mapping[str, Any],
+    data: TransferDataModule,
+    backbone: Backbone,
+    head: nn.Module,
+    task: Task,
+) -> Pretrained:
+    """Load into backbone and head what training on the source gives; computed once for all jobs that share it.
+
+    Concurrent jobs wait for the first; a killed one leaves nothing that looks finished.
+    """
+    started = time.perf_counter()
+    folder = Path(config["paths"]["cache_dir"]) / "pretrained" / cache_key(config, data, backbone)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        cached = folder.exists()
+        if not cached:
+            print(
+                f"Pretraining on the source ({data.domains['source'].name}); later runs find it in {folder}", flush=True
+            )
+            unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix="unfinished-"))
+            try:
+                train_on_source(config, data, backbone, head, task, unfinished)
+                unfinished.rename(folder)
+            except Interrupted:
+                raise Interrupted(
+                    "Interrupted while pretraining on the source: the next run starts it again."
+                ) from None
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+    weights = torch.load(folder / "weights.pt", weights_only=True)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    seconds = 0.0 if cached else time.perf_counter() - started
+    backbone.load_state_dict(weights["backbone"])
+    head.load_state_dict(weights["head"])
+    return Pretrained(metrics, folder, len(weights["backbone"]), seconds)
+
+
+def cache_key(config: Mapping[str, Any], data: TransferDataModule, backbone: Backbone) -> str:
+    """Name of the cache entry: a hash over data, architecture, training settings, library versions and code."""
+    depends_on = {
+        "data": data.domains["source"].fingerprint,
+        "split_seed": config["data"]["split_seed"],
+        "balance": config["data"]["balance"],
+        "backbone": {k: v for k, v in config["backbone"].items() if k != "weights"},
+        "input": repr(backbone.input_spec),
+        "head": {k: v for k, v in config["head"].items() if k != "sharing"},
+        "task": config["source_task"] or config["task"],
+        "pretrain": config["pretrain"],
+        "training": {k: config["training"][k] for k in ("gradient_clip_norm", "accumulate_batches")},
+        "precision": config["trainer"].get("precision"),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "code": code_hash(),
+    }
+    return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def code_hash() -> str:
+    """Hash of the source files that pretraining runs through."""
+    root = Path(__file__).parent
+    files = [
+        p for name in CODE for p in (sorted((root / name).rglob("*.py")) if (root / name).is_dir() else [root / name])
+    ]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def train_on_source(
+    config: Mapping[str, Any],
+    data: TransferDataModule,
+    backbone: Backbone,
+    head: nn.Module,
+    task: Task,
+    folder: Path,
+) -> None:
+    """Train from random weights with the source as target and write weights and metrics into `folder`."""
+    settings = config["pretrain"]
+    pl.seed_everything(settings["seed"], verbose=False)
+    module = TransferModule(
+        backbone=backbone,
+        heads={"source": head},
+        tasks={"source": task},
+        outputs={"source": data.num_outputs("source", task)},
+        objective=AlphaWeighted(alpha=1.0),
+        strategy=Scratch(),
+        rates=Uniform(),
+        schedule=instantiate(settings["scheduler"]),
+        optimizer=settings["optimizer"],
+        seed=settings["seed"],
+    )
+    logger = CSVLogger(folder, name="", version="")
+    callbacks = [instantiate(settings) for settings in config["callbacks"].values() if settings]
+    trainer = build_trainer(config["trainer"], config["training"], settings["epochs"], folder, [logger], callbacks)
+    source = source_alone(data, settings, backbone)
+    trainer.fit(module, source)
+    metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+    trainer.test(module, source, verbose=False)
+    metrics |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
+    if trainer.is_global_zero:
+        torch.save({"backbone": backbone.state_dict(), "head": head.state_dict()}, folder / "weights.pt")
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
+
+
+def source_alone(data: TransferDataModule, settings: Mapping[str, Any], backbone: Backbone) -> TransferDataModule:
+    """The same data module, drawing from the source only, with pretraining's own batch size, augmentation and seed."""
+    source = copy.copy(data)
+    source.train_domains = source.eval_domains = source.test_domains = ("source",)
+    source.epoch = "source"
+    source.batch_sizes = {"source": settings["batch_size"]}
+    source.augment, source.seed = settings["augment"], settings["seed"]
+    source.set_input(backbone.input_spec)
+    return source

@@ -1,0 +1,56 @@
+"""Every shipped yaml composes, explains itself in its first line and names a class that takes its keys."""
+
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+CONF = Path(__file__).parents[1] / "conf"
+OPTIONS = sorted(p.relative_to(CONF).with_suffix("") for p in CONF.rglob("*.yaml") if p.name != "train.yaml")
+CALLED = [o for o in OPTIONS if o.parts[0] not in ("experiment", "debug", "hydra", "paths", "sweep")]
+NOT_ARGUMENTS = {
+    "backbone": {"weights"},
+    "head": {"sharing"},
+    "optimizer": {"options", "lr", "weight_decay", "decay_norms_and_biases"},
+}
+GIVEN_BY_RUN = {"backbone": {"channels"}, "head": {"feature_size", "outputs"}}
+NEEDED = ["data.target.root=photos", "data.target.name=MNIST", "data.source.name=MNIST", "data.source.root=photos"]
+
+
+def composed(*overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", overrides=[*overrides, "++paths.run_dir=run"])
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=str)
+def test_the_first_line_says_what_it_is(option):
+    lines = (CONF / option.with_suffix(".yaml")).read_text().splitlines()
+    line = lines[1] if lines[0].startswith("# @package") else lines[0]
+    assert line.startswith("# ")
+    assert 10 < len(line) <= 122
+
+
+@pytest.mark.parametrize("option", [o for o in OPTIONS if o.parts[0] == "experiment"], ids=str)
+def test_an_experiment_composes_names_itself_and_shows_its_command(option):
+    cfg = composed(f"experiment={option.name}")
+    text = (CONF / option.with_suffix(".yaml")).read_text()
+    assert cfg.name == option.name
+    assert f"experiment={option.name}" in "".join(line for line in text.splitlines() if line.startswith("#"))
+
+
+@pytest.mark.parametrize("option", [o for o in CALLED if len(o.parts) == 2], ids=str)
+def test_an_option_composes_and_its_keys_are_arguments_of_its_class(option):
+    group, name = option.parts
+    cfg = composed(f"{group}=[{name}]" if group in ("logger", "term", "callbacks") else f"{group}={name}")
+    node = OmegaConf.to_container(cfg[group], resolve=False)
+    if "_target_" not in node or group == "data":
+        return
+    module, _, attribute = node.pop("_target_").rpartition(".")
+    signature = inspect.signature(getattr(importlib.import_module(module), attribute))
+    keys = set(node) - NOT_ARGUMENTS.get(group, set()) | GIVEN_BY_RUN.get(group, set())
+    signature.bind_partial(**dict.fromkeys(keys))
+    required = {p.name for p in signature.parameters.values() if p.default is p.empty and p.kind < 2}
+    assert group == "optimizer" or required <= keys

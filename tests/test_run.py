@@ -1,0 +1,191 @@
+"""The whole way of a run, called as a notebook would call it: real data, real Trainer, results on disk."""
+
+import json
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+from graft.errors import GraftError, Interrupted
+from graft.run import train
+
+CONF = str(Path(__file__).parents[1] / "conf")
+TINY = [
+    "backbone=lenet",
+    "backbone.weights=source",
+    "data.source.samples=300",
+    "data.labels_per_class=4",
+    "data.eval_batch_size=512",
+    "pretrain.epochs=1",
+    "training.epochs=2",
+    "training.threads=1",
+    "optimizer.lr=0.003",
+    "trainer=cpu",
+    "logger=csv",
+]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def run(tmp_path, cache):
+    def run(*overrides, folder="run", defaults=TINY):
+        with initialize_config_dir(CONF, version_base="1.3"):
+            paths = [f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={cache}", f"paths.root={tmp_path}"]
+            cfg = compose("train", overrides=[*defaults, *paths, *overrides])
+        (tmp_path / folder).mkdir(exist_ok=True)
+        return train(cfg), tmp_path / folder
+
+    return run
+
+
+def weights(folder, name="last"):
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+
+
+def test_a_run_leaves_a_folder_that_explains_itself(run):
+    results, folder = run("strategy=full")
+    assert json.loads((folder / "results.json").read_text()) == json.loads(json.dumps(results))
+    assert results["status"] == "done"
+    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    for name in ("acc", "f1", "auroc", "loss"):
+        assert f"test/target/{name}" in results["metrics"]
+        assert f"test/source/{name}" in results["metrics"]
+    assert results["score"] == {
+        "metric": "test/target/acc",
+        "value": results["metrics"]["test/target/acc"],
+        "higher_is_better": True,
+    }
+    assert results["selection"]["rule"] == "target_val"
+    assert results["selection"]["value"] == results["metrics"]["val/target/acc"]
+    assert results["selection"]["oracle"] is False
+    assert results["parameters"]["total"] == results["parameters"]["trainable"] > 0
+    assert results["seeds"] == {"train": 0, "split": 0, "subset": 0, "pretrain": 0}
+    assert results["data"]["target"]["train"] == 40
+    assert results["peak_memory_mb"] > 0
+    assert sum(map(sum, results["confusion"]["test/target"]["matrix"])) == results["data"]["target"]["test"]
+    assert (folder / "confusion_test_target.png").stat().st_size > 1000
+    assert (folder / "curves.png").stat().st_size > 1000
+    assert "val/target/acc" in (folder / "metrics.csv").read_text().splitlines()[0]
+
+
+def test_forgetting_is_what_the_source_lost_and_absent_for_scratch(run):
+    results, _ = run("strategy=full")
+    metrics = results["metrics"]
+    assert metrics["forgetting"] == pytest.approx(metrics["pretrain/test/source/acc"] - metrics["test/source/acc"])
+    scratch, _ = run("strategy=scratch", folder="scratch")
+    assert "forgetting" not in scratch["metrics"]
+    assert scratch["weights"] is None
+
+
+def test_frozen_forgets_nothing_with_a_head_of_its_own(run):
+    results, _ = run("strategy=frozen", "head.sharing=separate")
+    assert results["metrics"]["forgetting"] == 0.0
+    trainable = {group["name"] for group in results["parameters"]["groups"] if group["trainable"]}
+    assert trainable == {"head/target"}
+
+
+def test_the_pretrained_backbone_is_computed_once(run):
+    first, _ = run("data.source.seed=5")
+    second, _ = run("data.source.seed=5", "strategy=frozen", "seed=1", folder="second")
+    other, _ = run("data.source.seed=6", folder="other")
+    assert first["time"]["pretrain_s"] > 0
+    assert second["time"]["pretrain_s"] == 0
+    assert second["weights"]["folder"] == first["weights"]["folder"] != other["weights"]["folder"]
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(run):
+    runs = {"a": 1, "b": 1, "c": 2}
+    folders = [run("data.augment=light", f"seed={seed}", folder=name)[1] for name, seed in runs.items()]
+    a, b, c = (weights(folder)["heads.shared.linear.weight"] for folder in folders)
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+def test_alpha_zero_is_a_run_without_source_bit_for_bit(run):
+    joint, with_source = run("objective.alpha=0", "backbone.weights=null", "head.sharing=separate")
+    _, alone = run("data.source=null", "backbone.weights=null", "head.sharing=separate", folder="alone")
+    of_target = {k: v for k, v in weights(with_source).items() if k.startswith(("backbone", "heads.target"))}
+    assert all(torch.equal(v, weights(alone)[k]) for k, v in of_target.items())
+    assert "test/source/acc" not in joint["metrics"]  # a head that never learned says nothing about the source
+
+
+@pytest.mark.parametrize("bn", ["joint", "separate", "domain_specific"])
+def test_joint_training_uses_both_sides(run, bn):
+    results, _ = run("backbone=resnet18", "strategy=scratch", "objective.alpha=0.5", f"bn={bn}", "training.epochs=1")
+    assert {"test/target/acc", "test/source/acc"} <= set(results["metrics"])
+
+
+@pytest.mark.parametrize("objective", ["additive", "additive_retraining"])
+def test_additive_objectives(run, objective):
+    results, _ = run(f"objective={objective}", "head.sharing=separate")
+    trainable = {group["name"]: group["trainable"] for group in results["parameters"]["groups"]}
+    assert trainable["head/source"] is (objective == "additive")
+
+
+@pytest.mark.parametrize("rule", ["source_val", "last"])
+def test_selection_rules_use_no_target_label(run, rule):
+    results, folder = run(f"selection={rule}", "objective.alpha=0.5")
+    assert results["selection"]["rule"] == rule
+    assert (folder / "checkpoints" / "best.ckpt").exists() is (rule == "source_val")
+
+
+def test_an_unlabelled_target_is_trained_on_the_source_alone_and_target_selection_is_an_oracle(run):
+    results, _ = run("data.target_labeled=false", "data.labels_per_class=null", "objective.alpha=1.0")
+    assert results["selection"]["oracle"] is True
+    assert "train/target/loss" not in results["metrics"]
+
+
+class StopAt(pl.Callback):
+    """Ends a run as Ctrl-C would, after a batch of an epoch or between two epochs."""
+
+    def __init__(self, epoch, batch=None):
+        self.epoch, self.batch = epoch, batch
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == self.epoch and self.batch is None:
+            raise Interrupted("stopped")
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == (self.epoch, self.batch):
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt")
+            raise Interrupted("stopped")
+
+
+@pytest.mark.parametrize("where", ["epoch: 1", "epoch: 2", "epoch: 1, batch: 0", "epoch: 3, batch: 1"])
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(run, tmp_path, where):
+    options = ["strategy=lp_ft", "training.epochs=4", "data.augment=light", "data.batch_size=16"]
+    _, whole = run(*options, folder="whole")
+    with pytest.raises(Interrupted):
+        run(*options, f"+callbacks.stop={{_target_: test_run.StopAt, {where}}}", folder="stopped")
+    assert json.loads((tmp_path / "stopped" / "results.json").read_text())["status"] == "interrupted"
+    results, resumed = run(*options, "resume=true", folder="stopped")
+    assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
+    assert results["metrics"] == json.loads((whole / "results.json").read_text())["metrics"]
+
+
+def test_a_missing_checkpoint_to_resume_is_named(run):
+    with pytest.raises(GraftError, match=r"resume=True: there is no checkpoint at .*last\.ckpt"):
+        run("resume=true")
+
+
+def test_a_shared_head_for_different_classes_is_refused(run, tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for shade in range(20):
+            Image.new("L", (8, 8), 5 * shade + len(name)).save(tmp_path / "photos" / name / f"{shade}.png")
+    photos = ["data/domain@data.source=image_folder", f"data.source.root={tmp_path / 'photos'}"]
+    overrides = [o for o in TINY if not o.startswith("data.source.")]
+    with pytest.raises(GraftError, match=r"head\.sharing=shared needs the same classes.*'cat', 'dog'"):
+        run("head.sharing=shared", *photos, defaults=overrides)
+
+
+def test_optimizer_options_that_do_not_fit_are_refused(run):
+    with pytest.raises(GraftError, match=r"optimizer\.options.*momentum"):
+        run("optimizer=adamw", "++optimizer.options={momentum: 0.9}")
