@@ -81,7 +81,7 @@ def snapshot(module):
     return {name: value.clone() for name, value in module.state_dict().items() if not name.startswith(METRICS)}
 
 
-METRICS = ("train_losses", "eval_losses", "eval_metrics", "test_metrics")
+METRICS = ("train_losses", "train_scores", "eval_losses", "eval_metrics", "test_metrics")
 
 
 def moved(before, after):
@@ -112,7 +112,7 @@ def test_the_gradient_at_alpha_is_the_weighted_sum_of_the_two(tiny_backbone):
     batch = batch_of(["target", "source"], dtype=torch.float64)
     parameters = list(module.parameters())
 
-    losses = module.domain_losses(batch)
+    losses = module.domain_losses(batch, module.domain_outputs(batch))
     combined = torch.autograd.grad(module.objective(losses, 0.0), parameters)
     alone = {}
     for domain, (inputs, labels) in batch.items():

@@ -136,6 +136,7 @@ RULES: dict[str, Rule] = {
     "trainer.limit_*_batches": NOT_NEGATIVE,
     "callbacks.*": Rule((dict,), null=True),
     "logger.*": Rule((dict,), null=True),
+    "logger.wandb.mode": Rule((str,), choices=("auto", "online", "offline", "disabled")),
 }
 # The source's pretraining has an optimizer and a scheduler of its own, with the same keys.
 RULES |= {

@@ -70,7 +70,9 @@ class TransferModule(pl.LightningModule):
         self._frozen: list[nn.Module] = []
         if bn == "domain_specific":
             add_source_statistics(backbone)
-        self.train_losses = nn.ModuleDict({domain: MeanMetric() for domain in objective.domains()})
+        trained = objective.domains()
+        self.train_losses = nn.ModuleDict({domain: MeanMetric() for domain in trained})
+        self.train_scores = nn.ModuleDict({d: tasks[d].metrics(outputs[d])[tasks[d].main_metric] for d in trained})
         self.eval_losses = nn.ModuleDict({domain: MeanMetric() for domain in tasks})
         self.eval_metrics = nn.ModuleDict({d: task.metrics(outputs[d]) for d, task in tasks.items()})
         self.test_metrics = nn.ModuleDict({d: task.test_metrics(outputs[d]) for d, task in tasks.items()})
@@ -100,9 +102,8 @@ class TransferModule(pl.LightningModule):
             return {domain: self.head(domain)(f) for domain, f in zip(batch, features, strict=True)}
         return {domain: self(x, domain) for domain, (x, _) in batch.items()}
 
-    def domain_losses(self, batch: Batch) -> dict[str, Tensor]:
+    def domain_losses(self, batch: Batch, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Mean loss of every domain that has labels."""
-        outputs = self.domain_outputs(batch)
         return {
             domain: self.tasks[domain].loss(outputs[domain], labels, self.weights_of_classes(domain))
             for domain, (_, labels) in batch.items()
@@ -118,9 +119,12 @@ class TransferModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective on a batch of the target, the source or both."""
-        losses = self.domain_losses(batch)
+        outputs = self.domain_outputs(batch)
+        losses = self.domain_losses(batch, outputs)
         for domain, loss in losses.items():
-            self.train_losses[domain].update(loss.detach(), len(batch[domain][0]))
+            task, labels = self.tasks[domain], batch[domain][1]
+            self.train_losses[domain].update(loss.detach(), len(labels))
+            self.train_scores[domain].update(task.predictions(outputs[domain].detach()), task.targets(labels))
         return self.objective(losses, self.progress)
 
     @property
@@ -224,10 +228,14 @@ class TransferModule(pl.LightningModule):
                 group["betas"] = (point.momentum, group["betas"][1])
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's training losses, the objective's weights and the head's rate."""
-        for domain, metric in self.train_losses.items():
-            self.log(f"train/{domain}/loss", metric.compute())
-            metric.reset()
+        """Log the epoch's training losses and scores, the objective's weights and the head's rate."""
+        for domain, loss in self.train_losses.items():
+            score = self.train_scores[domain]
+            if loss.update_called:
+                self.log(f"train/{domain}/loss", loss.compute(), sync_dist=True)
+                self.log(f"train/{domain}/{self.tasks[domain].main_metric}", score.compute(), sync_dist=True)
+            loss.reset()
+            score.reset()
         weights = self.objective.weights(self.progress)
         self.log("objective/source_weight", weights["source"])
         self.log("objective/target_weight", weights["target"])
@@ -277,8 +285,8 @@ class TransferModule(pl.LightningModule):
             confusion = values.pop("confusion", None)
             if confusion is not None:
                 self.confusion[f"{stage}/{domain}"] = confusion.cpu()
-            # Metrics synchronise over processes in compute(): every rank logs the same value.
-            self.log_dict({f"{stage}/{domain}/{name}": value for name, value in values.items()})
+            # compute() has synchronised the processes, so sync_dist changes no value; Lightning only wants to be told.
+            self.log_dict({f"{stage}/{domain}/{name}": value for name, value in values.items()}, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep config and validation metrics in the checkpoint, as plain containers for weights_only loading."""

@@ -23,6 +23,8 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 
 from graft.backbones.base import Backbone
+from graft.callbacks.interrupt import keyboard_interrupts
+from graft.callbacks.progress import Progress
 from graft.data.module import TransferDataModule
 from graft.errors import Interrupted
 from graft.module import TransferModule
@@ -138,9 +140,13 @@ def train_on_source(
     )
     logger = CSVLogger(folder, name="", version="")
     callbacks = [instantiate(settings) for settings in config["callbacks"].values() if settings]
+    for callback in callbacks:
+        if isinstance(callback, Progress):
+            callback.label = "pretraining"
     trainer = build_trainer(config["trainer"], config["training"], settings["epochs"], folder, [logger], callbacks)
     source = source_alone(data, settings, backbone)
-    trainer.fit(module, source)
+    with keyboard_interrupts():
+        trainer.fit(module, source)
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
     trainer.test(module, source, verbose=False)
     metrics |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}

@@ -81,8 +81,8 @@ class PressCtrlC(pl.Callback):
         self.press("val", trainer, batch_idx)
 
 
-def fit(folder, *callbacks, ckpt_path=None):
-    module = Net()
+def fit_or_raise(folder, *callbacks, module=None, ckpt_path=None):
+    module = module or Net()
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=EPOCHS,
@@ -95,8 +95,14 @@ def fit(folder, *callbacks, ckpt_path=None):
         default_root_dir=folder,
     )
     validation = DataLoader(torch.ones(6, 3), batch_size=3)
+    trainer.fit(module, Batches(), validation, ckpt_path=ckpt_path, weights_only=True)
+    return module
+
+
+def fit(folder, *callbacks, ckpt_path=None):
+    module = Net()
     try:
-        trainer.fit(module, Batches(), validation, ckpt_path=ckpt_path, weights_only=True)
+        fit_or_raise(folder, *callbacks, module=module, ckpt_path=ckpt_path)
     except Interrupted as error:
         return module, str(error)
     return module, None
@@ -170,6 +176,17 @@ def test_ctrl_c_before_training_stays_a_keyboard_interrupt(tmp_path):
     with pytest.raises(KeyboardInterrupt), keyboard_interrupts():
         fit(tmp_path, Early(), Interrupt())
     assert signal.getsignal(signal.SIGINT) is before, "Lightning leaves SIGINT ignored here"
+
+
+def test_sigterm_during_training_is_an_interruption(tmp_path):
+    class Terminate(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="SIGTERM"), keyboard_interrupts():
+        fit_or_raise(tmp_path, Terminate())
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_other_exits_pass_unchanged():

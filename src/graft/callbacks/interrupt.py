@@ -11,6 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from graft.errors import Interrupted
 
@@ -91,13 +92,15 @@ class Interrupt(Callback):
 
 @contextmanager
 def keyboard_interrupts() -> Iterator[None]:
-    """Let a KeyboardInterrupt out of the Trainer calls in the block.
+    """Let a KeyboardInterrupt out of the Trainer calls in the block, and a SIGTERM as `Interrupted`.
 
-    Lightning turns it into SystemExit and leaves SIGINT ignored when it came early; both would end or deafen a sweep.
+    Lightning turns both into SystemExit, which reads as a failed job, and leaves SIGINT ignored when it came early.
     """
     previous = signal.getsignal(signal.SIGINT)
     try:
         yield
+    except SIGTERMException:
+        raise Interrupted("Terminated (SIGTERM). The checkpoint of the last finished epoch is kept.") from None
     except SystemExit as exit_:
         if isinstance(exit_.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
