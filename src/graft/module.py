@@ -237,9 +237,13 @@ class TransferModule(pl.LightningModule):
             loss.reset()
             score.reset()
         weights = self.objective.weights(self.progress)
-        self.log("objective/source_weight", weights["source"])
-        self.log("objective/target_weight", weights["target"])
-        self.log("lr", self.optimizers(use_pl_optimizer=False).param_groups[-1]["lr"])
+        rate = self.optimizers(use_pl_optimizer=False).param_groups[-1]["lr"]
+        values = {
+            "objective/source_weight": weights["source"],
+            "objective/target_weight": weights["target"],
+            "lr": rate,
+        }
+        self.log_dict(values, sync_dist=True)
 
     # Validation and test
 

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 from filelock import FileLock
 from hydra.utils import instantiate
 from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import nn
 
 from graft.backbones.base import Backbone
@@ -58,21 +60,24 @@ def pretrain_on_source(
 ) -> Pretrained:
     """Load into backbone and head what training on the source gives; computed once for all jobs that share it.
 
-    Concurrent jobs wait for the first; a killed one leaves nothing that looks finished.
+    Concurrent jobs wait for the first; a killed one leaves nothing that looks finished. The processes of one
+    distributed job train together, so that only its main process waits.
     """
     started = time.perf_counter()
     folder = Path(config["paths"]["cache_dir"]) / "pretrained" / cache_key(config, data, backbone)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    main_process = rank_zero_only.rank == 0
+    with FileLock(f"{folder}.lock") if main_process else nullcontext():
         cached = folder.exists()
         if not cached:
-            print(
-                f"Pretraining on the source ({data.domains['source'].name}); later runs find it in {folder}", flush=True
-            )
+            if main_process:
+                print(f"Pretraining on the source ({data.domains['source'].name}), kept in {folder}", flush=True)
             unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix="unfinished-"))
             try:
-                train_on_source(config, data, backbone, head, task, unfinished)
-                unfinished.rename(folder)
+                trainer = train_on_source(config, data, backbone, head, task, unfinished)
+                if main_process:
+                    unfinished.rename(folder)
+                trainer.strategy.barrier("pretrained weights are in the cache")
             except Interrupted:
                 raise Interrupted(
                     "Interrupted while pretraining on the source: the next run starts it again."
@@ -122,8 +127,8 @@ def train_on_source(
     head: nn.Module,
     task: Task,
     folder: Path,
-) -> None:
-    """Train from random weights with the source as target and write weights and metrics into `folder`."""
+) -> pl.Trainer:
+    """Train from random weights on the source alone and write weights and metrics into `folder`."""
     settings = config["pretrain"]
     pl.seed_everything(settings["seed"], verbose=False)
     module = TransferModule(
@@ -153,6 +158,7 @@ def train_on_source(
     if trainer.is_global_zero:
         torch.save({"backbone": backbone.state_dict(), "head": head.state_dict()}, folder / "weights.pt")
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
+    return trainer
 
 
 def source_alone(data: TransferDataModule, settings: Mapping[str, Any], backbone: Backbone) -> TransferDataModule:

@@ -1,6 +1,7 @@
 """The data module: both domains, their label budget, and loaders of equal length for training."""
 
 import functools
+import multiprocessing
 from dataclasses import replace
 from typing import Any
 
@@ -192,12 +193,16 @@ class TransferDataModule(pl.LightningDataModule):
 
     @property
     def _loader_options(self) -> dict[str, Any]:
-        return {
+        options = {
             "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
             "pin_memory": torch.cuda.is_available(),
             "generator": torch.Generator(),  # a DataLoader draws a seed that we do not use: not from the global state
         }
+        if self.num_workers:
+            # The processes of hydra/launcher=joblib have a start method of their own, which workers cannot use.
+            in_joblib = multiprocessing.get_start_method(allow_none=True) == "loky"
+            options |= {"persistent_workers": True, "multiprocessing_context": "fork" if in_joblib else None}
+        return options
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Sizes, classes and label counts of each domain, for the printout and results.json."""
