@@ -124,7 +124,8 @@ def test_joint_training_uses_both_sides(run, bn):
 
 @pytest.mark.parametrize("objective", ["additive", "additive_retraining"])
 def test_additive_objectives(run, objective):
-    results, _ = run(f"objective={objective}", "head.sharing=separate")
+    sharing = "head.sharing=separate" if objective == "additive" else "head.sharing=auto"
+    results, _ = run(f"objective={objective}", sharing)
     trainable = {group["name"]: group["trainable"] for group in results["parameters"]["groups"]}
     assert trainable["head/source"] is (objective == "additive")
 
@@ -134,6 +135,18 @@ def test_selection_rules_use_no_target_label(run, rule):
     results, folder = run(f"selection={rule}", "objective.alpha=0.5")
     assert results["selection"]["rule"] == rule
     assert (folder / "checkpoints" / "best.ckpt").exists() is (rule == "source_val")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("head.sharing=shared", r"head\.sharing=shared: this objective keeps the source head fixed"),
+        ("backbone.weights=null", r"backbone\.weights=None, strategy=full"),
+    ],
+)
+def test_retraining_with_a_source_head_that_cannot_be_kept_is_refused(run, override, message):
+    with pytest.raises(GraftError, match=message):
+        run("objective=additive_retraining", override)
 
 
 def test_an_unlabelled_target_is_trained_on_the_source_alone_and_target_selection_is_an_oracle(run):

@@ -54,8 +54,14 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     weights = config["backbone"]["weights"] if strategy.pretrained else None
     weights_report = None if weights in (None, "source") else load_weights(backbone, weights)
     data.set_input(backbone.input_spec)
-    heads = build_heads(cfg, data, backbone, tasks)
+    heads = build_heads(cfg, data, backbone, tasks, objective)
     pretrained = None
+    if objective.fixed_heads and weights != "source":
+        raise GraftError(
+            f"This objective keeps the {objective.fixed_heads[0]} head as it was pretrained, but nothing is: "
+            f"backbone.weights={weights}, strategy={config['strategy']['_target_'].split('.')[-2]}. "
+            "Set backbone.weights=source and a strategy that starts from it, or use objective=additive."
+        )
     if weights == "source":
         pretrained = pretrain_on_source(config, data, backbone, heads.get("source", heads.get(SHARED)), tasks["source"])
         pl.seed_everything(config["seed"], verbose=False)
@@ -80,7 +86,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     )
     epochs = config["training"]["epochs"]
     report = {
-        "status": "running",
+        "status": "failed",  # until the end was reached
         "name": config["name"],
         "overrides": context["overrides"],
         "data": data.summary(),
@@ -207,13 +213,22 @@ def build_backbone(cfg: DictConfig, data: TransferDataModule) -> Backbone:
 
 
 def build_heads(
-    cfg: DictConfig, data: TransferDataModule, backbone: Backbone, tasks: Mapping[str, Task]
+    cfg: DictConfig,
+    data: TransferDataModule,
+    backbone: Backbone,
+    tasks: Mapping[str, Task],
+    objective: Objective,
 ) -> dict[str, nn.Module]:
-    """One head `shared` by domains with the same classes, else one for each."""
+    """One head `shared` by domains with the same classes, else one for each; a fixed head is never shared."""
     settings = {key: value for key, value in cfg.head.items() if key != "sharing"}
     sharing = cfg.head.sharing
     if sharing == "auto":
-        sharing = "shared" if data.same_classes else "separate"
+        sharing = "shared" if data.same_classes and not objective.fixed_heads else "separate"
+    if sharing == "shared" and objective.fixed_heads:
+        raise GraftError(
+            f"head.sharing=shared: this objective keeps the {objective.fixed_heads[0]} head fixed and trains the "
+            "other. Use head.sharing=separate."
+        )
     if sharing == "shared" and "source" in data.domains and not data.same_classes:
         classes = {domain: data.domains[domain].classes for domain in ("source", "target")}
         raise GraftError(
