@@ -170,6 +170,19 @@ def test_what_is_allowed_passes(overrides):
             ["data.target_labeled=false", "objective.alpha=1", "objective.alpha_end=0.5"],
             ["`data.target_labeled=false` with `objective.alpha=1 to 0.5`"],
         ),
+        (
+            ["strategy=lp_ft", "backbone.weights=source", "training.epochs=1"],
+            ["`training.epochs=1` with `strategy=lp_ft`"],
+        ),
+        (
+            ["training.epochs=5", "training.validate_every_epochs=2", "scheduler=plateau", "selection=last"],
+            ["`training.validate_every_epochs=2`", "`scheduler=plateau` with `sel", "`scheduler=plateau` with `train"],
+        ),
+        (
+            ["scheduler=plateau", "strategy=lp_ft", "backbone.weights=source", "scheduler@pretrain.scheduler=plateau"],
+            ["`scheduler=plateau` with `strategy=lp_ft`", "`scheduler@pretrain.scheduler=plateau`"],
+        ),
+        (["bn=domain_specific", "trainer.sync_batchnorm=true"], ["`bn=domain_specific` with `trainer.sync_batch"]),
     ],
 )
 def test_keys_that_cannot_be_meant_together(overrides, expected):

@@ -100,6 +100,45 @@ def test_the_pretrained_backbone_is_computed_once(run):
     assert second["weights"]["folder"] == first["weights"]["folder"] != other["weights"]["folder"]
 
 
+def test_pretraining_depends_on_its_own_seed_and_not_on_the_runs(run, tmp_path):
+    found = []
+    for number, override in enumerate(("seed=0", "seed=1", "head.sharing=separate", "pretrain.seed=1")):
+        results, _ = run(override, f"++paths.cache_dir={tmp_path / str(number)}", folder=f"run{number}")
+        found.append(torch.load(Path(results["weights"]["folder"]) / "weights.pt", weights_only=True)["backbone"])
+    first, *others = found
+    same = [all(torch.equal(value, other[name]) for name, value in first.items()) for other in others]
+    assert same == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "override", ["trainer.limit_train_batches=1", "pretrain.epochs=2", "pretrain.optimizer.lr=0.1"]
+)
+def test_what_changes_pretraining_makes_a_new_cache_entry(run, override):
+    plain, _ = run("strategy=frozen")
+    other, _ = run("strategy=frozen", override, folder="other")
+    assert plain["weights"]["folder"] != other["weights"]["folder"]
+
+
+def test_a_head_that_nothing_trains_is_not_scored(run):
+    with pytest.raises(GraftError, match="Nothing trains the target's head"):
+        run("objective.alpha=1", "head.sharing=separate")
+    with pytest.raises(GraftError, match="Nothing trains the source's head"):
+        run("selection=source_val", "backbone.weights=null", "head.sharing=separate")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("head=mlp head.activation=foo", "foo"),
+        ("backbone=torchvision backbone.name=resnet19", "resnet18"),
+        ("scheduler=step scheduler.milestones=[30,60]", "fractions of training"),
+    ],
+)
+def test_a_mistake_that_a_constructor_finds_is_a_plain_message(run, override, message):
+    with pytest.raises(GraftError, match=message):
+        run(*override.split())
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(run):
     runs = {"a": 1, "b": 1, "c": 2}
     folders = [run("data.augment=light", f"seed={seed}", folder=name)[1] for name, seed in runs.items()]
@@ -181,6 +220,27 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(run, tmp_path, where
     results, resumed = run(*options, "resume=true", folder="stopped")
     assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
     assert results["metrics"] == json.loads((whole / "results.json").read_text())["metrics"]
+
+
+def test_a_resumed_run_takes_the_rates_of_its_own_config_and_selects_among_both_folders(run):
+    _, first = run("training.epochs=3", "optimizer.lr=0.01", folder="first")
+    results, second = run(f"resume={first / 'checkpoints' / 'last.ckpt'}", "training.epochs=4", "optimizer.lr=1e-9")
+    groups = torch.load(second / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"]
+    assert {group["base_lr"] for group in groups} == {1e-9, 1e-10}
+    best = [torch.load(f / "checkpoints" / "best.ckpt", weights_only=True) for f in (first, second)]
+    assert results["selection"]["value"] == max(checkpoint["metrics"]["val/target/acc"] for checkpoint in best)
+
+
+def test_checkpoints_that_cannot_be_resumed_are_refused(run, tmp_path):
+    _, first = run(folder="first")
+    last = first / "checkpoints" / "last.ckpt"
+    with pytest.raises(GraftError, match=r"trained 2 epochs already.*training\.epochs=3"):
+        run(f"resume={last}")
+    with pytest.raises(GraftError, match="of another network"):
+        run(f"resume={last}", "training.epochs=3", "head=mlp", folder="mlp")
+    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
+    with pytest.raises(GraftError, match=r"no checkpoint of a training run.*backbone\.weights="):
+        run(f"resume={tmp_path / 'foreign.ckpt'}", folder="foreign")
 
 
 def test_a_missing_checkpoint_to_resume_is_named(run):

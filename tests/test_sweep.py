@@ -21,7 +21,7 @@ def app(tmp_path, monkeypatch, capsys):
     return App(tmp_path, monkeypatch, capsys)
 
 
-def write_job(folder, overrides, score=None, error=None, done=True, higher_is_better=True, metrics=None):
+def write_job(folder, overrides, score=None, error=None, done=True, higher_is_better=True, metrics=None, val=None):
     folder.mkdir(parents=True)
     (folder / "overrides.yaml").write_text(yaml.safe_dump(overrides))
     if error:
@@ -35,6 +35,8 @@ def write_job(folder, overrides, score=None, error=None, done=True, higher_is_be
             "time": {"fit_s": 10.0 + score, "total_s": 20.0},
             "seeds": {"train": seed},
         }
+        if val is not None:
+            results["selection"] = {"monitor": "val/target/acc", "value": val}
         (folder / "results.json").write_text(json.dumps(results))
         if done:
             (folder / "DONE").touch()
@@ -78,6 +80,19 @@ def test_seeds_are_folded_and_the_best_comes_first(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "| full     | 0.8000 ± 0.1000 |" in out
     assert out.splitlines()[-1] == str(tmp_path)
+
+
+def test_the_order_is_by_validation_and_not_by_test(tmp_path, capsys):
+    for name, score, val in (("a", 0.9, 0.6), ("b", 0.7, 0.8), ("c", 0.8, 0.7)):
+        write_job(tmp_path / name, [f"strategy={name}"], score, val=val)
+    assert [row.overrides["strategy"] for row in sweep.summarise(tmp_path)] == ["b", "c", "a"]
+    assert "| b        | 0.8000                 | 0.7000" in capsys.readouterr().out
+
+
+def test_without_a_selected_checkpoint_in_every_job_the_order_is_by_test(tmp_path):
+    write_job(tmp_path / "a", ["strategy=a"], 0.9, val=0.1)
+    write_job(tmp_path / "b", ["strategy=b"], 0.95)
+    assert [row.overrides["strategy"] for row in sweep.summarise(tmp_path)] == ["b", "a"]
 
 
 def test_lower_is_better_for_errors(tmp_path):

@@ -114,6 +114,7 @@ RULES: dict[str, Rule] = {
     "objective.schedule": Rule((str,), choices=("linear", "cosine", "step")),
     "objective.step_at": FRACTION,
     "objective.weight": NOT_NEGATIVE,
+    "strategy.probe_fraction": Rule((float,), above=0, below=1),
     "strategy.*_fraction": FRACTION,
     "strategy.*_ratio": NOT_NEGATIVE,
     "rates.*_ratio": NOT_NEGATIVE,
@@ -133,7 +134,7 @@ RULES: dict[str, Rule] = {
     "trainer.deterministic": Rule((bool, str), choices=("warn",)),
     "trainer.profiler": Rule((str,), choices=("simple", "advanced", "pytorch"), null=True),
     "trainer.max_time": Rule((str,), null=True),
-    "trainer.limit_*_batches": NOT_NEGATIVE,
+    "trainer.limit_*_batches": POSITIVE,
     "callbacks.*": Rule((dict,), null=True),
     "logger.*": Rule((dict,), null=True),
     "logger.wandb.mode": Rule((str,), choices=("auto", "online", "offline", "disabled")),
@@ -385,8 +386,33 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
             yield f"`objective={name}` without source data: use objective=alpha or choose data/domain@data.source=..."
         if not labeled:
             yield f"`data.target_labeled=false` with `objective={name}`: use objective=alpha objective.alpha=1"
+    yield from training_contradictions(config, choices)
     if isinstance(config.get("resume"), str) and not Path(config["resume"]).is_file():
         yield f"`resume={config['resume']}`: there is no such checkpoint; resume=true takes the run folder's last one"
+
+
+def training_contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> Iterator[str]:
+    """Lengths, schedules and processes that cannot be meant together."""
+    epochs, every = config["training"]["epochs"], config["training"]["validate_every_epochs"]
+    strategy, selection = choices.get("strategy"), choices.get("selection")
+    if strategy == "lp_ft" and epochs < 2:
+        yield f"`training.epochs={epochs}` with `strategy=lp_ft`: its two phases need an epoch each"
+    if every < epochs and epochs % every:
+        yield (
+            f"`training.validate_every_epochs={every}` with `training.epochs={epochs}`: the last epoch would not be "
+            "validated; use a divisor"
+        )
+    if config["scheduler"]["_target_"].endswith(".Plateau"):
+        if selection == "last":
+            yield "`scheduler=plateau` with `selection=last`: it follows the selection rule's metric, and there is none"
+        if min(every, epochs) > 1:
+            yield f"`scheduler=plateau` with `training.validate_every_epochs={every}`: it follows every epoch; use 1"
+        if strategy == "lp_ft":
+            yield "`scheduler=plateau` with `strategy=lp_ft`: phases have schedules of their own; use cosine or step"
+    if config["pretrain"]["scheduler"]["_target_"].endswith(".Plateau"):
+        yield "`scheduler@pretrain.scheduler=plateau`: pretraining selects nothing to follow; use cosine or one_cycle"
+    if config.get("bn") == "domain_specific" and config["trainer"].get("sync_batchnorm"):
+        yield "`bn=domain_specific` with `trainer.sync_batchnorm=true`: synchronised layers keep one set of statistics"
 
 
 def rule_of(key: str) -> Rule | None:

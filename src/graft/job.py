@@ -45,7 +45,9 @@ STATE = State()
 
 
 def run_job(cfg: DictConfig) -> float | None:
-    """Run one composed config in its run folder and return its score; None when it has none.
+    """Run one composed config in its run folder and return its validation value (without one its test score).
+
+    An optimising sweeper maximises or minimises what is returned, which must not be the test split's.
 
     The exit code goes to STATE, the error to `error.txt`. A finished job is not run again.
     """
@@ -65,12 +67,12 @@ def run_job(cfg: DictConfig) -> float | None:
             settings = prepare(cfg, hydra, folder, sweep)
             if settings is None:
                 print(f"Already done, skipped: {folder}")
-                return score(folder)
+                return value_of(json.loads((folder / RESULTS).read_text()))
             let_children_run_this_job(overrides, folder, resume=settings["resume"] is True)
             results = train(settings)
             if is_main_process():
                 (folder / DONE).write_text("done\n")
-            return results["score"]["value"]
+            return value_of(results)
     except GraftError as error:
         if in_sweep or settings:
             fail(folder, overrides, str(error), str(error), USER_ERROR)
@@ -158,9 +160,10 @@ def remove_outputs(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def score(folder: Path) -> float | None:
-    """The score of a finished run."""
-    return json.loads((folder / RESULTS).read_text())["score"]["value"]
+def value_of(results: Mapping[str, Any]) -> float | None:
+    """What the selection rule followed, of the selected checkpoint; the test score where nothing was followed."""
+    value = results.get("selection", {}).get("value")
+    return results["score"]["value"] if value is None else value
 
 
 def refuse(folder: Path, message: str) -> None:

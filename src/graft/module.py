@@ -105,15 +105,15 @@ class TransferModule(pl.LightningModule):
     def domain_losses(self, batch: Batch, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Mean loss of every domain that has labels."""
         return {
-            domain: self.tasks[domain].loss(outputs[domain], labels, self.weights_of_classes(domain))
+            domain: self.tasks[domain].loss(outputs[domain], labels, self.weights_of_classes(domain, outputs[domain]))
             for domain, (_, labels) in batch.items()
             if labels is not None
         }
 
-    def weights_of_classes(self, domain: str) -> Tensor | None:
+    def weights_of_classes(self, domain: str, outputs: Tensor) -> Tensor | None:
         """Loss weights `(K,)` of a domain's classes, where `data.balance=weights` asks for them."""
         weights = self.class_weights.get(domain)
-        return None if weights is None else weights.to(self.device)
+        return None if weights is None else weights.to(outputs)
 
     # Training
 
@@ -143,10 +143,11 @@ class TransferModule(pl.LightningModule):
         groups = parameter_groups(
             by_part, multipliers, settings["lr"], settings["weight_decay"], settings["decay_norms_and_biases"]
         )
+        self._settings = [(group["base_lr"], group["weight_decay"]) for group in groups]
         optimizer = build_optimizer(settings["_target_"], groups, settings["lr"], settings["options"])
         if isinstance(self.schedule, Plateau):
-            mode = "max" if next(iter(self.tasks.values())).higher_is_better else "min"
-            scheduler = self.schedule.scheduler(optimizer, mode)
+            monitored = self.tasks[self.monitor.split("/")[1]]
+            scheduler = self.schedule.scheduler(optimizer, "max" if monitored.higher_is_better else "min")
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": self.monitor}}
         return optimizer
 
@@ -182,6 +183,8 @@ class TransferModule(pl.LightningModule):
         their position is restored, so that a resumed run would begin its epoch anew.
         """
         self._table = self.schedule_table()
+        for group, (rate, decay) in zip(self.trainer.optimizers[0].param_groups, self._settings, strict=True):
+            group["base_lr"], group["weight_decay"] = rate, decay  # this run's, also where a checkpoint had others
         self.on_train_epoch_start()
 
     def on_train_epoch_start(self) -> None:

@@ -10,7 +10,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from filelock import FileLock
-from hydra.utils import instantiate
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import nn
 
 from graft.backbones.base import Backbone
+from graft.build import build
 from graft.callbacks.interrupt import keyboard_interrupts
 from graft.callbacks.progress import Progress
 from graft.data.module import TransferDataModule
@@ -37,7 +37,16 @@ from graft.tasks import Task
 from graft.trainer import build_trainer
 
 # Source files that decide what pretraining computes: a change in one of them makes a new cache entry.
-CODE = ("backbones", "data", "heads.py", "module.py", "pretrain.py", "tasks.py", "optim.py", "schedules.py")
+CODE = (
+    "backbones",
+    "data",
+    "rates/uniform.py",
+    "strategies/base.py",
+    "strategies/full.py",
+    "strategies/scratch.py",
+    *("heads.py", "module.py", "objective.py", "optim.py", "pretrain.py", "schedules.py", "tasks.py", "trainer.py"),
+)
+WITHOUT_EFFECT = ("accelerator", "profiler", "detect_anomaly", "max_time")  # keys of the trainer
 PACKAGES = ("torch", "torchvision", "timm", "pytorch-lightning")
 
 
@@ -57,8 +66,11 @@ def pretrain_on_source(
     backbone: Backbone,
     head: nn.Module,
     task: Task,
+    build_both: Callable[[], tuple[Backbone, nn.Module]],
 ) -> Pretrained:
     """Load into backbone and head what training on the source gives; computed once for all jobs that share it.
+
+    `build_both` makes the two anew, so that they start from pretraining's own seed and not from the run's.
 
     Concurrent jobs wait for the first; a killed one leaves nothing that looks finished. The processes of one
     distributed job train together, so that only its main process waits.
@@ -74,7 +86,7 @@ def pretrain_on_source(
                 print(f"Pretraining on the source ({data.domains['source'].name}), kept in {folder}", flush=True)
             unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix="unfinished-"))
             try:
-                trainer = train_on_source(config, data, backbone, head, task, unfinished)
+                trainer = train_on_source(config, data, build_both, task, unfinished)
                 if main_process:
                     unfinished.rename(folder)
                 trainer.strategy.barrier("pretrained weights are in the cache")
@@ -104,7 +116,7 @@ def cache_key(config: Mapping[str, Any], data: TransferDataModule, backbone: Bac
         "task": config["source_task"] or config["task"],
         "pretrain": config["pretrain"],
         "training": {k: config["training"][k] for k in ("gradient_clip_norm", "accumulate_batches")},
-        "precision": config["trainer"].get("precision"),
+        "trainer": {key: value for key, value in config["trainer"].items() if key not in WITHOUT_EFFECT},
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "code": code_hash(),
     }
@@ -123,14 +135,14 @@ def code_hash() -> str:
 def train_on_source(
     config: Mapping[str, Any],
     data: TransferDataModule,
-    backbone: Backbone,
-    head: nn.Module,
+    build_both: Callable[[], tuple[Backbone, nn.Module]],
     task: Task,
     folder: Path,
 ) -> pl.Trainer:
     """Train from random weights on the source alone and write weights and metrics into `folder`."""
     settings = config["pretrain"]
     pl.seed_everything(settings["seed"], verbose=False)
+    backbone, head = build_both()
     module = TransferModule(
         backbone=backbone,
         heads={"source": head},
@@ -139,16 +151,18 @@ def train_on_source(
         objective=AlphaWeighted(alpha=1.0),
         strategy=Scratch(),
         rates=Uniform(),
-        schedule=instantiate(settings["scheduler"]),
+        schedule=build(settings["scheduler"]),
         optimizer=settings["optimizer"],
+        class_weights={"source": data.class_weights("source")},
         seed=settings["seed"],
     )
     logger = CSVLogger(folder, name="", version="")
-    callbacks = [instantiate(settings) for settings in config["callbacks"].values() if settings]
+    callbacks = [build(settings) for settings in config["callbacks"].values() if settings]
     for callback in callbacks:
         if isinstance(callback, Progress):
             callback.label = "pretraining"
-    trainer = build_trainer(config["trainer"], config["training"], settings["epochs"], folder, [logger], callbacks)
+    trainer_settings = {**config["trainer"], "max_time": None}  # half a pretraining is not for other runs
+    trainer = build_trainer(trainer_settings, config["training"], settings["epochs"], folder, [logger], callbacks)
     source = source_alone(data, settings, backbone)
     with keyboard_interrupts():
         trainer.fit(module, source)

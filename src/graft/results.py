@@ -62,17 +62,17 @@ def describe_weights(
 
 
 def describe_selection(
-    rule: SelectionRule, task: Task, selected: Mapping[str, Any], data: TransferDataModule
+    rule: SelectionRule, tasks: Mapping[str, Task], selected: Mapping[str, Any], data: TransferDataModule
 ) -> dict[str, Any]:
     """The rule that chose the checkpoint; `oracle` when it used labels of a target that counts as unlabelled."""
-    monitor = rule.monitor(task)
+    monitor = rule.monitor(tasks) if selected["rule"] == rule.name else None
     return {
-        "rule": rule.name,
+        "rule": selected["rule"],
         "monitor": monitor,
-        "mode": None if monitor is None else "max" if task.higher_is_better else "min",
+        "mode": None if monitor is None else "max" if tasks[rule.domain].higher_is_better else "min",
         "value": selected["metrics"].get(monitor),
         "epoch": selected["epoch"],
-        "oracle": rule.domain == "target" and not data.target_labeled,
+        "oracle": monitor is not None and rule.domain == "target" and not data.target_labeled,
     }
 
 

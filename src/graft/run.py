@@ -1,5 +1,7 @@
 """One run, from a composed config to results: the only place that knows the order of things."""
 
+import math
+import pickle
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +11,6 @@ import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from torch import nn
@@ -17,6 +18,7 @@ from torch import nn
 from graft import results, tracking
 from graft.backbones.base import Backbone
 from graft.backbones.weights import load_weights
+from graft.build import build
 from graft.callbacks.interrupt import keyboard_interrupts
 from graft.callbacks.throughput import Throughput
 from graft.data.module import TransferDataModule
@@ -29,6 +31,8 @@ from graft.selection import SelectionRule, require_domain
 from graft.tasks import Task
 from graft.trainer import build_trainer
 
+DEFAULT_THREADS = torch.get_num_threads()
+
 
 def train(cfg: DictConfig) -> dict[str, Any]:
     """Run one experiment and return its results, which are also in `results.json` of the run folder.
@@ -39,18 +43,20 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     config = OmegaConf.to_container(cfg, resolve=True)
     context = job_context()
     folder = Path(config["paths"]["run_dir"])
-    resumed = checkpoint_to_resume(config["resume"], folder)
-    if config["training"]["threads"]:
-        torch.set_num_threads(config["training"]["threads"])
+    folder.mkdir(parents=True, exist_ok=True)
+    epochs = config["training"]["epochs"]
+    resumed = checkpoint_to_resume(config["resume"], folder, epochs)
+    torch.set_num_threads(config["training"]["threads"] or DEFAULT_THREADS)
 
     pl.seed_everything(config["seed"], verbose=False)
-    data: TransferDataModule = instantiate(cfg.data)
+    data: TransferDataModule = build(cfg.data)
     data.load()
     tasks = build_tasks(cfg, data)
-    strategy, objective, rule = instantiate(cfg.strategy), instantiate(cfg.objective), instantiate(cfg.selection)
+    strategy, objective, rule = build(cfg.strategy), build(cfg.objective), build(cfg.selection)
     choose_domains(data, objective, rule)
 
     backbone = build_backbone(cfg, data)
+    strategy.phases(epochs, [stage.name for stage in backbone.stages])  # refuses now what would fail after pretraining
     weights = config["backbone"]["weights"] if strategy.pretrained else None
     weights_report = None if weights in (None, "source") else load_weights(backbone, weights)
     data.set_input(backbone.input_spec)
@@ -63,7 +69,12 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             "Set backbone.weights=source and a strategy that starts from it, or use objective=additive."
         )
     if weights == "source":
-        pretrained = pretrain_on_source(config, data, backbone, heads.get("source", heads.get(SHARED)), tasks["source"])
+        source_head = heads.get("source", heads.get(SHARED))
+
+        def build_both() -> tuple[Backbone, nn.Module]:
+            return build_backbone(cfg, data), build_head(cfg, backbone, data.num_outputs("source", tasks["source"]))
+
+        pretrained = pretrain_on_source(config, data, backbone, source_head, tasks["source"], build_both)
         pl.seed_everything(config["seed"], verbose=False)
     elif "source" in heads and "source" not in data.train_domains:
         data.test_domains = ("target",)  # a source head that never learned has nothing to say about the source
@@ -75,16 +86,16 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         outputs={domain: data.num_outputs(domain, task) for domain, task in tasks.items()},
         objective=objective,
         strategy=strategy,
-        rates=instantiate(cfg.rates),
-        schedule=instantiate(cfg.scheduler),
+        rates=build(cfg.rates),
+        schedule=build(cfg.scheduler),
         optimizer=config["optimizer"],
-        monitor=rule.monitor(tasks["target"]),
+        monitor=rule.monitor(tasks),
         bn=config["bn"],
         class_weights={domain: data.class_weights(domain) for domain in data.train_domains},
         seed=config["seed"],
         config=config,
     )
-    epochs = config["training"]["epochs"]
+    require_learned_heads(module, rule, pretrained is not None)
     report = {
         "status": "failed",  # until the end was reached
         "name": config["name"],
@@ -111,16 +122,16 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         job_type=cfg.strategy._target_.split(".")[-2],
     )
     throughput = Throughput()
-    callbacks = [*build_callbacks(cfg, folder, rule, tasks["target"]), throughput]
+    callbacks = [*build_callbacks(cfg, folder, rule, tasks), throughput]
     trainer = build_trainer(config["trainer"], config["training"], epochs, folder, loggers, callbacks)
     if trainer.is_global_zero:
         tables.print_setup(report)
 
     try:
         with keyboard_interrupts():
-            trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
-            selected = load_selected(module, rule, folder, trainer)
-            report["selection"] = results.describe_selection(rule, tasks["target"], selected, data)
+            fit(trainer, module, data, resumed)
+            selected = load_selected(module, rule, folder, resumed, trainer)
+            report["selection"] = results.describe_selection(rule, tasks, selected, data)
             report["metrics"] = selected["metrics"]
             test_started = time.perf_counter()
             trainer.test(module, data, verbose=False)
@@ -170,7 +181,7 @@ def write_plots(report: Mapping[str, Any], folder: Path) -> None:
     plots.curves(folder / "metrics.csv", folder / "curves.png")
 
 
-def checkpoint_to_resume(resume: bool | str | None, folder: Path) -> Path | None:
+def checkpoint_to_resume(resume: bool | str | None, folder: Path, epochs: int) -> Path | None:
     """The checkpoint that `resume` names: this run folder's last one, or a path."""
     if resume in (None, False):
         return None
@@ -180,14 +191,59 @@ def checkpoint_to_resume(resume: bool | str | None, folder: Path) -> Path | None
             f"resume={resume}: there is no checkpoint at {checkpoint}. Give the path of a .ckpt file, or name the "
             "folder of the run to go on with: resume=true hydra.run.dir=logs/<name>/runs/<time>_<id>"
         )
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        done = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    except (KeyError, TypeError, RuntimeError, pickle.UnpicklingError):
+        raise GraftError(
+            f"resume={checkpoint}: this is no checkpoint of a training run. To start from its weights, use "
+            f"backbone.weights={checkpoint}."
+        ) from None
+    if done >= epochs:
+        raise GraftError(
+            f"resume={checkpoint}: it has trained {done} epochs already, more than training.epochs={epochs}. "
+            f"Set training.epochs={done + 1} or more."
+        )
     return checkpoint
+
+
+def fit(trainer: pl.Trainer, module: TransferModule, data: TransferDataModule, resumed: Path | None) -> None:
+    """Train, from the checkpoint to resume where there is one."""
+    if resumed is not None:
+        stored = torch.load(resumed, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+        present = module.state_dict()
+        different = [name for name in {**stored, **present} if shape(stored, name) != shape(present, name)]
+        if different:
+            raise GraftError(
+                f"resume={resumed}: it is of another network; {len(different)} tensors differ, {different[0]} first. "
+                "Resume with the configuration it was trained with, or start from its weights: "
+                f"backbone.weights={resumed}"
+            )
+    trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
+
+
+def shape(tensors: Mapping[str, torch.Tensor], name: str) -> torch.Size | None:
+    """Shape of a named tensor, None where there is none."""
+    return tensors[name].shape if name in tensors else None
+
+
+def require_learned_heads(module: TransferModule, rule: SelectionRule, pretrained: bool) -> None:
+    """Refuse to score, or select by, a head that nothing trains."""
+    learned = {*module.trained_heads(), *(["source"] if pretrained else [])}
+    for domain in {"target", rule.domain} - {None}:
+        if SHARED not in module.heads and domain not in learned:
+            raise GraftError(
+                f"Nothing trains the {domain}'s head: its loss has no weight in the objective and its head is "
+                f"separate. Give the {domain} weight (objective.alpha), share the head (head.sharing=shared, which "
+                "needs the same classes on both sides), or use another selection rule."
+            )
 
 
 def build_tasks(cfg: DictConfig, data: TransferDataModule) -> dict[str, Task]:
     """What is predicted on each domain that has data."""
-    tasks = {"target": instantiate(cfg.task)}
+    tasks = {"target": build(cfg.task)}
     if "source" in data.domains:
-        tasks["source"] = instantiate(cfg.source_task or cfg.task)
+        tasks["source"] = build(cfg.source_task or cfg.task)
     return tasks
 
 
@@ -209,7 +265,7 @@ def build_backbone(cfg: DictConfig, data: TransferDataModule) -> Backbone:
     """The backbone with random weights, for the data's channels where the config leaves them open."""
     channels = data.channels if cfg.backbone.channels == "auto" else cfg.backbone.channels
     settings = {key: value for key, value in cfg.backbone.items() if key not in ("weights", "channels")}
-    return instantiate(settings, channels=channels)
+    return build(settings, channels=channels)
 
 
 def build_heads(
@@ -220,7 +276,6 @@ def build_heads(
     objective: Objective,
 ) -> dict[str, nn.Module]:
     """One head `shared` by domains with the same classes, else one for each; a fixed head is never shared."""
-    settings = {key: value for key, value in cfg.head.items() if key != "sharing"}
     sharing = cfg.head.sharing
     if sharing == "auto":
         sharing = "shared" if data.same_classes and not objective.fixed_heads else "separate"
@@ -236,31 +291,39 @@ def build_heads(
             f"and the target {classes['target']}. Use head.sharing=separate."
         )
     names = {SHARED: "target"} if sharing == "shared" and "source" in data.domains else {d: d for d in tasks}
-    return {
-        name: instantiate(settings, feature_size=backbone.feature_size, outputs=data.num_outputs(domain, tasks[domain]))
-        for name, domain in names.items()
-    }
+    return {name: build_head(cfg, backbone, data.num_outputs(domain, tasks[domain])) for name, domain in names.items()}
 
 
-def build_callbacks(cfg: DictConfig, folder: Path, rule: SelectionRule, task: Task) -> list[Callback]:
+def build_head(cfg: DictConfig, backbone: Backbone, outputs: int) -> nn.Module:
+    """A new head on the backbone's features."""
+    settings = {key: value for key, value in cfg.head.items() if key != "sharing"}
+    return build(settings, feature_size=backbone.feature_size, outputs=outputs)
+
+
+def build_callbacks(cfg: DictConfig, folder: Path, rule: SelectionRule, tasks: Mapping[str, Task]) -> list[Callback]:
     """The config's callbacks, then two checkpoints: the rule's choice, and the last epoch to resume from."""
-    callbacks = [instantiate(settings) for settings in cfg.callbacks.values() if settings]
-    if cfg.trainer.get("fast_dev_run") or cfg.trainer.get("enable_checkpointing") is False:
-        return callbacks
+    callbacks = [build(settings) for settings in cfg.callbacks.values() if settings]
     to = {"dirpath": folder / "checkpoints", "enable_version_counter": False, "auto_insert_metric_name": False}
-    if monitor := rule.monitor(task):
-        mode = "max" if task.higher_is_better else "min"
+    if monitor := rule.monitor(tasks):
+        mode = "max" if tasks[rule.domain].higher_is_better else "min"
         callbacks.append(ModelCheckpoint(filename="best", monitor=monitor, mode=mode, save_weights_only=True, **to))
     callbacks.append(ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **to))
     return callbacks
 
 
-def load_selected(module: TransferModule, rule: SelectionRule, folder: Path, trainer: pl.Trainer) -> dict[str, Any]:
-    """Put the selected checkpoint's weights into the module; returns its epoch and validation metrics."""
-    best = folder / "checkpoints" / "best.ckpt"
-    if rule.domain is None or not best.is_file():
+def load_selected(
+    module: TransferModule, rule: SelectionRule, folder: Path, resumed: Path | None, trainer: pl.Trainer
+) -> dict[str, Any]:
+    """Put the selected checkpoint's weights into the module; returns its epoch and validation metrics.
+
+    A run that resumed another folder's checkpoint selects among that folder's best and its own.
+    """
+    files = [folder / "checkpoints" / "best.ckpt", *([resumed.with_name("best.ckpt")] if resumed else [])]
+    candidates = [torch.load(path, map_location="cpu", weights_only=True) for path in files if path.is_file()]
+    if rule.domain is None or not candidates:
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        return {"epoch": trainer.current_epoch - 1, "metrics": metrics}
-    checkpoint = torch.load(best, map_location="cpu", weights_only=True)
-    module.load_state_dict(checkpoint["state_dict"])
-    return {"epoch": checkpoint["epoch"], "metrics": checkpoint["metrics"]}
+        return {"epoch": trainer.current_epoch - 1, "metrics": metrics, "rule": "last"}
+    monitor, sign = rule.monitor(module.tasks), 1 if module.tasks[rule.domain].higher_is_better else -1
+    best = max(candidates, key=lambda checkpoint: sign * checkpoint["metrics"].get(monitor, -sign * math.inf))
+    module.load_state_dict(best["state_dict"])
+    return {"epoch": best["epoch"], "metrics": best["metrics"], "rule": rule.name}

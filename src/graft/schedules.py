@@ -19,6 +19,8 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
+from graft.errors import GraftError
+
 
 class Point(NamedTuple):
     """What one step of a schedule sets."""
@@ -86,12 +88,15 @@ class OneCycle:
     """Up and down once, momentum the other way (Smith, 2018, "Super-convergence")."""
 
     def __init__(self, warmup_fraction: float = 0.3, div_factor: float = 25.0, final_div_factor: float = 1e4) -> None:
-        self.warmup_fraction = warmup_fraction
+        self.warmup_fraction = float(warmup_fraction)  # OneCycleLR refuses 0 and 1 as integers
         self.div_factor = div_factor
         self.final_div_factor = final_div_factor
 
     def table(self, steps: int) -> list[Point]:
         """A point a step."""
+
+        # OneCycleLR divides by zero where the rise is exactly one step.
+        rise = self.warmup_fraction if self.warmup_fraction * (steps + 1) != 1 else self.warmup_fraction * 1.01
 
         def one_cycle(optimizer: Optimizer) -> LRScheduler:
             # One step more than is taken: OneCycleLR refuses to be stepped past its end.
@@ -99,7 +104,7 @@ class OneCycle:
                 optimizer,
                 max_lr=1.0,
                 total_steps=steps + 1,
-                pct_start=self.warmup_fraction,
+                pct_start=rise,
                 div_factor=self.div_factor,
                 final_div_factor=self.final_div_factor,
             )
@@ -111,6 +116,11 @@ class Step:
     """The rate falls by `factor` at fractions of training."""
 
     def __init__(self, milestones: list[float] | tuple[float, ...] = (0.3, 0.6, 0.9), factor: float = 0.1) -> None:
+        if not all(0 < fraction < 1 for fraction in milestones):
+            raise GraftError(
+                f"scheduler.milestones={list(milestones)}: must be fractions of training between 0 and 1, such as "
+                "[0.3, 0.6, 0.9], not epochs or steps."
+            )
         self.milestones = milestones
         self.factor = factor
 

@@ -1,5 +1,7 @@
 """Named rules that choose the checkpoint which is tested."""
 
+from collections.abc import Mapping
+
 from graft.errors import GraftError
 from graft.tasks import Task
 
@@ -10,9 +12,9 @@ class TargetValidation:
     name = "target_val"
     domain = "target"
 
-    def monitor(self, task: Task) -> str | None:
+    def monitor(self, tasks: Mapping[str, Task]) -> str | None:
         """Name of the metric that is followed."""
-        return f"val/target/{task.main_metric}"
+        return f"val/target/{tasks['target'].main_metric}"
 
 
 class SourceValidation:
@@ -21,9 +23,9 @@ class SourceValidation:
     name = "source_val"
     domain = "source"
 
-    def monitor(self, task: Task) -> str | None:
+    def monitor(self, tasks: Mapping[str, Task]) -> str | None:
         """Name of the metric that is followed."""
-        return f"val/source/{task.main_metric}"
+        return f"val/source/{tasks['source'].main_metric}"
 
 
 class Last:
@@ -32,7 +34,7 @@ class Last:
     name = "last"
     domain = None
 
-    def monitor(self, task: Task) -> str | None:
+    def monitor(self, tasks: Mapping[str, Task]) -> str | None:
         """Nothing is followed."""
         return None
 

@@ -1,4 +1,4 @@
-"""A sweep's end: every job's result in one table, seeds folded, best first, cost beside score."""
+"""A sweep's end: every job's result in one table, seeds folded, best first by validation, cost beside score."""
 
 import csv
 import json
@@ -134,7 +134,8 @@ def summarise(folder: Path) -> list[Row]:
 
 NOTE = (
     "± is the sample standard deviation over seeds (n - 1), the interval is the 95 % interval of the mean "
-    "(Student's t). Times and other metrics are means over the same jobs."
+    "(Student's t). Times and other metrics are means over the same jobs. Rows are in the order of the validation "
+    "metric that selected the checkpoints, so that nothing is chosen on the test split; without one, of the test score."
 )
 
 
@@ -171,19 +172,31 @@ def first_error_line(text: str) -> str:
 
 
 def fold(jobs: Iterable[Job]) -> list[Row]:
-    """Jobs grouped by everything but the seed, best mean score first, those without a score last."""
+    """Jobs grouped by everything but the seed, best first, those without a score last.
+
+    Best by validation, as the selection rule sees it: an order by test scores would choose on the test split. Where a
+    job selected nothing (selection=last) there is no such number, and the order is by test score.
+    """
     rows: dict[tuple[tuple[str, str], ...], Row] = {}
     for one in jobs:
         rest = {key: value for key, value in one.overrides.items() if key != "seed"}
         rows.setdefault(tuple(sorted(rest.items())), Row(rest)).jobs.append(one)
 
     def rank(row: Row) -> tuple[bool, float]:
-        if not row.scores:
+        value = row.mean("selection", "value") if selected else mean(row.scores)
+        if value is None:
             return True, 0.0
-        better = -1 if row.finished[0]["score"]["higher_is_better"] else 1
-        return False, better * statistics.fmean(row.scores)
+        return False, -value if row.finished[0]["score"]["higher_is_better"] else value
+
+    selected = all_selected(rows.values())
 
     return sorted(rows.values(), key=rank)
+
+
+def all_selected(rows: Iterable[Row]) -> bool:
+    """Whether every finished job followed one validation metric to select its checkpoint."""
+    monitors = {results.get("selection", {}).get("monitor") for row in rows for results in row.finished}
+    return len(monitors) == 1 and None not in monitors
 
 
 def split_overrides(jobs: Sequence[Job]) -> tuple[list[str], dict[str, str]]:
@@ -255,8 +268,16 @@ def markdown(rows: Sequence[Row], varied: Sequence[str]) -> str:
     finished = [results for row in rows for results in row.finished]
     metric = finished[0]["score"]["metric"] if finished else "score"
     others = other_metrics(finished, metric)
-    header = [*varied, metric, "95 % interval", "n", *others, "trainable", "fit"]
-    body = [[*(row.overrides.get(key, "") for key in varied), *cells(row, others)] for row in rows]
+    selected = [f"{finished[0]['selection']['monitor']} (order)"] if all_selected(rows) else []
+    header = [*varied, *selected, metric, "95 % interval", "n", *others, "trainable", "fit"]
+    body = [
+        [
+            *(row.overrides.get(key, "") for key in varied),
+            *(number_cell(row.mean("selection", "value")) for _ in selected),
+            *cells(row, others),
+        ]
+        for row in rows
+    ]
     for name, counts in (
         ("failed", [len(row.failed) for row in rows]),
         ("unfinished", [row.unfinished for row in rows]),
@@ -287,7 +308,7 @@ def cells(row: Row, others: Sequence[str]) -> list[str]:
         center = statistics.fmean(scores)
         score = f"{center:.4f}" + (f" ± {statistics.stdev(scores):.4f}" if len(scores) > 1 else "")
         interval = "" if half is None else f"{center - half:.4f} to {center + half:.4f}"
-    extra = ["" if (value := row.mean("metrics", name)) is None else f"{value:.4f}" for name in others]
+    extra = [number_cell(row.mean("metrics", name)) for name in others]
     trainable, fit = row.mean("parameters", "trainable"), row.mean("time", "fit_s")
     return [
         score,
@@ -297,6 +318,11 @@ def cells(row: Row, others: Sequence[str]) -> list[str]:
         "" if trainable is None else f"{trainable:,.0f}",
         "" if fit is None else f"{fit:.1f} s",
     ]
+
+
+def number_cell(value: float | None) -> str:
+    """A number as text, empty where there is none."""
+    return "" if value is None else f"{value:.4f}"
 
 
 def padded(lines: Sequence[Sequence[str]]) -> str:

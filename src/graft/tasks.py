@@ -137,6 +137,11 @@ class Multilabel(Task):
 
     def loss(self, outputs: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
         """Binary cross entropy, mean over samples and labels."""
+        if labels.shape != outputs.shape:
+            raise GraftError(
+                f"task=multilabel needs a yes or no for each of {outputs.shape[1]} labels, but the data has one class "
+                "a sample. Use task=multiclass."
+            )
         return F.binary_cross_entropy_with_logits(outputs, labels.to(outputs.dtype), weight=class_weights)
 
     def predictions(self, outputs: Tensor) -> Tensor:

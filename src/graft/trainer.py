@@ -19,6 +19,7 @@ def quieten_lightning() -> None:
         "The number of training batches",
         ".*LeafSpec.* is deprecated",
         "Checkpoint directory .* exists and is not empty",
+        "The dirpath has changed",  # a run that resumes another folder selects among both, see run.load_selected
     ):
         warnings.filterwarnings("ignore", message)
 
@@ -46,4 +47,9 @@ def build_trainer(
         "enable_progress_bar": any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
         "default_root_dir": str(folder),
     }
-    return pl.Trainer(**(options | dict(settings)), logger=list(loggers), callbacks=list(callbacks))
+    options |= dict(settings)
+    devices = options.get("devices")
+    several = (isinstance(devices, int) and devices > 1) or (isinstance(devices, list) and len(devices) > 1)
+    if options.get("strategy") == "auto" and (several or options.get("num_nodes", 1) > 1):
+        options["strategy"] = "ddp_find_unused_parameters_true"  # as in trainer=ddp: strategies freeze parts
+    return pl.Trainer(**options, logger=list(loggers), callbacks=list(callbacks))
