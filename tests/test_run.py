@@ -1,6 +1,9 @@
 """The whole way of a run, called as a notebook would call it: real data, real Trainer, results on disk."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -262,3 +265,30 @@ def test_a_shared_head_for_different_classes_is_refused(run, tmp_path):
 def test_optimizer_options_that_do_not_fit_are_refused(run):
     with pytest.raises(GraftError, match=r"optimizer\.options.*momentum"):
         run("optimizer=adamw", "++optimizer.options={momentum: 0.9}")
+
+
+def command_line(tmp_path, *arguments, flags=()):
+    """train.py as its own process, with everything it writes below tmp_path."""
+    environment = os.environ | {"GRAFT_ROOT": str(tmp_path), "GRAFT_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, str(Path(CONF).parent / "train.py"), *flags, *TINY, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.mark.slow
+def test_two_processes_pretrain_and_train_together(tmp_path):
+    options = ["trainer=ddp_cpu", "strategy=lp_ft", "head.sharing=separate", f"hydra.run.dir={tmp_path / 'run'}"]
+    outcome = command_line(tmp_path, *options)
+    assert outcome.returncode == 0, outcome.stderr
+    assert (tmp_path / "run" / "DONE").exists()
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["metrics"]["forgetting"] is not None
+    assert sum(map(sum, results["confusion"]["test/target"]["matrix"])) == 500  # each sample counted once
+
+
+@pytest.mark.slow
+def test_jobs_side_by_side_may_have_data_workers(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    options = ["seed=0,1", "data.num_workers=1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    outcome = command_line(tmp_path, *options, f"hydra.sweep.dir={tmp_path / 'sweep'}", flags=["-m"])
+    assert outcome.returncode == 0, outcome.stderr
+    assert len(list((tmp_path / "sweep").glob("*/DONE"))) == 2
