@@ -234,11 +234,20 @@ def test_a_resumed_run_takes_the_rates_of_its_own_config_and_selects_among_both_
     assert results["selection"]["value"] == max(checkpoint["metrics"]["val/target/acc"] for checkpoint in best)
 
 
+def test_a_run_that_was_stopped_after_its_last_epoch_only_does_its_test(run):
+    whole, folder = run()
+    (folder / "results.json").unlink()
+    resumed, _ = run("resume=true")
+    assert resumed["status"] == "done"
+    assert resumed["metrics"] == whole["metrics"]
+    assert resumed["selection"] == whole["selection"]
+
+
 def test_checkpoints_that_cannot_be_resumed_are_refused(run, tmp_path):
     _, first = run(folder="first")
     last = first / "checkpoints" / "last.ckpt"
     with pytest.raises(GraftError, match=r"trained 2 epochs already.*training\.epochs=3"):
-        run(f"resume={last}")
+        run(f"resume={last}", "training.epochs=1")
     with pytest.raises(GraftError, match="of another network"):
         run(f"resume={last}", "training.epochs=3", "head=mlp", folder="mlp")
     torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")

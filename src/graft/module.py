@@ -137,11 +137,9 @@ class TransferModule(pl.LightningModule):
         self._phases = self.strategy.phases(self.trainer.max_epochs, [s.name for s in self.backbone.stages])
         trained = self.trained_parts(self._phases)
         by_part = {part: members for part, members in parts(self.backbone, self.heads).items() if part in trained}
-        rates = self.rates.multipliers([stage.name for stage in self.backbone.stages])
-        multipliers = {f"backbone/{stage}": rate for stage, rate in rates.items()}
         settings = self.optimizer_config
         groups = parameter_groups(
-            by_part, multipliers, settings["lr"], settings["weight_decay"], settings["decay_norms_and_biases"]
+            by_part, self.multipliers(), settings["lr"], settings["weight_decay"], settings["decay_norms_and_biases"]
         )
         self._settings = [(group["base_lr"], group["weight_decay"]) for group in groups]
         optimizer = build_optimizer(settings["_target_"], groups, settings["lr"], settings["options"])
@@ -150,6 +148,11 @@ class TransferModule(pl.LightningModule):
             scheduler = self.schedule.scheduler(optimizer, "max" if monitored.higher_is_better else "min")
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": self.monitor}}
         return optimizer
+
+    def multipliers(self) -> dict[str, float]:
+        """Learning rate of every part of the backbone over the head's."""
+        rates = self.rates.multipliers([stage.name for stage in self.backbone.stages])
+        return {f"backbone/{stage}": rate for stage, rate in rates.items()}
 
     def trained_heads(self) -> list[str]:
         """Heads that the objective moves: those of its domains that it does not fix."""
@@ -309,10 +312,10 @@ class TransferModule(pl.LightningModule):
     def parameter_table(self, epochs: int) -> list[dict[str, Any]]:
         """Parameters, trainability and learning rate of every part over a training of `epochs`, for printing."""
         trained = self.trained_parts(self.strategy.phases(epochs, [s.name for s in self.backbone.stages]))
-        rates = self.rates.multipliers([stage.name for stage in self.backbone.stages])
+        multipliers = self.multipliers()
         rows = []
         for part, members in parts(self.backbone, self.heads).items():
-            rate = self.optimizer_config["lr"] * rates.get(part.removeprefix("backbone/"), 1.0)
+            rate = self.optimizer_config["lr"] * multipliers.get(part, 1.0)
             rows.append(
                 {
                     "name": part,

@@ -96,7 +96,7 @@ def pretrain_on_source(
                 ) from None
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
-    weights = torch.load(folder / "weights.pt", weights_only=True)
+    weights = torch.load(folder / "weights.pt", map_location="cpu", weights_only=True)
     metrics = json.loads((folder / "metrics.json").read_text())
     seconds = 0.0 if cached else time.perf_counter() - started
     backbone.load_state_dict(weights["backbone"])

@@ -42,9 +42,7 @@ def forgetting(metrics: Mapping[str, float], pretrained: Pretrained | None, task
     return {"forgetting": lost if task.higher_is_better else -lost, "pretrain/" + name: pretrained.metrics[name]}
 
 
-def describe_weights(
-    weights: str | None, report: LoadReport | None, pretrained: Pretrained | None
-) -> dict[str, Any] | None:
+def describe_weights(report: LoadReport | None, pretrained: Pretrained | None) -> dict[str, Any] | None:
     """Where the backbone's weights came from and how many tensors matched."""
     if report is not None:
         return asdict(report)
@@ -58,7 +56,7 @@ def describe_weights(
             "unexpected": [],
             "adapted": [],
         }
-    return weights
+    return None
 
 
 def describe_selection(

@@ -101,7 +101,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         "name": config["name"],
         "overrides": context["overrides"],
         "data": data.summary(),
-        "weights": results.describe_weights(weights, weights_report, pretrained),
+        "weights": results.describe_weights(weights_report, pretrained),
         "parameters": results.describe_parameters(module.parameter_table(epochs)),
         "seeds": {
             "train": config["seed"],
@@ -199,7 +199,7 @@ def checkpoint_to_resume(resume: bool | str | None, folder: Path, epochs: int) -
             f"resume={checkpoint}: this is no checkpoint of a training run. To start from its weights, use "
             f"backbone.weights={checkpoint}."
         ) from None
-    if done >= epochs:
+    if done > epochs:  # as many are fine: a run that was stopped after its last epoch has only its test to do
         raise GraftError(
             f"resume={checkpoint}: it has trained {done} epochs already, more than training.epochs={epochs}. "
             f"Set training.epochs={done + 1} or more."
@@ -318,7 +318,8 @@ def load_selected(
 
     A run that resumed another folder's checkpoint selects among that folder's best and its own.
     """
-    files = [folder / "checkpoints" / "best.ckpt", *([resumed.with_name("best.ckpt")] if resumed else [])]
+    folders = dict.fromkeys([folder / "checkpoints", *([resumed.parent] if resumed else [])])
+    files = [checkpoints / "best.ckpt" for checkpoints in folders]
     candidates = [torch.load(path, map_location="cpu", weights_only=True) for path in files if path.is_file()]
     if rule.domain is None or not candidates:
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
