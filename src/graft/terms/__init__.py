@@ -1,0 +1,1 @@
+"""Terms: additions to the objective, one a file."""

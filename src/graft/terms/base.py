@@ -1,0 +1,86 @@
+"""What a term is: an addition to the objective that sees one training step."""
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from graft.backbones.base import Backbone
+
+
+@dataclass
+class Step:
+    """One training step as terms see it; every mapping goes from a domain to a tensor, in the same order."""
+
+    inputs: Mapping[str, Tensor]  # (B, ...)
+    labels: Mapping[str, Tensor | None]  # (B,), or soft ones (B, K) after mixup; None where unlabelled
+    features: Mapping[str, Tensor]  # (B, D)
+    outputs: Mapping[str, Tensor]  # (B, K)
+    progress: float  # fraction of the optimizer steps that are done
+
+    @cached_property
+    def all_inputs(self) -> Tensor:
+        """Inputs of every domain as one batch, in the order of `all_features`."""
+        return torch.cat(list(self.inputs.values()))
+
+    @cached_property
+    def all_features(self) -> Tensor:
+        """Features of every domain as one batch `(B, D)`."""
+        return torch.cat(list(self.features.values()))
+
+
+class Teacher:
+    """A frozen copy of the pretrained backbone in eval mode; no part of any state dict.
+
+    Terms that share it share its forward pass: features of the batch it saw last are kept.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = copy.deepcopy(backbone).requires_grad_(False).eval()
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    @torch.no_grad()
+    def features(self, inputs: Tensor) -> Tensor:
+        """Pretrained features `(B, D)`."""
+        if self._last is None or self._last[0] is not inputs:
+            self.backbone.to(inputs.device)
+            self._last = (inputs, self.backbone(inputs))
+        return self._last[1]
+
+
+@dataclass
+class Setup:
+    """What a term can ask for before training; nothing here is in a checkpoint."""
+
+    backbone: Backbone  # the one that trains, with its pretrained weights
+    heads: Mapping[str, nn.Module]
+    target_head: nn.Module
+    classifier: nn.Module | None  # the pretrained net's own head (features to its classes), None where it has none
+    pretrained: bool  # False: the backbone starts from random weights, so there is nothing to stay near to
+    num_classes: int | None  # of the target; None where it has none
+    samples: Callable[[], Iterable[tuple[Tensor, Tensor | None]]]  # target training batches without augmentation
+    source_samples: Callable[[], Iterable[tuple[Tensor, Tensor | None]]] | None  # source validation, None without data
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """The frozen pretrained backbone, one for all terms."""
+        return Teacher(self.backbone)
+
+
+class Term(nn.Module):
+    """An addition to the objective: `weight * term(step)`.
+
+    Parameters of its own train with the heads' rate; buffers are in checkpoints, so that a resumed run has them.
+    """
+
+    weight: float
+
+    def prepare(self, setup: Setup) -> None:
+        """Look at the pretrained network and the data once, before training and before a resumed state is loaded."""
+
+    def forward(self, step: Step) -> Tensor | None:
+        """The value, a scalar; None for a term that acts by what it changed in `prepare`."""
+        raise NotImplementedError

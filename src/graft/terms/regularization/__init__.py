@@ -1,0 +1,1 @@
+"""Regularizers: weights or features against their pretrained value."""
