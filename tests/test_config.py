@@ -107,7 +107,7 @@ def test_wrong_keys_are_told():
     ("override", "expected"),
     [
         ("~strategy", "`strategy`: a run needs one"),
-        ("strategy=[full,frozen]", "`strategy`: takes one option of frozen,full"),
+        ("strategy=[full,frozen]", "`strategy`: takes one option of bit_hyperrule,bitfit,"),
         ("experiment=image_folder", "`data.target.root` has to be given"),
     ],
 )

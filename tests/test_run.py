@@ -169,7 +169,7 @@ def test_additive_objectives(run, objective):
     sharing = "head.sharing=separate" if objective == "additive" else "head.sharing=auto"
     results, _ = run(f"objective={objective}", sharing)
     trainable = {group["name"]: group["trainable"] for group in results["parameters"]["groups"]}
-    assert trainable["head/source"] is (objective == "additive")
+    assert bool(trainable["head/source"]) is (objective == "additive")
 
 
 @pytest.mark.parametrize("rule", ["source_val", "last"])

@@ -78,6 +78,11 @@ COUNT_OR_NULL = Rule((int,), low=1, null=True)
 NOT_NEGATIVE = Rule((float,), low=0)
 POSITIVE = Rule((float,), above=0)
 SEED = Rule((int,), low=0, below=2**32)
+# Strategies that leave some of the backbone as it was pretrained, for a while or for good.
+FREEZING = (
+    *("frozen", "lp_ft", "gradual", "freeze_until", "surgical", "bitfit", "norm_only", "fine_tune"),
+    *("lora", "ia3", "peft", "adapter"),
+)
 AUGMENT = Rule((str,), choices=("none", "light", "randaugment"))
 
 # Key pattern (* stands for part of a name) -> what the default in the file cannot say: ranges, names, null, unions.
@@ -117,7 +122,16 @@ RULES: dict[str, Rule] = {
     "strategy.probe_fraction": Rule((float,), above=0, below=1),
     "strategy.*_fraction": FRACTION,
     "strategy.*_ratio": NOT_NEGATIVE,
+    "strategy.train_bn": Rule((bool,), null=True),
+    "strategy.every_epochs": COUNT,
+    "strategy.unfreeze_at": Rule((list,), null=True),
+    "strategy.stages": Rule((int,), low=0, null=True),
+    "strategy.module": Rule((str,), null=True),
+    "strategy.freeze_epochs": COUNT,
+    "strategy.div_factor": POSITIVE,
     "rates.*_ratio": NOT_NEGATIVE,
+    "rates.decay": Rule((float,), above=0, high=1),
+    "rates.factor": Rule((float,), low=1),
     "training.epochs": COUNT,
     "training.accumulate_batches": COUNT,
     "training.validate_every_epochs": COUNT,
@@ -354,10 +368,10 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     data, objective = config["data"], config["objective"]
     weights, strategy = config["backbone"]["weights"], choices.get("strategy")
     source, labeled = data.get("source"), data.get("target_labeled", True)
-    if strategy in ("frozen", "lp_ft") and weights is None:
+    if strategy in FREEZING and weights is None:
         yield (
-            f"`strategy={strategy}` with `backbone.weights=null`: a head on a random backbone teaches nothing; "
-            "give pretrained weights (backbone.weights=source, imagenet, ...) or use strategy=scratch"
+            f"`strategy={strategy}` with `backbone.weights=null`: it keeps part of a random backbone as it is, which "
+            "teaches nothing; give pretrained weights (backbone.weights=source, imagenet, ...) or use strategy=scratch"
         )
     if weights == "source" and source is None and strategy != "scratch":
         yield (

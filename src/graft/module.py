@@ -11,12 +11,14 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric, MetricCollection
 
 from graft.backbones.base import Backbone
+from graft.errors import GraftError
 from graft.normalization import add_source_statistics, source_statistics
 from graft.objective import Objective
 from graft.optim import build_optimizer, parameter_groups, parts
 from graft.schedules import Plateau, Point
-from graft.strategies.base import Phase, Strategy
+from graft.strategies.base import Phase, Strategy, frozen_modules
 from graft.tasks import Task
+from graft.terms.base import Step, Term
 
 Batch = Mapping[str, tuple[Tensor, Tensor | None]]  # domain -> inputs (B, ...), labels or None where it is unlabelled
 SHARED = "shared"
@@ -30,7 +32,8 @@ def step_seed(seed: int, epoch: int, step: int, rank: int = 0) -> int:
 class TransferModule(pl.LightningModule):
     """Adapts a backbone to the target, with the source beside it or not.
 
-    `heads` holds one head `shared`, or `source` and `target`. Everything random in a step is drawn from
+    `heads` holds one head `shared`, or `source` and `target`. The backbone is one that `strategy.prepare` has seen, and
+    `terms` are those that `Term.prepare` has. Everything random in a step is drawn from
     (seed, epoch, step), so that a resumed run draws what the uninterrupted one drew.
     """
 
@@ -45,6 +48,7 @@ class TransferModule(pl.LightningModule):
         rates: Any,
         schedule: Any,
         optimizer: Mapping[str, Any],
+        terms: Mapping[str, Term] | None = None,
         monitor: str | None = None,
         bn: str = "joint",
         class_weights: Mapping[str, Tensor] | None = None,
@@ -54,6 +58,7 @@ class TransferModule(pl.LightningModule):
         super().__init__()
         self.backbone = backbone
         self.heads = nn.ModuleDict(heads)
+        self.terms = nn.ModuleDict(terms or {})
         self.tasks = dict(tasks)
         self.objective = objective
         self.strategy = strategy
@@ -73,6 +78,7 @@ class TransferModule(pl.LightningModule):
         trained = objective.domains()
         self.train_losses = nn.ModuleDict({domain: MeanMetric() for domain in trained})
         self.train_scores = nn.ModuleDict({d: tasks[d].metrics(outputs[d])[tasks[d].main_metric] for d in trained})
+        self.term_values = nn.ModuleDict({name: MeanMetric() for name in self.terms})
         self.eval_losses = nn.ModuleDict({domain: MeanMetric() for domain in tasks})
         self.eval_metrics = nn.ModuleDict({d: task.metrics(outputs[d]) for d, task in tasks.items()})
         self.test_metrics = nn.ModuleDict({d: task.test_metrics(outputs[d]) for d, task in tasks.items()})
@@ -94,13 +100,21 @@ class TransferModule(pl.LightningModule):
                 return self.backbone(inputs)
         return self.backbone(inputs)
 
-    def domain_outputs(self, batch: Batch) -> dict[str, Tensor]:
-        """Predictions of every domain in the batch; `bn=joint` runs them forward as one batch."""
+    def domain_features(self, batch: Batch) -> dict[str, Tensor]:
+        """Features of every domain in the batch; `bn=joint` runs them forward as one batch."""
         if self.bn == "joint" and len(batch) > 1:
             inputs = [x for x, _ in batch.values()]
             features = self.backbone(torch.cat(inputs)).split([len(x) for x in inputs])
-            return {domain: self.head(domain)(f) for domain, f in zip(batch, features, strict=True)}
-        return {domain: self(x, domain) for domain, (x, _) in batch.items()}
+            return dict(zip(batch, features, strict=True))
+        return {domain: self.features(x, domain) for domain, (x, _) in batch.items()}
+
+    def domain_outputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Predictions of every domain in the batch."""
+        return self.predict(self.domain_features(batch))
+
+    def predict(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Predictions of every domain from its features."""
+        return {domain: self.head(domain)(values) for domain, values in features.items()}
 
     def domain_losses(self, batch: Batch, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Mean loss of every domain that has labels."""
@@ -118,14 +132,32 @@ class TransferModule(pl.LightningModule):
     # Training
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The objective on a batch of the target, the source or both."""
-        outputs = self.domain_outputs(batch)
+        """The objective on a batch of the target, the source or both, and the terms."""
+        features = self.domain_features(batch)
+        outputs = self.predict(features)
         losses = self.domain_losses(batch, outputs)
         for domain, loss in losses.items():
             task, labels = self.tasks[domain], batch[domain][1]
             self.train_losses[domain].update(loss.detach(), len(labels))
             self.train_scores[domain].update(task.predictions(outputs[domain].detach()), task.targets(labels))
-        return self.objective(losses, self.progress)
+        return self.objective(losses, self.progress) + self.weighted_terms(batch, features, outputs)
+
+    def weighted_terms(
+        self, batch: Batch, features: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
+    ) -> Tensor | float:
+        """Sum over the terms of `weight * term`."""
+        if not self.terms:
+            return 0.0
+        inputs = {domain: x for domain, (x, _) in batch.items()}
+        labels = {domain: y for domain, (_, y) in batch.items()}
+        step = Step(inputs, labels, features, outputs, self.progress)
+        total: Tensor | float = 0.0
+        for name, term in self.terms.items():
+            value = term(step)
+            if value is not None:
+                self.term_values[name].update(value.detach())
+                total = total + term.weight * value
+        return total
 
     @property
     def progress(self) -> float:
@@ -134,9 +166,8 @@ class TransferModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """One optimizer over every part that trains in some phase; phases and schedules set rates step by step."""
-        self._phases = self.strategy.phases(self.trainer.max_epochs, [s.name for s in self.backbone.stages])
-        trained = self.trained_parts(self._phases)
-        by_part = {part: members for part, members in parts(self.backbone, self.heads).items() if part in trained}
+        self._phases = self.phases(self.trainer.max_epochs)
+        by_part = {part: members for part, members in self.trained_members(self._phases).items() if members}
         settings = self.optimizer_config
         groups = parameter_groups(
             by_part, self.multipliers(), settings["lr"], settings["weight_decay"], settings["decay_norms_and_biases"]
@@ -160,16 +191,31 @@ class TransferModule(pl.LightningModule):
             return [SHARED]
         return [name for name in self.objective.domains() if name not in self.objective.fixed_heads]
 
+    def phases(self, epochs: int) -> list[Phase]:
+        """The strategy's phases; GraftError where the schedule cannot follow them."""
+        phases = self.strategy.phases(epochs, self.backbone)
+        if isinstance(self.schedule, Plateau) and (sum(p.restarts for p in phases) > 1 or phases[0].schedule):
+            raise GraftError(
+                "scheduler=plateau follows one run of the metric, but this strategy's phases have schedules of their "
+                "own. Use scheduler=cosine or another strategy."
+            )
+        return phases
+
     def schedule_table(self) -> list[Point] | None:
-        """Rate and momentum for every optimizer step, each phase with a schedule of its own."""
+        """Rate and momentum for every optimizer step; a phase that restarts begins a schedule, the others go on."""
         total = self.trainer.estimated_stepping_batches
         ends = [round(total * done / self.trainer.max_epochs) for done in self._phase_ends()]
+        starts = [number for number, phase in enumerate(self._phases) if number == 0 or phase.restarts]
         table: list[Point] = []
-        for phase, end in zip(self._phases, ends, strict=True):
-            points = self.schedule.table(max(1, end - len(table)))
+        for start, next_start in zip(starts, [*starts[1:], len(self._phases)], strict=True):
+            schedule = self._phases[start].schedule or self.schedule
+            begin = len(table)
+            points = schedule.table(max(1, ends[next_start - 1] - begin))
             if points is None:
                 return None
-            table += [point._replace(factor=point.factor * phase.lr_factor) for point in points]
+            for phase, end in list(zip(self._phases, ends, strict=True))[start:next_start]:
+                for point in points[len(table) - begin : end - begin]:
+                    table.append(point._replace(factor=point.factor * phase.lr_factor))
         return table
 
     def _phase_ends(self) -> list[int]:
@@ -195,26 +241,22 @@ class TransferModule(pl.LightningModule):
         self.apply_phase(self.phase(min(self.current_epoch, self.trainer.max_epochs - 1)))
 
     def apply_phase(self, phase: Phase) -> None:
-        """Let the phase's stages and the trained heads learn; everything else is frozen and in eval mode."""
-        trained_heads = self.trained_heads()
-        self._frozen = []
-        for stage in self.backbone.stages:
-            trains = stage.name in phase.stages
-            for parameter in self.backbone.stage_parameters(stage.name).values():
-                parameter.requires_grad_(trains)
-            if not trains:
-                self._frozen += self.backbone.stage_modules(stage.name)
+        """Let the phase's parameters and the trained heads learn; everything else is frozen and in eval mode."""
+        for name, parameter in self.backbone.named_parameters():
+            parameter.requires_grad_(name in phase.parameters)
+        self._frozen = frozen_modules(self.backbone, phase)
+        trained_heads = self.trained_heads() if phase.heads else []
         for name, head in self.heads.items():
             head.requires_grad_(name in trained_heads)
             if name not in trained_heads:
-                self._frozen.append(head)
+                self._frozen += head.modules()
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "TransferModule":
         """Set training mode, except that frozen parts stay in eval: BatchNorm statistics and dropout too."""
         super().train(mode)
         for module in self._frozen:
-            module.eval()
+            module.training = False  # not eval(): a BatchNorm that trains may be inside
         return self
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -242,6 +284,10 @@ class TransferModule(pl.LightningModule):
                 self.log(f"train/{domain}/{self.tasks[domain].main_metric}", score.compute(), sync_dist=True)
             loss.reset()
             score.reset()
+        for name, value in self.term_values.items():
+            if value.update_called:
+                self.log(f"train/term/{name}", value.compute(), sync_dist=True)
+            value.reset()
         weights = self.objective.weights(self.progress)
         rate = self.optimizers(use_pl_optimizer=False).param_groups[-1]["lr"]
         values = {
@@ -304,24 +350,48 @@ class TransferModule(pl.LightningModule):
         metrics = self.trainer.callback_metrics
         checkpoint["metrics"] = {name: float(value) for name, value in metrics.items() if name.startswith("val/")}
 
-    def trained_parts(self, phases: Sequence[Phase]) -> set[str]:
-        """Parts that train in some phase: `backbone/<stage>`, `head/<name>`."""
-        stages = {f"backbone/{stage}" for phase in phases for stage in phase.stages}
-        return stages | {f"head/{name}" for name in self.trained_heads()}
+    def trained_members(self, phases: Sequence[Phase]) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Every part with those of its named parameters that train in some phase."""
+        names = frozenset().union(*(phase.parameters for phase in phases))
+        heads = self.trained_heads() if any(phase.heads for phase in phases) else []
+        members = {}
+        for part, parameters in parts(self.backbone, self.heads, self.terms).items():
+            kind, _, name = part.partition("/")
+            if kind == "backbone":
+                members[part] = [(key, p) for key, p in parameters if key in names]
+            else:
+                members[part] = parameters if kind == "term" or name in heads else []
+        return members
 
     def parameter_table(self, epochs: int) -> list[dict[str, Any]]:
-        """Parameters, trainability and learning rate of every part over a training of `epochs`, for printing."""
-        trained = self.trained_parts(self.strategy.phases(epochs, [s.name for s in self.backbone.stages]))
+        """Parameters, how many of them train, and learning rate of every part, for printing."""
+        trained = self.trained_members(self.phases(epochs))
         multipliers = self.multipliers()
         rows = []
-        for part, members in parts(self.backbone, self.heads).items():
-            rate = self.optimizer_config["lr"] * multipliers.get(part, 1.0)
+        for part, members in parts(self.backbone, self.heads, self.terms).items():
+            count = sum(p.numel() for _, p in trained[part])
             rows.append(
                 {
                     "name": part,
                     "parameters": sum(p.numel() for _, p in members),
-                    "trainable": part in trained,
-                    "lr": rate if part in trained else None,
+                    "trainable": count,
+                    "lr": self.optimizer_config["lr"] * multipliers.get(part, 1.0) if count else None,
                 }
             )
+        return rows
+
+    def phase_table(self, epochs: int) -> list[dict[str, Any]]:
+        """First and last epoch (from 0), stages, trainable parameters and rate factor of every phase, for printing."""
+        rows, start = [], 0
+        for phase in self.phases(epochs):
+            trained = self.trained_members([phase])
+            rows.append(
+                {
+                    "epochs": [start, start + phase.epochs - 1],
+                    "stages": list(phase.stages),
+                    "trainable": sum(p.numel() for members in trained.values() for _, p in members),
+                    "lr_factor": phase.lr_factor,
+                }
+            )
+            start += phase.epochs
         return rows

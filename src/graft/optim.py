@@ -13,10 +13,16 @@ if TYPE_CHECKING:
     from graft.backbones.base import Backbone
 
 
-def parts(backbone: "Backbone", heads: nn.ModuleDict) -> dict[str, list[tuple[str, nn.Parameter]]]:
-    """Named parameters by part: `backbone/<stage>` from input to output, then `head/<name>`."""
+def parts(
+    backbone: "Backbone", heads: nn.ModuleDict, terms: nn.ModuleDict
+) -> dict[str, list[tuple[str, nn.Parameter]]]:
+    """Named parameters by part: `backbone/<stage>` from input to output, then `term/<name>` and `head/<name>`."""
     by_part = {
         f"backbone/{stage.name}": list(backbone.stage_parameters(stage.name).items()) for stage in backbone.stages
+    }
+    by_part |= {
+        f"term/{name}": [(key, p) for key, p in term.named_parameters() if p.requires_grad]
+        for name, term in terms.items()
     }
     by_part |= {f"head/{name}": list(head.named_parameters()) for name, head in heads.items()}
     return {part: parameters for part, parameters in by_part.items() if parameters}

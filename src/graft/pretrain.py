@@ -44,6 +44,7 @@ CODE = (
     "strategies/base.py",
     "strategies/full.py",
     "strategies/scratch.py",
+    "terms/base.py",
     *("heads.py", "module.py", "objective.py", "optim.py", "pretrain.py", "schedules.py", "tasks.py", "trainer.py"),
 )
 WITHOUT_EFFECT = ("accelerator", "profiler", "detect_anomaly", "max_time")  # keys of the trainer
@@ -101,6 +102,7 @@ def pretrain_on_source(
     seconds = 0.0 if cached else time.perf_counter() - started
     backbone.load_state_dict(weights["backbone"])
     head.load_state_dict(weights["head"])
+    backbone.set_classifier(copy.deepcopy(head))
     return Pretrained(metrics, folder, len(weights["backbone"]), seconds)
 
 

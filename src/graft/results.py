@@ -78,7 +78,7 @@ def describe_parameters(groups: list[dict[str, Any]]) -> dict[str, Any]:
     """Parameter counts, total and trainable, beside the table by part."""
     return {
         "total": sum(group["parameters"] for group in groups),
-        "trainable": sum(group["parameters"] for group in groups if group["trainable"]),
+        "trainable": sum(group["trainable"] for group in groups),
         "groups": groups,
     }
 

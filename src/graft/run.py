@@ -1,5 +1,6 @@
 """One run, from a composed config to results: the only place that knows the order of things."""
 
+import copy
 import math
 import pickle
 import time
@@ -28,7 +29,9 @@ from graft.objective import Objective
 from graft.pretrain import pretrain_on_source
 from graft.report import plots, tables
 from graft.selection import SelectionRule, require_domain
+from graft.strategies.base import Strategy
 from graft.tasks import Task
+from graft.terms.base import Setup, Term
 from graft.trainer import build_trainer
 
 DEFAULT_THREADS = torch.get_num_threads()
@@ -44,8 +47,6 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     context = job_context()
     folder = Path(config["paths"]["run_dir"])
     folder.mkdir(parents=True, exist_ok=True)
-    epochs = config["training"]["epochs"]
-    resumed = checkpoint_to_resume(config["resume"], folder, epochs)
     torch.set_num_threads(config["training"]["threads"] or DEFAULT_THREADS)
 
     pl.seed_everything(config["seed"], verbose=False)
@@ -54,9 +55,13 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     tasks = build_tasks(cfg, data)
     strategy, objective, rule = build(cfg.strategy), build(cfg.objective), build(cfg.selection)
     choose_domains(data, objective, rule)
+    if decided := strategy.settings(len(data.domains["target"].train), data.image_side):
+        config = apply_settings(cfg, data, decided)
+    epochs = config["training"]["epochs"]
+    resumed = checkpoint_to_resume(config["resume"], folder, epochs)
 
     backbone = build_backbone(cfg, data)
-    strategy.phases(epochs, [stage.name for stage in backbone.stages])  # refuses now what would fail after pretraining
+    refuse_unsuitable(strategy, backbone, epochs)
     weights = config["backbone"]["weights"] if strategy.pretrained else None
     weights_report = None if weights in (None, "source") else load_weights(backbone, weights)
     data.set_input(backbone.input_spec)
@@ -78,6 +83,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         pl.seed_everything(config["seed"], verbose=False)
     elif "source" in heads and "source" not in data.train_domains:
         data.test_domains = ("target",)  # a source head that never learned has nothing to say about the source
+    strategy.prepare(backbone)
+    terms = build_terms(cfg, backbone, heads, tasks, data, pretrained=weights is not None)
 
     module = TransferModule(
         backbone=backbone,
@@ -89,6 +96,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         rates=build(cfg.rates),
         schedule=build(cfg.scheduler),
         optimizer=config["optimizer"],
+        terms=terms,
         monitor=rule.monitor(tasks),
         bn=config["bn"],
         class_weights={domain: data.class_weights(domain) for domain in data.train_domains},
@@ -103,6 +111,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         "data": data.summary(),
         "weights": results.describe_weights(weights_report, pretrained),
         "parameters": results.describe_parameters(module.parameter_table(epochs)),
+        "phases": module.phase_table(epochs),
+        "settings": decided,
         "seeds": {
             "train": config["seed"],
             "split": config["data"]["split_seed"],
@@ -133,6 +143,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             selected = load_selected(module, rule, folder, resumed, trainer)
             report["selection"] = results.describe_selection(rule, tasks, selected, data)
             report["metrics"] = selected["metrics"]
+            if strategy.merge(module.backbone) and trainer.is_global_zero:
+                save_merged(module, folder)
             test_started = time.perf_counter()
             trainer.test(module, data, verbose=False)
             report["metrics"] |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
@@ -162,6 +174,58 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         write_plots(report, folder)
         tables.print_results(report, folder)
     return report
+
+
+def apply_settings(cfg: DictConfig, data: TransferDataModule, decided: Mapping[str, Any]) -> dict[str, Any]:
+    """Put what the strategy decided from the data into the config and the data module; returns the resolved config.
+
+    An image size that the config names stays.
+    """
+    for key, value in decided.items():
+        if key == "data.image_size" and cfg.data.image_size is not None:
+            continue
+        OmegaConf.update(cfg, key, value)
+    data.epoch = cfg.data.epoch
+    return OmegaConf.to_container(cfg, resolve=True)
+
+
+def refuse_unsuitable(strategy: Strategy, backbone: Backbone, epochs: int) -> None:
+    """Refuse now what would fail after pretraining: on a copy, so that nothing random is drawn from the run's state."""
+    with torch.random.fork_rng(devices=()):
+        trial = copy.deepcopy(backbone)
+        strategy.prepare(trial)
+        strategy.phases(epochs, trial)
+
+
+def build_terms(
+    cfg: DictConfig,
+    backbone: Backbone,
+    heads: Mapping[str, nn.Module],
+    tasks: Mapping[str, Task],
+    data: TransferDataModule,
+    pretrained: bool,
+) -> dict[str, Term]:
+    """The objective's terms, each after its look at the pretrained network; one of weight 0 is left out."""
+    terms = {name: build(settings) for name, settings in (cfg.get("term") or {}).items() if settings.get("weight", 1)}
+    setup = Setup(
+        backbone=backbone,
+        heads=heads,
+        target_head=heads.get("target", heads.get(SHARED)),
+        classifier=backbone.classifier,
+        pretrained=pretrained,
+        num_classes=data.num_outputs("target", tasks["target"]) if data.classes("target") else None,
+        samples=lambda: data.plain_batches("target", "train"),
+        source_samples=(lambda: data.plain_batches("source", "val")) if "source" in data.domains else None,
+    )
+    for term in terms.values():
+        term.prepare(setup)
+    return terms
+
+
+def save_merged(module: TransferModule, folder: Path) -> None:
+    """The tested network as plain weights, without what the strategy had added: for `backbone.weights=<file>`."""
+    merged = {"backbone": module.backbone.state_dict(), "heads": module.heads.state_dict()}
+    torch.save(merged, folder / "checkpoints" / "merged.pt")
 
 
 def job_context() -> dict[str, Any]:

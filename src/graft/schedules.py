@@ -113,21 +113,36 @@ class OneCycle:
 
 
 class Step:
-    """The rate falls by `factor` at fractions of training."""
+    """The rate falls by `factor` at fractions of training, after an optional warm-up."""
 
-    def __init__(self, milestones: list[float] | tuple[float, ...] = (0.3, 0.6, 0.9), factor: float = 0.1) -> None:
+    def __init__(
+        self,
+        milestones: list[float] | tuple[float, ...] = (0.3, 0.6, 0.9),
+        factor: float = 0.1,
+        warmup_fraction: float = 0.0,
+    ) -> None:
         if not all(0 < fraction < 1 for fraction in milestones):
             raise GraftError(
                 f"scheduler.milestones={list(milestones)}: must be fractions of training between 0 and 1, such as "
                 "[0.3, 0.6, 0.9], not epochs or steps."
             )
+        if milestones and warmup_fraction >= min(milestones):
+            raise GraftError(
+                f"scheduler.warmup_fraction={warmup_fraction} must end before the first of scheduler.milestones, "
+                f"{min(milestones)}."
+            )
         self.milestones = milestones
         self.factor = factor
+        self.warmup_fraction = warmup_fraction
 
     def table(self, steps: int) -> list[Point]:
         """A point a step."""
-        milestones = [round(fraction * steps) for fraction in self.milestones]
-        return walk(lambda optimizer: MultiStepLR(optimizer, milestones, gamma=self.factor), steps)
+
+        def step(optimizer: Optimizer, n: int) -> LRScheduler:
+            milestones = [round(fraction * steps) - (steps - n) for fraction in self.milestones]
+            return MultiStepLR(optimizer, milestones, gamma=self.factor)
+
+        return walk(with_warmup(self.warmup_fraction, steps, step), steps)
 
 
 class Plateau:

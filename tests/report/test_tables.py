@@ -39,10 +39,15 @@ SETUP = {
         "total": 11_181_642,
         "trainable": 5130,
         "groups": [
-            {"name": "backbone/layer4", "parameters": 11_176_512, "trainable": False, "lr": None},
-            {"name": "head/shared", "parameters": 5130, "trainable": True, "lr": 1e-3},
+            {"name": "backbone/layer4", "parameters": 11_176_512, "trainable": 0, "lr": None},
+            {"name": "head/shared", "parameters": 5130, "trainable": 5130, "lr": 1e-3},
         ],
     },
+    "phases": [
+        {"epochs": [0, 4], "stages": [], "trainable": 5130, "lr_factor": 1.0},
+        {"epochs": [5, 9], "stages": ["layer3", "layer4"], "trainable": 9000, "lr_factor": 0.3},
+    ],
+    "settings": {"data.epoch": 50},
 }
 RESULTS = {
     "metrics": {
@@ -71,8 +76,11 @@ def test_setup_shows_data_weights_and_rates(capsys):
     assert "60 of 62 tensors matched" in out
     assert "2 left random: network.fc.weight, network.fc.bias" in out
     assert "9 not used: extra.0, extra.1, extra.2, extra.3, extra.4 and 4 more" in out
-    assert ["backbone/layer4", "11,176,512", "frozen"] in rows
-    assert ["head/shared", "5,130", "trained", "0.001"] in rows
+    assert ["backbone/layer4", "11,176,512", "0"] in rows
+    assert ["head/shared", "5,130", "5,130", "0.001"] in rows
+    assert "1 1 to 5 head only 5,130 x 1" in lines
+    assert "2 6 to 10 layer3 to layer4 9,000 x 0.3" in lines
+    assert "set by the strategy: data.epoch=50" in lines
     assert "trained: 5,130 of 11,181,642 parameters (0.0459 %)" in out
 
 

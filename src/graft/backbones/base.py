@@ -70,7 +70,6 @@ class Backbone(nn.Module):
         self.register_buffer("input_std", torch.empty(channels))
         self.set_normalisation(HALF, HALF)
         self.set_classifier(None)
-        self._members = self._assign()
 
     def forward(self, x: Tensor) -> Tensor:
         """Features `(B, D)` of images `(B, C, H, W)`."""
@@ -105,8 +104,9 @@ class Backbone(nn.Module):
         return {key: parameter for key, parameter in self.named_parameters() if stage.covers(key)}
 
     def stage_modules(self, name: str) -> list[nn.Module]:
-        """Modules to set to eval mode when the stage is frozen; dropout beside the stage's layers is among them."""
-        return [self.get_submodule(member) for member in self._members[self._stage(name).name]]
+        """Every module of a stage."""
+        wanted = self._stage(name).name
+        return [self.get_submodule(module) for module, stage in self.module_stages().items() if stage == wanted]
 
     def _stage(self, name: str) -> Stage:
         for stage in self.stages:
@@ -115,19 +115,18 @@ class Backbone(nn.Module):
         known = ", ".join(stage.name for stage in self.stages)
         raise GraftError(f"Backbone {self.name} has no stage {name!r}. Stages: {known}.")
 
-    def _assign(self) -> dict[str, list[str]]:
-        """Module names by stage; what has no parameters goes with the layers before it."""
-        owned = [name for name, _ in self.named_parameters()]
-        members: dict[str, list[str]] = {stage.name: [] for stage in self.stages}
+    def module_stages(self) -> dict[str, str]:
+        """Stage of every module inside one by name; dropout and the like go with the layers before them."""
+        owned = {prefix for name, _ in self.named_parameters() for prefix in prefixes(name)}
+        found: dict[str, str] = {}
         current = self.stages[0].name
         for name, module in self.named_modules():
-            stage = next((s for s in self.stages if s.covers(name)), None)
+            stage = next((s.name for s in self.stages if s.covers(name)), None)
             if stage is not None:
-                current = stage.name
-                members[current].append(name)
-            elif name and not any(module.children()) and not any(key.startswith(f"{name}.") for key in owned):
-                members[current].append(name)
-        return members
+                current = found[name] = stage
+            elif name and not any(module.children()) and name not in owned:
+                found[name] = current
+        return found
 
     # What a library knows about its weights
 
@@ -145,6 +144,12 @@ class Backbone(nn.Module):
     def build_classifier(self, tensors: dict[str, Tensor]) -> tuple[nn.Module | None, set[str]]:
         """The head that a file holds for these features, and the names it was made of."""
         return None, set()
+
+
+def prefixes(name: str) -> list[str]:
+    """Every dotted beginning of a name, itself included."""
+    parts = name.split(".")
+    return [".".join(parts[: end + 1]) for end in range(len(parts))]
 
 
 def first_convolution(network: nn.Module) -> tuple[str, ...]:

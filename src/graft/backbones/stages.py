@@ -1,12 +1,12 @@
 """How a network falls into stages: by the resolution of its maps, block by block for transformers."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from graft.backbones.base import Stage
+from graft.backbones.base import Stage, prefixes
 
 SMALLER = 0.75  # a side this much below the stage's begins the next stage; convolutions without padding shave off less
 
@@ -78,9 +78,4 @@ def _stage(network: nn.Module, group: Sequence[str], groups: Sequence[Sequence[s
 
 def _shortest_own_prefix(name: str, others: Sequence[str]) -> str:
     """The shortest dotted beginning of a parameter's name that no parameter of another stage shares."""
-    return next(p for p in _prefixes(name) if not any(o == p or o.startswith(f"{p}.") for o in others))
-
-
-def _prefixes(name: str) -> Iterator[str]:
-    parts = name.split(".")
-    yield from (".".join(parts[: end + 1]) for end in range(len(parts)))
+    return next(p for p in prefixes(name) if not any(o == p or o.startswith(f"{p}.") for o in others))

@@ -1,7 +1,9 @@
 """The data module: both domains, their label budget, and loaders of equal length for training."""
 
 import functools
+import math
 import multiprocessing
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -113,6 +115,12 @@ class TransferDataModule(pl.LightningDataModule):
         """Channels of the images; of the side that has more, where they differ."""
         return max(domain.channels for domain in self.domains.values())
 
+    def image_side(self) -> int | None:
+        """Side in pixels of a square of the first target image's area; None without any image."""
+        inputs = self.domains["target"].train.inputs
+        shape = tuple(inputs[0].shape) if len(inputs) else ()
+        return round(math.sqrt(shape[-2] * shape[-1])) if len(shape) == 3 else None
+
     @property
     def same_classes(self) -> bool:
         """Whether source and target have the same classes in the same order."""
@@ -182,6 +190,11 @@ class TransferDataModule(pl.LightningDataModule):
     def test_dataloader(self) -> list[DataLoader]:
         """A loader for each of `test_domains`, in their order; batches are `{domain: (x, y)}`."""
         return [self._eval_loader(domain, self.domains[domain].test) for domain in self.test_domains]
+
+    def plain_batches(self, domain: str, part: str) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Batches `(x, y)` of a domain's train, val or test part, in order and without augmentation."""
+        for batch in self._eval_loader(domain, getattr(self.domains[domain], part)):
+            yield batch[domain]
 
     def _eval_loader(self, domain: str, split: Split) -> DataLoader:
         return DataLoader(

@@ -1,7 +1,7 @@
 """The tables printed before and after training; plain text away from a terminal."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,11 @@ def print_setup(summary: Mapping[str, Any]) -> None:
     _blank_line(console)
     console.print(parameters_table(summary["parameters"]))
     console.print(trained_line(summary["parameters"]))
+    if len(summary["phases"]) > 1:
+        _blank_line(console)
+        console.print(phases_table(summary["phases"]))
+    if summary["settings"]:
+        print("set by the strategy: " + " ".join(f"{key}={value}" for key, value in summary["settings"].items()))
     _blank_line(console)
 
 
@@ -78,12 +83,22 @@ def weights_line(weights: Mapping[str, Any] | None) -> str:
 
 
 def parameters_table(parameters: Mapping[str, Any]) -> Table:
-    """A row for each group of parameters: trained at which learning rate, or frozen."""
-    table = _table("parameters", "count", "state", "learning rate")
+    """A row for each group of parameters: how many of them are trained at which learning rate."""
+    table = _table("parameters", "count", "trained", "learning rate")
     for group in parameters["groups"]:
-        state = "trained" if group["trainable"] else "frozen"
-        rate = f"{group['lr']:.3g}" if group["trainable"] and group["lr"] is not None else ""
-        table.add_row(group["name"], f"{group['parameters']:,}", state, rate)
+        rate = "" if group["lr"] is None else f"{group['lr']:.3g}"
+        table.add_row(group["name"], f"{group['parameters']:,}", f"{group['trainable']:,}", rate)
+    return table
+
+
+def phases_table(phases: Sequence[Mapping[str, Any]]) -> Table:
+    """A row for each phase: its epochs from 1, the backbone's stages that are in training mode, trained parameters."""
+    table = _table("phase", "epochs", "stages", "trained", "rate")
+    for number, phase in enumerate(phases, start=1):
+        first, last = (epoch + 1 for epoch in phase["epochs"])
+        stages = phase["stages"]
+        names = "head only" if not stages else stages[0] if len(stages) == 1 else f"{stages[0]} to {stages[-1]}"
+        table.add_row(str(number), f"{first} to {last}", names, f"{phase['trainable']:,}", f"x {phase['lr_factor']:g}")
     return table
 
 

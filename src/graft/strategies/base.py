@@ -1,23 +1,97 @@
-"""What a strategy is: phases of training, each with the parts that train in it."""
+"""What a strategy is: phases of training, each with the parameters that train in it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from graft.backbones.base import Backbone
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of epochs with one set of trainable backbone stages; the head always trains."""
+    """A stretch of epochs with one set of trainable parameters.
+
+    In `stages` dropout is on and BatchNorm uses the batch where its own parameters train; everything else is in eval.
+    """
 
     epochs: int
-    stages: tuple[str, ...]  # trainable stages of the backbone; the others stay in eval mode
+    stages: tuple[str, ...]  # stages of the backbone that are in training mode
+    parameters: frozenset[str]  # trainable ones, by their names in `backbone.named_parameters()`
     lr_factor: float = 1.0  # learning rate in this phase over the optimizer's
+    heads: bool = True  # the heads train too
+    restarts: bool = True  # begins a learning-rate schedule; False: goes on in the one of the phase before
+    schedule: Any = None  # a schedule of its own instead of the run's (see graft.schedules)
 
 
 class Strategy:
-    """Which parameters train and when. A phase has its own learning-rate schedule."""
+    """Which parameters train and when.
+
+    `train_bn` says when BatchNorm trains (scale, shift and statistics): None with its stage, True also in frozen
+    stages (as fastai does), False never.
+    """
 
     pretrained = True  # False: starts from random weights whatever backbone.weights says
 
-    def phases(self, epochs: int, stages: Sequence[str]) -> list[Phase]:
-        """Phases that fill `epochs`; `stages` are the backbone's, from input to output."""
+    def __init__(self, train_bn: bool | None = None) -> None:
+        self.train_bn = train_bn
+
+    def phases(self, epochs: int, backbone: Backbone) -> list[Phase]:
+        """Phases that fill `epochs`; GraftError where the epochs or the backbone do not suit the strategy."""
         raise NotImplementedError
+
+    def settings(self, samples: int, image_side: Callable[[], int | None]) -> dict[str, Any]:
+        """Config keys that the strategy sets from the number of training samples and the images' side in pixels.
+
+        `image_side` looks at an image when it is called, and returns None where there are none.
+        """
+        return {}
+
+    def prepare(self, backbone: Backbone) -> None:
+        """Change the pretrained backbone in place before training, such as adding the parameters that will train."""
+
+    def merge(self, backbone: Backbone) -> bool:
+        """Fold what `prepare` added into plain weights, in place; False where there is nothing to fold."""
+        return False
+
+    def phase(
+        self, epochs: int, backbone: Backbone, stages: Sequence[str], names: Iterable[str] | None = None, **options: Any
+    ) -> Phase:
+        """A phase that trains `stages`, or of them only the parameters in `names`, and BatchNorm as `train_bn` says."""
+        if names is None:
+            names = (name for stage in stages for name in backbone.stage_parameters(stage))
+        parameters = frozenset(names)
+        if self.train_bn is not None:
+            norms = batchnorm_parameters(backbone)
+            parameters = parameters | norms if self.train_bn else parameters - norms
+        return Phase(epochs, tuple(stages), parameters, **options)
+
+
+def frozen_modules(backbone: Backbone, phase: Phase) -> list[nn.Module]:
+    """Modules that are in eval mode in a phase: frozen stages, and BatchNorm wherever its own parameters are frozen."""
+    frozen = []
+    for name, stage in backbone.module_stages().items():
+        module = backbone.get_submodule(name)
+        trains = stage in phase.stages
+        if isinstance(module, _BatchNorm) and module.affine:
+            trains = any(f"{name}.{parameter}" in phase.parameters for parameter in ("weight", "bias"))
+        if not trains:
+            frozen.append(module)
+    return frozen
+
+
+def stage_names(backbone: Backbone) -> tuple[str, ...]:
+    """Names of all stages from input to output."""
+    return tuple(stage.name for stage in backbone.stages)
+
+
+def batchnorm_parameters(backbone: Backbone) -> frozenset[str]:
+    """Names of the scales and shifts of every BatchNorm."""
+    return frozenset(
+        f"{name}.{parameter}"
+        for name, module in backbone.named_modules()
+        if isinstance(module, _BatchNorm)
+        for parameter, _ in module.named_parameters(recurse=False)
+    )

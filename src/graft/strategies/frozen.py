@@ -1,13 +1,12 @@
 """Linear probing: the backbone is a fixed feature extractor."""
 
-from collections.abc import Sequence
-
+from graft.backbones.base import Backbone
 from graft.strategies.base import Phase, Strategy
 
 
 class Frozen(Strategy):
-    """Only the head trains; the backbone stays bit-equal, BatchNorm statistics too."""
+    """Only the head trains; the backbone stays bit-equal, BatchNorm statistics too unless `train_bn` says otherwise."""
 
-    def phases(self, epochs: int, stages: Sequence[str]) -> list[Phase]:
+    def phases(self, epochs: int, backbone: Backbone) -> list[Phase]:
         """One phase without any stage."""
-        return [Phase(epochs, ())]
+        return [self.phase(epochs, backbone, ())]

@@ -1,13 +1,12 @@
 """Full fine-tuning."""
 
-from collections.abc import Sequence
-
-from graft.strategies.base import Phase, Strategy
+from graft.backbones.base import Backbone
+from graft.strategies.base import Phase, Strategy, stage_names
 
 
 class Full(Strategy):
-    """Everything trains, from the pretrained weights; see rates=backbone_ratio for the usual smaller backbone rate."""
+    """Everything trains, from the pretrained weights; `rates` say how much slower than the head."""
 
-    def phases(self, epochs: int, stages: Sequence[str]) -> list[Phase]:
+    def phases(self, epochs: int, backbone: Backbone) -> list[Phase]:
         """One phase with every stage."""
-        return [Phase(epochs, tuple(stages))]
+        return [self.phase(epochs, backbone, stage_names(backbone))]

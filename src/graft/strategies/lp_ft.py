@@ -1,23 +1,26 @@
 """LP-FT: linear probe, then full fine-tuning from that head (Kumar et al., ICLR 2022)."""
 
-from collections.abc import Sequence
-
+from graft.backbones.base import Backbone
 from graft.errors import GraftError
-from graft.strategies.base import Phase, Strategy
+from graft.strategies.base import Phase, Strategy, stage_names
 
 
 class LinearProbeThenFineTune(Strategy):
     """A head that fits the pretrained features first distorts them less when everything trains."""
 
-    def __init__(self, probe_fraction: float = 0.5, lr_ratio: float = 0.3) -> None:
+    def __init__(self, probe_fraction: float = 0.5, lr_ratio: float = 0.3, train_bn: bool | None = None) -> None:
+        super().__init__(train_bn)
         if not 0 < probe_fraction < 1:
             raise GraftError(f"strategy.probe_fraction={probe_fraction} is out of range: it must be between 0 and 1.")
         self.probe_fraction = probe_fraction
         self.lr_ratio = lr_ratio
 
-    def phases(self, epochs: int, stages: Sequence[str]) -> list[Phase]:
+    def phases(self, epochs: int, backbone: Backbone) -> list[Phase]:
         """The head alone, then everything at a smaller rate; each phase has at least one epoch."""
         if epochs < 2:
             raise GraftError(f"strategy=lp_ft has two phases and needs training.epochs >= 2, not {epochs}.")
         probe = min(max(1, round(self.probe_fraction * epochs)), epochs - 1)
-        return [Phase(probe, ()), Phase(epochs - probe, tuple(stages), self.lr_ratio)]
+        return [
+            self.phase(probe, backbone, ()),
+            self.phase(epochs - probe, backbone, stage_names(backbone), lr_factor=self.lr_ratio),
+        ]

@@ -7,3 +7,6 @@ class Scratch(Full):
     """Everything trains, from random initialisation."""
 
     pretrained = False
+
+    def __init__(self) -> None:
+        super().__init__()

@@ -1,0 +1,14 @@
+"""A learning rate that falls from stage to stage towards the input (ELECTRA, ICLR 2020; BEiT, ICLR 2022)."""
+
+from collections.abc import Sequence
+
+
+class LayerDecay:
+    """A stage learns at `decay` times the rate of what follows it; the head has the full rate."""
+
+    def __init__(self, decay: float = 0.75) -> None:
+        self.decay = decay
+
+    def multipliers(self, stages: Sequence[str]) -> dict[str, float]:
+        """Learning rate of each backbone stage over the head's."""
+        return {stage: self.decay ** (len(stages) - index) for index, stage in enumerate(stages)}
