@@ -1,0 +1,270 @@
+"""What each strategy does to a real network: which parameters and buffers move, at which rate, resumed or not."""
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from graft.backbones.torchvision import TorchvisionBackbone
+from graft.data.digits import Digits
+from graft.data.module import TransferDataModule
+from graft.module import TransferModule
+from graft.objective import AlphaWeighted
+from graft.rates.discriminative import Discriminative
+from graft.rates.geometric import Geometric
+from graft.rates.layer_decay import LayerDecay
+from graft.rates.uniform import Uniform
+from graft.schedules import Constant, Cosine, OneCycle
+from graft.strategies.bit_hyperrule import BitHyperRule
+from graft.strategies.bitfit import BitFit
+from graft.strategies.fine_tune import FineTune
+from graft.strategies.freeze_until import FreezeUntil
+from graft.strategies.frozen import Frozen
+from graft.strategies.full import Full
+from graft.strategies.gradual import Gradual
+from graft.strategies.lp_ft import LinearProbeThenFineTune
+from graft.strategies.norm_only import NormOnly
+from graft.strategies.scratch import Scratch
+from graft.strategies.surgical import Surgical
+from graft.tasks import Multiclass
+
+LR = 0.01
+EPOCHS = 6
+STAGES = ("conv1", "layer1", "layer2", "layer3", "layer4")
+ALL, HEAD = set(STAGES), "head"
+
+
+def build(strategy, rates=None, backbone=None, schedule=None, optimizer="SGD", classes=3):
+    torch.manual_seed(0)
+    backbone = backbone or TorchvisionBackbone("resnet18", size=32)
+    strategy.prepare(backbone)
+    options = {"momentum": 0.9} if optimizer == "SGD" else {}
+    return TransferModule(
+        backbone=backbone,
+        heads={"target": nn.Linear(backbone.feature_size, classes)},
+        tasks={"target": Multiclass()},
+        outputs={"target": classes},
+        objective=AlphaWeighted(0.0),
+        strategy=strategy,
+        rates=rates or Uniform(),
+        schedule=schedule or Constant(),
+        optimizer={
+            "_target_": f"torch.optim.{optimizer}",
+            "lr": LR,
+            "weight_decay": 0.01,
+            "decay_norms_and_biases": False,
+            "options": options,
+        },
+    )
+
+
+def trainer_of(callbacks=(), epochs=EPOCHS, **options):
+    return pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        callbacks=list(callbacks),
+        **options,
+    )
+
+
+def state_of(module):
+    prefixes = ("backbone.", "heads.")
+    return {name: value.clone() for name, value in module.state_dict().items() if name.startswith(prefixes)}
+
+
+class Watch(pl.Callback):
+    """Keeps, for every epoch, what its single step moved and the rates it moved with."""
+
+    def __init__(self):
+        self.moved, self.rates = [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.before = state_of(pl_module)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        after = state_of(pl_module)
+        self.moved.append({name for name, value in after.items() if not torch.equal(value, self.before[name])})
+        groups = trainer.optimizers[0].param_groups
+        self.rates.append({group["name"].removesuffix(" (no decay)"): group["lr"] for group in groups})
+
+
+def steps(module):
+    """One step an epoch on eight small images, each epoch followed by a validation."""
+    torch.manual_seed(1)
+    images, labels = torch.randn(8, 3, 32, 32), torch.arange(8) % 3
+    train = {"target": DataLoader(TensorDataset(images, labels), batch_size=8)}
+    watch = Watch()
+    trainer_of([watch]).fit(module, train, DataLoader([{"target": (images, labels)}], batch_size=None))
+    return watch
+
+
+def stage_of(name):
+    """Written from torchvision's names, not from the backbone's stages."""
+    part = name.split(".")[2] if name.startswith("backbone.network") else HEAD
+    return {"bn1": "conv1"}.get(part, part)
+
+
+def is_statistic(name):
+    return name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+
+
+def is_norm(name):
+    return "bn" in name or "downsample.1" in name
+
+
+def names_where(module, keep):
+    return {name for name in state_of(module) if not name.startswith("backbone.input_") and keep(name)}
+
+
+def in_stages(stages):
+    return lambda name: stage_of(name) in stages
+
+
+HALF_BATCHNORM = lambda name: stage_of(name) == HEAD or is_norm(name)  # noqa: E731
+CASES = {
+    # name: (strategy, rates, what moves in epochs 0 to 5, rates of conv1, layer4 and the head in the last epoch)
+    "scratch": (Scratch(), Uniform(), [in_stages({*ALL, HEAD})] * 6, (1, 1, 1)),
+    "full": (Full(), Uniform(), [in_stages({*ALL, HEAD})] * 6, (1, 1, 1)),
+    "discriminative": (Full(), Discriminative(2.6), [in_stages({*ALL, HEAD})] * 6, (2.6**-5, 1 / 2.6, 1)),
+    "layer_decay": (Full(), LayerDecay(0.5), [in_stages({*ALL, HEAD})] * 6, (0.5**5, 0.5, 1)),
+    "full_without_batchnorm": (
+        Full(train_bn=False),
+        Uniform(),
+        [lambda n: stage_of(n) == HEAD or not is_norm(n)] * 6,
+        (1, 1, 1),
+    ),
+    "frozen": (Frozen(), Uniform(), [in_stages({HEAD})] * 6, (None, None, 1)),
+    "frozen_with_batchnorm": (Frozen(train_bn=True), Uniform(), [HALF_BATCHNORM] * 6, (1, 1, 1)),
+    "lp_ft": (
+        LinearProbeThenFineTune(0.5, 0.3),
+        Uniform(),
+        [in_stages({HEAD})] * 3 + [in_stages({*ALL, HEAD})] * 3,
+        (0.3, 0.3, 0.3),
+    ),
+    "gradual": (
+        Gradual(),
+        LayerDecay(0.5),
+        [in_stages({HEAD, *STAGES[5 - n :]}) for n in range(6)],
+        (0.5**5, 0.5, 1),
+    ),
+    "freeze_until": (
+        FreezeUntil(stages=2),
+        Uniform(),
+        [in_stages({"layer2", "layer3", "layer4", HEAD})] * 6,
+        (None, 1, 1),
+    ),
+    "surgical": (Surgical("layer2"), Uniform(), [in_stages({"layer2", HEAD})] * 6, (None, None, 1)),
+    "surgical_without_head": (
+        Surgical("last", train_head=False),
+        Uniform(),
+        [in_stages({"layer4"})] * 6,
+        (None, 1, None),
+    ),
+    "bitfit": (
+        BitFit(),
+        Uniform(),
+        [lambda n: stage_of(n) == HEAD or n.endswith("bias") or is_statistic(n)] * 6,
+        (1, 1, 1),
+    ),
+    "norm_only": (NormOnly(), Uniform(), [HALF_BATCHNORM] * 6, (1, 1, 1)),
+    "bit_hyperrule": (BitHyperRule(), Uniform(), [in_stages({*ALL, HEAD})] * 6, (0.001, 0.001, 0.001)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_step_moves_exactly_what_the_strategy_says(case):
+    strategy, rates, moving, (first, last, head) = CASES[case]
+    module = build(strategy, rates)
+    watch = steps(module)
+    for epoch, keep in enumerate(moving):  # also the epochs after a validation
+        assert watch.moved[epoch] == names_where(module, keep), f"epoch {epoch}"
+    expected = {"backbone/conv1": first, "backbone/layer4": last, "head/target": head}
+    for part, rate in expected.items():
+        assert watch.rates[-1].get(part) == (None if rate is None else pytest.approx(LR * rate)), part
+
+
+def test_fine_tune_cycles_twice_and_spreads_the_rates():
+    module = build(FineTune(freeze_epochs=2), Geometric(0.01))
+    watch = steps(module)
+    expected = [names_where(module, in_stages({HEAD}))] * 2 + [names_where(module, in_stages({*ALL, HEAD}))] * 4
+    assert watch.moved == expected
+    heads = [rates["head/target"] for rates in watch.rates]
+    frozen, full = OneCycle(0.99, 25, 4000).table(2), OneCycle(0.3, 5, 20000).table(4)
+    assert heads == pytest.approx([LR * p.factor for p in frozen] + [LR * 0.5 * p.factor for p in full])
+    for rates in watch.rates[2:]:
+        assert rates["backbone/conv1"] / rates["head/target"] == pytest.approx(0.01)
+        assert rates["backbone/layer4"] / rates["head/target"] == pytest.approx(0.01 ** (1 / 5))
+
+
+def test_gradual_goes_on_in_one_schedule():
+    module = build(Gradual(every_epochs=2), schedule=Cosine(0.0))
+    watch = steps(module)
+    assert [r["head/target"] for r in watch.rates] == pytest.approx([LR * p.factor for p in Cosine(0.0).table(EPOCHS)])
+
+
+# Resume
+
+RESUMED = {
+    "lp_ft": (LinearProbeThenFineTune, {"probe_fraction": 0.5}),
+    "gradual": (Gradual, {"every_epochs": 1}),
+    "gradual_train_bn": (Gradual, {"every_epochs": 1, "train_bn": True}),
+    "fine_tune": (FineTune, {}),
+    "freeze_until": (FreezeUntil, {"stages": 1}),
+    "surgical": (Surgical, {}),
+    "bitfit": (BitFit, {}),
+    "norm_only": (NormOnly, {}),
+    "frozen": (Frozen, {}),
+    "full": (Full, {"train_bn": False}),
+    "bit_hyperrule": (BitHyperRule, {}),
+}
+
+
+class Diary(pl.Callback):
+    """Notes before every step what trains, in which mode, and how fast."""
+
+    def __init__(self):
+        self.entries = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        trainable = [name for name, p in pl_module.named_parameters() if p.requires_grad]
+        training = [name for name, m in pl_module.backbone.named_modules() if m.training]
+        groups = [(g["name"], g["lr"], g["base_lr"], g["betas"], g["weight_decay"]) for g in optimizer.param_groups]
+        self.entries.append((trainer.global_step, trainable, training, groups))
+
+
+def fit_digits(strategy, backbone, callbacks, resume=None, epochs=4):
+    """Three steps an epoch on real digits with augmentation."""
+    module = build(strategy, LayerDecay(0.5), backbone, OneCycle(), "AdamW", classes=10)
+    data = TransferDataModule(Digits(), batch_size=10, labels_per_class=3, augment="light", eval_batch_size=512)
+    data.load()
+    data.set_input(backbone.input_spec)
+    trainer = trainer_of(callbacks, epochs, limit_val_batches=0)
+    trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+    return state_of(module)
+
+
+@pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint.*")  # resuming saves nothing here
+@pytest.mark.parametrize("case", RESUMED)
+def test_a_run_killed_in_any_phase_goes_on_as_if_it_had_not_been(case, tiny_backbone, tmp_path):
+    make, options = RESUMED[case]
+    names = {"filename": "{step}", "auto_insert_metric_name": False, "enable_version_counter": False}
+    every_step = ModelCheckpoint(tmp_path, every_n_train_steps=1, save_top_k=-1, **names)
+    diary = Diary()
+    whole = fit_digits(make(**options), tiny_backbone(dropout=0.5), [every_step, diary])
+    assert len(diary.entries) == 12
+    for step in (1, 3, 4, 5, 6, 7, 8, 9, 11):  # inside and at the end of every epoch, so of every phase
+        resumed = Diary()
+        weights = fit_digits(
+            make(**options), tiny_backbone(seed=9, dropout=0.5), [resumed], resume=tmp_path / f"{step}.ckpt"
+        )
+        assert resumed.entries == diary.entries[step:], f"killed after step {step}"
+        assert all(torch.equal(value, weights[name]) for name, value in whole.items()), f"killed after step {step}"
