@@ -78,6 +78,18 @@ def test_a_run_leaves_a_folder_that_explains_itself(run):
     assert "val/target/acc" in (folder / "metrics.csv").read_text().splitlines()[0]
 
 
+def test_shifts_change_the_test_images_of_the_target_and_nothing_else(run):
+    plain, _ = run()
+    shifted, _ = run("data.test_shifts=[colour,blur]", folder="shifted")
+    added = {name for name in shifted["metrics"] if name not in plain["metrics"]}
+    names = ("acc", "f1", "auroc", "loss")
+    assert added == {f"test/target_{shift}/{name}" for shift in ("colour", "blur") for name in names}
+    assert {name: value for name, value in shifted["metrics"].items() if name not in added} == plain["metrics"]
+    assert shifted["confusion"] == plain["confusion"]
+    losses = {name: value for name, value in shifted["metrics"].items() if name.endswith("/loss") and "target" in name}
+    assert len(set(losses.values())) == len(losses)
+
+
 def test_forgetting_is_what_the_source_lost_and_absent_for_scratch(run):
     results, _ = run("strategy=full")
     metrics = results["metrics"]

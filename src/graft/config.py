@@ -83,7 +83,8 @@ FREEZING = (
     *("frozen", "lp_ft", "gradual", "freeze_until", "surgical", "bitfit", "norm_only", "fine_tune"),
     *("lora", "ia3", "peft", "adapter"),
 )
-AUGMENT = Rule((str,), choices=("none", "light", "randaugment"))
+SHIFTS = ("colour", "blur")
+AUGMENT = Rule((str,), choices=("none", "light", "crop", "randaugment"))
 
 # Key pattern (* stands for part of a name) -> what the default in the file cannot say: ranges, names, null, unions.
 RULES: dict[str, Rule] = {
@@ -380,6 +381,9 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
         )
     if choices.get("selection") == "source_val" and source is None:
         yield "`selection=source_val` without source data: use selection=target_val or selection=last"
+    for shift in data.get("test_shifts", ()):
+        if shift not in SHIFTS:
+            yield f"`data.test_shifts=[{shift}]`: must be of {', '.join(SHIFTS)}"
     if data.get("epoch") == "source" and source is None:
         yield "`data.epoch=source` without source data: use data.epoch=target"
     if "alpha" in objective:

@@ -146,8 +146,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             if strategy.merge(module.backbone) and trainer.is_global_zero:
                 save_merged(module, folder)
             test_started = time.perf_counter()
-            trainer.test(module, data, verbose=False)
-            report["metrics"] |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
+            report["metrics"] |= test(trainer, module, data)
             report["metrics"] |= results.forgetting(report["metrics"], pretrained, tasks.get("source"))
             report["score"] = results.score(report["metrics"], tasks["target"])
             report["confusion"] = results.confusion(module, data)
@@ -284,6 +283,21 @@ def fit(trainer: pl.Trainer, module: TransferModule, data: TransferDataModule, r
                 f"backbone.weights={resumed}"
             )
     trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
+
+
+def test(trainer: pl.Trainer, module: TransferModule, data: TransferDataModule) -> dict[str, float]:
+    """Test metrics as they are, then of the target under each shift: `test/target_<shift>/<metric>`."""
+    trainer.test(module, data, verbose=False)
+    confusion = dict(module.confusion)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
+    for shift in data.test_shifts:
+        data.test_shift = shift
+        trainer.test(module, data, verbose=False)
+        for name, value in trainer.callback_metrics.items():
+            if name.startswith("test/target/"):
+                metrics[name.replace("target", f"target_{shift}")] = float(value)
+    module.confusion = confusion
+    return metrics
 
 
 def shape(tensors: Mapping[str, torch.Tensor], name: str) -> torch.Size | None:

@@ -3,7 +3,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from graft.data.transforms import AUGMENTATIONS, Transform, convert_channels
+from graft.config import SHIFTS as KNOWN_SHIFTS
+from graft.data.transforms import AUGMENTATIONS, BLUR, SHIFTS, Transform, convert_channels
 from graft.errors import GraftError
 
 
@@ -74,5 +75,33 @@ def test_channels():
 
 
 def test_unknown_augmentation_lists_the_known():
-    with pytest.raises(GraftError, match=r"data\.augment='strong'.*none, light, randaugment"):
+    with pytest.raises(GraftError, match=r"data\.augment='strong'.*none, light, crop, randaugment"):
         Transform(spec(), "strong")
+
+
+# Shifts of the test images
+
+
+def test_the_config_knows_every_shift():
+    assert tuple(SHIFTS) == KNOWN_SHIFTS
+
+
+def test_the_colour_shift_turns_the_hue_and_keeps_the_shapes():
+    red = torch.tensor([200, 40, 40], dtype=torch.uint8)[None, :, None, None].expand(1, 3, 96, 96)
+    (out,) = Transform(spec(size=(96, 96)), shift="colour")(red)
+    assert out.std((1, 2)).max() == pytest.approx(0, abs=1e-6)
+    r, g, b = out.mean((1, 2)).tolist()
+    assert r > g > b  # a red turned towards orange
+    assert r < 200 / 255
+    grey = Transform(spec(1), shift="colour")(torch.full((1, 1, 32, 32), 100, dtype=torch.uint8))
+    assert grey.mean().item() == pytest.approx(80 / 255, abs=0.01)
+
+
+def test_the_blur_shift_is_a_gaussian_of_the_images_size():
+    point = torch.zeros(1, 1, 128, 128, dtype=torch.uint8)
+    point[..., 44:84, 44:84] = 255
+    edge = Transform(spec(1, (32, 32)), shift="blur")(point)[0, 0, 16] * 255  # sigma is half a pixel at 32
+    plain = Transform(spec(1, (32, 32)))(point)[0, 0, 16] * 255
+    kernel = torch.exp(-(torch.arange(-2, 3) ** 2) / (2 * (32 * BLUR) ** 2))
+    expected = torch.nn.functional.conv1d(plain[None, None], (kernel / kernel.sum())[None, None], padding=2)[0, 0]
+    torch.testing.assert_close(edge[2:-2], expected[2:-2], atol=1.0, rtol=0)

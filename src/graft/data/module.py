@@ -3,7 +3,7 @@
 import functools
 import math
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -46,6 +46,7 @@ class TransferDataModule(pl.LightningDataModule):
         subset_seed: int = 0,
         seed: int = 0,
         image_size: int | None = None,
+        test_shifts: Sequence[str] = (),
     ) -> None:
         """The keys of conf/data; `image_size` in pixels is only carried here for the backbone's config."""
         super().__init__()
@@ -63,6 +64,8 @@ class TransferDataModule(pl.LightningDataModule):
         self.subset_seed = subset_seed
         self.seed = seed
         self.image_size = image_size
+        self.test_shifts = tuple(test_shifts)
+        self.test_shift: str | None = None  # the one that test batches get now
         self.domains: dict[str, DomainData] = {}
         self.train_domains: tuple[str, ...] = ("target",)
         self.eval_domains: tuple[str, ...] = ("target",)
@@ -136,6 +139,7 @@ class TransferDataModule(pl.LightningDataModule):
 
     def set_input(self, input_spec: InputSpec) -> None:
         """Build the transforms for a backbone's input."""
+        self._input_spec = input_spec
         self._train_transform = Transform(input_spec, self.augment)
         self._eval_transform = Transform(input_spec)
 
@@ -188,7 +192,13 @@ class TransferDataModule(pl.LightningDataModule):
         return [self._eval_loader(domain, self.domains[domain].val) for domain in self.eval_domains]
 
     def test_dataloader(self) -> list[DataLoader]:
-        """A loader for each of `test_domains`, in their order; batches are `{domain: (x, y)}`."""
+        """A loader for each of `test_domains`, in their order; batches are `{domain: (x, y)}`.
+
+        With a `test_shift` only the target is tested, its images changed so.
+        """
+        if self.test_shift is not None:
+            shifted = Transform(self._input_spec, shift=self.test_shift)
+            return [self._eval_loader("target", self.domains["target"].test, shifted)]
         return [self._eval_loader(domain, self.domains[domain].test) for domain in self.test_domains]
 
     def plain_batches(self, domain: str, part: str) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -196,9 +206,9 @@ class TransferDataModule(pl.LightningDataModule):
         for batch in self._eval_loader(domain, getattr(self.domains[domain], part)):
             yield batch[domain]
 
-    def _eval_loader(self, domain: str, split: Split) -> DataLoader:
+    def _eval_loader(self, domain: str, split: Split, transform: Transform | None = None) -> DataLoader:
         return DataLoader(
-            TransformedSplit(split, self._eval_transform),
+            TransformedSplit(split, transform or self._eval_transform),
             batch_sampler=EvalBatches(len(split), self.eval_batch_size),
             collate_fn=functools.partial(in_domain, domain=domain),
             **self._loader_options,

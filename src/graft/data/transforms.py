@@ -10,9 +10,11 @@ from torchvision.transforms import v2
 
 from graft.errors import GraftError
 
-AUGMENTATIONS = ("none", "light", "randaugment")
+AUGMENTATIONS = ("none", "light", "crop", "randaugment")
 SMALL = 64  # pixels; up to here images are symbols rather than photos: resized whole, never mirrored
 CROP_FRACTION = 0.875  # the share of the shorter side that ImageNet practice keeps
+HUE, SATURATION, BRIGHTNESS = 0.1, 0.6, 0.8  # the colour shift: turn of the hue circle, and factors
+BLUR = 1 / 64  # the blur shift: standard deviation over the image's longer side
 
 
 class InputSpec(Protocol):
@@ -30,17 +32,19 @@ class Transform:
     Augmentation is drawn for each image; where there is none, a tensor is transformed whole, which is much faster.
     """
 
-    def __init__(self, spec: InputSpec, augment: str = "none") -> None:
+    def __init__(self, spec: InputSpec, augment: str = "none", shift: str | None = None) -> None:
         self.channels = spec.channels
         self.random = augment != "none"
         self.fit = v2.Compose(_steps(spec.size, augment))
+        self.shift = shift
         self.normalize = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(spec.mean, spec.std)])
 
     def __call__(self, images: Tensor | Sequence[Tensor]) -> Tensor:
         """Transform a batch."""
         whole = isinstance(images, Tensor) and not self.random
         images = self.fit(images) if whole else torch.stack([self.fit(image) for image in images])
-        return self.normalize(convert_channels(images, self.channels))
+        images = convert_channels(images, self.channels)
+        return self.normalize(images if self.shift is None else SHIFTS[self.shift](images))
 
 
 def convert_channels(images: Tensor, channels: int) -> Tensor:
@@ -62,6 +66,22 @@ def convert_channels(images: Tensor, channels: int) -> Tensor:
     return images
 
 
+def shift_colour(images: Tensor) -> Tensor:
+    """Images uint8 `(B, C, H, W)` under another light: hue and saturation where they have colour, and brightness."""
+    if images.shape[1] == 3:
+        images = v2.functional.adjust_saturation(v2.functional.adjust_hue(images, HUE), SATURATION)
+    return v2.functional.adjust_brightness(images, BRIGHTNESS)
+
+
+def shift_blur(images: Tensor) -> Tensor:
+    """Images uint8 `(B, C, H, W)` out of focus."""
+    sigma = BLUR * max(images.shape[-2:])
+    return v2.functional.gaussian_blur(images, 2 * math.ceil(3 * sigma) + 1, [sigma, sigma])
+
+
+SHIFTS = {"colour": shift_colour, "blur": shift_blur}  # the same change of every test image: nothing random
+
+
 def _steps(size: tuple[int, int], augment: str) -> list[v2.Transform]:
     """Geometry to exactly `size`, with the named augmentation in it."""
     if augment not in AUGMENTATIONS:
@@ -69,10 +89,19 @@ def _steps(size: tuple[int, int], augment: str) -> list[v2.Transform]:
     if max(size) <= SMALL:
         resize = v2.Resize(size, antialias=True)
         light = v2.RandomAffine(degrees=10, translate=(0.08, 0.08), scale=(0.9, 1.1), shear=8)
-        return {"none": [resize], "light": [resize, light], "randaugment": [resize, v2.RandAugment()]}[augment]
+        shifted = v2.RandomCrop(size, padding=max(size) // 8, padding_mode="edge")
+        return {
+            "none": [resize],
+            "light": [resize, light],
+            "crop": [resize, shifted],
+            "randaugment": [resize, v2.RandAugment()],
+        }[augment]
+    # BiT's sides: 160 for a crop of 128, 512 for one of 480
+    larger = [max(round(side * (1.25 if max(size) <= 128 else 512 / 480)), side) for side in size]
     crop = v2.RandomResizedCrop(size, scale=(0.35, 1.0), antialias=True)
     return {
         "none": [v2.Resize(math.ceil(max(size) / CROP_FRACTION), antialias=True), v2.CenterCrop(size)],
         "light": [crop, v2.RandomHorizontalFlip()],
+        "crop": [v2.Resize(larger, antialias=True), v2.RandomCrop(size), v2.RandomHorizontalFlip()],
         "randaugment": [crop, v2.RandomHorizontalFlip(), v2.RandAugment()],
     }[augment]
