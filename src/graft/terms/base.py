@@ -63,6 +63,7 @@ class Setup:
     num_classes: int | None  # of the target; None where it has none
     samples: Callable[[], Iterable[tuple[Tensor, Tensor | None]]]  # target training batches without augmentation
     source_samples: Callable[[], Iterable[tuple[Tensor, Tensor | None]]] | None  # source validation, None without data
+    added_parameters: frozenset[str] = frozenset()  # names in the backbone of what the strategy added: not pretrained
 
     @cached_property
     def teacher(self) -> Teacher:

@@ -1,0 +1,51 @@
+"""Batch Spectral Shrinkage: the weakest directions of the features shall vanish (Chen et al., NeurIPS 2019)."""
+
+import torch
+from torch import Tensor
+
+from graft.errors import GraftError
+from graft.terms.base import Setup, Step, Term
+from graft.terms.regularization.requirements import require_at_least
+
+
+def smallest_singular_values(features: Tensor, k: int) -> Tensor:
+    """The k smallest singular values of `(B, D)`, or all of them where there are fewer.
+
+    `svdvals` has a finite gradient also where values repeat, which an SVD's vectors have not.
+    """
+    precise = features.to(torch.promote_types(features.dtype, torch.float32))  # there is no SVD in half precision
+    return torch.linalg.svdvals(precise)[-k:]
+
+
+class BSS(Term):
+    """Sum of squares of the k smallest singular values of a step's features.
+
+    Raises GraftError where k is more than the features or a full batch's samples; a smaller last batch is fine.
+    """
+
+    def __init__(self, weight: float = 1e-3, k: int = 1) -> None:
+        super().__init__()
+        require_at_least("bss.weight", weight, 0)
+        require_at_least("bss.k", k, 1)
+        self.weight = weight
+        self.k = k
+        self._seen_a_batch = False
+
+    def prepare(self, setup: Setup) -> None:
+        """Compare k with the features."""
+        self._refuse_above(setup.backbone.feature_size, f"the {setup.backbone.name}'s features")
+
+    def forward(self, step: Step) -> Tensor:
+        """The squares' sum over the features of all domains as one batch."""
+        features = step.all_features
+        if not self._seen_a_batch:  # the first is a full one
+            self._refuse_above(len(features), "a batch's samples")
+            self._seen_a_batch = True
+        return smallest_singular_values(features, self.k).square().sum()
+
+    def _refuse_above(self, largest: int, of: str) -> None:
+        if self.k > largest:
+            raise GraftError(
+                f"term.bss.k={self.k} is more than {of}: features (B, D) have min(B, D) singular values. "
+                f"Set term.bss.k to at most {largest}."
+            )

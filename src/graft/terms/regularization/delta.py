@@ -1,0 +1,103 @@
+"""DELTA: feature maps shall stay near the pretrained ones, most where the target needs them (Li et al., ICLR 2019)."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from graft.backbones.base import Backbone
+from graft.errors import GraftError
+from graft.terms.base import Setup, Step, Term
+from graft.terms.regularization.channel_attention import attention_weights, loss_increases
+from graft.terms.regularization.maps import MapRecorder, channel_dim, channels_first, output_module
+from graft.terms.regularization.requirements import require_at_least, require_pretrained
+
+
+def delta_penalty(maps: Tensor, pretrained: Tensor, attention: Tensor) -> Tensor:
+    """`1/2 * C * sum_c attention_c * ||maps_c - pretrained_c||^2 / P`, mean over samples.
+
+    Maps are `(B, C, P)`, P = h*w positions; attention `(C,)` sums to 1. Without the factor C, which the paper leaves
+    out and its code has, a layer counts the less the more channels it has.
+    """
+    by_channel = F.mse_loss(maps, pretrained, reduction="none").mean(dim=2)
+    return maps.shape[1] * (by_channel @ attention).mean() / 2
+
+
+class DELTA(Term):
+    """Sum over the stages of the distance between the trained and the pretrained backbone's outputs, channel-weighted.
+
+    `layers` names stages of the backbone; None is all of them. `attention=False` weighs all channels the same.
+    Otherwise the weights are measured once on `attention_samples` labelled target samples, the same number of each
+    class, with a forward pass of the backbone from the stage on for every channel.
+    """
+
+    channel_weights: Tensor  # (C of all layers,), in the checkpoint
+
+    def __init__(
+        self,
+        weight: float = 0.01,
+        layers: Sequence[str] | None = None,
+        attention: bool = True,
+        attention_samples: int = 64,
+    ) -> None:
+        super().__init__()
+        require_at_least("delta.weight", weight, 0)
+        require_at_least("delta.attention_samples", attention_samples, 1)
+        self.weight = weight
+        self.layers = layers
+        self.attention = attention
+        self.attention_samples = attention_samples
+
+    def prepare(self, setup: Setup) -> None:
+        """Record maps of both backbones from now on, and measure the channels' weights on the pretrained one."""
+        require_pretrained(setup, "delta")
+        modules = [output_module(setup.backbone, stage) for stage in self._stages(setup.backbone)]
+        self._teacher = setup.teacher
+        self._pretrained_maps = MapRecorder(self._teacher.backbone, modules, training_only=False)
+        self._channels = self._count_channels(setup)
+        weights = [torch.full((channels,), 1 / channels) for channels in self._channels]
+        if self.attention:
+            per_class = max(1, self.attention_samples // max(2, setup.num_classes or 0))
+            increases = loss_increases(self._teacher.backbone, modules, samples_of_classes(setup), per_class)
+            weights = [attention_weights(increase) for increase in increases]
+        self.register_buffer("channel_weights", torch.cat(weights).to(setup.backbone.input_mean))
+        self._maps = MapRecorder(setup.backbone, modules, training_only=True)
+
+    def forward(self, step: Step) -> Tensor:
+        """The penalty on the samples of all domains; the trained backbone has run on them, the pretrained one runs."""
+        inputs = step.all_inputs
+        self._teacher.features(inputs)
+        trained, pretrained = self._maps.read(len(inputs)), self._pretrained_maps.read(len(inputs))
+        layers = zip(trained, pretrained, self.channel_weights.split(self._channels), strict=True)
+        return torch.stack([delta_penalty(channels_first(m), channels_first(m0), a) for m, m0, a in layers]).sum()
+
+    def _stages(self, backbone: Backbone) -> list[str]:
+        """The stages of `layers`, or all."""
+        names = [stage.name for stage in backbone.stages]
+        if self.layers is None:
+            return names
+        unknown = [name for name in self.layers if name not in names]
+        if unknown or not self.layers:
+            raise GraftError(
+                f"term.delta.layers={list(self.layers)}: {backbone.name} has no stage {', '.join(unknown) or 'for it'}."
+                f" Allowed: null for all, or some of {', '.join(names)}."
+            )
+        return list(self.layers)
+
+    def _count_channels(self, setup: Setup) -> list[int]:
+        """Channels of every layer, as one sample shows them; GraftError for a layer that puts out no map."""
+        inputs, _ = next(iter(setup.samples()))
+        self._teacher.features(inputs[:1])
+        return [maps.shape[channel_dim(maps)] for maps in self._pretrained_maps.read(1)]
+
+
+def samples_of_classes(setup: Setup) -> Iterator[tuple[Tensor, Tensor]]:
+    """The target's training samples with their class; GraftError where they have none, or several."""
+    for inputs, labels in setup.samples():
+        if setup.num_classes is None or labels is None or labels.ndim != 1:
+            raise GraftError(
+                "term.delta.attention=true measures what channels are worth for the target's classes, but the target "
+                "has none, or several a sample, or is unlabelled. Set term.delta.attention=false."
+            )
+        yield inputs, labels

@@ -1,0 +1,37 @@
+"""Feature distillation: features shall stay what the frozen pretrained backbone makes of the same inputs.
+
+The distance of FitNets (Romero et al., ICLR 2015), which Less-forgetting Learning (Jung et al., 2016) has between a
+network and its own past; between unit vectors it is the less-forget constraint of LUCIR (Hou et al., CVPR 2019).
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from graft.terms.base import Setup, Step, Term
+from graft.terms.regularization.requirements import require_at_least, require_pretrained
+
+
+def feature_distance(features: Tensor, pretrained: Tensor, normalize: bool) -> Tensor:
+    """`1/2 ||f - f0||^2`, mean over samples; features `(B, D)`, with `normalize` scaled to length 1: 1 - cosine."""
+    if normalize:
+        features, pretrained = F.normalize(features), F.normalize(pretrained)
+    return F.mse_loss(features, pretrained, reduction="sum") / (2 * len(features))
+
+
+class FeatureDistillation(Term):
+    """Distance of a step's features to those of the frozen pretrained backbone in eval mode."""
+
+    def __init__(self, weight: float = 1.0, normalize: bool = True) -> None:
+        super().__init__()
+        require_at_least("feature_distillation.weight", weight, 0)
+        self.weight = weight
+        self.normalize = normalize
+
+    def prepare(self, setup: Setup) -> None:
+        """Take the frozen pretrained backbone."""
+        require_pretrained(setup, "feature_distillation")
+        self._teacher = setup.teacher
+
+    def forward(self, step: Step) -> Tensor:
+        """Mean distance over the samples of all domains."""
+        return feature_distance(step.all_features, self._teacher.features(step.all_inputs), self.normalize)

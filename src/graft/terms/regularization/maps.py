@@ -1,0 +1,88 @@
+"""Feature maps of a backbone's stages, recorded while it runs."""
+
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graft.backbones.base import Backbone
+from graft.errors import GraftError
+
+FORWARDS_A_STEP = 2  # source and target, where they do not run as one batch
+
+
+def output_module(backbone: Backbone, stage: str) -> str:
+    """Name of the module whose output is a stage's: the last of those that make it up."""
+    prefixes = next(s.prefixes for s in backbone.stages if s.name == stage)
+    modules = dict(backbone.named_modules())
+    return next(prefix for prefix in reversed(prefixes) if prefix in modules)
+
+
+def channel_dim(maps: Tensor) -> int:
+    """Which dimension holds the channels in `(B, D)`, tokens `(B, N, D)`, `(B, C, H, W)` or Swin's `(B, H, W, C)`.
+
+    Maps are square, as the images are, so channels come last where the two before them are equal.
+    """
+    if maps.ndim not in (2, 3, 4):
+        raise GraftError(f"Maps must be (B, D), (B, N, D), (B, C, H, W) or (B, H, W, C), not {tuple(maps.shape)}.")
+    channels_last = maps.ndim < 4 or maps.shape[1] == maps.shape[2] != maps.shape[3]
+    return maps.ndim - 1 if channels_last else 1
+
+
+def channels_first(maps: Tensor) -> Tensor:
+    """Maps of any kind as `(B, C, P)`, P positions."""
+    return maps.movedim(channel_dim(maps), 1).flatten(2) if maps.ndim > 2 else maps.unsqueeze(2)
+
+
+class MapRecorder:
+    """Keeps what chosen modules of a backbone put out in its last forwards, with their graph.
+
+    The modules are hooked only while the backbone runs, so one that is replaced later, a deep copy of the backbone,
+    and gradient checkpointing, which runs modules again in the backward pass, are no special cases.
+    """
+
+    def __init__(self, backbone: nn.Module, modules: Sequence[str], training_only: bool) -> None:
+        self.modules = tuple(modules)
+        self.training_only = training_only  # not in validation and not without gradients
+        self._forwards: deque[tuple[int, dict[str, Tensor]]] = deque(maxlen=FORWARDS_A_STEP)
+        self._handles: list[Any] = []
+        backbone.register_forward_pre_hook(self._begin)
+        backbone.register_forward_hook(self._end, always_call=True)
+
+    def _begin(self, backbone: nn.Module, inputs: tuple[Tensor]) -> None:
+        if self.training_only and not (backbone.training and torch.is_grad_enabled()):
+            return
+        self._forwards.append((len(inputs[0]), {}))
+        self._handles = [backbone.get_submodule(m).register_forward_hook(partial(self._keep, m)) for m in self.modules]
+
+    def _keep(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._forwards[-1][1][name] = output
+
+    def _end(self, backbone: nn.Module, inputs: Any, output: Any) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+
+    def read(self, samples: int) -> list[Tensor]:
+        """Each module's output for the last `samples` samples, in the order in which they ran; then forgets all.
+
+        Raises GraftError for a module that did not run or put out no tensor.
+        """
+        forwards: list[dict[str, Tensor]] = []
+        while self._forwards and samples > 0:
+            size, outputs = self._forwards.pop()
+            forwards.insert(0, outputs)
+            samples -= size
+        self._forwards.clear()
+        if samples != 0:
+            raise RuntimeError("The recorded maps are not those of this step's samples: did the backbone run in it?")
+        for name in self.modules:
+            if not all(isinstance(outputs.get(name), Tensor) for outputs in forwards):
+                raise GraftError(f"The backbone's {name} puts out no map. Name other stages in term.delta.layers.")
+        return [torch.cat([outputs[name] for outputs in forwards]) for name in self.modules]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles begin without maps, which are parts of a graph."""
+        return {**self.__dict__, "_forwards": deque(maxlen=FORWARDS_A_STEP), "_handles": []}
