@@ -91,6 +91,13 @@ def test_wrong_values_are_told_with_what_is_allowed():
     assert len(found) == len(WRONG_VALUES)
 
 
+def test_wrong_values_of_regularizers_are_told():
+    wrong = ["term.l2sp.weight=-1", "term.l2sp.head_ratio=-1", "term.bss.k=0", "term.delta.attention_samples=0"]
+    found = problems("term=[l2sp,delta,bss,feature_distillation]", *wrong, "term.delta.layers=layer1")
+    assert sorted(line.split("`")[1] for line in found) == sorted([*wrong, "term.delta.layers=layer1"])
+    assert problems("term=[delta,l2sp]", "term.delta.layers=[layer1,layer2]", "term.l2sp.weight=0") == []
+
+
 def test_wrong_keys_are_told():
     found = problems("+foo=1", "+data.foo.bar=1", "~optimizer.lr", "+logger.nothing=1", "+training.epoch=3")
     assert sorted(found)[:4] == [

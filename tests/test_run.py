@@ -13,7 +13,8 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from graft.errors import GraftError, Interrupted
-from graft.run import train
+from graft.run import added_parameters, train
+from graft.strategies.full import Full
 
 CONF = str(Path(__file__).parents[1] / "conf")
 TINY = [
@@ -313,3 +314,12 @@ def test_jobs_side_by_side_may_have_data_workers(tmp_path):
     outcome = command_line(tmp_path, *options, f"hydra.sweep.dir={tmp_path / 'sweep'}", flags=["-m"])
     assert outcome.returncode == 0, outcome.stderr
     assert len(list((tmp_path / "sweep").glob("*/DONE"))) == 2
+
+
+def test_parameters_that_a_strategy_adds_are_told_from_the_pretrained_ones_by_more_than_their_name(tiny_backbone):
+    class Wrapping(Full):
+        def prepare(self, backbone):
+            backbone.network.stem[0] = torch.nn.Sequential(backbone.network.stem[0], torch.nn.Conv2d(4, 4, 1))
+
+    added = added_parameters(Wrapping(), tiny_backbone())
+    assert added == {"network.stem.0.1.weight", "network.stem.0.1.bias"}

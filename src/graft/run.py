@@ -83,8 +83,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         pl.seed_everything(config["seed"], verbose=False)
     elif "source" in heads and "source" not in data.train_domains:
         data.test_domains = ("target",)  # a source head that never learned has nothing to say about the source
-    strategy.prepare(backbone)
-    terms = build_terms(cfg, backbone, heads, tasks, data, pretrained=weights is not None)
+    added = added_parameters(strategy, backbone)
+    terms = build_terms(cfg, backbone, heads, tasks, data, pretrained=weights is not None, added=added)
 
     module = TransferModule(
         backbone=backbone,
@@ -196,6 +196,13 @@ def refuse_unsuitable(strategy: Strategy, backbone: Backbone, epochs: int) -> No
         strategy.phases(epochs, trial)
 
 
+def added_parameters(strategy: Strategy, backbone: Backbone) -> frozenset[str]:
+    """Let the strategy change the pretrained backbone; returns the names of the parameters that it added."""
+    pretrained = {id(parameter) for parameter in backbone.parameters()}
+    strategy.prepare(backbone)
+    return frozenset(name for name, parameter in backbone.named_parameters() if id(parameter) not in pretrained)
+
+
 def build_terms(
     cfg: DictConfig,
     backbone: Backbone,
@@ -203,6 +210,7 @@ def build_terms(
     tasks: Mapping[str, Task],
     data: TransferDataModule,
     pretrained: bool,
+    added: frozenset[str],
 ) -> dict[str, Term]:
     """The objective's terms, each after its look at the pretrained network; one of weight 0 is left out."""
     terms = {name: build(settings) for name, settings in (cfg.get("term") or {}).items() if settings.get("weight", 1)}
@@ -215,6 +223,7 @@ def build_terms(
         num_classes=data.num_outputs("target", tasks["target"]) if data.classes("target") else None,
         samples=lambda: data.plain_batches("target", "train"),
         source_samples=(lambda: data.plain_batches("source", "val")) if "source" in data.domains else None,
+        added_parameters=added,
     )
     for term in terms.values():
         term.prepare(setup)

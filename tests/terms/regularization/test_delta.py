@@ -9,8 +9,16 @@ from torch.utils.checkpoint import checkpoint
 
 from graft.backbones.base import Backbone, Stage
 from graft.backbones.timm import TimmBackbone
+from graft.backbones.torchvision import TorchvisionBackbone
 from graft.errors import GraftError
+from graft.terms.regularization.channel_attention import (
+    attention_weights,
+    outputs_in_order,
+    remembered,
+    without_channel,
+)
 from graft.terms.regularization.delta import DELTA, delta_penalty
+from graft.terms.regularization.maps import output_module
 
 from .cases import CLASSES, disturb, setup_of, step_of, target_samples, train
 
@@ -137,6 +145,16 @@ def test_channel_weights_are_those_of_switching_off_one_channel_after_the_other(
         assert weights_of(term)[stage].sum().item() == pytest.approx(1)
 
 
+def test_standardized_attention_is_the_softmax_of_standard_scores():
+    increases = torch.tensor([0.001, 0.004, -0.002, 0.0], dtype=torch.float64)
+    mean = sum(increases.tolist()) / 4
+    spread = math.sqrt(sum((v - mean) ** 2 for v in increases.tolist()) / 4)
+    expected = torch.tensor([math.exp((v - mean) / spread / 5) for v in increases.tolist()], dtype=torch.float64)
+    torch.testing.assert_close(attention_weights(increases, standardize=True), expected / expected.sum())
+    same = attention_weights(torch.full((4,), 0.3), standardize=True)
+    torch.testing.assert_close(same, torch.full((4,), 0.25))
+
+
 def probe_by_newton(features, labels):
     """Weights and biases of the logistic regression `1/2 ||W||^2 + sum of cross entropies`, by Newton's method."""
     n, d = features.shape
@@ -171,6 +189,24 @@ def test_what_runs_before_a_layer_is_computed_once_and_the_backbone_is_left_as_i
     inputs, _ = target_samples(setup.backbone)
     torch.testing.assert_close(setup.teacher.backbone(inputs), setup.backbone.eval()(inputs))
     assert not any("forward" in vars(module) for module in setup.teacher.backbone.modules())
+
+
+@pytest.mark.parametrize(
+    "build",
+    [partial(TorchvisionBackbone, "resnet18"), partial(TimmBackbone, "vit_tiny_patch16_224")],
+    ids=["in-place ReLU", "tokens"],
+)
+def test_repeating_earlier_outputs_changes_no_feature(build):
+    backbone = build(size=32).eval().requires_grad_(False)
+    inputs, _ = target_samples(backbone, 2)
+    ran = dict(outputs_in_order(backbone, inputs))
+    layer = output_module(backbone, backbone.stages[2].name)
+    before = {name: output for name, output in ran.items() if list(ran).index(name) < list(ran).index(layer)}
+    assert len(before) >= 2
+    with remembered(backbone, before):
+        quick = without_channel(backbone, layer, 3, inputs)
+    assert torch.equal(quick, without_channel(backbone, layer, 3, inputs))
+    assert not torch.equal(quick, backbone(inputs))
 
 
 def test_the_attention_is_the_same_a_second_time_and_in_the_checkpoint(tiny_backbone):

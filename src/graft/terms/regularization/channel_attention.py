@@ -23,8 +23,14 @@ TEMPERATURE = 5.0
 QUIET = {"disable": None, "leave": False}  # a bar in a terminal only, gone when it is done
 
 
-def attention_weights(loss_increases: Tensor) -> Tensor:
-    """Softmax over channels of the loss increases `(C,)` divided by 5; sums to 1."""
+def attention_weights(loss_increases: Tensor, standardize: bool = False) -> Tensor:
+    """Softmax over channels of the loss increases `(C,)` divided by 5; sums to 1.
+
+    `standardize` first brings them to mean 0 and variance 1, as the authors' code does and the paper does not say.
+    """
+    if standardize:
+        spread = loss_increases.std(correction=0)
+        loss_increases = (loss_increases - loss_increases.mean()) / spread.clamp(min=torch.finfo(spread.dtype).tiny)
     return (loss_increases / TEMPERATURE).softmax(dim=0)
 
 

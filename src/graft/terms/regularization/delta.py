@@ -21,15 +21,16 @@ def delta_penalty(maps: Tensor, pretrained: Tensor, attention: Tensor) -> Tensor
     out and its code has, a layer counts the less the more channels it has.
     """
     by_channel = F.mse_loss(maps, pretrained, reduction="none").mean(dim=2)
-    return maps.shape[1] * (by_channel @ attention).mean() / 2
+    return maps.shape[1] * (by_channel * attention).sum(dim=1).mean() / 2
 
 
 class DELTA(Term):
     """Sum over the stages of the distance between the trained and the pretrained backbone's outputs, channel-weighted.
 
     `layers` names stages of the backbone; None is all of them. `attention=False` weighs all channels the same.
-    Otherwise the weights are measured once on `attention_samples` labelled target samples, the same number of each
-    class, with a forward pass of the backbone from the stage on for every channel.
+    Otherwise the weights are measured once on about `attention_samples` labelled target samples, the same number of
+    each class, with a forward pass of the backbone from the stage on for every channel. A single channel of a fitted
+    network changes the loss little, so the weights are nearly equal unless `standardize` spreads them.
     """
 
     channel_weights: Tensor  # (C of all layers,), in the checkpoint
@@ -40,6 +41,7 @@ class DELTA(Term):
         layers: Sequence[str] | None = None,
         attention: bool = True,
         attention_samples: int = 64,
+        standardize: bool = False,
     ) -> None:
         super().__init__()
         require_at_least("delta.weight", weight, 0)
@@ -48,6 +50,7 @@ class DELTA(Term):
         self.layers = layers
         self.attention = attention
         self.attention_samples = attention_samples
+        self.standardize = standardize
 
     def prepare(self, setup: Setup) -> None:
         """Record maps of both backbones from now on, and measure the channels' weights on the pretrained one."""
@@ -60,7 +63,7 @@ class DELTA(Term):
         if self.attention:
             per_class = max(1, self.attention_samples // max(2, setup.num_classes or 0))
             increases = loss_increases(self._teacher.backbone, modules, samples_of_classes(setup), per_class)
-            weights = [attention_weights(increase) for increase in increases]
+            weights = [attention_weights(increase, self.standardize) for increase in increases]
         self.register_buffer("channel_weights", torch.cat(weights).to(setup.backbone.input_mean))
         self._maps = MapRecorder(setup.backbone, modules, training_only=True)
 

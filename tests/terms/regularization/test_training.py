@@ -1,0 +1,111 @@
+"""Regularizers inside a training on real digits: together, logged, and the same after a kill at any step."""
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import nn
+
+from graft.data.digits import Digits
+from graft.data.module import TransferDataModule
+from graft.module import TransferModule
+from graft.objective import AlphaWeighted
+from graft.rates.uniform import Uniform
+from graft.schedules import OneCycle
+from graft.strategies.lp_ft import LinearProbeThenFineTune
+from graft.tasks import Multiclass
+from graft.terms.base import Setup
+from graft.terms.regularization.bss import BSS
+from graft.terms.regularization.delta import DELTA
+from graft.terms.regularization.feature_distillation import FeatureDistillation
+from graft.terms.regularization.l2sp import L2SP
+
+TERMS = {
+    "l2sp": L2SP,
+    "delta": DELTA,
+    "bss": BSS,
+    "feature_distillation": FeatureDistillation,
+}
+EPOCHS = 2
+
+
+def fit(backbone, terms, callbacks=(), resume=None, bn="joint", alpha=0.0):
+    """Three steps an epoch: first the head alone, then everything."""
+    torch.manual_seed(0)
+    data = TransferDataModule(
+        source=Digits(), target=Digits(), batch_size=10, labels_per_class=3, augment="light", eval_batch_size=512
+    )
+    data.load()
+    data.set_input(backbone.input_spec)
+    objective = AlphaWeighted(alpha)
+    data.train_domains = objective.domains()
+    head = nn.Linear(backbone.feature_size, 10)
+    setup = Setup(
+        backbone=backbone,
+        heads={"shared": head},
+        target_head=head,
+        classifier=None,
+        pretrained=True,
+        num_classes=10,
+        samples=lambda: data.plain_batches("target", "train"),
+        source_samples=None,
+    )
+    for term in terms.values():
+        term.prepare(setup)
+    module = TransferModule(
+        backbone=backbone,
+        heads={"shared": head},
+        tasks={"source": Multiclass(), "target": Multiclass()},
+        outputs={"source": 10, "target": 10},
+        objective=objective,
+        strategy=LinearProbeThenFineTune(0.5),
+        rates=Uniform(),
+        schedule=OneCycle(),
+        optimizer={
+            "_target_": "torch.optim.AdamW",
+            "lr": 0.01,
+            "weight_decay": 0.01,
+            "decay_norms_and_biases": False,
+            "options": {},
+        },
+        terms=terms,
+        bn=bn,
+    )
+    trainer = pl.Trainer(
+        max_epochs=EPOCHS,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        limit_val_batches=1,
+        callbacks=list(callbacks),
+    )
+    trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+    return module, trainer
+
+
+def weights_of(module):
+    return {n: v.clone() for n, v in module.state_dict().items() if n.startswith(("backbone.", "heads.", "terms."))}
+
+
+@pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint.*")  # resuming saves nothing here
+@pytest.mark.parametrize("name", TERMS)
+def test_a_run_killed_at_any_step_goes_on_as_if_it_had_not_been(name, tiny_backbone, tmp_path):
+    names = {"filename": "{step}", "auto_insert_metric_name": False, "enable_version_counter": False}
+    every_step = ModelCheckpoint(tmp_path, every_n_train_steps=1, save_top_k=-1, **names)
+    module, _ = fit(tiny_backbone(dropout=0.5), {name: TERMS[name]()}, [every_step])
+    whole = weights_of(module)
+    for step in (2, 3, 4):  # inside the first epoch, at its end and inside the second
+        resumed, _ = fit(tiny_backbone(dropout=0.5), {name: TERMS[name]()}, resume=tmp_path / f"{step}.ckpt")
+        assert all(torch.equal(v, whole[n]) for n, v in weights_of(resumed).items()), f"killed after step {step}"
+
+
+@pytest.mark.parametrize("bn", ["joint", "separate", "domain_specific"])
+def test_all_go_together_with_joint_training_and_are_logged(bn, tiny_backbone):
+    _, trainer = fit(tiny_backbone(), {name: term() for name, term in TERMS.items()}, bn=bn, alpha=0.5)
+    values = [trainer.callback_metrics[f"train/term/{name}"] for name in TERMS]
+    assert all(0 < value < float("inf") for value in values)
