@@ -50,6 +50,11 @@ class Teacher:
             self._last = (inputs, self.backbone(inputs))
         return self._last[1]
 
+    @torch.no_grad()
+    def outputs(self, inputs: Tensor) -> Tensor:
+        """What the pretrained net's own head said `(B, K_source)`; only where it has one."""
+        return self.backbone.classifier(self.features(inputs))
+
 
 @dataclass
 class Setup:
