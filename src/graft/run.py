@@ -84,7 +84,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     elif "source" in heads and "source" not in data.train_domains:
         data.test_domains = ("target",)  # a source head that never learned has nothing to say about the source
     strategy.prepare(backbone)
-    terms = build_terms(cfg, backbone, heads, tasks, data, pretrained=weights is not None)
+    terms = build_terms(cfg, backbone, heads, data, weights)
 
     module = TransferModule(
         backbone=backbone,
@@ -200,9 +200,8 @@ def build_terms(
     cfg: DictConfig,
     backbone: Backbone,
     heads: Mapping[str, nn.Module],
-    tasks: Mapping[str, Task],
     data: TransferDataModule,
-    pretrained: bool,
+    weights: str | None,
 ) -> dict[str, Term]:
     """The objective's terms, each after its look at the pretrained network; one of weight 0 is left out."""
     terms = {name: build(settings) for name, settings in (cfg.get("term") or {}).items() if settings.get("weight", 1)}
@@ -211,10 +210,10 @@ def build_terms(
         heads=heads,
         target_head=heads.get("target", heads.get(SHARED)),
         classifier=backbone.classifier,
-        pretrained=pretrained,
-        num_classes=data.num_outputs("target", tasks["target"]) if data.classes("target") else None,
+        pretrained=weights is not None,
+        num_classes=len(classes) if (classes := data.classes("target")) else None,
         samples=lambda: data.plain_batches("target", "train"),
-        source_samples=(lambda: data.plain_batches("source", "val")) if "source" in data.domains else None,
+        source_samples=(lambda: data.plain_batches("source", "val")) if weights == "source" else None,
     )
     for term in terms.values():
         term.prepare(setup)

@@ -67,7 +67,9 @@ class Setup:
     pretrained: bool  # False: the backbone starts from random weights, so there is nothing to stay near to
     num_classes: int | None  # of the target; None where it has none
     samples: Callable[[], Iterable[tuple[Tensor, Tensor | None]]]  # target training batches without augmentation
-    source_samples: Callable[[], Iterable[tuple[Tensor, Tensor | None]]] | None  # source validation, None without data
+    source_samples: (
+        Callable[[], Iterable[tuple[Tensor, Tensor | None]]] | None
+    )  # validation of what `classifier` predicts
 
     @cached_property
     def teacher(self) -> Teacher:

@@ -34,7 +34,7 @@ def trainable_own_head(setup: Setup, term: str) -> nn.Module:
         outputs = head(setup.backbone.input_mean.new_zeros(2, setup.backbone.feature_size)).shape[1]
     if outputs < 2:
         raise GraftError(f"term.{term} needs a pretrained head over classes; this one has a single output. {advice}")
-    return head
+    return head.train()
 
 
 def require_labels(labels: Tensor | None, term: str) -> Tensor:
