@@ -171,6 +171,10 @@ def test_what_is_allowed_passes(overrides):
             ["`data.target_labeled=false` with `objective.alpha=1 to 0.5`"],
         ),
         (
+            ["term=[co_tuning,bi_tuning]", "head=mlp", "data.target_labeled=false", "objective.alpha=1"],
+            ["`term=co_tuning` with `data", "`term=bi_tuning` with `data", "`term=bi_tuning` with `head=mlp`"],
+        ),
+        (
             ["strategy=lp_ft", "backbone.weights=source", "training.epochs=1"],
             ["`training.epochs=1` with `strategy=lp_ft`"],
         ),

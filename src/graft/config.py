@@ -411,6 +411,12 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
             yield f"`objective={name}` without source data: use objective=alpha or choose data/domain@data.source=..."
         if not labeled:
             yield f"`data.target_labeled=false` with `objective={name}`: use objective=alpha objective.alpha=1"
+    terms = config.get("term") or {}
+    for term in ("co_tuning", "bi_tuning"):
+        if term in terms and not labeled:
+            yield f"`term={term}` with `data.target_labeled=false`: it needs the target's labels; leave the term out"
+    if "bi_tuning" in terms and choices.get("head", "linear") != "linear":
+        yield f"`term=bi_tuning` with `head={choices['head']}`: it needs one vector a class; use head=linear"
     yield from training_contradictions(config, choices)
     if isinstance(config.get("resume"), str) and not Path(config["resume"]).is_file():
         yield f"`resume={config['resume']}`: there is no such checkpoint; resume=true takes the run folder's last one"

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from graft.backbones.weights import load_weights
 from graft.errors import GraftError
 from graft.heads import LinearHead, MLPHead
 from graft.terms.regularization.bi_tuning import BiTuning, Keys, contrast
@@ -205,3 +206,13 @@ def test_refuses_settings_out_of_range(options):
     (key,) = options
     with pytest.raises(GraftError, match=f"term.bi_tuning.{key}={options[key]}"):
         BiTuning(**options)
+
+
+def test_weights_from_a_checkpoint_are_the_trained_backbones_and_not_the_slow_copys(tiny_backbone, tmp_path):
+    trained, slow = (tiny_backbone(seed=seed).state_dict() for seed in (1, 2))
+    state = {f"backbone.{name}": value for name, value in trained.items()}
+    state |= {f"terms.bi_tuning.key_backbone.{name}": value for name, value in slow.items()}
+    torch.save({"state_dict": state}, tmp_path / "best.ckpt")
+    backbone = tiny_backbone()
+    load_weights(backbone, str(tmp_path / "best.ckpt"))
+    assert all(torch.equal(value, trained[name]) for name, value in backbone.state_dict().items())
