@@ -187,6 +187,7 @@ def test_what_is_allowed_passes(overrides):
             ["`scheduler=plateau` with `strategy=lp_ft`", "`scheduler@pretrain.scheduler=plateau`"],
         ),
         (["bn=domain_specific", "trainer.sync_batchnorm=true"], ["`bn=domain_specific` with `trainer.sync_batch"]),
+        (["term=[stochnorm]", "trainer.sync_batchnorm=true"], ["`term=stochnorm` with `trainer.sync_batch"]),
     ],
 )
 def test_keys_that_cannot_be_meant_together(overrides, expected):

@@ -444,6 +444,8 @@ def training_contradictions(config: Mapping[str, Any], choices: Mapping[str, str
         yield "`scheduler@pretrain.scheduler=plateau`: pretraining selects nothing to follow; use cosine or one_cycle"
     if config.get("bn") == "domain_specific" and config["trainer"].get("sync_batchnorm"):
         yield "`bn=domain_specific` with `trainer.sync_batchnorm=true`: synchronised layers keep one set of statistics"
+    if "stochnorm" in (config.get("term") or {}) and config["trainer"].get("sync_batchnorm"):
+        yield "`term=stochnorm` with `trainer.sync_batchnorm=true`: synchronising replaces its layers"
 
 
 def rule_of(key: str) -> Rule | None:
