@@ -95,7 +95,8 @@ def test_wrong_values_of_regularizers_are_told():
     wrong = ["term.l2sp.weight=-1", "term.l2sp.head_ratio=-1", "term.bss.k=0", "term.delta.attention_samples=0"]
     found = problems("term=[l2sp,delta,bss,feature_distillation]", *wrong, "term.delta.layers=layer1")
     assert sorted(line.split("`")[1] for line in found) == sorted([*wrong, "term.delta.layers=layer1"])
-    assert problems("term=[delta,l2sp]", "term.delta.layers=[layer1,layer2]", "term.l2sp.weight=0") == []
+    weights = "backbone.weights=source"
+    assert problems("term=[delta,l2sp]", weights, "term.delta.layers=[layer1,layer2]", "term.l2sp.weight=0") == []
 
 
 def test_wrong_keys_are_told():
@@ -178,6 +179,16 @@ def test_what_is_allowed_passes(overrides):
             ["`data.target_labeled=false` with `objective.alpha=1 to 0.5`"],
         ),
         (
+            [
+                "backbone.weights=source",
+                "term=[co_tuning,bi_tuning]",
+                "head=mlp",
+                "data.target_labeled=false",
+                "objective.alpha=1",
+            ],
+            ["`term=co_tuning` with `data", "`term=bi_tuning` with `data", "`term=bi_tuning` with `head=mlp`"],
+        ),
+        (
             ["strategy=lp_ft", "backbone.weights=source", "training.epochs=1"],
             ["`training.epochs=1` with `strategy=lp_ft`"],
         ),
@@ -190,6 +201,10 @@ def test_what_is_allowed_passes(overrides):
             ["`scheduler=plateau` with `strategy=lp_ft`", "`scheduler@pretrain.scheduler=plateau`"],
         ),
         (["bn=domain_specific", "trainer.sync_batchnorm=true"], ["`bn=domain_specific` with `trainer.sync_batch"]),
+        (
+            ["backbone.weights=source", "term=[stochnorm]", "trainer.sync_batchnorm=true"],
+            ["`term=stochnorm` with `trainer.sync_batch"],
+        ),
     ],
 )
 def test_keys_that_cannot_be_meant_together(overrides, expected):
@@ -254,3 +269,9 @@ def test_trainer_keys_are_arguments_of_the_trainer():
     for path in (CONF / "trainer").glob("*.yaml"):
         keys = set(OmegaConf.load(path)) - {"defaults"}
         assert keys <= set(arguments), path
+
+
+@pytest.mark.parametrize("override", ["strategy=scratch", "backbone.weights=null"])
+def test_terms_that_keep_to_pretrained_weights_need_some(override):
+    found = problems("term=[l2sp,bss]", "backbone.weights=source", override)
+    assert found == [f"`term=l2sp` with `{override}`: it keeps to pretrained weights, and there are none; leave it out"]

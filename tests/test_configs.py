@@ -46,6 +46,7 @@ def test_an_option_composes_and_its_keys_are_arguments_of_its_class(option):
     group, name = option.parts
     cfg = composed(f"{group}=[{name}]" if group in ("logger", "term", "callbacks") else f"{group}={name}")
     node = OmegaConf.to_container(cfg[group], resolve=False)
+    node = node[name] if group == "term" else node
     if "_target_" not in node or group == "data":
         return
     module, _, attribute = node.pop("_target_").rpartition(".")

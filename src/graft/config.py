@@ -83,6 +83,7 @@ FREEZING = (
     *("frozen", "lp_ft", "gradual", "freeze_until", "surgical", "bitfit", "norm_only", "fine_tune"),
     *("lora", "ia3", "peft", "adapter"),
 )
+PRETRAINED_TERMS = ("l2sp", "delta", "feature_distillation", "lwf", "co_tuning", "stochnorm")
 SHIFTS = ("colour", "blur")
 AUGMENT = Rule((str,), choices=("none", "light", "crop", "randaugment"))
 
@@ -138,6 +139,12 @@ RULES: dict[str, Rule] = {
     "term.bss.k": COUNT,
     "term.delta.layers": Rule((list,), null=True),
     "term.delta.attention_samples": COUNT,
+    "term.*.temperature": POSITIVE,
+    "term.co_tuning.relationship": Rule((str,), choices=("direct", "reverse")),
+    "term.stochnorm.probability": FRACTION,
+    "term.bi_tuning.momentum": FRACTION,
+    "term.bi_tuning.keys_per_class": COUNT,
+    "term.bi_tuning.projection_size": COUNT,
     "training.epochs": COUNT,
     "training.accumulate_batches": COUNT,
     "training.validate_every_epochs": COUNT,
@@ -409,6 +416,16 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
             yield f"`objective={name}` without source data: use objective=alpha or choose data/domain@data.source=..."
         if not labeled:
             yield f"`data.target_labeled=false` with `objective={name}`: use objective=alpha objective.alpha=1"
+    terms = config.get("term") or {}
+    for term in PRETRAINED_TERMS:
+        if term in terms and (strategy == "scratch" or weights is None):
+            reason = "strategy=scratch" if strategy == "scratch" else "backbone.weights=null"
+            yield f"`term={term}` with `{reason}`: it keeps to pretrained weights, and there are none; leave it out"
+    for term in ("co_tuning", "bi_tuning"):
+        if term in terms and not labeled:
+            yield f"`term={term}` with `data.target_labeled=false`: it needs the target's labels; leave the term out"
+    if "bi_tuning" in terms and choices.get("head", "linear") != "linear":
+        yield f"`term=bi_tuning` with `head={choices['head']}`: it needs one vector a class; use head=linear"
     yield from training_contradictions(config, choices)
     if isinstance(config.get("resume"), str) and not Path(config["resume"]).is_file():
         yield f"`resume={config['resume']}`: there is no such checkpoint; resume=true takes the run folder's last one"
@@ -436,6 +453,8 @@ def training_contradictions(config: Mapping[str, Any], choices: Mapping[str, str
         yield "`scheduler@pretrain.scheduler=plateau`: pretraining selects nothing to follow; use cosine or one_cycle"
     if config.get("bn") == "domain_specific" and config["trainer"].get("sync_batchnorm"):
         yield "`bn=domain_specific` with `trainer.sync_batchnorm=true`: synchronised layers keep one set of statistics"
+    if "stochnorm" in (config.get("term") or {}) and config["trainer"].get("sync_batchnorm"):
+        yield "`term=stochnorm` with `trainer.sync_batchnorm=true`: synchronising replaces its layers"
 
 
 def rule_of(key: str) -> Rule | None:

@@ -84,7 +84,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     elif "source" in heads and "source" not in data.train_domains:
         data.test_domains = ("target",)  # a source head that never learned has nothing to say about the source
     added = added_parameters(strategy, backbone)
-    terms = build_terms(cfg, backbone, heads, tasks, data, pretrained=weights is not None, added=added)
+    terms = build_terms(cfg, backbone, heads, data, weights, added)
 
     module = TransferModule(
         backbone=backbone,
@@ -207,9 +207,8 @@ def build_terms(
     cfg: DictConfig,
     backbone: Backbone,
     heads: Mapping[str, nn.Module],
-    tasks: Mapping[str, Task],
     data: TransferDataModule,
-    pretrained: bool,
+    weights: str | None,
     added: frozenset[str],
 ) -> dict[str, Term]:
     """The objective's terms, each after its look at the pretrained network; one of weight 0 is left out."""
@@ -219,10 +218,10 @@ def build_terms(
         heads=heads,
         target_head=heads.get("target", heads.get(SHARED)),
         classifier=backbone.classifier,
-        pretrained=pretrained,
-        num_classes=data.num_outputs("target", tasks["target"]) if data.classes("target") else None,
+        pretrained=weights is not None,
+        num_classes=len(classes) if (classes := data.classes("target")) else None,
         samples=lambda: data.plain_batches("target", "train"),
-        source_samples=(lambda: data.plain_batches("source", "val")) if "source" in data.domains else None,
+        source_samples=(lambda: data.plain_batches("source", "val")) if weights == "source" else None,
         added_parameters=added,
     )
     for term in terms.values():

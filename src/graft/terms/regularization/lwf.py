@@ -1,0 +1,41 @@
+"""Learning without Forgetting: what the old head says about the new data shall stay (Li and Hoiem, ECCV 2016)."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from graft.errors import GraftError
+from graft.terms.base import Setup, Step, Term
+from graft.terms.regularization.requirements import trainable_own_head
+
+
+def distillation(outputs: Tensor, old_outputs: Tensor, temperature: float) -> Tensor:
+    """Mean over samples of KL(old || new) between softmaxes at `temperature`; both outputs `(B, K)`.
+
+    The paper writes the cross entropy: the old outputs' entropy more, with the same gradient. There is no factor T^2.
+    """
+    new, old = (F.log_softmax(logits / temperature, dim=-1) for logits in (outputs, old_outputs))
+    return F.kl_div(new, old, reduction="batchmean", log_target=True)
+
+
+class LwF(Term):
+    """Distils the pretrained net's own outputs into the trained features through a copy of its head, which trains too.
+
+    Raises GraftError where the pretrained weights come without their head.
+    """
+
+    def __init__(self, weight: float = 4.0, temperature: float = 3.0) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise GraftError(f"term.lwf.temperature={temperature} must be above 0; the paper's is 2, the usual one 3.")
+        self.weight = weight
+        self.temperature = temperature
+
+    def prepare(self, setup: Setup) -> None:
+        """Keep the pretrained net, and start the head that trains from its own."""
+        self.classifier = trainable_own_head(setup, "lwf")
+        self.teacher = setup.teacher
+
+    def forward(self, step: Step) -> Tensor:
+        """How far the outputs over the old classes have moved on this step's samples, in nats."""
+        outputs = self.classifier(step.all_features)
+        return distillation(outputs, self.teacher.outputs(step.all_inputs), self.temperature)
