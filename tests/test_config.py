@@ -67,11 +67,11 @@ WRONG_VALUES = {
     "seed=1.0": "must be an integer >= 0",
     "pretrain.seed=true": "must be an integer >= 0",
     "data.split_seed=null": "must be an integer >= 0",
-    "optimizer.lr=0": "must be a number > 0",
-    "pretrain.optimizer.lr=low": "must be a number > 0",
+    "optimizer.lr=0": "must be auto or a number > 0",
+    "pretrain.optimizer.lr=auto": "must be a number > 0",
     "training.epochs=0": "must be an integer >= 1",
     "data.labels_per_class=0": "must be null or an integer >= 1",
-    "data.batch_size=big": "must be an integer >= 1",
+    "data.batch_size=big": "must be auto or an integer >= 1",
     "data.augment=lite": "must be none or light or crop or randaugment (did you mean light?)",
     "data.target_labeled=maybe": "must be true or false",
     "data.source=digits": "must be null or a mapping",
@@ -81,6 +81,8 @@ WRONG_VALUES = {
     "backbone.weights=imagnet": "did you mean imagenet?",
     "trainer.devices=-2": "must be an integer or text or a list >= -1",
     "bn=seperate": "did you mean separate?",
+    "tune=foo": "must be null or lr",
+    "tuning.suggestion=valey": "did you mean valley?",
 }
 
 
@@ -150,6 +152,7 @@ def test_a_list_of_numbers_stays_one():
             "logger.csv=null",
         ],
         ["logger=csv", "trainer.devices=[0,1]", "trainer.limit_train_batches=3", "notes=a few words"],
+        ["tune=lr", "optimizer.lr=auto", "data.batch_size=auto", "scheduler=plateau"],
         ["logger=[]", "data.seed=${data.split_seed}", "data.source=null", "backbone.weights=null"],
     ],
 )
@@ -205,6 +208,10 @@ def test_what_is_allowed_passes(overrides):
             ["backbone.weights=source", "term=[stochnorm]", "trainer.sync_batchnorm=true"],
             ["`term=stochnorm` with `trainer.sync_batch"],
         ),
+        (["tuning.low=1", "tuning.high=0.1"], ["`tuning.low=1` with `tuning.high=0.1`"]),
+        (["tune=lr", "resume=true"], ["`tune=lr` with `resume=true`"]),
+        (["data.batch_size=auto", "trainer=ddp_cpu"], ["`data.batch_size=auto` with several processes"]),
+        (["data.batch_size=auto", "trainer.devices=[0,1]"], ["`data.batch_size=auto` with several processes"]),
     ],
 )
 def test_keys_that_cannot_be_meant_together(overrides, expected):

@@ -1,5 +1,6 @@
 """A job's run folder, what it does when it is not the first in there, and how it ends."""
 
+import json
 import os
 import shlex
 import signal
@@ -78,6 +79,23 @@ def test_a_finished_run_goes_on_with_resume(app, tmp_path):
     assert outcome.code == 0
     assert app.configs[0].resume is True
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_a_run_that_only_tunes_is_done_without_a_score(app, tmp_path):
+    def tuned(cfg):
+        results = {
+            "tuning": {"lr": {"value": 0.1, "suggestion": "valley", "suggestions": {"valley": 0.1}}},
+            "metrics": {},
+        }
+        (Path(cfg.paths.run_dir) / "results.json").write_text(json.dumps(results))
+        return results
+
+    sys.modules["graft.run"].train = tuned
+    for words in ("", "Already done, skipped"):
+        outcome = app("tune=lr", f"hydra.run.dir={tmp_path / 'run'}")
+        assert outcome.code == 0, outcome.err
+        assert words in outcome.out
+    assert (tmp_path / "run" / "DONE").exists()
 
 
 def test_a_failing_run_leaves_its_traceback_and_no_done(app):

@@ -256,6 +256,64 @@ def test_a_run_that_was_stopped_after_its_last_epoch_only_does_its_test(run):
     assert resumed["selection"] == whole["selection"]
 
 
+SEARCH = ["optimizer.lr=auto", "data.batch_size=auto", "tuning.steps=30"]
+
+
+def no_search(*arguments):
+    raise AssertionError("a number that is known was looked for again")
+
+
+def test_auto_is_a_run_with_the_numbers_that_were_found_bit_for_bit(run):
+    results, found = run(*SEARCH, folder="found")
+    rate, size = results["tuning"]["lr"]["value"], results["tuning"]["batch_size"]["value"]
+    assert rate == results["tuning"]["lr"]["suggestions"]["valley"]
+    assert (size, results["tuning"]["batch_size"]["limit"]) == (32, 40)
+    assert results["parameters"]["groups"][-1]["lr"] == rate
+    assert {"lr_find.csv", "lr_find.png"} <= {path.name for path in found.iterdir()}
+    config = torch.load(found / "checkpoints" / "last.ckpt", weights_only=True)["config"]
+    assert (config["optimizer"]["lr"], config["data"]["batch_size"]) == (rate, size)
+    _, given = run(f"optimizer.lr={rate}", f"data.batch_size={size}", folder="given")
+    assert all(torch.equal(value, weights(given)[name]) for name, value in weights(found).items())
+
+
+def test_a_resumed_run_takes_what_was_found_and_does_not_look_again(run, monkeypatch):
+    options = [*SEARCH, "training.epochs=4", "data.augment=light"]
+    whole_results, whole = run(*options, folder="whole")
+    with pytest.raises(Interrupted):
+        run(*options, "+callbacks.stop={_target_: test_run.StopAt, epoch: 2}", folder="stopped")
+    monkeypatch.setattr("graft.tuning.lr_range_test", no_search)
+    monkeypatch.setattr("graft.tuning.find_batch_size", no_search)
+    results, resumed = run(*options, "resume=true", folder="stopped")
+    assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
+    for name in ("lr", "batch_size"):
+        assert results["tuning"][name] == {"value": whole_results["tuning"][name]["value"], "resumed": True}
+
+
+def test_tune_looks_for_a_rate_and_trains_nothing(run, capsys):
+    results, folder = run("tune=lr", "strategy=lp_ft", "tuning.suggestion=steep", "tuning.steps=20")
+    assert results["status"] == "done"
+    assert results["tuning"]["lr"]["phase"] == 2
+    assert {p.name for p in folder.iterdir()} == {"results.json", "lr_find.csv", "lr_find.png"}
+    assert "score" not in json.loads((folder / "results.json").read_text())
+    steep = f"{results['tuning']['lr']['suggestions']['steep']:g}"
+    out = capsys.readouterr().out
+    assert f"learning rate: {steep}, steep of the range test in phase 2" in out
+    assert f"train with it: python train.py optimizer.lr={steep}" in out
+    assert out.splitlines()[-1] == str(folder)
+
+
+def test_plateau_takes_the_rate_that_was_found(run):
+    results, folder = run("optimizer.lr=auto", "scheduler=plateau", "tuning.steps=20")
+    groups = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"]
+    assert groups[-1]["lr"] == results["tuning"]["lr"]["value"]
+
+
+def test_one_batch_of_everything_survives_a_search(run):
+    results, _ = run("debug=fast", "optimizer.lr=auto", "data.batch_size=auto")
+    assert results["tuning"]["lr"]["steps"] <= 10
+    assert results["tuning"]["batch_size"]["value"] == 8
+
+
 def test_checkpoints_that_cannot_be_resumed_are_refused(run, tmp_path):
     _, first = run(folder="first")
     last = first / "checkpoints" / "last.ckpt"

@@ -124,6 +124,45 @@ def test_a_sweep_in_which_every_job_failed_has_a_summary(tmp_path):
     assert read_csv(tmp_path)[0]["error"] == "no"
 
 
+def tuned(folder, overrides, rate, score=None, **more):
+    """A job that has looked for a learning rate; without a score it did nothing else."""
+    write_job(folder, overrides, score)
+    results = json.loads((folder / "results.json").read_text()) if score else {"metrics": {}, "seeds": {"train": 0}}
+    suggestions = {"valley": rate, "steep": 2 * rate}
+    results["tuning"] = {"lr": {"value": rate, "suggestion": "valley", "suggestions": suggestions}, **more}
+    (folder / "results.json").write_text(json.dumps(results))
+    (folder / "DONE").touch()
+
+
+def test_a_sweep_that_only_tunes_shows_the_suggestions(tmp_path, capsys):
+    for number, (strategy, seed, rate) in enumerate([("full", 0, 1e-3), ("full", 1, 4e-3), ("frozen", 0, 0.01)]):
+        tuned(tmp_path / str(number), [f"strategy={strategy}", f"seed={seed}", "tune=lr"], rate)
+    write_job(tmp_path / "failed", ["strategy=other", "seed=0", "tune=lr"], error="no")
+    sweep.summarise(tmp_path)
+    lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines() if "|" in line
+    ]
+    assert lines[0] == ["strategy", "valley (auto)", "steep", "n", "failed"]
+    assert ["full", "0.002 (0.001 to 0.004)", "0.004 (0.002 to 0.008)", "2", ""] in lines
+    assert ["frozen", "0.01", "0.02", "1", ""] in lines
+    assert ["other", "", "", "0", "1"] in lines
+    full = next(line for line in read_csv(tmp_path) if line["strategy"] == "full")
+    assert (full["valley (auto)"], full["count"], full["mean"]) == ("0.001 0.004", "0", "")
+    assert "optimizer.lr=auto" in (tmp_path / "summary.md").read_text()
+
+
+def test_what_was_found_stands_beside_the_scores_that_it_gave(tmp_path, capsys):
+    tuned(tmp_path / "a", ["strategy=a"], 1e-3, score=0.5, batch_size={"value": 128})
+    write_job(tmp_path / "b", ["strategy=b"], 0.75)
+    sweep.summarise(tmp_path)
+    header, _, first, second = (
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()[1:5]
+    )
+    assert header[:4] == ["strategy", "batch size", "learning rate", "test/target/acc"]
+    assert first[:4] == ["b", "", "", "0.7500"]
+    assert second[:4] == ["a", "128", "0.001", "0.5000"]
+
+
 def test_an_empty_sweep_has_a_summary(tmp_path):
     assert sweep.summarise(tmp_path) == []
 

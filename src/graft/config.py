@@ -91,6 +91,7 @@ AUGMENT = Rule((str,), choices=("none", "light", "crop", "randaugment"))
 RULES: dict[str, Rule] = {
     "seed": SEED,
     "bn": Rule((str,), choices=("joint", "separate", "domain_specific")),
+    "tune": Rule((str,), choices=("lr",), null=True),
     "resume": Rule((bool, str), null=True),
     "notes": Rule((str,), null=True),
     "data.source": Rule((dict,), null=True),
@@ -105,7 +106,7 @@ RULES: dict[str, Rule] = {
     "data.balance": Rule((str,), choices=("none", "weights", "sampler")),
     "data.image_size": COUNT_OR_NULL,
     "data.labels_per_class": COUNT_OR_NULL,
-    "data.batch_size": COUNT,
+    "data.batch_size": Rule((int, str), choices=("auto",), low=1),
     "data.source_batch_size": COUNT_OR_NULL,
     "data.eval_batch_size": COUNT,
     "data.num_workers": Rule((int,), low=0),
@@ -151,6 +152,13 @@ RULES: dict[str, Rule] = {
     "training.log_every_steps": COUNT,
     "training.gradient_clip_norm": Rule((float,), above=0, null=True),
     "training.threads": COUNT_OR_NULL,
+    "tuning.low": POSITIVE,
+    "tuning.high": POSITIVE,
+    "tuning.steps": Rule((int,), low=10),
+    "tuning.suggestion": Rule((str,), choices=("valley", "steep", "minimum")),
+    "tuning.max_batch_size": COUNT,
+    "optimizer.lr": Rule((float, str), choices=("auto",), above=0),
+    "pretrain.optimizer.lr": POSITIVE,
     "pretrain.epochs": COUNT,
     "pretrain.batch_size": COUNT,
     "pretrain.seed": SEED,
@@ -171,7 +179,6 @@ RULES |= {
     prefix + key: rule
     for prefix in ("", "pretrain.")
     for key, rule in {
-        "optimizer.lr": POSITIVE,
         "optimizer.weight_decay": NOT_NEGATIVE,
         "scheduler.*_fraction": FRACTION,
         "scheduler.*factor": POSITIVE,
@@ -427,8 +434,25 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     if "bi_tuning" in terms and choices.get("head", "linear") != "linear":
         yield f"`term=bi_tuning` with `head={choices['head']}`: it needs one vector a class; use head=linear"
     yield from training_contradictions(config, choices)
+    yield from tuning_contradictions(config)
     if isinstance(config.get("resume"), str) and not Path(config["resume"]).is_file():
         yield f"`resume={config['resume']}`: there is no such checkpoint; resume=true takes the run folder's last one"
+
+
+def tuning_contradictions(config: Mapping[str, Any]) -> Iterator[str]:
+    """What cannot be looked for as asked."""
+    tuning, trainer = config["tuning"], config["trainer"]
+    if tuning["low"] >= tuning["high"]:
+        yield f"`tuning.low={tuning['low']}` with `tuning.high={tuning['high']}`: the rate rises from low to high"
+    if config["tune"] and config["resume"]:
+        yield f"`tune={config['tune']}` with `resume={shown(config['resume'])}`: it trains nothing that could go on"
+    devices = trainer["devices"]
+    several = devices > 1 if isinstance(devices, int) else isinstance(devices, list) and len(devices) > 1
+    if config["data"]["batch_size"] == "auto" and (several or trainer["strategy"] != "auto"):
+        yield (
+            "`data.batch_size=auto` with several processes: it is looked for on one; "
+            "find it with trainer=gpu or trainer=cpu, then give the number"
+        )
 
 
 def training_contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> Iterator[str]:

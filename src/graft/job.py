@@ -28,7 +28,10 @@ from graft.errors import GraftError, Interrupted
 OK, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 CONFIG, OVERRIDES, DONE, ERROR, RESULTS = "config.yaml", "overrides.yaml", "DONE", "error.txt", "results.json"
 LAST_CHECKPOINT = Path("checkpoints", "last.ckpt")
-OUTPUTS = (CONFIG, OVERRIDES, DONE, ERROR, RESULTS, "metrics.csv", "checkpoints")  # what a fresh start removes
+OUTPUTS = (
+    *(CONFIG, OVERRIDES, DONE, ERROR, RESULTS, "metrics.csv", "checkpoints"),
+    *("lr_find.csv", "lr_find.png"),
+)  # what a fresh start removes
 STOPPED = ".stopped"  # in a sweep's folder: Ctrl-C was pressed, no further job begins
 IGNORED = ("paths", "resume")  # keys that do not make another experiment
 
@@ -161,9 +164,12 @@ def remove_outputs(folder: Path) -> None:
 
 
 def value_of(results: Mapping[str, Any]) -> float | None:
-    """What the selection rule followed, of the selected checkpoint; the test score where nothing was followed."""
+    """What the selection rule followed, of the selected checkpoint; the test score where nothing was followed.
+
+    None for a run that only looked for a learning rate.
+    """
     value = results.get("selection", {}).get("value")
-    return results["score"]["value"] if value is None else value
+    return results.get("score", {}).get("value") if value is None else value
 
 
 def refuse(folder: Path, message: str) -> None:

@@ -70,6 +70,7 @@ class TransferModule(pl.LightningModule):
         self.class_weights = dict(class_weights or {})
         self.seed = seed
         self.config = config
+        self.fixed_progress: float | None = None
         self.confusion: dict[str, Tensor] = {}
         self._phases: list[Phase] = []
         self._frozen: list[nn.Module] = []
@@ -161,7 +162,9 @@ class TransferModule(pl.LightningModule):
 
     @property
     def progress(self) -> float:
-        """Fraction of the optimizer steps that are done."""
+        """Fraction of the optimizer steps that are done, or what is fixed for a trial (see graft.tuning)."""
+        if self.fixed_progress is not None:
+            return self.fixed_progress
         return min(1.0, self.global_step / max(1, self.trainer.estimated_stepping_batches))
 
     def configure_optimizers(self) -> Any:

@@ -182,7 +182,7 @@ def source_alone(data: TransferDataModule, settings: Mapping[str, Any], backbone
     source = copy.copy(data)
     source.train_domains = source.eval_domains = source.test_domains = ("source",)
     source.epoch = "source"
-    source.batch_sizes = {"source": settings["batch_size"]}
+    source.source_batch_size = settings["batch_size"]
     source.augment, source.seed = settings["augment"], settings["seed"]
     source.set_input(backbone.input_spec)
     return source

@@ -14,9 +14,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import nn
 
-from graft import results, tracking
+from graft import results, tracking, tuning
 from graft.backbones.base import Backbone
 from graft.backbones.weights import load_weights
 from graft.build import build
@@ -104,6 +105,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         config=config,
     )
     require_learned_heads(module, rule, pretrained is not None)
+    found = settle(config, module, data, folder, resumed)
     report = {
         "status": "failed",  # until the end was reached
         "name": config["name"],
@@ -113,6 +115,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         "parameters": results.describe_parameters(module.parameter_table(epochs)),
         "phases": module.phase_table(epochs),
         "settings": decided,
+        "tuning": found,
         "seeds": {
             "train": config["seed"],
             "split": config["data"]["split_seed"],
@@ -122,6 +125,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         "git": results.git_state(Path(config["paths"]["root"])),
         "versions": results.versions(),
     }
+    if config["tune"]:
+        return end_of_tuning(report, folder, time.perf_counter() - started)
     loggers = tracking.build_loggers(
         config["logger"],
         run_dir=folder,
@@ -201,6 +206,45 @@ def added_parameters(strategy: Strategy, backbone: Backbone) -> frozenset[str]:
     pretrained = {id(parameter) for parameter in backbone.parameters()}
     strategy.prepare(backbone)
     return frozenset(name for name, parameter in backbone.named_parameters() if id(parameter) not in pretrained)
+
+
+def settle(
+    config: dict[str, Any], module: TransferModule, data: TransferDataModule, folder: Path, resumed: Path | None
+) -> dict[str, Any]:
+    """Put numbers where the config says `auto`: found on a copy, or those of the checkpoint that the run goes on from.
+
+    The learning rate is also looked for where `tune=lr` asks for nothing else.
+    """
+    stored = torch.load(resumed, map_location="cpu", weights_only=True, mmap=True)["config"] if resumed else None
+    found: dict[str, Any] = {}
+    if config["data"]["batch_size"] == "auto":
+        if stored:
+            found["batch_size"] = {"value": stored["data"]["batch_size"], "resumed": True}
+        else:
+            limit = tuning.batch_size_limit(config, data)
+            found["batch_size"] = {"value": tuning.find_batch_size(config, module, data, folder), "limit": limit}
+        config["data"]["batch_size"] = data.batch_size = found["batch_size"]["value"]
+    if config["optimizer"]["lr"] == "auto" or config["tune"] == "lr":
+        if stored:
+            found["lr"] = {"value": stored["optimizer"]["lr"], "resumed": True}
+        else:
+            curve = tuning.lr_range_test(config, module, data, folder)
+            found["lr"] = tuning.describe(curve, config["tuning"]["suggestion"])
+            if rank_zero_only.rank == 0:
+                curve.write_csv(folder / "lr_find.csv")
+                plots.range_test(curve, found["lr"]["suggestions"], folder / "lr_find.png")
+        config["optimizer"]["lr"] = module.optimizer_config["lr"] = found["lr"]["value"]
+    return found
+
+
+def end_of_tuning(report: dict[str, Any], folder: Path, seconds: float) -> dict[str, Any]:
+    """Results of a run that only looked for a learning rate: no metric and no score."""
+    report |= {"status": "done", "metrics": {}, "time": {"total_s": seconds}}
+    if rank_zero_only.rank == 0:
+        results.write(report, folder)
+        tables.print_setup(report)
+        tables.print_suggestions(report, folder)
+    return report
 
 
 def build_terms(

@@ -58,11 +58,15 @@ class Row:
     @property
     def scores(self) -> list[float]:
         """The scores that are numbers."""
-        return [value for results in self.finished if (value := results["score"]["value"]) is not None]
+        return self.numbers("score", "value")
+
+    def numbers(self, *path: str) -> list[float]:
+        """A number in the results of every job that has it, e.g. numbers("tuning", "lr", "value")."""
+        return [value for results in self.finished if (value := number(results, path)) is not None]
 
     def mean(self, *path: str) -> float | None:
         """Mean over the jobs of a number in their results, e.g. mean("time", "fit_s")."""
-        return mean(number(results, path) for results in self.finished)
+        return mean(self.numbers(*path))
 
 
 class SweepCallback(Callback):
@@ -121,7 +125,7 @@ def summarise(folder: Path) -> list[Row]:
     text = [f"# Sweep {folder.name}", ""]
     if same:
         text += ["All jobs: " + " ".join(f"`{key}={value}`" for key, value in same.items()), ""]
-    text += [table, "", NOTE, ""]
+    text += [table, "", TUNED_NOTE if only_tuned(rows) else NOTE, ""]
     if failures:
         text += [f"{len(failures)} of {len(jobs)} jobs failed:", "", *failures, ""]
     (folder / "summary.md").write_text("\n".join(text))
@@ -136,6 +140,11 @@ NOTE = (
     "± is the sample standard deviation over seeds (n - 1), the interval is the 95 % interval of the mean "
     "(Student's t). Times and other metrics are means over the same jobs. Rows are in the order of the validation "
     "metric that selected the checkpoints, so that nothing is chosen on the test split; without one, of the test score."
+)
+
+TUNED_NOTE = (
+    "Learning rates of the head that a range test suggests: geometric means over seeds, and their range. "
+    "With `optimizer.lr=auto` in place of `tune=lr` every job trains at its own."
 )
 
 
@@ -235,11 +244,12 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
     """One line a row with everything: overrides, score, cost, every other metric, seeds, folders, errors."""
     keys = list(dict.fromkeys(key for row in rows for key in row.overrides))
     metrics = list(dict.fromkeys(name for row in rows for results in row.finished for name in results["metrics"]))
+    found = found_columns(rows)
     lines = []
     for row in rows:
         scores, half = row.scores, half_interval(row.scores)
         line: dict[str, Any] = {key: row.overrides.get(key) for key in keys}
-        line["metric"] = row.finished[0]["score"]["metric"] if row.finished else None
+        line["metric"] = next((name for name in metric_names([row])), None)
         line["mean"] = mean(scores)
         line["std"] = statistics.stdev(scores) if len(scores) > 1 else None
         line["count"] = len(scores)
@@ -252,6 +262,7 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
         line["trainable"] = row.mean("parameters", "trainable")
         line["parameters"] = row.mean("parameters", "total")
         line |= {f"mean {name}": row.mean("metrics", name) for name in metrics}
+        line |= {name: " ".join(f"{value:g}" for value in row.numbers(*path)) for name, path in found.items()}
         line["scores"] = " ".join(f"{score:.6g}" for score in scores)
         line["seeds"] = " ".join(str(results["seeds"]["train"]) for results in row.finished)
         line["folders"] = " ".join(one.folder for one in row.jobs)
@@ -266,18 +277,25 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
 def markdown(rows: Sequence[Row], varied: Sequence[str]) -> str:
     """The table for people: score with spread and interval, then cost, then the other test scores."""
     finished = [results for row in rows for results in row.finished]
-    metric = finished[0]["score"]["metric"] if finished else "score"
+    metric = next(iter(metric_names(rows)), "score")
     others = other_metrics(finished, metric)
     selected = [f"{finished[0]['selection']['monitor']} (order)"] if all_selected(rows) else []
-    header = [*varied, *selected, metric, "95 % interval", "n", *others, "trainable", "fit"]
+    found = found_columns(rows)
+    header = [*varied, *found, *selected, metric, "95 % interval", "n", *others, "trainable", "fit"]
     body = [
         [
             *(row.overrides.get(key, "") for key in varied),
+            *(range_cell(row.numbers(*path)) for path in found.values()),
             *(number_cell(row.mean("selection", "value")) for _ in selected),
             *cells(row, others),
         ]
         for row in rows
     ]
+    if only_tuned(rows):  # no scores, no cost of a fit
+        header = [*varied, *found, "n"]
+        body = [
+            [*line[: len(varied) + len(found)], str(len(row.finished))] for line, row in zip(body, rows, strict=True)
+        ]
     for name, counts in (
         ("failed", [len(row.failed) for row in rows]),
         ("unfinished", [row.unfinished for row in rows]),
@@ -286,6 +304,36 @@ def markdown(rows: Sequence[Row], varied: Sequence[str]) -> str:
             header.append(name)
             body = [[*line, str(count or "")] for line, count in zip(body, counts, strict=True)]
     return padded([header, ["-" * len(name) for name in header], *body])
+
+
+def metric_names(rows: Iterable[Row]) -> list[str]:
+    """Names of the jobs' scores; a job that only looked for a learning rate has none."""
+    return [results["score"]["metric"] for row in rows for results in row.finished if "score" in results]
+
+
+def only_tuned(rows: Sequence[Row]) -> bool:
+    """Whether the jobs looked for a learning rate and trained nothing."""
+    return any(row.finished for row in rows) and not metric_names(rows)
+
+
+def found_columns(rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
+    """What was found in place of `auto` or by `tune=lr`: column name -> path in the results."""
+    columns = {"batch size": ("tuning", "batch_size", "value"), "learning rate": ("tuning", "lr", "value")}
+    if only_tuned(rows):
+        found = next(results for row in rows for results in row.finished)["tuning"]["lr"]
+        del columns["learning rate"]
+        for name in found["suggestions"]:
+            columns[name + " (auto)" * (name == found["suggestion"])] = ("tuning", "lr", "suggestions", name)
+    return {name: path for name, path in columns.items() if any(row.numbers(*path) for row in rows)}
+
+
+def range_cell(values: Sequence[float]) -> str:
+    """The geometric mean of rates or sizes, and from where to where they go."""
+    if not values:
+        return ""
+    if len(set(values)) == 1:
+        return f"{values[0]:g}"
+    return f"{float(f'{statistics.geometric_mean(values):.2g}'):g} ({min(values):g} to {max(values):g})"
 
 
 def other_metrics(finished: Sequence[Mapping[str, Any]], metric: str) -> list[str]:

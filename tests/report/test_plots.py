@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from graft.report.plots import confusion_matrix, curves, read_series
+from graft.report.plots import confusion_matrix, curves, range_test, read_series
+from graft.tuning import Curve
 
 
 def write(path, rows):
@@ -83,3 +84,10 @@ def test_no_curves_without_columns(tmp_path):
     curves(write(tmp_path / "metrics.csv", [{"epoch": 0, "step": 0, "lr": 1.0}]), tmp_path / "curves.png")
     curves(tmp_path / "nowhere.csv", tmp_path / "curves.png")
     assert not (tmp_path / "curves.png").exists()
+
+
+@pytest.mark.parametrize("losses", [[2.0, 1.0], [1.0] * 30, [3 - 0.1 * i for i in range(29)] + [1e30]], ids=len)
+def test_a_range_test_of_any_shape(tmp_path, losses):
+    curve = Curve([10.0 ** (-5 + i / 6) for i in range(len(losses))], losses, diverged=False, phase=1, seconds=0.0)
+    range_test(curve, curve.suggestions(), tmp_path / "lr_find.png")
+    assert is_picture(tmp_path / "lr_find.png")

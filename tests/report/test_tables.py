@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from graft.report.tables import print_results, print_setup, weights_line
+from graft.report.tables import print_results, print_setup, print_suggestions, tuning_lines, weights_line
 
 SETUP = {
     "data": {
@@ -145,3 +145,27 @@ def test_plain_text_away_from_a_terminal(monkeypatch, tmp_path, terminal):
     print_results(RESULTS, tmp_path)
     assert ("\x1b[" in stream.getvalue()) == terminal
     assert stream.getvalue().isascii() == (not terminal)
+
+
+def test_what_was_looked_for_has_a_line():
+    found = {"value": 0.0012, "suggestion": "valley", "phase": 2}
+    summary = SETUP | {"tuning": {"batch_size": {"value": 64, "limit": 100}, "lr": found}}
+    assert tuning_lines(summary) == [
+        "batch size: 64, largest power of two that fits, up to 100",
+        "learning rate: 0.0012, valley of the range test in phase 2, see lr_find.png",
+    ]
+    resumed = {"batch_size": {"value": 64, "resumed": True}, "lr": {"value": 0.0012, "resumed": True}}
+    assert tuning_lines(SETUP | {"tuning": resumed}) == [
+        "batch size: 64, as in the checkpoint",
+        "learning rate: 0.0012, as in the checkpoint",
+    ]
+
+
+def test_suggestions_come_with_the_command_that_trains_with_them(capsys, tmp_path):
+    found = {"value": 0.0012, "suggestion": "valley", "suggestions": {"valley": 0.0012, "steep": 0.1}}
+    overrides = ["experiment=resnet_ft", "tune=lr", "optimizer.lr=1e-3", "notes=two words"]
+    print_suggestions({"tuning": {"lr": found}, "overrides": overrides}, tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines if "auto" in line] == [["valley", "0.0012"]]
+    assert "train with it: python train.py experiment=resnet_ft 'notes=two words' optimizer.lr=0.0012" in lines
+    assert lines[-1] == str(tmp_path)

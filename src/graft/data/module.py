@@ -33,7 +33,7 @@ class TransferDataModule(pl.LightningDataModule):
         target: Domain,
         source: Domain | None = None,
         *,
-        batch_size: int = 64,
+        batch_size: int | str = 64,
         source_batch_size: int | None = None,
         eval_batch_size: int = 256,
         labels_per_class: int | None = None,
@@ -48,11 +48,15 @@ class TransferDataModule(pl.LightningDataModule):
         image_size: int | None = None,
         test_shifts: Sequence[str] = (),
     ) -> None:
-        """The keys of conf/data; `image_size` in pixels is only carried here for the backbone's config."""
+        """The keys of conf/data; `image_size` in pixels is only carried here for the backbone's config.
+
+        Whoever gives `batch_size="auto"` sets a number before a training loader is asked for.
+        """
         super().__init__()
         self.target = target
         self.source = source
-        self.batch_sizes = {"target": batch_size, "source": source_batch_size or batch_size}
+        self.batch_size = batch_size
+        self.source_batch_size = source_batch_size
         self.eval_batch_size = eval_batch_size
         self.labels_per_class = labels_per_class
         self.target_labeled = target_labeled
@@ -142,6 +146,11 @@ class TransferDataModule(pl.LightningDataModule):
         self._input_spec = input_spec
         self._train_transform = Transform(input_spec, self.augment)
         self._eval_transform = Transform(input_spec)
+
+    @property
+    def batch_sizes(self) -> dict[str, int]:
+        """Samples a step of each domain, on each process."""
+        return {"target": self.batch_size, "source": self.source_batch_size or self.batch_size}
 
     @property
     def steps_per_epoch(self) -> int:

@@ -2,12 +2,16 @@
 
 import csv
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from graft.tuning import Curve
 
 MAX_NUMBERS = 25  # classes up to which the cells hold their counts
 MAX_LABELS = 60  # class names along an axis
@@ -63,6 +67,26 @@ def curves(metrics_csv: Path, path: Path) -> None:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend()
+    _save(figure, path)
+
+
+def range_test(curve: "Curve", suggestions: Mapping[str, float], path: Path) -> None:
+    """PNG of a learning-rate range test: raw and smoothed loss over the rate, and what the rules suggest."""
+    smoothed = np.asarray(curve.smoothed)
+    figure = Figure(figsize=(6.4, 4.0), layout="tight")
+    axes = figure.add_subplot()
+    axes.plot(curve.rates, curve.losses, color="0.75", linewidth=1, label="loss")
+    axes.plot(curve.rates, smoothed, color="tab:blue", label="smoothed")
+    for number, (name, rate) in enumerate(suggestions.items(), start=1):
+        loss = np.interp(np.log(rate), np.log(curve.rates), smoothed)
+        axes.plot(rate, loss, "o", color=f"C{number}", label=f"{name}: {rate:g}")
+        axes.axvline(rate, color=f"C{number}", linestyle=":", linewidth=1)
+    low, high = min(curve.losses), smoothed[: smoothed.argmin() + 1].max()
+    margin = max(high - low, 1e-3 * abs(high))
+    axes.set_ylim(low - 0.1 * margin, high + 0.5 * margin)  # how far it diverged is not the question
+    axes.set(xscale="log", xlabel="learning rate of the head", ylabel="loss")
+    axes.grid(alpha=0.3)
+    axes.legend()
     _save(figure, path)
 
 

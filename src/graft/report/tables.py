@@ -1,5 +1,6 @@
 """The tables printed before and after training; plain text away from a terminal."""
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ def print_setup(summary: Mapping[str, Any]) -> None:
         console.print(phases_table(summary["phases"]))
     if summary["settings"]:
         print("set by the strategy: " + " ".join(f"{key}={value}" for key, value in summary["settings"].items()))
+    for line in tuning_lines(summary):
+        print(line)
     _blank_line(console)
 
 
@@ -43,6 +46,40 @@ def print_results(results: Mapping[str, Any], run_dir: Path) -> None:
         if line:
             console.print(line)
     print(run_dir, flush=True)
+
+
+def print_suggestions(results: Mapping[str, Any], run_dir: Path) -> None:
+    """Print what a learning-rate range test suggests, the command to go on with and, last, the run folder."""
+    found = results["tuning"]["lr"]
+    console = _console()
+    table = _table("learning rate", "")
+    for name, rate in found["suggestions"].items():
+        table.add_row(name, f"{rate:g}", "optimizer.lr=auto takes this" if name == found["suggestion"] else "")
+    console.print(table)
+    print(f"picture: {run_dir / 'lr_find.png'}")
+    print(f"train with it: {command_with(results['overrides'], found['value'])}")
+    print(run_dir, flush=True)
+
+
+def command_with(overrides: Sequence[str], rate: float) -> str:
+    """The command that trains at a rate what these overrides have tuned."""
+    kept = [override for override in overrides if override.lstrip("+").split("=")[0] not in ("tune", "optimizer.lr")]
+    return shlex.join(["python", "train.py", *kept, f"optimizer.lr={rate:g}"])
+
+
+def tuning_lines(summary: Mapping[str, Any]) -> list[str]:
+    """A line for each number that was looked for, and where it comes from."""
+    tuning, lines = summary.get("tuning") or {}, []
+    if size := tuning.get("batch_size"):
+        why = "as in the checkpoint" if "resumed" in size else f"largest power of two that fits, up to {size['limit']}"
+        lines.append(f"batch size: {size['value']}, {why}")
+    if rate := tuning.get("lr"):
+        why = "as in the checkpoint"
+        if "resumed" not in rate:
+            phase = f" in phase {rate['phase']}" if len(summary["phases"]) > 1 else ""
+            why = f"{rate['suggestion']} of the range test{phase}, see lr_find.png"
+        lines.append(f"learning rate: {rate['value']:g}, {why}")
+    return lines
 
 
 def data_table(domains: Mapping[str, Mapping[str, Any]]) -> Table:
