@@ -113,6 +113,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         "parameters": results.describe_parameters(module.parameter_table(epochs)),
         "phases": module.phase_table(epochs),
         "settings": decided,
+        "note": strategy.note,
         "seeds": {
             "train": config["seed"],
             "split": config["data"]["split_seed"],
