@@ -101,6 +101,25 @@ def test_wrong_values_of_regularizers_are_told():
     assert problems("term=[delta,l2sp]", weights, "term.delta.layers=[layer1,layer2]", "term.l2sp.weight=0") == []
 
 
+@pytest.mark.parametrize(
+    ("strategy", "value", "expected"),
+    [
+        ("lora", "strategy.r=0", "must be an integer >= 1"),
+        ("lora", "strategy.alpha=0", "must be a number > 0"),
+        ("lora", "strategy.dropout=1", "must be a number >= 0 and < 1"),
+        ("ia3", "strategy.target_modules=3", "must be text or a list"),
+        ("adapter", "strategy.bottleneck=0.5", "must be an integer >= 1"),
+    ],
+)
+def test_wrong_values_of_a_strategy_are_told(strategy, value, expected):
+    assert problems(f"strategy={strategy}", "backbone.weights=source", value) == [f"`{value}`: {expected}"]
+
+
+def test_a_tuners_options_are_free():
+    tuner = ["strategy=peft", "backbone.weights=source", "strategy.tuner=loha"]
+    assert problems(*tuner, "+strategy.options.r=4", "strategy.target_modules=[conv1]") == []
+
+
 def test_wrong_keys_are_told():
     found = problems("+foo=1", "+data.foo.bar=1", "~optimizer.lr", "+logger.nothing=1", "+training.epoch=3")
     assert sorted(found)[:4] == [
@@ -117,7 +136,7 @@ def test_wrong_keys_are_told():
     ("override", "expected"),
     [
         ("~strategy", "`strategy`: a run needs one"),
-        ("strategy=[full,frozen]", "`strategy`: takes one option of bit_hyperrule,bitfit,"),
+        ("strategy=[full,frozen]", "`strategy`: takes one option of adapter,"),
         ("experiment=image_folder", "`data.target.root` has to be given"),
     ],
 )

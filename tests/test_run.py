@@ -100,6 +100,21 @@ def test_forgetting_is_what_the_source_lost_and_absent_for_scratch(run):
     assert scratch["weights"] is None
 
 
+def test_what_lora_learned_is_tested_and_saved_as_plain_weights(run):
+    results, folder = run("strategy=lora", "selection=last", "optimizer.lr=0.01")
+    assert results["note"] == "lora adapts conv*.0 (2), fc.1 (1)"
+    added = {name: value for name, value in weights(folder).items() if ".lora_" in name}
+    assert results["parameters"]["trainable"] == sum(map(torch.numel, added.values())) + 500 * 10 + 10
+
+    merged = torch.load(folder / "checkpoints" / "merged.pt", weights_only=True)
+    unmerged = {name.replace(".base_layer", ""): value for name, value in weights(folder).items()}
+    for name, value in merged["backbone"].items():
+        same = torch.equal(value, unmerged[f"backbone.{name}"])
+        assert same is not name.endswith(("conv1.0.weight", "conv2.0.weight", "fc.1.weight")), name
+    second, _ = run(f"backbone.weights={folder / 'checkpoints' / 'merged.pt'}", "strategy=frozen", folder="second")
+    assert (second["weights"]["matched"], second["weights"]["missing"]) == (second["weights"]["total"], [])
+
+
 def test_frozen_forgets_nothing_with_a_head_of_its_own(run):
     results, _ = run("strategy=frozen", "head.sharing=separate")
     assert results["metrics"]["forgetting"] == 0.0

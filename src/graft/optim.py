@@ -12,6 +12,8 @@ from graft.errors import GraftError
 if TYPE_CHECKING:
     from graft.backbones.base import Backbone
 
+PEFT_SCALES = ("ia3_l", "lora_magnitude_vector")  # parameters of peft that are vectors in the shape of a matrix
+
 
 def parts(
     backbone: "Backbone", heads: nn.ModuleDict, terms: nn.ModuleDict
@@ -50,8 +52,12 @@ def parameter_groups(
 
 
 def is_norm_or_bias(name: str, parameter: nn.Parameter) -> bool:
-    """Norm scales and biases are vectors; class tokens and position embeddings go with them (BEiT practice)."""
-    return parameter.ndim <= 1 or name.endswith(("cls_token", "class_token", "pos_embed", "pos_embedding"))
+    """Norm scales and biases are vectors; class tokens and position embeddings go with them (BEiT practice).
+
+    So do the scales of (IA)^3 and DoRA, which decay would draw away from the pretrained network.
+    """
+    tokens = name.endswith(("cls_token", "class_token", "pos_embed", "pos_embedding"))
+    return parameter.ndim <= 1 or tokens or any(part in PEFT_SCALES for part in name.split("."))
 
 
 def build_optimizer(target: str, groups: list[dict[str, Any]], lr: float, options: Mapping[str, Any]) -> Optimizer:

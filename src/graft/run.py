@@ -116,6 +116,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         "phases": module.phase_table(epochs),
         "settings": decided,
         "tuning": found,
+        "note": strategy.note,
         "seeds": {
             "train": config["seed"],
             "split": config["data"]["split_seed"],

@@ -48,6 +48,7 @@ SETUP = {
         {"epochs": [5, 9], "stages": ["layer3", "layer4"], "trainable": 9000, "lr_factor": 0.3},
     ],
     "settings": {"data.epoch": 50},
+    "note": "lora adapts layer4.*.conv1 (2)",
 }
 RESULTS = {
     "metrics": {
@@ -78,6 +79,7 @@ def test_setup_shows_data_weights_and_rates(capsys):
     assert "9 not used: extra.0, extra.1, extra.2, extra.3, extra.4 and 4 more" in out
     assert ["backbone/layer4", "11,176,512", "0"] in rows
     assert ["head/shared", "5,130", "5,130", "0.001"] in rows
+    assert "lora adapts layer4.*.conv1 (2)" in out.splitlines()
     assert "1 1 to 5 head only 5,130 x 1" in lines
     assert "2 6 to 10 layer3 to layer4 9,000 x 0.3" in lines
     assert "set by the strategy: data.epoch=50" in lines

@@ -17,6 +17,7 @@ from graft.rates.geometric import Geometric
 from graft.rates.layer_decay import LayerDecay
 from graft.rates.uniform import Uniform
 from graft.schedules import Constant, Cosine, OneCycle
+from graft.strategies.adapter import Adapter
 from graft.strategies.bit_hyperrule import BitHyperRule
 from graft.strategies.bitfit import BitFit
 from graft.strategies.fine_tune import FineTune
@@ -24,6 +25,8 @@ from graft.strategies.freeze_until import FreezeUntil
 from graft.strategies.frozen import Frozen
 from graft.strategies.full import Full
 from graft.strategies.gradual import Gradual
+from graft.strategies.ia3 import IA3
+from graft.strategies.lora import LoRA
 from graft.strategies.lp_ft import LinearProbeThenFineTune
 from graft.strategies.norm_only import NormOnly
 from graft.strategies.scratch import Scratch
@@ -225,6 +228,10 @@ RESUMED = {
     "frozen": (Frozen, {}),
     "full": (Full, {"train_bn": False}),
     "bit_hyperrule": (BitHyperRule, {}),
+    "lora": (LoRA, {"r": 2, "dropout": 0.3}),
+    "dora": (LoRA, {"r": 2, "dora": True}),
+    "ia3": (IA3, {"train_bn": True}),
+    "adapter": (Adapter, {"bottleneck": 2}),
 }
 
 

@@ -23,19 +23,32 @@ def output_shape(network: nn.Module, channels: int, size: int) -> torch.Size:
         return shapes_only(network)(torch.empty(1, channels, size, size, device="meta")).shape
 
 
+def traced_outputs(network: nn.Module, channels: int, size: int) -> list[tuple[str, torch.Size]]:
+    """Names of the modules and shapes of their outputs for one image, in the order in which they finish.
+
+    What is no tensor is left out; a module that runs twice comes twice, one that does not run not at all.
+    """
+    outputs: list[tuple[str, torch.Size]] = []
+
+    def note(name: str, output: object) -> None:
+        if isinstance(output, torch.Tensor):
+            outputs.append((name, output.shape))
+
+    copied = shapes_only(network)
+    for name, module in copied.named_modules():
+        module.register_forward_hook(lambda _m, _x, output, name=name: note(name, output))
+    with torch.no_grad():
+        copied(torch.empty(1, channels, size, size, device="meta", dtype=next(network.parameters()).dtype))
+    return outputs
+
+
 def stages_by_resolution(network: nn.Module, units: Sequence[str], channels: int, size: int) -> list[Stage]:
     """Stages of a torchvision network; `units` are the names of its layers and blocks.
 
     A stage begins where the maps get smaller, and at each block that works on tokens `(B, N, D)`.
     """
-    shapes: dict[str, torch.Size] = {}
-    copied = shapes_only(network)
-    for name in units:
-        copied.get_submodule(name).register_forward_hook(
-            lambda _m, _x, out, name=name: shapes.update({name: out.shape})
-        )
-    with torch.no_grad():
-        copied(torch.empty(1, channels, size, size, device="meta"))
+    wanted = set(units)
+    shapes = {name: shape for name, shape in traced_outputs(network, channels, size) if name in wanted}
 
     groups: list[list[str]] = []
     stage_side = 0

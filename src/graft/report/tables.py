@@ -30,6 +30,8 @@ def print_setup(summary: Mapping[str, Any]) -> None:
     if len(summary["phases"]) > 1:
         _blank_line(console)
         console.print(phases_table(summary["phases"]))
+    if summary["note"]:
+        print(summary["note"])
     if summary["settings"]:
         print("set by the strategy: " + " ".join(f"{key}={value}" for key, value in summary["settings"].items()))
     for line in tuning_lines(summary):

@@ -1,5 +1,6 @@
 """What a strategy is: phases of training, each with the parameters that train in it."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,7 @@ class Strategy:
     """
 
     pretrained = True  # False: starts from random weights whatever backbone.weights says
+    note = ""  # what `prepare` did to the backbone, printed before training
 
     def __init__(self, train_bn: bool | None = None) -> None:
         self.train_bn = train_bn
@@ -85,6 +87,18 @@ def frozen_modules(backbone: Backbone, phase: Phase) -> list[nn.Module]:
 def stage_names(backbone: Backbone) -> tuple[str, ...]:
     """Names of all stages from input to output."""
     return tuple(stage.name for stage in backbone.stages)
+
+
+def in_short(names: Iterable[str]) -> str:
+    """Names that differ in numbers only as one, with how many they are: `blocks.*.mlp.fc2 (12)`."""
+    alike: dict[str, list[list[str]]] = {}
+    for name in names:
+        alike.setdefault(re.sub(r"\d+", "{}", name), []).append(re.findall(r"\d+", name))
+    texts = []
+    for pattern, numbers in alike.items():
+        values = [set(column) for column in zip(*numbers, strict=True)]
+        texts.append(f"{pattern.format(*(v.pop() if len(v) == 1 else '*' for v in values))} ({len(numbers)})")
+    return ", ".join(texts)
 
 
 def batchnorm_parameters(backbone: Backbone) -> frozenset[str]:
