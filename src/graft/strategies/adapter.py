@@ -47,7 +47,7 @@ class Adapter(Strategy):
         self.bottleneck = bottleneck
 
     def phases(self, epochs: int, backbone: Backbone) -> list[Phase]:
-        """One phase that trains the adapters, with the network's dropout on."""
+        """One phase that trains the adapters of this prepared backbone, with the network's dropout on."""
         adapters = [name for name, module in backbone.named_modules() if isinstance(module, Bottleneck)]
         names = [f"{name}.{key}" for name in adapters for key, _ in backbone.get_submodule(name).named_parameters()]
         return [self.phase(epochs, backbone, stage_names(backbone), names)]
@@ -87,7 +87,8 @@ def adapter_places(backbone: Backbone) -> dict[str, torch.Size]:
     possible = {
         name: shape
         for name, shape in outputs  # in the order in which they finish
-        if runs[name] == 1
+        if name
+        and runs[name] == 1
         and 2 <= len(shape) <= 4
         and not isinstance(network.get_submodule(name), LISTS)
         and any(stage.covers(f"network.{name}") for stage in backbone.stages)
@@ -100,8 +101,9 @@ def adapter_places(backbone: Backbone) -> dict[str, torch.Size]:
 
 
 def block_names(module: nn.Module, prefix: str = "") -> Iterator[str]:
-    """Names of the residual, dense and transformer blocks: the innermost modules with two weight layers or more that
-    stand beside others of their class, or alone.
+    """Names of the residual, dense and transformer blocks.
+
+    They are the innermost modules with two weight layers or more that stand beside others of their class, or alone.
     """
     children = dict(module.named_children())
     kinds = Counter(type(child) for child in children.values())

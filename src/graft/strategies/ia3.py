@@ -1,7 +1,6 @@
 """(IA)^3: learned scales on activations (Liu et al., NeurIPS 2022)."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from torch import nn
 
@@ -15,16 +14,11 @@ class IA3(PeftStrategy):
     the attention projections.
     """
 
-    def __init__(
-        self,
-        target_modules: str | Sequence[str] = AUTO,
-        options: Mapping[str, Any] | None = None,
-        train_bn: bool | None = None,
-    ) -> None:
-        super().__init__("ia3", options, target_modules, train_bn)
+    def __init__(self, target_modules: str | Sequence[str] = AUTO, train_bn: bool | None = None) -> None:
+        super().__init__("ia3", None, target_modules, train_bn)
 
     def automatic(self, network: nn.Module, layers: Sequence[str]) -> list[str]:
-        """The layers of every tuner, and the second layers of a transformer's MLPs."""
+        """The layers that every tuner adapts, and the second layers of a transformer's MLPs."""
         chosen = {*super().automatic(network, layers), *second_mlp_layers(network, layers)}
         return [name for name in layers if name in chosen]
 

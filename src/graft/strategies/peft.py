@@ -19,7 +19,7 @@ from graft.strategies.base import Phase, Strategy, in_short, stage_names
 
 AUTO = "auto"
 ATTENTION = re.compile("attn|attention", re.IGNORECASE)  # in the name or class of a module
-ADAPTABLE = (nn.Linear, nn.Conv2d)
+ADAPTABLE = (nn.Linear, nn.Conv2d)  # not nn.MultiheadAttention: peft 0.21 counts its output projection twice
 CLOSE = 1e-4  # of the largest output: peft's own rounding is far below, a wrong merge far above
 # Tuners that do not work on layers alone: they want tokens, task ids, calls in the training loop, or other layers.
 UNSUITED = ("adalora", "adaption_prompt", "ln_tuning", "poly", "shadow", "trainable_tokens", "xlora")
@@ -50,7 +50,7 @@ class PeftStrategy(Strategy):
         self.config(["layer"])  # refuses wrong options now
 
     def phases(self, epochs: int, backbone: Backbone) -> list[Phase]:
-        """One phase that trains what the tuner added, with the network's dropout on."""
+        """One phase that trains what the tuner added to this prepared backbone, with the network's dropout on."""
         return [self.phase(epochs, backbone, stage_names(backbone), self.added)]
 
     def prepare(self, backbone: Backbone) -> None:
@@ -143,10 +143,10 @@ class PeftStrategy(Strategy):
         It must start from the layer's own function and merge into plain weights. peft refuses some layers, accepts
         others wrongly (OFT on 3x3 convolutions), and says of some only when they merge (LoRA on grouped convolutions).
         """
-        holder = nn.Sequential(OrderedDict(layer=copy.deepcopy(layer))).float()
+        holder = nn.Sequential(OrderedDict(layer=copy.deepcopy(layer))).float().cpu()
         with torch.random.fork_rng(devices=()), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            torch.manual_seed(0)  # the answer must be the same when a run resumes
+            torch.default_generator.manual_seed(0)  # the answer must be the same when a run resumes
             x = trial_input(layer)
             pretrained = holder(x)
             try:
