@@ -1,5 +1,6 @@
 """The one LightningModule: a shared backbone, heads for the domains, the objective, and a strategy's phases."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from graft.errors import GraftError
 from graft.normalization import add_source_statistics, source_statistics
 from graft.objective import Objective
 from graft.optim import build_optimizer, parameter_groups, parts
-from graft.schedules import Plateau, Point
+from graft.schedules import Plateau, Point, Tail, hold
 from graft.strategies.base import Phase, Strategy, frozen_modules
 from graft.tasks import Task
 from graft.terms.base import Step, Term
@@ -49,6 +50,7 @@ class TransferModule(pl.LightningModule):
         schedule: Any,
         optimizer: Mapping[str, Any],
         terms: Mapping[str, Term] | None = None,
+        tail: Tail | None = None,
         monitor: str | None = None,
         bn: str = "joint",
         class_weights: Mapping[str, Tensor] | None = None,
@@ -65,6 +67,7 @@ class TransferModule(pl.LightningModule):
         self.rates = rates
         self.schedule = schedule
         self.optimizer_config = dict(optimizer)
+        self.tail = tail
         self.monitor = monitor
         self.bn = bn
         self.class_weights = dict(class_weights or {})
@@ -192,12 +195,19 @@ class TransferModule(pl.LightningModule):
         return [name for name in self.objective.domains() if name not in self.objective.fixed_heads]
 
     def phases(self, epochs: int) -> list[Phase]:
-        """The strategy's phases; GraftError where the schedule cannot follow them."""
+        """The strategy's phases; GraftError where the schedule or the average's last epochs do not suit them."""
         phases = self.strategy.phases(epochs, self.backbone)
         if isinstance(self.schedule, Plateau) and (sum(p.restarts for p in phases) > 1 or phases[0].schedule):
             raise GraftError(
                 "scheduler=plateau follows one run of the metric, but this strategy's phases have schedules of their "
                 "own. Use scheduler=cosine or another strategy."
+            )
+        last_start = max(sum(p.epochs for p in phases[:i]) for i, p in enumerate(phases) if i == 0 or p.restarts)
+        if self.tail and self.tail.first_epoch < last_start:
+            raise GraftError(
+                f"averaging=swa would begin at epoch {self.tail.first_epoch + 1} and average over two phases of the "
+                f"strategy, of which the last begins at epoch {last_start + 1} of {epochs}. "
+                f"Set averaging.start_fraction={math.ceil(100 * last_start / epochs) / 100} or more."
             )
         return phases
 
@@ -213,6 +223,9 @@ class TransferModule(pl.LightningModule):
             points = schedule.table(max(1, ends[next_start - 1] - begin))
             if points is None:
                 return None
+            if self.tail and self.tail.factor is not None:
+                tail_begin = round(total * self.tail.first_epoch / self.trainer.max_epochs)
+                points = hold(points, tail_begin - begin, self.tail.factor)
             for phase, end in list(zip(self._phases, ends, strict=True))[start:next_start]:
                 for point in points[len(table) - begin : end - begin]:
                     table.append(point._replace(factor=point.factor * phase.lr_factor))

@@ -4,7 +4,7 @@ torch's schedulers are walked once over a dummy optimizer, so that their behavio
 phase of a strategy can have a schedule of its own and a resumed run needs no scheduler state.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,6 +27,18 @@ class Point(NamedTuple):
 
     factor: float  # learning rate over the group's full rate
     momentum: float | None  # None: as the optimizer has it
+
+
+class Tail(NamedTuple):
+    """The last epochs of a run, at a rate of their own."""
+
+    first_epoch: int  # from 0
+    factor: float | None  # learning rate over the full rate, the same in every step; None: the schedule goes on
+
+
+def hold(points: Sequence[Point], start: int, factor: float) -> list[Point]:
+    """A schedule that stands still from a step on, at a learning rate of its own."""
+    return [*points[:start], *(points[start]._replace(factor=factor) for _ in points[start:])]
 
 
 def walk(make: Callable[[Optimizer], LRScheduler], steps: int, cycles_momentum: bool = False) -> list[Point]:
