@@ -1,6 +1,5 @@
 """The one LightningModule: a shared backbone, heads for the domains, the objective, and a strategy's phases."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -202,13 +201,8 @@ class TransferModule(pl.LightningModule):
                 "scheduler=plateau follows one run of the metric, but this strategy's phases have schedules of their "
                 "own. Use scheduler=cosine or another strategy."
             )
-        last_start = max(sum(p.epochs for p in phases[:i]) for i, p in enumerate(phases) if i == 0 or p.restarts)
-        if self.tail and self.tail.first_epoch < last_start:
-            raise GraftError(
-                f"averaging=swa would begin at epoch {self.tail.first_epoch + 1} and average over two phases of the "
-                f"strategy, of which the last begins at epoch {last_start + 1} of {epochs}. "
-                f"Set averaging.start_fraction={math.ceil(100 * last_start / epochs) / 100} or more."
-            )
+        if self.tail:
+            self.tail.check(phases)
         return phases
 
     def schedule_table(self) -> list[Point] | None:

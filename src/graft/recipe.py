@@ -17,14 +17,14 @@ MAY_DIFFER = (
     *("data.batch_size", "data.source_batch_size", "data.eval_batch_size"),
     *("head.dropout", "task.label_smoothing", "source_task.label_smoothing"),
 )
-SHOWN = 5  # jobs or keys named in a message
+SHOWN = 3  # jobs or keys named in a message
 
 
 @dataclass(frozen=True)
 class Ingredient:
     """A finished job of the sweep."""
 
-    name: str  # its folder in the sweep's, and its overrides
+    name: str  # its folder in the sweep's, and the overrides in which it differs from others
     folder: Path
     config: Mapping[str, Any]
     results: Mapping[str, Any]
@@ -47,9 +47,10 @@ def read_ingredients(folder: Path) -> list[Ingredient]:
         )
     if len(jobs) < 2:
         raise GraftError(f"soup={folder}: there is one job only, and a soup is the mean of several.")
+    varied = [*sweep.split_overrides(jobs)[0], "seed"]
     ingredients = [
         Ingredient(
-            " ".join((one.folder, *(f"{key}={value}" for key, value in one.overrides.items()))),
+            " ".join([one.folder, *(f"{key}={value}" for key, value in one.overrides.items() if key in varied)]),
             folder / one.folder,
             job.read_yaml(folder / one.folder / job.CONFIG),
             one.results,
@@ -61,25 +62,27 @@ def read_ingredients(folder: Path) -> list[Ingredient]:
 
 
 def refuse_different(folder: Path, ingredients: Iterable[Ingredient]) -> None:
-    """GraftError where jobs differ in data, network or pretrained weights, with what differs and how often."""
-    found = [identity(one) for one in ingredients]
+    """GraftError where jobs differ in data, network or pretrained weights, with what differs and in which of them."""
+    found = {one.folder.name: identity(one) for one in ingredients}
     different = []
-    for key in dict.fromkeys(key for one in found for key in one):
-        values = [one.get(key, "absent") for one in found]
-        counts = {value: values.count(value) for value in dict.fromkeys(values)}
-        if len(counts) > 1:
-            different.append(f"{key}: " + ", ".join(f"{value} ({n} jobs)" for value, n in counts.items()))
+    for key in dict.fromkeys(key for values in found.values() for key in values):
+        jobs: dict[str, list[str]] = {}
+        for name, values in found.items():
+            jobs.setdefault(values.get(key, "absent"), []).append(name)
+        if len(jobs) > 1:
+            different.append(f"{key}: " + ", ".join(f"{value} ({listed(names)})" for value, names in jobs.items()))
     if different:
         raise GraftError(
             f"soup={folder}: a soup is made of jobs that fine-tuned the same network for the same task, but they "
             f"differ in {listed(different, '; ')}. Delete the folders of those to leave out, or make another sweep."
         )
-    if found[0]["pretrained weights"] == "none":
+    first = next(iter(found.values()))
+    if first["pretrained weights"] == "none":
         raise GraftError(
             f"soup={folder}: its jobs started from random weights. The mean of such networks is no better than "
             "chance: sweep with backbone.weights=source, imagenet, ... and another strategy than scratch."
         )
-    if found[0]["selection._target_"].endswith(".Last"):
+    if first["selection._target_"].endswith(".Last"):
         raise GraftError(
             f"soup={folder}: its jobs have selection=last, so there is no metric to choose the soup by. Sweep with "
             "selection=target_val or selection=source_val."
@@ -122,7 +125,7 @@ def refuse_overrides(overrides: Iterable[str]) -> None:
         )
 
 
-def listed(texts: list[str], separator: str = ", ") -> str:
+def listed(texts: Sequence[str], separator: str = ", ") -> str:
     """The first few of a list in one line."""
     more = f"{separator}and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
     return separator.join(texts[:SHOWN]) + more

@@ -31,6 +31,7 @@ from graft.module import SHARED, TransferModule
 from graft.objective import Objective
 from graft.pretrain import pretrain_on_source
 from graft.report import plots, tables
+from graft.schedules import Tail
 from graft.selection import SelectionRule, require_domain
 from graft.strategies.base import Strategy
 from graft.tasks import Task
@@ -71,7 +72,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     resumed = checkpoint_to_resume(config["resume"], folder, epochs)
 
     backbone = build_backbone(cfg, data)
-    refuse_unsuitable(strategy, backbone, epochs)
+    tail = averaging.tail(epochs) if averaging else None
+    refuse_unsuitable(strategy, backbone, epochs, tail)
     weights = config["backbone"]["weights"] if strategy.pretrained else None
     weights_report = None if weights in (None, "source") else load_weights(backbone, weights)
     data.set_input(backbone.input_spec)
@@ -107,7 +109,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         schedule=build(cfg.scheduler),
         optimizer=config["optimizer"],
         terms=terms,
-        tail=averaging.tail(epochs) if averaging else None,
+        tail=tail,
         monitor=rule.monitor(tasks),
         bn=config["bn"],
         class_weights={domain: data.class_weights(domain) for domain in data.train_domains},
@@ -211,12 +213,14 @@ def apply_settings(cfg: DictConfig, data: TransferDataModule, decided: Mapping[s
     return OmegaConf.to_container(cfg, resolve=True)
 
 
-def refuse_unsuitable(strategy: Strategy, backbone: Backbone, epochs: int) -> None:
+def refuse_unsuitable(strategy: Strategy, backbone: Backbone, epochs: int, tail: Tail | None) -> None:
     """Refuse now what would fail after pretraining: on a copy, so that nothing random is drawn from the run's state."""
     with torch.random.fork_rng(devices=()):
         trial = copy.deepcopy(backbone)
         strategy.prepare(trial)
-        strategy.phases(epochs, trial)
+        phases = strategy.phases(epochs, trial)
+    if tail:
+        tail.check(phases)
 
 
 def build_terms(
@@ -370,7 +374,13 @@ def checkpoint_to_resume(resume: bool | str | None, folder: Path, epochs: int) -
 def fit(trainer: pl.Trainer, module: TransferModule, data: TransferDataModule, resumed: Path | None) -> None:
     """Train, from the checkpoint to resume where there is one."""
     if resumed is not None:
-        stored = torch.load(resumed, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+        content = torch.load(resumed, map_location="cpu", weights_only=True, mmap=True)
+        if "averaging" in content and (began := method(content["config"])) != method(module.config):
+            raise GraftError(
+                f"resume={resumed}: it was trained with averaging={began} and goes on with that only, not with "
+                f"averaging={method(module.config)}. To start from the average: backbone.weights={resumed}"
+            )
+        stored = content["state_dict"]
         present = module.state_dict()
         different = [name for name in {**stored, **present} if shape(stored, name) != shape(present, name)]
         if different:
@@ -380,6 +390,11 @@ def fit(trainer: pl.Trainer, module: TransferModule, data: TransferDataModule, r
                 f"backbone.weights={resumed}"
             )
     trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
+
+
+def method(config: Mapping[str, Any]) -> str:
+    """How a run averages weights, as the word of its config."""
+    return config["averaging"].get("_target_", "none").split(".")[-1].lower()
 
 
 def shape(tensors: Mapping[str, torch.Tensor], name: str) -> torch.Size | None:

@@ -4,8 +4,9 @@ torch's schedulers are walked once over a dummy optimizer, so that their behavio
 phase of a strategy can have a schedule of its own and a resumed run needs no scheduler state.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch.optim import SGD, Optimizer
@@ -21,6 +22,9 @@ from torch.optim.lr_scheduler import (
 
 from graft.errors import GraftError
 
+if TYPE_CHECKING:
+    from graft.strategies.base import Phase
+
 
 class Point(NamedTuple):
     """What one step of a schedule sets."""
@@ -34,6 +38,17 @@ class Tail(NamedTuple):
 
     first_epoch: int  # from 0
     factor: float | None  # learning rate over the full rate, the same in every step; None: the schedule goes on
+
+    def check(self, phases: Sequence["Phase"]) -> None:
+        """GraftError where these epochs are in more than one of a strategy's schedules."""
+        starts = [sum(p.epochs for p in phases[:i]) for i, phase in enumerate(phases) if i == 0 or phase.restarts]
+        epochs = sum(phase.epochs for phase in phases)
+        if self.first_epoch < starts[-1]:
+            raise GraftError(
+                f"averaging=swa would begin at epoch {self.first_epoch + 1} and average over two phases of the "
+                f"strategy, of which the last begins at epoch {starts[-1] + 1} of {epochs}. "
+                f"Set averaging.start_fraction={math.ceil(100 * starts[-1] / epochs) / 100} or more."
+            )
 
 
 def hold(points: Sequence[Point], start: int, factor: float) -> list[Point]:

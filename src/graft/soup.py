@@ -1,10 +1,11 @@
 """Model soups: one network whose weights are the mean of several fine-tuned ones (Wortsman et al., ICML 2022)."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
+
+from graft.selection import rank
 
 Weights = Mapping[str, Tensor]
 Metrics = dict[str, float]
@@ -32,27 +33,26 @@ def cook(
     """Make the uniform and the greedy soup and take the one that validates better, the greedy one where they are equal.
 
     The greedy soup tries the ingredients from the best to the worst and keeps each that does not make it worse, so it
-    is never below the best of them. Weights are loaded when they are needed: two networks are in memory at a time.
+    is never below the best of them. Weights are loaded when they are needed, so that a sweep may be large.
     """
 
-    def rank(metrics: Metrics) -> float:
-        value = metrics[monitor] if higher_is_better else -metrics[monitor]
-        return -math.inf if math.isnan(value) else value
+    def worth(metrics: Metrics) -> float:
+        return rank(metrics[monitor], higher_is_better)
 
     alone = {name: evaluate(load()) for name, load in ingredients.items()}
-    order = sorted(alone, key=lambda name: rank(alone[name]), reverse=True)
+    order = sorted(alone, key=lambda name: worth(alone[name]), reverse=True)
 
     members = order[:1]
     greedy, greedy_metrics = ingredients[members[0]](), alone[members[0]]
     for name in order[1:]:
         candidate = mix(greedy, ingredients[name](), len(members))
         metrics = evaluate(candidate)
-        if rank(metrics) >= rank(greedy_metrics):
+        if worth(metrics) >= worth(greedy_metrics):
             members, greedy, greedy_metrics = [*members, name], candidate, metrics
 
     uniform = mean([ingredients[name] for name in order])
     uniform_metrics = evaluate(uniform)
-    better = rank(uniform_metrics) > rank(greedy_metrics)
+    better = worth(uniform_metrics) > worth(greedy_metrics)
     return Soup(
         kind="uniform" if better else "greedy",
         weights=uniform if better else greedy,
@@ -73,7 +73,7 @@ def mean(ingredients: Sequence[Callable[[], Weights]]) -> Weights:
 
 
 def mix(soup: Weights, ingredient: Weights, count: int) -> Weights:
-    """A mean of `count` ingredients with one more; counters are those of the first."""
+    """A mean of `count` ingredients with one more, BatchNorm statistics too; counters are those of the first."""
     return {
         name: value.lerp(ingredient[name], 1 / (count + 1)) if value.is_floating_point() else value
         for name, value in soup.items()

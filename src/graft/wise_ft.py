@@ -7,6 +7,7 @@ from torch import Tensor
 
 from graft.averaging import network
 from graft.module import TransferModule
+from graft.selection import rank
 
 Weights = Mapping[str, Tensor]
 
@@ -25,7 +26,10 @@ def starting_weights(module: TransferModule, heads: Sequence[str]) -> dict[str, 
 
 
 def interpolate(start: Weights, end: Weights, alpha: float) -> dict[str, Tensor]:
-    """`(1 - alpha) * start + alpha * end`; counters, and what has no start (a new head), are the end's."""
+    """`(1 - alpha) * start + alpha * end`, BatchNorm statistics too.
+
+    Counters, and what has no start (a new head), are the end's.
+    """
     return {
         name: start[name].to(value).lerp(value, alpha) if name in start and value.is_floating_point() else value
         for name, value in end.items()
@@ -51,7 +55,6 @@ def choose(
     for alpha in sorted(alphas):
         tested.load_state_dict(interpolate(start, end, alpha))
         found[alpha] = evaluate()
-    sign = 1 if higher_is_better else -1
-    best = max(found, key=lambda alpha: (sign * found[alpha][monitor], alpha))
+    best = max(found, key=lambda alpha: (rank(found[alpha][monitor], higher_is_better), alpha))
     tested.load_state_dict(interpolate(start, end, best))
     return {alpha: metrics[monitor] for alpha, metrics in found.items()}, best, found[best]
