@@ -83,6 +83,7 @@ WRONG_VALUES = {
     "bn=seperate": "did you mean separate?",
     "tune=foo": "must be null or lr",
     "tuning.suggestion=valey": "did you mean valley?",
+    "training.wise_ft_alphas=0.5": "must be null or a list",
 }
 
 
@@ -170,6 +171,8 @@ def test_a_list_of_numbers_stays_one():
             "callbacks.progress=null",
             "logger.csv=null",
         ],
+        ["averaging=ema", "averaging.decay=0.9", "training.wise_ft_alphas=[0,0.5]", "backbone.weights=source"],
+        ["averaging=swa", "averaging.lr_fraction=null", "scheduler=plateau"],
         ["logger=csv", "trainer.devices=[0,1]", "trainer.limit_train_batches=3", "notes=a few words"],
         ["tune=lr", "optimizer.lr=auto", "data.batch_size=auto", "scheduler=plateau"],
         ["logger=[]", "data.seed=${data.split_seed}", "data.source=null", "backbone.weights=null"],
@@ -222,6 +225,17 @@ def test_what_is_allowed_passes(overrides):
             ["scheduler=plateau", "strategy=lp_ft", "backbone.weights=source", "scheduler@pretrain.scheduler=plateau"],
             ["`scheduler=plateau` with `strategy=lp_ft`", "`scheduler@pretrain.scheduler=plateau`"],
         ),
+        (
+            ["training.wise_ft_alphas=[0,2]", "selection=last", "backbone.weights=null"],
+            [f"`training.wise_ft_alphas=[0, 2]`{end}" for end in (": must", " with `selection", " with `backbone")],
+        ),
+        (["training.wise_ft_alphas=[]", "backbone.weights=source"], ["`training.wise_ft_alphas=[]`: must be null or"]),
+        (
+            ["training.wise_ft_alphas=[0]", "backbone.weights=source", "strategy=scratch"],
+            ["`training.wise_ft_alphas=[0]` with `strategy=scratch`"],
+        ),
+        (["averaging=swa", "scheduler=plateau"], ["`scheduler=plateau` with `averaging=swa`"]),
+        (["soup=nowhere", "resume=true"], ["`resume` with `soup`", "`soup=nowhere`: there is no such folder"]),
         (["bn=domain_specific", "trainer.sync_batchnorm=true"], ["`bn=domain_specific` with `trainer.sync_batch"]),
         (
             ["backbone.weights=source", "term=[stochnorm]", "trainer.sync_batchnorm=true"],

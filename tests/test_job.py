@@ -192,6 +192,24 @@ def test_processes_that_lightning_starts_run_this_job_in_this_folder(app, tmp_pa
         assert folder == cfg.paths.run_dir
 
 
+def test_a_soups_run_folder_has_the_config_of_the_jobs(app, tmp_path):
+    app.more = {"data": {}, "weights": {"source": "imagenet"}}
+    sweep = tmp_path / "sweep"
+    app("-m", "experiment=resnet_ft", "seed=4,5", "optimizer.lr=0.5", f"hydra.sweep.dir={sweep}")
+    outcome = app(f"soup={sweep}", "logger=csv", f"hydra.run.dir={tmp_path / 'soup'}")
+    assert outcome.code == 0, outcome.err
+    config = yaml.safe_load((tmp_path / "soup" / "config.yaml").read_text())
+    assert (config["optimizer"]["lr"], config["backbone"]["weights"], config["seed"]) == (0.5, "source", 4)
+    assert (config["name"], list(config["logger"]), config["soup"]) == ("train", ["csv"], str(sweep))
+    assert config["paths"]["run_dir"] == str(tmp_path / "soup")
+    assert "Already done" in app(f"soup={sweep}", "logger=csv", f"hydra.run.dir={tmp_path / 'soup'}").out
+
+    refused = app(f"soup={sweep}", "optimizer.lr=1", f"hydra.run.dir={tmp_path / 'other'}")
+    assert refused.code == 2
+    assert "`optimizer.lr` with `soup=`" in refused.err
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize("name", ["with space", "it's", "a=b,{c}"])
 def test_the_resume_command_survives_odd_folder_names(app, tmp_path, name):
     folder = tmp_path / name

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
@@ -43,7 +44,7 @@ def run(tmp_path, cache):
         with initialize_config_dir(CONF, version_base="1.3"):
             paths = [f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={cache}", f"paths.root={tmp_path}"]
             cfg = compose("train", overrides=[*defaults, *paths, *overrides])
-        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
         return train(cfg), tmp_path / folder
 
     return run
@@ -251,6 +252,145 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(run, tmp_path, where
     results, resumed = run(*options, "resume=true", folder="stopped")
     assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
     assert results["metrics"] == json.loads((whole / "results.json").read_text())["metrics"]
+
+
+@pytest.mark.parametrize("averaging", ["ema", "swa"])
+@pytest.mark.parametrize("where", ["epoch: 1, batch: 1", "epoch: 3, batch: 1"])
+def test_a_resumed_run_has_the_average_of_the_uninterrupted_one_bit_for_bit(run, tmp_path, averaging, where):
+    options = ["strategy=full", f"averaging={averaging}", "training.epochs=5", "data.augment=light"]
+    options += ["data.batch_size=16", *["averaging.start_fraction=0.4"] * (averaging == "swa")]
+    _, whole = run(*options, folder="whole")
+    with pytest.raises(Interrupted):
+        run(*options, f"+callbacks.stop={{_target_: test_run.StopAt, {where}}}", folder="stopped")
+    results, resumed = run(*options, "resume=true", folder="stopped")
+    for name in ("last", "best"):
+        assert all(torch.equal(value, weights(resumed, name)[key]) for key, value in weights(whole, name).items())
+    beside = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["averaging"] for f in (whole, resumed)]
+    assert all(torch.equal(value, beside[1]["training"][key]) for key, value in beside[0]["training"].items())
+    assert beside[0]["averaged"] == beside[1]["averaged"] == {"ema": 16, "swa": 3}[averaging]
+    assert results["metrics"] == json.loads((whole / "results.json").read_text())["metrics"]
+
+
+class Tested(pl.Callback):
+    """Keeps the weights that a run tested."""
+
+    weights = None
+
+    def on_test_start(self, trainer, pl_module):
+        Tested.weights = {name: value.clone() for name, value in pl_module.state_dict().items()}
+
+
+def same(first, second):
+    return all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+@pytest.mark.parametrize("averaging", ["ema", "swa"])
+@pytest.mark.parametrize("selection", ["target_val", "last"])
+def test_the_average_is_validated_selected_and_tested(run, averaging, selection):
+    options = [f"averaging={averaging}", f"selection={selection}", "training.epochs=3", "data.batch_size=16"]
+    options += ["averaging.start_fraction=0"] * (averaging == "swa")
+    results, folder = run(*options, "+callbacks.tested={_target_: test_run.Tested}")
+    last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    file = "last" if selection == "last" else "best"
+    assert same(weights(folder, file), Tested.weights)
+    assert not same(last["averaging"]["training"], last["state_dict"])
+    if selection == "target_val":
+        assert results["selection"]["value"] == results["metrics"]["val/target/acc"]
+
+    (folder / "results.json").unlink()  # stopped after its last epoch: only the test is missing
+    again, _ = run(*options, "resume=true")
+    assert {k: v for k, v in results["metrics"].items() if k.startswith("test/")}.items() <= again["metrics"].items()
+
+
+def test_swa_tests_an_average_even_where_an_epoch_before_it_was_better(run):
+    options = ["averaging=swa", "averaging.start_fraction=0.7", "averaging.lr_fraction=1000", "training.epochs=3"]
+    results, _ = run(*options)
+    assert results["selection"]["epoch"] == 2
+
+
+def test_a_checkpoint_with_an_average_does_not_go_on_without_it(run):
+    run("averaging=ema")
+    with pytest.raises(
+        GraftError, match="trained with averaging=ema and goes on with that only, not with averaging=none"
+    ):
+        run("resume=true", "training.epochs=3")
+
+
+def test_wise_ft_tests_the_best_on_validation_between_pretrained_and_tuned(run, tmp_path):
+    alphas = "training.wise_ft_alphas=[0,0.5,1]"
+    results, folder = run(alphas, "optimizer.lr=0.03", "+callbacks.tested={_target_: test_run.Tested}")
+    values = {one["alpha"]: one["value"] for one in results["wise_ft"]["tried"]}
+    alpha = results["wise_ft"]["alpha"]
+    assert list(values) == [0, 0.5, 1]
+    assert (
+        values[alpha] == max(values.values()) == results["selection"]["value"] == results["metrics"]["val/target/acc"]
+    )
+
+    pretrained = torch.load(Path(results["weights"]["folder"]) / "weights.pt", weights_only=True)
+    pretrained = {f"backbone.{name}": value for name, value in pretrained["backbone"].items()} | {
+        f"heads.shared.{name}": value for name, value in pretrained["head"].items()
+    }
+    for name, tuned in weights(folder, "best").items():
+        torch.testing.assert_close(Tested.weights[name], (1 - alpha) * pretrained[name] + alpha * tuned)
+    written = torch.load(folder / "checkpoints" / "wise_ft.pt", weights_only=True)
+    assert same({f"backbone.{name}": value for name, value in written["backbone"].items()}, Tested.weights)
+    plain, _ = run("optimizer.lr=0.03", folder="plain")
+    assert plain["metrics"]["val/target/acc"] == values[1]
+    untouched, _ = run(alphas.replace("0,0.5,1", "0"), folder="untouched")
+    assert untouched["metrics"]["forgetting"] == 0  # at 0 it is the pretrained network, head and all
+
+
+def sweep(run, tmp_path, jobs, folder="sweep"):
+    """Runs of a sweep with what graft.job writes beside them."""
+    for name, overrides in jobs.items():
+        _, path = run(*overrides, folder=f"{folder}/{name}")
+        config = torch.load(path / "checkpoints" / "last.ckpt", weights_only=True)["config"]
+        (path / "config.yaml").write_text(yaml.safe_dump(config))
+        (path / "overrides.yaml").write_text(yaml.safe_dump(overrides))
+        (path / "DONE").touch()
+    return tmp_path / folder
+
+
+def test_a_soup_is_made_of_a_sweeps_jobs_and_tested(run, tmp_path):
+    jobs = {
+        "a": ["seed=0"],
+        "b": ["seed=1", "strategy=lp_ft"],
+        "c": ["optimizer.lr=0.03", "training.wise_ft_alphas=[0.5]"],
+    }
+    folder = sweep(run, tmp_path, jobs)
+    own = ["logger=csv", "trainer=cpu", "training.threads=1"]
+    results, made = run(f"soup={folder}", "+callbacks.tested={_target_: test_run.Tested}", folder="soup", defaults=own)
+    soup = results["soup"]
+    assert sorted(soup["ingredients"]) == ["a seed=0", "b seed=1 strategy=lp_ft", f"c {' '.join(jobs['c'])}"]
+    for name, value in soup["ingredients"].items():
+        alone = json.loads((folder / name[0] / "results.json").read_text())
+        assert value == alone["selection"]["value"]  # the weights that the job tested: of c, those of WiSE-FT
+    assert soup["greedy"] >= max(soup["ingredients"].values())
+    assert results["selection"] | {"value": 0} == alone["selection"] | {"value": 0, "epoch": None}
+    assert results["selection"]["value"] == results["metrics"]["val/target/acc"] == max(soup["greedy"], soup["uniform"])
+    assert soup["label_subsets"] == 2
+    assert results["data"]["target"]["train"] == 40
+    assert "forgetting" in results["metrics"]
+
+    file = made / "checkpoints" / "soup.pt"
+    written = torch.load(file, weights_only=True)["backbone"]
+    assert same({f"backbone.{name}": value for name, value in written.items()}, Tested.weights)
+    used, _ = run(f"backbone.weights={file}", "strategy=frozen", folder="used")
+    assert used["weights"]["matched"] == used["weights"]["total"]
+
+
+def test_a_job_with_another_network_is_named(run, tmp_path):
+    folder = sweep(run, tmp_path, {"a": ["seed=0"], "b": ["objective.alpha=0.5", "head.sharing=auto"]})
+    content = torch.load(folder / "b" / "checkpoints" / "best.ckpt", weights_only=True)
+    content["state_dict"]["backbone.more"] = torch.zeros(1)
+    torch.save(content, folder / "b" / "checkpoints" / "best.ckpt")
+    with pytest.raises(
+        GraftError, match=r"b .*has another network than the first job; 1 tensors differ, backbone\.more"
+    ):
+        run(f"soup={folder}", folder="soup")
+    (folder / "b" / "checkpoints" / "best.ckpt").unlink()
+    with pytest.raises(GraftError, match=r"b .* has no .*best\.ckpt"):
+        run(f"soup={folder}", folder="soup")
 
 
 def test_a_resumed_run_takes_the_rates_of_its_own_config_and_selects_among_both_folders(run):

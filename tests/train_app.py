@@ -27,6 +27,7 @@ class App:
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
         self.root, self.monkeypatch, self.capsys = root, monkeypatch, capsys
         self.configs: list[DictConfig] = []
+        self.more: dict = {}  # what else is in results.json
         self.behave: Callable[[DictConfig], None] = lambda cfg: None
         self.score: Callable[[DictConfig], float] = lambda cfg: 0.5
         fake = types.ModuleType("graft.run")
@@ -59,6 +60,7 @@ class App:
             "parameters": {"total": 30, "trainable": 20},
             "time": {"fit_s": 2.0, "total_s": 3.0},
             "seeds": {"train": cfg.seed},
+            **self.more,
         }
         (folder / "results.json").write_text(json.dumps(results))
         return results

@@ -23,6 +23,7 @@ Graft: train, test and record one configuration, or a sweep of them.
   python train.py experiment=resnet_ft --cfg job              print the whole config, run nothing
   python train.py experiment=resnet_ft resume=true hydra.run.dir=FOLDER
                                                               go on with an interrupted run
+  python train.py soup=FOLDER                                 test the averaged weights of a finished sweep's jobs
 """
 
 

@@ -93,6 +93,7 @@ RULES: dict[str, Rule] = {
     "bn": Rule((str,), choices=("joint", "separate", "domain_specific")),
     "tune": Rule((str,), choices=("lr",), null=True),
     "resume": Rule((bool, str), null=True),
+    "soup": Rule((str,), null=True),
     "notes": Rule((str,), null=True),
     "data.source": Rule((dict,), null=True),
     "source_task": Rule((dict,), null=True),
@@ -164,6 +165,10 @@ RULES: dict[str, Rule] = {
     "tuning.max_batch_size": COUNT,
     "optimizer.lr": Rule((float, str), choices=("auto",), above=0),
     "pretrain.optimizer.lr": POSITIVE,
+    "training.wise_ft_alphas": Rule((list,), null=True),
+    "averaging.decay": Rule((float,), low=0, below=1),
+    "averaging.start_fraction": Rule((float,), low=0, below=1),
+    "averaging.lr_fraction": Rule((float,), above=0, null=True),
     "pretrain.epochs": COUNT,
     "pretrain.batch_size": COUNT,
     "pretrain.seed": SEED,
@@ -440,6 +445,7 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
         yield f"`term=bi_tuning` with `head={choices['head']}`: it needs one vector a class; use head=linear"
     yield from training_contradictions(config, choices)
     yield from tuning_contradictions(config)
+    yield from averaging_contradictions(config, choices)
     if isinstance(config.get("resume"), str) and not Path(config["resume"]).is_file():
         yield f"`resume={config['resume']}`: there is no such checkpoint; resume=true takes the run folder's last one"
 
@@ -484,6 +490,29 @@ def training_contradictions(config: Mapping[str, Any], choices: Mapping[str, str
         yield "`bn=domain_specific` with `trainer.sync_batchnorm=true`: synchronised layers keep one set of statistics"
     if "stochnorm" in (config.get("term") or {}) and config["trainer"].get("sync_batchnorm"):
         yield "`term=stochnorm` with `trainer.sync_batchnorm=true`: synchronising replaces its layers"
+
+
+def averaging_contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> Iterator[str]:
+    """Averages of weights that cannot be made, or not chosen on validation."""
+    alphas, weights, soup = config["training"]["wise_ft_alphas"], config["backbone"]["weights"], config["soup"]
+    if alphas is not None:
+        key = f"training.wise_ft_alphas={shown(alphas)}"
+        if not alphas or not all(FRACTION.accepts(alpha) for alpha in alphas):
+            yield f"`{key}`: must be null or a list of numbers >= 0 and <= 1, such as [0,0.25,0.5,0.75,1]"
+        if config["selection"]["_target_"].endswith(".Last"):
+            yield f"`{key}` with `selection=last`: there is no metric to choose by; use selection=target_val"
+        if weights is None or choices.get("strategy") == "scratch":
+            why = "`backbone.weights=null`" if weights is None else "`strategy=scratch`"
+            yield f"`{key}` with {why}: it goes from pretrained weights to the tuned ones; give some to start from"
+    if config["averaging"].get("lr_fraction") is not None and config["scheduler"]["_target_"].endswith(".Plateau"):
+        yield (
+            "`scheduler=plateau` with `averaging=swa`: both set the learning rate of the last epochs; "
+            "use averaging.lr_fraction=null or another scheduler"
+        )
+    if soup is not None and config["resume"] is not None:
+        yield "`resume` with `soup`: a soup trains nothing that could go on; leave resume out"
+    if soup is not None and not Path(soup).is_dir():
+        yield f"`soup={soup}`: there is no such folder; give a sweep's, logs/<name>/sweeps/<time>_<id>"
 
 
 def rule_of(key: str) -> Rule | None:

@@ -105,6 +105,8 @@ def prepare(cfg: DictConfig, hydra: DictConfig, folder: Path, sweep: Path | None
         return config.plain(cfg)
     config.check(cfg, hydra.runtime.choices)
     settings = config.plain(cfg)
+    if settings["soup"]:
+        settings = soup_settings(settings, OmegaConf.to_container(hydra.overrides.task))
     stored = read_yaml(folder / CONFIG)
     differences = {} if stored is None else changes(stored, settings)
     unfinished = (folder / LAST_CHECKPOINT).exists()
@@ -133,6 +135,14 @@ def prepare(cfg: DictConfig, hydra: DictConfig, folder: Path, sweep: Path | None
     OmegaConf.save(OmegaConf.create(settings), folder / CONFIG)
     OmegaConf.save(hydra.overrides.task, folder / OVERRIDES)
     return settings
+
+
+def soup_settings(settings: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """The config of a run that makes a soup of a sweep's jobs, which is theirs."""
+    from graft import recipe  # reads jobs, so it imports this module
+
+    recipe.refuse_overrides(overrides)
+    return recipe.settings(settings)
 
 
 def read_yaml(path: Path) -> Any:

@@ -15,7 +15,7 @@ from graft.errors import GraftError
 from graft.normalization import add_source_statistics, source_statistics
 from graft.objective import Objective
 from graft.optim import build_optimizer, parameter_groups, parts
-from graft.schedules import Plateau, Point
+from graft.schedules import Plateau, Point, Tail, hold
 from graft.strategies.base import Phase, Strategy, frozen_modules
 from graft.tasks import Task
 from graft.terms.base import Step, Term
@@ -49,6 +49,7 @@ class TransferModule(pl.LightningModule):
         schedule: Any,
         optimizer: Mapping[str, Any],
         terms: Mapping[str, Term] | None = None,
+        tail: Tail | None = None,
         monitor: str | None = None,
         bn: str = "joint",
         class_weights: Mapping[str, Tensor] | None = None,
@@ -65,6 +66,7 @@ class TransferModule(pl.LightningModule):
         self.rates = rates
         self.schedule = schedule
         self.optimizer_config = dict(optimizer)
+        self.tail = tail
         self.monitor = monitor
         self.bn = bn
         self.class_weights = dict(class_weights or {})
@@ -195,13 +197,15 @@ class TransferModule(pl.LightningModule):
         return [name for name in self.objective.domains() if name not in self.objective.fixed_heads]
 
     def phases(self, epochs: int) -> list[Phase]:
-        """The strategy's phases; GraftError where the schedule cannot follow them."""
+        """The strategy's phases; GraftError where the schedule or the average's last epochs do not suit them."""
         phases = self.strategy.phases(epochs, self.backbone)
         if isinstance(self.schedule, Plateau) and (sum(p.restarts for p in phases) > 1 or phases[0].schedule):
             raise GraftError(
                 "scheduler=plateau follows one run of the metric, but this strategy's phases have schedules of their "
                 "own. Use scheduler=cosine or another strategy."
             )
+        if self.tail:
+            self.tail.check(phases)
         return phases
 
     def schedule_table(self) -> list[Point] | None:
@@ -216,6 +220,9 @@ class TransferModule(pl.LightningModule):
             points = schedule.table(max(1, ends[next_start - 1] - begin))
             if points is None:
                 return None
+            if self.tail and self.tail.factor is not None:
+                tail_begin = round(total * self.tail.first_epoch / self.trainer.max_epochs)
+                points = hold(points, tail_begin - begin, self.tail.factor)
             for phase, end in list(zip(self._phases, ends, strict=True))[start:next_start]:
                 for point in points[len(table) - begin : end - begin]:
                     table.append(point._replace(factor=point.factor * phase.lr_factor))

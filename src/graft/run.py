@@ -1,10 +1,11 @@
 """One run, from a composed config to results: the only place that knows the order of things."""
 
 import copy
+import functools
 import math
 import pickle
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
-from torch import nn
+from torch import Tensor, nn
 
-from graft import results, tracking, tuning
+from graft import recipe, results, soup, tracking, tuning, wise_ft
+from graft.averaging import Averaging, BestAverage, network
 from graft.backbones.base import Backbone
 from graft.backbones.weights import load_weights
 from graft.build import build
@@ -29,6 +31,7 @@ from graft.module import SHARED, TransferModule
 from graft.objective import Objective
 from graft.pretrain import pretrain_on_source
 from graft.report import plots, tables
+from graft.schedules import Tail
 from graft.selection import SelectionRule, require_domain
 from graft.strategies.base import Strategy
 from graft.tasks import Task
@@ -36,6 +39,9 @@ from graft.terms.base import Setup, Term
 from graft.trainer import build_trainer
 
 DEFAULT_THREADS = torch.get_num_threads()
+# In a run's checkpoints folder: the rule's choice, and networks without what is needed for training only.
+BEST, MERGED, WISE_FT, SOUP = "best.ckpt", "merged.pt", "wise_ft.pt", "soup.pt"
+PARTS = ("backbone.", "heads.")
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
@@ -45,6 +51,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """
     started = time.perf_counter()
     config = OmegaConf.to_container(cfg, resolve=True)
+    if config["soup"]:
+        config = recipe.settings(config)
+        cfg = OmegaConf.create(config)
     context = job_context()
     folder = Path(config["paths"]["run_dir"])
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,6 +64,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     data.load()
     tasks = build_tasks(cfg, data)
     strategy, objective, rule = build(cfg.strategy), build(cfg.objective), build(cfg.selection)
+    averaging: Averaging | None = build(cfg.averaging) if cfg.averaging else None
     choose_domains(data, objective, rule)
     if decided := strategy.settings(len(data.domains["target"].train), data.image_side):
         config = apply_settings(cfg, data, decided)
@@ -62,7 +72,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     resumed = checkpoint_to_resume(config["resume"], folder, epochs)
 
     backbone = build_backbone(cfg, data)
-    refuse_unsuitable(strategy, backbone, epochs)
+    tail = averaging.tail(epochs) if averaging else None
+    refuse_unsuitable(strategy, backbone, epochs, tail)
     weights = config["backbone"]["weights"] if strategy.pretrained else None
     weights_report = None if weights in (None, "source") else load_weights(backbone, weights)
     data.set_input(backbone.input_spec)
@@ -98,6 +109,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         schedule=build(cfg.scheduler),
         optimizer=config["optimizer"],
         terms=terms,
+        tail=tail,
         monitor=rule.monitor(tasks),
         bn=config["bn"],
         class_weights={domain: data.class_weights(domain) for domain in data.train_domains},
@@ -106,6 +118,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     )
     require_learned_heads(module, rule, pretrained is not None)
     found = settle(config, module, data, folder, resumed)
+    alphas = config["training"]["wise_ft_alphas"]
+    pretrained_heads = [name for name in (SHARED, "source") if pretrained and name in heads]
+    start = wise_ft.starting_weights(module, pretrained_heads) if alphas else {}
     report = {
         "status": "failed",  # until the end was reached
         "name": config["name"],
@@ -138,19 +153,27 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         job_type=cfg.strategy._target_.split(".")[-2],
     )
     throughput = Throughput()
-    callbacks = [*build_callbacks(cfg, folder, rule, tasks), throughput]
+    callbacks = [*build_callbacks(cfg, folder, rule, tasks, averaging), throughput]
     trainer = build_trainer(config["trainer"], config["training"], epochs, folder, loggers, callbacks)
     if trainer.is_global_zero:
         tables.print_setup(report)
 
     try:
         with keyboard_interrupts():
-            fit(trainer, module, data, resumed)
-            selected = load_selected(module, rule, folder, resumed, trainer)
+            validate = functools.partial(validation_metrics, module, data, config, folder)
+            if config["soup"]:
+                strategy.merge(module.backbone)
+                selected, report["soup"] = make_soup(module, rule, validate, config["soup"], folder)
+            else:
+                fit(trainer, module, data, resumed)
+                selected = load_selected(module, rule, folder, resumed, trainer)
+                if strategy.merge(module.backbone):
+                    save_network(module, folder, MERGED)
+            if alphas:
+                metrics, report["wise_ft"] = apply_wise_ft(module, start, alphas, rule, validate, folder)
+                selected["metrics"] = metrics
             report["selection"] = results.describe_selection(rule, tasks, selected, data)
             report["metrics"] = selected["metrics"]
-            if strategy.merge(module.backbone) and trainer.is_global_zero:
-                save_merged(module, folder)
             test_started = time.perf_counter()
             report["metrics"] |= test(trainer, module, data)
             report["metrics"] |= results.forgetting(report["metrics"], pretrained, tasks.get("source"))
@@ -194,12 +217,14 @@ def apply_settings(cfg: DictConfig, data: TransferDataModule, decided: Mapping[s
     return OmegaConf.to_container(cfg, resolve=True)
 
 
-def refuse_unsuitable(strategy: Strategy, backbone: Backbone, epochs: int) -> None:
+def refuse_unsuitable(strategy: Strategy, backbone: Backbone, epochs: int, tail: Tail | None) -> None:
     """Refuse now what would fail after pretraining: on a copy, so that nothing random is drawn from the run's state."""
     with torch.random.fork_rng(devices=()):
         trial = copy.deepcopy(backbone)
         strategy.prepare(trial)
-        strategy.phases(epochs, trial)
+        phases = strategy.phases(epochs, trial)
+    if tail:
+        tail.check(phases)
 
 
 def added_parameters(strategy: Strategy, backbone: Backbone) -> frozenset[str]:
@@ -274,10 +299,84 @@ def build_terms(
     return terms
 
 
-def save_merged(module: TransferModule, folder: Path) -> None:
-    """The tested network as plain weights, without what the strategy had added: for `backbone.weights=<file>`."""
-    merged = {"backbone": module.backbone.state_dict(), "heads": module.heads.state_dict()}
-    torch.save(merged, folder / "checkpoints" / "merged.pt")
+def validation_metrics(
+    module: TransferModule, data: TransferDataModule, config: Mapping[str, Any], folder: Path
+) -> dict[str, float]:
+    """Validation metrics of the weights that are in the module; nothing is logged."""
+    settings = {**config["trainer"], "profiler": None}
+    trainer = build_trainer(settings, config["training"], config["training"]["epochs"], folder, [], [])
+    trainer.validate(module, data, verbose=False)
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+
+
+def apply_wise_ft(
+    module: TransferModule,
+    start: Mapping[str, Tensor],
+    alphas: Sequence[float],
+    rule: SelectionRule,
+    validate: Callable[[], dict[str, float]],
+    folder: Path,
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Leave the best weights between `start` and the tuned ones in the module; their metrics, and what was tried."""
+    monitor, higher_is_better = rule.monitor(module.tasks), module.tasks[rule.domain].higher_is_better
+    values, best, metrics = wise_ft.choose(module, start, alphas, validate, monitor, higher_is_better)
+    save_network(module, folder, WISE_FT)
+    tried = [{"alpha": alpha, "value": value} for alpha, value in values.items()]
+    return metrics, {"monitor": monitor, "alpha": best, "tried": tried}
+
+
+def make_soup(
+    module: TransferModule, rule: SelectionRule, validate: Callable[[], dict[str, float]], sweep: str, folder: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Leave the better soup of a sweep's jobs in the module; what was selected, and what it was selected among."""
+    ingredients, tested = recipe.read_ingredients(Path(sweep)), network(module)
+    monitor, higher_is_better = rule.monitor(module.tasks), module.tasks[rule.domain].higher_is_better
+
+    def evaluate(weights: Mapping[str, Tensor]) -> dict[str, float]:
+        tested.load_state_dict(weights)
+        return validate()
+
+    loads = {one.name: functools.partial(tested_weights, one, tested.state_dict()) for one in ingredients}
+    made = soup.cook(loads, evaluate, monitor, higher_is_better)
+    tested.load_state_dict(made.weights)
+    save_network(module, folder, SOUP)
+    report = {
+        "folder": sweep,
+        "monitor": monitor,
+        "chosen": made.kind,
+        "uniform": made.uniform,
+        "greedy": made.greedy,
+        "members": made.members,
+        "ingredients": made.ingredients,
+        "label_subsets": recipe.label_subsets(ingredients),
+    }
+    return {"epoch": None, "metrics": made.metrics, "rule": rule.name}, report
+
+
+def tested_weights(ingredient: recipe.Ingredient, network: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Backbone and heads that a finished run tested; GraftError where they are gone or do not fit the network."""
+    checkpoints = ingredient.folder / "checkpoints"
+    plain = WISE_FT if ingredient.config["training"]["wise_ft_alphas"] else MERGED
+    file = checkpoints / plain if (checkpoints / plain).is_file() else checkpoints / BEST
+    if not file.is_file():
+        raise GraftError(f"soup: {ingredient.name} has no {file}. Run the job again, or delete its folder.")
+    content = torch.load(file, map_location="cpu", weights_only=True)
+    parts = {f"{part}.{name}": v for part in ("backbone", "heads") for name, v in content.get(part, {}).items()}
+    weights = {name: value for name, value in content.get("state_dict", parts).items() if name.startswith(PARTS)}
+    if different := [name for name in {**weights, **network} if shape(weights, name) != shape(network, name)]:
+        raise GraftError(
+            f"soup: {ingredient.name} has another network than the first job; {len(different)} tensors differ, "
+            f"{different[0]} first. Delete its folder to leave it out."
+        )
+    return weights
+
+
+@rank_zero_only
+def save_network(module: TransferModule, folder: Path, name: str) -> None:
+    """Backbone and heads as plain weights, for `backbone.weights=<file>` and for soups."""
+    file = folder / "checkpoints" / name
+    file.parent.mkdir(exist_ok=True)
+    torch.save({"backbone": module.backbone.state_dict(), "heads": module.heads.state_dict()}, file)
 
 
 def job_context() -> dict[str, Any]:
@@ -326,7 +425,13 @@ def checkpoint_to_resume(resume: bool | str | None, folder: Path, epochs: int) -
 def fit(trainer: pl.Trainer, module: TransferModule, data: TransferDataModule, resumed: Path | None) -> None:
     """Train, from the checkpoint to resume where there is one."""
     if resumed is not None:
-        stored = torch.load(resumed, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+        content = torch.load(resumed, map_location="cpu", weights_only=True, mmap=True)
+        if "averaging" in content and (began := method(content["config"])) != method(module.config):
+            raise GraftError(
+                f"resume={resumed}: it was trained with averaging={began} and goes on with that only, not with "
+                f"averaging={method(module.config)}. To start from the average: backbone.weights={resumed}"
+            )
+        stored = content["state_dict"]
         present = module.state_dict()
         different = [name for name in {**stored, **present} if shape(stored, name) != shape(present, name)]
         if different:
@@ -351,6 +456,11 @@ def test(trainer: pl.Trainer, module: TransferModule, data: TransferDataModule) 
                 metrics[name.replace("target", f"target_{shift}")] = float(value)
     module.confusion = confusion
     return metrics
+
+
+def method(config: Mapping[str, Any]) -> str:
+    """How a run averages weights, as the word of its config."""
+    return config["averaging"].get("_target_", "none").split(".")[-1].lower()
 
 
 def shape(tensors: Mapping[str, torch.Tensor], name: str) -> torch.Size | None:
@@ -431,13 +541,17 @@ def build_head(cfg: DictConfig, backbone: Backbone, outputs: int) -> nn.Module:
     return build(settings, feature_size=backbone.feature_size, outputs=outputs)
 
 
-def build_callbacks(cfg: DictConfig, folder: Path, rule: SelectionRule, tasks: Mapping[str, Task]) -> list[Callback]:
-    """The config's callbacks, then two checkpoints: the rule's choice, and the last epoch to resume from."""
-    callbacks = [build(settings) for settings in cfg.callbacks.values() if settings]
+def build_callbacks(
+    cfg: DictConfig, folder: Path, rule: SelectionRule, tasks: Mapping[str, Task], averaging: Averaging | None
+) -> list[Callback]:
+    """The average, the config's callbacks and two checkpoints: the rule's choice, and the last epoch to resume from."""
+    callbacks = [averaging] if averaging else []
+    callbacks += [build(settings) for settings in cfg.callbacks.values() if settings]
     to = {"dirpath": folder / "checkpoints", "enable_version_counter": False, "auto_insert_metric_name": False}
     if monitor := rule.monitor(tasks):
         mode = "max" if tasks[rule.domain].higher_is_better else "min"
-        callbacks.append(ModelCheckpoint(filename="best", monitor=monitor, mode=mode, save_weights_only=True, **to))
+        best = functools.partial(BestAverage, averaging) if averaging else ModelCheckpoint
+        callbacks.append(best(filename="best", monitor=monitor, mode=mode, save_weights_only=True, **to))
     callbacks.append(ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **to))
     return callbacks
 
@@ -450,7 +564,7 @@ def load_selected(
     A run that resumed another folder's checkpoint selects among that folder's best and its own.
     """
     folders = dict.fromkeys([folder / "checkpoints", *([resumed.parent] if resumed else [])])
-    files = [checkpoints / "best.ckpt" for checkpoints in folders]
+    files = [checkpoints / BEST for checkpoints in folders]
     candidates = [torch.load(path, map_location="cpu", weights_only=True) for path in files if path.is_file()]
     if rule.domain is None or not candidates:
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}

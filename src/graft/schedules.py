@@ -4,8 +4,9 @@ torch's schedulers are walked once over a dummy optimizer, so that their behavio
 phase of a strategy can have a schedule of its own and a resumed run needs no scheduler state.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch.optim import SGD, Optimizer
@@ -21,12 +22,38 @@ from torch.optim.lr_scheduler import (
 
 from graft.errors import GraftError
 
+if TYPE_CHECKING:
+    from graft.strategies.base import Phase
+
 
 class Point(NamedTuple):
     """What one step of a schedule sets."""
 
     factor: float  # learning rate over the group's full rate
     momentum: float | None  # None: as the optimizer has it
+
+
+class Tail(NamedTuple):
+    """The last epochs of a run, at a rate of their own."""
+
+    first_epoch: int  # from 0
+    factor: float | None  # learning rate over the full rate, the same in every step; None: the schedule goes on
+
+    def check(self, phases: Sequence["Phase"]) -> None:
+        """GraftError where these epochs are in more than one of a strategy's schedules."""
+        starts = [sum(p.epochs for p in phases[:i]) for i, phase in enumerate(phases) if i == 0 or phase.restarts]
+        epochs = sum(phase.epochs for phase in phases)
+        if self.first_epoch < starts[-1]:
+            raise GraftError(
+                f"averaging=swa would begin at epoch {self.first_epoch + 1} and average over two phases of the "
+                f"strategy, of which the last begins at epoch {starts[-1] + 1} of {epochs}. "
+                f"Set averaging.start_fraction={math.ceil(100 * starts[-1] / epochs) / 100} or more."
+            )
+
+
+def hold(points: Sequence[Point], start: int, factor: float) -> list[Point]:
+    """A schedule that stands still from a step on, at a learning rate of its own."""
+    return [*points[:start], *(points[start]._replace(factor=factor) for _ in points[start:])]
 
 
 def walk(make: Callable[[Optimizer], LRScheduler], steps: int, cycles_momentum: bool = False) -> list[Point]:

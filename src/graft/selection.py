@@ -1,5 +1,6 @@
 """Named rules that choose the checkpoint which is tested."""
 
+import math
 from collections.abc import Mapping
 
 from graft.errors import GraftError
@@ -49,3 +50,8 @@ def require_domain(rule: SelectionRule, domains: tuple[str, ...]) -> None:
             f"selection={rule.name} needs {rule.domain} data, but the run has {', '.join(domains)} only. "
             "Use selection=target_val or selection=last."
         )
+
+
+def rank(value: float, higher_is_better: bool) -> float:
+    """A number that is larger for a better value; not a number is the worst."""
+    return -math.inf if math.isnan(value) else value if higher_is_better else -value

@@ -119,6 +119,25 @@ def test_a_score_that_used_hidden_labels_is_marked(capsys, tmp_path):
     assert "oracle" in capsys.readouterr().out
 
 
+def test_what_wise_ft_and_a_soup_chose_among_is_shown(capsys, tmp_path):
+    tried = [{"alpha": 0, "value": 0.5}, {"alpha": 0.25, "value": 0.75}]
+    print_results(RESULTS | {"wise_ft": {"monitor": "val/target/acc", "alpha": 0.25, "tried": tried}}, tmp_path)
+    line = "wise_ft: alpha 0.25 of pretrained (0) to tuned (1), val/target/acc 0.5000 at 0, 0.7500 at 0.25"
+    assert line in capsys.readouterr().out.splitlines()
+
+    soup = {"monitor": "val/target/acc", "chosen": "greedy", "greedy": 0.9, "uniform": 0.8, "members": ["a seed=0"]}
+    soup |= {"ingredients": {"a seed=0": 0.9, "b seed=1": 0.7}, "label_subsets": 2}
+    print_results(RESULTS | {"soup": soup}, tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in lines]
+    assert ["greedy", "0.9000", "1"] in rows
+    assert ["uniform", "0.8000"] in rows
+    assert ["a", "seed=0", "0.9000", "x"] in rows
+    assert ["b", "seed=1", "0.7000"] in rows
+    assert "soup: greedy, the mean of 1 of 2 networks" in lines
+    assert any(line.startswith("labels: its jobs drew 2 different subsets") for line in lines)
+
+
 def test_results_of_a_run_that_measured_little(capsys, tmp_path):
     print_results({"metrics": {"test/target/mae": 1.5}, "selection": None, "time": {}}, tmp_path)
     lines = capsys.readouterr().out.splitlines()

@@ -196,6 +196,12 @@ class TransferDataModule(pl.LightningDataModule):
             for domain in self.train_domains
         }
 
+    def train_batches(self) -> Iterator[dict[str, tuple[Tensor, Tensor | None]]]:
+        """The first epoch's training batches as `{domain: (x, y)}`, apart from the loaders that training draws from."""
+        loaders = self.train_dataloader()
+        for batches in zip(*loaders.values(), strict=True):
+            yield dict(zip(loaders, batches, strict=True))
+
     def val_dataloader(self) -> list[DataLoader]:
         """A loader for each of `eval_domains`, in their order; batches are `{domain: (x, y)}`."""
         return [self._eval_loader(domain, self.domains[domain].val) for domain in self.eval_domains]

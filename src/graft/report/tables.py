@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,11 @@ def print_results(results: Mapping[str, Any], run_dir: Path) -> None:
     console = _console()
     _blank_line(console)
     console.print(metrics_table(results.get("metrics", {})))
-    for line in (selection_line(results.get("selection")), cost_line(results)):
+    if results.get("soup"):
+        _blank_line(console)
+        console.print(soup_table(results["soup"]))
+        _blank_line(console)
+    for line in (selection_line(results.get("selection")), *choice_lines(results), cost_line(results)):
         if line:
             console.print(line)
     print(run_dir, flush=True)
@@ -170,6 +174,28 @@ def selection_line(selection: Mapping[str, Any] | None) -> str:
     if selection.get("monitor") and selection.get("value") is not None:
         line += f", {selection['monitor']} {_cell(selection['value'])}"
     return line + (", oracle: it used labels of an unlabelled target" if selection.get("oracle") else "")
+
+
+def choice_lines(results: Mapping[str, Any]) -> Iterator[str]:
+    """What else was chosen on validation than the epoch: how far to go from the pretrained weights, or a soup."""
+    if wise_ft := results.get("wise_ft"):
+        tried = ", ".join(f"{_cell(one['value'])} at {one['alpha']:g}" for one in wise_ft["tried"])
+        yield f"wise_ft: alpha {wise_ft['alpha']:g} of pretrained (0) to tuned (1), {wise_ft['monitor']} {tried}"
+    if soup := results.get("soup"):
+        members = len(soup["members"] if soup["chosen"] == "greedy" else soup["ingredients"])
+        yield f"soup: {soup['chosen']}, the mean of {members} of {len(soup['ingredients'])} networks"
+        if soup["label_subsets"] > 1:
+            yield f"labels: its jobs drew {soup['label_subsets']} different subsets, so it saw more than each of them"
+
+
+def soup_table(soup: Mapping[str, Any]) -> Table:
+    """Validation of both soups and of every ingredient, the best first, and which of them the greedy one kept."""
+    table = _table("soup", soup["monitor"], "in greedy")
+    table.add_row("greedy", _cell(soup["greedy"]), str(len(soup["members"])))
+    table.add_row("uniform", _cell(soup["uniform"]), "")
+    for name, value in soup["ingredients"].items():
+        table.add_row(name, _cell(value), "x" if name in soup["members"] else "")
+    return table
 
 
 def cost_line(results: Mapping[str, Any]) -> str:
