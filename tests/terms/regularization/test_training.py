@@ -1,5 +1,7 @@
 """Regularizers inside a training on real digits: together, logged, and the same after a kill at any step."""
 
+import copy
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -15,16 +17,24 @@ from graft.schedules import OneCycle
 from graft.strategies.lp_ft import LinearProbeThenFineTune
 from graft.tasks import Multiclass
 from graft.terms.base import Setup
+from graft.terms.regularization.bi_tuning import BiTuning
 from graft.terms.regularization.bss import BSS
+from graft.terms.regularization.co_tuning import CoTuning
 from graft.terms.regularization.delta import DELTA
 from graft.terms.regularization.feature_distillation import FeatureDistillation
 from graft.terms.regularization.l2sp import L2SP
+from graft.terms.regularization.lwf import LwF
+from graft.terms.regularization.stochnorm import StochNorm
 
 TERMS = {
     "l2sp": L2SP,
     "delta": DELTA,
     "bss": BSS,
     "feature_distillation": FeatureDistillation,
+    "lwf": LwF,
+    "co_tuning": CoTuning,
+    "stochnorm": StochNorm,
+    "bi_tuning": BiTuning,
 }
 EPOCHS = 2
 
@@ -40,11 +50,12 @@ def fit(backbone, terms, callbacks=(), resume=None, bn="joint", alpha=0.0):
     objective = AlphaWeighted(alpha)
     data.train_domains = objective.domains()
     head = nn.Linear(backbone.feature_size, 10)
+    backbone.set_classifier(nn.Linear(backbone.feature_size, 4))
     setup = Setup(
         backbone=backbone,
         heads={"shared": head},
         target_head=head,
-        classifier=None,
+        classifier=backbone.classifier,
         pretrained=True,
         num_classes=10,
         samples=lambda: data.plain_batches("target", "train"),
@@ -107,5 +118,20 @@ def test_a_run_killed_at_any_step_goes_on_as_if_it_had_not_been(name, tiny_backb
 @pytest.mark.parametrize("bn", ["joint", "separate", "domain_specific"])
 def test_all_go_together_with_joint_training_and_are_logged(bn, tiny_backbone):
     _, trainer = fit(tiny_backbone(), {name: term() for name, term in TERMS.items()}, bn=bn, alpha=0.5)
-    values = [trainer.callback_metrics[f"train/term/{name}"] for name in TERMS]
+    values = [trainer.callback_metrics[f"train/term/{name}"] for name in TERMS if name != "stochnorm"]
     assert all(0 < value < float("inf") for value in values)
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_a_copy_of_a_module_trains_alone(name, tiny_backbone):
+    module, trainer = fit(tiny_backbone(), {name: TERMS[name]()})
+    twin, before = copy.deepcopy(module), weights_of(module)
+    twin.trainer = trainer
+    optimizer = torch.optim.SGD([p for p in twin.parameters() if p.requires_grad], lr=1.0)
+    twin.train()
+    twin.training_step({"target": (torch.randn(8, 1, 8, 8), torch.arange(8))}, 0).backward()
+    optimizer.step()
+    assert all(torch.equal(value, before[n]) for n, value in weights_of(module).items())
+    moved = {n for n, value in weights_of(twin).items() if not torch.equal(value, before[n])}
+    slow = "terms.bi_tuning.key_backbone.network.stem.0.weight"
+    assert {"backbone.network.stem.0.weight", *([slow] if name == "bi_tuning" else [])} <= moved
