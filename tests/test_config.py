@@ -84,6 +84,12 @@ WRONG_VALUES = {
     "tune=foo": "must be null or lr",
     "tuning.suggestion=valey": "did you mean valley?",
     "training.wise_ft_alphas=0.5": "must be null or a list",
+    "training.mixup_alpha=0": "must be null or a number > 0",
+    "training.cutmix_alpha=-1": "must be null or a number > 0",
+    "training.stochastic_depth=1.0": "must be a number >= 0 and < 1",
+    "training.gradient_checkpointing=1": "must be true or false",
+    "training.progressive_resizing.initial_scale=1": "must be null or a number > 0 and < 1",
+    "training.progressive_resizing.full_size_at=0": "must be a number > 0 and <= 1",
 }
 
 
@@ -175,6 +181,8 @@ def test_a_list_of_numbers_stays_one():
         ["averaging=swa", "averaging.lr_fraction=null", "scheduler=plateau"],
         ["logger=csv", "trainer.devices=[0,1]", "trainer.limit_train_batches=3", "notes=a few words"],
         ["tune=lr", "optimizer.lr=auto", "data.batch_size=auto", "scheduler=plateau"],
+        ["training.mixup_alpha=0.2", "training.cutmix_alpha=1", "task=multilabel", "training.stochastic_depth=0.1"],
+        ["training.progressive_resizing.initial_scale=0.5", "training.gradient_checkpointing=true"],
         ["logger=[]", "data.seed=${data.split_seed}", "data.source=null", "backbone.weights=null"],
     ],
 )
@@ -245,6 +253,18 @@ def test_what_is_allowed_passes(overrides):
         (["tune=lr", "resume=true"], ["`tune=lr` with `resume=true`"]),
         (["data.batch_size=auto", "trainer=ddp_cpu"], ["`data.batch_size=auto` with several processes"]),
         (["data.batch_size=auto", "trainer.devices=[0,1]"], ["`data.batch_size=auto` with several processes"]),
+        (
+            ["task=binary", "training.mixup_alpha=0.2", "training.cutmix_alpha=1.0"],
+            ["`training.mixup_alpha=0.2 training.cutmix_alpha=1.0` with `task=binary`: "],
+        ),
+        (["task=regression", "training.cutmix_alpha=1"], ["`training.cutmix_alpha=1` with `task=regression`: "]),
+        (
+            [
+                "training.progressive_resizing.initial_scale=0.5",
+                "training.progressive_resizing.growth_begins=0.9",
+            ],
+            ["`training.progressive_resizing.growth_begins=0.9` with `full_size_at=0.8`: "],
+        ),
     ],
 )
 def test_keys_that_cannot_be_meant_together(overrides, expected):

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from graft.backbones.cnn import cnn
 from graft.module import TransferModule, step_seed
 from graft.objective import AdditiveRetraining, AlphaWeighted
 from graft.rates.backbone_ratio import BackboneRatio
@@ -16,6 +17,7 @@ from graft.strategies.frozen import Frozen
 from graft.strategies.full import Full
 from graft.strategies.lp_ft import LinearProbeThenFineTune
 from graft.tasks import Multiclass
+from graft.terms.base import Term
 
 SGD = {
     "_target_": "torch.optim.SGD",
@@ -55,7 +57,7 @@ def loaders_of(domains, seed=0):
     return {d: DataLoader(TensorDataset(*pair), batch_size=4) for d, pair in batch_of(domains, seed=seed).items()}
 
 
-def fit(module, domains=("target",), epochs=2, callbacks=(), validate=False, ckpt_path=None):
+def fit(module, domains=("target",), epochs=2, callbacks=(), validate=False, ckpt_path=None, loaders=None, **options):
     trainer = pl.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
@@ -65,10 +67,12 @@ def fit(module, domains=("target",), epochs=2, callbacks=(), validate=False, ckp
         enable_model_summary=False,
         num_sanity_val_steps=0,
         callbacks=list(callbacks),
+        **options,
     )
     val = DataLoader(list(zip(*batch_of(["target"])["target"], strict=True)), batch_size=4, collate_fn=as_target)
-    loaders = loaders_of(domains)
-    trainer.fit(module, loaders, val if validate else None, ckpt_path=ckpt_path, weights_only=True)
+    trainer.fit(
+        module, loaders or loaders_of(domains), val if validate else None, ckpt_path=ckpt_path, weights_only=True
+    )
     return trainer
 
 
@@ -215,6 +219,94 @@ def test_norms_and_biases_go_without_weight_decay_unless_asked(tiny_backbone):
         groups = fit(module, epochs=1).optimizers[0].param_groups
         decays = {p.ndim > 1: g["weight_decay"] for g in groups for p in g["params"]}
         assert decays == {True: 0.01, False: plain}
+
+
+# What happens to a batch, and what makes a step of batches
+
+
+class Shift:
+    """A batch transform: random, and another one in every epoch."""
+
+    def __call__(self, batch, epoch):
+        shifted = {}
+        for domain, (inputs, labels) in batch.items():
+            soft = None if labels is None else 0.9 * F.one_hot(labels, 3) + 0.1 / 3
+            shifted[domain] = (inputs + epoch + torch.rand(()), soft)
+        return shifted
+
+
+class SeesAll(Term):
+    """A term of no value that keeps what it is shown."""
+
+    weight = 1.0
+
+    def __init__(self):
+        super().__init__()
+        self.steps = []
+
+    def forward(self, step):
+        self.steps.append(step)
+
+
+def test_network_loss_scores_and_terms_see_the_transformed_batch(tiny_backbone):
+    term = SeesAll()
+    module = build_module(tiny_backbone(), terms={"sees": term}, batch_transforms=[Shift()])
+    reference = build_module(tiny_backbone(), optimizer=SGD | {"lr": 1e-30})
+    module.optimizer_config["lr"] = 1e-30
+    trainer = fit(module)
+    losses = []
+    for number, step in enumerate(term.steps):
+        epoch, batch_idx = divmod(number, 2)
+        inputs, labels = list(loaders_of(["target"])["target"])[batch_idx]
+        torch.manual_seed(step_seed(0, epoch, batch_idx))
+        shifted = inputs + epoch + torch.rand(())
+        assert torch.equal(step.inputs["target"], shifted)
+        torch.testing.assert_close(step.labels["target"], 0.9 * F.one_hot(labels, 3) + 0.1 / 3)
+        logits = reference.train()(shifted)
+        losses.append(F.cross_entropy(logits, labels, label_smoothing=0.1).item())
+    assert trainer.callback_metrics["train/target/loss"].item() == pytest.approx(sum(losses[2:]) / 2, rel=1e-5)
+    assert 0 <= trainer.callback_metrics["train/target/acc"] <= 1
+
+
+def test_two_accumulated_batches_make_the_step_of_one_twice_as_large():
+    class Watch(pl.Callback):
+        def __init__(self):
+            self.seen = []
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            self.seen.append((trainer.optimizers[0].param_groups[-1]["lr"], pl_module.progress))
+
+    found = {}
+    for size, accumulate in ((8, 1), (4, 2)):
+        torch.manual_seed(0)
+        watch = Watch()
+        strategy = LinearProbeThenFineTune(0.5, lr_ratio=0.5)
+        module = build_module(cnn(size=8, dropout=0.0), strategy=strategy, schedule=Cosine(0.25)).double()
+        batch = batch_of(["target"], size=32, dtype=torch.float64)["target"]
+        loaders = {"target": DataLoader(TensorDataset(*batch), batch_size=size)}
+        fit(module, epochs=4, callbacks=[watch], loaders=loaders, accumulate_grad_batches=accumulate)
+        found[accumulate] = snapshot(module), watch.seen
+    (once, seen_once), (accumulated, seen_accumulated) = found[1], found[2]
+    assert len(seen_once) == 16
+    assert seen_accumulated[1::2] == seen_once  # as many steps, at the same rates and the same progress
+    assert [rate for rate, _ in seen_accumulated[::2]] == [rate for rate, _ in seen_once]
+    for name, value in once.items():
+        torch.testing.assert_close(accumulated[name], value, rtol=1e-10, atol=1e-12)
+
+
+def test_a_clipped_step_goes_as_far_as_the_largest_norm_allows_and_in_the_same_direction(tiny_backbone):
+    sgd = SGD | {"weight_decay": 0.0, "options": {}}
+    steps = {}
+    for norm in (None, 1e6, 0.01):
+        module = build_module(tiny_backbone(), optimizer=sgd)
+        before = {name: p.detach().clone() for name, p in module.named_parameters()}
+        one = {"target": DataLoader(TensorDataset(*batch_of(["target"])["target"]), batch_size=8)}
+        fit(module, epochs=1, loaders=one, gradient_clip_val=norm)
+        steps[norm] = torch.cat([(p.detach() - before[name]).flatten() for name, p in module.named_parameters()])
+    assert torch.equal(steps[1e6], steps[None])
+    assert steps[None].norm() > 0.1 * 0.01
+    assert steps[0.01].norm().item() == pytest.approx(0.1 * 0.01, rel=1e-4)  # rate times norm
+    assert F.cosine_similarity(steps[0.01], steps[None], dim=0).item() == pytest.approx(1.0)
 
 
 # Schedules and resume

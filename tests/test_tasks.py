@@ -41,6 +41,41 @@ def test_multiclass_loss_with_smoothing_and_weights(generator):
     assert Multiclass().loss(outputs, labels, weights).item() == pytest.approx(weighted.item())
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_multiclass_loss_of_soft_labels_with_smoothing_and_weights(generator, smoothing, weighted):
+    outputs = torch.randn(8, 3, generator=generator).double()
+    soft = torch.rand(8, 3, generator=generator).double()
+    soft /= soft.sum(1, keepdim=True)
+    weights = torch.tensor([1.0, 2.0, 5.0]).double() if weighted else None
+    w = torch.ones(3).double() if weights is None else weights
+    log_p = outputs.log_softmax(1)
+    total = sum(
+        -w[k] * ((1 - smoothing) * soft[i, k] + smoothing / 3) * log_p[i, k] for i in range(8) for k in range(3)
+    )
+    expected = total / sum(w[k] * soft[i, k] for i in range(8) for k in range(3))
+    task = Multiclass(smoothing)
+    assert task.loss(outputs, soft, weights).item() == pytest.approx(expected.item(), rel=1e-12)
+
+    labels = torch.randint(0, 3, (8,), generator=generator)  # a class is a soft label with all its weight on one
+    one_hot = torch.eye(3).double()[labels]
+    assert task.loss(outputs, one_hot, weights).item() == pytest.approx(task.loss(outputs, labels, weights).item())
+
+
+def test_multilabel_loss_of_soft_labels(generator):
+    outputs, soft = (torch.randn(4, 3, generator=generator).double(), torch.rand(4, 3, generator=generator).double())
+    p = outputs.sigmoid()
+    expected = -(soft * p.log() + (1 - soft) * (1 - p).log()).mean()
+    assert Multilabel().loss(outputs, soft).item() == pytest.approx(expected.item())
+
+
+def test_metrics_take_the_label_that_weighs_most():
+    assert Multiclass().targets(torch.tensor([[0.3, 0.7, 0.0], [0.6, 0.0, 0.4]])).tolist() == [1, 0]
+    assert Multiclass().targets(torch.tensor([2, 0])).tolist() == [2, 0]
+    assert Multilabel().targets(torch.tensor([[1.0, 0.7, 0.3], [0.0, 0.5, 1.0]])).tolist() == [[1, 1, 0], [0, 0, 1]]
+    assert Multilabel().targets(torch.tensor([[True, False]])).tolist() == [[1, 0]]
+
+
 def test_binary_against_sklearn(generator):
     outputs, labels = torch.randn(50, 1, generator=generator), torch.randint(0, 2, (50,), generator=generator).float()
     values, confusion = compute(Binary(), outputs, labels, 1)

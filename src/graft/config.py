@@ -85,6 +85,7 @@ FREEZING = (
 )
 PRETRAINED_TERMS = ("l2sp", "delta", "feature_distillation", "lwf", "co_tuning", "stochnorm")
 SHIFTS = ("colour", "blur")
+MIXABLE = ("Multiclass", "Multilabel")  # tasks whose labels MixUp and CutMix can mix
 AUGMENT = Rule((str,), choices=("none", "light", "crop", "randaugment"))
 
 # Key pattern (* stands for part of a name) -> what the default in the file cannot say: ranges, names, null, unions.
@@ -157,6 +158,12 @@ RULES: dict[str, Rule] = {
     "training.validate_every_epochs": COUNT,
     "training.log_every_steps": COUNT,
     "training.gradient_clip_norm": Rule((float,), above=0, null=True),
+    "training.mixup_alpha": Rule((float,), above=0, null=True),
+    "training.cutmix_alpha": Rule((float,), above=0, null=True),
+    "training.stochastic_depth": Rule((float,), low=0, below=1),
+    "training.progressive_resizing.initial_scale": Rule((float,), above=0, below=1, null=True),
+    "training.progressive_resizing.growth_begins": Rule((float,), low=0, below=1),
+    "training.progressive_resizing.full_size_at": Rule((float,), above=0, high=1),
     "training.threads": COUNT_OR_NULL,
     "tuning.low": POSITIVE,
     "tuning.high": POSITIVE,
@@ -446,6 +453,7 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     yield from training_contradictions(config, choices)
     yield from tuning_contradictions(config)
     yield from averaging_contradictions(config, choices)
+    yield from step_contradictions(config["training"], config["task"]["_target_"].rpartition(".")[2])
     if isinstance(config.get("resume"), str) and not Path(config["resume"]).is_file():
         yield f"`resume={config['resume']}`: there is no such checkpoint; resume=true takes the run folder's last one"
 
@@ -513,6 +521,22 @@ def averaging_contradictions(config: Mapping[str, Any], choices: Mapping[str, st
         yield "`resume` with `soup`: a soup trains nothing that could go on; leave resume out"
     if soup is not None and not Path(soup).is_dir():
         yield f"`soup={soup}`: there is no such folder; give a sweep's, logs/<name>/sweeps/<time>_<id>"
+
+
+def step_contradictions(training: Mapping[str, Any], task: str) -> Iterator[str]:
+    """Options of a training step that cannot be meant together; the classes of graft.batch say what they do."""
+    alphas = [f"training.{key}={training[key]}" for key in ("mixup_alpha", "cutmix_alpha") if training[key] is not None]
+    if alphas and task not in MIXABLE:
+        yield (
+            f"`{' '.join(alphas)}` with `task={task.lower()}`: mixing needs labels of which a sample can have a part; "
+            "use task=multiclass or multilabel"
+        )
+    resizing = training["progressive_resizing"]
+    if resizing["initial_scale"] is not None and resizing["growth_begins"] > resizing["full_size_at"]:
+        yield (
+            f"`training.progressive_resizing.growth_begins={resizing['growth_begins']}` with "
+            f"`full_size_at={resizing['full_size_at']}`: images cannot be full before they grow"
+        )
 
 
 def rule_of(key: str) -> Rule | None:

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric, MetricCollection
 
 from graft.backbones.base import Backbone
+from graft.batch import Batch, BatchTransform
 from graft.errors import GraftError
 from graft.normalization import add_source_statistics, source_statistics
 from graft.objective import Objective
@@ -20,7 +21,6 @@ from graft.strategies.base import Phase, Strategy, frozen_modules
 from graft.tasks import Task
 from graft.terms.base import Step, Term
 
-Batch = Mapping[str, tuple[Tensor, Tensor | None]]  # domain -> inputs (B, ...), labels or None where it is unlabelled
 SHARED = "shared"
 
 
@@ -50,6 +50,7 @@ class TransferModule(pl.LightningModule):
         optimizer: Mapping[str, Any],
         terms: Mapping[str, Term] | None = None,
         tail: Tail | None = None,
+        batch_transforms: Sequence[BatchTransform] = (),
         monitor: str | None = None,
         bn: str = "joint",
         class_weights: Mapping[str, Tensor] | None = None,
@@ -61,6 +62,7 @@ class TransferModule(pl.LightningModule):
         self.heads = nn.ModuleDict(heads)
         self.terms = nn.ModuleDict(terms or {})
         self.tasks = dict(tasks)
+        self.batch_transforms = tuple(batch_transforms)
         self.objective = objective
         self.strategy = strategy
         self.rates = rates
@@ -136,6 +138,8 @@ class TransferModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective on a batch of the target, the source or both, and the terms."""
+        for transform in self.batch_transforms:
+            batch = transform(batch, self.current_epoch)
         features = self.domain_features(batch)
         outputs = self.predict(features)
         losses = self.domain_losses(batch, outputs)

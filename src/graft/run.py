@@ -21,7 +21,10 @@ from torch import Tensor, nn
 from graft import recipe, results, soup, tracking, tuning, wise_ft
 from graft.averaging import Averaging, BestAverage, network
 from graft.backbones.base import Backbone
+from graft.backbones.checkpointing import checkpoint_gradients
+from graft.backbones.stochastic_depth import set_stochastic_depth
 from graft.backbones.weights import load_weights
+from graft.batch import build_batch_transforms
 from graft.build import build
 from graft.callbacks.interrupt import keyboard_interrupts
 from graft.callbacks.throughput import Throughput
@@ -72,8 +75,11 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     resumed = checkpoint_to_resume(config["resume"], folder, epochs)
 
     backbone = build_backbone(cfg, data)
+    outputs = {domain: data.num_outputs(domain, task) for domain, task in tasks.items()}
+    trained = {domain: tasks[domain] for domain in data.train_domains}
+    batch_transforms = build_batch_transforms(config["training"], epochs, backbone, trained, outputs)
     tail = averaging.tail(epochs) if averaging else None
-    refuse_unsuitable(strategy, backbone, epochs, tail)
+    refuse_unsuitable(strategy, backbone, config["training"], tail)
     weights = config["backbone"]["weights"] if strategy.pretrained else None
     weights_report = None if weights in (None, "source") else load_weights(backbone, weights)
     data.set_input(backbone.input_spec)
@@ -97,12 +103,13 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         data.test_domains = ("target",)  # a source head that never learned has nothing to say about the source
     added = added_parameters(strategy, backbone)
     terms = build_terms(cfg, backbone, heads, data, weights, added)
+    set_stochastic_depth(backbone, config["training"]["stochastic_depth"])  # after what may replace layers
 
     module = TransferModule(
         backbone=backbone,
         heads=heads,
         tasks=tasks,
-        outputs={domain: data.num_outputs(domain, task) for domain, task in tasks.items()},
+        outputs=outputs,
         objective=objective,
         strategy=strategy,
         rates=build(cfg.rates),
@@ -110,6 +117,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         optimizer=config["optimizer"],
         terms=terms,
         tail=tail,
+        batch_transforms=batch_transforms,
         monitor=rule.monitor(tasks),
         bn=config["bn"],
         class_weights={domain: data.class_weights(domain) for domain in data.train_domains},
@@ -217,12 +225,13 @@ def apply_settings(cfg: DictConfig, data: TransferDataModule, decided: Mapping[s
     return OmegaConf.to_container(cfg, resolve=True)
 
 
-def refuse_unsuitable(strategy: Strategy, backbone: Backbone, epochs: int, tail: Tail | None) -> None:
+def refuse_unsuitable(strategy: Strategy, backbone: Backbone, training: Mapping[str, Any], tail: Tail | None) -> None:
     """Refuse now what would fail after pretraining: on a copy, so that nothing random is drawn from the run's state."""
     with torch.random.fork_rng(devices=()):
         trial = copy.deepcopy(backbone)
         strategy.prepare(trial)
-        phases = strategy.phases(epochs, trial)
+        phases = strategy.phases(training["epochs"], trial)
+        set_stochastic_depth(trial, training["stochastic_depth"])
     if tail:
         tail.check(phases)
 
@@ -503,10 +512,16 @@ def choose_domains(data: TransferDataModule, objective: Objective, rule: Selecti
 
 
 def build_backbone(cfg: DictConfig, data: TransferDataModule) -> Backbone:
-    """The backbone with random weights, for the data's channels where the config leaves them open."""
+    """The backbone with random weights, for the data's channels where the config leaves them open.
+
+    Pretraining is checkpointed like the training itself: that changes what it costs and not what it computes.
+    """
     channels = data.channels if cfg.backbone.channels == "auto" else cfg.backbone.channels
     settings = {key: value for key, value in cfg.backbone.items() if key not in ("weights", "channels")}
-    return build(settings, channels=channels)
+    backbone = build(settings, channels=channels)
+    if cfg.training.gradient_checkpointing:
+        checkpoint_gradients(backbone)
+    return backbone
 
 
 def build_heads(

@@ -29,6 +29,7 @@ class Task:
     name: str
     main_metric = "acc"
     higher_is_better = True
+    soft_labels = False  # whether the loss takes labels (B, K) that are mixtures, with entries in [0, 1]
 
     def outputs(self, classes: Sequence[str] | None) -> int:
         """Size of the head's output."""
@@ -43,7 +44,7 @@ class Task:
         return outputs
 
     def targets(self, labels: Tensor) -> Tensor:
-        """Labels in the type that the metrics take."""
+        """Labels in the type that the metrics take; of soft ones those that weigh most."""
         return labels.long()
 
     def metrics(self, outputs: int) -> MetricCollection:
@@ -56,9 +57,10 @@ class Task:
 
 
 class Multiclass(Task):
-    """One class of several."""
+    """One class of several; labels are classes `(B,)`, or soft ones `(B, K)` whose rows sum to 1."""
 
     name = "multiclass"
+    soft_labels = True
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         self.label_smoothing = label_smoothing
@@ -74,11 +76,20 @@ class Multiclass(Task):
 
     def loss(self, outputs: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
         """Cross entropy with label smoothing, class-weighted where weights are given."""
-        return F.cross_entropy(outputs, labels, weight=class_weights, label_smoothing=self.label_smoothing)
+        smoothing = self.label_smoothing
+        if labels.ndim == 1:
+            return F.cross_entropy(outputs, labels, weight=class_weights, label_smoothing=smoothing)
+        # torch's mean over soft labels leaves out the sum of the weights, which it divides by for classes.
+        loss = F.cross_entropy(outputs, labels, weight=class_weights, label_smoothing=smoothing, reduction="sum")
+        return loss / (len(labels) if class_weights is None else (labels * class_weights).sum())
 
     def predictions(self, outputs: Tensor) -> Tensor:
         """Class probabilities `(B, K)`."""
         return outputs.softmax(dim=-1)
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """Classes `(B,)`; of soft labels the one that weighs most."""
+        return labels.long() if labels.ndim == 1 else labels.argmax(dim=-1)
 
     def metrics(self, outputs: int) -> MetricCollection:
         """Accuracy over samples and macro F1 over classes."""
@@ -131,9 +142,10 @@ class Binary(Task):
 
 
 class Multilabel(Task):
-    """Any number of labels at once."""
+    """Any number of labels at once, `(B, K)`; soft ones lie between 0 and 1."""
 
     name = "multilabel"
+    soft_labels = True
 
     def loss(self, outputs: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
         """Binary cross entropy, mean over samples and labels."""
@@ -147,6 +159,10 @@ class Multilabel(Task):
     def predictions(self, outputs: Tensor) -> Tensor:
         """A probability a label, `(B, K)`."""
         return outputs.sigmoid()
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """Yes or no for each label; of soft labels those of the sample that weighs most."""
+        return (labels > 0.5).long()
 
     def metrics(self, outputs: int) -> MetricCollection:
         """Accuracy over all labels and macro F1."""

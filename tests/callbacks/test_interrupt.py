@@ -81,7 +81,7 @@ class PressCtrlC(pl.Callback):
         self.press("val", trainer, batch_idx)
 
 
-def fit_or_raise(folder, *callbacks, module=None, ckpt_path=None):
+def fit_or_raise(folder, *callbacks, module=None, ckpt_path=None, **options):
     module = module or Net()
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -93,16 +93,17 @@ def fit_or_raise(folder, *callbacks, module=None, ckpt_path=None):
         enable_model_summary=False,
         num_sanity_val_steps=0,
         default_root_dir=folder,
+        **options,
     )
     validation = DataLoader(torch.ones(6, 3), batch_size=3)
     trainer.fit(module, Batches(), validation, ckpt_path=ckpt_path, weights_only=True)
     return module
 
 
-def fit(folder, *callbacks, ckpt_path=None):
+def fit(folder, *callbacks, ckpt_path=None, **options):
     module = Net()
     try:
-        fit_or_raise(folder, *callbacks, module=module, ckpt_path=ckpt_path)
+        fit_or_raise(folder, *callbacks, module=module, ckpt_path=ckpt_path, **options)
     except Interrupted as error:
         return module, str(error)
     return module, None
@@ -130,6 +131,18 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, press, steps_don
 
     second, message = fit(tmp_path, Interrupt(), ckpt_path=last)
     assert message is None
+    assert first.seen + second.seen == reference.seen
+    assert torch.equal(second.layer.weight, reference.layer.weight)
+
+
+@pytest.mark.parametrize(("batch", "batches_done"), [(0, 2), (1, 2), (2, 4), (4, 5)])
+def test_gradients_that_are_accumulated_are_not_lost(tmp_path, batch, batches_done):
+    reference, _ = fit(tmp_path, accumulate_grad_batches=2)
+    first, message = fit(tmp_path, PressCtrlC("train", 1, batch), Interrupt(), accumulate_grad_batches=2)
+    assert "Interrupted" in message
+    assert len([s for s in first.seen if s[0] == "train"]) == 5 + batches_done
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    second, _ = fit(tmp_path, Interrupt(), ckpt_path=last, accumulate_grad_batches=2)
     assert first.seen + second.seen == reference.seen
     assert torch.equal(second.layer.weight, reference.layer.weight)
 

@@ -17,14 +17,15 @@ from graft.errors import Interrupted
 
 MESSAGE = b"\nCtrl-C: finishing what is under way and saving. Press it again to stop at once.\n"
 STDERR = 2
-AGREE_EVERY = 16  # batches between two questions to the other processes whether one of them was interrupted
+AGREE_EVERY = 16  # optimizer steps between two questions to the other processes whether one of them was interrupted
 
 
 class Interrupt(Callback):
     """Turns the first SIGINT of a fit into a saved checkpoint and `Interrupted`, the second into KeyboardInterrupt.
 
-    It saves `<trainer.default_root_dir>/checkpoints/last.ckpt` after the running batch. On an epoch's last batch it
-    waits for the validation that belongs to the epoch, so that a resumed run misses none.
+    It saves `<trainer.default_root_dir>/checkpoints/last.ckpt` after the running batch; where batches are accumulated
+    after the optimizer step, as gradients are in no checkpoint. On an epoch's last batch it waits for the validation
+    that belongs to the epoch, so that a resumed run misses none.
     """
 
     def __init__(self) -> None:
@@ -48,9 +49,11 @@ class Interrupt(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop inside an epoch."""
+        steps, rest = divmod(batch_idx + 1, trainer.accumulate_grad_batches)
+        if rest or trainer.is_last_batch:
+            return
         alone = trainer.world_size == 1
-        asked = self.requested if alone else batch_idx % AGREE_EVERY == 0 and self._anyone(trainer)
-        if asked and not trainer.is_last_batch:
+        if self.requested if alone else steps % AGREE_EVERY == 1 and self._anyone(trainer):
             self._save(trainer)
             self._raise_if_saved(trainer)
 
