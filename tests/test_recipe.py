@@ -98,6 +98,13 @@ def test_the_soups_config_is_the_jobs_but_for_what_belongs_to_its_own_run(jobs):
     assert recipe.settings(made) == made
 
 
+def test_what_a_job_searched_for_is_not_searched_again(jobs):
+    found = {"tuning": {"lr": {"value": 0.02}, "batch_size": {"value": 16}}}
+    auto = {"optimizer.lr": "auto", "data.batch_size": "auto"}
+    made = recipe.settings(SOUP | {"soup": str(jobs(auto, auto, results={0: found, 1: found}))})
+    assert (made["optimizer"]["lr"], made["data"]["batch_size"]) == (0.02, 16)
+
+
 @pytest.mark.parametrize(
     ("different", "results", "expected"),
     [

@@ -336,7 +336,7 @@ def test_wise_ft_tests_the_best_on_validation_between_pretrained_and_tuned(run, 
     assert same({f"backbone.{name}": value for name, value in written["backbone"].items()}, Tested.weights)
     plain, _ = run("optimizer.lr=0.03", folder="plain")
     assert plain["metrics"]["val/target/acc"] == values[1]
-    untouched, _ = run(alphas.replace("0,0.5,1", "0"), folder="untouched")
+    untouched, _ = run("training.wise_ft_alphas=[0]", "strategy=lora", "averaging=ema", folder="untouched")
     assert untouched["metrics"]["forgetting"] == 0  # at 0 it is the pretrained network, head and all
 
 
@@ -354,14 +354,14 @@ def sweep(run, tmp_path, jobs, folder="sweep"):
 def test_a_soup_is_made_of_a_sweeps_jobs_and_tested(run, tmp_path):
     jobs = {
         "a": ["seed=0"],
-        "b": ["seed=1", "strategy=lp_ft"],
+        "b": ["data.augment=light", "strategy=lora", "seed=1", "averaging=ema"],  # its config is the first
         "c": ["optimizer.lr=0.03", "training.wise_ft_alphas=[0.5]"],
     }
     folder = sweep(run, tmp_path, jobs)
     own = ["logger=csv", "trainer=cpu", "training.threads=1"]
     results, made = run(f"soup={folder}", "+callbacks.tested={_target_: test_run.Tested}", folder="soup", defaults=own)
     soup = results["soup"]
-    assert sorted(soup["ingredients"]) == ["a seed=0", "b seed=1 strategy=lp_ft", f"c {' '.join(jobs['c'])}"]
+    assert sorted(soup["ingredients"]) == [f"{name} {' '.join(overrides)}" for name, overrides in jobs.items()]
     for name, value in soup["ingredients"].items():
         alone = json.loads((folder / name[0] / "results.json").read_text())
         assert value == alone["selection"]["value"]  # the weights that the job tested: of c, those of WiSE-FT

@@ -17,6 +17,7 @@ from graft.data.module import TransferDataModule
 from graft.errors import GraftError
 from graft.objective import AlphaWeighted
 from graft.rates.backbone_ratio import BackboneRatio
+from graft.schedules import Tail
 from graft.strategies.frozen import Frozen
 from graft.strategies.full import Full
 from graft.strategies.lp_ft import LinearProbeThenFineTune
@@ -187,6 +188,11 @@ def test_what_is_scheduled_over_a_run_stands_still(module, data, tmp_path):
     tuning.lr_range_test(SPIED, run, data, tmp_path)
     assert set(Spy.progress) == {0.5}
     assert run.fixed_progress is None
+
+
+def test_a_rate_of_the_last_epochs_has_no_part_in_it(module, data, tmp_path):
+    curve = tuning.lr_range_test(SPIED, module(tail=Tail(0, 0.5)), data, tmp_path)
+    assert [step["head/shared"] for step in Spy.rates] == pytest.approx(curve.rates)
 
 
 def test_the_loss_of_a_step_is_the_mean_over_its_batches(module, data, tmp_path):

@@ -107,10 +107,21 @@ def pretrained_weights(report: Mapping[str, Any] | None) -> str:
 
 
 def settings(own: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a soup's run: its jobs' where they agree, the first one's where they need not; `own` for OWN."""
-    first = read_ingredients(Path(own["soup"]))[0].config
-    made = {**own, **first, **{key: own[key] for key in OWN if "." not in key}, "term": {}}
-    made["training"] = {**first["training"], "threads": own["training"]["threads"], "wise_ft_alphas": None}
+    """The config of a soup's run: its jobs' where they agree, the first one's where they need not; `own` for OWN.
+
+    What only training needs is left out; where a job had a search for numbers, they are those that it found.
+    """
+    first = read_ingredients(Path(own["soup"]))[0]
+    made = {**own, **first.config, **{key: own[key] for key in OWN if "." not in key}, "term": {}}
+    made["training"] = {
+        **own["training"],
+        **made["training"],
+        "threads": own["training"]["threads"],
+        "wise_ft_alphas": None,
+    }
+    for group, key, found in (("optimizer", "lr", "lr"), ("data", "batch_size", "batch_size")):
+        if made[group][key] == "auto":
+            made[group] = {**made[group], key: first.results["tuning"][found]["value"]}
     return made
 
 
