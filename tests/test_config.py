@@ -257,6 +257,10 @@ def test_what_is_allowed_passes(overrides):
             ["task=binary", "training.mixup_alpha=0.2", "training.cutmix_alpha=1.0"],
             ["`training.mixup_alpha=0.2 training.cutmix_alpha=1.0` with `task=binary`: "],
         ),
+        (
+            ["backbone.weights=source", "term=[bi_tuning]", "training.mixup_alpha=0.2"],
+            ["`training.mixup_alpha=0.2` with `term=bi_tuning`: "],
+        ),
         (["task=regression", "training.cutmix_alpha=1"], ["`training.cutmix_alpha=1` with `task=regression`: "]),
         (
             [

@@ -453,7 +453,7 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     yield from training_contradictions(config, choices)
     yield from tuning_contradictions(config)
     yield from averaging_contradictions(config, choices)
-    yield from step_contradictions(config["training"], config["task"]["_target_"].rpartition(".")[2])
+    yield from step_contradictions(config)
     if isinstance(config.get("resume"), str) and not Path(config["resume"]).is_file():
         yield f"`resume={config['resume']}`: there is no such checkpoint; resume=true takes the run folder's last one"
 
@@ -523,14 +523,17 @@ def averaging_contradictions(config: Mapping[str, Any], choices: Mapping[str, st
         yield f"`soup={soup}`: there is no such folder; give a sweep's, logs/<name>/sweeps/<time>_<id>"
 
 
-def step_contradictions(training: Mapping[str, Any], task: str) -> Iterator[str]:
-    """Options of a training step that cannot be meant together; the classes of graft.batch say what they do."""
+def step_contradictions(config: Mapping[str, Any]) -> Iterator[str]:
+    """What happens to a training batch (graft.batch) and cannot be meant with the rest."""
+    training, task = config["training"], config["task"]["_target_"].rpartition(".")[2]
     alphas = [f"training.{key}={training[key]}" for key in ("mixup_alpha", "cutmix_alpha") if training[key] is not None]
     if alphas and task not in MIXABLE:
         yield (
             f"`{' '.join(alphas)}` with `task={task.lower()}`: mixing needs labels of which a sample can have a part; "
             "use task=multiclass or multilabel"
         )
+    if alphas and "bi_tuning" in (config.get("term") or {}):
+        yield f"`{' '.join(alphas)}` with `term=bi_tuning`: it needs one class a sample; leave one of the two out"
     resizing = training["progressive_resizing"]
     if resizing["initial_scale"] is not None and resizing["growth_begins"] > resizing["full_size_at"]:
         yield (
