@@ -43,7 +43,9 @@ def test_help_lists_every_option_and_imports_nothing_heavy(flag):
 
 def test_help_marks_the_defaults():
     lines = cli.help_text(CONF).splitlines()
-    assert [line.split()[1] for line in lines[lines.index("strategy=") :][1:5] if "*" in line[:4]] == ["full"]
+    start = lines.index("strategy=")
+    strategies = lines[start + 1 : lines.index("", start)]
+    assert [line.split()[1] for line in strategies if "*" in line[:4]] == ["full"]
     assert any(line.split()[:2] == ["*", "wandb"] for line in lines)
 
 

@@ -160,7 +160,7 @@ RULES: dict[str, Rule] = {
     "training.gradient_clip_norm": Rule((float,), above=0, null=True),
     "training.mixup_alpha": Rule((float,), above=0, null=True),
     "training.cutmix_alpha": Rule((float,), above=0, null=True),
-    "training.stochastic_depth": Rule((float,), low=0, below=1),
+    "training.stochastic_depth": Rule((float,), low=0, below=1, null=True),
     "training.progressive_resizing.initial_scale": Rule((float,), above=0, below=1, null=True),
     "training.progressive_resizing.growth_begins": Rule((float,), low=0, below=1),
     "training.progressive_resizing.full_size_at": Rule((float,), above=0, high=1),

@@ -103,7 +103,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         data.test_domains = ("target",)  # a source head that never learned has nothing to say about the source
     added = added_parameters(strategy, backbone)
     terms = build_terms(cfg, backbone, heads, data, weights, added)
-    set_stochastic_depth(backbone, config["training"]["stochastic_depth"])  # after what may replace layers
+    if config["training"]["stochastic_depth"] is not None:
+        set_stochastic_depth(backbone, config["training"]["stochastic_depth"])  # after what may replace layers
 
     module = TransferModule(
         backbone=backbone,
@@ -140,6 +141,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         "settings": decided,
         "tuning": found,
         "note": strategy.note,
+        "averaging": method(config),
         "seeds": {
             "train": config["seed"],
             "split": config["data"]["split_seed"],
@@ -231,7 +233,8 @@ def refuse_unsuitable(strategy: Strategy, backbone: Backbone, training: Mapping[
         trial = copy.deepcopy(backbone)
         strategy.prepare(trial)
         phases = strategy.phases(training["epochs"], trial)
-        set_stochastic_depth(trial, training["stochastic_depth"])
+        if training["stochastic_depth"] is not None:
+            set_stochastic_depth(trial, training["stochastic_depth"])
     if tail:
         tail.check(phases)
 
