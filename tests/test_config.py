@@ -86,7 +86,7 @@ WRONG_VALUES = {
     "training.wise_ft_alphas=0.5": "must be null or a list",
     "training.mixup_alpha=0": "must be null or a number > 0",
     "training.cutmix_alpha=-1": "must be null or a number > 0",
-    "training.stochastic_depth=1.0": "must be a number >= 0 and < 1",
+    "training.stochastic_depth=1.0": "must be null or a number >= 0 and < 1",
     "training.gradient_checkpointing=1": "must be true or false",
     "training.progressive_resizing.initial_scale=1": "must be null or a number > 0 and < 1",
     "training.progressive_resizing.full_size_at=0": "must be a number > 0 and <= 1",
