@@ -141,7 +141,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         "settings": decided,
         "tuning": found,
         "note": strategy.note,
-        "averaging": method(config),
+        "averaging": averaging_word(config),
         "seeds": {
             "train": config["seed"],
             "split": config["data"]["split_seed"],
@@ -438,10 +438,10 @@ def fit(trainer: pl.Trainer, module: TransferModule, data: TransferDataModule, r
     """Train, from the checkpoint to resume where there is one."""
     if resumed is not None:
         content = torch.load(resumed, map_location="cpu", weights_only=True, mmap=True)
-        if "averaging" in content and (began := method(content["config"])) != method(module.config):
+        if "averaging" in content and (began := averaging_word(content["config"])) != averaging_word(module.config):
             raise GraftError(
                 f"resume={resumed}: it was trained with averaging={began} and goes on with that only, not with "
-                f"averaging={method(module.config)}. To start from the average: backbone.weights={resumed}"
+                f"averaging={averaging_word(module.config)}. To start from the average: backbone.weights={resumed}"
             )
         stored = content["state_dict"]
         present = module.state_dict()
@@ -470,7 +470,7 @@ def test(trainer: pl.Trainer, module: TransferModule, data: TransferDataModule) 
     return metrics
 
 
-def method(config: Mapping[str, Any]) -> str:
+def averaging_word(config: Mapping[str, Any]) -> str:
     """How a run averages weights, as the word of its config."""
     return config["averaging"].get("_target_", "none").split(".")[-1].lower()
 
