@@ -237,6 +237,6 @@ def test_ctrl_c_ends_the_process_with_130(tmp_path):
     ) as process:
         assert process.stdout.readline() == "ready\n"
         os.killpg(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert err == "Interrupted.\n"
