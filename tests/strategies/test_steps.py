@@ -132,7 +132,10 @@ def in_stages(stages):
     return lambda name: stage_of(name) in stages
 
 
-HALF_BATCHNORM = lambda name: stage_of(name) == HEAD or is_norm(name)  # noqa: E731
+def head_or_norm(name):
+    return stage_of(name) == HEAD or is_norm(name)
+
+
 CASES = {
     # name: (strategy, rates, what moves in epochs 0 to 5, rates of conv1, layer4 and the head in the last epoch)
     "scratch": (Scratch(), Uniform(), [in_stages({*ALL, HEAD})] * 6, (1, 1, 1)),
@@ -146,7 +149,7 @@ CASES = {
         (1, 1, 1),
     ),
     "frozen": (Frozen(), Uniform(), [in_stages({HEAD})] * 6, (None, None, 1)),
-    "frozen_with_batchnorm": (Frozen(train_bn=True), Uniform(), [HALF_BATCHNORM] * 6, (1, 1, 1)),
+    "frozen_with_batchnorm": (Frozen(train_bn=True), Uniform(), [head_or_norm] * 6, (1, 1, 1)),
     "lp_ft": (
         LinearProbeThenFineTune(0.5, 0.3),
         Uniform(),
@@ -178,7 +181,7 @@ CASES = {
         [lambda n: stage_of(n) == HEAD or n.endswith("bias") or is_statistic(n)] * 6,
         (1, 1, 1),
     ),
-    "norm_only": (NormOnly(), Uniform(), [HALF_BATCHNORM] * 6, (1, 1, 1)),
+    "norm_only": (NormOnly(), Uniform(), [head_or_norm] * 6, (1, 1, 1)),
     "bit_hyperrule": (BitHyperRule(), Uniform(), [in_stages({*ALL, HEAD})] * 6, (0.001, 0.001, 0.001)),
 }
 
