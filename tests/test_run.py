@@ -581,6 +581,13 @@ def command_line(tmp_path, *arguments, flags=()):
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
 
+@pytest.mark.parametrize(("sweep", "kept"), [("a sweep", {"best.ckpt"}), (None, {"best.ckpt", "last.ckpt"})])
+def test_a_sweeps_finished_job_keeps_no_optimizer_state(run, monkeypatch, sweep, kept):
+    monkeypatch.setattr("graft.run.job_context", lambda: {"overrides": [], "sweep": sweep})
+    _, folder = run()
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == kept
+
+
 @pytest.mark.slow
 def test_two_processes_pretrain_and_train_together(tmp_path):
     options = ["trainer=ddp_cpu", "strategy=lp_ft", "head.sharing=separate", f"hydra.run.dir={tmp_path / 'run'}"]

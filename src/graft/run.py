@@ -211,7 +211,15 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     if trainer.is_global_zero:
         write_plots(report, folder)
         tables.print_results(report, folder)
+        if context["sweep"]:
+            drop_last_checkpoint(folder)
     return report
+
+
+def drop_last_checkpoint(folder: Path) -> None:
+    """Of a sweep's finished job keep the tested weights alone: optimizer states of 144 jobs fill a disk."""
+    if (folder / "checkpoints" / BEST).exists():
+        (folder / "checkpoints" / "last.ckpt").unlink(missing_ok=True)
 
 
 def apply_settings(cfg: DictConfig, data: TransferDataModule, decided: Mapping[str, Any]) -> dict[str, Any]:
