@@ -581,6 +581,14 @@ def command_line(tmp_path, *arguments, flags=()):
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
 
+def test_a_strategy_sets_what_it_decides_from_the_data(run):
+    results, folder = run("strategy=bit_hyperrule", "trainer.limit_train_batches=2", "data.batch_size=16")
+    assert results["settings"] == {"data.epoch": 50, "training.epochs": 10}  # the config names an image size
+    assert results["phases"][0]["epochs"] == [0, 9]
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert (checkpoint["config"]["data"]["epoch"], checkpoint["global_step"]) == (50, 20)
+
+
 @pytest.mark.parametrize(("sweep", "kept"), [("a sweep", {"best.ckpt"}), (None, {"best.ckpt", "last.ckpt"})])
 def test_a_sweeps_finished_job_keeps_no_optimizer_state(run, monkeypatch, sweep, kept):
     monkeypatch.setattr("graft.run.job_context", lambda: {"overrides": [], "sweep": sweep})

@@ -69,7 +69,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     strategy, objective, rule = build(cfg.strategy), build(cfg.objective), build(cfg.selection)
     averaging: Averaging | None = build(cfg.averaging) if cfg.averaging else None
     choose_domains(data, objective, rule)
-    if decided := strategy.settings(len(data.domains["target"].train), data.image_side):
+    if decided := settings_of_strategy(strategy, cfg, data, tasks["target"]):
         config = apply_settings(cfg, data, decided)
     epochs = config["training"]["epochs"]
     resumed = checkpoint_to_resume(config["resume"], folder, epochs)
@@ -222,14 +222,21 @@ def drop_last_checkpoint(folder: Path) -> None:
         (folder / "checkpoints" / "last.ckpt").unlink(missing_ok=True)
 
 
-def apply_settings(cfg: DictConfig, data: TransferDataModule, decided: Mapping[str, Any]) -> dict[str, Any]:
-    """Put what the strategy decided from the data into the config and the data module; returns the resolved config.
-
-    An image size that the config names stays.
+def settings_of_strategy(strategy: Strategy, cfg: DictConfig, data: TransferDataModule, task: Task) -> dict[str, Any]:
+    """Config keys that the strategy sets from the data: an image size only where the config leaves it open, and MixUp
+    only where the task's labels can be mixed.
     """
+    decided = strategy.settings(len(data.domains["target"].train), data.image_side)
+    if cfg.data.image_size is not None:
+        decided.pop("data.image_size", None)
+    if not task.soft_labels:
+        decided.pop("training.mixup_alpha", None)
+    return decided
+
+
+def apply_settings(cfg: DictConfig, data: TransferDataModule, decided: Mapping[str, Any]) -> dict[str, Any]:
+    """Put what the strategy set into the config and the data module; returns the resolved config."""
     for key, value in decided.items():
-        if key == "data.image_size" and cfg.data.image_size is not None:
-            continue
         OmegaConf.update(cfg, key, value)
     data.epoch = cfg.data.epoch
     return OmegaConf.to_container(cfg, resolve=True)
