@@ -35,7 +35,7 @@ from graft.objective import Objective
 from graft.pretrain import pretrain_on_source
 from graft.report import plots, tables
 from graft.schedules import Tail
-from graft.selection import SelectionRule, require_domain
+from graft.selection import SelectionRule, rank, require_domain
 from graft.strategies.base import Strategy
 from graft.tasks import Task
 from graft.terms.base import Setup, Term
@@ -602,7 +602,7 @@ def load_selected(
     if rule.domain is None or not candidates:
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         return {"epoch": trainer.current_epoch - 1, "metrics": metrics, "rule": "last"}
-    monitor, sign = rule.monitor(module.tasks), 1 if module.tasks[rule.domain].higher_is_better else -1
-    best = max(candidates, key=lambda checkpoint: sign * checkpoint["metrics"].get(monitor, -sign * math.inf))
+    monitor, higher_is_better = rule.monitor(module.tasks), module.tasks[rule.domain].higher_is_better
+    best = max(candidates, key=lambda checkpoint: rank(checkpoint["metrics"].get(monitor, math.nan), higher_is_better))
     module.load_state_dict(best["state_dict"])
     return {"epoch": best["epoch"], "metrics": best["metrics"], "rule": rule.name}
