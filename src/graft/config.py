@@ -176,6 +176,8 @@ RULES: dict[str, Rule] = {
     "averaging.decay": Rule((float,), low=0, below=1),
     "averaging.start_fraction": Rule((float,), low=0, below=1),
     "averaging.lr_fraction": Rule((float,), above=0, null=True),
+    "cache.augmented_views": Rule((int,), low=0),
+    "cache.limit_gb": POSITIVE,
     "pretrain.epochs": COUNT,
     "pretrain.batch_size": COUNT,
     "pretrain.seed": SEED,

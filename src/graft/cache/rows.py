@@ -1,0 +1,91 @@
+"""A tensor `(N, ...)` in a file: written once from batches, read by index without coming into memory as a whole."""
+
+import json
+import math
+import mmap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+DATA, META = "rows.bin", "rows.json"
+RESIDENT = 2**26  # bytes of a file that may stay in this process's memory; the system's own cache keeps the rest
+FAULT_AROUND = 2**16  # bytes that Linux maps at once around the first one that is touched
+
+
+class MappedFile:
+    """The bytes of a file, mapped into memory and given back after every RESIDENT bytes that were read."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = Path(file)
+        with self.file.open("rb") as opened:
+            self._map = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
+        self.bytes = torch.frombuffer(self._map, dtype=torch.uint8)  # (size,); only to be read
+        self._gives_back = len(self.bytes) > RESIDENT and hasattr(mmap, "MADV_DONTNEED")
+        self._touched = 0
+
+    def count(self, pieces: int, piece_bytes: int) -> None:
+        """Note that so many pieces, each somewhere in the file, were read and copied: nobody holds a view of them."""
+        self._touched += pieces * max(piece_bytes, FAULT_AROUND)
+        if self._gives_back and self._touched >= RESIDENT:
+            self._map.madvise(mmap.MADV_DONTNEED)
+            self._touched = 0
+
+    def __reduce__(self) -> tuple[type["MappedFile"], tuple[Path]]:
+        """Worker processes map the file anew."""
+        return MappedFile, (self.file,)
+
+
+class MappedRows:
+    """A tensor in a file; indexing by indices `(B,)` or a slice gives a copy of those rows.
+
+    Raises OSError or ValueError where the file is not whole.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        meta = json.loads((self.folder / META).read_text())
+        dtype, shape = getattr(torch, meta["dtype"]), meta["shape"]
+        self._file = MappedFile(self.folder / DATA)
+        if len(self._file.bytes) != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f"{self.folder / DATA} has another size than its description says")
+        self._rows = self._file.bytes.view(dtype).view(shape)
+        self._row_bytes = math.prod(shape[1:]) * dtype.itemsize
+        self._channels_last = meta["channels_last"]
+        self.shape = self._as_written(self._rows).shape
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Tensor | Sequence[int] | slice) -> Tensor:
+        if isinstance(index, slice):
+            rows = self._rows[index].clone()
+            self._file.count(1, len(rows) * self._row_bytes)
+        else:
+            rows = self._rows.index_select(0, torch.as_tensor(index))
+            self._file.count(len(rows), self._row_bytes)
+        return self._as_written(rows)
+
+    def _as_written(self, rows: Tensor) -> Tensor:
+        return rows.permute(0, 3, 1, 2) if self._channels_last else rows
+
+    def __reduce__(self) -> tuple[type["MappedRows"], tuple[Path]]:
+        """Worker processes map the file anew."""
+        return MappedRows, (self.folder,)
+
+
+def write_rows(folder: Path, batches: Iterable[Tensor]) -> None:
+    """Write batches `(B, ...)` one after the other into a folder; maps in channels_last stay in that order."""
+    count, first = 0, None
+    with (folder / DATA).open("wb") as file:
+        for batch in batches:
+            rows = batch.detach().cpu()
+            channels_last = rows.ndim == 4 and not rows.is_contiguous()
+            if channels_last:
+                rows = rows.permute(0, 2, 3, 1)
+            rows = rows.contiguous()
+            first = first or {"dtype": str(rows.dtype).removeprefix("torch."), "channels_last": channels_last}
+            rows.flatten().view(torch.uint8).numpy().tofile(file)
+            count, shape = count + len(rows), rows.shape[1:]
+    (folder / META).write_text(json.dumps({**first, "shape": [count, *shape]}))
