@@ -11,7 +11,8 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric, MetricCollection
 
 from graft.backbones.base import Backbone
-from graft.batch import Batch, BatchTransform
+from graft.backbones.cut import Activations, Cut
+from graft.batch import Batch, BatchTransform, ProgressiveResizing
 from graft.errors import GraftError
 from graft.normalization import add_source_statistics, source_statistics
 from graft.objective import Objective
@@ -75,6 +76,7 @@ class TransferModule(pl.LightningModule):
         self.seed = seed
         self.config = config
         self.fixed_progress: float | None = None
+        self.cut: Cut | None = None  # where the backbone is cut in this phase, see graft.callbacks.frozen_features
         self.confusion: dict[str, Tensor] = {}
         self._phases: list[Phase] = []
         self._frozen: list[nn.Module] = []
@@ -94,12 +96,14 @@ class TransferModule(pl.LightningModule):
         """The head that serves a domain."""
         return self.heads[SHARED] if SHARED in self.heads else self.heads[domain]
 
-    def forward(self, inputs: Tensor, domain: str = "target") -> Tensor:
+    def forward(self, inputs: Tensor | Activations, domain: str = "target") -> Tensor:
         """Predictions `(B, K)` for inputs of one domain."""
         return self.head(domain)(self.features(inputs, domain))
 
-    def features(self, inputs: Tensor, domain: str) -> Tensor:
+    def features(self, inputs: Tensor | Activations, domain: str) -> Tensor:
         """Features `(B, D)` for inputs of one domain, with its own BatchNorm statistics where it has some."""
+        if self.cut is not None:
+            return self.cut.finish(self.activations(inputs))
         if self.bn == "domain_specific" and domain == "source":
             with source_statistics(self.backbone):
                 return self.backbone(inputs)
@@ -109,9 +113,25 @@ class TransferModule(pl.LightningModule):
         """Features of every domain in the batch; `bn=joint` runs them forward as one batch."""
         if self.bn == "joint" and len(batch) > 1:
             inputs = [x for x, _ in batch.values()]
-            features = self.backbone(torch.cat(inputs)).split([len(x) for x in inputs])
-            return dict(zip(batch, features, strict=True))
+            if self.cut is None:
+                features = self.backbone(torch.cat(inputs))
+            else:
+                features = self.cut.finish(torch.cat([self.activations(x) for x in inputs]))
+            return dict(zip(batch, features.split([len(x) for x in inputs]), strict=True))
         return {domain: self.features(x, domain) for domain, (x, _) in batch.items()}
+
+    def activations(self, inputs: Tensor | Activations) -> Tensor:
+        """What comes out of the backbone at its cut: stored, or computed now."""
+        return inputs.values if isinstance(inputs, Activations) else self.cut.begin(inputs)
+
+    @property
+    def can_cut(self) -> bool:
+        """Whether a step needs no more of the backbone's frozen part than what comes out of it."""
+        return (
+            self.bn != "domain_specific"
+            and not any(term.needs_inputs for term in self.terms.values())
+            and not any(isinstance(transform, ProgressiveResizing) for transform in self.batch_transforms)
+        )
 
     def domain_outputs(self, batch: Batch) -> dict[str, Tensor]:
         """Predictions of every domain in the batch."""
@@ -238,6 +258,10 @@ class TransferModule(pl.LightningModule):
     def phase(self, epoch: int) -> Phase:
         """The strategy's phase that an epoch belongs to."""
         return next(p for p, end in zip(self._phases, self._phase_ends(), strict=True) if epoch < end)
+
+    def earlier_phases(self, phase: Phase) -> list[Phase]:
+        """The phases before one of them."""
+        return self._phases[: next(i for i, p in enumerate(self._phases) if p is phase)]
 
     def on_train_start(self) -> None:
         """Make the schedule, and freeze and unfreeze also for a run that resumes inside an epoch.

@@ -26,10 +26,12 @@ from graft.backbones.stochastic_depth import set_stochastic_depth
 from graft.backbones.weights import load_weights
 from graft.batch import build_batch_transforms
 from graft.build import build
+from graft.callbacks.frozen_features import FrozenFeatures
 from graft.callbacks.interrupt import keyboard_interrupts
 from graft.callbacks.throughput import Throughput
 from graft.data.module import TransferDataModule
 from graft.errors import GraftError, Interrupted
+from graft.features import FeatureCache
 from graft.module import SHARED, TransferModule
 from graft.objective import Objective
 from graft.pretrain import pretrain_on_source
@@ -163,7 +165,12 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         job_type=cfg.strategy._target_.split(".")[-2],
     )
     throughput = Throughput()
+    features = FeatureCache(Path(config["paths"]["cache_dir"]) / "features", config["cache"]["limit_gb"])
     callbacks = [*build_callbacks(cfg, folder, rule, tasks, averaging), throughput]
+    if config["cache"]["features"]:
+        callbacks.insert(
+            0, FrozenFeatures(features, config["cache"]["augmented_views"], averages=averaging is not None)
+        )
     trainer = build_trainer(config["trainer"], config["training"], epochs, folder, loggers, callbacks)
     if trainer.is_global_zero:
         tables.print_setup(report)
@@ -201,6 +208,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             "fit_s": throughput.fit_s,
             "test_s": now - test_started if report["status"] == "done" else None,
         }
+        report["feature_cache"] = features.describe()
         report |= {"samples_per_s": throughput.samples_per_s, "peak_memory_mb": throughput.peak_memory_mb}
         report["wandb"] = tracking.wandb_info(loggers)
         if trainer.is_global_zero:

@@ -81,6 +81,16 @@ class Backbone(nn.Module):
         mean, std = (tuple(round(v, 6) for v in b.tolist()) for b in (self.input_mean, self.input_std))
         return InputSpec(self.channels, self.size, mean, std)
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Shape `(C, H, W)` of one input."""
+        return (self.channels, *self.size)
+
+    def example_inputs(self, samples: int = 2) -> Tensor:
+        """Random inputs `(samples, C, H, W)`, always the same ones, to try out what a network does with them."""
+        random = torch.Generator().manual_seed(0)
+        return torch.randn(samples, *self.input_shape, generator=random).to(self.input_mean)
+
     def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Take over the weights' normalisation; another number of channels gets the average of theirs."""
         self.input_mean.copy_(spread_over_channels(mean, self.channels))

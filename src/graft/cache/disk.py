@@ -1,5 +1,6 @@
 """Folders that are made once and shared by all jobs; where they grow too large, the least recently used go first."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -9,12 +10,13 @@ from typing import TypeVar
 from filelock import FileLock, Timeout
 
 Value = TypeVar("Value")
-UNFINISHED = "unfinished-"
+UNFINISHED, LOCKS = "unfinished-", "locks"
+UNWRITABLE = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS)
 FREE_BYTES = 2**30  # of the disk that stay free for other things
 
 
 class NoRoom(Exception):
-    """An entry is larger than the cache may become, or than the disk has room for."""
+    """An entry is larger than the cache may become or than the disk has room for, or nothing can be written there."""
 
 
 class DiskCache:
@@ -32,8 +34,17 @@ class DiskCache:
     def get(self, key: str, size: int, make: Callable[[Path], None], read: Callable[[Path], Value]) -> Value:
         """What `read` finds in the entry's folder, which `make` fills if there is none; `size` in bytes is expected.
 
-        Raises NoRoom before anything is made. An entry that cannot be read, after a power cut say, is made again.
+        Raises NoRoom. An entry that cannot be read, after a power cut say, is made again.
         """
+        try:
+            (self.folder / LOCKS).mkdir(parents=True, exist_ok=True)
+            return self._get(key, size, make, read)
+        except OSError as error:
+            if error.errno in UNWRITABLE:
+                raise NoRoom(str(error)) from error
+            raise
+
+    def _get(self, key: str, size: int, make: Callable[[Path], None], read: Callable[[Path], Value]) -> Value:
         entry = self.folder / key
         with self._lock(key):
             if entry.exists():
@@ -55,16 +66,14 @@ class DiskCache:
             return read(entry)
 
     def _lock(self, key: str, timeout: float = -1) -> FileLock:
-        locks = self.folder / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        return FileLock(locks / key, timeout=timeout)
+        return FileLock(self.folder / LOCKS / key, timeout=timeout)
 
     def _make_room(self, size: int, key: str) -> None:
         """Remove the least recently used entries until `size` more bytes fit, those being made or read apart."""
         if size > self.limit_bytes:
             raise NoRoom(f"{size / 2**30:.1f} GiB are more than cache.limit_gb={self.limit_bytes / 2**30:g}")
         with self._lock("room"):
-            entries = [path for path in self.folder.iterdir() if path.name not in ("locks", UNFINISHED + key)]
+            entries = [path for path in self.folder.iterdir() if path.name not in (LOCKS, UNFINISHED + key)]
             used = {entry: used_at(entry) for entry in entries}
             sizes = {entry: size_of(entry) for entry in entries}
             for entry in sorted(entries, key=used.get):

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -44,6 +44,7 @@ class Split:
 
     inputs: Inputs
     labels: Tensor | None
+    fingerprint: str = ""  # changes whenever the samples do; whoever cuts a domain into splits sets it
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -51,12 +52,13 @@ class Split:
     def subset(self, indices: Tensor) -> "Split":
         """The samples at `indices` `(M,)`; images on disk stay there."""
         labels = None if self.labels is None else self.labels[indices]
+        fingerprint = sha256([self.fingerprint.encode(), indices.numpy().tobytes()])
         inputs = self.inputs
         if isinstance(inputs, LazyTensor):
-            return Split(LazyTensor(len(indices), lambda: inputs.tensor[indices]), labels)
+            return Split(LazyTensor(len(indices), lambda: inputs.tensor[indices]), labels, fingerprint)
         if isinstance(inputs, Tensor):
-            return Split(inputs[indices], labels)
-        return Split(Subset(inputs, indices.tolist()), labels)
+            return Split(inputs[indices], labels, fingerprint)
+        return Split(Subset(inputs, indices.tolist()), labels, fingerprint)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,15 @@ class DomainData:
     channels: int
     fingerprint: str
     notes: tuple[str, ...] = ()
+
+
+def with_fingerprints(data: DomainData, split_seed: int) -> DomainData:
+    """The same domain with splits that know what they hold, without looking at a sample."""
+    parts = {}
+    for part in ("train", "val", "test"):
+        fingerprint = sha256([data.fingerprint.encode(), str(split_seed).encode(), part.encode()])
+        parts[part] = replace(getattr(data, part), fingerprint=fingerprint)
+    return replace(data, **parts)
 
 
 class Domain:

@@ -1,27 +1,38 @@
 """A DataLoader that goes on where it was stopped."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from graft.backbones.cut import Activations
+from graft.cache.rows import MappedRows
 from graft.data.domain import LazyTensor, Split
 from graft.data.sampling import Key, TrainBatches
 from graft.data.transforms import Transform
 
-Batch = tuple[Tensor, Tensor | None]
+Batch = tuple[Tensor | Activations, Tensor | None]
 
 
 class TransformedSplit(Dataset):
     """A split that gives whole batches, transformed; the randomness of a batch comes from its key alone."""
 
-    def __init__(self, split: Split, transform: Transform) -> None:
+    def __init__(
+        self,
+        split: Split,
+        transform: Transform,
+        stored: Mapping[tuple[str, str], MappedRows | None],
+        part: tuple[str, str],
+    ) -> None:
+        """Where `stored` has activations for the part, batches hold those in place of the inputs."""
         # Made here and not in a worker, each of which would make its own copy.
         self.inputs = split.inputs.tensor if isinstance(split.inputs, LazyTensor) else split.inputs
         self.labels = split.labels
         self.transform = transform
+        self.stored = stored
+        self.part = part
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -29,11 +40,14 @@ class TransformedSplit(Dataset):
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """Inputs float `(B, C, H, W)` and labels `(B,)`, or None where the domain counts as unlabelled."""
         indices = [index for _, index in keys]
+        labels = None if self.labels is None else self.labels[indices]
+        if (rows := self.stored.get(self.part)) is not None:
+            return Activations(rows[indices]), labels
         images = self.inputs[indices] if isinstance(self.inputs, Tensor) else [self.inputs[i] for i in indices]
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(keys[0][0])
             inputs = self.transform(images)
-        return inputs, None if self.labels is None else self.labels[indices]
+        return inputs, labels
 
 
 class ResumableLoader(DataLoader):

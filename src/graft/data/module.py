@@ -3,7 +3,7 @@
 import functools
 import math
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from graft.data.domain import Domain, DomainData, Split
+from graft.cache.rows import MappedRows
+from graft.data.domain import Domain, DomainData, Split, with_fingerprints
 from graft.data.loader import ResumableLoader, TransformedSplit, as_it_is, in_domain
 from graft.data.sampling import EvalBatches, TrainBatches, balanced_weights
 from graft.data.splits import label_budget
@@ -74,6 +75,8 @@ class TransferDataModule(pl.LightningDataModule):
         self.train_domains: tuple[str, ...] = ("target",)
         self.eval_domains: tuple[str, ...] = ("target",)
         self.test_domains: tuple[str, ...] = ("target",) if source is None else ("target", "source")
+        # (domain, part) -> activations `(N, ...)` that stand for its inputs, see graft.callbacks.frozen_features
+        self.stored: dict[tuple[str, str], MappedRows | None] = {}
         self._pool = 0  # labelled target samples before the budget
 
     def load(self) -> None:
@@ -86,7 +89,7 @@ class TransferDataModule(pl.LightningDataModule):
         for name, domain in {"target": self.target, "source": self.source}.items():
             if domain is not None:
                 domain.key = f"data.{name}"
-                self.domains[name] = domain.load(self.split_seed)
+                self.domains[name] = with_fingerprints(domain.load(self.split_seed), self.split_seed)
         target = self.domains["target"]
         self._pool = len(target.train)
         self.domains["target"] = replace(target, train=self._budgeted(target))
@@ -188,7 +191,9 @@ class TransferDataModule(pl.LightningDataModule):
         once = None if isinstance(self.epoch, int) else self._epoch_domain
         return {
             domain: ResumableLoader(
-                TransformedSplit(self.domains[domain].train, self._train_transform),
+                TransformedSplit(
+                    self.domains[domain].train, self._train_transform, stored=self.stored, part=(domain, "train")
+                ),
                 batch_sampler=self._batches(domain, None if domain == once else steps),
                 collate_fn=as_it_is,
                 **self._loader_options,
@@ -204,7 +209,7 @@ class TransferDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> list[DataLoader]:
         """A loader for each of `eval_domains`, in their order; batches are `{domain: (x, y)}`."""
-        return [self._eval_loader(domain, self.domains[domain].val) for domain in self.eval_domains]
+        return [self._eval_loader(domain, "val") for domain in self.eval_domains]
 
     def test_dataloader(self) -> list[DataLoader]:
         """A loader for each of `test_domains`, in their order; batches are `{domain: (x, y)}`.
@@ -213,18 +218,32 @@ class TransferDataModule(pl.LightningDataModule):
         """
         if self.test_shift is not None:
             shifted = Transform(self._input_spec, shift=self.test_shift)
-            return [self._eval_loader("target", self.domains["target"].test, shifted)]
-        return [self._eval_loader(domain, self.domains[domain].test) for domain in self.test_domains]
+            return [self._eval_loader("target", "test", shifted, stored={})]
+        return [self._eval_loader(domain, "test") for domain in self.test_domains]
 
-    def plain_batches(self, domain: str, part: str) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Batches `(x, y)` of a domain's train, val or test part, in order and without augmentation."""
-        for batch in self._eval_loader(domain, getattr(self.domains[domain], part)):
+    def plain_batches(self, domain: str, part: str, view: int | None = None) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Batches `(x, y)` of a domain's train, val or test part, in order, by every process all of them.
+
+        Without augmentation, or all augmented as the `view`-th of endlessly many fixed versions.
+        """
+        transform = None if view is None else self._train_transform
+        for batch in self._eval_loader(domain, part, transform, stored={}, view=view, shared=False):
             yield batch[domain]
 
-    def _eval_loader(self, domain: str, split: Split, transform: Transform | None = None) -> DataLoader:
+    def _eval_loader(
+        self,
+        domain: str,
+        part: str,
+        transform: Transform | None = None,
+        stored: Mapping[tuple[str, str], MappedRows | None] | None = None,
+        view: int | None = None,
+        shared: bool = True,
+    ) -> DataLoader:
+        split = getattr(self.domains[domain], part)
+        stored = self.stored if stored is None else stored
         return DataLoader(
-            TransformedSplit(split, transform or self._eval_transform),
-            batch_sampler=EvalBatches(len(split), self.eval_batch_size),
+            TransformedSplit(split, transform or self._eval_transform, stored=stored, part=(domain, part)),
+            batch_sampler=EvalBatches(len(split), self.eval_batch_size, (self.seed, domain, view), shared),
             collate_fn=functools.partial(in_domain, domain=domain),
             **self._loader_options,
         )

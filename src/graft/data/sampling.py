@@ -93,20 +93,29 @@ class TrainBatches(Sampler[list[Key]]):
 
 
 class EvalBatches(Sampler[list[Key]]):
-    """Every sample once, in order, spread over the processes without padding; each gets the same number of batches."""
+    """Every sample once, in order, spread over the processes without padding; each gets the same number of batches.
 
-    def __init__(self, samples: int, batch_size: int) -> None:
+    Where they are not `shared`, every process gets all of them. `seed` is for what is random in a batch.
+    """
+
+    def __init__(self, samples: int, batch_size: int, seed: object = None, shared: bool = True) -> None:
         self.samples = samples
         self.batch_size = batch_size
+        self.seed = seed
+        self.shared = shared
 
     def __len__(self) -> int:
-        largest_share = -(-self.samples // rank_and_world()[1])
+        largest_share = -(-self.samples // self._rank_and_world()[1])
         return -(-largest_share // self.batch_size)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        rank, world = rank_and_world()
-        for indices in torch.arange(self.samples)[rank::world].tensor_split(len(self)):
-            yield [(0, index) for index in indices.tolist()]
+        rank, world = self._rank_and_world()
+        for step, indices in enumerate(torch.arange(self.samples)[rank::world].tensor_split(len(self))):
+            batch_seed = seed_of(self.seed, "batch", step)
+            yield [(batch_seed, index) for index in indices.tolist()]
+
+    def _rank_and_world(self) -> tuple[int, int]:
+        return rank_and_world() if self.shared else (0, 1)
 
 
 def balanced_weights(labels: Tensor) -> Tensor:

@@ -84,6 +84,7 @@ class Term(nn.Module):
     """
 
     weight: float
+    needs_inputs = True  # False: looks at features, outputs and weights alone, so that inputs need not be there
 
     def prepare(self, setup: Setup) -> None:
         """Look at the pretrained network and the data once, before training and before a resumed state is loaded."""

@@ -23,6 +23,8 @@ class BSS(Term):
     Raises GraftError where k is more than the features or a full batch's samples; a smaller last batch is fine.
     """
 
+    needs_inputs = False
+
     def __init__(self, weight: float = 1e-3, k: int = 1) -> None:
         super().__init__()
         require_at_least("bss.weight", weight, 0)

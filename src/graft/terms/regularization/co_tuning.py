@@ -74,6 +74,8 @@ class CoTuning(Term):
     without their head, or the target without classes.
     """
 
+    needs_inputs = False
+
     relationship: Tensor  # (K_t, K_s)
 
     def __init__(self, weight: float = 2.3, relationship: str = "direct") -> None:

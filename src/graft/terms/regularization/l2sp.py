@@ -25,6 +25,8 @@ class L2SP(Term):
     Frozen parameters and those that the strategy added, which have no pretrained value, do not count.
     """
 
+    needs_inputs = False
+
     def __init__(self, weight: float = 0.01, head_ratio: float = 1.0) -> None:
         super().__init__()
         require_at_least("l2sp.weight", weight, 0)

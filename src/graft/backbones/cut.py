@@ -1,0 +1,234 @@
+"""A backbone cut in two: a first part that stays as it is, whose outputs can be kept, and the rest that trains."""
+
+import hashlib
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from graft.backbones.base import Backbone, prefixes
+from graft.backbones.folding import fold_batchnorm, same
+
+FEATURES = "features"  # the name of the cut behind the whole backbone
+
+
+@dataclass
+class Activations:
+    """What the first part of a backbone gave for a batch; it stands in a batch where the inputs would."""
+
+    values: Tensor  # (B, ...)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def to(self, device: Any, **options: Any) -> "Activations":
+        """Move as a tensor does."""
+        return Activations(self.values.to(device, **options))
+
+
+class Cut:
+    """`finish(begin(inputs))` are the backbone's features `(B, D)`; `begin` needs no gradient and never changes."""
+
+    def __init__(self, backbone: Backbone, first_part: nn.Module, name: str, before: Sequence[str] = ()) -> None:
+        """Cut behind the module `name`; `before` are those that finish before it begins.
+
+        `first_part` computes what the backbone does up to there, such as a copy without BatchNorm.
+        """
+        self.backbone = backbone
+        self.name = name
+        self._first_part = first_part
+        self._skipped = {module: Skipped(backbone.get_submodule(module)) for module in before}
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing of the backbone comes after it."""
+        return self.name == FEATURES
+
+    @torch.no_grad()
+    def begin(self, inputs: Any) -> Tensor:
+        """Activations `(B, ...)` at the cut."""
+        if self.whole:
+            return self._first_part(inputs)
+        hook = self._first_part.get_submodule(self.name).register_forward_hook(stop)
+        try:
+            self._first_part(inputs)
+        except Reached as reached:
+            return reached.output
+        finally:
+            hook.remove()
+        raise AssertionError(f"{self.name} did not run")
+
+    def finish(self, activations: Tensor) -> Tensor:
+        """Features `(B, D)` of activations `(B, ...)`, with gradients to what trains.
+
+        The network runs as it is, but modules before the cut give values that are never looked at, at no cost.
+        """
+        if self.whole:
+            return activations
+        with ExitStack() as stack:
+            for name, skipped in self._skipped.items():
+                stack.enter_context(replaced_forward(self.backbone.get_submodule(name), skipped))
+            last = self.backbone.get_submodule(self.name)
+            stack.enter_context(replaced_forward(last, lambda *_x, **_options: activations))
+            return self.backbone(unknown((len(activations), *self.backbone.input_shape), activations))
+
+
+class Reached(Exception):
+    """Carries the activation out of a forward pass that need not go on."""
+
+    def __init__(self, output: Tensor) -> None:
+        super().__init__()
+        self.output = output
+
+
+def stop(module: nn.Module, inputs: Any, output: Tensor) -> None:
+    """A forward hook that ends the forward pass."""
+    raise Reached(output)
+
+
+class Skipped:
+    """Stands for a module whose values nobody looks at: its outputs have the right shapes and are not computed.
+
+    For input shapes that it has not seen yet it has to run the module once.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._forward = module.forward
+        self._outputs: dict[tuple[torch.Size, ...], Any] = {}
+
+    @torch.no_grad()
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        """Outputs without values, in place of the module's forward."""
+        shapes = tuple(x.shape for x in inputs if isinstance(x, Tensor))
+        if shapes not in self._outputs:
+            real = tree_map_only(Tensor, torch.clone, inputs)  # with memory of its own, as layers may work in place
+            outputs = self._forward(*real, **options)
+            self._outputs[shapes] = tree_map_only(Tensor, lambda x: unknown(x.shape, x), outputs)
+        return self._outputs[shapes]
+
+
+def unknown(shape: Sequence[int], like: Tensor) -> Tensor:
+    """A tensor of NaN that takes no memory: if anything depended on it, the result would show it."""
+    return like.new_full((), math.nan if like.is_floating_point() else 0).expand(shape)
+
+
+@contextmanager
+def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Let a module compute something else inside the block."""
+    own = module.__dict__.get("forward")  # of a wrapped module, such as one that checkpoints its gradients
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
+
+
+def find_cut(backbone: Backbone, frozen: Collection[nn.Module], trained: Collection[str]) -> Cut | None:
+    """The last place before anything that trains; None where the first layer trains.
+
+    `frozen` are the modules in eval mode, `trained` the names of the trainable parameters, as in a strategy's phase.
+    Every cut is tried on random inputs: where values bypass it, as in the middle of a residual block, it moves back.
+    """
+    active = active_modules(backbone, frozen, trained)
+    inputs = backbone.example_inputs()
+    if not active:
+        return Cut(backbone, fold_batchnorm(backbone, inputs), FEATURES)
+    with eval_mode(backbone), torch.no_grad():
+        expected, calls = trace(backbone, inputs)
+        first = min((call.start for call in calls if call.name in active), default=0)
+        done = outermost([call for call in calls if call.end < first])
+        if not done:
+            return None
+        first_part = fold_batchnorm(backbone, inputs)
+        while done:
+            *before, last = done
+            cut = Cut(backbone, first_part, last.name, [call.name for call in before])
+            if last.gives_tensor and works(cut, inputs, expected):
+                return cut
+            done = before
+    return None
+
+
+def works(cut: Cut, inputs: Any, expected: Tensor) -> bool:
+    """Whether a cut backbone gives the features of the whole one."""
+    try:
+        return same(cut.finish(cut.begin(inputs)), expected)
+    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError):  # of code that looks at values
+        return False
+
+
+def active_modules(backbone: Backbone, frozen: Collection[nn.Module], trained: Collection[str]) -> set[str]:
+    """Names of the modules that train themselves or behave as in training; containers of such modules do not count."""
+    fixed = {id(module) for module in frozen}
+    stages = backbone.module_stages()
+    owners = {name.rpartition(".")[0] for name in trained}
+    return owners | {name for name in stages if id(backbone.get_submodule(name)) not in fixed}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One run of a module: where it starts and ends in the order of all starts and ends."""
+
+    name: str
+    start: int
+    end: int
+    gives_tensor: bool
+
+
+def trace(backbone: Backbone, inputs: Any) -> tuple[Tensor, list[Call]]:
+    """The features of some inputs, and every module's run in the order in which they end."""
+    starts: dict[str, list[int]] = {}
+    calls: list[Call] = []
+    clock = iter(range(10**9))
+
+    def enter(name: str) -> None:
+        starts.setdefault(name, []).append(next(clock))
+
+    def leave(name: str, output: Any) -> None:
+        calls.append(Call(name, starts[name].pop(), next(clock), isinstance(output, Tensor)))
+
+    hooks = []
+    for name, module in backbone.named_modules():
+        hooks.append(module.register_forward_pre_hook(lambda _m, _x, name=name: enter(name)))
+        hooks.append(module.register_forward_hook(lambda _m, _x, output, name=name: leave(name, output)))
+    try:
+        return backbone(inputs), calls
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def outermost(calls: Sequence[Call]) -> list[Call]:
+    """The runs that are not inside another of them."""
+    return [c for c in calls if not any(o.start < c.start and c.end < o.end for o in calls)]
+
+
+@contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Put every part into eval mode inside the block, and back into its own after it."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def weights_hash(backbone: Backbone, frozen: Collection[nn.Module], trained: Collection[str]) -> str:
+    """Hash of every parameter and buffer that stays as it is, the input's normalisation among them."""
+    active = active_modules(backbone, frozen, trained)
+    digest = hashlib.sha256()
+    for name, tensor in backbone.state_dict().items():
+        if not active.intersection(prefixes(name)[:-1]):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

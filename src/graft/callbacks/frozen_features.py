@@ -1,0 +1,143 @@
+"""Frozen parts of the backbone run once: behind them training reads activations instead of inputs."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
+
+from graft.backbones.cut import Cut, find_cut, weights_hash
+from graft.cache.rows import MappedRows
+from graft.data.module import TransferDataModule
+from graft.features import FeatureCache
+from graft.module import TransferModule
+from graft.strategies.base import Phase, frozen_modules
+
+
+class FrozenFeatures(Callback):
+    """In every phase, cuts the backbone before the first part that trains and keeps what comes out there.
+
+    Where a sample's input never changes its activation is computed once, stored, and stands in its place in the
+    batches. With augmentation that needs `views`: so many augmented versions of a sample, in turn epoch by epoch; with
+    none the frozen part runs in every step. `averages` says that validation sees averaged weights.
+    """
+
+    def __init__(self, cache: FeatureCache, views: int = 0, averages: bool = False) -> None:
+        self.cache = cache
+        self.views = views
+        self.averages = averages
+        self._phase: Phase | None = None
+        self._views: dict[str, list[MappedRows]] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
+        """Begin, also inside a phase, where a run resumes."""
+        self.on_train_epoch_start(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
+        """Cut anew where a phase begins, and take the epoch's views."""
+        epoch = min(trainer.current_epoch, trainer.max_epochs - 1)
+        phase = pl_module.phase(epoch)
+        if phase is not self._phase:
+            self._leave(trainer, pl_module)
+            self._phase = phase
+            pl_module.apply_phase(phase)
+            self._enter(trainer, pl_module, phase)
+        for domain, views in self._views.items():
+            trainer.datamodule.stored[domain, "train"] = views[epoch % len(views)]
+
+    def _enter(self, trainer: pl.Trainer, module: TransferModule, phase: Phase) -> None:
+        if not self._can_cut(trainer, module, phase):
+            return
+        module.cut = cut = find_cut(module.backbone, frozen_modules(module.backbone, phase), phase.parameters)
+        if cut is None:
+            return
+        data: TransferDataModule = trainer.datamodule
+        weights = weights_hash(module.backbone, frozen_modules(module.backbone, phase), phase.parameters)
+        plain = data.augment == "none"
+        if everything(trainer.limit_train_batches) and not trainer.overfit_batches and not module.batch_transforms:
+            for domain in data.train_domains if plain or self.views else ():
+                drawn = phase.epochs * data.steps_per_epoch * data.batch_sizes[domain] * trainer.world_size
+                if drawn < len(data.domains[domain].train):
+                    continue  # not every sample's turn comes
+                views = [None] if plain else range(self.views)
+                rows = [self._rows(trainer, cut, weights, domain, "train", view) for view in views]
+                if None not in rows:
+                    self._views[domain] = rows
+        if everything(trainer.limit_val_batches):
+            for domain in data.eval_domains:
+                data.stored[domain, "val"] = self._rows(trainer, cut, weights, domain, "val")
+
+    def _can_cut(self, trainer: pl.Trainer, module: TransferModule, phase: Phase) -> bool:
+        earlier = frozenset().union(*(p.parameters for p in module.earlier_phases(phase)))
+        return (
+            isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
+            and not (self.averages and earlier - phase.parameters)  # an average still holds what has trained before
+            and module.can_cut
+        )
+
+    def _rows(
+        self, trainer: pl.Trainer, cut: Cut, weights: str, domain: str, part: str, view: int | None = None
+    ) -> MappedRows | None:
+        data: TransferDataModule = trainer.datamodule
+        split = getattr(data.domains[domain], part)
+        if len(split) == 0:
+            return None
+        depends_on = {
+            "weights": weights,
+            "network": repr(cut.backbone),
+            "samples": split.fingerprint,
+            "input": repr(cut.backbone.input_spec),
+            "view": None if view is None else [data.augment, str(data.seed), view],
+            "precision": str(trainer.precision),
+        }
+
+        def batches() -> Any:
+            for inputs, _ in data.plain_batches(domain, part, view):
+                yield trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(inputs))
+
+        return self.cache.rows(cut, depends_on, batches, len(split), context_of(trainer), domain, part)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
+        """Let go: other weights may be loaded from now on."""
+        self._leave(trainer, pl_module)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: TransferModule, exception: BaseException) -> None:
+        """Let go."""
+        self._leave(trainer, pl_module)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
+        """Test a backbone that never trained on stored features too: other runs with it have the same."""
+        data: TransferDataModule = trainer.datamodule
+        phases = pl_module.phases(trainer.max_epochs)
+        trains = any(phase.parameters or phase.stages for phase in phases)
+        if trains or data.test_shift or not everything(trainer.limit_test_batches) or not pl_module.can_cut:
+            return
+        frozen = frozen_modules(pl_module.backbone, phases[-1])
+        pl_module.cut = cut = find_cut(pl_module.backbone, frozen, phases[-1].parameters)
+        if cut is not None:
+            weights = weights_hash(pl_module.backbone, frozen, phases[-1].parameters)
+            for domain in data.test_domains:
+                data.stored[domain, "test"] = self._rows(trainer, cut, weights, domain, "test")
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
+        """Let go."""
+        self._leave(trainer, pl_module)
+
+    def _leave(self, trainer: pl.Trainer, module: TransferModule) -> None:
+        module.cut = None
+        self._phase = None
+        self._views = {}
+        if trainer.datamodule is not None:
+            trainer.datamodule.stored.clear()
+
+
+def context_of(trainer: pl.Trainer) -> Callable[[], AbstractContextManager]:
+    """What a forward pass of training runs in, such as autocast."""
+    return trainer.precision_plugin.forward_context
+
+
+def everything(limit: int | float) -> bool:
+    """Whether a Trainer's limit leaves all batches; the integer 1 is one batch."""
+    return isinstance(limit, float) and limit == 1.0

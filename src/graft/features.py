@@ -1,0 +1,96 @@
+"""The feature cache: what a frozen part of a backbone gives for a split is computed once, and kept for every job.
+
+It knows nothing of images: inputs are whatever the data module gives and the backbone takes.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graft.backbones.cut import Cut
+from graft.cache.disk import DiskCache, NoRoom
+from graft.cache.key import code_hash, content_key, package_versions
+from graft.cache.rows import MappedRows, write_rows
+
+# Source files and libraries that decide what an activation is.
+CODE = ("backbones", "cache", "data", "features.py", "strategies/base.py")
+PACKAGES = ("torch", "torchvision", "timm")
+LARGEST_GROWTH = 4  # activations of so many times the input's bytes are faster computed than read
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What is known of one split's activations, for results.json."""
+
+    cut: str  # the module behind which they are taken, or features
+    domain: str
+    part: str
+    samples: int
+    bytes: int
+    computed: bool  # in this run, not by an earlier one
+    seconds: float
+
+
+class FeatureCache:
+    """Activations on disk, by the content of weights, data, transform and code."""
+
+    def __init__(self, folder: Path, limit_gb: float) -> None:
+        self.disk = DiskCache(folder, int(limit_gb * 2**30))
+        self.report: list[Stored] = []
+        self.refused: str | None = None  # why something is not kept
+
+    def rows(
+        self,
+        cut: Cut,
+        depends_on: Mapping[str, Any],
+        batches: Callable[[], Iterable[Any]],
+        samples: int,
+        context: Callable[[], AbstractContextManager],
+        domain: str,
+        part: str,
+    ) -> MappedRows | None:
+        """Activations `(samples, ...)` of the inputs in `batches`, from the disk where they are there.
+
+        `context` is entered for every batch, such as autocast. None where they are too large to be worth keeping.
+        """
+        started, computed = time.perf_counter(), False
+
+        @torch.inference_mode()
+        def make(folder: Path) -> None:
+            nonlocal computed
+            computed = True
+            write_rows(folder, map(activations, batches()))
+
+        def activations(inputs: Any) -> torch.Tensor:
+            with context():
+                return cut.begin(inputs)
+
+        shape, itemsize = activation_shape(cut)
+        sample_bytes = math.prod(shape) * itemsize
+        if sample_bytes > LARGEST_GROWTH * math.prod(cut.backbone.input_shape) * itemsize:
+            return None
+        key = content_key({"cut": cut.name, "code": code_hash(CODE), **package_versions(PACKAGES), **depends_on})
+        try:
+            rows = self.disk.get(key, samples * sample_bytes, make, MappedRows)
+        except NoRoom as error:
+            self.refused = str(error)
+            return None
+        seconds = time.perf_counter() - started
+        self.report.append(Stored(cut.name, domain, part, samples, samples * sample_bytes, computed, seconds))
+        return rows
+
+    def describe(self) -> dict[str, Any]:
+        """For results.json."""
+        return {"entries": [asdict(entry) for entry in self.report], "refused": self.refused}
+
+
+def activation_shape(cut: Cut) -> tuple[torch.Size, int]:
+    """Shape of one sample's activation and bytes of a number in it."""
+    example = cut.begin(cut.backbone.example_inputs(1))
+    return example.shape[1:], example.element_size()

@@ -1,0 +1,275 @@
+"""Training with frozen parts that run once: the same as without, and with less work."""
+
+import copy
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import nn
+
+from graft.backbones.torchvision import TorchvisionBackbone
+from graft.batch import Mixing, ProgressiveResizing
+from graft.callbacks.frozen_features import FrozenFeatures
+from graft.data.digits import Digits
+from graft.data.module import TransferDataModule
+from graft.features import FeatureCache
+from graft.module import TransferModule
+from graft.objective import AlphaWeighted
+from graft.rates.uniform import Uniform
+from graft.schedules import Cosine
+from graft.strategies.fine_tune import FineTune
+from graft.strategies.freeze_until import FreezeUntil
+from graft.strategies.frozen import Frozen
+from graft.strategies.full import Full
+from graft.strategies.gradual import Gradual
+from graft.strategies.lp_ft import LinearProbeThenFineTune
+from graft.tasks import Multiclass
+from graft.terms.regularization.feature_distillation import FeatureDistillation
+from graft.terms.regularization.l2sp import L2SP
+
+EPOCHS = 4
+
+
+class Count(pl.Callback):
+    """Inputs that went through the backbone's first convolution, in training and in the phases' preparations."""
+
+    def __init__(self):
+        self.images = 0
+
+    def on_fit_start(self, trainer, pl_module):
+        convolution = pl_module.backbone.get_submodule("network.conv1")
+        self.hook = convolution.register_forward_hook(lambda _m, x, _y: self.note(x[0]))
+
+    def note(self, images):
+        self.images += len(images) * bool(images.isfinite().all())
+
+    def on_fit_end(self, trainer, pl_module):
+        self.hook.remove()
+
+
+class Values(pl.Callback):
+    """The loss of every step and every validation metric."""
+
+    def __init__(self):
+        self.values = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.values.append(float(outputs["loss"]))
+
+    def on_validation_end(self, trainer, pl_module):
+        self.values += [float(value) for name, value in sorted(trainer.callback_metrics.items()) if "val" in name]
+
+
+def parts(strategy, alpha=0.0, augment="none", terms=None, batch_transforms=(), bn="joint"):
+    torch.manual_seed(0)
+    backbone = TorchvisionBackbone("resnet18", size=16, channels=1)
+    data = TransferDataModule(
+        source=Digits(), target=Digits(), batch_size=20, labels_per_class=4, augment=augment, eval_batch_size=100
+    )
+    data.load()
+    data.set_input(backbone.input_spec)
+    objective = AlphaWeighted(alpha)
+    data.train_domains = objective.domains()
+    module = TransferModule(
+        backbone=backbone,
+        heads={"shared": nn.Linear(backbone.feature_size, 10)},
+        tasks={"source": Multiclass(), "target": Multiclass()},
+        outputs={"source": 10, "target": 10},
+        objective=objective,
+        strategy=strategy,
+        rates=Uniform(),
+        schedule=Cosine(),
+        optimizer={
+            "_target_": "torch.optim.SGD",
+            "lr": 0.01,
+            "weight_decay": 0.01,
+            "decay_norms_and_biases": False,
+            "options": {"momentum": 0.9},
+        },
+        terms=terms,
+        batch_transforms=batch_transforms,
+        bn=bn,
+    )
+    return module, data
+
+
+def fit(module, data, callbacks, resume=None, **options):
+    trainer = pl.Trainer(
+        max_epochs=EPOCHS,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        callbacks=list(callbacks),
+        **options,
+    )
+    trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+    return trainer
+
+
+def both(tmp_path, **settings):
+    """(with the cache, without): what training showed, and the weights after it."""
+    results = []
+    for cached in (True, False):
+        module, data = parts(**copy.deepcopy(settings))
+        values, count = Values(), Count()
+        features = [FrozenFeatures(FeatureCache(tmp_path, 1))] if cached else []
+        fit(module, data, [*features, values, count])
+        results.append((torch.tensor(values.values), module.state_dict(), count.images))
+    return results
+
+
+@pytest.mark.parametrize(
+    ("strategy", "alpha"),
+    [
+        (Frozen(), 0.0),
+        (Frozen(), 0.5),
+        (LinearProbeThenFineTune(), 0.0),
+        (FineTune(freeze_epochs=2), 0.0),
+        (FreezeUntil(stages=4), 0.0),
+        (FreezeUntil(stages=4), 0.5),
+        (Gradual(every_epochs=2), 0.0),
+    ],
+)
+def test_the_cache_changes_nothing_but_the_work(tmp_path, strategy, alpha):
+    (values, state, images), (expected, expected_state, all_images) = both(tmp_path, strategy=strategy, alpha=alpha)
+    torch.testing.assert_close(values, expected, rtol=1e-5, atol=1e-5)
+    for name, value in state.items():
+        torch.testing.assert_close(value, expected_state[name], rtol=1e-4, atol=1e-5)
+    assert images < 0.8 * all_images
+
+
+def test_a_second_run_computes_nothing(tmp_path):
+    for first in (True, False):
+        module, data = parts(Frozen())
+        cache = FeatureCache(tmp_path, 1)
+        count = Count()
+        trainer = fit(module, data, [FrozenFeatures(cache), count])
+        trainer.test(module, data, verbose=False)
+        assert [(entry.domain, entry.part) for entry in cache.report] == [
+            ("target", "train"),
+            ("target", "val"),
+            ("target", "test"),
+            ("source", "test"),
+        ]
+        # the source is the target's twin here, so that its test part is there already
+        assert [entry.computed for entry in cache.report] == [first, first, first, False]
+        assert (count.images > 300) == first  # but a few, on which the network is tried out
+
+
+def test_other_weights_and_other_data_have_features_of_their_own(tmp_path):
+    computed = []
+    for labels_per_class, seed in ((4, 0), (5, 0), (4, 1), (4, 0)):
+        module, data = parts(Frozen())
+        torch.manual_seed(seed)
+        nn.init.normal_(module.backbone.network.conv1.weight)
+        data.domains = {}
+        data.labels_per_class = labels_per_class
+        data.load()
+        cache = FeatureCache(tmp_path, 1)
+        fit(module, data, [FrozenFeatures(cache)])
+        computed.append([entry.computed for entry in cache.report])
+    assert computed == [[True, True], [True, False], [True, True], [False, False]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "entries"),
+    [
+        ({"augment": "light"}, ["val"]),
+        ({"batch_transforms": [Mixing({"target": 10}, mixup_alpha=0.2)]}, ["val"]),
+        ({"batch_transforms": [ProgressiveResizing(EPOCHS, 0.5)]}, []),
+        ({"bn": "domain_specific"}, []),
+        ({"terms": {"feature_distillation": FeatureDistillation(1.0)}}, []),
+        ({"terms": {"l2sp": L2SP(1.0)}}, ["train", "val"]),
+    ],
+)
+def test_only_what_never_changes_is_kept(tmp_path, settings, entries):
+    from graft.terms.base import Setup
+
+    module, data = parts(FreezeUntil(stages=4), **settings)
+    for term in module.terms.values():
+        head = module.heads["shared"]
+        term.prepare(
+            Setup(
+                backbone=module.backbone,
+                heads={"shared": head},
+                target_head=head,
+                classifier=None,
+                pretrained=True,
+                num_classes=10,
+                samples=lambda: data.plain_batches("target", "train"),
+                source_samples=None,
+            )
+        )
+    cache = FeatureCache(tmp_path, 1)
+    fit(module, data, [FrozenFeatures(cache)])
+    assert [entry.part for entry in cache.report] == entries
+
+
+def test_what_trains_from_the_first_layer_on_keeps_nothing(tmp_path):
+    module, data = parts(Full())
+    cache = FeatureCache(tmp_path, 1)
+    fit(module, data, [FrozenFeatures(cache)])
+    assert cache.report == []
+
+
+def test_a_part_of_an_epoch_is_not_worth_the_whole_split(tmp_path):
+    module, data = parts(Frozen())
+    cache = FeatureCache(tmp_path, 1)
+    fit(module, data, [FrozenFeatures(cache)], limit_train_batches=1, limit_val_batches=1)
+    assert cache.report == []
+
+
+class Batches(pl.Callback):
+    """The values that each epoch trained on, by label order."""
+
+    def __init__(self):
+        self.epochs = {}
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.epochs.setdefault(trainer.current_epoch, []).append(batch["target"][0].values.sort(0).values)
+
+
+def test_augmented_views_take_turns(tmp_path):
+    module, data = parts(Frozen(), augment="light")
+    data.batch_size = 40  # all samples in one batch, so that their order does not matter
+    cache, batches = FeatureCache(tmp_path, 1), Batches()
+    fit(module, data, [FrozenFeatures(cache, views=2), batches])
+    epochs = [batches.epochs[epoch][0] for epoch in range(EPOCHS)]
+    assert [entry.part for entry in cache.report] == ["train", "train", "val"]
+    assert torch.equal(epochs[0], epochs[2])
+    assert torch.equal(epochs[1], epochs[3])
+    assert not torch.allclose(epochs[0], epochs[1])
+
+
+class StopAt(pl.Callback):
+    """Ends a fit as a kill would, with what was saved before."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.folder / "stopped.ckpt")
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 5])
+def test_a_run_resumes_inside_any_phase_bit_for_bit(tmp_path, step):
+    def run(callbacks, resume=None):
+        module, data = parts(Gradual(every_epochs=1))
+        fit(module, data, [FrozenFeatures(FeatureCache(tmp_path / "cache", 1)), *callbacks], resume)
+        return module.state_dict()
+
+    expected = run([])
+    stop = StopAt(step)
+    stop.folder = tmp_path
+    with pytest.raises((SystemExit, KeyboardInterrupt)):
+        run([stop])
+    state = run([], resume=tmp_path / "stopped.ckpt")
+    assert all(torch.equal(value, state[name]) for name, value in expected.items())
