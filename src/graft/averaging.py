@@ -6,7 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -195,24 +195,6 @@ class SWA(Averaging):
         super().show_average(trainer, pl_module)
         with trainer.precision_plugin.forward_context():
             recompute_statistics(pl_module, lambda: training_batches(trainer))
-
-
-class BestAverage(ModelCheckpoint):
-    """The best of the epochs that have an average to save: SWA's first ones have none."""
-
-    def __init__(self, averaging: Averaging, **options: Any) -> None:
-        super().__init__(**options)
-        self._averaging = averaging
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save where there is an average."""
-        if self._averaging.started:
-            super().on_train_epoch_end(trainer, pl_module)
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save where there is an average."""
-        if self._averaging.started:
-            super().on_validation_end(trainer, pl_module)
 
 
 def tensors(module: nn.Module) -> Iterator[Tensor]:

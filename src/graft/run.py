@@ -14,18 +14,19 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
 from graft import recipe, results, soup, tracking, tuning, wise_ft
-from graft.averaging import Averaging, BestAverage, network
+from graft.averaging import Averaging, network
 from graft.backbones.base import Backbone
 from graft.backbones.checkpointing import checkpoint_gradients
 from graft.backbones.stochastic_depth import set_stochastic_depth
 from graft.backbones.weights import load_weights
 from graft.batch import build_batch_transforms
 from graft.build import build
+from graft.callbacks.checkpoints import Checkpoints
 from graft.callbacks.frozen_features import FrozenFeatures
 from graft.callbacks.interrupt import keyboard_interrupts
 from graft.callbacks.throughput import Throughput
@@ -166,7 +167,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     )
     throughput = Throughput()
     features = FeatureCache(Path(config["paths"]["cache_dir"]) / "features", config["cache"]["limit_gb"])
-    callbacks = [*build_callbacks(cfg, folder, rule, tasks, averaging), throughput]
+    callbacks = [*build_callbacks(cfg, folder, rule, tasks, averaging, bool(context["sweep"])), throughput]
     if config["cache"]["features"]:
         callbacks.insert(
             0, FrozenFeatures(features, config["cache"]["augmented_views"], averages=averaging is not None)
@@ -583,18 +584,28 @@ def build_head(cfg: DictConfig, backbone: Backbone, outputs: int) -> nn.Module:
 
 
 def build_callbacks(
-    cfg: DictConfig, folder: Path, rule: SelectionRule, tasks: Mapping[str, Task], averaging: Averaging | None
+    cfg: DictConfig,
+    folder: Path,
+    rule: SelectionRule,
+    tasks: Mapping[str, Task],
+    averaging: Averaging | None,
+    in_sweep: bool,
 ) -> list[Callback]:
-    """The average, the config's callbacks and two checkpoints: the rule's choice, and the last epoch to resume from."""
+    """The average, the config's callbacks, and the checkpoints: the rule's choice, and where to resume from.
+
+    Of a sweep's finished job the tested weights are kept alone, see drop_last_checkpoint.
+    """
     callbacks = [averaging] if averaging else []
     callbacks += [build(settings) for settings in cfg.callbacks.values() if settings]
-    to = {"dirpath": folder / "checkpoints", "enable_version_counter": False, "auto_insert_metric_name": False}
-    if monitor := rule.monitor(tasks):
-        mode = "max" if tasks[rule.domain].higher_is_better else "min"
-        best = functools.partial(BestAverage, averaging) if averaging else ModelCheckpoint
-        callbacks.append(best(filename="best", monitor=monitor, mode=mode, save_weights_only=True, **to))
-    callbacks.append(ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **to))
-    return callbacks
+    monitor = rule.monitor(tasks)
+    checkpoints = Checkpoints(
+        folder / "checkpoints",
+        monitor,
+        higher_is_better=monitor is None or tasks[rule.domain].higher_is_better,
+        ready=(lambda: averaging.started) if averaging else (lambda: True),
+        keep_last=monitor is None or not in_sweep,
+    )
+    return [*callbacks, checkpoints]
 
 
 def load_selected(

@@ -18,8 +18,6 @@ def quieten_lightning() -> None:
         ".*does not have many workers",
         "The number of training batches",
         ".*LeafSpec.* is deprecated",
-        "Checkpoint directory .* exists and is not empty",
-        "The dirpath has changed",  # a run that resumes another folder selects among both, see run.load_selected
     ):
         warnings.filterwarnings("ignore", message)
 
@@ -43,7 +41,7 @@ def build_trainer(
         "num_sanity_val_steps": 0,
         "enable_model_summary": False,
         "use_distributed_sampler": False,
-        "enable_checkpointing": any(isinstance(c, pl.callbacks.ModelCheckpoint) for c in callbacks),
+        "enable_checkpointing": any(isinstance(c, pl.callbacks.Checkpoint) for c in callbacks),
         "enable_progress_bar": any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
         "default_root_dir": str(folder),
     }

@@ -1,0 +1,112 @@
+"""What a fit leaves on disk: the best weights, and where to go on from."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint
+from torch import Tensor
+
+from graft.module import TransferModule
+from graft.selection import rank
+
+LARGEST_SHARE = 1 / 20  # of the time that may go into writing
+SHORTEST_S = 2.0  # between two checkpoints
+
+
+class Checkpoints(Checkpoint):
+    """`best.ckpt`, the weights with the best validation metric, and `last.ckpt`, with all that resuming needs.
+
+    They are written when an epoch ends, but not so often that it takes more than a twentieth of the time: of long
+    epochs each, of short ones those of the last seconds may be lost in a kill. Until then the best weights wait in
+    memory; nothing is lost where the fit ends, is interrupted or fails. `ready` says whether there is anything to save.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        monitor: str | None,
+        higher_is_better: bool = True,
+        ready: Callable[[], bool] = lambda: True,
+        keep_last: bool = True,
+    ) -> None:
+        """Without a `monitor` there is no best; with `keep_last` the end of the fit is saved too."""
+        self.best_file, self.last_file = folder / "best.ckpt", folder / "last.ckpt"
+        self.monitor = monitor
+        self.higher_is_better = higher_is_better
+        self.ready = ready
+        self.keep_last = keep_last
+        self._best: float | None = None
+        self._waiting: dict[str, Any] | None = None  # the best weights since the last writing
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
+        """Start the clock."""
+        phases = pl_module.phases(trainer.max_epochs)
+        self._backbone_trains = any(phase.parameters or phase.stages for phase in phases)
+        self._written_at, self._took = time.monotonic(), 0.0
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
+        """Keep the weights where they are the best so far."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking or self.monitor is None or not self.ready():
+            return
+        value = float(trainer.callback_metrics[self.monitor])
+        if self._best is None or rank(value, self.higher_is_better) > rank(self._best, self.higher_is_better):
+            self._best = value
+            self._waiting = self._weights(trainer, pl_module)
+
+    def _weights(self, trainer: pl.Trainer, module: TransferModule) -> dict[str, Any]:
+        """The content of a checkpoint of weights alone, copied where they may still change."""
+
+        def kept(name: str, tensor: Tensor) -> Tensor:
+            stays = name.startswith("backbone.") and not self._backbone_trains
+            return tensor if stays else tensor.detach().to("cpu", copy=True)
+
+        state = trainer.strategy.lightning_module_state_dict()
+        content = {
+            "epoch": trainer.current_epoch,
+            "global_step": trainer.global_step,
+            "pytorch-lightning_version": pl.__version__,
+            "state_dict": {name: kept(name, tensor) for name, tensor in state.items()},
+        }
+        module.on_save_checkpoint(content)
+        return content
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
+        """Write where it is time, or the last one."""
+        ends = trainer.should_stop or trainer.current_epoch + 1 >= trainer.max_epochs
+        waited = time.monotonic() - self._written_at
+        due = waited >= max(SHORTEST_S, self._took / LARGEST_SHARE)
+        if trainer.world_size > 1:
+            due = trainer.strategy.broadcast(due)  # all processes write together
+        if (ends and self.keep_last) or (due and not ends):
+            started = time.monotonic()
+            trainer.save_checkpoint(self.last_file)
+            self._written_at = time.monotonic()
+            self._took = self._written_at - started
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: TransferModule, checkpoint: dict[str, Any]) -> None:
+        """A state to resume from knows the best value so far, so that its weights have to be on disk before."""
+        self._write_best(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
+        """Leave nothing in memory."""
+        self._write_best(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: TransferModule, exception: BaseException) -> None:
+        """Lose nothing that was reached."""
+        self._write_best(trainer)
+
+    def _write_best(self, trainer: pl.Trainer) -> None:
+        if self._waiting is not None:
+            trainer.strategy.save_checkpoint(self._waiting, self.best_file)
+            self._waiting = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far."""
+        return {"best": self._best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the best value so far."""
+        self._best = state_dict["best"]
