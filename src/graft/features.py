@@ -21,7 +21,7 @@ from graft.cache.rows import MappedRows, write_rows
 # Source files and libraries that decide what an activation is.
 CODE = ("backbones", "cache", "data", "features.py", "strategies/base.py")
 PACKAGES = ("torch", "torchvision", "timm")
-LARGEST_GROWTH = 4  # activations of so many times the input's bytes are faster computed than read
+LARGEST_GROWTH = 4  # activations of so many times the input's numbers are faster computed than read
 
 
 @dataclass(frozen=True)
@@ -71,26 +71,20 @@ class FeatureCache:
             with context():
                 return cut.begin(inputs)
 
-        shape, itemsize = activation_shape(cut)
-        sample_bytes = math.prod(shape) * itemsize
-        if sample_bytes > LARGEST_GROWTH * math.prod(cut.backbone.input_shape) * itemsize:
+        numbers = math.prod(cut.shape)
+        if numbers > LARGEST_GROWTH * math.prod(cut.backbone.input_shape):
             return None
+        size = samples * numbers * cut.backbone.input_mean.element_size()
         key = content_key({"cut": cut.name, "code": code_hash(CODE), **package_versions(PACKAGES), **depends_on})
         try:
-            rows = self.disk.get(key, samples * sample_bytes, make, MappedRows)
+            rows = self.disk.get(key, size, make, MappedRows)
         except NoRoom as error:
             self.refused = str(error)
             return None
         seconds = time.perf_counter() - started
-        self.report.append(Stored(cut.name, domain, part, samples, samples * sample_bytes, computed, seconds))
+        self.report.append(Stored(cut.name, domain, part, samples, size, computed, seconds))
         return rows
 
     def describe(self) -> dict[str, Any]:
         """For results.json."""
         return {"entries": [asdict(entry) for entry in self.report], "refused": self.refused}
-
-
-def activation_shape(cut: Cut) -> tuple[torch.Size, int]:
-    """Shape of one sample's activation and bytes of a number in it."""
-    example = cut.begin(cut.backbone.example_inputs(1))
-    return example.shape[1:], example.element_size()

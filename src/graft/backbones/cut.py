@@ -3,8 +3,10 @@
 import hashlib
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -34,15 +36,23 @@ class Activations:
 class Cut:
     """`finish(begin(inputs))` are the backbone's features `(B, D)`; `begin` needs no gradient and never changes."""
 
-    def __init__(self, backbone: Backbone, first_part: nn.Module, name: str, before: Sequence[str] = ()) -> None:
-        """Cut behind the module `name`; `before` are those that finish before it begins.
-
-        `first_part` computes what the backbone does up to there, such as a copy without BatchNorm.
-        """
+    def __init__(self, backbone: Backbone, name: str, before: Sequence[str] = ()) -> None:
+        """Cut behind the module `name`; `before` are those that finish before it begins."""
         self.backbone = backbone
         self.name = name
-        self._first_part = first_part
         self._skipped = {module: Skipped(backbone.get_submodule(module)) for module in before}
+
+    @cached_property
+    def first_part(self) -> nn.Module:
+        """What computes activations: the backbone, or a copy without BatchNorm, made at first use."""
+        return fold_batchnorm(self.backbone, self.backbone.example_inputs())
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample's activation."""
+        if self.whole:
+            return (self.backbone.feature_size,)
+        return tuple(self.begin(self.backbone.example_inputs(1)).shape[1:])
 
     @property
     def whole(self) -> bool:
@@ -53,10 +63,10 @@ class Cut:
     def begin(self, inputs: Any) -> Tensor:
         """Activations `(B, ...)` at the cut."""
         if self.whole:
-            return self._first_part(inputs)
-        hook = self._first_part.get_submodule(self.name).register_forward_hook(stop)
+            return self.first_part(inputs)
+        hook = self.first_part.get_submodule(self.name).register_forward_hook(stop)
         try:
-            self._first_part(inputs)
+            self.first_part(inputs)
         except Reached as reached:
             return reached.output
         finally:
@@ -138,19 +148,18 @@ def find_cut(backbone: Backbone, frozen: Collection[nn.Module], trained: Collect
     Every cut is tried on random inputs: where values bypass it, as in the middle of a residual block, it moves back.
     """
     active = active_modules(backbone, frozen, trained)
-    inputs = backbone.example_inputs()
     if not active:
-        return Cut(backbone, fold_batchnorm(backbone, inputs), FEATURES)
+        return Cut(backbone, FEATURES)
+    inputs = backbone.example_inputs()
     with eval_mode(backbone), torch.no_grad():
         expected, calls = trace(backbone, inputs)
         first = min((call.start for call in calls if call.name in active), default=0)
         done = outermost([call for call in calls if call.end < first])
-        if not done:
-            return None
-        first_part = fold_batchnorm(backbone, inputs)
+        first_part = None
         while done:
             *before, last = done
-            cut = Cut(backbone, first_part, last.name, [call.name for call in before])
+            cut = Cut(backbone, last.name, [call.name for call in before])
+            cut.first_part = first_part = first_part or cut.first_part
             if last.gives_tensor and works(cut, inputs, expected):
                 return cut
             done = before
@@ -226,9 +235,12 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
 def weights_hash(backbone: Backbone, frozen: Collection[nn.Module], trained: Collection[str]) -> str:
     """Hash of every parameter and buffer that stays as it is, the input's normalisation among them."""
     active = active_modules(backbone, frozen, trained)
-    digest = hashlib.sha256()
-    for name, tensor in backbone.state_dict().items():
-        if not active.intersection(prefixes(name)[:-1]):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+    kept = [(n, t) for n, t in backbone.state_dict().items() if not active.intersection(prefixes(n)[:-1])]
+
+    def digest(tensor: Tensor) -> bytes:
+        return hashlib.sha256(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()).digest()
+
+    with ThreadPoolExecutor() as pool:
+        digests = pool.map(digest, (tensor for _, tensor in kept))
+        described = (f"{n} {tuple(t.shape)} {t.dtype} ".encode() + d for (n, t), d in zip(kept, digests, strict=True))
+        return hashlib.sha256(b"".join(described)).hexdigest()
