@@ -4,8 +4,6 @@ It is the same training with everything but the source left out, so it needs no 
 """
 
 import copy
-import hashlib
-import importlib.metadata
 import json
 import shutil
 import tempfile
@@ -25,6 +23,7 @@ from torch import nn
 
 from graft.backbones.base import Backbone
 from graft.build import build
+from graft.cache import key
 from graft.callbacks.interrupt import keyboard_interrupts
 from graft.callbacks.progress import Progress
 from graft.data.module import TransferDataModule
@@ -39,6 +38,7 @@ from graft.trainer import build_trainer
 # Source files that decide what pretraining computes: a change in one of them makes a new cache entry.
 CODE = (
     "backbones",
+    "cache",
     "data",
     "rates/uniform.py",
     "strategies/base.py",
@@ -119,19 +119,10 @@ def cache_key(config: Mapping[str, Any], data: TransferDataModule, backbone: Bac
         "pretrain": config["pretrain"],
         "training": {k: config["training"][k] for k in ("gradient_clip_norm", "accumulate_batches")},
         "trainer": {key: value for key, value in config["trainer"].items() if key not in WITHOUT_EFFECT},
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "code": code_hash(),
+        "packages": key.versions(PACKAGES),
+        "code": key.code_hash(CODE),
     }
-    return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def code_hash() -> str:
-    """Hash of the source files that pretraining runs through."""
-    root = Path(__file__).parent
-    files = [
-        p for name in CODE for p in (sorted((root / name).rglob("*.py")) if (root / name).is_dir() else [root / name])
-    ]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    return key.cache_key(depends_on)
 
 
 def train_on_source(

@@ -39,11 +39,13 @@ class Split:
     """Images and labels of one part of a domain.
 
     `inputs` is a uint8 tensor `(N, C, H, W)`, or gives a uint8 `(C, H, W)` by index. `labels` are int64 `(N,)` classes,
-    float `(N, K)` for multilabel, float `(N,)` numbers; None where the domain counts as unlabelled.
+    float `(N, K)` for multilabel, float `(N,)` numbers; None where the domain counts as unlabelled. `fingerprint` is a
+    hash of what decides the inputs, so that what is computed from them can be kept under it.
     """
 
     inputs: Inputs
     labels: Tensor | None
+    fingerprint: str
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -51,12 +53,13 @@ class Split:
     def subset(self, indices: Tensor) -> "Split":
         """The samples at `indices` `(M,)`; images on disk stay there."""
         labels = None if self.labels is None else self.labels[indices]
+        fingerprint = sha256([self.fingerprint.encode(), indices.numpy().tobytes()])
         inputs = self.inputs
         if isinstance(inputs, LazyTensor):
-            return Split(LazyTensor(len(indices), lambda: inputs.tensor[indices]), labels)
+            return Split(LazyTensor(len(indices), lambda: inputs.tensor[indices]), labels, fingerprint)
         if isinstance(inputs, Tensor):
-            return Split(inputs[indices], labels)
-        return Split(Subset(inputs, indices.tolist()), labels)
+            return Split(inputs[indices], labels, fingerprint)
+        return Split(Subset(inputs, indices.tolist()), labels, fingerprint)
 
 
 @dataclass(frozen=True)
