@@ -26,6 +26,7 @@ from graft.backbones.stochastic_depth import set_stochastic_depth
 from graft.backbones.weights import load_weights
 from graft.batch import build_batch_transforms
 from graft.build import build
+from graft.cache.disk import DiskCache
 from graft.callbacks.interrupt import keyboard_interrupts
 from graft.callbacks.throughput import Throughput
 from graft.data.module import TransferDataModule
@@ -64,6 +65,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
     pl.seed_everything(config["seed"], verbose=False)
     data: TransferDataModule = build(cfg.data)
+    data.decoded = decoded_cache(config)
     data.load()
     tasks = build_tasks(cfg, data)
     strategy, objective, rule = build(cfg.strategy), build(cfg.objective), build(cfg.selection)
@@ -505,6 +507,12 @@ def require_learned_heads(module: TransferModule, rule: SelectionRule, pretraine
                 f"separate. Give the {domain} weight (objective.alpha), share the head (head.sharing=shared, which "
                 "needs the same classes on both sides), or use another selection rule."
             )
+
+
+def decoded_cache(config: Mapping[str, Any]) -> DiskCache | None:
+    """Where image files are kept decoded, as the `cache` keys say."""
+    folder = Path(config["paths"]["cache_dir"]) / "decoded"
+    return DiskCache(folder, int(config["cache"]["limit_gb"] * 2**30)) if config["cache"]["decoded"] else None
 
 
 def build_tasks(cfg: DictConfig, data: TransferDataModule) -> dict[str, Task]:

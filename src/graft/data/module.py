@@ -2,18 +2,18 @@
 
 import functools
 import math
-import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
+from graft.cache.disk import DiskCache
+from graft.data.decoded import Rows, fitted_rows
 from graft.data.domain import Domain, DomainData, Split
-from graft.data.loader import ResumableLoader, TransformedSplit, as_it_is, in_domain
+from graft.data.geometry import Geometry
+from graft.data.loader import Batch, EvalLoader, ResumableLoader
 from graft.data.sampling import EvalBatches, TrainBatches, balanced_weights
 from graft.data.splits import label_budget
 from graft.data.transforms import InputSpec, Transform
@@ -70,11 +70,13 @@ class TransferDataModule(pl.LightningDataModule):
         self.image_size = image_size
         self.test_shifts = tuple(test_shifts)
         self.test_shift: str | None = None  # the one that test batches get now
+        self.decoded: DiskCache | None = None  # where image files are kept decoded; None = nowhere
         self.domains: dict[str, DomainData] = {}
         self.train_domains: tuple[str, ...] = ("target",)
         self.eval_domains: tuple[str, ...] = ("target",)
         self.test_domains: tuple[str, ...] = ("target",) if source is None else ("target", "source")
         self._pool = 0  # labelled target samples before the budget
+        self._rows: dict[tuple[str, str], Rows] = {}  # by split and geometry; copies of this module share it
 
     def load(self) -> None:
         """Read both domains and apply the label budget; a second call does nothing.
@@ -182,31 +184,30 @@ class TransferDataModule(pl.LightningDataModule):
             fixed=bool(self.trainer and self.trainer.overfit_batches),
         )
 
-    def train_dataloader(self) -> dict[str, DataLoader]:
+    def train_dataloader(self) -> dict[str, ResumableLoader]:
         """A loader for each training domain, of equal length; batches are `{domain: (x, y)}`, y None if unlabelled."""
         steps = self.steps_per_epoch
         once = None if isinstance(self.epoch, int) else self._epoch_domain
         return {
             domain: ResumableLoader(
-                TransformedSplit(self.domains[domain].train, self._train_transform),
-                batch_sampler=self._batches(domain, None if domain == once else steps),
-                collate_fn=as_it_is,
-                **self._loader_options,
+                *self._samples(self.domains[domain].train, self._train_transform),
+                self._batches(domain, None if domain == once else steps),
+                self.num_workers,
             )
             for domain in self.train_domains
         }
 
-    def train_batches(self) -> Iterator[dict[str, tuple[Tensor, Tensor | None]]]:
+    def train_batches(self) -> Iterator[dict[str, Batch]]:
         """The first epoch's training batches as `{domain: (x, y)}`, apart from the loaders that training draws from."""
         loaders = self.train_dataloader()
         for batches in zip(*loaders.values(), strict=True):
             yield dict(zip(loaders, batches, strict=True))
 
-    def val_dataloader(self) -> list[DataLoader]:
+    def val_dataloader(self) -> list[EvalLoader]:
         """A loader for each of `eval_domains`, in their order; batches are `{domain: (x, y)}`."""
         return [self._eval_loader(domain, self.domains[domain].val) for domain in self.eval_domains]
 
-    def test_dataloader(self) -> list[DataLoader]:
+    def test_dataloader(self) -> list[EvalLoader]:
         """A loader for each of `test_domains`, in their order; batches are `{domain: (x, y)}`.
 
         With a `test_shift` only the target is tested, its images changed so.
@@ -216,31 +217,24 @@ class TransferDataModule(pl.LightningDataModule):
             return [self._eval_loader("target", self.domains["target"].test, shifted)]
         return [self._eval_loader(domain, self.domains[domain].test) for domain in self.test_domains]
 
-    def plain_batches(self, domain: str, part: str) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def plain_batches(self, domain: str, part: str) -> Iterator[Batch]:
         """Batches `(x, y)` of a domain's train, val or test part, in order and without augmentation."""
         for batch in self._eval_loader(domain, getattr(self.domains[domain], part)):
             yield batch[domain]
 
-    def _eval_loader(self, domain: str, split: Split, transform: Transform | None = None) -> DataLoader:
-        return DataLoader(
-            TransformedSplit(split, transform or self._eval_transform),
-            batch_sampler=EvalBatches(len(split), self.eval_batch_size),
-            collate_fn=functools.partial(in_domain, domain=domain),
-            **self._loader_options,
-        )
+    def _eval_loader(self, domain: str, split: Split, transform: Transform | None = None) -> EvalLoader:
+        samples = self._samples(split, transform or self._eval_transform)
+        return EvalLoader(domain, *samples, EvalBatches(len(split), self.eval_batch_size), self.num_workers)
 
-    @property
-    def _loader_options(self) -> dict[str, Any]:
-        options = {
-            "num_workers": self.num_workers,
-            "pin_memory": torch.cuda.is_available(),
-            "generator": torch.Generator(),  # a DataLoader draws a seed that we do not use: not from the global state
-        }
-        if self.num_workers:
-            # The processes of hydra/launcher=joblib have a start method of their own, which workers cannot use.
-            in_joblib = multiprocessing.get_start_method(allow_none=True) == "loky"
-            options |= {"persistent_workers": True, "multiprocessing_context": "fork" if in_joblib else None}
-        return options
+    def _samples(self, split: Split, transform: Transform) -> tuple[Callable[[], Rows], Tensor | None, Transform]:
+        """What a loader draws from; nothing is decoded before the first batch."""
+        return functools.partial(self._fitted_rows, split, transform.geometry), split.labels, transform
+
+    def _fitted_rows(self, split: Split, geometry: Geometry) -> Rows:
+        key = (split.fingerprint, repr(geometry))
+        if key not in self._rows:
+            self._rows[key] = fitted_rows(split, geometry, self.decoded)
+        return self._rows[key]
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Sizes, classes and label counts of each domain, for the printout and results.json."""
