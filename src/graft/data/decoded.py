@@ -24,7 +24,7 @@ from graft.data.image_folder import ImageFiles
 CODE = ("cache/images.py", "cache/rows.py", *(f"data/{name}.py" for name in ("decoded", "geometry", "image_folder")))
 PACKAGES = ("torch", "torchvision", "pillow")
 IN_MEMORY = 2**29  # bytes of a split that is resized at once; a larger one is resized batch by batch
-CHUNK = 64  # images decoded at a time, to bound memory
+CHUNK = 128  # images decoded or resized at a time, to bound memory
 SAMPLE = 16  # images that tell how large all of them are
 MANY = 1000  # images; decoding fewer takes no time worth a line
 THREADS = min(8, os.cpu_count() or 1)
@@ -109,7 +109,9 @@ def fit_in_memory(images: Tensor, geometry: Geometry) -> Tensor | Unfitted:
     height, width = geometry.shape or images.shape[-2:]
     if len(images) * images.shape[1] * height * width > IN_MEMORY:
         return Unfitted(images, geometry)
-    return torch.cat([geometry(chunk) for chunk in images.split(max(len(images) // 16, CHUNK))])
+    if geometry(images[:1]).is_set_to(images[:1]):
+        return images  # nothing to do
+    return torch.cat([geometry(chunk) for chunk in images.split(CHUNK)])
 
 
 def expected_bytes(images: Undecoded) -> int:

@@ -39,7 +39,9 @@ class Transform:
         self.geometry = Geometry(spec.size, augment)
         self.augment = None if augment == "none" else Augmentation(spec.size, augment)
         self.shift = shift
-        self.normalize = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(spec.mean, spec.std)])
+        self.normalize = v2.Compose(
+            [v2.ToDtype(torch.float32, scale=True), v2.Normalize(spec.mean, spec.std, inplace=True)]
+        )
 
     def __call__(self, images: Tensor | Sequence[Tensor]) -> Tensor:
         """Transform a batch."""
