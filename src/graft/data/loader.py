@@ -32,7 +32,7 @@ class TransformedRows(Dataset):
         if self.transform.augment is None:
             return self.transform.finish(images), labels
         with torch.random.fork_rng(devices=()):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # the only one that is drawn from, and the one that is restored
             return self.transform.finish(images), labels
 
 
