@@ -1,5 +1,7 @@
-import multiprocessing
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from graft.data.transforms import AUGMENTATIONS
 from graft.errors import GraftError
 
 ALL = torch.arange(12)
+FLOWERS = Path(os.environ.get("GRAFT_DATA", "../shared/data")) / "flowers5"
 
 
 @pytest.fixture
@@ -111,22 +114,15 @@ def test_many_images_are_announced(folder, tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out == f"Decoding 12 images, kept in {tmp_path / 'cache'}\n"
 
 
-def decode_in(folder, path):
-    rows = fitted_rows(training_part(folder), Geometry((96, 96), "light"), cache_in(path))
-    torch.save(rows[ALL], path / f"{multiprocessing.current_process().name}.pt")
-
-
-def test_concurrent_jobs_share_one_entry(folder, tmp_path):
-    context = multiprocessing.get_context("fork")
-    jobs = [context.Process(target=decode_in, args=(folder, tmp_path), name=f"job{i}") for i in range(3)]
-    for job in jobs:
-        job.start()
-    for job in jobs:
-        job.join()
-        assert job.exitcode == 0
-    expected = fitted_rows(training_part(folder), Geometry((96, 96), "light"), None)[ALL]
-    for job in jobs:
-        assert all(torch.equal(a, b) for a, b in zip(torch.load(tmp_path / f"{job.name}.pt"), expected, strict=True))
+@pytest.mark.parametrize("augment", ["none", "light"])
+def test_concurrent_jobs_share_one_entry(folder, tmp_path, augment):
+    geometry = Geometry((96, 96), augment)
+    split = training_part(folder)
+    with ThreadPoolExecutor(3) as jobs:  # the lock is one between processes and threads alike
+        started = [jobs.submit(fitted_rows, split, geometry, cache_in(tmp_path)) for _ in range(3)]
+    expected = fitted_rows(split, geometry, None)[ALL]
+    for job in started:
+        assert all(torch.equal(a, b) for a, b in zip(job.result()[ALL], expected, strict=True))
     assert len(entries(tmp_path)) == 1
 
 
@@ -159,3 +155,14 @@ def test_large_jpegs_are_decoded_smaller_and_others_whole(folder):
     whole = [tuple(files[i].shape[-2:]) for i in range(len(files))]
     assert {size for size, full in zip(sizes, whole, strict=True) if full == (900, 1300)} == {(225, 325)}
     assert [size for size, full in zip(sizes, whole, strict=True) if full != (900, 1300) and size != full] == []
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("augment", ["none", "crop", "light"])
+def test_real_photos_are_kept_as_they_are_decoded(tmp_path, augment):
+    if not FLOWERS.is_dir():
+        pytest.skip(f"no data in {FLOWERS}; set GRAFT_DATA")
+    test = ImageFolder(str(FLOWERS)).load(0).test
+    cached, uncached = (fitted_rows(test, Geometry((96, 96), augment), c) for c in (cache_in(tmp_path), None))
+    drawn = torch.arange(0, len(test), 20)
+    assert all(torch.equal(a, b) for a, b in zip(cached[drawn], uncached[drawn], strict=True))
