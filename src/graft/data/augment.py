@@ -3,6 +3,7 @@
 The distributions are those of torchvision's transforms of the same names, which take one image at a time.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 
@@ -37,19 +38,12 @@ class Augmentation:
 
 
 def _steps(size: tuple[int, int], augment: str) -> list[Callable[[Images], Images]]:
-    def resized_crop(images: Images) -> Tensor:
-        return random_resized_crop(images, size)
-
-    def crop(images: Images) -> Tensor:
-        return random_crop(images, size)
-
-    def moved(images: Tensor) -> Tensor:
-        return random_crop(v2.functional.pad(images, [max(size) // 8], padding_mode="edge"), size)
-
+    crop = functools.partial(random_crop, size=size)
+    resized_crop = functools.partial(random_resized_crop, size=size)
+    edges = v2.Pad(max(size) // 8, padding_mode="edge")
     if max(size) <= SMALL:
-        return {"none": [], "light": [random_affine], "crop": [moved], "randaugment": [rand_augment]}[augment]
+        return {"light": [random_affine], "crop": [edges, crop], "randaugment": [rand_augment]}[augment]
     return {
-        "none": [],
         "light": [resized_crop, random_flip],
         "crop": [crop, random_flip],
         "randaugment": [resized_crop, random_flip, rand_augment],
