@@ -6,6 +6,7 @@ import torch
 from graft import features
 from graft.backbones.cut import find_cut
 from graft.backbones.torchvision import TorchvisionBackbone
+from graft.cache.disk import DiskCache
 from graft.features import FeatureCache
 from graft.strategies.base import Strategy, frozen_modules, stage_names
 
@@ -25,19 +26,19 @@ def ask(cache, cut, images, **depends_on):
 @pytest.mark.parametrize("stage", [None, "layer4"])
 def test_rows_are_the_activations_in_order(tmp_path, stage):
     cut, images = cut_before(stage), torch.randn(10, 3, 32, 32)
-    rows = ask(FeatureCache(tmp_path, 1), cut, images)
+    rows = ask(FeatureCache(DiskCache(tmp_path, 2**30)), cut, images)
     torch.testing.assert_close(rows[torch.tensor([9, 0])], cut.begin(images[[9, 0]]), rtol=1e-4, atol=1e-5)
 
 
 def test_what_they_depend_on_decides_whether_they_are_there(tmp_path):
-    cache, cut, images = FeatureCache(tmp_path, 1), cut_before(None), torch.randn(10, 3, 32, 32)
+    cache, cut, images = FeatureCache(DiskCache(tmp_path, 2**30)), cut_before(None), torch.randn(10, 3, 32, 32)
     for weights in ("a", "a", "b", "a"):
         ask(cache, cut, images, weights=weights)
     assert [entry.computed for entry in cache.report] == [True, False, True, False]
 
 
 def test_a_cache_without_room_says_why(tmp_path):
-    cache = FeatureCache(tmp_path, 1e-6)
+    cache = FeatureCache(DiskCache(tmp_path, int(1e-6 * 2**30)))
     assert ask(cache, cut_before(None), torch.randn(10, 3, 32, 32)) is None
     assert "cache.limit_gb" in cache.refused
     assert cache.describe()["entries"] == []
@@ -45,13 +46,13 @@ def test_a_cache_without_room_says_why(tmp_path):
 
 def test_activations_much_larger_than_the_input_are_computed_again(tmp_path, monkeypatch):
     monkeypatch.setattr(features, "LARGEST_GROWTH", 1)
-    cache, cut = FeatureCache(tmp_path, 1), cut_before("layer1")
+    cache, cut = FeatureCache(DiskCache(tmp_path, 2**30)), cut_before("layer1")
     assert ask(cache, cut, torch.randn(10, 3, 32, 32)) is None
     assert cache.refused is None
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(tmp_path):
     (tmp_path / "file").write_text("")
-    cache = FeatureCache(tmp_path / "file" / "features", 1)
+    cache = FeatureCache(DiskCache(tmp_path / "file" / "features", 2**30))
     assert ask(cache, cut_before(None), torch.randn(4, 3, 32, 32)) is None
     assert cache.refused

@@ -621,7 +621,13 @@ def test_two_processes_pretrain_and_train_together(tmp_path):
 @pytest.mark.slow
 def test_jobs_side_by_side_may_have_data_workers(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    options = ["seed=0,1", "data.num_workers=1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    options = [
+        "seed=0,1",
+        "data.num_workers=1",
+        "data.augment=randaugment",
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+    ]
     outcome = command_line(tmp_path, *options, f"hydra.sweep.dir={tmp_path / 'sweep'}", flags=["-m"])
     assert outcome.returncode == 0, outcome.stderr
     assert len(list((tmp_path / "sweep").glob("*/DONE"))) == 2

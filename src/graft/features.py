@@ -15,7 +15,7 @@ import torch
 
 from graft.backbones.cut import Cut
 from graft.cache.disk import DiskCache, NoRoom
-from graft.cache.key import code_hash, content_key, package_versions
+from graft.cache.key import cache_key, code_hash, versions
 from graft.cache.rows import MappedRows, write_rows
 
 # Source files and libraries that decide what an activation is.
@@ -40,8 +40,8 @@ class Stored:
 class FeatureCache:
     """Activations on disk, by the content of weights, data, transform and code."""
 
-    def __init__(self, folder: Path, limit_gb: float) -> None:
-        self.disk = DiskCache(folder, int(limit_gb * 2**30))
+    def __init__(self, disk: DiskCache) -> None:
+        self.disk = disk
         self.report: list[Stored] = []
         self.refused: str | None = None  # why something is not kept
 
@@ -75,7 +75,7 @@ class FeatureCache:
         if numbers > LARGEST_GROWTH * math.prod(cut.backbone.input_shape):
             return None
         size = samples * numbers * cut.backbone.input_mean.element_size()
-        key = content_key({"cut": cut.name, "code": code_hash(CODE), **package_versions(PACKAGES), **depends_on})
+        key = cache_key({"cut": cut.name, "code": code_hash(CODE), **versions(PACKAGES), **depends_on})
         try:
             rows = self.disk.get(key, size, make, MappedRows)
         except NoRoom as error:

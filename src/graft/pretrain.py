@@ -23,7 +23,7 @@ from torch import nn
 
 from graft.backbones.base import Backbone
 from graft.build import build
-from graft.cache.key import code_hash, content_key, package_versions
+from graft.cache import key
 from graft.callbacks.interrupt import keyboard_interrupts
 from graft.callbacks.progress import Progress
 from graft.data.module import TransferDataModule
@@ -38,6 +38,7 @@ from graft.trainer import build_trainer
 # Source files that decide what pretraining computes: a change in one of them makes a new cache entry.
 CODE = (
     "backbones",
+    "cache",
     "data",
     "rates/uniform.py",
     "strategies/base.py",
@@ -118,10 +119,10 @@ def cache_key(config: Mapping[str, Any], data: TransferDataModule, backbone: Bac
         "pretrain": config["pretrain"],
         "training": {k: config["training"][k] for k in ("gradient_clip_norm", "accumulate_batches")},
         "trainer": {key: value for key, value in config["trainer"].items() if key not in WITHOUT_EFFECT},
-        "packages": package_versions(PACKAGES),
-        "code": code_hash(CODE),
+        "packages": key.versions(PACKAGES),
+        "code": key.code_hash(CODE),
     }
-    return content_key(depends_on)
+    return key.cache_key(depends_on)
 
 
 def train_on_source(

@@ -26,6 +26,7 @@ from graft.backbones.stochastic_depth import set_stochastic_depth
 from graft.backbones.weights import load_weights
 from graft.batch import build_batch_transforms
 from graft.build import build
+from graft.cache.disk import DiskCache
 from graft.callbacks.checkpoints import Checkpoints
 from graft.callbacks.frozen_features import FrozenFeatures
 from graft.callbacks.interrupt import keyboard_interrupts
@@ -67,6 +68,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
     pl.seed_everything(config["seed"], verbose=False)
     data: TransferDataModule = build(cfg.data)
+    cache = DiskCache(Path(config["paths"]["cache_dir"]) / "computed", int(config["cache"]["limit_gb"] * 2**30))
+    data.decoded = cache if config["cache"]["decoded"] else None
     data.load()
     tasks = build_tasks(cfg, data)
     strategy, objective, rule = build(cfg.strategy), build(cfg.objective), build(cfg.selection)
@@ -166,7 +169,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         job_type=cfg.strategy._target_.split(".")[-2],
     )
     throughput = Throughput()
-    features = FeatureCache(Path(config["paths"]["cache_dir"]) / "features", config["cache"]["limit_gb"])
+    features = FeatureCache(cache)
     callbacks = [*build_callbacks(cfg, folder, rule, tasks, averaging, bool(context["sweep"])), throughput]
     if config["cache"]["features"]:
         callbacks.insert(

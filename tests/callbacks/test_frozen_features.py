@@ -10,6 +10,7 @@ from torch import nn
 
 from graft.backbones.torchvision import TorchvisionBackbone
 from graft.batch import Mixing, ProgressiveResizing
+from graft.cache.disk import DiskCache
 from graft.callbacks.frozen_features import FrozenFeatures
 from graft.data.digits import Digits
 from graft.data.module import TransferDataModule
@@ -118,7 +119,7 @@ def both(tmp_path, **settings):
     for cached in (True, False):
         module, data = parts(**copy.deepcopy(settings))
         values, count = Values(), Count()
-        features = [FrozenFeatures(FeatureCache(tmp_path, 1))] if cached else []
+        features = [FrozenFeatures(FeatureCache(DiskCache(tmp_path, 2**30)))] if cached else []
         fit(module, data, [*features, values, count])
         results.append((torch.tensor(values.values), module.state_dict(), count.images))
     return results
@@ -147,7 +148,7 @@ def test_the_cache_changes_nothing_but_the_work(tmp_path, strategy, alpha):
 def test_a_second_run_computes_nothing(tmp_path):
     for first in (True, False):
         module, data = parts(Frozen())
-        cache = FeatureCache(tmp_path, 1)
+        cache = FeatureCache(DiskCache(tmp_path, 2**30))
         count = Count()
         trainer = fit(module, data, [FrozenFeatures(cache), count])
         trainer.test(module, data, verbose=False)
@@ -171,7 +172,7 @@ def test_other_weights_and_other_data_have_features_of_their_own(tmp_path):
         data.domains = {}
         data.labels_per_class = labels_per_class
         data.load()
-        cache = FeatureCache(tmp_path, 1)
+        cache = FeatureCache(DiskCache(tmp_path, 2**30))
         fit(module, data, [FrozenFeatures(cache)])
         computed.append([entry.computed for entry in cache.report])
     assert computed == [[True, True], [True, False], [True, True], [False, False]]
@@ -206,21 +207,21 @@ def test_only_what_never_changes_is_kept(tmp_path, settings, entries):
                 source_samples=None,
             )
         )
-    cache = FeatureCache(tmp_path, 1)
+    cache = FeatureCache(DiskCache(tmp_path, 2**30))
     fit(module, data, [FrozenFeatures(cache)])
     assert [entry.part for entry in cache.report] == entries
 
 
 def test_what_trains_from_the_first_layer_on_keeps_nothing(tmp_path):
     module, data = parts(Full())
-    cache = FeatureCache(tmp_path, 1)
+    cache = FeatureCache(DiskCache(tmp_path, 2**30))
     fit(module, data, [FrozenFeatures(cache)])
     assert cache.report == []
 
 
 def test_a_part_of_an_epoch_is_not_worth_the_whole_split(tmp_path):
     module, data = parts(Frozen())
-    cache = FeatureCache(tmp_path, 1)
+    cache = FeatureCache(DiskCache(tmp_path, 2**30))
     fit(module, data, [FrozenFeatures(cache)], limit_train_batches=1, limit_val_batches=1)
     assert cache.report == []
 
@@ -238,7 +239,7 @@ class Batches(pl.Callback):
 def test_augmented_views_take_turns(tmp_path):
     module, data = parts(Frozen(), augment="light")
     data.batch_size = 40  # all samples in one batch, so that their order does not matter
-    cache, batches = FeatureCache(tmp_path, 1), Batches()
+    cache, batches = FeatureCache(DiskCache(tmp_path, 2**30)), Batches()
     fit(module, data, [FrozenFeatures(cache, views=2), batches])
     epochs = [batches.epochs[epoch][0] for epoch in range(EPOCHS)]
     assert [entry.part for entry in cache.report] == ["train", "train", "val"]
@@ -263,7 +264,7 @@ class StopAt(pl.Callback):
 def test_a_run_resumes_inside_any_phase_bit_for_bit(tmp_path, step):
     def run(callbacks, resume=None):
         module, data = parts(Gradual(every_epochs=1))
-        fit(module, data, [FrozenFeatures(FeatureCache(tmp_path / "cache", 1)), *callbacks], resume)
+        fit(module, data, [FrozenFeatures(FeatureCache(DiskCache(tmp_path / "cache", 2**30))), *callbacks], resume)
         return module.state_dict()
 
     expected = run([])

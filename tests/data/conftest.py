@@ -29,7 +29,9 @@ class Numbers(Domain):
         for name, count in self.counts.items():
             images = torch.zeros(count, 1, self.size, self.size, dtype=torch.uint8)
             images[:, 0] = (self.first + torch.arange(count, dtype=torch.uint8))[:, None, None]
-            splits[name] = Split(images, torch.arange(count) % len(self.names))
+            splits[name] = Split(
+                images, torch.arange(count) % len(self.names), f"{self.fingerprint}/{self.first}/{name}"
+            )
         return DomainData(name="numbers", classes=self.names, channels=1, fingerprint=self.fingerprint, **splits)
 
 

@@ -42,9 +42,9 @@ class Recorder(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(spec, folder, checkpoint=None, workers=0, resume=None, epochs=EPOCHS):
+def fit(spec, folder, checkpoint=None, workers=0, resume=None, epochs=EPOCHS, augment="light"):
     data = TransferDataModule(
-        Numbers(20), Numbers(33, first=100), batch_size=6, source_batch_size=5, augment="light", num_workers=workers
+        Numbers(20), Numbers(33, first=100), batch_size=6, source_batch_size=5, augment=augment, num_workers=workers
     )
     data.load()
     data.set_input(spec)
@@ -102,7 +102,8 @@ def test_resumed_run_that_is_stopped_again_resumes_exactly(spec, tmp_path):
 
 @pytest.mark.slow
 def test_workers_draw_and_resume_the_same(spec, tmp_path):
-    whole = fit(spec, tmp_path)
-    assert fit(spec, tmp_path, every_step(tmp_path / "ckpt"), workers=2) == whole
+    by_image = {"augment": "randaugment"}  # what workers are for
+    whole = fit(spec, tmp_path, **by_image)
+    assert fit(spec, tmp_path, every_step(tmp_path / "ckpt"), workers=2, **by_image) == whole
     for step in (2, 4, 5):
-        assert fit(spec, tmp_path, workers=2, resume=tmp_path / "ckpt" / f"step{step}.ckpt") == whole[step:]
+        assert fit(spec, tmp_path, workers=2, resume=tmp_path / "ckpt" / f"step{step}.ckpt", **by_image) == whole[step:]

@@ -32,6 +32,10 @@ class Activations:
         """Move as a tensor does."""
         return Activations(self.values.to(device, **options))
 
+    def pin_memory(self) -> "Activations":
+        """In memory from which a GPU copies while it computes."""
+        return Activations(self.values.pin_memory())
+
 
 class Cut:
     """`finish(begin(inputs))` are the backbone's features `(B, D)`; `begin` needs no gradient and never changes."""

@@ -1,4 +1,4 @@
-"""Names for what is cached: a hash of everything that it depends on, the code that computes it included."""
+"""Names of cache entries: hashes of all that their content depends on."""
 
 import hashlib
 import importlib.metadata
@@ -7,25 +7,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import graft
 
-
-def content_key(depends_on: Mapping[str, Any]) -> str:
-    """A short hash of plain values."""
+def cache_key(depends_on: Mapping[str, Any]) -> str:
+    """Name of an entry: a hash of plain values, whatever their order."""
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def code_hash(names: Iterable[str]) -> str:
-    """Hash of source files, and of all below a folder, by their names below src/graft."""
-    root = Path(graft.__file__).parent
-    files = [
-        path
-        for name in names
-        for path in (sorted((root / name).rglob("*.py")) if (root / name).is_dir() else [root / name])
-    ]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    """Hash of source files and of all files in folders, named relative to the package."""
+    root = Path(__file__).parents[1]
+    files = [file for name in names for file in (sorted((root / name).rglob("*.py")) or [root / name])]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def package_versions(names: Iterable[str]) -> dict[str, str]:
-    """Installed versions of libraries."""
-    return {name: importlib.metadata.version(name) for name in names}
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Installed version of each package."""
+    return {name: importlib.metadata.version(name) for name in packages}

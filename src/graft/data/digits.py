@@ -16,7 +16,7 @@ class Digits(Domain):
     def load(self, split_seed: int) -> DomainData:
         """Split 1000/297/500, stratified."""
         images, labels = self._arrays
-        whole = Split(images, labels)
+        whole = Split(images, labels, self.fingerprint)
         groups = content_groups(image.numpy().tobytes() for image in images)
         parts = stratified_split(labels, {"test": TEST, "val": VAL}, split_seed, groups)
         return DomainData(

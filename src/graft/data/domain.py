@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -39,12 +39,13 @@ class Split:
     """Images and labels of one part of a domain.
 
     `inputs` is a uint8 tensor `(N, C, H, W)`, or gives a uint8 `(C, H, W)` by index. `labels` are int64 `(N,)` classes,
-    float `(N, K)` for multilabel, float `(N,)` numbers; None where the domain counts as unlabelled.
+    float `(N, K)` for multilabel, float `(N,)` numbers; None where the domain counts as unlabelled. `fingerprint` is a
+    hash of what decides the inputs, so that what is computed from them can be kept under it.
     """
 
     inputs: Inputs
     labels: Tensor | None
-    fingerprint: str = ""  # changes whenever the samples do; whoever cuts a domain into splits sets it
+    fingerprint: str
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -73,15 +74,6 @@ class DomainData:
     channels: int
     fingerprint: str
     notes: tuple[str, ...] = ()
-
-
-def with_fingerprints(data: DomainData, split_seed: int) -> DomainData:
-    """The same domain with splits that know what they hold, without looking at a sample."""
-    parts = {}
-    for part in ("train", "val", "test"):
-        fingerprint = sha256([data.fingerprint.encode(), str(split_seed).encode(), part.encode()])
-        parts[part] = replace(getattr(data, part), fingerprint=fingerprint)
-    return replace(data, **parts)
 
 
 class Domain:

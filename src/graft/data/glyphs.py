@@ -41,16 +41,18 @@ class Glyphs(Domain):
         self.size = size
         self.block = block
         self.seed = seed
-        self._splits = {
-            "train": self._split("train", samples),
-            "val": self._split("val", max(samples // 8, 10)),
-            "test": self._split("test", max(samples // 8, 10)),
-        }
 
     def load(self, split_seed: int) -> DomainData:
         """The three splits; nothing is rendered yet, and the split seed has nothing to decide."""
+        few = max(self.samples // 8, 10)
         return DomainData(
-            name="glyphs", classes=tuple("0123456789"), channels=1, fingerprint=self.fingerprint, **self._splits
+            name="glyphs",
+            train=self._split("train", self.samples),
+            val=self._split("val", few),
+            test=self._split("test", few),
+            classes=tuple("0123456789"),
+            channels=1,
+            fingerprint=self.fingerprint,
         )
 
     @functools.cached_property
@@ -62,7 +64,7 @@ class Glyphs(Domain):
     def _split(self, name: str, samples: int) -> Split:
         labels = torch.arange(samples) % 10
         make = functools.partial(render, labels, self.size, self.block, (self.seed, name))
-        return Split(LazyTensor(samples, make), labels)
+        return Split(LazyTensor(samples, make), labels, f"{self.fingerprint}/{name}")
 
 
 def render(labels: Tensor, size: int, block: int, seed: object) -> Tensor:

@@ -36,7 +36,10 @@ class ImageFolder(Domain):
         """
         parts, classes = self._parts
         train, labels = parts["train"]
-        splits = {name: self._split(*part) for name, part in parts.items()}
+        splits = {
+            name: Split(ImageFiles(files, self.channels), part_labels, f"{self.fingerprint}/{name}")
+            for name, (files, part_labels) in parts.items()
+        }
         sizes = {"test": self.test_fraction, "val": self.val_fraction}
         sizes = {name: size for name, size in sizes.items() if name not in parts}
         groups = content_groups(self._hashes[path] for path in train)
@@ -125,9 +128,6 @@ class ImageFolder(Domain):
         hidden = any(part.startswith(".") for part in path.relative_to(self.root).parts)
         return path.suffix.lower() in EXTENSIONS and not hidden and path.is_file()
 
-    def _split(self, files: list[Path], labels: Tensor) -> Split:
-        return Split(ImageFiles(files, self.channels), labels)
-
 
 class ImageFiles(Sequence):
     """Image files, decoded when asked for."""
@@ -142,11 +142,21 @@ class ImageFiles(Sequence):
     def __getitem__(self, index: int) -> Tensor:
         return decode(self.files[index], self.channels)
 
+    def read(self, index: int, shorter: int) -> Tensor:
+        """An image that is going to be resized to a shorter side of `shorter` pixels at most."""
+        return decode(self.files[index], self.channels, shorter)
 
-def decode(path: Path, channels: int = 3) -> Tensor:
-    """Image file as uint8 `(channels, H, W)`; the first frame of an animation. Raises GraftError for a broken file."""
+
+def decode(path: Path, channels: int = 3, shorter: int | None = None) -> Tensor:
+    """Image file as uint8 `(channels, H, W)`; the first frame of an animation. Raises GraftError for a broken file.
+
+    With `shorter`, a JPEG that is at least four times as large is decoded at a half, a quarter or an eighth of its
+    size, in that share of the time; its shorter side is still at least twice `shorter`.
+    """
     try:
         with Image.open(path) as image:
+            if shorter is not None:
+                image.draft(None, (2 * shorter, 2 * shorter))
             return image_tensor(ImageOps.exif_transpose(image), channels)
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise GraftError(f"{path} cannot be read as an image: {error}. Replace or remove the file.") from error

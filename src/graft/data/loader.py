@@ -1,6 +1,8 @@
-"""A DataLoader that goes on where it was stopped."""
+"""Loaders of whole batches: sized, resumable, and with worker processes only where they are worth their while."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+import multiprocessing
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -9,48 +11,99 @@ from torch.utils.data import DataLoader, Dataset
 
 from graft.backbones.cut import Activations
 from graft.cache.rows import MappedRows
-from graft.data.domain import LazyTensor, Split
-from graft.data.sampling import Key, TrainBatches
+from graft.data.decoded import Rows, Undecoded
+from graft.data.sampling import EvalBatches, Key, TrainBatches
 from graft.data.transforms import Transform
 
 Batch = tuple[Tensor | Activations, Tensor | None]
 
 
-class TransformedSplit(Dataset):
-    """A split that gives whole batches, transformed; the randomness of a batch comes from its key alone."""
+class TransformedRows(Dataset):
+    """Whole batches by key; the randomness of a batch comes from its key alone."""
+
+    def __init__(self, rows: Rows, labels: Tensor | None, transform: Transform) -> None:
+        self.rows = rows
+        self.labels = labels
+        self.transform = transform
+
+    def __getitem__(self, key: Key) -> Batch:
+        """Inputs float `(B, C, H, W)` and labels `(B,)`, or None where the domain counts as unlabelled."""
+        seed, indices = key
+        images = self.rows[indices]
+        labels = None if self.labels is None else self.labels[indices]
+        if self.transform.augment is None:
+            return self.transform.finish(images), labels
+        with torch.random.fork_rng(devices=()):
+            torch.default_generator.manual_seed(seed)  # the only one that is drawn from, and the one that is restored
+            return self.transform.finish(images), labels
+
+
+class Loader:
+    """Batches `(x, y)` in the order of a batch sampler, made by this process itself where that is quick.
+
+    Worker processes serve files that have to be decoded and augmentation that goes image by image. `rows` gives the
+    images; it is called at the first batch, because many runs never look at a split. `stored` is asked in every epoch
+    whether there are activations `(N, ...)` that stand in the images' place.
+    """
 
     def __init__(
         self,
-        split: Split,
+        rows: Callable[[], Rows],
+        labels: Tensor | None,
         transform: Transform,
-        stored: Mapping[tuple[str, str], MappedRows | None],
-        part: tuple[str, str],
+        batch_sampler: TrainBatches | EvalBatches,
+        num_workers: int = 0,
+        stored: Callable[[], MappedRows | None] = lambda: None,
     ) -> None:
-        """Where `stored` has activations for the part, batches hold those in place of the inputs."""
-        # Made here and not in a worker, each of which would make its own copy.
-        self.inputs = split.inputs.tensor if isinstance(split.inputs, LazyTensor) else split.inputs
-        self.labels = split.labels
-        self.transform = transform
-        self.stored = stored
-        self.part = part
+        self.batch_sampler = batch_sampler
+        self.num_workers = num_workers
+        self._rows = rows
+        self._labels = labels
+        self._transform = transform
+        self._stored = stored
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(self.batch_sampler)
 
-    def __getitems__(self, keys: Sequence[Key]) -> Batch:
-        """Inputs float `(B, C, H, W)` and labels `(B,)`, or None where the domain counts as unlabelled."""
-        indices = [index for _, index in keys]
-        labels = None if self.labels is None else self.labels[indices]
-        if (rows := self.stored.get(self.part)) is not None:
-            return Activations(rows[indices]), labels
-        images = self.inputs[indices] if isinstance(self.inputs, Tensor) else [self.inputs[i] for i in indices]
-        with torch.random.fork_rng(devices=()):
-            torch.manual_seed(keys[0][0])
-            inputs = self.transform(images)
-        return inputs, labels
+    def __iter__(self) -> Iterator[Any]:
+        if (activations := self._stored()) is not None:
+            batches = (self._of(activations, indices) for _, indices in self.batch_sampler)
+        elif self.num_workers and self._slow:
+            return iter(self._workers)
+        else:
+            batches = map(self._samples.__getitem__, self.batch_sampler)
+        return map(pinned, batches) if torch.cuda.is_available() else batches
+
+    def _of(self, activations: MappedRows, indices: Tensor) -> Batch:
+        return Activations(activations[indices]), None if self._labels is None else self._labels[indices]
+
+    @functools.cached_property
+    def _samples(self) -> TransformedRows:
+        return TransformedRows(self._rows(), self._labels, self._transform)
+
+    @property
+    def _slow(self) -> bool:
+        augment = self._transform.augment
+        return isinstance(self._samples.rows, Undecoded) or (augment is not None and augment.slow)
+
+    @functools.cached_property
+    def _workers(self) -> DataLoader:
+        # The processes of hydra/launcher=joblib have a start method of their own, which workers cannot use.
+        in_joblib = multiprocessing.get_start_method(allow_none=True) == "loky"
+        return DataLoader(
+            self._samples,
+            batch_size=None,  # the sampler's keys are whole batches
+            sampler=self.batch_sampler,
+            collate_fn=as_it_is,
+            num_workers=self.num_workers,
+            persistent_workers=True,
+            multiprocessing_context="fork" if in_joblib else None,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # a DataLoader draws a seed that we do not use: not from the global state
+        )
 
 
-class ResumableLoader(DataLoader):
+class ResumableLoader(Loader):
     """Training loader whose position is saved in checkpoints (Lightning calls `state_dict` and `load_state_dict`).
 
     The position belongs to an epoch: in any other epoch iteration begins at the first step.
@@ -82,11 +135,24 @@ class ResumableLoader(DataLoader):
         self._resumes = True
 
 
-def in_domain(batch: Batch, domain: str) -> dict[str, Batch]:
-    """Collates an evaluation batch, which the dataset gives whole, to `{domain: batch}`."""
-    return {domain: batch}
+class EvalLoader(Loader):
+    """Evaluation loader, whose batches say which domain they are of: `{domain: (x, y)}`."""
+
+    def __init__(self, domain: str, *args: Any) -> None:
+        super().__init__(*args)
+        self.domain = domain
+
+    def __iter__(self) -> Iterator[dict[str, Batch]]:
+        for batch in super().__iter__():
+            yield {self.domain: batch}
 
 
 def as_it_is(batch: Batch) -> Batch:
-    """Collates nothing: the dataset gives whole batches."""
+    """Collates nothing: the samples are whole batches."""
     return batch
+
+
+def pinned(batch: Batch) -> Batch:
+    """The batch in memory from which a GPU copies while it computes."""
+    inputs, labels = batch
+    return inputs.pin_memory(), None if labels is None else labels.pin_memory()

@@ -2,19 +2,19 @@
 
 import functools
 import math
-import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
+from graft.cache.disk import DiskCache
 from graft.cache.rows import MappedRows
-from graft.data.domain import Domain, DomainData, Split, with_fingerprints
-from graft.data.loader import ResumableLoader, TransformedSplit, as_it_is, in_domain
+from graft.data.decoded import Rows, fitted_rows
+from graft.data.domain import Domain, DomainData, Split
+from graft.data.geometry import Geometry
+from graft.data.loader import Batch, EvalLoader, ResumableLoader
 from graft.data.sampling import EvalBatches, TrainBatches, balanced_weights
 from graft.data.splits import label_budget
 from graft.data.transforms import InputSpec, Transform
@@ -71,6 +71,7 @@ class TransferDataModule(pl.LightningDataModule):
         self.image_size = image_size
         self.test_shifts = tuple(test_shifts)
         self.test_shift: str | None = None  # the one that test batches get now
+        self.decoded: DiskCache | None = None  # where image files are kept decoded; None = nowhere
         self.domains: dict[str, DomainData] = {}
         self.train_domains: tuple[str, ...] = ("target",)
         self.eval_domains: tuple[str, ...] = ("target",)
@@ -78,6 +79,7 @@ class TransferDataModule(pl.LightningDataModule):
         # (domain, part) -> activations `(N, ...)` that stand for its inputs, see graft.callbacks.frozen_features
         self.stored: dict[tuple[str, str], MappedRows | None] = {}
         self._pool = 0  # labelled target samples before the budget
+        self._rows: dict[tuple[str, str], Rows] = {}  # by split and geometry; copies of this module share it
 
     def load(self) -> None:
         """Read both domains and apply the label budget; a second call does nothing.
@@ -89,7 +91,7 @@ class TransferDataModule(pl.LightningDataModule):
         for name, domain in {"target": self.target, "source": self.source}.items():
             if domain is not None:
                 domain.key = f"data.{name}"
-                self.domains[name] = with_fingerprints(domain.load(self.split_seed), self.split_seed)
+                self.domains[name] = domain.load(self.split_seed)
         target = self.domains["target"]
         self._pool = len(target.train)
         self.domains["target"] = replace(target, train=self._budgeted(target))
@@ -185,81 +187,69 @@ class TransferDataModule(pl.LightningDataModule):
             fixed=bool(self.trainer and self.trainer.overfit_batches),
         )
 
-    def train_dataloader(self) -> dict[str, DataLoader]:
+    def train_dataloader(self) -> dict[str, ResumableLoader]:
         """A loader for each training domain, of equal length; batches are `{domain: (x, y)}`, y None if unlabelled."""
         steps = self.steps_per_epoch
         once = None if isinstance(self.epoch, int) else self._epoch_domain
         return {
             domain: ResumableLoader(
-                TransformedSplit(
-                    self.domains[domain].train, self._train_transform, stored=self.stored, part=(domain, "train")
-                ),
-                batch_sampler=self._batches(domain, None if domain == once else steps),
-                collate_fn=as_it_is,
-                **self._loader_options,
+                *self._samples(self.domains[domain].train, self._train_transform),
+                self._batches(domain, None if domain == once else steps),
+                self.num_workers,
+                functools.partial(self.stored.get, (domain, "train")),
             )
             for domain in self.train_domains
         }
 
-    def train_batches(self) -> Iterator[dict[str, tuple[Tensor, Tensor | None]]]:
+    def train_batches(self) -> Iterator[dict[str, Batch]]:
         """The first epoch's training batches as `{domain: (x, y)}`, apart from the loaders that training draws from."""
         loaders = self.train_dataloader()
         for batches in zip(*loaders.values(), strict=True):
             yield dict(zip(loaders, batches, strict=True))
 
-    def val_dataloader(self) -> list[DataLoader]:
+    def val_dataloader(self) -> list[EvalLoader]:
         """A loader for each of `eval_domains`, in their order; batches are `{domain: (x, y)}`."""
         return [self._eval_loader(domain, "val") for domain in self.eval_domains]
 
-    def test_dataloader(self) -> list[DataLoader]:
+    def test_dataloader(self) -> list[EvalLoader]:
         """A loader for each of `test_domains`, in their order; batches are `{domain: (x, y)}`.
 
         With a `test_shift` only the target is tested, its images changed so.
         """
         if self.test_shift is not None:
-            shifted = Transform(self._input_spec, shift=self.test_shift)
-            return [self._eval_loader("target", "test", shifted, stored={})]
+            return [self._whole_loader("target", "test", Transform(self._input_spec, shift=self.test_shift))]
         return [self._eval_loader(domain, "test") for domain in self.test_domains]
 
-    def plain_batches(self, domain: str, part: str, view: int | None = None) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Batches `(x, y)` of a domain's train, val or test part, in order, by every process all of them.
+    def plain_batches(self, domain: str, part: str, view: int | None = None) -> Iterator[Batch]:
+        """Batches `(x, y)` of a domain's train, val or test part, in order; every process gets all of them.
 
-        Without augmentation, or all augmented as the `view`-th of endlessly many fixed versions.
+        Without augmentation, or as the `view`-th of endlessly many augmented versions of the part.
         """
-        transform = None if view is None else self._train_transform
-        for batch in self._eval_loader(domain, part, transform, stored={}, view=view, shared=False):
+        transform = self._eval_transform if view is None else self._train_transform
+        split = getattr(self.domains[domain], part)
+        batches = EvalBatches(len(split), self.eval_batch_size, (self.seed, domain, "view", view), shared=False)
+        for batch in EvalLoader(domain, *self._samples(split, transform), batches, self.num_workers):
             yield batch[domain]
 
-    def _eval_loader(
-        self,
-        domain: str,
-        part: str,
-        transform: Transform | None = None,
-        stored: Mapping[tuple[str, str], MappedRows | None] | None = None,
-        view: int | None = None,
-        shared: bool = True,
-    ) -> DataLoader:
-        split = getattr(self.domains[domain], part)
-        stored = self.stored if stored is None else stored
-        return DataLoader(
-            TransformedSplit(split, transform or self._eval_transform, stored=stored, part=(domain, part)),
-            batch_sampler=EvalBatches(len(split), self.eval_batch_size, (self.seed, domain, view), shared),
-            collate_fn=functools.partial(in_domain, domain=domain),
-            **self._loader_options,
+    def _eval_loader(self, domain: str, part: str) -> EvalLoader:
+        return self._whole_loader(
+            domain, part, self._eval_transform, functools.partial(self.stored.get, (domain, part))
         )
 
-    @property
-    def _loader_options(self) -> dict[str, Any]:
-        options = {
-            "num_workers": self.num_workers,
-            "pin_memory": torch.cuda.is_available(),
-            "generator": torch.Generator(),  # a DataLoader draws a seed that we do not use: not from the global state
-        }
-        if self.num_workers:
-            # The processes of hydra/launcher=joblib have a start method of their own, which workers cannot use.
-            in_joblib = multiprocessing.get_start_method(allow_none=True) == "loky"
-            options |= {"persistent_workers": True, "multiprocessing_context": "fork" if in_joblib else None}
-        return options
+    def _whole_loader(self, domain: str, part: str, transform: Transform, *stored: Any) -> EvalLoader:
+        split = getattr(self.domains[domain], part)
+        batches = EvalBatches(len(split), self.eval_batch_size)
+        return EvalLoader(domain, *self._samples(split, transform), batches, self.num_workers, *stored)
+
+    def _samples(self, split: Split, transform: Transform) -> tuple[Callable[[], Rows], Tensor | None, Transform]:
+        """What a loader draws from; nothing is decoded before the first batch."""
+        return functools.partial(self._fitted_rows, split, transform.geometry), split.labels, transform
+
+    def _fitted_rows(self, split: Split, geometry: Geometry) -> Rows:
+        key = (split.fingerprint, repr(geometry))
+        if key not in self._rows:
+            self._rows[key] = fitted_rows(split, geometry, self.decoded)
+        return self._rows[key]
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Sizes, classes and label counts of each domain, for the printout and results.json."""

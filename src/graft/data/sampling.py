@@ -9,7 +9,7 @@ from torch.utils.data import Sampler
 
 from graft.data.domain import generator, seed_of
 
-Key = tuple[int, int]  # (seed of the batch's augmentation, index of the sample)
+Key = tuple[int, Tensor]  # a batch: seed of its augmentation, indices (B,) of its samples
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -19,7 +19,7 @@ def rank_and_world() -> tuple[int, int]:
     return 0, 1
 
 
-class TrainBatches(Sampler[list[Key]]):
+class TrainBatches(Sampler[Key]):
     """Batches for training; every process gets the same number of samples.
 
     `steps=None`: each epoch is one permutation of the samples, the last batch may be smaller. `steps=n`: n full batches
@@ -63,11 +63,10 @@ class TrainBatches(Sampler[list[Key]]):
         lonely = rest == 1 and batches > 0  # BatchNorm cannot train on a batch of one
         return batches + (rest > 0 and not lonely)
 
-    def __iter__(self) -> Iterator[list[Key]]:
+    def __iter__(self) -> Iterator[Key]:
         for step in range(self.start, len(self)):
             rank, _ = rank_and_world()
-            batch_seed = seed_of(self.seed, "batch", self.epoch, step, rank)
-            yield [(batch_seed, index) for index in self.indices(step).tolist()]
+            yield seed_of(self.seed, "batch", self.epoch, step, rank), self.indices(step)
 
     def indices(self, step: int) -> Tensor:
         """Samples `(B,)` of this process at a step of the current epoch."""
@@ -77,8 +76,10 @@ class TrainBatches(Sampler[list[Key]]):
             usable = self.samples // world * world
             return self._order(self.epoch)[:usable][step * size : (step + 1) * size][rank::world]
         first = (self.epoch * self.steps + step) * size
-        positions = range(first + rank, first + size, world)
-        return torch.stack([self._order(p // self.samples)[p % self.samples] for p in positions])
+        positions = torch.arange(first + rank, first + size, world)
+        cycles = (positions // self.samples).unique_consecutive(return_counts=True)
+        pieces = zip(cycles[0].tolist(), (positions % self.samples).split(cycles[1].tolist()), strict=True)
+        return torch.cat([self._order(cycle)[places] for cycle, places in pieces])
 
     def _order(self, cycle: int) -> Tensor:
         """The cycle-th permutation `(N,)`, or as many draws by weight."""
@@ -92,7 +93,7 @@ class TrainBatches(Sampler[list[Key]]):
         return self._last[1]
 
 
-class EvalBatches(Sampler[list[Key]]):
+class EvalBatches(Sampler[Key]):
     """Every sample once, in order, spread over the processes without padding; each gets the same number of batches.
 
     Where they are not `shared`, every process gets all of them. `seed` is for what is random in a batch.
@@ -108,11 +109,10 @@ class EvalBatches(Sampler[list[Key]]):
         largest_share = -(-self.samples // self._rank_and_world()[1])
         return -(-largest_share // self.batch_size)
 
-    def __iter__(self) -> Iterator[list[Key]]:
+    def __iter__(self) -> Iterator[Key]:
         rank, world = self._rank_and_world()
         for step, indices in enumerate(torch.arange(self.samples)[rank::world].tensor_split(len(self))):
-            batch_seed = seed_of(self.seed, "batch", step)
-            yield [(batch_seed, index) for index in indices.tolist()]
+            yield seed_of(self.seed, "batch", step), indices
 
     def _rank_and_world(self) -> tuple[int, int]:
         return rank_and_world() if self.shared else (0, 1)

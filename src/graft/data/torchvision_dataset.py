@@ -54,7 +54,10 @@ class TorchvisionDataset(Domain):
     def load(self, split_seed: int) -> DomainData:
         """Read the official parts and cut off what is missing; raises GraftError where files are missing."""
         parts = self._parts
-        splits = {name: Split(images_of(dataset), self._labels[name]) for name, dataset in parts.items()}
+        splits = {
+            name: Split(images_of(dataset), self._labels[name], f"{self.name}/{self.fingerprint}/{name}")
+            for name, dataset in parts.items()
+        }
         whole, labels = splits["train"], self._labels["train"]
         groups = content_groups(self._hashes["train"])
         sizes = {"test": self.test_fraction, "val": self.val_fraction}
@@ -164,7 +167,13 @@ class DecodedImages(Sequence):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Tensor:
-        return image_tensor(self.dataset[index][0])
+        try:
+            return image_tensor(self.dataset[index][0])
+        except (OSError, SyntaxError) as error:
+            raise GraftError(
+                f"Image {index} of torchvision's {type(self.dataset).__name__} cannot be read: {error}. "
+                "Replace its file."
+            ) from error
 
 
 def images_of(dataset: Dataset) -> Tensor | DecodedImages:

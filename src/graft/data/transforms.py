@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from graft.data.augment import Augmentation
+from graft.data.geometry import Geometry
 from graft.errors import GraftError
 
 AUGMENTATIONS = ("none", "light", "crop", "randaugment")
-SMALL = 64  # pixels; up to here images are symbols rather than photos: resized whole, never mirrored
-CROP_FRACTION = 0.875  # the share of the shorter side that ImageNet practice keeps
 HUE, SATURATION, BRIGHTNESS = 0.1, 0.6, 0.8  # the colour shift: turn of the hue circle, and factors
 BLUR = 1 / 64  # the blur shift: standard deviation over the image's longer side
 
@@ -29,21 +29,27 @@ class InputSpec(Protocol):
 class Transform:
     """Images uint8 `(C, H, W)`, as a tensor `(B, C, H, W)` or a list of any sizes, to float `(B, channels, *size)`.
 
-    Augmentation is drawn for each image; where there is none, a tensor is transformed whole, which is much faster.
+    `geometry` comes first and is never random, so that its result can be kept; `finish` does the rest.
     """
 
     def __init__(self, spec: InputSpec, augment: str = "none", shift: str | None = None) -> None:
+        if augment not in AUGMENTATIONS:
+            raise GraftError(f"data.augment={augment!r} is not known. Allowed: {', '.join(AUGMENTATIONS)}.")
         self.channels = spec.channels
-        self.random = augment != "none"
-        self.fit = v2.Compose(_steps(spec.size, augment))
+        self.geometry = Geometry(spec.size, augment)
+        self.augment = None if augment == "none" else Augmentation(spec.size, augment)
         self.shift = shift
-        self.normalize = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(spec.mean, spec.std)])
+        self.normalize = v2.Compose(
+            [v2.ToDtype(torch.float32, scale=True), v2.Normalize(spec.mean, spec.std, inplace=True)]
+        )
 
     def __call__(self, images: Tensor | Sequence[Tensor]) -> Tensor:
         """Transform a batch."""
-        whole = isinstance(images, Tensor) and not self.random
-        images = self.fit(images) if whole else torch.stack([self.fit(image) for image in images])
-        images = convert_channels(images, self.channels)
+        return self.finish(self.geometry.batch(images))
+
+    def finish(self, images: Tensor | Sequence[Tensor]) -> Tensor:
+        """Transform a batch of images that the geometry has fitted; only here is something random drawn."""
+        images = convert_channels(self.augment(images) if self.augment else images, self.channels)
         return self.normalize(images if self.shift is None else SHIFTS[self.shift](images))
 
 
@@ -80,28 +86,3 @@ def shift_blur(images: Tensor) -> Tensor:
 
 
 SHIFTS = {"colour": shift_colour, "blur": shift_blur}  # the same change of every test image: nothing random
-
-
-def _steps(size: tuple[int, int], augment: str) -> list[v2.Transform]:
-    """Geometry to exactly `size`, with the named augmentation in it."""
-    if augment not in AUGMENTATIONS:
-        raise GraftError(f"data.augment={augment!r} is not known. Allowed: {', '.join(AUGMENTATIONS)}.")
-    if max(size) <= SMALL:
-        resize = v2.Resize(size, antialias=True)
-        light = v2.RandomAffine(degrees=10, translate=(0.08, 0.08), scale=(0.9, 1.1), shear=8)
-        shifted = v2.RandomCrop(size, padding=max(size) // 8, padding_mode="edge")
-        return {
-            "none": [resize],
-            "light": [resize, light],
-            "crop": [resize, shifted],
-            "randaugment": [resize, v2.RandAugment()],
-        }[augment]
-    # BiT's sides: 160 for a crop of 128, 512 for one of 480
-    larger = [max(round(side * (1.25 if max(size) <= 128 else 512 / 480)), side) for side in size]
-    crop = v2.RandomResizedCrop(size, scale=(0.35, 1.0), antialias=True)
-    return {
-        "none": [v2.Resize(math.ceil(max(size) / CROP_FRACTION), antialias=True), v2.CenterCrop(size)],
-        "light": [crop, v2.RandomHorizontalFlip()],
-        "crop": [v2.Resize(larger, antialias=True), v2.RandomCrop(size), v2.RandomHorizontalFlip()],
-        "randaugment": [crop, v2.RandomHorizontalFlip(), v2.RandAugment()],
-    }[augment]
