@@ -47,8 +47,8 @@ lock: $(SETUP) ## write requirements.lock anew from pyproject.toml
 	  --custom-compile-command "make lock" --extra dev --extra sweep --extra peft --group weights \
 	  --upgrade --output-file requirements.lock pyproject.toml
 
-bench: $(SETUP) ## measure speed and accuracy, as in the README's tables
-	$(PY) -m tests.benchmarks
+bench: $(SETUP) ## measure speed and memory beside bare loops and other libraries, into logs/bench/
+	$(PY) -m tests.benchmarks $(ARGUMENTS)
 
 clean: ## remove the environment, caches and build files; logs/ stays
 	rm -rf .venv .cache .pytest_cache .ruff_cache build dist src/*.egg-info

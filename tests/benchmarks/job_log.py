@@ -1,0 +1,27 @@
+"""Hydra's hook after each job of a sweep: when it ended and what memory the process holds."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+
+class JobLog(Callback):
+    """Appends a line of JSON a job to `file`."""
+
+    def __init__(self, file: str) -> None:
+        self.file = Path(file)
+
+    def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
+        """Note the job."""
+        noted = {
+            "folder": config.hydra.runtime.output_dir,
+            "ended": time.perf_counter(),
+            "memory_mb": psutil.Process().memory_info().rss / 2**20,
+        }
+        with self.file.open("a") as file:
+            file.write(json.dumps(noted) + "\n")
