@@ -35,7 +35,7 @@ class Stored(Domain):
             classes=tuple(map(str, range(classes))),
             channels=parts["train"][0].shape[1],
             fingerprint=self.fingerprint,
-            **{name: Split(*part) for name, part in parts.items()},
+            **{name: Split(*part, f"{self.fingerprint}/{name}") for name, part in parts.items()},
         )
 
     @property

@@ -1,6 +1,7 @@
 """What a fit costs: samples a second, peak memory, seconds."""
 
 import contextlib
+import re
 import sys
 import time
 from pathlib import Path
@@ -134,9 +135,11 @@ def peak_memory_mb(device: torch.device) -> float:
     """Peak memory in MiB: what tensors took on a GPU, what the process took on a CPU; 0 where nobody knows."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "linux":  # getrusage counts what the parent process had when it started this one
+        status = Path("/proc/self/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 2**10
     try:
         import resource
     except ModuleNotFoundError:  # Windows
         return 0.0
-    unit = 1 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
