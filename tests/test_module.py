@@ -85,7 +85,7 @@ def snapshot(module):
     return {name: value.clone() for name, value in module.state_dict().items() if not name.startswith(METRICS)}
 
 
-METRICS = ("train_losses", "train_scores", "eval_losses", "eval_metrics", "test_metrics")
+METRICS = ("train_metrics", "eval_losses", "eval_metrics", "test_metrics")
 
 
 def moved(before, after):

@@ -45,7 +45,8 @@ CODE = (
     "strategies/full.py",
     "strategies/scratch.py",
     "terms/base.py",
-    *("heads.py", "module.py", "objective.py", "optim.py", "pretrain.py", "schedules.py", "tasks.py", "trainer.py"),
+    *("heads.py", "metrics.py", "module.py", "objective.py", "optim.py", "pretrain.py", "schedules.py", "tasks.py"),
+    "trainer.py",
 )
 WITHOUT_EFFECT = ("accelerator", "profiler", "detect_anomaly", "max_time")  # keys of the trainer
 PACKAGES = ("torch", "torchvision", "timm", "pytorch-lightning")
