@@ -16,7 +16,7 @@ from graft.errors import GraftError
 from graft.metrics import Mean, TrainingMetrics
 from graft.normalization import add_source_statistics, source_statistics
 from graft.objective import Objective
-from graft.optim import build_optimizer, parameter_groups, parts
+from graft.optim import build_optimizer, match_layout, parameter_groups, parts
 from graft.schedules import Plateau, Point, Tail, hold
 from graft.strategies.base import Phase, Strategy, frozen_modules
 from graft.tasks import Task
@@ -187,7 +187,9 @@ class TransferModule(pl.LightningModule):
             by_part, self.multipliers(), settings["lr"], settings["weight_decay"], settings["decay_norms_and_biases"]
         )
         self._settings = [(group["base_lr"], group["weight_decay"]) for group in groups]
-        optimizer = build_optimizer(settings["_target_"], groups, settings["lr"], settings["options"])
+        # Lightning cannot clip gradients that are still scaled, as those of float16 are before a fused step.
+        fused = not (self.trainer.precision == "16-mixed" and self.trainer.gradient_clip_val)
+        optimizer = build_optimizer(settings["_target_"], groups, settings["lr"], settings["options"], fused)
         if isinstance(self.schedule, Plateau):
             monitored = self.tasks[self.monitor.split("/")[1]]
             scheduler = self.schedule.scheduler(optimizer, "max" if monitored.higher_is_better else "min")
@@ -254,6 +256,7 @@ class TransferModule(pl.LightningModule):
         self._table = self.schedule_table()
         for group, (rate, decay) in zip(self.trainer.optimizers[0].param_groups, self._settings, strict=True):
             group["base_lr"], group["weight_decay"] = rate, decay  # this run's, also where a checkpoint had others
+        match_layout(self.trainer.optimizers[0])
         self.on_train_epoch_start()
 
     def on_train_epoch_start(self) -> None:
