@@ -74,10 +74,9 @@ def build_optimizer(
     if not (isinstance(optimizer_class, type) and issubclass(optimizer_class, Optimizer)):
         known = sorted(n for n, c in vars(torch.optim).items() if isinstance(c, type) and issubclass(c, Optimizer))
         raise GraftError(f"optimizer._target_={target} is not a torch.optim class. Known: {', '.join(known)}.")
-    if fused and name in FUSED and not options.keys() & IMPLEMENTATION and all_on(FUSED_DEVICES, groups):
-        options = {**options, "fused": True}
+    own_choice = not fused or name not in FUSED or options.keys() & IMPLEMENTATION or not all_on(FUSED_DEVICES, groups)
     try:
-        return optimizer_class(groups, lr=lr, **options)
+        return optimizer_class(groups, lr=lr, **options, **({} if own_choice else {"fused": True}))
     except (TypeError, ValueError) as error:
         raise GraftError(f"optimizer.options={dict(options)} do not fit {target}: {error}.") from error
 
