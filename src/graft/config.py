@@ -86,6 +86,10 @@ FREEZING = (
 PRETRAINED_TERMS = ("l2sp", "delta", "feature_distillation", "lwf", "co_tuning", "stochnorm")
 SHIFTS = ("colour", "blur")
 MIXABLE = ("Multiclass", "Multilabel")  # tasks whose labels MixUp and CutMix can mix
+PRECISIONS = (
+    *("auto", "32-true", "16-mixed", "bf16-mixed", "64-true", "16-true", "bf16-true"),
+    *("transformer-engine", "transformer-engine-float16", "16", "32", "64", "bf16"),
+)
 AUGMENT = Rule((str,), choices=("none", "light", "crop", "randaugment"))
 
 # Key pattern (* stands for part of a name) -> what the default in the file cannot say: ranges, names, null, unions.
@@ -182,7 +186,7 @@ RULES: dict[str, Rule] = {
     "pretrain.augment": AUGMENT,
     "trainer.devices": Rule((int, str, list), low=-1),
     "trainer.num_nodes": COUNT,
-    "trainer.precision": Rule((str, int)),
+    "trainer.precision": Rule((str, int), choices=PRECISIONS),
     "trainer.deterministic": Rule((bool, str), choices=("warn",)),
     "trainer.profiler": Rule((str,), choices=("simple", "advanced", "pytorch"), null=True),
     "trainer.max_time": Rule((str,), null=True),

@@ -118,8 +118,9 @@ def cache_key(config: Mapping[str, Any], data: TransferDataModule, backbone: Bac
         "head": {k: v for k, v in config["head"].items() if k != "sharing"},
         "task": config["source_task"] or config["task"],
         "pretrain": config["pretrain"],
-        "training": {k: config["training"][k] for k in ("gradient_clip_norm", "accumulate_batches")},
+        "training": {k: config["training"][k] for k in ("gradient_clip_norm", "accumulate_batches", "channels_last")},
         "trainer": {key: value for key, value in config["trainer"].items() if key not in WITHOUT_EFFECT},
+        "matmul": torch.get_float32_matmul_precision(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "code": code_hash(),
     }

@@ -39,7 +39,7 @@ from graft.selection import SelectionRule, rank, require_domain
 from graft.strategies.base import Strategy
 from graft.tasks import Task
 from graft.terms.base import Setup, Term
-from graft.trainer import build_trainer
+from graft.trainer import build_trainer, settle_precision
 
 DEFAULT_THREADS = torch.get_num_threads()
 # In a run's checkpoints folder: the rule's choice, and networks without what is needed for training only.
@@ -60,7 +60,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     context = job_context()
     folder = Path(config["paths"]["run_dir"])
     folder.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(config["training"]["threads"] or DEFAULT_THREADS)
+    torch.set_num_threads(config["training"]["threads"] or threads_of_job())
+    config["trainer"]["precision"] = cfg.trainer.precision = settle_precision(config["trainer"])
 
     pl.seed_everything(config["seed"], verbose=False)
     data: TransferDataModule = build(cfg.data)
@@ -142,6 +143,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         "tuning": found,
         "note": strategy.note,
         "averaging": averaging_word(config),
+        "precision": config["trainer"]["precision"],
+        "threads": torch.get_num_threads(),
         "seeds": {
             "train": config["seed"],
             "split": config["data"]["split_seed"],
@@ -406,6 +409,19 @@ def save_network(module: TransferModule, folder: Path, name: str) -> None:
     torch.save({"backbone": module.backbone.state_dict(), "heads": module.heads.state_dict()}, file)
 
 
+def threads_of_job() -> int:
+    """Torch's own choice, or a share of the cores where hydra/launcher=joblib runs jobs side by side."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return DEFAULT_THREADS
+    launcher = HydraConfig.get().launcher
+    if not launcher._target_.endswith(".JoblibLauncher"):
+        return DEFAULT_THREADS
+    import joblib
+
+    cores, jobs = joblib.cpu_count(), launcher.n_jobs  # joblib counts the cores that this process may use
+    return max(1, cores // max(1, jobs if jobs > 0 else cores + 1 + jobs))
+
+
 def job_context() -> dict[str, Any]:
     """Overrides of this job and the sweep it belongs to, as Hydra knows them; empty when called from a notebook."""
     if not HydraConfig.initialized():
@@ -539,7 +555,7 @@ def build_backbone(cfg: DictConfig, data: TransferDataModule) -> Backbone:
     backbone = build(settings, channels=channels)
     if cfg.training.gradient_checkpointing:
         checkpoint_gradients(backbone)
-    return backbone
+    return backbone.to(memory_format=torch.channels_last) if cfg.training.channels_last else backbone
 
 
 def build_heads(
