@@ -14,8 +14,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from PIL import Image
 
+from graft.data.domain import Domain
 from graft.errors import GraftError, Interrupted
-from graft.run import DEFAULT_THREADS, added_parameters, threads_of_job, train
+from graft.run import DEFAULT_THREADS, MAX_SHARED, Shared, added_parameters, threads_of_job, train
 from graft.strategies.full import Full
 
 CONF = str(Path(__file__).parents[1] / "conf")
@@ -95,6 +96,26 @@ def test_weights_are_laid_out_for_convolutions_and_values_stay(run):
     assert theirs[kernel].is_contiguous()
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_jobs_of_a_sweep_share_what_they_have_in_common():
+    class Counted(Domain):
+        loads = 0
+
+        def load(self, split_seed):
+            self.loads += 1
+            return object()
+
+    domain = Counted()
+    first = Shared(domain, {"name": "x", "seed": 0}).load(1)
+    assert Shared(domain, {"name": "x", "seed": 0}).load(1) is first
+    assert domain.loads == 1
+    assert Shared(domain, {"name": "x", "seed": 0}).load(2) is not first
+    assert Shared(domain, {"name": "x", "seed": 1}).load(1) is not first
+    for seed in range(10):
+        Shared(domain, {"name": "y"}).load(seed)
+    assert len(Shared.loaded) == MAX_SHARED
+    Shared.loaded.clear()
 
 
 @pytest.mark.parametrize(("n_jobs", "expected"), [(1, 8), (2, 4), (3, 2), (16, 1), (-1, 1), (-5, 2)])

@@ -1,6 +1,7 @@
 """Checks of a composed config that need neither data nor torch: every mistake at once, before anything is loaded."""
 
 import difflib
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -218,11 +219,9 @@ def check(cfg: DictConfig, choices: Mapping[str, str | None] | None = None) -> N
     values = written(cfg, config)
     problems = [f"`{key}` has to be given: {key}=..." for key in sorted(OmegaConf.missing_keys(cfg))]
     if choices is not None:
-        known = reference(config, choices)
-        problems += group_problems(config, choices, known.hydra.runtime.choices)
+        defaults, expected = reference(config, choices)
+        problems += group_problems(config, choices, expected)
         if not problems:
-            known = OmegaConf.masked_copy(known, [group for group in known if group != "hydra"])
-            defaults = OmegaConf.to_container(known, resolve=True)
             problems += [*unknown_keys(values, defaults), *removed_keys(config, defaults)]
             problems += wrong_types(values, defaults)
     problems += wrong_values(values)
@@ -259,10 +258,11 @@ def report(problems: Iterable[str]) -> str:
     return "\n".join([head, *(f"  - {line}" for line in lines), tail])
 
 
-def reference(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> DictConfig:
-    """The config, Hydra's part included, that the chosen files give without experiment, debug mode and single keys."""
-    from hydra import compose
-    from hydra.errors import ConfigCompositionException
+def reference(
+    config: Mapping[str, Any], choices: Mapping[str, str | None]
+) -> tuple[dict[str, Any], dict[str, str | None]]:
+    """What the chosen files give without experiment, debug mode and single keys: their keys, and Hydra's choices."""
+    from hydra.core.global_hydra import GlobalHydra
 
     wanted = {
         group: option
@@ -272,9 +272,24 @@ def reference(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> D
     for group in MANY:  # Hydra notes no choice for a list of options; each is a key of its name
         if group in config and group not in choices:
             wanted[group] = f"[{','.join(name for name in config[group] if name in options_of(group))}]"
+    search_path = str(GlobalHydra.instance().config_loader().get_search_path())
+    known, expected = composed(search_path, tuple(wanted.items()))
+    known.paths = config["paths"]
+    return OmegaConf.to_container(known, resolve=True), expected
+
+
+@functools.lru_cache(maxsize=64)
+def composed(search_path: str, wanted: tuple[tuple[str, str], ...]) -> tuple[DictConfig, dict[str, str | None]]:
+    """The config and Hydra's choices of a composition, once a process: most jobs of a sweep choose the same files.
+
+    `search_path` only tells one set of files from another.
+    """
+    from hydra import compose
+    from hydra.errors import ConfigCompositionException
+
     added: set[str] = set()  # groups that only an experiment's defaults list names
     while True:
-        overrides = [f"{'+' * (group in added)}{group}={option}" for group, option in wanted.items()]
+        overrides = [f"{'+' * (group in added)}{group}={option}" for group, option in wanted]
         try:
             known = compose("train", overrides=overrides, return_hydra_config=True)
         except ConfigCompositionException as error:
@@ -283,8 +298,8 @@ def reference(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> D
                 raise
             added.add(missing[1])
         else:
-            known.paths = config["paths"]
-            return known
+            expected = dict(known.hydra.runtime.choices)
+            return OmegaConf.masked_copy(known, [group for group in known if group != "hydra"]), expected
 
 
 def options_of(group: str) -> list[str]:

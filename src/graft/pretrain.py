@@ -4,6 +4,7 @@ It is the same training with everything but the source left out, so it needs no 
 """
 
 import copy
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -127,8 +128,9 @@ def cache_key(config: Mapping[str, Any], data: TransferDataModule, backbone: Bac
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
 
 
+@functools.cache
 def code_hash() -> str:
-    """Hash of the source files that pretraining runs through."""
+    """Hash of the source files that pretraining runs through, as a process first read them."""
     root = Path(__file__).parent
     files = [
         p for name in CODE for p in (sorted((root / name).rglob("*.py")) if (root / name).is_dir() else [root / name])
