@@ -553,6 +553,11 @@ def step_contradictions(config: Mapping[str, Any]) -> Iterator[str]:
         )
     if alphas and "bi_tuning" in (config.get("term") or {}):
         yield f"`{' '.join(alphas)}` with `term=bi_tuning`: it needs one class a sample; leave one of the two out"
+    if training["compile"] and training["gradient_checkpointing"]:
+        yield (
+            "`training.compile=true` with `training.gradient_checkpointing=true`: torch cannot compile blocks that are "
+            "computed again; use one of the two"
+        )
     resizing = training["progressive_resizing"]
     if resizing["initial_scale"] is not None and resizing["growth_begins"] > resizing["full_size_at"]:
         yield (

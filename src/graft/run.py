@@ -27,6 +27,7 @@ from graft.backbones.stochastic_depth import set_stochastic_depth
 from graft.backbones.weights import load_weights
 from graft.batch import build_batch_transforms
 from graft.build import build
+from graft.callbacks.compilation import Compilation
 from graft.callbacks.interrupt import keyboard_interrupts
 from graft.callbacks.throughput import Throughput
 from graft.data.domain import Domain, DomainData
@@ -171,7 +172,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         job_type=cfg.strategy._target_.split(".")[-2],
     )
     throughput = Throughput()
+    compilation = Compilation() if config["training"]["compile"] else None
     callbacks = [*build_callbacks(cfg, folder, rule, tasks, averaging), throughput]
+    callbacks += [compilation] if compilation else []
     trainer = build_trainer(config["trainer"], config["training"], epochs, folder, loggers, callbacks)
     if trainer.is_global_zero:
         tables.print_setup(report)
@@ -210,6 +213,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             "test_s": now - test_started if report["status"] == "done" else None,
         }
         report |= {"samples_per_s": throughput.samples_per_s, "peak_memory_mb": throughput.peak_memory_mb}
+        report["compile"] = compilation and compilation.measured
         report["wandb"] = tracking.wandb_info(loggers)
         if trainer.is_global_zero:
             results.write(report, folder)
