@@ -89,6 +89,7 @@ WRONG_VALUES = {
     "training.stochastic_depth=1.0": "must be null or a number >= 0 and < 1",
     "training.gradient_checkpointing=1": "must be true or false",
     "training.progressive_resizing.initial_scale=1": "must be null or a number > 0 and < 1",
+    "trainer.precision=bf16-mixd": "did you mean bf16-mixed?",
     "training.progressive_resizing.full_size_at=0": "must be a number > 0 and <= 1",
 }
 
@@ -268,6 +269,10 @@ def test_what_is_allowed_passes(overrides):
                 "training.progressive_resizing.growth_begins=0.9",
             ],
             ["`training.progressive_resizing.growth_begins=0.9` with `full_size_at=0.8`: "],
+        ),
+        (
+            ["training.compile=true", "training.gradient_checkpointing=true"],
+            ["`training.compile=true` with `training.gradient_checkpointing=true`: "],
         ),
     ],
 )

@@ -85,7 +85,7 @@ def snapshot(module):
     return {name: value.clone() for name, value in module.state_dict().items() if not name.startswith(METRICS)}
 
 
-METRICS = ("train_losses", "train_scores", "eval_losses", "eval_metrics", "test_metrics")
+METRICS = ("train_metrics", "eval_losses", "eval_metrics", "test_metrics")
 
 
 def moved(before, after):
@@ -137,7 +137,7 @@ def test_alpha_at_its_ends_is_training_on_one_side_bit_for_bit(tiny_backbone, al
     decayed = [p for p in network.parameters() if p.ndim > 1]
     plain = [p for p in network.parameters() if p.ndim <= 1]
     optimizer = torch.optim.SGD(
-        [{"params": decayed, "weight_decay": 0.01}, {"params": plain}], lr=0.1, momentum=0.9, foreach=False
+        [{"params": decayed, "weight_decay": 0.01}, {"params": plain}], lr=0.1, momentum=0.9, fused=True
     )
     for epoch in range(2):
         for step, (inputs, labels) in enumerate(loaders_of([domain])[domain]):

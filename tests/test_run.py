@@ -11,11 +11,13 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from PIL import Image
 
 from graft.callbacks import checkpoints
+from graft.data.domain import Domain
 from graft.errors import GraftError, Interrupted
-from graft.run import added_parameters, train
+from graft.run import DEFAULT_THREADS, MAX_SHARED, Shared, added_parameters, threads_of_job, train
 from graft.strategies.full import Full
 
 CONF = str(Path(__file__).parents[1] / "conf")
@@ -75,10 +77,62 @@ def test_a_run_leaves_a_folder_that_explains_itself(run):
     assert results["seeds"] == {"train": 0, "split": 0, "subset": 0, "pretrain": 0}
     assert results["data"]["target"]["train"] == 40
     assert results["peak_memory_mb"] > 0
+    assert results["precision"] != "auto"
+    assert (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["config"]["trainer"]["precision"]
+        == (results["precision"])
+    )
     assert sum(map(sum, results["confusion"]["test/target"]["matrix"])) == results["data"]["target"]["test"]
     assert (folder / "confusion_test_target.png").stat().st_size > 1000
     assert (folder / "curves.png").stat().st_size > 1000
     assert "val/target/acc" in (folder / "metrics.csv").read_text().splitlines()[0]
+
+
+def test_weights_are_laid_out_for_convolutions_and_values_stay(run):
+    _, folder = run("strategy=scratch", "seed=7", "training.channels_last=true")
+    _, plain = run("strategy=scratch", "seed=7", "training.channels_last=false", folder="plain")
+    ours, theirs = weights(folder), weights(plain)
+    kernel = "backbone.network.conv2.0.weight"
+    assert ours[kernel].is_contiguous(memory_format=torch.channels_last)
+    assert theirs[kernel].is_contiguous()
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_jobs_of_a_sweep_share_what_they_have_in_common():
+    class Counted(Domain):
+        loads = 0
+
+        def load(self, split_seed):
+            self.loads += 1
+            return object()
+
+    domain = Counted()
+    first = Shared(domain, {"name": "x", "seed": 0}).load(1)
+    assert Shared(domain, {"name": "x", "seed": 0}).load(1) is first
+    assert domain.loads == 1
+    assert Shared(domain, {"name": "x", "seed": 0}).load(2) is not first
+    assert Shared(domain, {"name": "x", "seed": 1}).load(1) is not first
+    for seed in range(10):
+        Shared(domain, {"name": "y"}).load(seed)
+    assert len(Shared.loaded) == MAX_SHARED
+    Shared.loaded.clear()
+
+
+@pytest.mark.parametrize(("n_jobs", "expected"), [(1, 8), (2, 4), (3, 2), (16, 1), (-1, 1), (-5, 2)])
+def test_jobs_side_by_side_share_the_cores(monkeypatch, n_jobs, expected):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    overrides = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={n_jobs}", "hydra.mode=MULTIRUN"]
+    with initialize_config_dir(CONF, version_base="1.3"):
+        cfg = compose("train", overrides=overrides, return_hydra_config=True)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 8)
+    monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
+    monkeypatch.setattr(HydraConfig, "get", lambda: cfg.hydra)
+    assert threads_of_job() == expected
+
+
+def test_a_job_alone_has_torchs_own_threads():
+    assert threads_of_job() == DEFAULT_THREADS
 
 
 def test_shifts_change_the_test_images_of_the_target_and_nothing_else(run):

@@ -1,8 +1,10 @@
 from pathlib import Path
 
+import pytest
+import torch
 from omegaconf import OmegaConf
 
-from graft.trainer import build_trainer
+from graft.trainer import build_trainer, settle_precision
 
 TRAINING = OmegaConf.to_container(OmegaConf.load(Path(__file__).parents[1] / "conf" / "training" / "default.yaml"))
 
@@ -15,3 +17,39 @@ def test_the_training_keys_reach_lightning(tmp_path):
     assert trainer.accumulate_grad_batches == 3
     assert trainer.max_epochs == 2
     assert trainer.check_val_every_n_epoch == 2  # the last epoch of a shorter training is validated
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine with CUDA or not, a GPU that computes with bfloat16 or not, AMX or not."""
+
+    def build(cuda=False, bf16=False, amx=False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16 or including_emulation)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+
+    yield build
+    torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize(
+    ("hardware", "accelerator", "expected"),
+    [
+        ({"cuda": True, "bf16": True}, "auto", ("bf16-mixed", "high")),
+        ({"cuda": True, "bf16": True}, "gpu", ("bf16-mixed", "high")),
+        ({"cuda": True}, "gpu", ("16-mixed", "high")),
+        ({"cuda": True, "bf16": True}, "cpu", ("32-true", "highest")),
+        ({"amx": True}, "auto", ("bf16-mixed", "highest")),
+        ({}, "auto", ("32-true", "highest")),  # also with avx512_bf16, which is no matrix unit
+    ],
+)
+def test_auto_is_what_the_device_computes_fast(machine, hardware, accelerator, expected):
+    machine(**hardware)
+    precision = settle_precision({"precision": "auto", "accelerator": accelerator})
+    assert (precision, torch.get_float32_matmul_precision()) == expected
+
+
+def test_a_precision_that_was_asked_for_stays(machine):
+    machine(cuda=True, bf16=True)
+    assert settle_precision({"precision": "32-true", "accelerator": "gpu"}) == "32-true"
+    assert torch.get_float32_matmul_precision() == "highest"

@@ -1,6 +1,7 @@
 """Checks of a composed config that need neither data nor torch: every mistake at once, before anything is loaded."""
 
 import difflib
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -86,6 +87,10 @@ FREEZING = (
 PRETRAINED_TERMS = ("l2sp", "delta", "feature_distillation", "lwf", "co_tuning", "stochnorm")
 SHIFTS = ("colour", "blur")
 MIXABLE = ("Multiclass", "Multilabel")  # tasks whose labels MixUp and CutMix can mix
+PRECISIONS = (
+    *("auto", "32-true", "16-mixed", "bf16-mixed", "64-true", "16-true", "bf16-true"),
+    *("transformer-engine", "transformer-engine-float16", "16", "32", "64", "bf16"),
+)
 AUGMENT = Rule((str,), choices=("none", "light", "crop", "randaugment"))
 
 # Key pattern (* stands for part of a name) -> what the default in the file cannot say: ranges, names, null, unions.
@@ -184,7 +189,7 @@ RULES: dict[str, Rule] = {
     "pretrain.augment": AUGMENT,
     "trainer.devices": Rule((int, str, list), low=-1),
     "trainer.num_nodes": COUNT,
-    "trainer.precision": Rule((str, int)),
+    "trainer.precision": Rule((str, int), choices=PRECISIONS),
     "trainer.deterministic": Rule((bool, str), choices=("warn",)),
     "trainer.profiler": Rule((str,), choices=("simple", "advanced", "pytorch"), null=True),
     "trainer.max_time": Rule((str,), null=True),
@@ -216,11 +221,9 @@ def check(cfg: DictConfig, choices: Mapping[str, str | None] | None = None) -> N
     values = written(cfg, config)
     problems = [f"`{key}` has to be given: {key}=..." for key in sorted(OmegaConf.missing_keys(cfg))]
     if choices is not None:
-        known = reference(config, choices)
-        problems += group_problems(config, choices, known.hydra.runtime.choices)
+        defaults, expected = reference(config, choices)
+        problems += group_problems(config, choices, expected)
         if not problems:
-            known = OmegaConf.masked_copy(known, [group for group in known if group != "hydra"])
-            defaults = OmegaConf.to_container(known, resolve=True)
             problems += [*unknown_keys(values, defaults), *removed_keys(config, defaults)]
             problems += wrong_types(values, defaults)
     problems += wrong_values(values)
@@ -257,10 +260,11 @@ def report(problems: Iterable[str]) -> str:
     return "\n".join([head, *(f"  - {line}" for line in lines), tail])
 
 
-def reference(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> DictConfig:
-    """The config, Hydra's part included, that the chosen files give without experiment, debug mode and single keys."""
-    from hydra import compose
-    from hydra.errors import ConfigCompositionException
+def reference(
+    config: Mapping[str, Any], choices: Mapping[str, str | None]
+) -> tuple[dict[str, Any], dict[str, str | None]]:
+    """What the chosen files give without experiment, debug mode and single keys: their keys, and Hydra's choices."""
+    from hydra.core.global_hydra import GlobalHydra
 
     wanted = {
         group: option
@@ -270,9 +274,24 @@ def reference(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> D
     for group in MANY:  # Hydra notes no choice for a list of options; each is a key of its name
         if group in config and group not in choices:
             wanted[group] = f"[{','.join(name for name in config[group] if name in options_of(group))}]"
+    search_path = str(GlobalHydra.instance().config_loader().get_search_path())
+    known, expected = composed(search_path, tuple(wanted.items()))
+    known.paths = config["paths"]
+    return OmegaConf.to_container(known, resolve=True), expected
+
+
+@functools.lru_cache(maxsize=64)
+def composed(search_path: str, wanted: tuple[tuple[str, str], ...]) -> tuple[DictConfig, dict[str, str | None]]:
+    """The config and Hydra's choices of a composition, once a process: most jobs of a sweep choose the same files.
+
+    `search_path` only tells one set of files from another.
+    """
+    from hydra import compose
+    from hydra.errors import ConfigCompositionException
+
     added: set[str] = set()  # groups that only an experiment's defaults list names
     while True:
-        overrides = [f"{'+' * (group in added)}{group}={option}" for group, option in wanted.items()]
+        overrides = [f"{'+' * (group in added)}{group}={option}" for group, option in wanted]
         try:
             known = compose("train", overrides=overrides, return_hydra_config=True)
         except ConfigCompositionException as error:
@@ -281,8 +300,8 @@ def reference(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> D
                 raise
             added.add(missing[1])
         else:
-            known.paths = config["paths"]
-            return known
+            expected = dict(known.hydra.runtime.choices)
+            return OmegaConf.masked_copy(known, [group for group in known if group != "hydra"]), expected
 
 
 def options_of(group: str) -> list[str]:
@@ -536,6 +555,11 @@ def step_contradictions(config: Mapping[str, Any]) -> Iterator[str]:
         )
     if alphas and "bi_tuning" in (config.get("term") or {}):
         yield f"`{' '.join(alphas)}` with `term=bi_tuning`: it needs one class a sample; leave one of the two out"
+    if training["compile"] and training["gradient_checkpointing"]:
+        yield (
+            "`training.compile=true` with `training.gradient_checkpointing=true`: torch cannot compile blocks that are "
+            "computed again; use one of the two"
+        )
     resizing = training["progressive_resizing"]
     if resizing["initial_scale"] is not None and resizing["growth_begins"] > resizing["full_size_at"]:
         yield (

@@ -3,6 +3,7 @@
 No exception and no SystemExit leaves `run_job`: in a sweep it would take the other jobs with it.
 """
 
+import atexit
 import gc
 import json
 import os
@@ -89,6 +90,9 @@ def run_job(cfg: DictConfig) -> float | None:
         STATE.running = False
         if in_sweep:
             gc.collect()  # the model of this job, before the next one builds its own
+            if not gc.get_freeze_count():
+                gc.freeze()  # what the libraries hold stays to the end: going through it takes 0.3 s each time
+                atexit.register(gc.unfreeze)
     return None
 
 

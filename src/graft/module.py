@@ -3,20 +3,21 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from graft.backbones.base import Backbone
 from graft.backbones.cut import Activations, Cut
 from graft.batch import Batch, BatchTransform, ProgressiveResizing
+from graft.data.domain import seed_of
 from graft.errors import GraftError
+from graft.metrics import Mean, TrainingMetrics
 from graft.normalization import add_source_statistics, source_statistics
 from graft.objective import Objective
-from graft.optim import build_optimizer, parameter_groups, parts
+from graft.optim import build_optimizer, match_layout, parameter_groups, parts
 from graft.schedules import Plateau, Point, Tail, hold
 from graft.strategies.base import Phase, Strategy, frozen_modules
 from graft.tasks import Task
@@ -27,7 +28,14 @@ SHARED = "shared"
 
 def step_seed(seed: int, epoch: int, step: int, rank: int = 0) -> int:
     """Seed of everything random inside one training step, such as dropout."""
-    return int(np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1)[0])
+    return seed_of(seed, "step", epoch, step, rank)
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seed the CPU and the device; torch.manual_seed looks at every kind of device there is, 0.3 ms each time."""
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
 
 
 class TransferModule(pl.LightningModule):
@@ -83,10 +91,9 @@ class TransferModule(pl.LightningModule):
         if bn == "domain_specific":
             add_source_statistics(backbone)
         trained = objective.domains()
-        self.train_losses = nn.ModuleDict({domain: MeanMetric() for domain in trained})
-        self.train_scores = nn.ModuleDict({d: tasks[d].metrics(outputs[d])[tasks[d].main_metric] for d in trained})
-        self.term_values = nn.ModuleDict({name: MeanMetric() for name in self.terms})
-        self.eval_losses = nn.ModuleDict({domain: MeanMetric() for domain in tasks})
+        self.train_metrics = nn.ModuleDict({d: TrainingMetrics(tasks[d], outputs[d]) for d in trained})
+        self.term_values = nn.ModuleDict({name: Mean() for name in self.terms})
+        self.eval_losses = nn.ModuleDict({domain: Mean() for domain in tasks})
         self.eval_metrics = nn.ModuleDict({d: task.metrics(outputs[d]) for d, task in tasks.items()})
         self.test_metrics = nn.ModuleDict({d: task.test_metrics(outputs[d]) for d, task in tasks.items()})
 
@@ -164,9 +171,7 @@ class TransferModule(pl.LightningModule):
         outputs = self.predict(features)
         losses = self.domain_losses(batch, outputs)
         for domain, loss in losses.items():
-            task, labels = self.tasks[domain], batch[domain][1]
-            self.train_losses[domain].update(loss.detach(), len(labels))
-            self.train_scores[domain].update(task.predictions(outputs[domain].detach()), task.targets(labels))
+            self.train_metrics[domain].add(loss, outputs[domain], batch[domain][1])
         return self.objective(losses, self.progress) + self.weighted_terms(batch, features, outputs)
 
     def weighted_terms(
@@ -182,7 +187,7 @@ class TransferModule(pl.LightningModule):
         for name, term in self.terms.items():
             value = term(step)
             if value is not None:
-                self.term_values[name].update(value.detach())
+                self.term_values[name].update(value.detach(), 1)
                 total = total + term.weight * value
         return total
 
@@ -191,7 +196,7 @@ class TransferModule(pl.LightningModule):
         """Fraction of the optimizer steps that are done, or what is fixed for a trial (see graft.tuning)."""
         if self.fixed_progress is not None:
             return self.fixed_progress
-        return min(1.0, self.global_step / max(1, self.trainer.estimated_stepping_batches))
+        return min(1.0, self.global_step / max(1, self._total_steps))
 
     def configure_optimizers(self) -> Any:
         """One optimizer over every part that trains in some phase; phases and schedules set rates step by step."""
@@ -202,7 +207,9 @@ class TransferModule(pl.LightningModule):
             by_part, self.multipliers(), settings["lr"], settings["weight_decay"], settings["decay_norms_and_biases"]
         )
         self._settings = [(group["base_lr"], group["weight_decay"]) for group in groups]
-        optimizer = build_optimizer(settings["_target_"], groups, settings["lr"], settings["options"])
+        # Lightning cannot clip gradients that are still scaled, as those of float16 are before a fused step.
+        fused = not (self.trainer.precision == "16-mixed" and self.trainer.gradient_clip_val)
+        optimizer = build_optimizer(settings["_target_"], groups, settings["lr"], settings["options"], fused)
         if isinstance(self.schedule, Plateau):
             monitored = self.tasks[self.monitor.split("/")[1]]
             scheduler = self.schedule.scheduler(optimizer, "max" if monitored.higher_is_better else "min")
@@ -234,7 +241,7 @@ class TransferModule(pl.LightningModule):
 
     def schedule_table(self) -> list[Point] | None:
         """Rate and momentum for every optimizer step; a phase that restarts begins a schedule, the others go on."""
-        total = self.trainer.estimated_stepping_batches
+        total = self._total_steps
         ends = [round(total * done / self.trainer.max_epochs) for done in self._phase_ends()]
         starts = [number for number, phase in enumerate(self._phases) if number == 0 or phase.restarts]
         table: list[Point] = []
@@ -269,9 +276,11 @@ class TransferModule(pl.LightningModule):
         The schedule needs the number of steps, and asking Lightning for it any earlier sets up the loaders before
         their position is restored, so that a resumed run would begin its epoch anew.
         """
+        self._total_steps = self.trainer.estimated_stepping_batches
         self._table = self.schedule_table()
         for group, (rate, decay) in zip(self.trainer.optimizers[0].param_groups, self._settings, strict=True):
             group["base_lr"], group["weight_decay"] = rate, decay  # this run's, also where a checkpoint had others
+        match_layout(self.trainer.optimizers[0])
         self.on_train_epoch_start()
 
     def on_train_epoch_start(self) -> None:
@@ -299,7 +308,7 @@ class TransferModule(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the step and set its learning rate and momentum."""
-        torch.manual_seed(step_seed(self.seed, self.current_epoch, batch_idx, self.global_rank))
+        seed_generators(step_seed(self.seed, self.current_epoch, batch_idx, self.global_rank), self.device)
         if self._table is not None:
             self.set_rates(self.optimizers(use_pl_optimizer=False), self._table)
 
@@ -315,13 +324,10 @@ class TransferModule(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training losses and scores, the objective's weights and the head's rate."""
-        for domain, loss in self.train_losses.items():
-            score = self.train_scores[domain]
-            if loss.update_called:
-                self.log(f"train/{domain}/loss", loss.compute(), sync_dist=True)
-                self.log(f"train/{domain}/{self.tasks[domain].main_metric}", score.compute(), sync_dist=True)
-            loss.reset()
-            score.reset()
+        for domain, metrics in self.train_metrics.items():
+            for name, value in metrics.compute().items():
+                self.log(f"train/{domain}/{name}", value, sync_dist=True)
+            metrics.reset()
         for name, value in self.term_values.items():
             if value.update_called:
                 self.log(f"train/term/{name}", value.compute(), sync_dist=True)
@@ -352,7 +358,7 @@ class TransferModule(pl.LightningModule):
         results = {}
         for domain, (inputs, labels) in batch.items():
             task, outputs = self.tasks[domain], self(inputs, domain)
-            self.eval_losses[domain].update(task.loss(outputs, labels), len(inputs))
+            self.eval_losses[domain].update(task.loss(outputs, labels) * len(inputs), len(inputs))
             self.eval_metrics[domain].update(task.predictions(outputs), task.targets(labels))
             results[domain] = (outputs, labels)
         return results
@@ -370,7 +376,7 @@ class TransferModule(pl.LightningModule):
             if not loss.update_called:
                 continue
             values = {"loss": loss.compute(), **self.eval_metrics[domain].compute()}
-            collections: list[MeanMetric | MetricCollection] = [loss, self.eval_metrics[domain]]
+            collections: list[Metric | MetricCollection] = [loss, self.eval_metrics[domain]]
             if stage == "test" and self.test_metrics[domain]:
                 values |= self.test_metrics[domain].compute()
                 collections.append(self.test_metrics[domain])

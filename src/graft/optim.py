@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from graft.errors import GraftError
@@ -12,6 +12,8 @@ from graft.errors import GraftError
 if TYPE_CHECKING:
     from graft.backbones.base import Backbone
 
+FUSED, FUSED_DEVICES = ("SGD", "Adam", "AdamW"), ("cpu", "cuda")  # classes with fused kernels on these devices
+IMPLEMENTATION = {"fused", "foreach", "capturable", "differentiable"}  # options that choose how a step is computed
 PEFT_SCALES = ("ia3_l", "lora_magnitude_vector")  # parameters of peft that are vectors in the shape of a matrix
 
 
@@ -60,14 +62,37 @@ def is_norm_or_bias(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim <= 1 or tokens or any(part in PEFT_SCALES for part in name.split("."))
 
 
-def build_optimizer(target: str, groups: list[dict[str, Any]], lr: float, options: Mapping[str, Any]) -> Optimizer:
-    """Any torch.optim class by its dotted name over the groups."""
+def build_optimizer(
+    target: str, groups: list[dict[str, Any]], lr: float, options: Mapping[str, Any], fused: bool = True
+) -> Optimizer:
+    """Any torch.optim class by its dotted name over the groups, fused where it can be and the options leave it open.
+
+    A fused step goes through all parameters in one kernel, which is faster on CPUs and GPUs alike.
+    """
     name = target.removeprefix("torch.optim.")
     optimizer_class = getattr(torch.optim, name, None)
     if not (isinstance(optimizer_class, type) and issubclass(optimizer_class, Optimizer)):
         known = sorted(n for n, c in vars(torch.optim).items() if isinstance(c, type) and issubclass(c, Optimizer))
         raise GraftError(f"optimizer._target_={target} is not a torch.optim class. Known: {', '.join(known)}.")
+    own_choice = not fused or name not in FUSED or options.keys() & IMPLEMENTATION or not all_on(FUSED_DEVICES, groups)
     try:
-        return optimizer_class(groups, lr=lr, **options)
+        return optimizer_class(groups, lr=lr, **options, **({} if own_choice else {"fused": True}))
     except (TypeError, ValueError) as error:
         raise GraftError(f"optimizer.options={dict(options)} do not fit {target}: {error}.") from error
+
+
+def all_on(devices: Sequence[str], groups: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether every parameter is a real number on one of the kinds of devices."""
+    return all(p.device.type in devices and p.is_floating_point() for group in groups for p in group["params"])
+
+
+def match_layout(optimizer: Optimizer) -> None:
+    """Lay the optimizer's state out in memory as its parameters, where a checkpoint's was laid out otherwise.
+
+    Fused kernels go through parameter, gradient and state side by side in memory; on the CPU they do not look whether
+    the strides agree, and step in wrong directions where they do not.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -45,7 +45,8 @@ CODE = (
     "strategies/full.py",
     "strategies/scratch.py",
     "terms/base.py",
-    *("heads.py", "module.py", "objective.py", "optim.py", "pretrain.py", "schedules.py", "tasks.py", "trainer.py"),
+    *("heads.py", "metrics.py", "module.py", "objective.py", "optim.py", "pretrain.py", "schedules.py", "tasks.py"),
+    "trainer.py",
 )
 WITHOUT_EFFECT = ("accelerator", "profiler", "detect_anomaly", "max_time")  # keys of the trainer
 PACKAGES = ("torch", "torchvision", "timm", "pytorch-lightning")
@@ -117,8 +118,9 @@ def cache_key(config: Mapping[str, Any], data: TransferDataModule, backbone: Bac
         "head": {k: v for k, v in config["head"].items() if k != "sharing"},
         "task": config["source_task"] or config["task"],
         "pretrain": config["pretrain"],
-        "training": {k: config["training"][k] for k in ("gradient_clip_norm", "accumulate_batches")},
+        "training": {k: config["training"][k] for k in ("gradient_clip_norm", "accumulate_batches", "channels_last")},
         "trainer": {key: value for key, value in config["trainer"].items() if key not in WITHOUT_EFFECT},
+        "matmul": torch.get_float32_matmul_precision(),
         "packages": key.versions(PACKAGES),
         "code": key.code_hash(CODE),
     }

@@ -1,5 +1,6 @@
 """What a run found, as one plain dictionary: `results.json`."""
 
+import functools
 import importlib.metadata
 import json
 import math
@@ -97,8 +98,9 @@ def confusion(module: TransferModule, data: TransferDataModule) -> dict[str, Any
     }
 
 
+@functools.cache
 def git_state(root: Path) -> dict[str, Any]:
-    """Commit of the code and whether it has uncommitted changes; empty outside a repository."""
+    """Commit of the code and whether it has uncommitted changes, as first seen; empty outside a repository."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -111,6 +113,7 @@ def git_state(root: Path) -> dict[str, Any]:
         return {"commit": None, "dirty": None}
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Versions of the packages that decide the numbers."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}

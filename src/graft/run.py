@@ -2,12 +2,13 @@
 
 import copy
 import functools
+import json
 import math
 import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -28,9 +29,11 @@ from graft.batch import build_batch_transforms
 from graft.build import build
 from graft.cache.disk import DiskCache
 from graft.callbacks.checkpoints import Checkpoints
+from graft.callbacks.compilation import Compilation
 from graft.callbacks.frozen_features import FrozenFeatures
 from graft.callbacks.interrupt import keyboard_interrupts
 from graft.callbacks.throughput import Throughput
+from graft.data.domain import Domain, DomainData
 from graft.data.module import TransferDataModule
 from graft.errors import GraftError, Interrupted
 from graft.features import FeatureCache
@@ -43,12 +46,13 @@ from graft.selection import SelectionRule, rank, require_domain
 from graft.strategies.base import Strategy
 from graft.tasks import Task
 from graft.terms.base import Setup, Term
-from graft.trainer import build_trainer
+from graft.trainer import build_trainer, settle_precision
 
 DEFAULT_THREADS = torch.get_num_threads()
 # In a run's checkpoints folder: the rule's choice, and networks without what is needed for training only.
 BEST, MERGED, WISE_FT, SOUP = "best.ckpt", "merged.pt", "wise_ft.pt", "soup.pt"
 PARTS = ("backbone.", "heads.")
+MAX_SHARED = 4  # domains that a process keeps: two runs' sources and targets
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
@@ -64,12 +68,15 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     context = job_context()
     folder = Path(config["paths"]["run_dir"])
     folder.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(config["training"]["threads"] or DEFAULT_THREADS)
+    torch.set_num_threads(config["training"]["threads"] or threads_of_job())
+    config["trainer"]["precision"] = cfg.trainer.precision = settle_precision(config["trainer"])
 
     pl.seed_everything(config["seed"], verbose=False)
     data: TransferDataModule = build(cfg.data)
     cache = DiskCache(Path(config["paths"]["cache_dir"]) / "computed", int(config["cache"]["limit_gb"] * 2**30))
     data.decoded = cache if config["cache"]["decoded"] else None
+    if context["sweep"]:
+        share_domains(data, config["data"])
     data.load()
     tasks = build_tasks(cfg, data)
     strategy, objective, rule = build(cfg.strategy), build(cfg.objective), build(cfg.selection)
@@ -148,6 +155,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         "tuning": found,
         "note": strategy.note,
         "averaging": averaging_word(config),
+        "precision": config["trainer"]["precision"],
+        "threads": torch.get_num_threads(),
         "seeds": {
             "train": config["seed"],
             "split": config["data"]["split_seed"],
@@ -172,9 +181,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     features = FeatureCache(cache)
     callbacks = [*build_callbacks(cfg, folder, rule, tasks, averaging, bool(context["sweep"])), throughput]
     if config["cache"]["features"]:
-        callbacks.insert(
-            0, FrozenFeatures(features, config["cache"]["augmented_views"], averages=averaging is not None)
-        )
+        views, compiles = config["cache"]["augmented_views"], config["training"]["compile"]
+        callbacks.insert(0, FrozenFeatures(features, views, averages=averaging is not None, compiles=compiles))
+    compilation = Compilation() if config["training"]["compile"] else None
+    callbacks += [compilation] if compilation else []
     trainer = build_trainer(config["trainer"], config["training"], epochs, folder, loggers, callbacks)
     if trainer.is_global_zero:
         tables.print_setup(report)
@@ -214,6 +224,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         }
         report["feature_cache"] = features.describe()
         report |= {"samples_per_s": throughput.samples_per_s, "peak_memory_mb": throughput.peak_memory_mb}
+        report["compile"] = compilation and compilation.measured
         report["wandb"] = tracking.wandb_info(loggers)
         if trainer.is_global_zero:
             results.write(report, folder)
@@ -221,11 +232,44 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         tracking.finish(loggers, ok=report["status"] == "done")
 
     if trainer.is_global_zero:
-        write_plots(report, folder)
         tables.print_results(report, folder)
         if context["sweep"]:
             drop_last_checkpoint(folder)
+        else:
+            write_plots(report, folder)  # 0.4 s, for which a sweep's jobs are too many
     return report
+
+
+class Shared(Domain):
+    """A domain that a process reads and decodes once for all jobs that have the same; none of them changes it."""
+
+    loaded: ClassVar[dict[str, DomainData]] = {}
+
+    def __init__(self, domain: Domain, settings: Mapping[str, Any]) -> None:
+        self.domain = domain
+        self.settings = settings
+
+    def load(self, split_seed: int) -> DomainData:
+        """The domain, split; read where no earlier job has."""
+        name = json.dumps([self.settings, split_seed], sort_keys=True)
+        if name not in self.loaded:
+            if len(self.loaded) == MAX_SHARED:
+                del self.loaded[next(iter(self.loaded))]
+            self.domain.key = self.key
+            self.loaded[name] = self.domain.load(split_seed)
+        return self.loaded[name]
+
+    @property
+    def fingerprint(self) -> str:
+        """The domain's own."""
+        return self.domain.fingerprint
+
+
+def share_domains(data: TransferDataModule, settings: Mapping[str, Any]) -> None:
+    """Let the jobs of a sweep read their domains once; alone, files may have changed since an earlier run."""
+    data.target = Shared(data.target, settings["target"])
+    if data.source is not None:
+        data.source = Shared(data.source, settings["source"])
 
 
 def drop_last_checkpoint(folder: Path) -> None:
@@ -418,6 +462,19 @@ def save_network(module: TransferModule, folder: Path, name: str) -> None:
     torch.save({"backbone": module.backbone.state_dict(), "heads": module.heads.state_dict()}, file)
 
 
+def threads_of_job() -> int:
+    """Torch's own choice, or a share of the cores where hydra/launcher=joblib runs jobs side by side."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return DEFAULT_THREADS
+    launcher = HydraConfig.get().launcher
+    if not launcher._target_.endswith(".JoblibLauncher"):
+        return DEFAULT_THREADS
+    import joblib
+
+    cores, jobs = joblib.cpu_count(), launcher.n_jobs  # joblib counts the cores that this process may use
+    return max(1, cores // max(1, jobs if jobs > 0 else cores + 1 + jobs))
+
+
 def job_context() -> dict[str, Any]:
     """Overrides of this job and the sweep it belongs to, as Hydra knows them; empty when called from a notebook."""
     if not HydraConfig.initialized():
@@ -551,7 +608,7 @@ def build_backbone(cfg: DictConfig, data: TransferDataModule) -> Backbone:
     backbone = build(settings, channels=channels)
     if cfg.training.gradient_checkpointing:
         checkpoint_gradients(backbone)
-    return backbone
+    return backbone.to(memory_format=torch.channels_last) if cfg.training.channels_last else backbone
 
 
 def build_heads(

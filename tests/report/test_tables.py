@@ -5,6 +5,8 @@ import pytest
 from graft.report.tables import print_results, print_setup, print_suggestions, tuning_lines, weights_line
 
 SETUP = {
+    "precision": "32-true",
+    "threads": 2,
     "data": {
         "target": {
             "name": "digits",

@@ -21,13 +21,15 @@ class FrozenFeatures(Callback):
 
     Where a sample's input never changes its activation is computed once, stored, and stands in its place in the
     batches. With augmentation that needs `views`: so many augmented versions of a sample, in turn epoch by epoch; with
-    none the frozen part runs in every step. `averages` says that validation sees averaged weights.
+    none the frozen part runs in every step. `averages` says that validation sees averaged weights, `compiles` that
+    what trains of the backbone is compiled as one, which then cannot be cut.
     """
 
-    def __init__(self, cache: FeatureCache, views: int = 0, averages: bool = False) -> None:
+    def __init__(self, cache: FeatureCache, views: int = 0, averages: bool = False, compiles: bool = False) -> None:
         self.cache = cache
         self.views = views
         self.averages = averages
+        self.compiles = compiles
         self._phase: Phase | None = None
         self._views: dict[str, list[MappedRows]] = {}
 
@@ -50,9 +52,10 @@ class FrozenFeatures(Callback):
     def _enter(self, trainer: pl.Trainer, module: TransferModule, phase: Phase) -> None:
         if not self._can_cut(trainer, module, phase):
             return
-        module.cut = cut = find_cut(module.backbone, frozen_modules(module.backbone, phase), phase.parameters)
-        if cut is None:
+        cut = find_cut(module.backbone, frozen_modules(module.backbone, phase), phase.parameters)
+        if cut is None or (self.compiles and not cut.whole):
             return
+        module.cut = cut
         data: TransferDataModule = trainer.datamodule
         weights = weights_hash(module.backbone, frozen_modules(module.backbone, phase), phase.parameters)
         plain = data.augment == "none"

@@ -27,6 +27,7 @@ def print_setup(summary: Mapping[str, Any]) -> None:
     _blank_line(console)
     console.print(parameters_table(summary["parameters"]))
     console.print(trained_line(summary["parameters"]))
+    console.print(f"precision: {summary['precision']}, {summary['threads']} CPU threads")
     if len(summary["phases"]) > 1:
         _blank_line(console)
         console.print(phases_table(summary["phases"]))
