@@ -399,3 +399,14 @@ def test_domain_specific_evaluates_each_domain_with_its_own_statistics(tiny_back
     plain = tiny_backbone()
     plain.load_state_dict({k: v for k, v in module.backbone.state_dict().items() if "source_" not in k})
     torch.testing.assert_close(module(inputs, "target"), module.heads["shared"](plain.eval()(inputs)))
+
+
+@pytest.mark.parametrize(("precision", "clip"), [("32-true", 1.0), ("bf16-mixed", None)])
+def test_the_step_is_fused(tiny_backbone, precision, clip):
+    trainer = fit(build_module(tiny_backbone()), precision=precision, gradient_clip_val=clip)
+    assert trainer.optimizers[0].param_groups[0]["fused"] is True
+
+
+def test_mixed_precision_with_clipping_is_not_fused_which_lightning_would_refuse(tiny_backbone):
+    trainer = fit(build_module(tiny_backbone()), precision="bf16-mixed", gradient_clip_val=1.0)
+    assert not trainer.optimizers[0].param_groups[0]["fused"]
