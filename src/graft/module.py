@@ -207,7 +207,7 @@ class TransferModule(pl.LightningModule):
             by_part, self.multipliers(), settings["lr"], settings["weight_decay"], settings["decay_norms_and_biases"]
         )
         self._settings = [(group["base_lr"], group["weight_decay"]) for group in groups]
-        # Lightning refuses to clip before a fused step of mixed precision, as float16's gradients are still scaled then.
+        # Lightning refuses to clip before a fused step of mixed precision: float16 gradients are still scaled then.
         fused = not (self.trainer.precision.endswith("-mixed") and self.trainer.gradient_clip_val)
         optimizer = build_optimizer(settings["_target_"], groups, settings["lr"], settings["options"], fused)
         if isinstance(self.schedule, Plateau):
