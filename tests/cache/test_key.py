@@ -8,8 +8,10 @@ def test_the_key_follows_every_value_and_no_order():
 
 
 def test_code_is_hashed_by_file_and_by_folder():
-    assert len({code_hash(names) for names in (["heads.py"], ["cache"], ["cache/key.py"], ["heads.py", "cache"])}) == 4
+    assert (
+        len({code_hash(names) for names in (("heads.py",), ("cache",), ("cache/key.py",), ("heads.py", "cache"))}) == 4
+    )
 
 
 def test_versions_name_the_packages():
-    assert set(versions(["torch", "pillow"])) == {"torch", "pillow"}
+    assert set(versions(("torch", "pillow"))) == {"torch", "pillow"}

@@ -104,13 +104,15 @@ def test_bar_in_a_terminal(monkeypatch):
 
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
+    before = set(threading.enumerate())
     fit(Progress(refresh_s=0.0))
     shown = terminal.getvalue()
     assert shown.count("\n") == 1, "one bar, drawn over itself"
     last = shown.rstrip().split("\r")[-1]
     assert last.startswith("epoch 3/3 |########|")
     assert "val/target/acc 0.5" in last
-    assert not any(thread.name.startswith("TMonitor") or "tqdm" in repr(thread) for thread in threading.enumerate())
+    started = set(threading.enumerate()) - before
+    assert not any(thread.name.startswith("TMonitor") or "tqdm" in repr(thread) for thread in started)
 
 
 def test_silent_in_other_processes(capsys):
