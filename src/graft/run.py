@@ -190,6 +190,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         tables.print_setup(report)
 
     try:
+        tracking.start(loggers)
         with keyboard_interrupts():
             validate = functools.partial(validation_metrics, module, data, config, folder)
             if config["soup"]:

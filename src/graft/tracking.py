@@ -87,6 +87,14 @@ def build_loggers(
     return loggers
 
 
+@rank_zero_only
+def start(loggers: Sequence[Logger]) -> None:
+    """Begin recording where that takes a while, so that the time of a fit is that of training."""
+    for logger in loggers:
+        if isinstance(logger, WandbRun):
+            _ = logger.experiment
+
+
 def wandb_info(loggers: Sequence[Logger]) -> dict[str, Any] | None:
     """`id`, `dir`, `offline` and `url` of the W&B run; None without one or before it has started."""
     return next((logger.info for logger in loggers if isinstance(logger, WandbRun)), None)
@@ -194,7 +202,7 @@ def _is_test(row: Mapping[str, str]) -> bool:
 class WandbRun(WandbLogger):
     """Lightning's WandbLogger around a run of its own: quiet, named by its folder, and gone after the job.
 
-    The run starts when the Trainer first asks for it. `info` says where it is.
+    The run starts when somebody first asks for it. `info` says where it is.
     """
 
     def __init__(self, run_dir: Path, *, mode: str, stats: bool, **options: Any) -> None:

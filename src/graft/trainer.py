@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 
 def quieten_lightning() -> None:
@@ -41,6 +42,21 @@ def settle_precision(settings: Mapping[str, Any]) -> str:
     return "bf16-mixed" if cpu and has_matrix_units() else "32-true"
 
 
+class CheckpointFiles(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and moves it there; Lightning's own makes a copy in memory before."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write it whole or not at all."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f"{path.name}.unfinished")
+        try:
+            torch.save(checkpoint, unfinished)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
 def build_trainer(
     settings: Mapping[str, Any],
     training: Mapping[str, Any],
@@ -69,4 +85,6 @@ def build_trainer(
     several = (isinstance(devices, int) and devices > 1) or (isinstance(devices, list) and len(devices) > 1)
     if options.get("strategy") == "auto" and (several or options.get("num_nodes", 1) > 1):
         options["strategy"] = "ddp_find_unused_parameters_true"  # as in trainer=ddp: strategies freeze parts
+    if options["strategy"] == "auto" or options["strategy"].startswith("ddp"):  # others shard what they write
+        options["plugins"] = [CheckpointFiles()]
     return pl.Trainer(**options, logger=list(loggers), callbacks=list(callbacks))

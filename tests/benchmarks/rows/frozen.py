@@ -18,7 +18,8 @@ FORWARD_BATCH = 256
 class Setting:
     """A ResNet-18 of random weights and images for it, in a row's folder."""
 
-    def __init__(self, settings: Settings, samples: int) -> None:
+    def __init__(self, settings: Settings, samples: int, batch_size: int = 256) -> None:
+        self.batch_size = batch_size  # large by default, as usual for a head alone
         self.folder = settings.folder
         self.threads = settings.threads
         self.side = settings.pick(96, 32)
@@ -32,6 +33,7 @@ class Setting:
             *("data=mnist", "data/domain@data.target=stored", f"data.target.file={quoted(self.file)}"),
             *(f"data.image_size={self.side}", "backbone=resnet18", f"backbone.weights={quoted(self.weights)}"),
             *(f"strategy={strategy}", f"training.epochs={epochs}", f"training.threads={self.threads}"),
+            f"data.batch_size={self.batch_size}",
         ]
 
     def new_folder(self, name: str) -> Path:
@@ -103,7 +105,7 @@ def second_over_first(settings: Settings) -> Measured:
 
 def gradual(settings: Settings) -> Measured:
     """Gradual unfreezing in steps of 3 epochs, with the frozen part's features kept and without."""
-    setting = Setting(settings, settings.pick(1024, 128))
+    setting = Setting(settings, settings.pick(1024, 128), batch_size=64)
     overrides = [*setting.overrides("gradual", 9), "strategy.every_epochs=3"]
 
     def fit(word: str) -> float:
