@@ -85,6 +85,6 @@ def build_trainer(
     several = (isinstance(devices, int) and devices > 1) or (isinstance(devices, list) and len(devices) > 1)
     if options.get("strategy") == "auto" and (several or options.get("num_nodes", 1) > 1):
         options["strategy"] = "ddp_find_unused_parameters_true"  # as in trainer=ddp: strategies freeze parts
-    if options["strategy"] == "auto" or options["strategy"].startswith("ddp"):  # others shard what they write
+    if options.get("strategy", "auto").startswith(("auto", "ddp")):  # others shard what they write
         options["plugins"] = [CheckpointFiles()]
     return pl.Trainer(**options, logger=list(loggers), callbacks=list(callbacks))
