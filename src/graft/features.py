@@ -22,6 +22,7 @@ from graft.cache.rows import MappedRows, RowWriter
 # Source files and libraries that decide what an activation is.
 CODE = ("backbones", "cache", "data", "features.py", "strategies/base.py")
 PACKAGES = ("torch", "torchvision", "timm")
+MANY = 1000  # samples; fewer take no time worth a line
 LARGEST_GROWTH = 4  # activations of so many times the input's numbers are faster computed than read
 
 
@@ -84,6 +85,8 @@ class FeatureCache:
             return None
 
         def compute(made: Sequence[Wanted], folders: Sequence[Path]) -> None:
+            if samples >= MANY:
+                print(f"Computing frozen features of {samples:,} samples, kept in {folders[0].parent}", flush=True)
             last, *earlier = sorted((one.cut for one in made), key=lambda cut: -cut.place)
             by_name = {one.cut.name: folder for one, folder in zip(made, folders, strict=True)}
             with torch.inference_mode(), ExitStack() as stack:
