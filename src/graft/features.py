@@ -44,7 +44,8 @@ class Wanted:
 
     def __init__(self, cut: Cut, depends_on: Mapping[str, Any]) -> None:
         self.cut = cut
-        self.key = cache_key({"cut": cut.name, "code": code_hash(CODE), **versions(PACKAGES), **depends_on})
+        code = {"code": code_hash(CODE), **versions(PACKAGES)}
+        self.key = cache_key({"cut": cut.name, "folded": cut.fold, **code, **depends_on})
 
     @property
     def worthwhile(self) -> bool:

@@ -145,6 +145,13 @@ def test_the_cache_changes_nothing_but_the_work(tmp_path, strategy, alpha):
     assert images < 0.8 * all_images
 
 
+@pytest.mark.parametrize("strategy", [FreezeUntil(stages=4), Gradual(every_epochs=2), LinearProbeThenFineTune()])
+def test_where_the_backbone_trains_rounding_is_the_same_too(tmp_path, strategy):
+    (values, state, _), (expected, expected_state, _) = both(tmp_path, strategy=strategy)
+    assert torch.equal(values, expected)
+    assert all(torch.equal(value, expected_state[name]) for name, value in state.items())
+
+
 def test_one_pass_computes_what_all_phases_need(tmp_path):
     module, data = parts(Gradual(every_epochs=1))
     cache, count = FeatureCache(DiskCache(tmp_path, 2**30)), Count()

@@ -41,14 +41,11 @@ class Activations:
 class Cut:
     """`finish(begin(inputs))` are the backbone's features `(B, D)`; `begin` needs no gradient and never changes."""
 
-    def __init__(
-        self, backbone: Backbone, name: str, before: Sequence[str] = (), first_part: nn.Module | None = None
-    ) -> None:
+    def __init__(self, backbone: Backbone, name: str, before: Sequence[str] = (), fold: bool = True) -> None:
         """Cut behind the module `name`; `before` are those that finish before it begins."""
         self.backbone = backbone
         self.name = name
-        if first_part is not None:
-            self.first_part = first_part
+        self.fold = fold
         self._skipped = {module: Skipped(backbone.get_submodule(module)) for module in before}
 
     @property
@@ -59,7 +56,7 @@ class Cut:
     @cached_property
     def first_part(self) -> nn.Module:
         """What computes activations: the backbone, or a copy without BatchNorm, made at first use."""
-        return fold_batchnorm(self.backbone, self.backbone.example_inputs())
+        return fold_batchnorm(self.backbone, self.backbone.example_inputs()) if self.fold else self.backbone
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -166,17 +163,17 @@ def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator
 
 
 def find_cut(
-    backbone: Backbone, frozen: Collection[nn.Module], trained: Collection[str], first_part: nn.Module | None = None
+    backbone: Backbone, frozen: Collection[nn.Module], trained: Collection[str], fold: bool = True
 ) -> Cut | None:
     """The last place before anything that trains; None where the first layer trains.
 
     `frozen` are the modules in eval mode, `trained` the names of the trainable parameters, as in a strategy's phase.
     Every cut is tried on random inputs: where values bypass it, as in the middle of a residual block, it moves back.
-    `first_part` is that of another cut, if it is to be used again.
+    With `fold` the first part runs without BatchNorm: faster, and the same but for rounding.
     """
     active = active_modules(backbone, frozen, trained)
     if not active:
-        return Cut(backbone, FEATURES, first_part=first_part)
+        return Cut(backbone, FEATURES, fold=fold)
     inputs = backbone.example_inputs()
     with eval_mode(backbone), torch.no_grad():
         expected, calls = trace(backbone, inputs)
@@ -184,8 +181,7 @@ def find_cut(
         done = outermost([call for call in calls if call.end < first])
         while done:
             *before, last = done
-            cut = Cut(backbone, last.name, [call.name for call in before], first_part)
-            first_part = cut.first_part
+            cut = Cut(backbone, last.name, [call.name for call in before], fold)
             if last.gives_tensor and works(cut, inputs, expected):
                 return cut
             done = before

@@ -7,7 +7,6 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
-from torch import nn
 
 from graft.backbones.cut import Cut, active_modules, find_cut, weights_hash
 from graft.cache.rows import MappedRows
@@ -62,13 +61,15 @@ class FrozenFeatures(Callback):
     def _enter(self, trainer: pl.Trainer, module: TransferModule, phase: Phase) -> None:
         if not self._can_cut(trainer, module, phase):
             return
-        place = self._place(module, phase)
+        data: TransferDataModule = trainer.datamodule
+        plain = data.augment == "none"
+        # Training would let rounding grow: what is kept for it has to be, bit by bit, what the backbone itself gives.
+        fold = not backbone_trains(module, trainer.max_epochs) or not (plain or self.views)
+        place = self._place(module, phase, fold)
         if place is None or (self.compiles and not place.cut.whole):
             return
         module.cut = place.cut
-        data: TransferDataModule = trainer.datamodule
         later = self._later_places(trainer, module, phase, place)
-        plain = data.augment == "none"
         if everything(trainer.limit_train_batches) and not trainer.overfit_batches and not module.batch_transforms:
             for domain in data.train_domains if plain or self.views else ():
                 drawn = phase.epochs * data.steps_per_epoch * data.batch_sizes[domain] * trainer.world_size
@@ -82,11 +83,11 @@ class FrozenFeatures(Callback):
             for domain in data.eval_domains:
                 data.stored[domain, "val"] = self._rows(trainer, place, later, domain, "val")
 
-    def _place(self, module: TransferModule, phase: Phase, first_part: nn.Module | None = None) -> Place | None:
+    def _place(self, module: TransferModule, phase: Phase, fold: bool) -> Place | None:
         """Where a phase cuts the backbone, found once."""
         if id(phase) not in self._places:
             frozen = frozen_modules(module.backbone, phase)
-            cut = find_cut(module.backbone, frozen, phase.parameters, first_part)
+            cut = find_cut(module.backbone, frozen, phase.parameters, fold)
             weights = weights_hash(module.backbone, frozen, phase.parameters) if cut else ""
             self._places[id(phase)] = Place(cut, weights) if cut else None
         return self._places[id(phase)]
@@ -100,7 +101,7 @@ class FrozenFeatures(Callback):
             if not active <= then or not self._can_cut(trainer, module, later):
                 break
             active = then
-            later_place = self._place(module, later, place.cut.first_part)
+            later_place = self._place(module, later, place.cut.fold)
             if later_place is not None and all(p.cut.name != later_place.cut.name for p in (place, *found)):
                 found.append(later_place)
         return found
@@ -153,11 +154,14 @@ class FrozenFeatures(Callback):
     def on_test_start(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
         """Test a backbone that never trained on stored features too: other runs with it have the same."""
         data: TransferDataModule = trainer.datamodule
-        phases = pl_module.phases(trainer.max_epochs)
-        trains = any(phase.parameters or phase.stages for phase in phases)
-        if trains or data.test_shift or not everything(trainer.limit_test_batches) or not pl_module.can_cut:
+        if (
+            backbone_trains(pl_module, trainer.max_epochs)
+            or data.test_shift
+            or not everything(trainer.limit_test_batches)
+            or not pl_module.can_cut
+        ):
             return
-        place = self._place(pl_module, phases[-1])
+        place = self._place(pl_module, pl_module.phases(trainer.max_epochs)[-1], fold=True)
         if place is not None:
             pl_module.cut = place.cut
             for domain in data.test_domains:
@@ -177,6 +181,11 @@ class FrozenFeatures(Callback):
         self._views = {}
         if trainer.datamodule is not None:
             trainer.datamodule.stored.clear()
+
+
+def backbone_trains(module: TransferModule, epochs: int) -> bool:
+    """Whether anything of the backbone trains or behaves as in training in some phase."""
+    return any(phase.parameters or phase.stages for phase in module.phases(epochs))
 
 
 def everything(limit: int | float) -> bool:
