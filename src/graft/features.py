@@ -72,9 +72,9 @@ class FeatureCache:
                 return cut.begin(inputs)
 
         numbers = math.prod(cut.shape)
-        if numbers > LARGEST_GROWTH * math.prod(cut.backbone.input_shape):
+        if not cut.whole and numbers > LARGEST_GROWTH * math.prod(cut.backbone.input_shape):
             return None
-        size = samples * numbers * cut.backbone.input_mean.element_size()
+        size = samples * numbers * next(cut.backbone.parameters()).element_size()
         key = cache_key({"cut": cut.name, "code": code_hash(CODE), **versions(PACKAGES), **depends_on})
         try:
             rows = self.disk.get(key, size, make, MappedRows)

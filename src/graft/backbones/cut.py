@@ -154,6 +154,8 @@ def find_cut(backbone: Backbone, frozen: Collection[nn.Module], trained: Collect
     active = active_modules(backbone, frozen, trained)
     if not active:
         return Cut(backbone, FEATURES)
+    if backbone.input_shape is None:  # the rest could not be run without the inputs
+        return None
     inputs = backbone.example_inputs()
     with eval_mode(backbone), torch.no_grad():
         expected, calls = trace(backbone, inputs)
