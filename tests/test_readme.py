@@ -72,6 +72,8 @@ def test_a_command_of_the_readme_runs(command, folder, monkeypatch, capsys):
         arguments += ["seed=0", "optimizer.lr=1e-3", "strategy=scratch,lp_ft"]
         arguments += ["objective.alpha=0"] * ("alpha_sweep" in command)
         arguments += ["hydra/launcher=basic"] * ("compare_strategies" in command)  # its workers take longer to start
+    if "training.compile=true" in command:
+        arguments.append("backbone=lenet")  # a ResNet takes minutes to compile
     if "backbone.weights=imagenet" in command:
         assert run(monkeypatch, [*arguments, "logger=csv"]) == 2
         assert "vgg16-397923af.pth" in capsys.readouterr().err

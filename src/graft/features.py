@@ -5,9 +5,10 @@ It knows nothing of images: inputs are whatever the data module gives and the ba
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from graft.backbones.cut import Cut
 from graft.cache.disk import DiskCache, NoRoom
 from graft.cache.key import cache_key, code_hash, versions
-from graft.cache.rows import MappedRows, write_rows
+from graft.cache.rows import MappedRows, RowWriter
 
 # Source files and libraries that decide what an activation is.
 CODE = ("backbones", "cache", "data", "features.py", "strategies/base.py")
@@ -37,18 +38,36 @@ class Stored:
     seconds: float
 
 
+class Wanted:
+    """Activations at a cut, of what `depends_on` says."""
+
+    def __init__(self, cut: Cut, depends_on: Mapping[str, Any]) -> None:
+        self.cut = cut
+        self.key = cache_key({"cut": cut.name, "code": code_hash(CODE), **versions(PACKAGES), **depends_on})
+
+    @property
+    def worthwhile(self) -> bool:
+        """Whether they are small enough; a vector always is."""
+        return self.cut.whole or math.prod(self.cut.shape) <= LARGEST_GROWTH * math.prod(self.cut.backbone.input_shape)
+
+    def bytes(self, samples: int) -> int:
+        """What they take for so many samples."""
+        return samples * math.prod(self.cut.shape) * next(self.cut.backbone.parameters()).element_size()
+
+
 class FeatureCache:
     """Activations on disk, by the content of weights, data, transform and code."""
 
     def __init__(self, disk: DiskCache) -> None:
         self.disk = disk
         self.report: list[Stored] = []
+        self._made: set[str] = set()  # keys of what this run has computed
         self.refused: str | None = None  # why something is not kept
 
     def rows(
         self,
-        cut: Cut,
-        depends_on: Mapping[str, Any],
+        wanted: Wanted,
+        also: Sequence[Wanted],
         batches: Callable[[], Iterable[Any]],
         samples: int,
         context: Callable[[], AbstractContextManager],
@@ -57,32 +76,45 @@ class FeatureCache:
     ) -> MappedRows | None:
         """Activations `(samples, ...)` of the inputs in `batches`, from the disk where they are there.
 
-        `context` is entered for every batch, such as autocast. None where they are too large to be worth keeping.
+        Where they have to be computed, the same pass computes what is wanted later, `also`. `context` is entered for
+        every batch, such as autocast. None where they are too large to be worth keeping.
         """
-        started, computed = time.perf_counter(), False
-
-        @torch.inference_mode()
-        def make(folder: Path) -> None:
-            nonlocal computed
-            computed = True
-            write_rows(folder, map(activations, batches()))
-
-        def activations(inputs: Any) -> torch.Tensor:
-            with context():
-                return cut.begin(inputs)
-
-        numbers = math.prod(cut.shape)
-        if not cut.whole and numbers > LARGEST_GROWTH * math.prod(cut.backbone.input_shape):
+        started = time.perf_counter()
+        if not wanted.worthwhile:
             return None
-        size = samples * numbers * next(cut.backbone.parameters()).element_size()
-        key = cache_key({"cut": cut.name, "code": code_hash(CODE), **versions(PACKAGES), **depends_on})
+
+        def compute(made: Sequence[Wanted], folders: Sequence[Path]) -> None:
+            last, *earlier = sorted((one.cut for one in made), key=lambda cut: -cut.place)
+            by_name = {one.cut.name: folder for one, folder in zip(made, folders, strict=True)}
+            with torch.inference_mode(), ExitStack() as stack:
+                writers = [stack.enter_context(RowWriter(by_name[cut.name])) for cut in (last, *earlier)]
+                for inputs in batches():
+                    with context():
+                        activations = last.begin_all(inputs, earlier)
+                    for writer, values in zip(writers, activations, strict=True):
+                        writer.append(values)
+            self._made.update(one.key for one in made)
+
+        def make_together(missing: Sequence[Wanted], folders: Sequence[Path]) -> None:
+            """Lock one entry after the other, always in the same order, and fill all of them in one pass."""
+            if len(folders) == len(missing):
+                compute(missing, folders)
+                return
+            one = missing[len(folders)]
+            self.disk.get(one.key, one.bytes(samples), lambda f: make_together(missing, [*folders, f]), lambda _: None)
+
         try:
-            rows = self.disk.get(key, size, make, MappedRows)
+            missing = {one.key: one for one in (wanted, *also) if one.worthwhile and not self.disk.has(one.key)}
+            if wanted.key in missing and len(missing) > 1:
+                with suppress(NoRoom):  # for all of them; there may be for one
+                    make_together([missing[key] for key in sorted(missing)], [])
+            alone = partial(compute, [wanted])
+            rows = self.disk.get(wanted.key, wanted.bytes(samples), lambda folder: alone([folder]), MappedRows)
         except NoRoom as error:
             self.refused = str(error)
             return None
-        seconds = time.perf_counter() - started
-        self.report.append(Stored(cut.name, domain, part, samples, size, computed, seconds))
+        seconds, computed = time.perf_counter() - started, wanted.key in self._made
+        self.report.append(Stored(wanted.cut.name, domain, part, samples, wanted.bytes(samples), computed, seconds))
         return rows
 
     def describe(self) -> dict[str, Any]:

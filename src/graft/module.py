@@ -271,6 +271,10 @@ class TransferModule(pl.LightningModule):
         """The phases before one of them."""
         return self._phases[: next(i for i, p in enumerate(self._phases) if p is phase)]
 
+    def later_phases(self, phase: Phase) -> list[Phase]:
+        """The phases after one of them."""
+        return self._phases[len(self.earlier_phases(phase)) + 1 :]
+
     def on_train_start(self) -> None:
         """Make the schedule, and freeze and unfreeze also for a run that resumes inside an epoch.
 

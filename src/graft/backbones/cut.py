@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -40,11 +41,20 @@ class Activations:
 class Cut:
     """`finish(begin(inputs))` are the backbone's features `(B, D)`; `begin` needs no gradient and never changes."""
 
-    def __init__(self, backbone: Backbone, name: str, before: Sequence[str] = ()) -> None:
+    def __init__(
+        self, backbone: Backbone, name: str, before: Sequence[str] = (), first_part: nn.Module | None = None
+    ) -> None:
         """Cut behind the module `name`; `before` are those that finish before it begins."""
         self.backbone = backbone
         self.name = name
+        if first_part is not None:
+            self.first_part = first_part
         self._skipped = {module: Skipped(backbone.get_submodule(module)) for module in before}
+
+    @property
+    def place(self) -> int:
+        """How many modules come before: of two cuts of a backbone the one with more lies behind the other."""
+        return sys.maxsize if self.whole else len(self._skipped)
 
     @cached_property
     def first_part(self) -> nn.Module:
@@ -66,16 +76,35 @@ class Cut:
     @torch.no_grad()
     def begin(self, inputs: Any) -> Tensor:
         """Activations `(B, ...)` at the cut."""
-        if self.whole:
-            return self.first_part(inputs)
-        hook = self.first_part.get_submodule(self.name).register_forward_hook(stop)
+        return self.begin_all(inputs, ())[0]
+
+    @torch.no_grad()
+    def begin_all(self, inputs: Any, earlier: Sequence["Cut"]) -> list[Tensor]:
+        """Activations at this cut, and in the same pass at cuts that lie before it."""
+        found: dict[str, Tensor] = {}
+
+        def keep(name: str, output: Tensor) -> None:
+            found[name] = output.clone()  # what comes next may work in place
+
+        def keep_last(output: Tensor) -> None:
+            found[self.name] = output
+            raise Reached
+
+        hooks = [
+            self.first_part.get_submodule(cut.name).register_forward_hook(lambda _m, _x, y, cut=cut: keep(cut.name, y))
+            for cut in earlier
+        ]
+        if not self.whole:
+            last = self.first_part.get_submodule(self.name)
+            hooks.append(last.register_forward_hook(lambda _m, _x, output: keep_last(output)))
         try:
-            self.first_part(inputs)
-        except Reached as reached:
-            return reached.output
+            found[self.name] = self.first_part(inputs)
+        except Reached:
+            pass
         finally:
-            hook.remove()
-        raise AssertionError(f"{self.name} did not run")
+            for hook in hooks:
+                hook.remove()
+        return [found[cut.name] for cut in (self, *earlier)]
 
     def finish(self, activations: Tensor) -> Tensor:
         """Features `(B, D)` of activations `(B, ...)`, with gradients to what trains.
@@ -93,16 +122,7 @@ class Cut:
 
 
 class Reached(Exception):
-    """Carries the activation out of a forward pass that need not go on."""
-
-    def __init__(self, output: Tensor) -> None:
-        super().__init__()
-        self.output = output
-
-
-def stop(module: nn.Module, inputs: Any, output: Tensor) -> None:
-    """A forward hook that ends the forward pass."""
-    raise Reached(output)
+    """Ends a forward pass that need not go on."""
 
 
 class Skipped:
@@ -145,15 +165,18 @@ def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator
             module.forward = own
 
 
-def find_cut(backbone: Backbone, frozen: Collection[nn.Module], trained: Collection[str]) -> Cut | None:
+def find_cut(
+    backbone: Backbone, frozen: Collection[nn.Module], trained: Collection[str], first_part: nn.Module | None = None
+) -> Cut | None:
     """The last place before anything that trains; None where the first layer trains.
 
     `frozen` are the modules in eval mode, `trained` the names of the trainable parameters, as in a strategy's phase.
     Every cut is tried on random inputs: where values bypass it, as in the middle of a residual block, it moves back.
+    `first_part` is that of another cut, if it is to be used again.
     """
     active = active_modules(backbone, frozen, trained)
     if not active:
-        return Cut(backbone, FEATURES)
+        return Cut(backbone, FEATURES, first_part=first_part)
     if backbone.input_shape is None:  # the rest could not be run without the inputs
         return None
     inputs = backbone.example_inputs()
@@ -161,11 +184,10 @@ def find_cut(backbone: Backbone, frozen: Collection[nn.Module], trained: Collect
         expected, calls = trace(backbone, inputs)
         first = min((call.start for call in calls if call.name in active), default=0)
         done = outermost([call for call in calls if call.end < first])
-        first_part = None
         while done:
             *before, last = done
-            cut = Cut(backbone, last.name, [call.name for call in before])
-            cut.first_part = first_part = first_part or cut.first_part
+            cut = Cut(backbone, last.name, [call.name for call in before], first_part)
+            first_part = cut.first_part
             if last.gives_tensor and works(cut, inputs, expected):
                 return cut
             done = before

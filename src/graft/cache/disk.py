@@ -65,6 +65,10 @@ class DiskCache:
                 shutil.rmtree(unfinished, ignore_errors=True)
             return read(entry)
 
+    def has(self, key: str) -> bool:
+        """Whether there is an entry now."""
+        return (self.folder / key).exists()
+
     def _lock(self, key: str, timeout: float = -1) -> FileLock:
         return FileLock(self.folder / LOCKS / key, timeout=timeout)
 

@@ -5,6 +5,7 @@ import math
 import mmap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,17 +76,38 @@ class MappedRows:
         return MappedRows, (self.folder,)
 
 
+class RowWriter:
+    """Writes batches `(B, ...)` one after the other into a folder; maps in channels_last stay in that order."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._count = 0
+        self._meta: dict[str, Any] = {}
+
+    def __enter__(self) -> "RowWriter":
+        self._file = (self.folder / DATA).open("wb")
+        return self
+
+    def append(self, batch: Tensor) -> None:
+        """Write a batch."""
+        rows = batch.detach().cpu()
+        channels_last = rows.ndim == 4 and not rows.is_contiguous()
+        rows = (rows.permute(0, 2, 3, 1) if channels_last else rows).contiguous()
+        rows.flatten().view(torch.uint8).numpy().tofile(self._file)
+        self._count += len(rows)
+        self._meta = {
+            "dtype": str(rows.dtype).removeprefix("torch."),
+            "channels_last": channels_last,
+            "shape": [self._count, *rows.shape[1:]],
+        }
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        (self.folder / META).write_text(json.dumps(self._meta))
+
+
 def write_rows(folder: Path, batches: Iterable[Tensor]) -> None:
-    """Write batches `(B, ...)` one after the other into a folder; maps in channels_last stay in that order."""
-    count, first = 0, None
-    with (folder / DATA).open("wb") as file:
+    """Write all batches `(B, ...)` into a folder."""
+    with RowWriter(folder) as writer:
         for batch in batches:
-            rows = batch.detach().cpu()
-            channels_last = rows.ndim == 4 and not rows.is_contiguous()
-            if channels_last:
-                rows = rows.permute(0, 2, 3, 1)
-            rows = rows.contiguous()
-            first = first or {"dtype": str(rows.dtype).removeprefix("torch."), "channels_last": channels_last}
-            rows.flatten().view(torch.uint8).numpy().tofile(file)
-            count, shape = count + len(rows), rows.shape[1:]
-    (folder / META).write_text(json.dumps({**first, "shape": [count, *shape]}))
+            writer.append(batch)

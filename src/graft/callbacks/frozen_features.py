@@ -1,19 +1,28 @@
 """Frozen parts of the backbone run once: behind them training reads activations instead of inputs."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
+from torch import nn
 
-from graft.backbones.cut import Cut, find_cut, weights_hash
+from graft.backbones.cut import Cut, active_modules, find_cut, weights_hash
 from graft.cache.rows import MappedRows
 from graft.data.module import TransferDataModule
-from graft.features import FeatureCache
+from graft.features import FeatureCache, Wanted
 from graft.module import TransferModule
 from graft.strategies.base import Phase, frozen_modules
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a phase cuts the backbone, and a hash of the weights before it."""
+
+    cut: Cut
+    weights: str
 
 
 class FrozenFeatures(Callback):
@@ -31,6 +40,7 @@ class FrozenFeatures(Callback):
         self.averages = averages
         self.compiles = compiles
         self._phase: Phase | None = None
+        self._places: dict[int, Place | None] = {}  # by the phase's identity
         self._views: dict[str, list[MappedRows]] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
@@ -52,12 +62,12 @@ class FrozenFeatures(Callback):
     def _enter(self, trainer: pl.Trainer, module: TransferModule, phase: Phase) -> None:
         if not self._can_cut(trainer, module, phase):
             return
-        cut = find_cut(module.backbone, frozen_modules(module.backbone, phase), phase.parameters)
-        if cut is None or (self.compiles and not cut.whole):
+        place = self._place(module, phase)
+        if place is None or (self.compiles and not place.cut.whole):
             return
-        module.cut = cut
+        module.cut = place.cut
         data: TransferDataModule = trainer.datamodule
-        weights = weights_hash(module.backbone, frozen_modules(module.backbone, phase), phase.parameters)
+        later = self._later_places(trainer, module, phase, place)
         plain = data.augment == "none"
         if everything(trainer.limit_train_batches) and not trainer.overfit_batches and not module.batch_transforms:
             for domain in data.train_domains if plain or self.views else ():
@@ -65,12 +75,35 @@ class FrozenFeatures(Callback):
                 if drawn < len(data.domains[domain].train):
                     continue  # not every sample's turn comes
                 views = [None] if plain else range(self.views)
-                rows = [self._rows(trainer, cut, weights, domain, "train", view) for view in views]
+                rows = [self._rows(trainer, place, later, domain, "train", view) for view in views]
                 if None not in rows:
                     self._views[domain] = rows
         if everything(trainer.limit_val_batches):
             for domain in data.eval_domains:
-                data.stored[domain, "val"] = self._rows(trainer, cut, weights, domain, "val")
+                data.stored[domain, "val"] = self._rows(trainer, place, later, domain, "val")
+
+    def _place(self, module: TransferModule, phase: Phase, first_part: nn.Module | None = None) -> Place | None:
+        """Where a phase cuts the backbone, found once."""
+        if id(phase) not in self._places:
+            frozen = frozen_modules(module.backbone, phase)
+            cut = find_cut(module.backbone, frozen, phase.parameters, first_part)
+            weights = weights_hash(module.backbone, frozen, phase.parameters) if cut else ""
+            self._places[id(phase)] = Place(cut, weights) if cut else None
+        return self._places[id(phase)]
+
+    def _later_places(self, trainer: pl.Trainer, module: TransferModule, phase: Phase, place: Place) -> list[Place]:
+        """Cuts of later phases before which nothing trains until then: one pass computes them together."""
+        active = active_modules(module.backbone, frozen_modules(module.backbone, phase), phase.parameters)
+        found: list[Place] = []
+        for later in [] if self.compiles else module.later_phases(phase):
+            then = active_modules(module.backbone, frozen_modules(module.backbone, later), later.parameters)
+            if not active <= then or not self._can_cut(trainer, module, later):
+                break
+            active = then
+            later_place = self._place(module, later, place.cut.first_part)
+            if later_place is not None and all(p.cut.name != later_place.cut.name for p in (place, *found)):
+                found.append(later_place)
+        return found
 
     def _can_cut(self, trainer: pl.Trainer, module: TransferModule, phase: Phase) -> bool:
         earlier = frozenset().union(*(p.parameters for p in module.earlier_phases(phase)))
@@ -81,34 +114,41 @@ class FrozenFeatures(Callback):
         )
 
     def _rows(
-        self, trainer: pl.Trainer, cut: Cut, weights: str, domain: str, part: str, view: int | None = None
+        self,
+        trainer: pl.Trainer,
+        place: Place,
+        later: Sequence[Place],
+        domain: str,
+        part: str,
+        view: int | None = None,
     ) -> MappedRows | None:
         data: TransferDataModule = trainer.datamodule
         split = getattr(data.domains[domain], part)
         if len(split) == 0:
             return None
         depends_on = {
-            "weights": weights,
-            "network": repr(cut.backbone),
+            "network": repr(place.cut.backbone),
             "samples": split.fingerprint,
-            "input": repr(cut.backbone.input_spec),
+            "input": repr(place.cut.backbone.input_spec),
             "view": None if view is None else [data.augment, str(data.seed), view],
             "precision": str(trainer.precision),
         }
 
-        def batches() -> Any:
+        def batches() -> Iterator[Any]:
             for inputs, _ in data.plain_batches(domain, part, view):
                 yield trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(inputs))
 
-        return self.cache.rows(cut, depends_on, batches, len(split), context_of(trainer), domain, part)
+        wanted, *also = [Wanted(p.cut, {**depends_on, "weights": p.weights}) for p in (place, *later)]
+        context = trainer.precision_plugin.forward_context  # such as autocast
+        return self.cache.rows(wanted, also, batches, len(split), context, domain, part)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
         """Let go: other weights may be loaded from now on."""
-        self._leave(trainer, pl_module)
+        self._end(trainer, pl_module)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: TransferModule, exception: BaseException) -> None:
         """Let go."""
-        self._leave(trainer, pl_module)
+        self._end(trainer, pl_module)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
         """Test a backbone that never trained on stored features too: other runs with it have the same."""
@@ -117,16 +157,19 @@ class FrozenFeatures(Callback):
         trains = any(phase.parameters or phase.stages for phase in phases)
         if trains or data.test_shift or not everything(trainer.limit_test_batches) or not pl_module.can_cut:
             return
-        frozen = frozen_modules(pl_module.backbone, phases[-1])
-        pl_module.cut = cut = find_cut(pl_module.backbone, frozen, phases[-1].parameters)
-        if cut is not None:
-            weights = weights_hash(pl_module.backbone, frozen, phases[-1].parameters)
+        place = self._place(pl_module, phases[-1])
+        if place is not None:
+            pl_module.cut = place.cut
             for domain in data.test_domains:
-                data.stored[domain, "test"] = self._rows(trainer, cut, weights, domain, "test")
+                data.stored[domain, "test"] = self._rows(trainer, place, [], domain, "test")
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
         """Let go."""
-        self._leave(trainer, pl_module)
+        self._end(trainer, pl_module)
+
+    def _end(self, trainer: pl.Trainer, module: TransferModule) -> None:
+        self._leave(trainer, module)
+        self._places = {}
 
     def _leave(self, trainer: pl.Trainer, module: TransferModule) -> None:
         module.cut = None
@@ -134,11 +177,6 @@ class FrozenFeatures(Callback):
         self._views = {}
         if trainer.datamodule is not None:
             trainer.datamodule.stored.clear()
-
-
-def context_of(trainer: pl.Trainer) -> Callable[[], AbstractContextManager]:
-    """What a forward pass of training runs in, such as autocast."""
-    return trainer.precision_plugin.forward_context
 
 
 def everything(limit: int | float) -> bool:
