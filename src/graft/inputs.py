@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass
 class Fields:
     """Several tensors `(B, ...)` that are one input, such as tokens and their mask; moved and counted like a tensor."""
 
