@@ -1,15 +1,14 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 
+from graft.backbones.base import ImageSpec
 from graft.config import SHIFTS as KNOWN_SHIFTS
 from graft.data.transforms import AUGMENTATIONS, BLUR, SHIFTS, ImageTransform, convert_channels
 from graft.errors import GraftError
 
 
 def spec(channels=3, size=(32, 32), mean=None, std=None):
-    return SimpleNamespace(channels=channels, size=size, mean=mean or (0.0,) * channels, std=std or (1.0,) * channels)
+    return ImageSpec(channels=channels, size=size, mean=mean or (0.0,) * channels, std=std or (1.0,) * channels)
 
 
 def random_images(*shape):
