@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from graft.backbones.base import Backbone, Stage
+from graft.backbones.base import Backbone, ImageBackbone, Stage
 
 os.environ.setdefault("WANDB_MODE", "offline")
 torch.set_num_threads(1)
@@ -25,6 +25,6 @@ def tiny_backbone():
         )
         network.add_module("pool", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout)))
         stages = [Stage("stem", ("network.stem",)), Stage("layer1", ("network.layer1",))]
-        return Backbone("tiny", network, size=8, channels=1, feature_size=6, stages=stages)
+        return ImageBackbone("tiny", network, size=8, channels=1, feature_size=6, stages=stages)
 
     return build

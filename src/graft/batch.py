@@ -11,9 +11,10 @@ from torchvision.transforms.v2.functional import resize
 from graft.backbones.base import Backbone, first_line
 from graft.backbones.stages import output_shape
 from graft.errors import GraftError
+from graft.inputs import Inputs
 from graft.tasks import Task
 
-Batch = Mapping[str, tuple[Tensor, Tensor | None]]  # domain -> inputs (B, ...), labels or None where it is unlabelled
+Batch = Mapping[str, tuple[Inputs, Tensor | None]]  # domain -> inputs (B, ...), labels or None where it is unlabelled
 # A batch and its epoch (from 0) to the batch that trains. What is random comes from torch's global generator, which the
 # module seeds for every step.
 BatchTransform = Callable[[Batch, int], Batch]

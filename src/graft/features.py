@@ -49,12 +49,12 @@ class Wanted:
 
     @property
     def worthwhile(self) -> bool:
-        """Whether they are small enough."""
-        return math.prod(self.cut.shape) <= LARGEST_GROWTH * math.prod(self.cut.backbone.input_shape)
+        """Whether they are small enough; a vector always is."""
+        return self.cut.whole or math.prod(self.cut.shape) <= LARGEST_GROWTH * math.prod(self.cut.backbone.input_shape)
 
     def bytes(self, samples: int) -> int:
         """What they take for so many samples."""
-        return samples * math.prod(self.cut.shape) * self.cut.backbone.input_mean.element_size()
+        return samples * math.prod(self.cut.shape) * next(self.cut.backbone.parameters()).element_size()
 
 
 class FeatureCache:

@@ -14,6 +14,7 @@ from graft.backbones.cut import Activations, Cut
 from graft.batch import Batch, BatchTransform, ProgressiveResizing
 from graft.data.domain import seed_of
 from graft.errors import GraftError
+from graft.inputs import Inputs, join
 from graft.metrics import Mean, TrainingMetrics
 from graft.normalization import add_source_statistics, source_statistics
 from graft.objective import Objective
@@ -103,11 +104,11 @@ class TransferModule(pl.LightningModule):
         """The head that serves a domain."""
         return self.heads[SHARED] if SHARED in self.heads else self.heads[domain]
 
-    def forward(self, inputs: Tensor | Activations, domain: str = "target") -> Tensor:
+    def forward(self, inputs: Inputs | Activations, domain: str = "target") -> Tensor:
         """Predictions `(B, K)` for inputs of one domain."""
         return self.head(domain)(self.features(inputs, domain))
 
-    def features(self, inputs: Tensor | Activations, domain: str) -> Tensor:
+    def features(self, inputs: Inputs | Activations, domain: str) -> Tensor:
         """Features `(B, D)` for inputs of one domain, with its own BatchNorm statistics where it has some."""
         if self.cut is not None:
             return self.cut.finish(self.activations(inputs))
@@ -121,13 +122,13 @@ class TransferModule(pl.LightningModule):
         if self.bn == "joint" and len(batch) > 1:
             inputs = [x for x, _ in batch.values()]
             if self.cut is None:
-                features = self.backbone(torch.cat(inputs))
+                features = self.backbone(join(inputs))
             else:
                 features = self.cut.finish(torch.cat([self.activations(x) for x in inputs]))
             return dict(zip(batch, features.split([len(x) for x in inputs]), strict=True))
         return {domain: self.features(x, domain) for domain, (x, _) in batch.items()}
 
-    def activations(self, inputs: Tensor | Activations) -> Tensor:
+    def activations(self, inputs: Inputs | Activations) -> Tensor:
         """What comes out of the backbone at its cut: stored, or computed now."""
         return inputs.values if isinstance(inputs, Activations) else self.cut.begin(inputs)
 

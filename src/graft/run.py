@@ -600,13 +600,19 @@ def choose_domains(data: TransferDataModule, objective: Objective, rule: Selecti
 
 
 def build_backbone(cfg: DictConfig, data: TransferDataModule) -> Backbone:
-    """The backbone with random weights, for the data's channels where the config leaves them open.
+    """The backbone with random weights, made for the data where the config says `auto`.
 
     Pretraining is checkpointed like the training itself: that changes what it costs and not what it computes.
+    Raises GraftError where the backbone takes another kind of input than the data have.
     """
-    channels = data.channels if cfg.backbone.channels == "auto" else cfg.backbone.channels
-    settings = {key: value for key, value in cfg.backbone.items() if key not in ("weights", "channels")}
-    backbone = build(settings, channels=channels)
+    settings = {key: value for key, value in cfg.backbone.items() if key != "weights"}
+    left_open = [key for key, value in settings.items() if value == "auto" and key in data.backbone_arguments]
+    backbone = build(settings, **{key: data.backbone_arguments[key] for key in left_open})
+    if backbone.kind != data.kind:
+        raise GraftError(
+            f"backbone.name={backbone.name} takes {backbone.kind}, but the target holds {data.kind}. "
+            "Choose a backbone for them: backbone=<option>, see `python train.py --help`."
+        )
     if cfg.training.gradient_checkpointing:
         checkpoint_gradients(backbone)
     return backbone.to(memory_format=torch.channels_last) if cfg.training.channels_last else backbone

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from graft.backbones.base import HALF, Backbone, Stage
+from graft.backbones.base import HALF, ImageBackbone, Stage
 from graft.backbones.lenet import lenet
 from graft.errors import GraftError
 
@@ -22,7 +22,7 @@ def test_prefix_covers_whole_names_only() -> None:
 def test_layers_without_parameters_go_with_those_before_them() -> None:
     network = nn.Sequential(nn.Dropout(0.1), nn.Conv2d(1, 2, 1), nn.Dropout(0.2), nn.Conv2d(2, 3, 1), nn.Dropout(0.3))
     stages = [Stage("first", ("network.1",)), Stage("second", ("network.3",))]
-    backbone = Backbone("net", network, size=4, channels=1, feature_size=3, stages=stages)
+    backbone = ImageBackbone("net", network, size=4, channels=1, feature_size=3, stages=stages)
     assert backbone.stage_modules("first") == [network[0], network[1], network[2]]
     assert backbone.stage_modules("second") == [network[3], network[4]]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from graft.backbones.base import Backbone, Stage
+from graft.backbones.base import Backbone, ImageBackbone, Stage
 from graft.backbones.checkpointing import checkpoint_gradients
 from graft.backbones.cnn import cnn
 from graft.backbones.lenet import lenet
@@ -148,7 +148,7 @@ class Remembering(nn.Module):
 
 def small_backbone(network: nn.Module) -> Backbone:
     stages = [Stage("all", ("network",))]
-    return Backbone("small", network, size=32, channels=3, feature_size=4, stages=stages, input_layers=["0"])
+    return ImageBackbone("small", network, size=32, channels=3, feature_size=4, stages=stages, input_layers=["0"])
 
 
 def test_a_layer_that_reads_what_it_changes_sees_the_same_twice_and_gradients_can_be_asked_for_twice():

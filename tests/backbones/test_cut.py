@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from graft.backbones.base import Backbone, Stage
+from graft.backbones.base import ImageBackbone, Stage
 from graft.backbones.checkpointing import checkpoint_gradients
 from graft.backbones.cut import FEATURES, Activations, eval_mode, find_cut, weights_hash
 from graft.backbones.timm import TimmBackbone
@@ -128,7 +128,7 @@ class LooksAtEverything(nn.Module):
 
 def test_values_that_bypass_a_layer_move_the_cut_before_it():
     stages = [Stage(name, (f"network.{name}",)) for name in ("first", "second", "third")]
-    backbone = Backbone("bypass", LooksAtEverything(), size=4, channels=1, feature_size=4, stages=stages)
+    backbone = ImageBackbone("bypass", LooksAtEverything(), size=4, channels=1, feature_size=4, stages=stages)
     assert find_cut(backbone, *enter(backbone, ("third",))).name == "network.first"
 
 

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from torch import nn
 from torchvision import models
 
-from graft.backbones.base import Backbone, Stage
+from graft.backbones.base import Backbone, ImageBackbone, Stage
 from graft.backbones.lenet import lenet
 
 CLASSES = {"lenet": 10, "resnet18": 5, "resnet50": 5}
@@ -24,4 +24,4 @@ def wide(name: str, size: int, channels: int, features: int) -> Backbone:
     convolution = nn.Sequential(nn.Conv2d(channels, features, size), nn.Flatten(), nn.ReLU())
     network = nn.Sequential(OrderedDict(conv1=convolution))
     stages = [Stage("conv1", ("network.conv1",))]
-    return Backbone(name, network, size=size, channels=channels, feature_size=features, stages=stages)
+    return ImageBackbone(name, network, size=size, channels=channels, feature_size=features, stages=stages)

@@ -1,13 +1,13 @@
 """Small domains and input specs for the data tests."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from graft.backbones.base import ImageSpec
 from graft.data.domain import Domain, DomainData, Split
 
 
@@ -42,7 +42,7 @@ def one_thread():
 
 @pytest.fixture
 def spec():
-    return SimpleNamespace(channels=1, size=(8, 8), mean=(0.0,), std=(1.0,))
+    return ImageSpec(channels=1, size=(8, 8), mean=(0.0,), std=(1.0,))
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 
+from graft.backbones.base import ImageSpec
 from graft.cache.disk import DiskCache
 from graft.data.image_folder import ImageFolder
 from graft.data.module import TransferDataModule
@@ -12,7 +11,7 @@ from .conftest import Numbers
 
 @pytest.fixture
 def photo_spec():
-    return SimpleNamespace(channels=3, size=(80, 80), mean=(0.5,) * 3, std=(0.25,) * 3)
+    return ImageSpec(channels=3, size=(80, 80), mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
 def make(domain, spec, cache=None, **options):

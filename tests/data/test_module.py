@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,7 +128,7 @@ def test_drawing_leaves_the_global_random_state_alone(spec):
 
 
 def test_photos_are_drawn_from_disk(spec, photos):
-    spec.channels, spec.mean, spec.std = 3, (0.5,) * 3, (0.5,) * 3
+    spec = replace(spec, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
     data = make(spec, ImageFolder(str(photos)), batch_size=4, augment="light", labels_per_class=5)
     x, y = next(iter(data.train_dataloader()["target"]))
     assert x.shape == (4, 3, 8, 8)

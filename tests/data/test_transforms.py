@@ -1,15 +1,14 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 
+from graft.backbones.base import ImageSpec
 from graft.config import SHIFTS as KNOWN_SHIFTS
-from graft.data.transforms import AUGMENTATIONS, BLUR, SHIFTS, Transform, convert_channels
+from graft.data.transforms import AUGMENTATIONS, BLUR, SHIFTS, ImageTransform, convert_channels
 from graft.errors import GraftError
 
 
 def spec(channels=3, size=(32, 32), mean=None, std=None):
-    return SimpleNamespace(channels=channels, size=size, mean=mean or (0.0,) * channels, std=std or (1.0,) * channels)
+    return ImageSpec(channels=channels, size=size, mean=mean or (0.0,) * channels, std=std or (1.0,) * channels)
 
 
 def random_images(*shape):
@@ -18,7 +17,7 @@ def random_images(*shape):
 
 def test_values_are_scaled_and_normalized():
     images = torch.full((2, 3, 32, 32), 255, dtype=torch.uint8)
-    out = Transform(spec(mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 2.0)))(images)
+    out = ImageTransform(spec(mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 2.0)))(images)
     assert out.dtype == torch.float32
     assert out[0, :, 0, 0].tolist() == pytest.approx([1.0, 3.0, 0.5])
 
@@ -28,26 +27,26 @@ def test_values_are_scaled_and_normalized():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_any_sizes_come_out_as_the_spec_says(augment, size, channels):
     images = [random_images(channels, 40, 90), random_images(channels, 200, 100)]
-    assert Transform(spec(3, size), augment)(images).shape == (2, 3, *size)
+    assert ImageTransform(spec(3, size), augment)(images).shape == (2, 3, *size)
 
 
 def test_small_images_are_kept_whole_and_photos_cropped():
     left = torch.zeros(1, 1, 100, 200, dtype=torch.uint8)
     left[..., :30] = 255  # a white edge that only a crop loses
-    assert Transform(spec(1))(left).max() > 0.9
-    assert Transform(spec(1, (96, 96)))(left).max() == 0
+    assert ImageTransform(spec(1))(left).max() > 0.9
+    assert ImageTransform(spec(1, (96, 96)))(left).max() == 0
 
 
 def test_a_tensor_gives_what_its_images_give_one_by_one():
     images = random_images(3, 1, 8, 8)
-    transform = Transform(spec(1))
+    transform = ImageTransform(spec(1))
     assert torch.equal(transform(images), transform(list(images)))
 
 
 @pytest.mark.parametrize("augment", ["light", "randaugment"])
 def test_augmentation_follows_the_random_state_and_differs_between_images(augment):
     images = random_images(1, 1, 28, 28).expand(4, -1, -1, -1)
-    transform = Transform(spec(1), augment)
+    transform = ImageTransform(spec(1), augment)
     torch.manual_seed(3)
     first = transform(images)
     torch.manual_seed(3)
@@ -58,7 +57,7 @@ def test_augmentation_follows_the_random_state_and_differs_between_images(augmen
 def test_light_does_not_mirror_symbols():
     image = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
     image[..., :6] = 255
-    out = Transform(spec(1), "light")(image.expand(30, -1, -1, -1))
+    out = ImageTransform(spec(1), "light")(image.expand(30, -1, -1, -1))
     assert (out[..., :14].mean((1, 2, 3)) > out[..., 14:].mean((1, 2, 3))).all()
 
 
@@ -76,7 +75,7 @@ def test_channels():
 
 def test_unknown_augmentation_lists_the_known():
     with pytest.raises(GraftError, match=r"data\.augment='strong'.*none, light, crop, randaugment"):
-        Transform(spec(), "strong")
+        ImageTransform(spec(), "strong")
 
 
 # Shifts of the test images
@@ -88,20 +87,20 @@ def test_the_config_knows_every_shift():
 
 def test_the_colour_shift_turns_the_hue_and_keeps_the_shapes():
     red = torch.tensor([200, 40, 40], dtype=torch.uint8)[None, :, None, None].expand(1, 3, 96, 96)
-    (out,) = Transform(spec(size=(96, 96)), shift="colour")(red)
+    (out,) = ImageTransform(spec(size=(96, 96)), shift="colour")(red)
     assert out.std((1, 2)).max() == pytest.approx(0, abs=1e-6)
     r, g, b = out.mean((1, 2)).tolist()
     assert r > g > b  # a red turned towards orange
     assert r < 200 / 255
-    grey = Transform(spec(1), shift="colour")(torch.full((1, 1, 32, 32), 100, dtype=torch.uint8))
+    grey = ImageTransform(spec(1), shift="colour")(torch.full((1, 1, 32, 32), 100, dtype=torch.uint8))
     assert grey.mean().item() == pytest.approx(80 / 255, abs=0.01)
 
 
 def test_the_blur_shift_is_a_gaussian_of_the_images_size():
     point = torch.zeros(1, 1, 128, 128, dtype=torch.uint8)
     point[..., 44:84, 44:84] = 255
-    edge = Transform(spec(1, (32, 32)), shift="blur")(point)[0, 0, 16] * 255  # sigma is half a pixel at 32
-    plain = Transform(spec(1, (32, 32)))(point)[0, 0, 16] * 255
+    edge = ImageTransform(spec(1, (32, 32)), shift="blur")(point)[0, 0, 16] * 255  # sigma is half a pixel at 32
+    plain = ImageTransform(spec(1, (32, 32)))(point)[0, 0, 16] * 255
     kernel = torch.exp(-(torch.arange(-2, 3) ** 2) / (2 * (32 * BLUR) ** 2))
     expected = torch.nn.functional.conv1d(plain[None, None], (kernel / kernel.sum())[None, None], padding=2)[0, 0]
     torch.testing.assert_close(edge[2:-2], expected[2:-2], atol=1.0, rtol=0)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision.models import SwinTransformer
 
-from graft.backbones.base import Backbone, Stage
+from graft.backbones.base import ImageBackbone, Stage
 from graft.backbones.cnn import cnn
 from graft.backbones.lenet import lenet
 from graft.backbones.timm import TimmBackbone
@@ -21,7 +21,7 @@ def small_swin(size=32, width=16):
     """torchvision's Swin, small: its blocks work on (B, H, W, C)."""
     network = SwinTransformer([2, 2], width, [2, 1], [2, 2], [4, 4])
     network.head = nn.Identity()
-    return Backbone("swin", network, size=size, channels=3, feature_size=32, stages=[Stage("all", ("network",))])
+    return ImageBackbone("swin", network, size=size, channels=3, feature_size=32, stages=[Stage("all", ("network",))])
 
 
 BUILDERS = {
@@ -129,7 +129,9 @@ def test_a_network_that_gives_no_tensors_inside_is_refused():
         def forward(self, x):
             return nn.functional.conv2d(x, self.layer.weight).mean((2, 3))
 
-    backbone = Backbone("pair", Pair(), size=8, channels=3, feature_size=4, stages=[Stage("all", ("network.layer",))])
+    backbone = ImageBackbone(
+        "pair", Pair(), size=8, channels=3, feature_size=4, stages=[Stage("all", ("network.layer",))]
+    )
     with pytest.raises(GraftError, match="pair has no blocks or stages that an adapter can follow"):
         Adapter().prepare(backbone)
 

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.models import ConvNeXt, SwinTransformer, VisionTransformer
 from torchvision.models.convnext import CNBlockConfig
 
-from graft.backbones.base import Backbone, Stage
+from graft.backbones.base import ImageBackbone, Stage
 from graft.backbones.lenet import lenet
 from graft.backbones.timm import TimmBackbone
 from graft.backbones.torchvision import TorchvisionBackbone
@@ -26,7 +26,7 @@ def small(network, head, features):
     """A network of torchvision in another size than torchvision has."""
     setattr(network, head, nn.Flatten())
     stages = [Stage("all", ("network",))]
-    return Backbone("small", network, size=32, channels=3, feature_size=features, stages=stages)
+    return ImageBackbone("small", network, size=32, channels=3, feature_size=features, stages=stages)
 
 
 def small_vit():

@@ -1,27 +1,40 @@
 """What every backbone offers: features of a known size, an input spec, stages, and where its weights come from."""
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from graft.backbones.adapt import spread_over_channels
+from graft.backbones.adapt import fold_channels, spread_over_channels
 from graft.errors import GraftError
 
 HALF = (0.5, 0.5, 0.5)  # mean and std of a network without pretrained weights: inputs in [-1, 1]
 
 
+class InputSpec(Protocol):
+    """What a backbone wants to see; plain values, so that its repr tells one from another."""
+
+    def transform(self, augment: str = "none", shift: str | None = None) -> Any:
+        """What makes a domain's samples so (see graft.data.transforms), with augmentation or a shift of its kind."""
+
+
 @dataclass(frozen=True)
-class InputSpec:
-    """What a network wants to see: channels, `(height, width)` in pixels, normalisation of values in [0, 1]."""
+class ImageSpec:
+    """Channels, `(height, width)` in pixels, normalisation of values in [0, 1]."""
 
     channels: int
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    def transform(self, augment: str = "none", shift: str | None = None) -> Any:
+        """Images of any size and channels as this network wants them."""
+        from graft.data.transforms import ImageTransform  # which needs this module
+
+        return ImageTransform(self, augment, shift)
 
 
 @dataclass(frozen=True)
@@ -37,64 +50,42 @@ class Stage:
 
 
 class Backbone(nn.Module):
-    """Images `(B, C, H, W)` to features `(B, D)`.
+    """Inputs `(B, ...)` of one kind to features `(B, D)`; what the kind is, a subclass says.
 
-    Every parameter belongs to exactly one of `stages`, which go from input to output. The normalisation lives in two
-    buffers, so that a saved backbone knows what it was trained on.
+    Every parameter belongs to exactly one of `stages`, which go from input to output.
     """
 
-    pretrained_mean: tuple[float, ...] = HALF  # what the library's weights for this network were trained on
-    pretrained_std: tuple[float, ...] = HALF
+    kind: str  # of the inputs, as in DomainData.kind
     classifier: nn.Module | None  # the pretrained weights' own head, features to its classes; no part of the parameters
+    input_shape: tuple[int, ...] | None = None  # of one input; None where inputs differ in shape
 
-    def __init__(
-        self,
-        name: str,
-        network: nn.Module,
-        *,
-        size: int,
-        channels: int,
-        feature_size: int,
-        stages: Sequence[Stage],
-        input_layers: Sequence[str] | None = None,
-    ) -> None:
+    def __init__(self, name: str, network: nn.Module, *, feature_size: int, stages: Sequence[Stage]) -> None:
         super().__init__()
         self.name = name
         self.network = network
-        self.size = (size, size)
-        self.channels = channels
         self.feature_size = feature_size
         self.stages = tuple(stages)
-        self.input_layers = tuple(input_layers or first_convolution(network))  # names in the network
-        self.register_buffer("input_mean", torch.empty(channels))
-        self.register_buffer("input_std", torch.empty(channels))
-        self.set_normalisation(HALF, HALF)
         self.set_classifier(None)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Features `(B, D)` of images `(B, C, H, W)`."""
+    def forward(self, x: Any) -> Tensor:
+        """Features `(B, D)` of inputs `(B, ...)`."""
         return self.network(x)
 
     @property
     def input_spec(self) -> InputSpec:
-        """What the data must look like; mean and std follow the weights that were loaded."""
-        mean, std = (tuple(round(v, 6) for v in b.tolist()) for b in (self.input_mean, self.input_std))
-        return InputSpec(self.channels, self.size, mean, std)
+        """What the data must look like, which knows how to make it so."""
+        raise NotImplementedError
 
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Shape `(C, H, W)` of one input."""
-        return (self.channels, *self.size)
+    def example_inputs(self, samples: int = 2) -> Any:
+        """Inputs for so many samples, always the same ones, to try out what a network does with them."""
+        raise NotImplementedError
 
-    def example_inputs(self, samples: int = 2) -> Tensor:
-        """Random inputs `(samples, C, H, W)`, always the same ones, to try out what a network does with them."""
-        random = torch.Generator().manual_seed(0)
-        return torch.randn(samples, *self.input_shape, generator=random).to(self.input_mean)
+    def set_normalisation_of(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over the normalisation of inputs that loaded weights want; `tensors` are all of a file, by our names."""
 
-    def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Take over the weights' normalisation; another number of channels gets the average of theirs."""
-        self.input_mean.copy_(spread_over_channels(mean, self.channels))
-        self.input_std.copy_(spread_over_channels(std, self.channels))
+    def fit_input_layer(self, name: str, tensor: Tensor) -> Tensor:
+        """A file's tensor under one of the network's names, made to fit the inputs that the network takes."""
+        return tensor
 
     def set_classifier(self, classifier: nn.Module | None) -> None:
         """Keep a pretrained head in eval mode beside the backbone: neither a parameter nor in the state dict."""
@@ -154,6 +145,70 @@ class Backbone(nn.Module):
     def build_classifier(self, tensors: dict[str, Tensor]) -> tuple[nn.Module | None, set[str]]:
         """The head that a file holds for these features, and the names it was made of."""
         return None, set()
+
+
+class ImageBackbone(Backbone):
+    """Images `(B, C, H, W)` to features `(B, D)`.
+
+    The normalisation lives in two buffers, so that a saved backbone knows what it was trained on.
+    """
+
+    kind = "images"
+    pretrained_mean: tuple[float, ...] = HALF  # what the library's weights for this network were trained on
+    pretrained_std: tuple[float, ...] = HALF
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        *,
+        size: int,
+        channels: int,
+        feature_size: int,
+        stages: Sequence[Stage],
+        input_layers: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(name, network, feature_size=feature_size, stages=stages)
+        self.size = (size, size)
+        self.channels = channels
+        self.input_layers = tuple(input_layers or first_convolution(network))  # names in the network
+        self.register_buffer("input_mean", torch.empty(channels))
+        self.register_buffer("input_std", torch.empty(channels))
+        self.set_normalisation(HALF, HALF)
+
+    @property
+    def input_spec(self) -> ImageSpec:
+        """What the images must look like; mean and std follow the weights that were loaded."""
+        mean, std = (tuple(round(v, 6) for v in b.tolist()) for b in (self.input_mean, self.input_std))
+        return ImageSpec(self.channels, self.size, mean, std)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Shape `(C, H, W)` of one image."""
+        return (self.channels, *self.size)
+
+    def example_inputs(self, samples: int = 2) -> Tensor:
+        """Random images `(samples, C, H, W)`, always the same ones."""
+        random = torch.Generator().manual_seed(0)
+        return torch.randn(samples, *self.input_shape, generator=random).to(self.input_mean)
+
+    def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Take over the weights' normalisation; another number of channels gets the average of theirs."""
+        self.input_mean.copy_(spread_over_channels(mean, self.channels))
+        self.input_std.copy_(spread_over_channels(std, self.channels))
+
+    def set_normalisation_of(self, tensors: Mapping[str, Tensor]) -> None:
+        """That of a file written by Graft, else what the library's weights were trained on."""
+        if "input_mean" in tensors and "input_std" in tensors:
+            self.set_normalisation(tensors["input_mean"].tolist(), tensors["input_std"].tolist())
+        else:
+            self.set_normalisation(self.pretrained_mean, self.pretrained_std)
+
+    def fit_input_layer(self, name: str, tensor: Tensor) -> Tensor:
+        """The first convolution's weights for this number of channels."""
+        if name.removesuffix(".weight") in self.input_layers and tensor.ndim == 4:
+            return fold_channels(tensor, self.channels)
+        return tensor
 
 
 def prefixes(name: str) -> list[str]:

@@ -4,10 +4,10 @@ from collections import OrderedDict
 
 from torch import nn
 
-from graft.backbones.base import Backbone, Stage, refuse_size
+from graft.backbones.base import ImageBackbone, Stage, refuse_size
 
 
-def cnn(name: str = "cnn", size: int | None = 28, channels: int = 1, dropout: float = 0.25) -> Backbone:
+def cnn(name: str = "cnn", size: int | None = 28, channels: int = 1, dropout: float = 0.25) -> ImageBackbone:
     """Two 5x5 convolutions of 32 and 64 maps with pooling, then 128 features. Raises GraftError below 4 pixels."""
     size = size or 28
     side = size // 4
@@ -21,4 +21,4 @@ def cnn(name: str = "cnn", size: int | None = 28, channels: int = 1, dropout: fl
         )
     )
     stages = [Stage(part, (f"network.{part}",)) for part in ("conv1", "conv2", "fc")]
-    return Backbone(name, network, size=size, channels=channels, feature_size=128, stages=stages)
+    return ImageBackbone(name, network, size=size, channels=channels, feature_size=128, stages=stages)

@@ -174,6 +174,8 @@ def find_cut(
     active = active_modules(backbone, frozen, trained)
     if not active:
         return Cut(backbone, FEATURES, fold=fold)
+    if backbone.input_shape is None:  # the rest could not be run without the inputs
+        return None
     inputs = backbone.example_inputs()
     with eval_mode(backbone), torch.no_grad():
         expected, calls = trace(backbone, inputs)

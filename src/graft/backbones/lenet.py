@@ -4,10 +4,10 @@ from collections import OrderedDict
 
 from torch import nn
 
-from graft.backbones.base import Backbone, Stage, refuse_size
+from graft.backbones.base import ImageBackbone, Stage, refuse_size
 
 
-def lenet(name: str = "lenet", size: int | None = 28, channels: int = 1, dropout: float = 0.5) -> Backbone:
+def lenet(name: str = "lenet", size: int | None = 28, channels: int = 1, dropout: float = 0.5) -> ImageBackbone:
     """LeNet for small images: two convolutions of 20 and 50 maps, then 500 features.
 
     Raises GraftError below 16 pixels.
@@ -24,4 +24,4 @@ def lenet(name: str = "lenet", size: int | None = 28, channels: int = 1, dropout
         )
     )
     stages = [Stage(part, (f"network.{part}",)) for part in ("conv1", "conv2", "fc")]
-    return Backbone(name, network, size=size, channels=channels, feature_size=500, stages=stages)
+    return ImageBackbone(name, network, size=size, channels=channels, feature_size=500, stages=stages)

@@ -10,13 +10,13 @@ from huggingface_hub import hf_hub_url, try_to_load_from_cache
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from graft.backbones.base import Backbone, linear_from, refuse_size, refuse_unknown
+from graft.backbones.base import ImageBackbone, linear_from, refuse_size, refuse_unknown
 from graft.backbones.stages import output_shape, stages_from_groups
 from graft.backbones.weights import not_downloaded, read_tensors
 from graft.errors import GraftError
 
 
-class TimmBackbone(Backbone):
+class TimmBackbone(ImageBackbone):
     """A timm model without its head, pooled as timm does: the map's average, a class token, or its own pooling."""
 
     def __init__(self, name: str, size: int | None = None, channels: int = 3) -> None:

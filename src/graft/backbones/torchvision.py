@@ -12,7 +12,7 @@ from torchvision.models.vision_transformer import Encoder, interpolate_embedding
 from graft.backbones.adapt import replace_input_convolution
 from graft.backbones.base import (
     HALF,
-    Backbone,
+    ImageBackbone,
     first_convolution,
     linear_from,
     refuse_size,
@@ -28,7 +28,7 @@ OPTIONS = {"googlenet": NO_AUXILIARY, "inception_v3": NO_AUXILIARY}
 SIZE_ARGUMENTS = {"vit": "image_size", "maxvit": "input_size"}  # families built for one image size, and how it is given
 
 
-class TorchvisionBackbone(Backbone):
+class TorchvisionBackbone(ImageBackbone):
     """A torchvision classification model without its head: the last map's global average, or the class token."""
 
     def __init__(self, name: str, size: int | None = None, channels: int = 3) -> None:

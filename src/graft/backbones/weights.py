@@ -18,7 +18,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from graft.backbones.adapt import fold_channels
 from graft.backbones.base import Backbone, first_line, linear_from
 from graft.errors import GraftError
 
@@ -89,12 +88,10 @@ def load_tensors(backbone: Backbone, content: dict[str, Any], source: str) -> Lo
 
     backbone.network.load_state_dict({**network, **found})
     backbone.set_classifier(classifier)
-    normalisation = [prefix.removesuffix("network.") + key for key in ("input_mean", "input_std")]
-    if all(key in tensors for key in normalisation):  # a file written by Graft
-        backbone.set_normalisation(*(tensors[key].tolist() for key in normalisation))
-    else:
-        backbone.set_normalisation(backbone.pretrained_mean, backbone.pretrained_std)
-    outside = [key for key in tensors if not key.startswith(prefix) and key not in normalisation]
+    own = prefix.removesuffix("network.")  # of a file written by Graft
+    beside = {key: key.removeprefix(own) for key in tensors if key.removeprefix(own) in dict(backbone.named_buffers())}
+    backbone.set_normalisation_of({name: tensors[key] for key, name in beside.items()})
+    outside = [key for key in tensors if not key.startswith(prefix) and key not in beside]
     return LoadReport(
         source=source,
         matched=len(_counted(found)),
@@ -151,7 +148,7 @@ def match_by_name(
     for name, tensor in tensors.items():
         if name not in network:
             continue
-        value = _for_channels(name, tensor, backbone)
+        value = backbone.fit_input_layer(name, tensor)
         if value.shape == network[name].shape:
             found[name] = value
             if value.shape != tensor.shape:
@@ -173,12 +170,6 @@ def match_by_order(
         return None
     fits = len(head) == 2 and head[0].ndim == 2 and head[0].shape == (len(head[1]), backbone.feature_size)
     return found, folded, linear_from(*head) if fits else None, set(list(_counted(tensors))[len(names) :])
-
-
-def _for_channels(name: str, tensor: Tensor, backbone: Backbone) -> Tensor:
-    if name.removesuffix(".weight") in backbone.input_layers and tensor.ndim == 4:
-        return fold_channels(tensor, backbone.channels)
-    return tensor
 
 
 def _counted(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

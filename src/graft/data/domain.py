@@ -1,8 +1,9 @@
 """What a domain is: named splits of images and labels, whatever they come from."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,9 +72,13 @@ class DomainData:
     val: Split
     test: Split
     classes: tuple[str, ...] | None
-    channels: int
+    channels: int | None  # of images
     fingerprint: str
     notes: tuple[str, ...] = ()
+    kind: str = "images"  # what a sample is
+    backbone_arguments: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # what a backbone made for these data has to know
 
 
 class Domain:

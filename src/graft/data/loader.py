@@ -14,8 +14,9 @@ from graft.cache.rows import MappedRows
 from graft.data.decoded import Rows, Undecoded
 from graft.data.sampling import EvalBatches, Key, TrainBatches
 from graft.data.transforms import Transform
+from graft.inputs import Inputs
 
-Batch = tuple[Tensor | Activations, Tensor | None]
+Batch = tuple[Inputs | Activations, Tensor | None]
 
 
 class TransformedRows(Dataset):

@@ -9,15 +9,15 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
+from graft.backbones.base import InputSpec
 from graft.cache.disk import DiskCache
 from graft.cache.rows import MappedRows
-from graft.data.decoded import Rows, fitted_rows
+from graft.data.decoded import Rows
 from graft.data.domain import Domain, DomainData, Split
-from graft.data.geometry import Geometry
 from graft.data.loader import Batch, EvalLoader, ResumableLoader
 from graft.data.sampling import EvalBatches, TrainBatches, balanced_weights
 from graft.data.splits import label_budget
-from graft.data.transforms import InputSpec, Transform
+from graft.data.transforms import Transform
 from graft.errors import GraftError
 from graft.tasks import Task
 
@@ -93,6 +93,9 @@ class TransferDataModule(pl.LightningDataModule):
                 domain.key = f"data.{name}"
                 self.domains[name] = domain.load(self.split_seed)
         target = self.domains["target"]
+        for name, data in self.domains.items():
+            if data.kind != target.kind:
+                raise GraftError(f"data.{name} holds {data.kind}, but data.target {target.kind}: both need one kind.")
         self._pool = len(target.train)
         self.domains["target"] = replace(target, train=self._budgeted(target))
 
@@ -123,9 +126,22 @@ class TransferDataModule(pl.LightningDataModule):
         return task.outputs(self.classes(domain))
 
     @property
-    def channels(self) -> int:
-        """Channels of the images; of the side that has more, where they differ."""
-        return max(domain.channels for domain in self.domains.values())
+    def kind(self) -> str:
+        """What a sample is, on both sides."""
+        return self.domains["target"].kind
+
+    @property
+    def backbone_arguments(self) -> dict[str, Any]:
+        """What a backbone that is made for these data has to know of them; the target's word counts."""
+        arguments = {"channels": self.channels} if self.channels else {}
+        for domain in reversed(self.domains.values()):
+            arguments |= domain.backbone_arguments
+        return arguments
+
+    @property
+    def channels(self) -> int | None:
+        """Channels of the images, of the side that has more, where they differ; None where there are no images."""
+        return max((domain.channels for domain in self.domains.values() if domain.channels), default=None)
 
     def image_side(self) -> int | None:
         """Side in pixels of a square of the first target image's area; None without any image."""
@@ -149,8 +165,8 @@ class TransferDataModule(pl.LightningDataModule):
     def set_input(self, input_spec: InputSpec) -> None:
         """Build the transforms for a backbone's input."""
         self._input_spec = input_spec
-        self._train_transform = Transform(input_spec, self.augment)
-        self._eval_transform = Transform(input_spec)
+        self._train_transform = input_spec.transform(self.augment)
+        self._eval_transform = input_spec.transform()
 
     @property
     def batch_sizes(self) -> dict[str, int]:
@@ -217,7 +233,7 @@ class TransferDataModule(pl.LightningDataModule):
         With a `test_shift` only the target is tested, its images changed so.
         """
         if self.test_shift is not None:
-            return [self._whole_loader("target", "test", Transform(self._input_spec, shift=self.test_shift))]
+            return [self._whole_loader("target", "test", self._input_spec.transform(shift=self.test_shift))]
         return [self._eval_loader(domain, "test") for domain in self.test_domains]
 
     def plain_batches(self, domain: str, part: str, view: int | None = None) -> Iterator[Batch]:
@@ -243,12 +259,12 @@ class TransferDataModule(pl.LightningDataModule):
 
     def _samples(self, split: Split, transform: Transform) -> tuple[Callable[[], Rows], Tensor | None, Transform]:
         """What a loader draws from; nothing is decoded before the first batch."""
-        return functools.partial(self._fitted_rows, split, transform.geometry), split.labels, transform
+        return functools.partial(self._fitted_rows, split, transform), split.labels, transform
 
-    def _fitted_rows(self, split: Split, geometry: Geometry) -> Rows:
-        key = (split.fingerprint, repr(geometry))
+    def _fitted_rows(self, split: Split, transform: Transform) -> Rows:
+        key = (split.fingerprint, transform.key)
         if key not in self._rows:
-            self._rows[key] = fitted_rows(split, geometry, self.decoded)
+            self._rows[key] = transform.rows(split, self.decoded)
         return self._rows[key]
 
     def summary(self) -> dict[str, dict[str, Any]]:

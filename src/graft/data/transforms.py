@@ -2,37 +2,49 @@
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from graft.backbones.base import ImageSpec
+from graft.cache.disk import DiskCache
 from graft.data.augment import Augmentation
+from graft.data.decoded import Rows, fitted_rows
+from graft.data.domain import Split
 from graft.data.geometry import Geometry
 from graft.errors import GraftError
+from graft.inputs import Inputs
 
 AUGMENTATIONS = ("none", "light", "crop", "randaugment")
 HUE, SATURATION, BRIGHTNESS = 0.1, 0.6, 0.8  # the colour shift: turn of the hue circle, and factors
 BLUR = 1 / 64  # the blur shift: standard deviation over the image's longer side
 
 
-class InputSpec(Protocol):
-    """What a backbone wants to see: channels, size (H, W) in pixels, mean and std per channel of values in [0, 1]."""
+class Transform(Protocol):
+    """What makes a domain's samples into what a backbone takes; each kind of input has its own (see an input spec).
 
-    channels: int
-    size: tuple[int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    What is never random is done once by `rows`, and kept, under `key`; `finish` does the rest for each batch.
+    """
+
+    key: str  # all that decides what `rows` gives
+    augment: Any  # None where nothing is random; `augment.slow` says whether worker processes are worth their while
+
+    def rows(self, split: Split, cache: DiskCache | None) -> Rows:
+        """The split's samples before `finish`, by indices."""
+
+    def finish(self, samples: Any) -> Inputs:
+        """Inputs `(B, ...)` of some rows; only here is something random drawn, from torch's global generator."""
 
 
-class Transform:
+class ImageTransform:
     """Images uint8 `(C, H, W)`, as a tensor `(B, C, H, W)` or a list of any sizes, to float `(B, channels, *size)`.
 
     `geometry` comes first and is never random, so that its result can be kept; `finish` does the rest.
     """
 
-    def __init__(self, spec: InputSpec, augment: str = "none", shift: str | None = None) -> None:
+    def __init__(self, spec: ImageSpec, augment: str = "none", shift: str | None = None) -> None:
         if augment not in AUGMENTATIONS:
             raise GraftError(f"data.augment={augment!r} is not known. Allowed: {', '.join(AUGMENTATIONS)}.")
         self.channels = spec.channels
@@ -46,6 +58,15 @@ class Transform:
     def __call__(self, images: Tensor | Sequence[Tensor]) -> Tensor:
         """Transform a batch."""
         return self.finish(self.geometry.batch(images))
+
+    @property
+    def key(self) -> str:
+        """The geometry in words."""
+        return repr(self.geometry)
+
+    def rows(self, split: Split, cache: DiskCache | None) -> Rows:
+        """The split's images after the geometry."""
+        return fitted_rows(split, self.geometry, cache)
 
     def finish(self, images: Tensor | Sequence[Tensor]) -> Tensor:
         """Transform a batch of images that the geometry has fitted; only here is something random drawn."""

@@ -9,22 +9,23 @@ import torch
 from torch import Tensor, nn
 
 from graft.backbones.base import Backbone
+from graft.inputs import Inputs, join
 
 
 @dataclass
 class Step:
     """One training step as terms see it; every mapping goes from a domain to a tensor, in the same order."""
 
-    inputs: Mapping[str, Tensor]  # (B, ...)
+    inputs: Mapping[str, Inputs]  # (B, ...)
     labels: Mapping[str, Tensor | None]  # (B,), or soft ones (B, K) after mixup; None where unlabelled
     features: Mapping[str, Tensor]  # (B, D)
     outputs: Mapping[str, Tensor]  # (B, K)
     progress: float  # fraction of the optimizer steps that are done
 
     @cached_property
-    def all_inputs(self) -> Tensor:
+    def all_inputs(self) -> Inputs:
         """Inputs of every domain as one batch, in the order of `all_features`."""
-        return torch.cat(list(self.inputs.values()))
+        return join(list(self.inputs.values()))
 
     @cached_property
     def all_features(self) -> Tensor:
@@ -43,7 +44,7 @@ class Teacher:
         self._last: tuple[Tensor, Tensor] | None = None
 
     @torch.no_grad()
-    def features(self, inputs: Tensor) -> Tensor:
+    def features(self, inputs: Inputs) -> Tensor:
         """Pretrained features `(B, D)`."""
         if self._last is None or self._last[0] is not inputs:
             self.backbone.to(inputs.device)
@@ -51,7 +52,7 @@ class Teacher:
         return self._last[1]
 
     @torch.no_grad()
-    def outputs(self, inputs: Tensor) -> Tensor:
+    def outputs(self, inputs: Inputs) -> Tensor:
         """What the pretrained net's own head said `(B, K_source)`; only where it has one."""
         return self.backbone.classifier(self.features(inputs))
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from graft.backbones.base import Backbone, Stage
+from graft.backbones.base import ImageBackbone, Stage
 from graft.backbones.timm import TimmBackbone
 from graft.backbones.torchvision import TorchvisionBackbone
 from graft.errors import GraftError
@@ -345,7 +345,7 @@ def test_channels_last_maps_and_features_are_read_along_their_channels():
     network.add_module("maps", nn.Sequential(nn.Conv2d(1, 5, 3), ToChannelsLast()))
     network.add_module("features", nn.Sequential(nn.Flatten(), nn.Linear(5 * 36, 7)))
     stages = [Stage(name, (f"network.{name}",)) for name in ("maps", "features")]
-    backbone = Backbone("swin", network, size=8, channels=1, feature_size=7, stages=stages)
+    backbone = ImageBackbone("swin", network, size=8, channels=1, feature_size=7, stages=stages)
     term, setup = prepared(backbone)
     assert term.channel_weights.shape == (5 + 7,)
     disturb(backbone)

@@ -6,7 +6,7 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from graft.backbones.base import Backbone, Stage
+from graft.backbones.base import ImageBackbone, Stage
 from graft.errors import GraftError
 from graft.normalization import add_source_statistics, batchnorms, source_statistics
 from graft.terms.regularization.stochnorm import StochNorm, make_stochastic
@@ -150,7 +150,7 @@ def test_refuses_random_weights_a_backbone_without_batchnorm_and_what_is_no_prob
     with pytest.raises(GraftError, match=r"term.stochnorm needs pretrained weights"):
         StochNorm().prepare(make_setup(pretrained=False))
     network = nn.Sequential(nn.Conv2d(1, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    plain = Backbone("plain", network, size=8, channels=1, feature_size=6, stages=[Stage("all", ("network",))])
+    plain = ImageBackbone("plain", network, size=8, channels=1, feature_size=6, stages=[Stage("all", ("network",))])
     with pytest.raises(GraftError, match=r"but plain has none.*backbone=resnet18"):
         StochNorm().prepare(make_setup(backbone=plain))
     with pytest.raises(GraftError, match=r"cannot replace a SyncBatchNorm"):

@@ -64,7 +64,7 @@ class DELTA(Term):
             per_class = max(1, self.attention_samples // max(2, setup.num_classes or 0))
             increases = loss_increases(self._teacher.backbone, modules, samples_of_classes(setup), per_class)
             weights = [attention_weights(increase, self.standardize) for increase in increases]
-        self.register_buffer("channel_weights", torch.cat(weights).to(setup.backbone.input_mean))
+        self.register_buffer("channel_weights", torch.cat(weights).to(next(setup.backbone.parameters())))
         self._maps = MapRecorder(setup.backbone, modules, training_only=True)
 
     def forward(self, step: Step) -> Tensor:

@@ -37,7 +37,7 @@ def trainable_own_head(setup: Setup, term: str) -> nn.Module:
         )
     head = copy.deepcopy(setup.classifier).requires_grad_(True)
     with torch.no_grad():
-        outputs = head(setup.backbone.input_mean.new_zeros(2, setup.backbone.feature_size)).shape[1]
+        outputs = head(next(setup.backbone.parameters()).new_zeros(2, setup.backbone.feature_size)).shape[1]
     if outputs < 2:
         raise GraftError(f"term.{term} needs a pretrained head over classes; this one has a single output. {advice}")
     return head.train()
