@@ -58,6 +58,7 @@ class Backbone(nn.Module):
     kind: str  # of the inputs, as in DomainData.kind
     classifier: nn.Module | None  # the pretrained weights' own head, features to its classes; no part of the parameters
     input_shape: tuple[int, ...] | None = None  # of one input; None where inputs differ in shape
+    named_inputs = False  # whether weights belong to inputs by name, so that a file's order says nothing
 
     def __init__(self, name: str, network: nn.Module, *, feature_size: int, stages: Sequence[Stage]) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -63,6 +63,15 @@ class Split:
         return Split(Subset(inputs, indices.tolist()), labels, fingerprint)
 
 
+class Baseline(Protocol):
+    """What anybody would try first on data of a kind; its score stands beside the network's."""
+
+    name: str
+
+    def outputs(self, train: Split, val: Split, test: Split, task: Any, seed: int) -> Tensor:
+        """What a head would give for the test part, `(N, K)`, after learning from the other two."""
+
+
 @dataclass(frozen=True)
 class DomainData:
     """A domain, split. `fingerprint` changes whenever the content does; `notes` say what a reader should know."""
@@ -79,6 +88,7 @@ class DomainData:
     backbone_arguments: Mapping[str, Any] = field(
         default_factory=dict
     )  # what a backbone made for these data has to know
+    baseline: Baseline | None = None
 
 
 class Domain:
