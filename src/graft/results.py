@@ -90,6 +90,23 @@ def score(metrics: Mapping[str, float], task: Task) -> dict[str, Any]:
     return {"metric": name, "value": metrics[name], "higher_is_better": task.higher_is_better}
 
 
+def baseline(data: TransferDataModule, task: Task, seed: int) -> dict[str, Any] | None:
+    """Test metrics of what the target's kind of data has as its baseline, from the same parts and label budget."""
+    target = data.domains["target"]
+    if target.baseline is None or target.train.labels is None:
+        return None
+    classes, outputs = target.classes and len(target.classes), data.num_outputs("target", task)
+    predicted = target.baseline.predictions(target.train, target.val, target.test, classes, seed)
+    if outputs == 1 and predicted.ndim == 2:
+        predicted = predicted[:, 1]  # of yes or no
+    found: dict[str, float] = {}
+    for metrics in (task.metrics(outputs), task.test_metrics(outputs)):
+        metrics.update(predicted, task.targets(target.test.labels))
+        scalars = {name: value for name, value in metrics.compute().items() if value.numel() == 1}
+        found |= {f"test/target/{name}": float(value) for name, value in scalars.items()}
+    return {"name": target.baseline.name, "metrics": found}
+
+
 def confusion(module: TransferModule, data: TransferDataModule) -> dict[str, Any]:
     """Confusion matrices by stage and domain, rows are true classes."""
     return {

@@ -210,6 +210,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             report["metrics"] |= test(trainer, module, data)
             report["metrics"] |= results.forgetting(report["metrics"], pretrained, tasks.get("source"))
             report["score"] = results.score(report["metrics"], tasks["target"])
+            report["baseline"] = results.baseline(data, tasks["target"], config["seed"])
             report["confusion"] = results.confusion(module, data)
         report["status"] = "done"
     except Interrupted:
@@ -582,6 +583,9 @@ def build_tasks(cfg: DictConfig, data: TransferDataModule) -> dict[str, Task]:
     tasks = {"target": build(cfg.task)}
     if "source" in data.domains:
         tasks["source"] = build(cfg.source_task or cfg.task)
+    for domain, task in tasks.items():
+        if (labels := data.domains[domain].train.labels) is not None:
+            task.fit(labels)
     return tasks
 
 

@@ -9,7 +9,6 @@ from torch import Tensor
 from graft.columns import FIRST, MISSING
 from graft.data.domain import Split
 from graft.data.table_rows import rows_of
-from graft.tasks import Regression, Task
 
 TREES = 200
 LEARNING_RATE = 0.05
@@ -21,31 +20,45 @@ class GradientBoosting:
 
     name = "gradient boosting"
 
-    def outputs(self, train: Split, val: Split, test: Split, task: Task, seed: int) -> Tensor:
-        """Outputs `(N, K)` for the test part: scores of classes, or a standardised number."""
+    def predictions(self, train: Split, val: Split, test: Split, classes: int | None, seed: int) -> Tensor:
+        """Probabilities `(N, K)` of the test part's classes, or numbers `(N,)` where there are none."""
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-        regression = isinstance(task, Regression)
-        method = HistGradientBoostingRegressor if regression else HistGradientBoostingClassifier
-        labels = train.labels.double().sub(task.mean).div(task.std) if regression else train.labels
+        method = HistGradientBoostingClassifier if classes else HistGradientBoostingRegressor
         model = method(
             max_iter=TREES,
             learning_rate=LEARNING_RATE,
             min_samples_leaf=max(1, min(20, len(train) // 10)),  # small label budgets need small leaves
             categorical_features=categorical(train),
-            early_stopping=False,
+            early_stopping=False,  # which would hold back training rows
             random_state=seed,
-        ).fit(values(train), labels.numpy())
-        places = None if regression else model.classes_
-        classes = None if regression else max(int(split.labels.max()) for split in (train, val, test)) + 1
+        ).fit(values(train), train.labels.numpy())
 
         def staged(split: Split) -> Iterator[Tensor]:
-            stages = model.staged_predict if regression else model.staged_decision_function
-            for scores in stages(values(split)):
-                yield as_outputs(torch.from_numpy(scores).float(), places, classes, task.outputs_of_two)
+            stages = model.staged_predict_proba if classes else model.staged_predict
+            yield from (torch.from_numpy(predicted).float() for predicted in stages(values(split)))
 
-        losses = [float(task.loss(outputs, val.labels)) for outputs in staged(val)]
+        losses = [loss(predicted, val.labels) for predicted in staged(val)]
         best = int(np.argmin(losses))
-        return next(outputs for number, outputs in enumerate(staged(test)) if number == best)
+        return next(predicted for number, predicted in enumerate(staged(test)) if number == best)
 
 
+def values(split: Split) -> np.ndarray:
+    """Numbers and codes `(N, columns)`, NaN where one is missing."""
+    rows = rows_of(split)
+    codes = torch.where(rows.codes == MISSING, torch.nan, rows.codes - 1.0)
+    return torch.cat([rows.numbers, codes], dim=1).numpy()
+
+
+def categorical(split: Split) -> list[bool]:
+    """Which columns of `values` hold codes that mean nothing as numbers."""
+    columns = rows_of(split).columns
+    few = [FIRST + len(column.categories) <= MAX_CATEGORIES for column in columns.categorical]
+    return [False] * len(columns.numeric) + few
+
+
+def loss(predicted: Tensor, labels: Tensor) -> float:
+    """Mean negative logarithm of the true classes' probabilities, or mean squared error."""
+    if predicted.ndim == 1:
+        return float((predicted - labels).square().mean())
+    return float(-predicted.gather(1, labels[:, None]).clamp(min=1e-12).log().mean())

@@ -68,8 +68,8 @@ class Baseline(Protocol):
 
     name: str
 
-    def outputs(self, train: Split, val: Split, test: Split, task: Any, seed: int) -> Tensor:
-        """What a head would give for the test part, `(N, K)`, after learning from the other two."""
+    def predictions(self, train: Split, val: Split, test: Split, classes: int | None, seed: int) -> Tensor:
+        """Probabilities `(N, K)` of the test part's classes, or numbers `(N,)`, after learning from the other parts."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class DomainData:
     backbone_arguments: Mapping[str, Any] = field(
         default_factory=dict
     )  # what a backbone made for these data has to know
-    baseline: Baseline | None = None
+    baseline: Baseline | None = None  # tested on the same parts
 
 
 class Domain:
