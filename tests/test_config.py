@@ -362,3 +362,8 @@ def test_terms_that_keep_to_pretrained_weights_need_some(override):
 def test_what_a_table_cannot_be_asked_for(override, said):
     (problem,) = problems("experiment=tabular_medical", override)
     assert said in problem
+
+
+def test_a_backbone_for_tables_needs_a_table():
+    (problem,) = problems("data=mnist", "backbone=mlp", "strategy=scratch")
+    assert "use another backbone, or data=table" in problem

@@ -492,10 +492,12 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
 
 
 def table_contradictions(config: Mapping[str, Any]) -> Iterator[str]:
-    """What belongs to images, asked of a table; and labels of another kind than the task takes."""
+    """A table and what is not for one: backbones and options of images, tasks for labels of another kind."""
     data, training, task = config["data"], config["training"], config["task"]["_target_"].rpartition(".")[2].lower()
     kind = data["target"].get("label_kind")
     if kind is None:
+        if "columns" in config["backbone"]:
+            yield "`backbone` takes tables, and `data.target` is none: use another backbone, or data=table"
         return
     if "columns" not in config["backbone"]:
         yield "`data.target` is a table, and this backbone takes none: use backbone=mlp or backbone=ft_transformer"

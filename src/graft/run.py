@@ -610,7 +610,12 @@ def build_backbone(cfg: DictConfig, data: TransferDataModule) -> Backbone:
     Raises GraftError where the backbone takes another kind of input than the data have.
     """
     settings = {key: value for key, value in cfg.backbone.items() if key != "weights"}
-    left_open = [key for key, value in settings.items() if value == "auto" and key in data.backbone_arguments]
+    left_open = [key for key, value in settings.items() if value == "auto"]
+    if unknown := [key for key in left_open if key not in data.backbone_arguments]:
+        raise GraftError(
+            f"backbone.{unknown[0]}=auto: the target holds {data.kind}, which do not say it. "
+            "Choose a backbone for them: backbone=<option>, see `python train.py --help`."
+        )
     backbone = build(settings, **{key: data.backbone_arguments[key] for key in left_open})
     if backbone.kind != data.kind:
         raise GraftError(

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from graft.columns import FIRST, MISSING
@@ -22,6 +23,10 @@ class GradientBoosting:
 
     def predictions(self, train: Split, val: Split, test: Split, classes: int | None, seed: int) -> Tensor:
         """Probabilities `(N, K)` of the test part's classes, or numbers `(N,)` where there are none."""
+        with threadpool_limits(torch.get_num_threads(), "openmp"):  # as many as the job has; more would wait in turn
+            return self._predictions(train, val, test, classes, seed)
+
+    def _predictions(self, train: Split, val: Split, test: Split, classes: int | None, seed: int) -> Tensor:
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
         method = HistGradientBoostingClassifier if classes else HistGradientBoostingRegressor
