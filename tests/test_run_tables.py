@@ -74,6 +74,8 @@ def test_strategies_from_another_table(run, strategy, backbone):
     found = run(f"strategy={strategy}", *SOURCE, f"backbone={backbone}")
     assert found["status"] == "done"
     assert found["weights"]["source"].startswith("source")
+    assert found["weights"]["missing"]
+    assert all("numeric_height" in name for name in found["weights"]["missing"])
 
 
 def test_a_file_of_another_tables_weights_says_what_is_new(run, tmp_path):

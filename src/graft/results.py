@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 import math
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,17 +43,19 @@ def forgetting(metrics: Mapping[str, float], pretrained: Pretrained | None, task
     return {"forgetting": lost if task.higher_is_better else -lost, "pretrain/" + name: pretrained.metrics[name]}
 
 
-def describe_weights(report: LoadReport | None, pretrained: Pretrained | None) -> dict[str, Any] | None:
-    """Where the backbone's weights came from and how many tensors matched."""
+def describe_weights(
+    report: LoadReport | None, pretrained: Pretrained | None, not_learned: Sequence[str] = ()
+) -> dict[str, Any] | None:
+    """Where the backbone's weights came from and how many tensors matched; some the source may not have taught."""
     if report is not None:
         return asdict(report)
     if pretrained is not None:
         return {
             "source": f"source (pretrained in {pretrained.seconds:.0f} s)" if pretrained.seconds else "source (cached)",
             "folder": str(pretrained.folder),
-            "matched": pretrained.tensors,
+            "matched": pretrained.tensors - len(not_learned),
             "total": pretrained.tensors,
-            "missing": [],
+            "missing": [*not_learned],
             "unexpected": [],
             "adapted": [],
         }

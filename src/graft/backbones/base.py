@@ -88,6 +88,10 @@ class Backbone(nn.Module):
         """A file's tensor under one of the network's names, made to fit the inputs that the network takes."""
         return tensor
 
+    def not_learned_from(self, arguments: Mapping[str, Any]) -> list[str]:
+        """Names of weights that other data, described by their `backbone_arguments`, cannot have taught."""
+        return []
+
     def set_classifier(self, classifier: nn.Module | None) -> None:
         """Keep a pretrained head in eval mode beside the backbone: neither a parameter nor in the state dict."""
         if classifier is not None:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,12 @@ class TableBackbone(Backbone):
         like = next(self.parameters())
         fields = {"numbers": numbers.to(like), "missing": torch.zeros_like(numbers).to(like)}
         return Fields({**fields, "codes": codes.to(like.device)})
+
+    def not_learned_from(self, arguments: Mapping[str, Any]) -> list[str]:
+        """Weights of columns that another table lacks."""
+        theirs = {column.key for column in arguments["columns"].all}
+        new = {column.key for column in self.columns.all} - theirs
+        return [name for name, _ in self.network.named_parameters() if new.intersection(name.split("."))]
 
     def convert(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """A file's tensors with each column's categories in the order of this table; new ones stay as they are."""
