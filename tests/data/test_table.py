@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,20 @@ def test_parquet_reads_as_csv(table, tmp_path):
     assert columns.all == own_columns.all
     assert torch.equal(rows_of(data.test).numbers, rows_of(own.test).numbers)
     assert torch.equal(rows_of(data.test).codes, rows_of(own.test).codes)
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "people.parquet").touch()
+    with pytest.raises(GraftError, match=r"need pyarrow\. Install it: pip install 'graft\[tabular\]'"):
+        TableFile(str(tmp_path / "people.parquet"), "outcome").load(0)
+
+
+def test_a_broken_parquet_file(tmp_path):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "people.parquet").write_text("no parquet")
+    with pytest.raises(GraftError, match=r"people\.parquet cannot be read as Parquet"):
+        TableFile(str(tmp_path / "people.parquet"), "outcome").load(0)
 
 
 def test_the_split_seed_decides_and_the_fingerprint_is_of_the_content(table):
