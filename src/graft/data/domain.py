@@ -41,8 +41,8 @@ class Split:
 
     `inputs` is a uint8 tensor `(N, C, H, W)`, or gives a uint8 `(C, H, W)` by index; of another kind, what the
     transform of that kind takes. `labels` are int64 `(N,)` classes, float `(N, K)` for multilabel, float `(N,)`
-    numbers; None where the domain counts as unlabelled. `fingerprint` is a hash of what decides the inputs, so that what is
-    computed from them can be kept under it.
+    numbers; None where the domain counts as unlabelled. `fingerprint` is a hash of what decides the inputs, so that
+    what is computed from them can be kept under it.
     """
 
     inputs: Inputs
