@@ -344,3 +344,26 @@ def test_trainer_keys_are_arguments_of_the_trainer():
 def test_terms_that_keep_to_pretrained_weights_need_some(override):
     found = problems("term=[l2sp,bss]", "backbone.weights=source", override)
     assert found == [f"`term=l2sp` with `{override}`: it keeps to pretrained weights, and there are none; leave it out"]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("backbone=lenet", "this backbone takes none"),
+        ("data.augment=light", "use data.augment=none"),
+        ("data.test_shifts=[blur]", "use data.test_shifts=[]"),
+        ("training.mixup_alpha=0.2", "use training.mixup_alpha=null"),
+        ("task=regression", "needs data.target.label_kind=numbers"),
+        ("data.target.label_kind=numbers", "numbers need task=regression"),
+        ("data.target.on_bad_sample=skp", "did you mean skip?"),
+        ("backbone.width=0", "must be an integer >= 1"),
+    ],
+)
+def test_what_a_table_cannot_be_asked_for(override, said):
+    (problem,) = problems("experiment=tabular_medical", override)
+    assert said in problem
+
+
+def test_a_backbone_for_tables_needs_a_table():
+    (problem,) = problems("data=mnist", "backbone=mlp", "strategy=scratch")
+    assert "use another backbone, or data=table" in problem

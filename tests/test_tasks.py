@@ -126,3 +126,12 @@ def test_data_that_does_not_fit_the_task_is_refused(task, classes, message):
 def test_an_unknown_regression_loss_is_refused():
     with pytest.raises(GraftError, match=r"task\.loss='huber'.*mse, l1"):
         Regression("huber")
+
+
+def test_regression_standardises_by_the_training_labels():
+    task = Regression()
+    task.fit(torch.tensor([100.0, 200.0]))
+    assert task.predictions(torch.tensor([[-1.0], [0.0]])).tolist() == [100, 150]
+    assert task.loss(torch.tensor([[1.0]]), torch.tensor([200.0])) == 0
+    task.fit(torch.tensor([3.0, 3.0]))
+    assert task.predictions(torch.tensor([[1.0]])).tolist() == [4]

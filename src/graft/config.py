@@ -108,6 +108,12 @@ RULES: dict[str, Rule] = {
     "data.*.seed": SEED,
     "data.*.samples": COUNT,
     "data.*.*_fraction": Rule((float,), low=0, below=1),
+    "data.*.label": Rule((str, int)),
+    "data.*.label_kind": Rule((str,), choices=("classes", "numbers")),
+    "data.*.few_values": Rule((int,), low=0),
+    "data.*.on_bad_sample": Rule((str,), choices=("error", "skip")),
+    "data.*.delimiter": Rule((str,), null=True),
+    "data.*.*_file": Rule((str,), null=True),
     "data.epoch": Rule((str, int), choices=("target", "source", "longest"), low=1),
     "data.augment": AUGMENT,
     "data.balance": Rule((str,), choices=("none", "weights", "sampler")),
@@ -119,6 +125,11 @@ RULES: dict[str, Rule] = {
     "data.num_workers": Rule((int,), low=0),
     "backbone.weights": Rule((str,), null=True),
     "backbone.size": COUNT_OR_NULL,
+    "backbone.columns": Rule((str,), choices=("auto",)),
+    "backbone.width": COUNT,
+    "backbone.blocks": COUNT,
+    "backbone.heads": COUNT,
+    "backbone.dropout": Rule((float,), low=0, below=1),
     "backbone.channels": Rule((str, int), choices=("auto",), low=1),
     "head.sharing": Rule((str,), choices=("auto", "shared", "separate")),
     "head.dropout": Rule((float,), low=0, below=1),
@@ -471,12 +482,38 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
             yield f"`term={term}` with `data.target_labeled=false`: it needs the target's labels; leave the term out"
     if "bi_tuning" in terms and choices.get("head", "linear") != "linear":
         yield f"`term=bi_tuning` with `head={choices['head']}`: it needs one vector a class; use head=linear"
+    yield from table_contradictions(config)
     yield from training_contradictions(config, choices)
     yield from tuning_contradictions(config)
     yield from averaging_contradictions(config, choices)
     yield from step_contradictions(config)
     if isinstance(config.get("resume"), str) and not Path(config["resume"]).is_file():
         yield f"`resume={config['resume']}`: there is no such checkpoint; resume=true takes the run folder's last one"
+
+
+def table_contradictions(config: Mapping[str, Any]) -> Iterator[str]:
+    """A table and what is not for one: backbones and options of images, tasks for labels of another kind."""
+    data, training, task = config["data"], config["training"], config["task"]["_target_"].rpartition(".")[2].lower()
+    kind = data["target"].get("label_kind")
+    if kind is None:
+        if "columns" in config["backbone"]:
+            yield "`backbone` takes tables, and `data.target` is none: use another backbone, or data=table"
+        return
+    if "columns" not in config["backbone"]:
+        yield "`data.target` is a table, and this backbone takes none: use backbone=mlp or backbone=ft_transformer"
+    if kind == "numbers" and task != "regression":
+        yield f"`data.target.label_kind=numbers` with `task={task}`: numbers need task=regression"
+    if kind == "classes" and task == "regression":
+        yield "`task=regression` with `data.target.label_kind=classes`: it needs data.target.label_kind=numbers"
+    for key, value, off in (
+        ("data.augment", data["augment"], "none"),
+        ("data.test_shifts", data["test_shifts"], []),
+        ("training.mixup_alpha", training["mixup_alpha"], None),
+        ("training.cutmix_alpha", training["cutmix_alpha"], None),
+        ("training.progressive_resizing.initial_scale", training["progressive_resizing"]["initial_scale"], None),
+    ):
+        if value != off:
+            yield f"`{key}={shown(value)}` with a table: it is for images; use {key}={shown(off)}"
 
 
 def tuning_contradictions(config: Mapping[str, Any]) -> Iterator[str]:

@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 import math
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,17 +43,19 @@ def forgetting(metrics: Mapping[str, float], pretrained: Pretrained | None, task
     return {"forgetting": lost if task.higher_is_better else -lost, "pretrain/" + name: pretrained.metrics[name]}
 
 
-def describe_weights(report: LoadReport | None, pretrained: Pretrained | None) -> dict[str, Any] | None:
-    """Where the backbone's weights came from and how many tensors matched."""
+def describe_weights(
+    report: LoadReport | None, pretrained: Pretrained | None, not_learned: Sequence[str] = ()
+) -> dict[str, Any] | None:
+    """Where the backbone's weights came from and how many tensors matched; some the source may not have taught."""
     if report is not None:
         return asdict(report)
     if pretrained is not None:
         return {
             "source": f"source (pretrained in {pretrained.seconds:.0f} s)" if pretrained.seconds else "source (cached)",
             "folder": str(pretrained.folder),
-            "matched": pretrained.tensors,
+            "matched": pretrained.tensors - len(not_learned),
             "total": pretrained.tensors,
-            "missing": [],
+            "missing": [*not_learned],
             "unexpected": [],
             "adapted": [],
         }
@@ -88,6 +90,23 @@ def score(metrics: Mapping[str, float], task: Task) -> dict[str, Any]:
     """The one number that sweeps are ordered by: the task's main metric on the target's test split."""
     name = f"test/target/{task.main_metric}"
     return {"metric": name, "value": metrics[name], "higher_is_better": task.higher_is_better}
+
+
+def baseline(data: TransferDataModule, task: Task, seed: int) -> dict[str, Any] | None:
+    """Test metrics of what the target's kind of data has as its baseline, from the same parts and label budget."""
+    target = data.domains["target"]
+    if target.baseline is None or target.train.labels is None:
+        return None
+    classes, outputs = target.classes and len(target.classes), data.num_outputs("target", task)
+    predicted = target.baseline.predictions(target.train, target.val, target.test, classes, seed)
+    if outputs == 1 and predicted.ndim == 2:
+        predicted = predicted[:, 1]  # of yes or no
+    found: dict[str, float] = {}
+    for metrics in (task.metrics(outputs), task.test_metrics(outputs)):
+        metrics.update(predicted, task.targets(target.test.labels))
+        scalars = {name: value for name, value in metrics.compute().items() if value.numel() == 1}
+        found |= {f"test/target/{name}": float(value) for name, value in scalars.items()}
+    return {"name": target.baseline.name, "metrics": found}
 
 
 def confusion(module: TransferModule, data: TransferDataModule) -> dict[str, Any]:

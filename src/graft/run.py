@@ -97,7 +97,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     weights_report = None if weights in (None, "source") else load_weights(backbone, weights)
     data.set_input(backbone.input_spec)
     heads = build_heads(cfg, data, backbone, tasks, objective)
-    pretrained = None
+    pretrained, not_learned = None, []
     if objective.fixed_heads and weights != "source":
         raise GraftError(
             f"This objective keeps the {objective.fixed_heads[0]} head as it was pretrained, but nothing is: "
@@ -112,6 +112,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
         pretrained = pretrain_on_source(config, data, backbone, source_head, tasks["source"], build_both)
         pl.seed_everything(config["seed"], verbose=False)
+        not_learned = backbone.not_learned_from(data.domains["source"].backbone_arguments)
     elif "source" in heads and "source" not in data.train_domains:
         data.test_domains = ("target",)  # a source head that never learned has nothing to say about the source
     added = added_parameters(strategy, backbone)
@@ -148,7 +149,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         "name": config["name"],
         "overrides": context["overrides"],
         "data": data.summary(),
-        "weights": results.describe_weights(weights_report, pretrained),
+        "weights": results.describe_weights(weights_report, pretrained, not_learned),
         "parameters": results.describe_parameters(module.parameter_table(epochs)),
         "phases": module.phase_table(epochs),
         "settings": decided,
@@ -210,6 +211,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             report["metrics"] |= test(trainer, module, data)
             report["metrics"] |= results.forgetting(report["metrics"], pretrained, tasks.get("source"))
             report["score"] = results.score(report["metrics"], tasks["target"])
+            report["baseline"] = results.baseline(data, tasks["target"], config["seed"])
             report["confusion"] = results.confusion(module, data)
         report["status"] = "done"
     except Interrupted:
@@ -582,6 +584,9 @@ def build_tasks(cfg: DictConfig, data: TransferDataModule) -> dict[str, Task]:
     tasks = {"target": build(cfg.task)}
     if "source" in data.domains:
         tasks["source"] = build(cfg.source_task or cfg.task)
+    for domain, task in tasks.items():
+        if (labels := data.domains[domain].train.labels) is not None:
+            task.fit(labels)
     return tasks
 
 
@@ -606,7 +611,12 @@ def build_backbone(cfg: DictConfig, data: TransferDataModule) -> Backbone:
     Raises GraftError where the backbone takes another kind of input than the data have.
     """
     settings = {key: value for key, value in cfg.backbone.items() if key != "weights"}
-    left_open = [key for key, value in settings.items() if value == "auto" and key in data.backbone_arguments]
+    left_open = [key for key, value in settings.items() if value == "auto"]
+    if unknown := [key for key in left_open if key not in data.backbone_arguments]:
+        raise GraftError(
+            f"backbone.{unknown[0]}=auto: the target holds {data.kind}, which do not say it. "
+            "Choose a backbone for them: backbone=<option>, see `python train.py --help`."
+        )
     backbone = build(settings, **{key: data.backbone_arguments[key] for key in left_open})
     if backbone.kind != data.kind:
         raise GraftError(

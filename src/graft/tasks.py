@@ -35,6 +35,9 @@ class Task:
         """Size of the head's output."""
         return len(classes) if classes else 1
 
+    def fit(self, labels: Tensor) -> None:
+        """Take from the training labels `(N,)` what the task has to know of them; nothing for classes."""
+
     def loss(self, outputs: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
         """Mean loss over the samples of a batch: outputs `(B, K)`, labels `(B,)` or `(B, K)`."""
         raise NotImplementedError
@@ -179,7 +182,7 @@ class Multilabel(Task):
 
 
 class Regression(Task):
-    """A number."""
+    """A number; outputs are standardised by the training labels, so that networks start near them in any unit."""
 
     name = "regression"
     main_metric = "mae"
@@ -190,6 +193,12 @@ class Regression(Task):
         if loss not in self.losses:
             raise GraftError(f"task.loss={loss!r} is not a regression loss. Allowed: {', '.join(self.losses)}.")
         self.loss_function = self.losses[loss]
+        self.mean, self.std = 0.0, 1.0
+
+    def fit(self, labels: Tensor) -> None:
+        """Their mean and standard deviation."""
+        self.mean = float(labels.double().mean())
+        self.std = float(labels.double().std(correction=0)) or 1.0
 
     def outputs(self, classes: Sequence[str] | None) -> int:
         """One number."""
@@ -198,12 +207,12 @@ class Regression(Task):
         return 1
 
     def loss(self, outputs: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-        """Mean squared or absolute error."""
-        return self.loss_function(outputs.squeeze(-1), labels.to(outputs.dtype))
+        """Mean squared or absolute error, in standard deviations of the training labels."""
+        return self.loss_function(outputs.squeeze(-1), ((labels - self.mean) / self.std).to(outputs.dtype))
 
     def predictions(self, outputs: Tensor) -> Tensor:
-        """The number itself, `(B,)`."""
-        return outputs.squeeze(-1)
+        """The number itself, `(B,)`, in the labels' unit."""
+        return outputs.squeeze(-1) * self.std + self.mean
 
     def targets(self, labels: Tensor) -> Tensor:
         """Labels as floats."""

@@ -5,12 +5,29 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from graft.columns import Column, Columns
+
 CONF = Path(__file__).parents[2] / "conf"
 
 NAMES = {"torchvision": "shufflenet_v2_x0_5", "timm": "test_resnet"}
 
 
-@pytest.mark.parametrize("file", sorted((CONF / "backbone").glob("*.yaml")), ids=lambda file: file.stem)
+IMAGES = [file for file in sorted((CONF / "backbone").glob("*.yaml")) if "channels: auto" in file.read_text()]
+TABLES = [file for file in sorted((CONF / "backbone").glob("*.yaml")) if "columns: auto" in file.read_text()]
+
+
+@pytest.mark.parametrize("file", TABLES, ids=lambda file: file.stem)
+def test_every_backbone_config_for_tables_builds(file: Path) -> None:
+    settings = OmegaConf.load(file)
+    assert settings.pop("weights") is None
+    assert settings.pop("columns") == "auto"
+    columns = Columns([Column("age", "numeric"), Column("job", "categorical", ("cook", "smith"))])
+    backbone = instantiate(settings, columns=columns).eval()
+    with torch.no_grad():
+        assert backbone(backbone.example_inputs(2)).shape == (2, backbone.feature_size)
+
+
+@pytest.mark.parametrize("file", IMAGES, ids=lambda file: file.stem)
 def test_every_backbone_config_builds(file: Path) -> None:
     config = OmegaConf.create({"backbone": OmegaConf.load(file), "data": {"image_size": 32}})
     settings = config.backbone

@@ -58,6 +58,7 @@ class Backbone(nn.Module):
     kind: str  # of the inputs, as in DomainData.kind
     classifier: nn.Module | None  # the pretrained weights' own head, features to its classes; no part of the parameters
     input_shape: tuple[int, ...] | None = None  # of one input; None where inputs differ in shape
+    named_inputs = False  # whether weights belong to inputs by name, so that a file's order says nothing
 
     def __init__(self, name: str, network: nn.Module, *, feature_size: int, stages: Sequence[Stage]) -> None:
         super().__init__()
@@ -86,6 +87,10 @@ class Backbone(nn.Module):
     def fit_input_layer(self, name: str, tensor: Tensor) -> Tensor:
         """A file's tensor under one of the network's names, made to fit the inputs that the network takes."""
         return tensor
+
+    def not_learned_from(self, arguments: Mapping[str, Any]) -> list[str]:
+        """Names of weights that other data, described by their `backbone_arguments`, cannot have taught."""
+        return []
 
     def set_classifier(self, classifier: nn.Module | None) -> None:
         """Keep a pretrained head in eval mode beside the backbone: neither a parameter nor in the state dict."""

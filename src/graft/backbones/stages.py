@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from graft.backbones.base import Stage, prefixes
+from graft.inputs import Inputs
 
 SMALLER = 0.75  # a side this much below the stage's begins the next stage; convolutions without padding shave off less
 
@@ -23,8 +24,8 @@ def output_shape(network: nn.Module, channels: int, size: int) -> torch.Size:
         return shapes_only(network)(torch.empty(1, channels, size, size, device="meta")).shape
 
 
-def traced_outputs(network: nn.Module, channels: int, size: int) -> list[tuple[str, torch.Size]]:
-    """Names of the modules and shapes of their outputs for one image, in the order in which they finish.
+def traced_outputs(network: nn.Module, inputs: Inputs) -> list[tuple[str, torch.Size]]:
+    """Names of the modules and shapes of their outputs for some inputs, in the order in which they finish.
 
     What is no tensor is left out; a module that runs twice comes twice, one that does not run not at all.
     """
@@ -38,7 +39,7 @@ def traced_outputs(network: nn.Module, channels: int, size: int) -> list[tuple[s
     for name, module in copied.named_modules():
         module.register_forward_hook(lambda _m, _x, output, name=name: note(name, output))
     with torch.no_grad():
-        copied(torch.empty(1, channels, size, size, device="meta", dtype=next(network.parameters()).dtype))
+        copied(inputs.to("meta"))
     return outputs
 
 
@@ -48,7 +49,8 @@ def stages_by_resolution(network: nn.Module, units: Sequence[str], channels: int
     A stage begins where the maps get smaller, and at each block that works on tokens `(B, N, D)`.
     """
     wanted = set(units)
-    shapes = {name: shape for name, shape in traced_outputs(network, channels, size) if name in wanted}
+    image = torch.empty(1, channels, size, size, device="meta")
+    shapes = {name: shape for name, shape in traced_outputs(network, image) if name in wanted}
 
     groups: list[list[str]] = []
     stage_side = 0

@@ -74,7 +74,7 @@ def load_tensors(backbone: Backbone, content: dict[str, Any], source: str) -> Lo
         if name in inside and name in network and inside[name].shape != value.shape
     ]
     found, folded = match_by_name(converted, network, backbone)
-    if any(name not in found for name in _counted(network)):
+    if any(name not in found for name in _counted(network)) and not backbone.named_inputs:
         renamed = match_by_order(inside, network, backbone)
         if renamed is not None:
             found, folded, classifier, classifier_names = renamed

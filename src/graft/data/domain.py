@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -39,9 +39,10 @@ Inputs = Tensor | LazyTensor | Sequence[Tensor] | Subset
 class Split:
     """Images and labels of one part of a domain.
 
-    `inputs` is a uint8 tensor `(N, C, H, W)`, or gives a uint8 `(C, H, W)` by index. `labels` are int64 `(N,)` classes,
-    float `(N, K)` for multilabel, float `(N,)` numbers; None where the domain counts as unlabelled. `fingerprint` is a
-    hash of what decides the inputs, so that what is computed from them can be kept under it.
+    `inputs` is a uint8 tensor `(N, C, H, W)`, or gives a uint8 `(C, H, W)` by index; of another kind, what the
+    transform of that kind takes. `labels` are int64 `(N,)` classes, float `(N, K)` for multilabel, float `(N,)`
+    numbers; None where the domain counts as unlabelled. `fingerprint` is a hash of what decides the inputs, so that
+    what is computed from them can be kept under it.
     """
 
     inputs: Inputs
@@ -63,6 +64,15 @@ class Split:
         return Split(Subset(inputs, indices.tolist()), labels, fingerprint)
 
 
+class Baseline(Protocol):
+    """What anybody would try first on data of a kind; its score stands beside the network's."""
+
+    name: str
+
+    def predictions(self, train: Split, val: Split, test: Split, classes: int | None, seed: int) -> Tensor:
+        """Probabilities `(N, K)` of the test part's classes, or numbers `(N,)`, after learning from the other parts."""
+
+
 @dataclass(frozen=True)
 class DomainData:
     """A domain, split. `fingerprint` changes whenever the content does; `notes` say what a reader should know."""
@@ -79,6 +89,7 @@ class DomainData:
     backbone_arguments: Mapping[str, Any] = field(
         default_factory=dict
     )  # what a backbone made for these data has to know
+    baseline: Baseline | None = None  # tested on the same parts
 
 
 class Domain:

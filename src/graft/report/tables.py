@@ -44,7 +44,7 @@ def print_results(results: Mapping[str, Any], run_dir: Path) -> None:
     """Print the test metrics, what they cost and, as the very last line, the run folder."""
     console = _console()
     _blank_line(console)
-    console.print(metrics_table(results.get("metrics", {})))
+    console.print(metrics_table(results.get("metrics", {}), results.get("baseline")))
     if results.get("soup"):
         _blank_line(console)
         console.print(soup_table(results["soup"]))
@@ -152,10 +152,12 @@ def trained_line(parameters: Mapping[str, Any]) -> str:
     return f"trained: {trainable:,} of {total:,} parameters ({100 * trainable / max(total, 1):.3g} %)"
 
 
-def metrics_table(metrics: Mapping[str, float | None]) -> Table:
-    """Test metrics, a column for each domain, and what belongs to no domain below."""
+def metrics_table(metrics: Mapping[str, float | None], baseline: Mapping[str, Any] | None = None) -> Table:
+    """Test metrics, a column for each domain and for the target's baseline, and what belongs to no domain below."""
     tests = {tuple(name.split("/")[1:]): value for name, value in metrics.items() if name.startswith("test/")}
-    domains = sorted({key[0] for key in tests}, key=lambda domain: domain != "target")
+    if baseline:
+        tests |= {(baseline["name"], name.split("/")[-1]): value for name, value in baseline["metrics"].items()}
+    domains = sorted(dict.fromkeys(key[0] for key in tests), key=lambda domain: domain != "target")
     table = _table("test", *domains)
     for metric in dict.fromkeys(key[1] for key in tests):
         table.add_row(metric, *(_cell(tests.get((domain, metric))) for domain in domains))

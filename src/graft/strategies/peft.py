@@ -94,7 +94,7 @@ class PeftStrategy(Strategy):
     def choose(self, backbone: Backbone) -> list[str]:
         """Names of the layers to adapt; GraftError where none of them, or not all that were named, can be."""
         network = backbone.network
-        called = {name for name, _ in traced_outputs(network, backbone.channels, backbone.size[0])}
+        called = {name for name, _ in traced_outputs(network, backbone.example_inputs(1))}
         if self.target_modules == AUTO:
             names = [name for name, module in network.named_modules() if isinstance(module, ADAPTABLE)]
         else:

@@ -1,0 +1,89 @@
+"""A table in memory, and how its rows become what a backbone for tables takes."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import Subset
+
+from graft.cache.disk import DiskCache
+from graft.columns import FIRST, MISSING, UNKNOWN, Columns
+from graft.data.domain import Split
+from graft.errors import GraftError
+from graft.inputs import Fields
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """Standardised numbers `(N, n)`, NaN where one is missing, and codes `(N, k)` of the categories."""
+
+    columns: Columns
+    numbers: Tensor
+    codes: Tensor
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, indices: Tensor) -> "TableRows":
+        return TableRows(self.columns, self.numbers[indices], self.codes[indices])
+
+
+class TableTransform:
+    """Rows of any table to `Fields` of a backbone's columns: numbers `(B, n)`, missing `(B, n)`, codes `(B, k)`.
+
+    Columns are found by name and kind. One that a table lacks is missing in every row, and one that the backbone does
+    not know is left out; a category that the backbone does not know is unknown to it.
+    """
+
+    augment = None
+
+    def __init__(self, columns: Columns, augment: str = "none", shift: str | None = None) -> None:
+        if augment != "none":
+            raise GraftError(f"data.augment={augment}: there is no augmentation of tables. Set data.augment=none.")
+        if shift is not None:
+            raise GraftError(f"data.test_shifts=[{shift}]: tables have no such shift. Set data.test_shifts=[].")
+        self.columns = columns
+
+    @property
+    def key(self) -> str:
+        """The backbone's columns in words."""
+        return repr(self.columns)
+
+    def rows(self, split: Split, cache: DiskCache | None) -> TableRows:
+        """The split's rows in the backbone's columns."""
+        table = rows_of(split)
+        numbers = torch.full((len(table), len(self.columns.numeric)), torch.nan)
+        codes = torch.full((len(table), len(self.columns.categorical)), MISSING)
+        places = {column.key: place for place, column in enumerate(table.columns.numeric)}
+        for place, column in enumerate(self.columns.numeric):
+            if column.key in places:
+                numbers[:, place] = table.numbers[:, places[column.key]]
+        places = {column.key: place for place, column in enumerate(table.columns.categorical)}
+        for place, column in enumerate(self.columns.categorical):
+            if column.key in places:
+                theirs = places[column.key]
+                own_codes = codes_in(table.columns.categorical[theirs].categories, column.categories)
+                codes[:, place] = own_codes[table.codes[:, theirs]]
+        return TableRows(self.columns, numbers, codes)
+
+    def finish(self, rows: TableRows) -> Fields:
+        """Rows `(B, ...)` with the training median in the place of missing numbers, and a mark where that is so."""
+        medians = torch.tensor([(column.median - column.mean) / column.std for column in self.columns.numeric])
+        missing = rows.numbers.isnan()
+        numbers = torch.where(missing, medians.to(rows.numbers), rows.numbers)
+        return Fields({"numbers": numbers, "missing": missing.to(numbers), "codes": rows.codes})
+
+
+def codes_in(theirs: tuple[str, ...], own: tuple[str, ...]) -> Tensor:
+    """The code that each of another table's codes has here, `(2 + categories)`."""
+    known = {name: code for code, name in enumerate(own, start=FIRST)}
+    return torch.tensor([MISSING, UNKNOWN, *(known.get(name, UNKNOWN) for name in theirs)])
+
+
+def rows_of(split: Split) -> TableRows:
+    """A split's table, whatever part of a part it is."""
+    inputs, indices = split.inputs, None
+    while isinstance(inputs, Subset):
+        own = torch.tensor(inputs.indices, dtype=torch.int64)
+        inputs, indices = inputs.dataset, own if indices is None else own[indices]
+    return inputs if indices is None else inputs[indices]

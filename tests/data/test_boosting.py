@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from graft.columns import Column, Columns
+from graft.data.boosting import GradientBoosting
+from graft.data.domain import Split
+from graft.data.table_rows import TableRows
+
+COLUMNS = Columns([Column("age", "numeric"), Column("job", "categorical", ("cook", "smith"))])
+
+
+def split(rows, seed, label):
+    random = torch.Generator().manual_seed(seed)
+    numbers, codes = torch.randn(rows, 1, generator=random), torch.randint(0, 4, (rows, 1), generator=random)
+    numbers[::10] = torch.nan
+    return Split(TableRows(COLUMNS, numbers, codes), label(numbers.nan_to_num()[:, 0], codes[:, 0]), f"split{seed}")
+
+
+def test_probabilities_of_classes():
+    parts = [split(200, seed, lambda age, job: ((age > 0) ^ (job == 2)).long()) for seed in range(3)]
+    predicted = GradientBoosting().predictions(*parts, 2, 0)
+    assert torch.allclose(predicted.sum(dim=1), torch.ones(200))
+    assert (predicted.argmax(dim=1) == parts[2].labels).float().mean() > 0.9
+
+
+def test_numbers():
+    parts = [split(200, seed, lambda age, job: 100 + 10 * age + 5.0 * job) for seed in range(3)]
+    predicted = GradientBoosting().predictions(*parts, None, 0)
+    assert (predicted - parts[2].labels).abs().mean() < 0.5 * parts[2].labels.std()
+
+
+@pytest.mark.parametrize("rows", [4, 12])
+def test_a_small_label_budget(rows):
+    train, val, test = (split(n, seed, lambda age, job: (age > 0).long()) for seed, n in enumerate((rows, 30, 30)))
+    train.labels[:2] = torch.tensor([0, 1])
+    assert GradientBoosting().predictions(train, val, test, 2, 0).shape == (30, 2)

@@ -1,0 +1,228 @@
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from graft.data.table import SklearnTable, TableFile
+from graft.data.table_rows import TableTransform, rows_of
+from graft.errors import GraftError
+
+HEADER = "age,job,flag,same,outcome\n"
+JOBS = ("cook", "smith", "")
+
+
+def lines(rows=60, first=0):
+    return [f"{20 + i},{JOBS[i % 3]},{i % 2},7,{'yes' if i % 4 else 'no'}" for i in range(first, first + rows)]
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A table file with these lines, read and split."""
+
+    def table(content=None, name="people.csv", written_as="utf-8", **settings):
+        path = tmp_path / name
+        path.write_text(HEADER + "\n".join(lines()) if content is None else content, encoding=written_as)
+        return TableFile(str(path), **{"label": "outcome", **settings})
+
+    return table
+
+
+def loaded(domain, seed=0):
+    data = domain.load(seed)
+    return data, data.backbone_arguments["columns"]
+
+
+def test_columns_follow_from_the_training_rows(table):
+    data, columns = loaded(table())
+    assert [(c.name, c.kind) for c in columns.all] == [
+        ("age", "numeric"),
+        ("job", "categorical"),
+        ("flag", "categorical"),
+    ]
+    assert columns.categorical[0].categories == ("cook", "smith")
+    assert data.kind == "tables"
+    assert data.classes == ("no", "yes")
+    assert any("constant in training: same" in note for note in data.notes)
+    assert [len(part) for part in (data.train, data.val, data.test)] == [42, 9, 9]
+
+
+def test_keys_decide_over_values(table):
+    _, columns = loaded(table(numeric=["flag"], categorical=["age"], ignore=["job"]))
+    assert [(c.name, c.kind) for c in columns.all] == [("age", "categorical"), ("flag", "numeric")]
+
+
+def test_what_is_fitted_comes_from_training_rows_alone(table, tmp_path):
+    (tmp_path / "test.csv").write_text(HEADER + "\n".join(["1e6,pilot,5,8,yes", "30,cook,1,7,no"]))
+    data, columns = loaded(table(test_file=str(tmp_path / "test.csv")))
+    age = rows_of(data.train).numbers[:, 0]
+    assert age.mean().abs() < 1e-5
+    assert age.std(correction=0) == pytest.approx(1)
+    fields = TableTransform(columns).finish(TableTransform(columns).rows(data.test, None))
+    assert fields["numbers"][0, 0] > 1e3
+    assert fields["codes"].tolist()[0] == [1, 1]  # a job and a flag that training never saw
+    assert fields["codes"].tolist()[1] == [2, 3]
+
+
+def test_missing_values_become_the_median_and_a_mark_and_a_category(table):
+    content = HEADER + "\n".join([*lines(), *[f"NA,NA,{i % 2},7,{'yes' if i % 2 else 'no'}" for i in range(20)]])
+    data, columns = loaded(table(content))
+    transform = TableTransform(columns)
+    fields = transform.finish(transform.rows(data.train, None))
+    missing = fields["missing"][:, 0] == 1
+    assert 0 < missing.sum() < len(missing)
+    known = fields["numbers"][~missing, 0]
+    assert torch.allclose(fields["numbers"][missing, 0], known.median(), atol=0.1)
+    assert not fields["numbers"].isnan().any()
+    assert (fields["codes"][missing, 0] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("30,cook,1,7", "4 values where there are 5 columns"),
+        ("30,cook,1,7,", "no label in 'outcome'"),
+        ("old,cook,1,7,yes", "'old' in 'age' is no number"),
+        ("30,cook,1,7,yes,more", "6 values where"),
+    ],
+)
+def test_a_bad_row_is_named_or_left_out_and_counted(table, line, said):
+    content = HEADER + "\n".join([*lines(30), line, *lines(30, 30)])
+    with pytest.raises(GraftError, match=r"people\.csv") as error:
+        table(content).load(0)
+    assert f"row 32: {said}" in str(error.value)
+    assert "1 of 61 rows" in str(error.value)
+    assert "data.target.on_bad_sample=skip" in str(error.value)
+    data = table(content, on_bad_sample="skip").load(0)
+    assert any(f"row 32: {said}" in note for note in data.notes)
+    assert sum(len(part) for part in (data.train, data.val, data.test)) == 60
+
+
+def test_many_bad_rows_are_one_error(table):
+    content = HEADER + "\n".join([*lines(30), *["1,2"] * 5, "x,cook,1,7,yes", *lines(30, 30)])
+    with pytest.raises(GraftError, match=r"6 of 66 rows .* and 3 more"):
+        table(content).load(0)
+
+
+def test_another_encoding_is_named(table):
+    content = HEADER + "\n".join([*lines(), "30,b\N{LATIN SMALL LETTER A WITH DIAERESIS}r,1,7,yes"])
+    with pytest.raises(GraftError, match=r"row 62: not readable as utf-8; try data.target.encoding=latin-1"):
+        table(content, written_as="latin-1").load(0)
+    assert len(table(content, written_as="latin-1", on_bad_sample="skip").load(0).train) == 42
+    assert any(
+        "b\N{LATIN SMALL LETTER A WITH DIAERESIS}r" in c.categories
+        for c in loaded(
+            table(content, written_as="latin-1", encoding="latin-1", val_fraction=0.02, test_fraction=0.02)
+        )[1].categorical
+    )
+
+
+def test_a_label_that_training_never_saw(table, tmp_path):
+    (tmp_path / "test.csv").write_text(HEADER + "\n".join([*lines(10), "30,cook,1,7,perhaps"]))
+    test_file = str(tmp_path / "test.csv")
+    with pytest.raises(GraftError, match=r"test\.csv cannot be used \(row 12: label 'perhaps' is no class"):
+        table(test_file=test_file).load(0)
+    assert len(table(test_file=test_file, on_bad_sample="skip").load(0).test) == 10
+
+
+@pytest.mark.parametrize(
+    ("content", "settings", "said"),
+    [
+        ("", {}, "no row of values"),
+        ("\n\n", {}, "no row of values"),
+        (HEADER, {}, "no row of values"),
+        (None, {"label": "income"}, r"label=income: .* Columns: age, job"),
+        (None, {"label": 9}, "label=9"),
+        (None, {"label": "same"}, r"at least 2 classes .* has 7"),
+        (None, {"numeric": ["height"]}, r"data\.target\.numeric: .* no column 'height'"),
+        (None, {"encoding": "utf-99"}, "no such encoding"),
+        ("a,a,b\n1,2,3", {}, "names 'a' twice"),
+        ("a,outcome\n" + "7,yes\n7,no\n" * 20, {}, "every column .* is constant"),
+        (HEADER + "\n".join(lines(3)), {}, "too few rows"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_one_error(table, content, settings, said):
+    with pytest.raises(GraftError, match=said):
+        table(content, **settings).load(0)
+
+
+def test_a_file_that_is_not_there():
+    with pytest.raises(GraftError, match=r"data\.target\.file=nowhere\.csv: no such file"):
+        TableFile("nowhere.csv", "outcome").load(0)
+
+
+def test_an_official_part_without_a_column(table, tmp_path):
+    (tmp_path / "test.csv").write_text("age,flag,same,outcome\n1,2,3,yes")
+    with pytest.raises(GraftError, match=r"test\.csv has no column 'job'"):
+        table(test_file=str(tmp_path / "test.csv")).load(0)
+
+
+def test_numbers_as_labels_and_a_file_without_header(table):
+    content = "\n" + "\n".join(f"A{i % 2} {i} {i / 10}" for i in range(40))
+    data, columns = loaded(table(content, label=-1, label_kind="numbers", header=False, delimiter="whitespace"))
+    assert data.classes is None
+    assert data.train.labels.dtype == torch.float32
+    assert [c.key for c in columns.all] == ["categorical_column0", "numeric_column1"]
+
+
+def test_quoted_fields_and_another_delimiter(table):
+    content = HEADER.replace(",", ";") + "\n".join(
+        f'{i};"a; {i % 2}";1;2;{"yes" if i % 2 else "no"}' for i in range(40)
+    )
+    _, columns = loaded(table(content, delimiter=";"))
+    assert columns.categorical[0].categories == ("a; 0", "a; 1")
+
+
+def test_parquet_reads_as_csv(table, tmp_path):
+    pytest.importorskip("pyarrow")
+    from pyarrow import csv, parquet
+
+    domain = table()
+    parquet.write_table(csv.read_csv(domain.files["train"]), tmp_path / "people.parquet")
+    data, columns = loaded(TableFile(str(tmp_path / "people.parquet"), "outcome"))
+    own, own_columns = loaded(domain)
+    assert columns.all == own_columns.all
+    assert torch.equal(rows_of(data.test).numbers, rows_of(own.test).numbers)
+    assert torch.equal(rows_of(data.test).codes, rows_of(own.test).codes)
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "people.parquet").touch()
+    with pytest.raises(GraftError, match=r"need pyarrow\. Install it: pip install 'graft\[tabular\]'"):
+        TableFile(str(tmp_path / "people.parquet"), "outcome").load(0)
+
+
+def test_a_broken_parquet_file(tmp_path):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "people.parquet").write_text("no parquet")
+    with pytest.raises(GraftError, match=r"people\.parquet cannot be read as Parquet"):
+        TableFile(str(tmp_path / "people.parquet"), "outcome").load(0)
+
+
+def test_the_split_seed_decides_and_the_fingerprint_is_of_the_content(table):
+    first, again, other = (table().load(seed) for seed in (0, 0, 1))
+    assert torch.equal(rows_of(first.test).numbers, rows_of(again.test).numbers)
+    assert first.fingerprint == other.fingerprint
+    assert first.test.fingerprint != other.test.fingerprint
+    assert table(few_values=0).fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize(("name", "kind", "classes"), [("wine", "classes", 3), ("diabetes", "numbers", None)])
+def test_tables_of_scikit_learn(name, kind, classes):
+    data = SklearnTable(name, label_kind=kind).load(0)
+    assert (data.classes and len(data.classes)) == classes
+    assert len(rows_of(data.train)) == len(data.train.labels)
+
+
+@pytest.mark.real_data
+def test_german_credit():
+    folder = Path(os.environ.get("GRAFT_DATA", "../shared/data")) / "german_credit"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}")
+    domain = TableFile(str(folder / "german.data"), -1, delimiter="whitespace", header=False)
+    data, columns = loaded(domain)
+    assert (len(data.train), len(data.val), len(data.test)) == (700, 150, 150)
+    assert data.classes == ("1", "2")
+    assert len(columns.all) == 20

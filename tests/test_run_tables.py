@@ -1,0 +1,111 @@
+"""Runs on tables, from a file to results: nothing but data and backbone knows that they are."""
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from graft.errors import GraftError
+from graft.run import train
+from tests.test_run import CONF
+
+TINY = [
+    "data=table",
+    "data/domain@data.target=table_file",
+    "data.target.label=outcome",
+    "backbone=mlp",
+    "training.epochs=2",
+    "training.threads=1",
+    "pretrain.epochs=1",
+    "trainer=cpu",
+    "logger=csv",
+]
+SOURCE = ["data/domain@data.source=table_file", "data.source.label=outcome", "backbone.weights=source"]
+
+
+@pytest.fixture
+def run(tmp_path):
+    for name, columns in {"target": "age,job,height", "source": "age,job,size"}.items():
+        lines = [
+            f"{i},{'cook' if i % 3 else 'smith'},{(i * 7) % 50},{'yes' if i % 2 else 'no'},{i / 2}" for i in range(80)
+        ]
+        (tmp_path / f"{name}.csv").write_text(f"{columns},outcome,score\n" + "\n".join(lines))
+
+    def run(*overrides, folder="run"):
+        files = [f"data.target.file={tmp_path / 'target.csv'}"]
+        if any("data.source" in override for override in overrides):
+            files.append(f"data.source.file={tmp_path / 'source.csv'}")
+        with initialize_config_dir(CONF, version_base="1.3"):
+            paths = [f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={tmp_path}", f"paths.root={tmp_path}"]
+            cfg = compose("train", overrides=[*TINY, *paths, *overrides, *files])
+        (tmp_path / folder).mkdir(exist_ok=True)
+        return train(cfg)
+
+    return run
+
+
+def test_from_scratch_beside_gradient_boosting(run, capsys):
+    found = run("strategy=scratch", "data.labels_per_class=5")
+    assert found["status"] == "done"
+    assert found["data"]["target"]["train"] == 10
+    assert found["baseline"]["name"] == "gradient boosting"
+    assert set(found["baseline"]["metrics"]) == {"test/target/acc", "test/target/f1", "test/target/auroc"}
+    printed = capsys.readouterr().out
+    assert "test   target  gradient boosting" in printed
+    assert f"{found['baseline']['metrics']['test/target/acc']:.4f}" in printed
+
+
+def test_a_yes_or_no_task(run):
+    found = run("strategy=scratch", "task=binary")
+    assert found["baseline"]["metrics"]["test/target/auroc"] >= 0
+
+
+def test_numbers_are_predicted_in_their_own_unit(run):
+    numbers = ["data.target.label=score", "data.target.label_kind=numbers", "data.target.ignore=[outcome]"]
+    found = run("strategy=scratch", "task=regression", *numbers, "training.epochs=20", "optimizer.lr=0.01")
+    assert found["metrics"]["test/target/mae"] < 8  # the numbers go from 0 to 40
+    assert found["baseline"]["metrics"]["test/target/mae"] < 8
+
+
+@pytest.mark.parametrize("strategy", ["frozen", "full", "gradual", "layer_decay", "lora", "adapter", "lp_ft", "bitfit"])
+@pytest.mark.parametrize("backbone", ["mlp", "ft_transformer"])
+def test_strategies_from_another_table(run, strategy, backbone):
+    if strategy == "lora":
+        pytest.importorskip("peft")
+    found = run(f"strategy={strategy}", *SOURCE, f"backbone={backbone}")
+    assert found["status"] == "done"
+    assert found["weights"]["source"].startswith("source")
+    assert found["weights"]["missing"]
+    assert all("numeric_height" in name for name in found["weights"]["missing"])
+
+
+def test_a_file_of_another_tables_weights_says_what_is_new(run, tmp_path):
+    run("strategy=scratch", "data.target.ignore=[height]", folder="first")
+    weights = tmp_path / "first" / "checkpoints" / "best.ckpt"
+    found = run("strategy=full", f"backbone.weights={weights}", folder="second")
+    assert found["weights"]["missing"] == ["columns.numeric_height.weight"]
+    assert found["weights"]["matched"] == found["weights"]["total"] - 1
+
+
+def test_both_tables_at_once(run):
+    found = run("strategy=full", *SOURCE, "objective.alpha=0.5")
+    assert {"test/target/acc", "test/source/acc"} <= set(found["metrics"])
+
+
+def test_a_table_for_a_network_of_images(run):
+    with pytest.raises(GraftError, match=r"backbone\.channels=auto: the target holds tables"):
+        run("strategy=scratch", "backbone=lenet")
+
+
+def test_augmentation_is_refused(run):
+    with pytest.raises(GraftError, match=r"data\.augment=light: there is no augmentation of tables"):
+        run("strategy=scratch", "data.augment=light")
+
+
+def test_the_same_seed_gives_the_same_weights(run, tmp_path):
+    run("strategy=scratch", folder="first")
+    run("strategy=scratch", folder="second")
+    first, second = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for name in ("first", "second")
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
