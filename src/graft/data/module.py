@@ -146,7 +146,7 @@ class TransferDataModule(pl.LightningDataModule):
     def image_side(self) -> int | None:
         """Side in pixels of a square of the first target image's area; None without any image."""
         inputs = self.domains["target"].train.inputs
-        shape = tuple(inputs[0].shape) if len(inputs) else ()
+        shape = tuple(getattr(inputs[0], "shape", ())) if len(inputs) else ()
         return round(math.sqrt(shape[-2] * shape[-1])) if len(shape) == 3 else None
 
     @property
