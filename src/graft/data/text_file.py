@@ -2,41 +2,23 @@
 
 import bz2
 import csv
-import functools
 import gzip
 import io
 import json
 import lzma
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-import torch
-from torch import Tensor
-
-from graft.data.domain import Domain, DomainData, Split, content_groups, sha256
-from graft.data.splits import stratified_split
+from graft.data.texts import LabelledTexts, Row, labelled_row
 from graft.errors import GraftError
 from graft.packages import PREFIX, file_in_package
 
 OPENERS = {".bz2": bz2.open, ".gz": gzip.open, ".xz": lzma.open}
 FORMATS = {".tsv": "tsv", ".txt": "tsv", ".tab": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-HELD_OUT = ("val", "test")
 
 
-@dataclass(frozen=True)
-class Row:
-    """A text and the word that is its label; `problem` says why it cannot be used, and is empty where it can."""
-
-    file: Path
-    number: int  # of the line on which it ends, from 1
-    text: str
-    label: str
-    problem: str = ""
-
-
-class TextFile(Domain):
+class TextFile(LabelledTexts):
     """Texts and labels in TSV, CSV or JSON lines, also compressed; missing parts are split off by seed."""
 
     def __init__(
@@ -54,92 +36,42 @@ class TextFile(Domain):
         on_bad_sample: str = "error",
     ) -> None:
         """Columns by name, or by number from 0; `classes` in their order, rows of others are left out."""
+        super().__init__(label, classes, val_fraction, test_fraction, on_bad_sample)
         self.files = {"train": file, "val": val_file, "test": test_file}
         self.text = text
-        self.label = label
         self.header = header
         self.format = format
-        self.wanted = None if classes is None else tuple(str(name) for name in classes)
-        self.val_fraction = val_fraction
-        self.test_fraction = test_fraction
-        self.on_bad_sample = on_bad_sample
-
-    def load(self, split_seed: int) -> DomainData:
-        """Read the files and split what has no file of its own; copies of one text stay on one side.
-
-        Raises GraftError for a missing file, a row that cannot be used, or fewer than two classes.
-        """
-        parts, classes, notes = self._parts
-        labels = {name: torch.tensor([classes.index(row.label) for row in rows]) for name, rows in parts.items()}
-        return text_domain(
-            self.key,
-            name_of(parts["train"][0].file),
-            {name: ([row.text for row in rows], labels[name]) for name, rows in parts.items()},
-            classes,
-            {"test": self.test_fraction, "val": self.val_fraction},
-            split_seed,
-            notes,
-        )
 
     @property
-    def fingerprint(self) -> str:
-        """Hash of all texts and labels."""
-        parts, classes, _ = self._parts
-        return content_hash({name: [(row.text, row.label) for row in rows] for name, rows in parts.items()}, classes)
+    def title(self) -> str:
+        """The file's name without its endings."""
+        return self._path("train").name.partition(".")[0]
 
-    @functools.cached_property
-    def _parts(self) -> tuple[dict[str, list[Row]], tuple[str, ...], tuple[str, ...]]:
-        """Usable rows of every part that has a file, the class names, and what a reader should know."""
-        rows = {name: self._rows(name) for name, file in self.files.items() if file is not None}
-        train = [row for row in rows["train"] if not row.problem]
-        classes = self.wanted or ordered({row.label for row in train})
-        left_out = 0
-        if self.wanted:
-            left_out = sum(row.label not in classes for part in rows.values() for row in part if not row.problem)
-            rows = {name: [r for r in part if r.problem or r.label in classes] for name, part in rows.items()}
-        rows = {name: [checked(row, classes) for row in part] for name, part in rows.items()}
-        bad = [row for part in rows.values() for row in part if row.problem]
-        if bad and self.on_bad_sample == "error":
-            raise GraftError(
-                f"{self.key}: {bad[0].file}, row {bad[0].number}: {bad[0].problem}"
-                f"{f'; {len(bad) - 1} more rows cannot be used either' if len(bad) > 1 else ''}. "
-                f"Correct the file, or leave such rows out: {self.key}.on_bad_sample=skip"
-            )
-        rows = {name: [row for row in part if not row.problem] for name, part in rows.items()}
-        self._refuse_unusable(rows, classes)
-        notes = [f"{left_out:,} rows of other classes are left out"] if left_out else []
-        return rows, classes, (*notes, *skipped_notes(bad))
+    def read(self) -> dict[str, list[Row]]:
+        """Rows of every part that has a file."""
+        return {name: self._rows(name) for name, file in self.files.items() if file is not None}
 
-    def _refuse_unusable(self, rows: Mapping[str, list[Row]], classes: Sequence[str]) -> None:
-        """Raise GraftError for a part without rows, and for labels that leave nothing to tell apart."""
-        for name, part in rows.items():
-            if not part:
-                raise GraftError(f"{self._key_of(name)}={self.files[name]}: the file has no rows that can be used.")
-        present = {row.label for row in rows["train"]}
-        if missing := [name for name in classes if name not in present]:
-            raise GraftError(
-                f"{self.key}.classes: no row of {self.files['train']} has the label {missing[0]!r}. "
-                f"It has {', '.join(sorted(present))}."
-            )
-        if len(present) < 2:
-            raise GraftError(
-                f"{self.key}.file={self.files['train']}: every row has the label {next(iter(present))!r} in "
-                f"{self.key}.label={self.label}, but at least 2 classes are needed. Name another column."
-            )
+    def origin(self, part: str) -> str:
+        """Key and name of a part's file."""
+        return f"{self._key_of(part)}={self.files[part]}"
 
     def _key_of(self, part: str) -> str:
         return f"{self.key}.file" if part == "train" else f"{self.key}.{part}_file"
 
+    def _path(self, part: str) -> Path:
+        value = str(self.files[part])
+        in_package = value.startswith(PREFIX)
+        return file_in_package(value, self._key_of(part)) if in_package else Path(value).expanduser()
+
     def _rows(self, part: str) -> list[Row]:
         """All rows of a part's file, with those that cannot be used."""
-        value, key = str(self.files[part]), self._key_of(part)
-        file = file_in_package(value, key) if value.startswith(PREFIX) else Path(value).expanduser()
+        file, key = self._path(part), self._key_of(part)
         if not file.is_file():
-            raise GraftError(f"{key}={value}: no such file. Give a file of texts and labels: {key}=reviews.tsv")
+            raise GraftError(f"{self.origin(part)}: no such file. Give a file of texts and labels: {key}=reviews.tsv")
         with opened(file) as stream:
             rows = [self._row(file, number, record) for number, record in self._records(file, stream, key)]
         if not rows:
-            raise GraftError(f"{key}={value}: the file is empty.")
+            raise GraftError(f"{self.origin(part)}: the file is empty.")
         return rows
 
     def _records(self, file: Path, stream: TextIO, key: str) -> Iterator[tuple[int, Any]]:
@@ -191,15 +123,7 @@ class TextFile(Domain):
             if not named and not (isinstance(column, int) and column < len(fields)):
                 return Row(file, number, "", "", f"it has no column {column} ({self.key}.{key})")
             values.append(record[column] if named else fields[column])
-        text, label = values
-        if not isinstance(text, str) or not text.strip():
-            return Row(file, number, "", "", "its text is empty")
-        if not_utf8(text) or not_utf8(str(label)):
-            return Row(file, number, "", "", "it is not UTF-8")
-        word = str(label).strip()
-        if label is None or word.lower() in ("", "nan") or isinstance(label, list | dict):
-            return Row(file, number, text.strip(), "", f"its label is missing ({label!r})")
-        return Row(file, number, text.strip(), word)
+        return labelled_row(file, number, *values)
 
 
 # Reading
@@ -209,11 +133,6 @@ def opened(file: Path) -> TextIO:
     """The file as text, decompressed; what is not UTF-8 becomes surrogates, so that the row can be named."""
     binary = OPENERS.get(file.suffix, open)(file, "rb")
     return io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
-
-
-def not_utf8(text: str) -> bool:
-    """Whether a text was read from bytes that are not UTF-8."""
-    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def tsv_lines(stream: TextIO) -> Iterator[tuple[int, list[str]]]:
@@ -241,107 +160,3 @@ def json_record(line: str) -> Any:
     except ValueError:
         return line
     return record if isinstance(record, dict) else line
-
-
-# Rows to a domain; also for texts of other origin
-
-
-class Texts(Sequence):
-    """Some texts by index; not a list, which Hydra would take for a part of the config."""
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        self.texts = texts
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def __getitem__(self, index: int) -> str:
-        return self.texts[index]
-
-
-def checked(row: Row, classes: Sequence[str]) -> Row:
-    """The row, with a problem where its label is none of the classes."""
-    if row.problem or row.label in classes:
-        return row
-    known = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
-    return Row(row.file, row.number, row.text, row.label, f"its label {row.label!r} is not one of train's: {known}")
-
-
-def ordered(labels: Iterable[str]) -> tuple[str, ...]:
-    """Class names in order, numbers by their value."""
-    names = sorted(labels)
-    try:
-        return tuple(sorted(names, key=lambda name: (float(name), name)))
-    except ValueError:
-        return tuple(names)
-
-
-def skipped_notes(bad: Sequence[Row]) -> tuple[str, ...]:
-    """One line on the rows that were skipped, with the first of them; empty where there are none."""
-    if not bad:
-        return ()
-    return (f"{len(bad):,} rows are skipped, the first is row {bad[0].number} of {bad[0].file.name}: {bad[0].problem}",)
-
-
-def name_of(file: Path) -> str:
-    """A file's name without its endings."""
-    return file.name.partition(".")[0]
-
-
-def text_domain(
-    key: str,
-    name: str,
-    parts: Mapping[str, tuple[list[str], Tensor]],
-    classes: tuple[str, ...],
-    fractions: Mapping[str, float],
-    split_seed: int,
-    notes: Sequence[str] = (),
-) -> DomainData:
-    """A domain of texts with labels `(N,)`; parts that are not there are split off `train`, copies on one side."""
-    fingerprint = content_hash({part: (texts, labels.tolist()) for part, (texts, labels) in parts.items()}, classes)
-    splits = {part: Split(Texts(texts), labels, f"{fingerprint}/{part}") for part, (texts, labels) in parts.items()}
-    sizes = {part: size for part, size in fractions.items() if part not in parts}
-    texts, labels = parts["train"]
-    groups = content_groups(text.encode() for text in texts)
-    if sizes:
-        cut = stratified_split(labels, sizes, split_seed, groups)
-        if empty := [part for part, index in cut.items() if len(index) == 0]:
-            raise GraftError(
-                f"{key}: {len(texts)} texts are too few to split off a {empty[0]} part. "
-                f"Add texts, or raise {key}.{empty[0]}_fraction."
-            )
-        whole = splits["train"]
-        splits |= {part: whole.subset(index) for part, index in cut.items()}
-    return DomainData(
-        name=name,
-        train=splits["train"],
-        val=splits["val"],
-        test=splits["test"],
-        classes=classes,
-        channels=None,
-        fingerprint=fingerprint,
-        notes=(*notes, *copy_notes(parts, groups)),
-        kind="text",
-        backbone_arguments={"texts": splits["train"].inputs},
-    )
-
-
-def copy_notes(parts: Mapping[str, tuple[list[str], Tensor]], groups: Tensor) -> tuple[str, ...]:
-    """Lines on texts that occur more than once in train's file, and on those of another file that train has too."""
-    texts, labels = parts["train"]
-    seen: dict[int, list[int]] = {}
-    for group, label in zip(groups.tolist(), labels.tolist(), strict=True):
-        seen.setdefault(group, []).append(label)
-    copies = [members for members in seen.values() if len(members) > 1]
-    conflicts = sum(len(set(members)) > 1 for members in copies)
-    notes = [f"{len(copies):,} texts occur more than once, {conflicts} of them with different labels"] if copies else []
-    known = set(texts)
-    for part in HELD_OUT:
-        if part in parts and (shared := sum(text in known for text in parts[part][0])):
-            notes.append(f"{shared:,} texts of {part} are in train too")
-    return tuple(notes)
-
-
-def content_hash(parts: Mapping[str, Any], classes: Sequence[str]) -> str:
-    """Hash of the texts and labels of all parts."""
-    return sha256([repr((part, content)).encode() for part, content in parts.items()] + [repr(classes).encode()])
