@@ -4,6 +4,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from huggingface_hub import constants
 
 from graft.data import huggingface_dataset
 from graft.data.huggingface_dataset import HuggingFaceDataset
@@ -23,7 +24,7 @@ def library(monkeypatch):
     """The parts that the library would find, to be filled by a test."""
     parts = {}
 
-    def load_dataset(name, config, download_config):
+    def load_dataset(name, config):
         if not parts:
             raise ConnectionError("nobody answers\nat all")
         return parts
@@ -32,9 +33,10 @@ def library(monkeypatch):
         load_dataset=load_dataset,
         load_from_disk=lambda folder: parts,
         disable_progress_bars=lambda: None,
-        DownloadConfig=lambda local_files_only: local_files_only,
+        config=SimpleNamespace(HF_HUB_OFFLINE=False),
     )
     monkeypatch.setitem(sys.modules, "datasets", fake)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # put back after the test
     monkeypatch.setattr(huggingface_dataset, "hub_answers", lambda: False)
     return parts
 

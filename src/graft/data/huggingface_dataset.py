@@ -70,6 +70,7 @@ class HuggingFaceDataset(LabelledTexts):
         """The data set's parts by name."""
         try:
             import datasets
+            from huggingface_hub import constants
         except ImportError as error:
             raise GraftError(
                 f"{self.key}.name={self.name} needs the datasets library ({first_line(error)}). "
@@ -80,9 +81,9 @@ class HuggingFaceDataset(LabelledTexts):
         try:
             if (folder / "dataset_dict.json").is_file():
                 return datasets.load_from_disk(str(folder))
-            offline = not folder.is_dir() and not hub_answers()
-            config = datasets.DownloadConfig(local_files_only=offline)
-            return datasets.load_dataset(self.name, self.config, download_config=config)
+            if not folder.is_dir() and not hub_answers():
+                datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True  # else it asks for half a minute
+            return datasets.load_dataset(self.name, self.config)
         except (OSError, ValueError, RuntimeError) as error:
             raise GraftError(
                 f"{self.key}.name={self.name}: it is not on this machine and cannot be loaded ({first_line(error)}). "

@@ -44,8 +44,10 @@ class TextFile(LabelledTexts):
 
     @property
     def title(self) -> str:
-        """The file's name without its endings."""
-        return self._path("train").name.partition(".")[0]
+        """The file's name without its endings; its folder's where it is only called train."""
+        file = self._path("train")
+        name = file.name.partition(".")[0]
+        return file.absolute().parent.name if name == "train" else name
 
     def read(self) -> dict[str, list[Row]]:
         """Rows of every part that has a file."""
