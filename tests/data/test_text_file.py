@@ -1,5 +1,7 @@
 import bz2
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -166,3 +168,20 @@ def test_content_decides_the_fingerprint(tmp_path):
     assert prints[0] != prints[1]
     assert load(one).fingerprint != load(other).fingerprint
     assert TextFile(one).load(0).train.fingerprint != TextFile(one).load(1).train.fingerprint
+
+
+DATA = Path(os.environ.get("GRAFT_DATA", "../shared/data"))
+
+
+@pytest.mark.real_data
+def test_real_sentences():
+    if not (DATA / "sst2").is_dir() or not (DATA / "sentiment_uci").is_dir():
+        pytest.skip(f"no sentences in {DATA}; set GRAFT_DATA")
+    columns = {"header": False, "text": 0, "label": 1}
+    parts = {f"{part}_file": str(DATA / "sst2" / f"{name}.tsv") for part, name in (("val", "dev"), ("test", "test"))}
+    data = load(DATA / "sst2" / "train.tsv", **parts, **columns)
+    assert data.name == "sst2"
+    assert [len(split) for split in (data.train, data.val, data.test)] == [6920, 872, 1821]
+    for file in (DATA / "sentiment_uci").glob("*.txt"):
+        data = load(file, **columns)
+        assert sum(len(split) for split in (data.train, data.val, data.test)) == 1000
