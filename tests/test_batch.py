@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -140,7 +141,10 @@ def test_the_smallest_images_have_four_pixels_and_none_is_larger_than_full_size(
 # From the config
 
 
-def build(training, backbone=None, **tasks):
+IMAGES = SimpleNamespace(kind="images")
+
+
+def build(training, backbone=IMAGES, **tasks):
     tasks = tasks or {"target": Multiclass()}
     return build_batch_transforms(DEFAULTS | training, 10, backbone, tasks, dict.fromkeys(tasks, 3))
 
@@ -179,3 +183,11 @@ def test_every_size_to_come_is_tried():
     backbone.network.conv1.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[-1]))
     ProgressiveResizing(10, 0.5).refuse_fixed_size(backbone)
     assert seen == [16, 20, 28, 32]
+
+
+@pytest.mark.parametrize(
+    "training", [{"mixup_alpha": 0.2}, {"cutmix_alpha": 1.0}, {"progressive_resizing": {"initial_scale": 0.5}}]
+)
+def test_what_changes_images_is_refused_for_other_inputs(training):
+    with pytest.raises(GraftError, match="changes images, and tiny takes text"):
+        build(training, backbone=SimpleNamespace(kind="text", name="tiny"))

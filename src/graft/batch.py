@@ -110,6 +110,7 @@ def build_batch_transforms(
 
     Raises GraftError for a task whose labels cannot be mixed, and a backbone that takes images of one size only.
     """
+    refuse_other_than_images(training, backbone)
     transforms: list[BatchTransform] = []
     resizing = dict(training["progressive_resizing"])
     if resizing["initial_scale"] is not None:
@@ -126,3 +127,17 @@ def build_batch_transforms(
     if alphas:
         transforms.append(Mixing(outputs, **alphas))
     return transforms
+
+
+def refuse_other_than_images(training: Mapping[str, Any], backbone: Backbone) -> None:
+    """Raise GraftError for what can only be done to images."""
+    asked = {
+        "progressive_resizing.initial_scale": training["progressive_resizing"]["initial_scale"],
+        **{key: training[key] for key in ("mixup_alpha", "cutmix_alpha")},
+    }
+    key = next((key for key, value in asked.items() if value is not None), None)
+    if key and backbone.kind != "images":
+        raise GraftError(
+            f"training.{key}={asked[key]} changes images, and {backbone.name} takes {backbone.kind}. "
+            f"Set training.{key}=null."
+        )

@@ -17,6 +17,7 @@ from graft.errors import GraftError
 MANY = ("logger", "term")  # groups that take a list of options
 REMOVABLE = (*MANY, "callbacks")  # groups whose keys may be removed
 FREE = "options"  # a mapping of this name, or one whose default is empty, takes any key
+WEIGHT_WORDS = ("imagenet", "pretrained", "source")
 WEIGHT_FILES = (".pt", ".pth", ".safetensors", ".ckpt")
 TYPE_NAMES = {
     int: "an integer",
@@ -108,12 +109,15 @@ RULES: dict[str, Rule] = {
     "data.*.seed": SEED,
     "data.*.samples": COUNT,
     "data.*.*_fraction": Rule((float,), low=0, below=1),
-    "data.*.label": Rule((str, int)),
+    "data.*.label": Rule((str, int), low=0),
     "data.*.label_kind": Rule((str,), choices=("classes", "numbers")),
     "data.*.few_values": Rule((int,), low=0),
     "data.*.on_bad_sample": Rule((str,), choices=("error", "skip")),
     "data.*.delimiter": Rule((str,), null=True),
     "data.*.*_file": Rule((str,), null=True),
+    "data.*.text": Rule((str, int), low=0),
+    "data.*.format": Rule((str,), choices=("auto", "tsv", "csv", "jsonl")),
+    "data.*.classes": Rule((list,), null=True),
     "data.epoch": Rule((str, int), choices=("target", "source", "longest"), low=1),
     "data.augment": AUGMENT,
     "data.balance": Rule((str,), choices=("none", "weights", "sampler")),
@@ -129,8 +133,16 @@ RULES: dict[str, Rule] = {
     "backbone.width": COUNT,
     "backbone.blocks": COUNT,
     "backbone.heads": COUNT,
-    "backbone.dropout": Rule((float,), low=0, below=1),
     "backbone.channels": Rule((str, int), choices=("auto",), low=1),
+    "backbone.max_length": COUNT_OR_NULL,
+    "backbone.pooling": Rule((str,), choices=("mean", "cls", "last", "max")),
+    "backbone.tokenizer": Rule((str,), null=True),
+    "backbone.max_words": COUNT,
+    "backbone.min_count": COUNT,
+    "backbone.embedding_size": COUNT,
+    "backbone.hidden_size": COUNT,
+    "backbone.layers": COUNT,
+    "backbone.dropout": Rule((float,), low=0, below=1),
     "head.sharing": Rule((str,), choices=("auto", "shared", "separate")),
     "head.dropout": Rule((float,), low=0, below=1),
     "*task.label_smoothing": Rule((float,), low=0, below=1),
@@ -418,17 +430,17 @@ def wrong_values(values: Mapping[str, Any]) -> Iterator[str]:
 
 def weights_problems(weights: Any) -> Iterator[str]:
     """Weights that are neither a known word nor a file."""
-    if not isinstance(weights, str) or weights in ("imagenet", "source") or weights.startswith("pip:"):
+    if not isinstance(weights, str) or weights in WEIGHT_WORDS or weights.startswith("pip:"):
         return
     if weights.endswith(WEIGHT_FILES):
         if not Path(weights).is_file():
             yield f"`backbone.weights={weights}`: there is no such file"
     elif not re.search(r"[:/]", weights):
-        close = difflib.get_close_matches(weights, ("imagenet", "source"), n=1)
+        close = difflib.get_close_matches(weights, WEIGHT_WORDS, n=1)
         hint = f" (did you mean {close[0]}?)" if close else ""
         yield (
-            f"`backbone.weights={weights}`: must be null, imagenet, source, pip:<package> or a file that ends in "
-            f"{', '.join(WEIGHT_FILES)}{hint}"
+            f"`backbone.weights={weights}`: must be null, {', '.join(WEIGHT_WORDS)}, pip:<package> or a file that ends "
+            f"in {', '.join(WEIGHT_FILES)}{hint}"
         )
 
 

@@ -115,3 +115,30 @@ def test_processes_share_an_epoch_equally_and_evaluation_counts_nothing_twice(tm
     assert [sorted(a + b) for a, b in zip(cycle, cycle1, strict=True)] == [sorted(batch) for batch in alone]
     assert len(evaluation) == len(evaluation1) == 2, "unequal numbers of batches would hang"
     assert sorted(flat(evaluation + evaluation1)) == list(range(9))
+
+
+def test_buckets_hold_samples_of_about_one_length_and_every_sample_once():
+    lengths = torch.arange(103) % 50
+    batches = TrainBatches(103, 10, seed=0, lengths=lambda: lengths)
+    epochs = []
+    for epoch in range(2):
+        batches.set_epoch(epoch)
+        epochs.append([indices for _, indices in batches])
+        assert torch.cat(epochs[-1]).sort().values.tolist() == list(range(103))
+        assert [len(indices) for indices in epochs[-1]] == [10] * 10 + [3]
+        spread = [int(lengths[indices].max() - lengths[indices].min()) for indices in epochs[-1][:-1]]
+        assert max(spread) < 15
+    assert epochs[0][0].tolist() != epochs[1][0].tolist()
+
+
+@pytest.mark.parametrize("steps", [None, 4])
+def test_a_resumed_run_draws_the_same_buckets(steps):
+    def make():
+        batches = TrainBatches(23, 5, seed=0, steps=steps, lengths=lambda: torch.arange(23) % 7)
+        batches.set_epoch(2)
+        return batches
+
+    whole = [indices.tolist() for _, indices in make()]
+    resumed = make()
+    resumed.start = 2
+    assert [indices.tolist() for _, indices in resumed] == whole[2:]

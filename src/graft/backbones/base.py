@@ -143,6 +143,13 @@ class Backbone(nn.Module):
             "Use backbone.weights=null, backbone.weights=source or a file, or another backbone."
         )
 
+    def own_weights(self) -> tuple[str, dict[str, Tensor]]:
+        """Where the weights come from that lie beside this network's description; GraftError where there are none."""
+        raise GraftError(
+            f"backbone.weights=pretrained: {self.name} is only a network and comes without weights. "
+            "Use backbone.weights=imagenet, source, null or a file."
+        )
+
     def convert(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """A file's tensors under this network's names and for this input size."""
         return tensors

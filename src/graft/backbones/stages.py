@@ -2,12 +2,12 @@
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
-from graft.backbones.base import Stage, prefixes
-from graft.inputs import Inputs
+from graft.backbones.base import Backbone, Stage, prefixes
 
 SMALLER = 0.75  # a side this much below the stage's begins the next stage; convolutions without padding shave off less
 
@@ -24,23 +24,36 @@ def output_shape(network: nn.Module, channels: int, size: int) -> torch.Size:
         return shapes_only(network)(torch.empty(1, channels, size, size, device="meta")).shape
 
 
-def traced_outputs(network: nn.Module, inputs: Inputs) -> list[tuple[str, torch.Size]]:
+def traced_outputs(module: nn.Module, inputs: Any) -> list[tuple[str, torch.Size]]:
     """Names of the modules and shapes of their outputs for some inputs, in the order in which they finish.
 
     What is no tensor is left out; a module that runs twice comes twice, one that does not run not at all.
     """
+    try:
+        return trace_shapes(shapes_only(module), inputs.to("meta"))
+    except RuntimeError:  # of code that looks at values, such as whether a mask is all ones
+        return trace_shapes(copy.deepcopy(module).eval(), inputs)
+
+
+def trace_shapes(copied: nn.Module, inputs: Any) -> list[tuple[str, torch.Size]]:
+    """Names and output shapes of the modules of a copy, which gets hooks."""
     outputs: list[tuple[str, torch.Size]] = []
 
     def note(name: str, output: object) -> None:
         if isinstance(output, torch.Tensor):
             outputs.append((name, output.shape))
 
-    copied = shapes_only(network)
     for name, module in copied.named_modules():
         module.register_forward_hook(lambda _m, _x, output, name=name: note(name, output))
     with torch.no_grad():
-        copied(inputs.to("meta"))
+        copied(inputs)
     return outputs
+
+
+def network_outputs(backbone: Backbone) -> list[tuple[str, torch.Size]]:
+    """`traced_outputs` of a backbone's network for one sample, by names in the network."""
+    outputs = traced_outputs(backbone, backbone.example_inputs(1))
+    return [(name.removeprefix("network").removeprefix("."), s) for name, s in outputs if name.startswith("network")]
 
 
 def stages_by_resolution(network: nn.Module, units: Sequence[str], channels: int, size: int) -> list[Stage]:
@@ -49,7 +62,7 @@ def stages_by_resolution(network: nn.Module, units: Sequence[str], channels: int
     A stage begins where the maps get smaller, and at each block that works on tokens `(B, N, D)`.
     """
     wanted = set(units)
-    image = torch.empty(1, channels, size, size, device="meta")
+    image = torch.empty(1, channels, size, size, dtype=next(network.parameters()).dtype)
     shapes = {name: shape for name, shape in traced_outputs(network, image) if name in wanted}
 
     groups: list[list[str]] = []

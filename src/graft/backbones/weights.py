@@ -45,12 +45,14 @@ class LoadReport:
 
 
 def load_weights(backbone: Backbone, weights: str) -> LoadReport:
-    """Load `imagenet`, `pip:<package>` or a file into the backbone, with its normalisation and its classifier.
+    """Load `imagenet`, `pretrained`, `pip:<package>` or a file into the backbone, with normalisation and classifier.
 
     Raises GraftError where the file is missing or unreadable, or not one tensor fits.
     """
     if weights == "imagenet":
         source, content = backbone.imagenet()
+    elif weights == "pretrained":
+        source, content = backbone.own_weights()
     else:
         file = packaged_file(weights.removeprefix("pip:")) if weights.startswith("pip:") else existing_file(weights)
         source, content = weights, read_tensors(file)
@@ -216,12 +218,12 @@ def existing_file(weights: str) -> Path:
         return file
     if file.is_file():
         raise GraftError(f"backbone.weights={weights}: unknown kind of file. Allowed: {', '.join(SUFFIXES)}.")
-    known = ["imagenet", "source", *(f"pip:{package}" for package in PACKAGES)]
+    known = ["imagenet", "pretrained", "source", *(f"pip:{package}" for package in PACKAGES)]
     closest = difflib.get_close_matches(weights, known, n=1)
     inside = sorted(str(path) for path in file.rglob("*") if path.suffix in SUFFIXES)[:5] if file.is_dir() else []
     hint = f" Did you mean {closest[0]}?" if closest else f" That folder has {', '.join(inside)}." if inside else ""
     raise GraftError(
-        f"backbone.weights={weights}: no such file.{hint} Allowed: null, imagenet, source, pip:<package>, "
+        f"backbone.weights={weights}: no such file.{hint} Allowed: null, imagenet, pretrained, source, pip:<package>, "
         f"or a file ({', '.join(SUFFIXES)})."
     )
 

@@ -1,4 +1,4 @@
-"""What a domain is: named splits of images and labels, whatever they come from."""
+"""What a domain is: named splits of samples and labels, whatever they come from."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,12 +32,12 @@ class LazyTensor:
         return self._tensor
 
 
-Inputs = Tensor | LazyTensor | Sequence[Tensor] | Subset
+Inputs = Tensor | LazyTensor | Sequence[Tensor] | Sequence[str] | Subset
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images and labels of one part of a domain.
+    """Samples and labels of one part of a domain.
 
     `inputs` is a uint8 tensor `(N, C, H, W)`, or gives a uint8 `(C, H, W)` by index; of another kind, what the
     transform of that kind takes. `labels` are int64 `(N,)` classes, float `(N, K)` for multilabel, float `(N,)`

@@ -48,6 +48,7 @@ class TransferDataModule(pl.LightningDataModule):
         seed: int = 0,
         image_size: int | None = None,
         test_shifts: Sequence[str] = (),
+        bucket_by_length: bool = False,
     ) -> None:
         """The keys of conf/data; `image_size` in pixels is only carried here for the backbone's config.
 
@@ -70,6 +71,7 @@ class TransferDataModule(pl.LightningDataModule):
         self.seed = seed
         self.image_size = image_size
         self.test_shifts = tuple(test_shifts)
+        self.bucket_by_length = bucket_by_length
         self.test_shift: str | None = None  # the one that test batches get now
         self.decoded: DiskCache | None = None  # where image files are kept decoded; None = nowhere
         self.domains: dict[str, DomainData] = {}
@@ -201,7 +203,17 @@ class TransferDataModule(pl.LightningDataModule):
             steps=steps,
             weights=balanced_weights(labels) if self.balance == "sampler" and labels is not None else None,
             fixed=bool(self.trainer and self.trainer.overfit_batches),
+            lengths=functools.partial(self._lengths, domain) if self.bucket_by_length else None,
         )
+
+    def _lengths(self, domain: str) -> Tensor:
+        """Lengths `(N,)` of a domain's training samples, for batches of about one length."""
+        rows = self._fitted_rows(self.domains[domain].train, self._train_transform)
+        if not hasattr(rows, "lengths"):
+            raise GraftError(
+                f"data.bucket_by_length=true: {self.kind} have no length. Set data.bucket_by_length=false."
+            )
+        return rows.lengths
 
     def train_dataloader(self) -> dict[str, ResumableLoader]:
         """A loader for each training domain, of equal length; batches are `{domain: (x, y)}`, y None if unlabelled."""

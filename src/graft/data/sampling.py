@@ -1,6 +1,6 @@
 """Which samples make up which batch, as a pure function of (seed, epoch, step): a resumed run draws the same."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.distributed as dist
@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from graft.data.domain import generator, seed_of
+
+POOL = 50  # batches among which samples are sorted by length
 
 Key = tuple[int, Tensor]  # a batch: seed of its augmentation, indices (B,) of its samples
 
@@ -25,6 +27,8 @@ class TrainBatches(Sampler[Key]):
     `steps=None`: each epoch is one permutation of the samples, the last batch may be smaller. `steps=n`: n full batches
     an epoch from an endless stream of permutations, so that step k of a run always gets the same samples. `weights`
     `(N,)` draw each permutation with replacement instead. `fixed` repeats the first epoch, for overfitting on purpose.
+    `lengths` gives those of all samples `(N,)` where batches are to be of samples of about one length; it is called
+    when the first batch is drawn.
     """
 
     def __init__(
@@ -35,6 +39,7 @@ class TrainBatches(Sampler[Key]):
         steps: int | None = None,
         weights: Tensor | None = None,
         fixed: bool = False,
+        lengths: Callable[[], Tensor] | None = None,
     ) -> None:
         self.samples = samples
         self.batch_size = batch_size
@@ -42,6 +47,7 @@ class TrainBatches(Sampler[Key]):
         self.steps = steps
         self.weights = weights
         self.fixed = fixed
+        self.lengths = lengths
         self.epoch = 0
         self.start = 0  # first step of the next iteration, for a run that resumes inside an epoch
         self._last: tuple[int, Tensor] | None = None
@@ -89,6 +95,8 @@ class TrainBatches(Sampler[Key]):
                 order = torch.randperm(self.samples, generator=random)
             else:
                 order = self.weights.multinomial(self.samples, replacement=True, generator=random)
+            if self.lengths is not None:
+                order = bucketed(order, self.lengths(), self.batch_size * rank_and_world()[1], random)
             self._last = (cycle, order)
         return self._last[1]
 
@@ -116,6 +124,19 @@ class EvalBatches(Sampler[Key]):
 
     def _rank_and_world(self) -> tuple[int, int]:
         return rank_and_world() if self.shared else (0, 1)
+
+
+def bucketed(order: Tensor, lengths: Tensor, size: int, random: torch.Generator) -> Tensor:
+    """An order `(N,)` in which batches of `size` hold samples of about one length; which batch comes when is random.
+
+    Sorted is within POOL batches, so that the members of a batch change from epoch to epoch.
+    """
+    whole = len(order) // size * size
+    if not whole:
+        return order
+    pools = order[:whole].split(size * POOL)
+    batches = torch.cat([pool[lengths[pool].argsort(stable=True)] for pool in pools]).view(-1, size)
+    return torch.cat([batches[torch.randperm(len(batches), generator=random)].flatten(), order[whole:]])
 
 
 def balanced_weights(labels: Tensor) -> Tensor:

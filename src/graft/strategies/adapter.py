@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from graft.backbones.base import Backbone
-from graft.backbones.stages import traced_outputs
+from graft.backbones.stages import network_outputs
 from graft.errors import GraftError
 from graft.strategies.base import Phase, Strategy, in_short, stage_names
 
@@ -66,7 +66,7 @@ class Adapter(Strategy):
             block.register_forward_hook(adapt_output)
 
         self.note = f"adapters {self.bottleneck} channels wide follow {in_short(places)}"
-        runs = Counter(name for name, _ in traced_outputs(network, backbone.example_inputs(1)))
+        runs = Counter(name for name, _ in network_outputs(backbone))
         if not places or any(runs[f"{name}.{NAME}"] != 1 for name in places):
             raise GraftError(
                 f"strategy=adapter: {backbone.name} has no blocks or stages that an adapter can follow. "
@@ -82,7 +82,7 @@ def adapt_output(block: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -
 def adapter_places(backbone: Backbone) -> dict[str, torch.Size]:
     """Names and output shapes of the modules that get an adapter: the blocks, else the last module of each stage."""
     network = backbone.network
-    outputs = traced_outputs(network, backbone.example_inputs(1))
+    outputs = network_outputs(backbone)
     runs = Counter(name for name, _ in outputs)
     possible = {
         name: shape

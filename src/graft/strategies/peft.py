@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from graft.backbones.base import Backbone, first_line
-from graft.backbones.stages import traced_outputs
+from graft.backbones.stages import network_outputs
 from graft.errors import GraftError
 from graft.strategies.base import Phase, Strategy, in_short, stage_names
 
@@ -94,7 +94,7 @@ class PeftStrategy(Strategy):
     def choose(self, backbone: Backbone) -> list[str]:
         """Names of the layers to adapt; GraftError where none of them, or not all that were named, can be."""
         network = backbone.network
-        called = {name for name, _ in traced_outputs(network, backbone.example_inputs(1))}
+        called = {name for name, _ in network_outputs(backbone)}
         if self.target_modules == AUTO:
             names = [name for name, module in network.named_modules() if isinstance(module, ADAPTABLE)]
         else:

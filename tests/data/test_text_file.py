@@ -1,0 +1,187 @@
+import bz2
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from graft.data.text_file import TextFile
+from graft.errors import GraftError
+
+ROWS = [(f"film number {n} is {word}", label) for n in range(10) for word, label in (("good", "1"), ("bad", "0"))]
+
+
+def write(file, rows=ROWS, separator="\t", header="text\tlabel\n"):
+    file.write_text(header.replace("\t", separator) + "".join(f"{text}{separator}{label}\n" for text, label in rows))
+    return str(file)
+
+
+def texts(split):
+    return [split.inputs[index] for index in range(len(split))]
+
+
+def pairs(*splits):
+    return sorted(pair for split in splits for pair in zip(texts(split), split.labels.tolist(), strict=True))
+
+
+def expected(rows=ROWS, classes=("0", "1")):
+    return sorted((text, classes.index(label)) for text, label in rows)
+
+
+def load(file, **options):
+    return TextFile(str(file), **options).load(0)
+
+
+@pytest.mark.parametrize("ending", ["tsv", "txt", "csv", "jsonl", "csv.bz2"])
+def test_every_format_gives_the_same_samples(tmp_path, ending):
+    file = tmp_path / f"reviews.{ending}"
+    if ending == "jsonl":
+        lines = [json.dumps({"id": n, "label": int(label), "text": text}) for n, (text, label) in enumerate(ROWS)]
+        file.write_text("\n".join(lines))
+    else:
+        write(file, separator="," if "csv" in ending else "\t")
+    if ending == "csv.bz2":
+        file.write_bytes(bz2.compress(file.read_bytes()))
+    data = load(file)
+    assert (data.kind, data.name, data.classes, data.channels) == ("text", "reviews", ("0", "1"), None)
+    assert [len(split) for split in (data.train, data.val, data.test)] == [14, 3, 3]
+    assert pairs(data.train, data.val, data.test) == expected()
+
+
+def test_columns_by_number_with_and_without_a_header(tmp_path):
+    numbered = {"text": 0, "label": 1}
+    with_header = load(write(tmp_path / "a.tsv"), **numbered)
+    without = load(write(tmp_path / "b.tsv", header=""), header=False, **numbered)
+    assert pairs(with_header.train) == pairs(without.train)
+    assert with_header.fingerprint == without.fingerprint
+
+
+def test_tsv_has_no_quotes_and_csv_has(tmp_path):
+    rows = [*ROWS, ('"one" quote " too many', "1")]
+    data = load(write(tmp_path / "a.tsv", rows))
+    assert pairs(data.train, data.val, data.test) == expected(rows)
+    (tmp_path / "b.csv").write_text('text,label\n"good, ""very""\ngood",1\nbad,0\nworse,0\nbetter,1\nbest,1\nworst,0\n')
+    data = load(tmp_path / "b.csv", val_fraction=0.25, test_fraction=0.25)
+    assert 'good, "very"\ngood' in texts(data.train) + texts(data.val) + texts(data.test)
+
+
+def test_official_parts_stay_whole_and_shared_texts_are_noted(tmp_path):
+    train = write(tmp_path / "train.tsv")
+    test = write(tmp_path / "test.tsv", [*ROWS[:3], ("something new", "0")])
+    data = load(train, test_file=test)
+    assert texts(data.test) == [text for text, _ in ROWS[:3]] + ["something new"]
+    assert [len(data.train), len(data.val)] == [17, 3]
+    assert data.notes == ("3 texts of test are in train too",)
+
+
+def test_copies_stay_on_one_side_and_are_noted(tmp_path):
+    copies = [(text, "0") for text, _ in ROWS[:6]]
+    file = write(tmp_path / "a.tsv", [*ROWS, *copies])
+    for seed in range(3):
+        data = TextFile(file, val_fraction=0.3, test_fraction=0.3).load(seed)
+        sides = [set(texts(split)) for split in (data.train, data.val, data.test)]
+        assert sum(len(side) for side in sides) == len(set.union(*sides)) == 20
+        assert data.notes == ("6 texts occur more than once, 3 of them with different labels",)
+
+
+def test_classes_are_in_order_of_value_and_can_be_chosen(tmp_path):
+    rows = [(f"{stars} stars, {n}", stars) for stars in ("2", "10", "1") for n in range(8)]
+    file = write(tmp_path / "a.tsv", rows)
+    assert load(file).classes == ("1", "2", "10")
+    data = load(file, classes=["10", "1"])
+    assert data.classes == ("10", "1")
+    assert data.notes == ("8 rows of other classes are left out",)
+    assert pairs(data.train, data.val, data.test) == expected([r for r in rows if r[1] != "2"], ("10", "1"))
+
+
+BAD_LINES = {
+    b"only a text\n": "it has no column label",
+    b" \t1\n": "its text is empty",
+    b"caf\xe9\t1\n": "it is not UTF-8",
+    b"a text\tnan\n": "its label is missing",
+    b"a text\t\n": "its label is missing",
+}
+
+
+@pytest.mark.parametrize("line", BAD_LINES, ids=BAD_LINES.values())
+def test_a_bad_row_is_named_or_skipped(tmp_path, line):
+    file = tmp_path / "a.tsv"
+    write(file)
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([*lines[:4], line, line, *lines[4:]]))
+    with pytest.raises(GraftError, match=rf"data\.target: .*a\.tsv, row 5: {BAD_LINES[line]}.*; 1 more rows"):
+        load(file)
+    data = load(file, on_bad_sample="skip")
+    assert pairs(data.train, data.val, data.test) == expected()
+    [note] = data.notes
+    assert note.startswith(f"2 rows are skipped, the first is row 5 of a.tsv: {BAD_LINES[line]}")
+
+
+def test_a_label_that_train_has_not_is_named_or_skipped(tmp_path):
+    train, test = write(tmp_path / "train.tsv"), write(tmp_path / "test.tsv", [*ROWS[:2], ("so so", "2")])
+    with pytest.raises(GraftError, match=r"test\.tsv, row 4: its label '2' is not one of train's: 0, 1"):
+        load(train, test_file=test)
+    assert len(load(train, test_file=test, on_bad_sample="skip").test) == 2
+
+
+def test_lines_that_are_no_json_objects(tmp_path):
+    file = tmp_path / "a.jsonl"
+    lines = [json.dumps({"text": text, "label": label}) for text, label in ROWS]
+    file.write_text("\n".join([*lines, "[1, 2]", '{"text": "no label", "label": null}', '{"text": 3, "label": 1}']))
+    with pytest.raises(GraftError, match=r"a\.jsonl, row 21: it is no JSON object.*2 more rows"):
+        load(file)
+    assert len(load(file, on_bad_sample="skip").train) == 14
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        ("", {}, r"data\.target\.file=.*a\.tsv: the file is empty"),
+        ("text\tlabel\n", {}, r"a\.tsv: the file is empty"),
+        ("text\tlabel\n\t1\n", {"on_bad_sample": "skip"}, "no rows that can be used"),
+        ("text\tlabel\na\t1\nb\t1\n", {}, "every row has the label '1'.*at least 2 classes"),
+        ("text\tlabel\na\t1\nb\t0\n", {"label": "stars"}, r"data\.target\.label=stars: .*it has text, label"),
+        ("text\tlabel\na\t1\nb\t0\n", {"text": 2}, r"data\.target\.text=2: .*row 1, has no such column"),
+        ("text\tlabel\na\t1\nb\t0\n", {"classes": ["0", "2"]}, r"data\.target\.classes: .*'2'\. It has 0"),
+        ("text\tlabel\na\t1\nb\t0\n", {}, "2 texts are too few to split off a .* part"),
+    ],
+)
+def test_files_that_cannot_be_used(tmp_path, content, options, message):
+    (tmp_path / "a.tsv").write_text(content)
+    with pytest.raises(GraftError, match=message):
+        load(tmp_path / "a.tsv", **options)
+
+
+def test_files_that_are_not_there_or_of_unknown_format(tmp_path):
+    with pytest.raises(GraftError, match=r"data\.target\.val_file=nothing\.tsv: no such file"):
+        load(write(tmp_path / "a.tsv"), val_file="nothing.tsv")
+    with pytest.raises(GraftError, match=r"data\.target\.file=pip:graft-nothing/a\.csv: the package is not installed"):
+        load("pip:graft-nothing/a.csv")
+    with pytest.raises(GraftError, match=r"a\.data: what the file holds .*data\.target\.format=tsv"):
+        load(write(tmp_path / "a.data"))
+    assert len(load(write(tmp_path / "a.data"), format="tsv").train) == 14
+
+
+def test_content_decides_the_fingerprint(tmp_path):
+    one, other = write(tmp_path / "a.tsv"), write(tmp_path / "b.tsv", [*ROWS[:-1], (ROWS[-1][0], "1")])
+    prints = [TextFile(file).fingerprint for file in (one, other)]
+    assert prints[0] != prints[1]
+    assert load(one).fingerprint != load(other).fingerprint
+    assert TextFile(one).load(0).train.fingerprint != TextFile(one).load(1).train.fingerprint
+
+
+DATA = Path(os.environ.get("GRAFT_DATA", "../shared/data"))
+
+
+@pytest.mark.real_data
+def test_real_sentences():
+    if not (DATA / "sst2").is_dir() or not (DATA / "sentiment_uci").is_dir():
+        pytest.skip(f"no sentences in {DATA}; set GRAFT_DATA")
+    columns = {"header": False, "text": 0, "label": 1}
+    parts = {f"{part}_file": str(DATA / "sst2" / f"{name}.tsv") for part, name in (("val", "dev"), ("test", "test"))}
+    data = load(DATA / "sst2" / "train.tsv", **parts, **columns)
+    assert data.name == "sst2"
+    assert [len(split) for split in (data.train, data.val, data.test)] == [6920, 872, 1821]
+    for file in (DATA / "sentiment_uci").glob("*.txt"):
+        data = load(file, **columns)
+        assert sum(len(split) for split in (data.train, data.val, data.test)) == 1000
