@@ -109,7 +109,7 @@ RULES: dict[str, Rule] = {
     "data.*.seed": SEED,
     "data.*.samples": COUNT,
     "data.*.*_fraction": Rule((float,), low=0, below=1),
-    "data.*.label": Rule((str, int), low=0),
+    "data.*.label": Rule((str, int)),
     "data.*.label_kind": Rule((str,), choices=("classes", "numbers")),
     "data.*.few_values": Rule((int,), low=0),
     "data.*.on_bad_sample": Rule((str,), choices=("error", "skip")),
