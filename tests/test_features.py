@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from graft import features
-from graft.backbones.cut import find_cut
+from graft.backbones.cut import active_modules, find_cut
 from graft.backbones.torchvision import TorchvisionBackbone
 from graft.cache.disk import DiskCache
 from graft.features import FeatureCache, Wanted
@@ -16,7 +16,7 @@ def cut_before(stage):
     backbone = TorchvisionBackbone("resnet18", size=32).requires_grad_(False).eval()
     names = stage_names(backbone)
     phase = Strategy().phase(1, backbone, names[names.index(stage) :] if stage else ())
-    return find_cut(backbone, frozen_modules(backbone, phase), phase.parameters)
+    return find_cut(backbone, active_modules(backbone, frozen_modules(backbone, phase), phase.parameters))
 
 
 def ask(cache, cut, images, also=(), **depends_on):

@@ -16,8 +16,9 @@ from PIL import Image
 
 from graft.callbacks import checkpoints
 from graft.data.domain import Domain
+from graft.data.shared import MAX_SHARED, Shared
 from graft.errors import GraftError, Interrupted
-from graft.run import DEFAULT_THREADS, MAX_SHARED, Shared, added_parameters, threads_of_job, train
+from graft.run import DEFAULT_THREADS, added_parameters, threads_of_job, train
 from graft.strategies.full import Full
 
 CONF = str(Path(__file__).parents[1] / "conf")

@@ -20,7 +20,7 @@ from graft.cache.key import cache_key, code_hash, versions
 from graft.cache.rows import MappedRows, RowWriter
 
 # Source files and libraries that decide what an activation is.
-CODE = ("backbones", "cache", "data", "features.py", "strategies/base.py")
+CODE = ("backbones", "cache", "columns.py", "data", "features.py", "inputs.py", "strategies/base.py")
 PACKAGES = ("torch", "torchvision", "timm")
 MANY = 1000  # samples; fewer take no time worth a line
 LARGEST_GROWTH = 4  # activations of so many times the input's numbers are faster computed than read

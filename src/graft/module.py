@@ -240,6 +240,10 @@ class TransferModule(pl.LightningModule):
             self.tail.check(phases)
         return phases
 
+    def backbone_trains(self, epochs: int) -> bool:
+        """Whether anything of the backbone trains or behaves as in training in some phase."""
+        return any(phase.parameters or phase.stages for phase in self.phases(epochs))
+
     def schedule_table(self) -> list[Point] | None:
         """Rate and momentum for every optimizer step; a phase that restarts begins a schedule, the others go on."""
         total = self._total_steps

@@ -39,7 +39,9 @@ from graft.trainer import build_trainer
 CODE = (
     "backbones",
     "cache",
+    "columns.py",
     "data",
+    "inputs.py",
     "rates/uniform.py",
     "strategies/base.py",
     "strategies/full.py",

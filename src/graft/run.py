@@ -2,13 +2,12 @@
 
 import copy
 import functools
-import json
 import math
 import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -33,8 +32,8 @@ from graft.callbacks.compilation import Compilation
 from graft.callbacks.frozen_features import FrozenFeatures
 from graft.callbacks.interrupt import keyboard_interrupts
 from graft.callbacks.throughput import Throughput
-from graft.data.domain import Domain, DomainData
 from graft.data.module import TransferDataModule
+from graft.data.shared import share_domains
 from graft.errors import GraftError, Interrupted
 from graft.features import FeatureCache
 from graft.module import SHARED, TransferModule
@@ -52,7 +51,6 @@ DEFAULT_THREADS = torch.get_num_threads()
 # In a run's checkpoints folder: the rule's choice, and networks without what is needed for training only.
 BEST, MERGED, WISE_FT, SOUP = "best.ckpt", "merged.pt", "wise_ft.pt", "soup.pt"
 PARTS = ("backbone.", "heads.")
-MAX_SHARED = 4  # domains that a process keeps: two runs' sources and targets
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
@@ -241,38 +239,6 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         else:
             write_plots(report, folder)  # 0.4 s, for which a sweep's jobs are too many
     return report
-
-
-class Shared(Domain):
-    """A domain that a process reads and decodes once for all jobs that have the same; none of them changes it."""
-
-    loaded: ClassVar[dict[str, DomainData]] = {}
-
-    def __init__(self, domain: Domain, settings: Mapping[str, Any]) -> None:
-        self.domain = domain
-        self.settings = settings
-
-    def load(self, split_seed: int) -> DomainData:
-        """The domain, split; read where no earlier job has."""
-        name = json.dumps([self.settings, split_seed], sort_keys=True)
-        if name not in self.loaded:
-            if len(self.loaded) == MAX_SHARED:
-                del self.loaded[next(iter(self.loaded))]
-            self.domain.key = self.key
-            self.loaded[name] = self.domain.load(split_seed)
-        return self.loaded[name]
-
-    @property
-    def fingerprint(self) -> str:
-        """The domain's own."""
-        return self.domain.fingerprint
-
-
-def share_domains(data: TransferDataModule, settings: Mapping[str, Any]) -> None:
-    """Let the jobs of a sweep read their domains once; alone, files may have changed since an earlier run."""
-    data.target = Shared(data.target, settings["target"])
-    if data.source is not None:
-        data.source = Shared(data.source, settings["source"])
 
 
 def drop_last_checkpoint(folder: Path) -> None:

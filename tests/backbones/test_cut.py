@@ -4,7 +4,7 @@ from torch import nn
 
 from graft.backbones.base import ImageBackbone, Stage
 from graft.backbones.checkpointing import checkpoint_gradients
-from graft.backbones.cut import FEATURES, Activations, eval_mode, find_cut, weights_hash
+from graft.backbones.cut import FEATURES, Activations, active_modules, eval_mode, find_cut, weights_hash
 from graft.backbones.timm import TimmBackbone
 from graft.backbones.torchvision import TorchvisionBackbone
 from graft.strategies.base import Strategy, frozen_modules, stage_names
@@ -29,14 +29,14 @@ def enter(backbone, stages, names=None):
         module.training = False
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_(name in phase.parameters)
-    return frozen, phase.parameters
+    return active_modules(backbone, frozen, phase.parameters)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_values_and_gradients_are_those_of_the_whole_network(name):
     build, expected_cut = NETWORKS[name]
     backbone = with_statistics(build())
-    cut = find_cut(backbone, *enter(backbone, stage_names(backbone)[-1:]))
+    cut = find_cut(backbone, enter(backbone, stage_names(backbone)[-1:]))
     images = torch.randn(3, *backbone.input_shape)
     with eval_mode(backbone):
         expected = backbone(images)
@@ -58,7 +58,7 @@ def test_values_and_gradients_are_those_of_the_whole_network(name):
 
 def test_a_frozen_backbone_is_cut_behind_its_features():
     backbone = with_statistics(TorchvisionBackbone("resnet18", size=32))
-    cut = find_cut(backbone, *enter(backbone, ()))
+    cut = find_cut(backbone, enter(backbone, ()))
     images = torch.randn(3, *backbone.input_shape)
     assert cut.whole
     assert cut.name == FEATURES
@@ -68,27 +68,27 @@ def test_a_frozen_backbone_is_cut_behind_its_features():
 @pytest.mark.parametrize("stages", [("conv1",), ("conv1", "layer4")])
 def test_where_the_first_layer_trains_there_is_no_cut(stages):
     backbone = TorchvisionBackbone("resnet18", size=32)
-    assert find_cut(backbone, *enter(backbone, stages)) is None
+    assert find_cut(backbone, enter(backbone, stages)) is None
 
 
 def test_batchnorm_that_trains_in_a_frozen_stage_is_not_cut_off():
     backbone = TorchvisionBackbone("resnet18", size=32)
     norms = [f"network.layer2.0.bn1.{key}" for key in ("weight", "bias")]
-    cut = find_cut(backbone, *enter(backbone, (), norms))
+    cut = find_cut(backbone, enter(backbone, (), norms))
     assert cut.name == "network.layer1"  # not inside the block, whose shortcut begins before
 
 
 def test_a_cut_inside_a_residual_block_moves_to_its_beginning():
     backbone = TorchvisionBackbone("resnet18", size=32)
     names = [name for name, _ in backbone.named_parameters() if name.startswith("network.layer4.1.conv2")]
-    frozen, trained = enter(backbone, (), names)
-    assert find_cut(backbone, frozen, trained).name == "network.layer4.0"
+    active = enter(backbone, (), names)
+    assert find_cut(backbone, active).name == "network.layer4.0"
 
 
 def test_the_rest_may_checkpoint_its_gradients():
     backbone = with_statistics(TorchvisionBackbone("resnet18", size=32))
     checkpoint_gradients(backbone)
-    cut = find_cut(backbone, *enter(backbone, ("layer4",)))
+    cut = find_cut(backbone, enter(backbone, ("layer4",)))
     images = torch.randn(2, *backbone.input_shape)
     weight = backbone.network.layer4[0].conv1.weight
     with eval_mode(backbone):
@@ -101,11 +101,11 @@ def test_the_rest_may_checkpoint_its_gradients():
 
 def test_the_network_is_left_as_it_was():
     backbone = TorchvisionBackbone("resnet18", size=32)
-    frozen, trained = enter(backbone, ("layer4",))
+    active = enter(backbone, ("layer4",))
     state = {name: value.clone() for name, value in backbone.state_dict().items()}
     modes = [module.training for module in backbone.modules()]
     random = torch.get_rng_state()
-    cut = find_cut(backbone, frozen, trained)
+    cut = find_cut(backbone, active)
     cut.finish(cut.begin(backbone.example_inputs()))
     assert torch.equal(torch.get_rng_state(), random)
     assert modes == [module.training for module in backbone.modules()]
@@ -129,20 +129,20 @@ class LooksAtEverything(nn.Module):
 def test_values_that_bypass_a_layer_move_the_cut_before_it():
     stages = [Stage(name, (f"network.{name}",)) for name in ("first", "second", "third")]
     backbone = ImageBackbone("bypass", LooksAtEverything(), size=4, channels=1, feature_size=4, stages=stages)
-    assert find_cut(backbone, *enter(backbone, ("third",))).name == "network.first"
+    assert find_cut(backbone, enter(backbone, ("third",))).name == "network.first"
 
 
 def test_the_hash_is_of_what_stays_as_it_is():
     backbone = TorchvisionBackbone("resnet18", size=32)
-    frozen, trained = enter(backbone, ("layer4",))
-    before = weights_hash(backbone, frozen, trained)
+    active = enter(backbone, ("layer4",))
+    before = weights_hash(backbone, active)
     with torch.no_grad():
         backbone.network.layer4[0].conv1.weight.add_(1)
         backbone.network.layer4[0].bn1.running_mean.add_(1)
-    assert weights_hash(backbone, frozen, trained) == before
+    assert weights_hash(backbone, active) == before
     for tensor in (backbone.network.layer3[0].bn1.running_mean, backbone.input_mean):
         tensor.data.add_(1)
-        changed = weights_hash(backbone, frozen, trained)
+        changed = weights_hash(backbone, active)
         assert changed != before
         before = changed
 

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -162,16 +162,12 @@ def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator
             module.forward = own
 
 
-def find_cut(
-    backbone: Backbone, frozen: Collection[nn.Module], trained: Collection[str], fold: bool = True
-) -> Cut | None:
-    """The last place before anything that trains; None where the first layer trains.
+def find_cut(backbone: Backbone, active: Collection[str], fold: bool = True) -> Cut | None:
+    """The last place before anything that is active (see `active_modules`); None where the first layer is.
 
-    `frozen` are the modules in eval mode, `trained` the names of the trainable parameters, as in a strategy's phase.
     Every cut is tried on random inputs: where values bypass it, as in the middle of a residual block, it moves back.
     With `fold` the first part runs without BatchNorm: faster, and the same but for rounding.
     """
-    active = active_modules(backbone, frozen, trained)
     if not active:
         return Cut(backbone, FEATURES, fold=fold)
     if backbone.input_shape is None:  # the rest could not be run without the inputs
@@ -199,7 +195,10 @@ def works(cut: Cut, inputs: Any, expected: Tensor) -> bool:
 
 
 def active_modules(backbone: Backbone, frozen: Collection[nn.Module], trained: Collection[str]) -> set[str]:
-    """Names of the modules that train themselves or behave as in training; containers of such modules do not count."""
+    """Names of the modules that train themselves or behave as in training; containers of such modules do not count.
+
+    `frozen` are the modules in eval mode, `trained` the names of the trainable parameters, as in a strategy's phase.
+    """
     fixed = {id(module) for module in frozen}
     stages = backbone.module_stages()
     owners = {name.rpartition(".")[0] for name in trained}
@@ -256,9 +255,8 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def weights_hash(backbone: Backbone, frozen: Collection[nn.Module], trained: Collection[str]) -> str:
+def weights_hash(backbone: Backbone, active: Set[str]) -> str:
     """Hash of every parameter and buffer that stays as it is, the input's normalisation among them."""
-    active = active_modules(backbone, frozen, trained)
     kept = [(n, t) for n, t in backbone.state_dict().items() if not active.intersection(prefixes(n)[:-1])]
 
     def digest(tensor: Tensor) -> bytes:

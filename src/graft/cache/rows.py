@@ -33,10 +33,6 @@ class MappedFile:
             self._map.madvise(mmap.MADV_DONTNEED)
             self._touched = 0
 
-    def __reduce__(self) -> tuple[type["MappedFile"], tuple[Path]]:
-        """Worker processes map the file anew."""
-        return MappedFile, (self.file,)
-
 
 class MappedRows:
     """A tensor in a file; indexing by indices `(B,)` or a slice gives a copy of those rows.

@@ -43,8 +43,7 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
         """Start the clock."""
-        phases = pl_module.phases(trainer.max_epochs)
-        self._backbone_trains = any(phase.parameters or phase.stages for phase in phases)
+        self._backbone_trains = pl_module.backbone_trains(trainer.max_epochs)
         self._written_at, self._took = time.monotonic(), 0.0
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:

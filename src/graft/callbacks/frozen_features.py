@@ -64,7 +64,7 @@ class FrozenFeatures(Callback):
         data: TransferDataModule = trainer.datamodule
         plain = data.augment == "none"
         # Training would let rounding grow: what is kept for it has to be, bit by bit, what the backbone itself gives.
-        fold = not backbone_trains(module, trainer.max_epochs) or not (plain or self.views)
+        fold = not module.backbone_trains(trainer.max_epochs) or not (plain or self.views)
         place = self._place(module, phase, fold)
         if place is None or (self.compiles and not place.cut.whole):
             return
@@ -86,18 +86,17 @@ class FrozenFeatures(Callback):
     def _place(self, module: TransferModule, phase: Phase, fold: bool) -> Place | None:
         """Where a phase cuts the backbone, found once."""
         if id(phase) not in self._places:
-            frozen = frozen_modules(module.backbone, phase)
-            cut = find_cut(module.backbone, frozen, phase.parameters, fold)
-            weights = weights_hash(module.backbone, frozen, phase.parameters) if cut else ""
-            self._places[id(phase)] = Place(cut, weights) if cut else None
+            active = active_in(module, phase)
+            cut = find_cut(module.backbone, active, fold)
+            self._places[id(phase)] = Place(cut, weights_hash(module.backbone, active)) if cut else None
         return self._places[id(phase)]
 
     def _later_places(self, trainer: pl.Trainer, module: TransferModule, phase: Phase, place: Place) -> list[Place]:
         """Cuts of later phases before which nothing trains until then: one pass computes them together."""
-        active = active_modules(module.backbone, frozen_modules(module.backbone, phase), phase.parameters)
+        active = active_in(module, phase)
         found: list[Place] = []
         for later in [] if self.compiles else module.later_phases(phase):
-            then = active_modules(module.backbone, frozen_modules(module.backbone, later), later.parameters)
+            then = active_in(module, later)
             if not active <= then or not self._can_cut(trainer, module, later):
                 break
             active = then
@@ -155,7 +154,7 @@ class FrozenFeatures(Callback):
         """Test a backbone that never trained on stored features too: other runs with it have the same."""
         data: TransferDataModule = trainer.datamodule
         if (
-            backbone_trains(pl_module, trainer.max_epochs)
+            pl_module.backbone_trains(trainer.max_epochs)
             or data.test_shift
             or not everything(trainer.limit_test_batches)
             or not pl_module.can_cut
@@ -183,9 +182,9 @@ class FrozenFeatures(Callback):
             trainer.datamodule.stored.clear()
 
 
-def backbone_trains(module: TransferModule, epochs: int) -> bool:
-    """Whether anything of the backbone trains or behaves as in training in some phase."""
-    return any(phase.parameters or phase.stages for phase in module.phases(epochs))
+def active_in(module: TransferModule, phase: Phase) -> set[str]:
+    """Names of the backbone's modules that train or behave as in training in a phase."""
+    return active_modules(module.backbone, frozen_modules(module.backbone, phase), phase.parameters)
 
 
 def everything(limit: int | float) -> bool:

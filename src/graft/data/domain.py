@@ -86,9 +86,8 @@ class DomainData:
     fingerprint: str
     notes: tuple[str, ...] = ()
     kind: str = "images"  # what a sample is
-    backbone_arguments: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # what a backbone made for these data has to know
+    # what a backbone that is made for these data has to know
+    backbone_arguments: Mapping[str, Any] = field(default_factory=dict)
     baseline: Baseline | None = None  # tested on the same parts
 
 
@@ -130,3 +129,15 @@ def content_groups(contents: Iterable[bytes | memoryview]) -> Tensor:
     """Group number `(N,)` of each sample; samples with the same bytes share one."""
     seen: dict[bytes, int] = {}
     return torch.tensor([seen.setdefault(hashlib.sha256(c).digest(), len(seen)) for c in contents], dtype=torch.int64)
+
+
+def duplicate_notes(groups: Tensor, labels: Tensor, kind: str) -> tuple[str, ...]:
+    """One line on samples that occur more than once, and whether their labels agree; empty where none does."""
+    seen: dict[int, list[int]] = {}
+    for group, label in zip(groups.tolist(), labels.tolist(), strict=True):
+        seen.setdefault(group, []).append(label)
+    copies = [members for members in seen.values() if len(members) > 1]
+    if not copies:
+        return ()
+    conflicts = sum(len(set(members)) > 1 for members in copies)
+    return (f"{len(copies):,} {kind} occur more than once, {conflicts} of them with different labels",)

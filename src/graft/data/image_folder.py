@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from graft.data.domain import Domain, DomainData, Split, content_groups, sha256
+from graft.data.domain import Domain, DomainData, Split, content_groups, duplicate_notes, sha256
 from graft.data.splits import stratified_split
 from graft.errors import GraftError
 
@@ -54,7 +54,7 @@ class ImageFolder(Domain):
             classes=classes,
             channels=self.channels,
             fingerprint=self.fingerprint,
-            notes=duplicate_notes(groups, labels),
+            notes=duplicate_notes(groups, labels, "images"),
         )
 
     def _cut(self, labels: Tensor, sizes: dict[str, float], seed: int, groups: Tensor) -> list[tuple[str, Tensor]]:
@@ -184,15 +184,3 @@ def flatten(files: dict[str, list[Path]], classes: tuple[str, ...]) -> tuple[lis
     paths = [path for name in classes for path in files.get(name, [])]
     labels = [label for label, name in enumerate(classes) for _ in files.get(name, [])]
     return paths, torch.tensor(labels, dtype=torch.int64)
-
-
-def duplicate_notes(groups: Tensor, labels: Tensor) -> tuple[str, ...]:
-    """One line on images that occur more than once, and whether their labels agree; empty where none does."""
-    seen: dict[int, list[int]] = {}
-    for group, label in zip(groups.tolist(), labels.tolist(), strict=True):
-        seen.setdefault(group, []).append(label)
-    copies = [members for members in seen.values() if len(members) > 1]
-    if not copies:
-        return ()
-    conflicts = sum(len(set(members)) > 1 for members in copies)
-    return (f"{len(copies)} images occur more than once, {conflicts} of them with different labels",)

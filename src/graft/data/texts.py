@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graft.data.domain import Domain, DomainData, Split, content_groups, sha256
+from graft.data.domain import Domain, DomainData, Split, content_groups, duplicate_notes, sha256
 from graft.data.splits import stratified_split
 from graft.errors import GraftError
 
@@ -60,23 +60,44 @@ class LabelledTexts(Domain):
 
         Raises GraftError for what is missing, a row that cannot be used, or fewer than two classes.
         """
-        parts, classes, notes = self._parts
-        labels = {name: torch.tensor([classes.index(row.label) for row in rows]) for name, rows in parts.items()}
-        return text_domain(
-            self.key,
-            self.title,
-            {name: ([row.text for row in rows], labels[name]) for name, rows in parts.items()},
-            classes,
-            {"test": self.test_fraction, "val": self.val_fraction},
-            split_seed,
-            notes,
+        rows, classes, notes = self._parts
+        texts = {part: [row.text for row in members] for part, members in rows.items()}
+        labels = {part: torch.tensor([classes.index(row.label) for row in members]) for part, members in rows.items()}
+        splits = {part: Split(Texts(texts[part]), labels[part], f"{self.fingerprint}/{part}") for part in rows}
+        groups = content_groups(text.encode() for text in texts["train"])
+        whole = splits["train"]
+        splits |= {part: whole.subset(index) for part, index in self._cut(labels, groups, split_seed).items()}
+        return DomainData(
+            name=self.title,
+            train=splits["train"],
+            val=splits["val"],
+            test=splits["test"],
+            classes=classes,
+            channels=None,
+            fingerprint=self.fingerprint,
+            notes=(*notes, *duplicate_notes(groups, labels["train"], "texts"), *leak_notes(texts)),
+            kind="text",
+            backbone_arguments={"texts": splits["train"].inputs},
         )
 
-    @property
+    def _cut(self, labels: Mapping[str, Tensor], groups: Tensor, seed: int) -> dict[str, Tensor]:
+        """Indices of the parts that are split off `train`, and of what is left of it; empty where all are official."""
+        sizes = {"test": self.test_fraction, "val": self.val_fraction}
+        sizes = {part: size for part, size in sizes.items() if part not in labels}
+        cut = stratified_split(labels["train"], sizes, seed, groups) if sizes else {}
+        if empty := [part for part, index in cut.items() if len(index) == 0]:
+            raise GraftError(
+                f"{self.key}: {len(labels['train'])} texts are too few to split off a {empty[0]} part. "
+                f"Add texts, or raise {self.key}.{empty[0]}_fraction."
+            )
+        return cut
+
+    @functools.cached_property
     def fingerprint(self) -> str:
         """Hash of all texts and labels."""
         parts, classes, _ = self._parts
-        return content_hash({name: [(row.text, row.label) for row in rows] for name, rows in parts.items()}, classes)
+        content = [(name, [(row.text, row.label) for row in rows]) for name, rows in parts.items()]
+        return sha256([*(repr(part).encode() for part in content), repr(classes).encode()])
 
     @functools.cached_property
     def _parts(self) -> tuple[dict[str, list[Row]], tuple[str, ...], tuple[str, ...]]:
@@ -173,60 +194,8 @@ def skipped_notes(bad: Sequence[Row]) -> tuple[str, ...]:
     return (f"{len(bad):,} rows are skipped, the first is row {bad[0].number} of {bad[0].file.name}: {bad[0].problem}",)
 
 
-def text_domain(
-    key: str,
-    name: str,
-    parts: Mapping[str, tuple[list[str], Tensor]],
-    classes: tuple[str, ...],
-    fractions: Mapping[str, float],
-    split_seed: int,
-    notes: Sequence[str] = (),
-) -> DomainData:
-    """A domain of texts with labels `(N,)`; parts that are not there are split off `train`, copies on one side."""
-    fingerprint = content_hash({part: (texts, labels.tolist()) for part, (texts, labels) in parts.items()}, classes)
-    splits = {part: Split(Texts(texts), labels, f"{fingerprint}/{part}") for part, (texts, labels) in parts.items()}
-    sizes = {part: size for part, size in fractions.items() if part not in parts}
-    texts, labels = parts["train"]
-    groups = content_groups(text.encode() for text in texts)
-    if sizes:
-        cut = stratified_split(labels, sizes, split_seed, groups)
-        if empty := [part for part, index in cut.items() if len(index) == 0]:
-            raise GraftError(
-                f"{key}: {len(texts)} texts are too few to split off a {empty[0]} part. "
-                f"Add texts, or raise {key}.{empty[0]}_fraction."
-            )
-        whole = splits["train"]
-        splits |= {part: whole.subset(index) for part, index in cut.items()}
-    return DomainData(
-        name=name,
-        train=splits["train"],
-        val=splits["val"],
-        test=splits["test"],
-        classes=classes,
-        channels=None,
-        fingerprint=fingerprint,
-        notes=(*notes, *copy_notes(parts, groups)),
-        kind="text",
-        backbone_arguments={"texts": splits["train"].inputs},
-    )
-
-
-def copy_notes(parts: Mapping[str, tuple[list[str], Tensor]], groups: Tensor) -> tuple[str, ...]:
-    """Lines on texts that occur more than once in train's file, and on those of another file that train has too."""
-    texts, labels = parts["train"]
-    seen: dict[int, list[int]] = {}
-    for group, label in zip(groups.tolist(), labels.tolist(), strict=True):
-        seen.setdefault(group, []).append(label)
-    copies = [members for members in seen.values() if len(members) > 1]
-    conflicts = sum(len(set(members)) > 1 for members in copies)
-    notes = [f"{len(copies):,} texts occur more than once, {conflicts} of them with different labels"] if copies else []
-    known = set(texts)
-    for part in HELD_OUT:
-        if part in parts and (shared := sum(text in known for text in parts[part][0])):
-            notes.append(f"{shared:,} texts of {part} are in train too")
-    return tuple(notes)
-
-
-def content_hash(parts: Mapping[str, Any], classes: Sequence[str]) -> str:
-    """Hash of the texts and labels of all parts."""
-    return sha256([repr((part, content)).encode() for part, content in parts.items()] + [repr(classes).encode()])
+def leak_notes(texts: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Lines on texts of another file that train's has too."""
+    known = set(texts["train"])
+    shared = {part: sum(text in known for text in texts[part]) for part in HELD_OUT if part in texts}
+    return tuple(f"{count:,} texts of {part} are in train too" for part, count in shared.items() if count)

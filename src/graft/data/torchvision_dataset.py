@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import datasets
 
-from graft.data.domain import Domain, DomainData, Split, content_groups, sha256
-from graft.data.image_folder import duplicate_notes, file_hash, image_tensor
+from graft.data.domain import Domain, DomainData, Split, content_groups, duplicate_notes, sha256
+from graft.data.image_folder import file_hash, image_tensor
 from graft.data.splits import stratified_split
 from graft.errors import GraftError
 
@@ -73,7 +73,7 @@ class TorchvisionDataset(Domain):
             classes=class_names(parts["train"], int(labels.max()) + 1),
             channels=whole.inputs.shape[1] if isinstance(whole.inputs, Tensor) else 3,
             fingerprint=self.fingerprint,
-            notes=duplicate_notes(groups, labels),
+            notes=duplicate_notes(groups, labels, "images"),
         )
 
     @functools.cached_property

@@ -1,0 +1,42 @@
+"""Domains that the jobs of a sweep read once."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from graft.data.domain import Domain, DomainData
+from graft.data.module import TransferDataModule
+
+MAX_SHARED = 4  # domains that a process keeps: two runs' sources and targets
+
+
+class Shared(Domain):
+    """A domain that a process reads and decodes once for all jobs that have the same; none of them changes it."""
+
+    loaded: ClassVar[dict[str, DomainData]] = {}
+
+    def __init__(self, domain: Domain, settings: Mapping[str, Any]) -> None:
+        self.domain = domain
+        self.settings = settings
+
+    def load(self, split_seed: int) -> DomainData:
+        """The domain, split; read where no earlier job has."""
+        name = json.dumps([self.settings, split_seed], sort_keys=True)
+        if name not in self.loaded:
+            if len(self.loaded) == MAX_SHARED:
+                del self.loaded[next(iter(self.loaded))]
+            self.domain.key = self.key
+            self.loaded[name] = self.domain.load(split_seed)
+        return self.loaded[name]
+
+    @property
+    def fingerprint(self) -> str:
+        """The domain's own."""
+        return self.domain.fingerprint
+
+
+def share_domains(data: TransferDataModule, settings: Mapping[str, Any]) -> None:
+    """Let the jobs of a sweep read their domains once; alone, files may have changed since an earlier run."""
+    data.target = Shared(data.target, settings["target"])
+    if data.source is not None:
+        data.source = Shared(data.source, settings["source"])
