@@ -112,6 +112,7 @@ RULES: dict[str, Rule] = {
     "data.*.label": Rule((str, int)),
     "data.*.class_names": Rule((list,), null=True),
     "data.*.label_kind": Rule((str,), choices=("classes", "numbers")),
+    "data.*.rows": Rule((str,), choices=("all", "even", "odd")),
     "data.*.few_values": Rule((int,), low=0),
     "data.*.on_bad_sample": Rule((str,), choices=("error", "skip")),
     "data.*.delimiter": Rule((str,), null=True),
