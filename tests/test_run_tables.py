@@ -1,5 +1,7 @@
 """Runs on tables, from a file to results: nothing but data and backbone knows that they are."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -48,6 +50,7 @@ def test_from_scratch_beside_gradient_boosting(run, capsys):
     assert found["status"] == "done"
     assert found["data"]["target"]["train"] == 10
     assert found["baseline"]["name"] == "gradient boosting"
+    assert 0 < found["baseline"]["time_s"] < found["time"]["total_s"]
     assert set(found["baseline"]["metrics"]) == {"test/target/acc", "test/target/f1", "test/target/auroc"}
     printed = capsys.readouterr().out
     assert "test   target  gradient boosting" in printed
@@ -76,6 +79,22 @@ def test_strategies_from_another_table(run, strategy, backbone):
     assert found["weights"]["source"].startswith("source")
     assert found["weights"]["missing"]
     assert all("numeric_height" in name for name in found["weights"]["missing"])
+
+
+@pytest.mark.parametrize("backbone", ["mlp", "ft_transformer"])
+def test_shared_columns_are_the_sources_and_new_ones_are_fresh(run, tmp_path, backbone):
+    found = run("strategy=frozen", *SOURCE, f"backbone={backbone}", "pretrain.epochs=2", folder="frozen")
+    run("strategy=scratch", *SOURCE, f"backbone={backbone}", "optimizer.lr=1e-12", folder="fresh")
+    transferred, fresh = (
+        torch.load(tmp_path / name / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+        for name in ("frozen", "fresh")
+    )
+    learned = torch.load(Path(found["weights"]["folder"]) / "weights.pt", weights_only=True)["backbone"]
+    new = [name for name in learned if "numeric_height" in name]
+    assert new
+    for name, value in learned.items():
+        assert torch.equal(transferred[f"backbone.{name}"], fresh[f"backbone.{name}"] if name in new else value)
+    assert any("numeric_age" in name and not torch.equal(fresh[f"backbone.{name}"], learned[name]) for name in learned)
 
 
 def test_a_file_of_another_tables_weights_says_what_is_new(run, tmp_path):

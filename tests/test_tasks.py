@@ -82,7 +82,11 @@ def test_binary_against_sklearn(generator):
     predicted = (outputs[:, 0] > 0).long()
     assert values["acc"] == pytest.approx(reference.accuracy_score(labels, predicted))
     assert values["f1"] == pytest.approx(reference.f1_score(labels, predicted))
+    assert values["sensitivity"] == pytest.approx(reference.recall_score(labels, predicted))
+    assert values["specificity"] == pytest.approx(reference.recall_score(labels, predicted, pos_label=0))
     assert values["auroc"] == pytest.approx(reference.roc_auc_score(labels, outputs[:, 0]))
+    by_auroc, _ = compute(Binary("auroc"), outputs, labels, 1)
+    assert by_auroc == pytest.approx(values)
     assert confusion.tolist() == reference.confusion_matrix(labels, predicted).tolist()
     expected = reference.log_loss(labels, outputs[:, 0].sigmoid().double())
     assert Binary().loss(outputs, labels).item() == pytest.approx(expected, rel=1e-5)
@@ -126,6 +130,14 @@ def test_data_that_does_not_fit_the_task_is_refused(task, classes, message):
 def test_an_unknown_regression_loss_is_refused():
     with pytest.raises(GraftError, match=r"task\.loss='huber'.*mse, l1"):
         Regression("huber")
+
+
+def test_the_main_metric_of_yes_or_no_is_one_that_validation_has():
+    assert Binary().main_metric == "acc"
+    assert "auroc" not in Binary().metrics(1)
+    assert Binary("auroc").main_metric in Binary("auroc").metrics(1)
+    with pytest.raises(GraftError, match=r"task\.main_metric='f2'.*acc, auroc"):
+        Binary("f2")
 
 
 def test_regression_standardises_by_the_training_labels():

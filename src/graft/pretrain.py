@@ -61,6 +61,7 @@ class Pretrained:
     metrics: dict[str, float]  # `<stage>/source/<metric>` right after pretraining
     folder: Path
     tensors: int  # of the backbone
+    not_learned: list[str]  # those that the source says nothing of, which stay random
     seconds: float  # spent in this run; 0 when it came from the cache
 
 
@@ -103,10 +104,12 @@ def pretrain_on_source(
     weights = torch.load(folder / "weights.pt", map_location="cpu", weights_only=True)
     metrics = json.loads((folder / "metrics.json").read_text())
     seconds = 0.0 if cached else time.perf_counter() - started
-    backbone.load_state_dict(weights["backbone"])
+    new = backbone.not_learned_from(data.domains["source"].backbone_arguments)  # stay as they were
+    learned = {k: v for k, v in weights["backbone"].items() if k.removeprefix("network.") not in new}
+    backbone.load_state_dict({**backbone.state_dict(), **learned})
     head.load_state_dict(weights["head"])
     backbone.set_classifier(copy.deepcopy(head))
-    return Pretrained(metrics, folder, len(weights["backbone"]), seconds)
+    return Pretrained(metrics, folder, len(weights["backbone"]), new, seconds)
 
 
 def cache_key(config: Mapping[str, Any], data: TransferDataModule, backbone: Backbone) -> str:

@@ -5,7 +5,8 @@ import importlib.metadata
 import json
 import math
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,7 @@ def forgetting(metrics: Mapping[str, float], pretrained: Pretrained | None, task
     return {"forgetting": lost if task.higher_is_better else -lost, "pretrain/" + name: pretrained.metrics[name]}
 
 
-def describe_weights(
-    report: LoadReport | None, pretrained: Pretrained | None, not_learned: Sequence[str] = ()
-) -> dict[str, Any] | None:
+def describe_weights(report: LoadReport | None, pretrained: Pretrained | None) -> dict[str, Any] | None:
     """Where the backbone's weights came from and how many tensors matched; some the source may not have taught."""
     if report is not None:
         return asdict(report)
@@ -53,9 +52,9 @@ def describe_weights(
         return {
             "source": f"source (pretrained in {pretrained.seconds:.0f} s)" if pretrained.seconds else "source (cached)",
             "folder": str(pretrained.folder),
-            "matched": pretrained.tensors - len(not_learned),
+            "matched": pretrained.tensors - len(pretrained.not_learned),
             "total": pretrained.tensors,
-            "missing": [*not_learned],
+            "missing": pretrained.not_learned,
             "unexpected": [],
             "adapted": [],
         }
@@ -93,12 +92,17 @@ def score(metrics: Mapping[str, float], task: Task) -> dict[str, Any]:
 
 
 def baseline(data: TransferDataModule, task: Task, seed: int) -> dict[str, Any] | None:
-    """Test metrics of what the target's kind of data has as its baseline, from the same parts and label budget."""
+    """Test metrics of what the target's kind of data has as its baseline, from the same parts and label budget.
+
+    `time_s` is what learning and predicting took, in seconds.
+    """
     target = data.domains["target"]
     if target.baseline is None or target.train.labels is None:
         return None
     classes, outputs = target.classes and len(target.classes), data.num_outputs("target", task)
+    started = time.perf_counter()
     predicted = target.baseline.predictions(target.train, target.val, target.test, classes, seed)
+    seconds = time.perf_counter() - started
     if outputs == 1 and predicted.ndim == 2:
         predicted = predicted[:, 1]  # of yes or no
     found: dict[str, float] = {}
@@ -106,7 +110,7 @@ def baseline(data: TransferDataModule, task: Task, seed: int) -> dict[str, Any] 
         metrics.update(predicted, task.targets(target.test.labels))
         scalars = {name: value for name, value in metrics.compute().items() if value.numel() == 1}
         found |= {f"test/target/{name}": float(value) for name, value in scalars.items()}
-    return {"name": target.baseline.name, "metrics": found}
+    return {"name": target.baseline.name, "metrics": found, "time_s": seconds}
 
 
 def confusion(module: TransferModule, data: TransferDataModule) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     weights_report = None if weights in (None, "source") else load_weights(backbone, weights)
     data.set_input(backbone.input_spec)
     heads = build_heads(cfg, data, backbone, tasks, objective)
-    pretrained, not_learned = None, []
+    pretrained = None
     if objective.fixed_heads and weights != "source":
         raise GraftError(
             f"This objective keeps the {objective.fixed_heads[0]} head as it was pretrained, but nothing is: "
@@ -110,7 +110,6 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
         pretrained = pretrain_on_source(config, data, backbone, source_head, tasks["source"], build_both)
         pl.seed_everything(config["seed"], verbose=False)
-        not_learned = backbone.not_learned_from(data.domains["source"].backbone_arguments)
     elif "source" in heads and "source" not in data.train_domains:
         data.test_domains = ("target",)  # a source head that never learned has nothing to say about the source
     added = added_parameters(strategy, backbone)
@@ -147,7 +146,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         "name": config["name"],
         "overrides": context["overrides"],
         "data": data.summary(),
-        "weights": results.describe_weights(weights_report, pretrained, not_learned),
+        "weights": results.describe_weights(weights_report, pretrained),
         "parameters": results.describe_parameters(module.parameter_table(epochs)),
         "phases": module.phase_table(epochs),
         "settings": decided,

@@ -11,6 +11,8 @@ from torchmetrics.classification import (
     BinaryAUROC,
     BinaryConfusionMatrix,
     BinaryF1Score,
+    BinaryRecall,
+    BinarySpecificity,
     MulticlassAccuracy,
     MulticlassAUROC,
     MulticlassConfusionMatrix,
@@ -111,9 +113,15 @@ class Multiclass(Task):
 
 
 class Binary(Task):
-    """Yes or no from one output."""
+    """Yes or no from one output; every metric but AUROC counts a probability above .5 as yes."""
 
     name = "binary"
+    main_metrics = ("acc", "auroc")
+
+    def __init__(self, main_metric: str = "acc") -> None:
+        if main_metric not in self.main_metrics:
+            raise GraftError(f"task.main_metric={main_metric!r} is not known. Allowed: {', '.join(self.main_metrics)}.")
+        self.main_metric = main_metric
 
     def outputs(self, classes: Sequence[str] | None) -> int:
         """One output: the log-odds of the second class."""
@@ -136,12 +144,21 @@ class Binary(Task):
         return outputs.squeeze(-1).sigmoid()
 
     def metrics(self, outputs: int) -> MetricCollection:
-        """Accuracy and F1 of the second class."""
-        return MetricCollection({"acc": BinaryAccuracy(validate_args=False), "f1": BinaryF1Score(validate_args=False)})
+        """Accuracy, F1 and sensitivity of the second class, specificity; AUROC where it is the main metric."""
+        return MetricCollection(
+            {
+                "acc": BinaryAccuracy(validate_args=False),
+                "f1": BinaryF1Score(validate_args=False),
+                "sensitivity": BinaryRecall(validate_args=False),
+                "specificity": BinarySpecificity(validate_args=False),
+                **({"auroc": BinaryAUROC(validate_args=False)} if self.main_metric == "auroc" else {}),
+            }
+        )
 
     def test_metrics(self, outputs: int) -> MetricCollection:
-        """AUROC and the confusion matrix."""
-        return MetricCollection({"auroc": BinaryAUROC(), "confusion": BinaryConfusionMatrix()}, compute_groups=False)
+        """AUROC, where it is not among the others, and the confusion matrix."""
+        auroc = {} if self.main_metric == "auroc" else {"auroc": BinaryAUROC()}
+        return MetricCollection({**auroc, "confusion": BinaryConfusionMatrix()}, compute_groups=False)
 
 
 class Multilabel(Task):

@@ -2,8 +2,10 @@ import os
 import sys
 from pathlib import Path
 
+import pandas
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from graft.data.table import SklearnTable, TableFile
 from graft.data.table_rows import TableTransform, rows_of
@@ -175,7 +177,6 @@ def test_quoted_fields_and_another_delimiter(table):
 
 
 def test_parquet_reads_as_csv(table, tmp_path):
-    pytest.importorskip("pyarrow")
     from pyarrow import csv, parquet
 
     domain = table()
@@ -195,7 +196,6 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
 
 
 def test_a_broken_parquet_file(tmp_path):
-    pytest.importorskip("pyarrow")
     (tmp_path / "people.parquet").write_text("no parquet")
     with pytest.raises(GraftError, match=r"people\.parquet cannot be read as Parquet"):
         TableFile(str(tmp_path / "people.parquet"), "outcome").load(0)
@@ -216,13 +216,62 @@ def test_tables_of_scikit_learn(name, kind, classes):
     assert len(rows_of(data.train)) == len(data.train.labels)
 
 
+def test_parquet_of_pandas_with_missing_values_and_dates(table, tmp_path):
+    frame = pandas.DataFrame(
+        {
+            "size": [None if i % 7 == 0 else i / 2 for i in range(60)],
+            "job": pandas.Categorical([JOBS[i % 3] or None for i in range(60)]),
+            "member": [i % 2 == 0 for i in range(60)],
+            "since": pandas.date_range("2020-01-01", periods=60).strftime("%Y"),
+            "day": pandas.date_range("2020-01-01", periods=60),
+            "outcome": [i % 3 for i in range(60)],
+        }
+    )
+    frame.to_parquet(tmp_path / "people.parquet")
+    data, columns = loaded(TableFile(str(tmp_path / "people.parquet"), "outcome", ignore=["day"]))
+    assert [column.key for column in columns.all] == ["numeric_size", "categorical_job", "categorical_member"]
+    assert columns.all[2].categories == ("False", "True")
+    assert data.classes == ("0", "1", "2")
+    assert rows_of(data.train).numbers.isnan().any()
+
+
+def test_classes_get_names_in_the_order_of_the_labels_values(table):
+    data = table(class_names=["bad", "good"]).load(0)
+    assert data.classes == ("bad", "good")
+    assert torch.equal(data.test.labels, table().load(0).test.labels)
+    with pytest.raises(GraftError, match=r"class_names=\[good\]: the label has 2 values, no, yes"):
+        table(class_names=["good"]).load(0)
+
+
+def test_equal_rows_are_told_and_so_are_those_of_another_part(table, tmp_path):
+    (tmp_path / "test.csv").write_text(HEADER + "\n".join([*lines(3), "99,cook,1,7,no"]))
+    repeated = [*lines(), "20,,0,7,yes", "20,cook,0,7,yes", "20,cook,0,7,no"]
+    data = table(HEADER + "\n".join(repeated), test_file=str(tmp_path / "test.csv"), val_fraction=0.02).load(0)
+    assert "1 rows occur more than once, 1 of them with different labels" in data.notes
+    assert sum("rows of test are in train too" in note for note in data.notes) == 1
+    assert not [note for note in table().load(0).notes if "occur" in note or "too" in note]
+
+
+def test_every_second_row_makes_two_tables():
+    parts = {rows: SklearnTable("wine", rows=rows).read()["train"] for rows in ("all", "odd", "even")}
+    assert [len(sheet) for sheet in parts.values()] == [178, 89, 89]
+    assert parts["odd"].lines[:3].tolist() == [1, 3, 5]
+    assert parts["even"].columns["alcohol"][0] == parts["all"].columns["alcohol"][1]
+    assert SklearnTable("wine", rows="odd").fingerprint != SklearnTable("wine", rows="even").fingerprint
+
+
 @pytest.mark.real_data
 def test_german_credit():
     folder = Path(os.environ.get("GRAFT_DATA", "../shared/data")) / "german_credit"
     if not folder.is_dir():
         pytest.skip(f"no {folder}")
-    domain = TableFile(str(folder / "german.data"), -1, delimiter="whitespace", header=False)
+    settings = OmegaConf.load(Path(__file__).parents[2] / "conf/data/domain/german_credit.yaml")
+    settings = {
+        k: v for k, v in OmegaConf.to_container(settings, resolve=False).items() if k not in ("defaults", "file")
+    }
+    domain = TableFile(str(folder / "german.data"), **settings)
     data, columns = loaded(domain)
     assert (len(data.train), len(data.val), len(data.test)) == (700, 150, 150)
-    assert data.classes == ("1", "2")
-    assert len(columns.all) == 20
+    assert data.classes == ("good", "bad")
+    assert (len(columns.numeric), len(columns.categorical)) == (7, 13)
+    assert all(category.startswith("A") for column in columns.categorical for category in column.categories)

@@ -89,7 +89,7 @@ class Backbone(nn.Module):
         return tensor
 
     def not_learned_from(self, arguments: Mapping[str, Any]) -> list[str]:
-        """Names of weights that other data, described by their `backbone_arguments`, cannot have taught."""
+        """Names in the network of weights that other data, described by `backbone_arguments`, cannot have taught."""
         return []
 
     def set_classifier(self, classifier: nn.Module | None) -> None:

@@ -1,13 +1,15 @@
 """What a domain is: named splits of samples and labels, whatever they come from."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import Subset
+
+HELD_OUT = ("val", "test")
 
 
 class LazyTensor:
@@ -127,8 +129,13 @@ def generator(*parts: object) -> torch.Generator:
 
 def content_groups(contents: Iterable[bytes | memoryview]) -> Tensor:
     """Group number `(N,)` of each sample; samples with the same bytes share one."""
-    seen: dict[bytes, int] = {}
-    return torch.tensor([seen.setdefault(hashlib.sha256(c).digest(), len(seen)) for c in contents], dtype=torch.int64)
+    return group_numbers(hashlib.sha256(content).digest() for content in contents)
+
+
+def group_numbers(contents: Iterable[Hashable]) -> Tensor:
+    """Group number `(N,)` of each sample; equal ones share one."""
+    seen: dict[Hashable, int] = {}
+    return torch.tensor([seen.setdefault(content, len(seen)) for content in contents], dtype=torch.int64)
 
 
 def duplicate_notes(groups: Tensor, labels: Tensor, kind: str) -> tuple[str, ...]:
@@ -141,3 +148,10 @@ def duplicate_notes(groups: Tensor, labels: Tensor, kind: str) -> tuple[str, ...
         return ()
     conflicts = sum(len(set(members)) > 1 for members in copies)
     return (f"{len(copies):,} {kind} occur more than once, {conflicts} of them with different labels",)
+
+
+def leak_notes(contents: Mapping[str, Sequence[Hashable]], kind: str) -> tuple[str, ...]:
+    """Lines on samples of an official part that train's has too."""
+    known = set(contents["train"])
+    shared = {part: sum(content in known for content in contents[part]) for part in HELD_OUT if part in contents}
+    return tuple(f"{count:,} {kind} of {part} are in train too" for part, count in shared.items() if count)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from graft.columns import CATEGORICAL, FIRST, MISSING, NUMERIC, UNKNOWN, Column, Columns
 from graft.data.boosting import GradientBoosting
-from graft.data.domain import Domain, DomainData, Split, sha256
+from graft.data.domain import Domain, DomainData, Split, duplicate_notes, group_numbers, leak_notes, seed_of, sha256
 from graft.data.image_folder import file_hash
 from graft.data.sheet import Sheet, describe_bad, read_sheet, texts, to_numbers, to_texts
 from graft.data.splits import stratified_split
@@ -24,6 +24,7 @@ from graft.errors import GraftError
 PARTS = ("train", "val", "test")
 NUMBERS_SHARE = 0.9  # a column of texts counts as numbers where so many of its values are; the others are mistakes then
 MANY_CATEGORIES = 0.5  # categories over rows from which a column is probably a name or a number of the row
+ROWS = {"all": slice(None), "even": slice(1, None, 2), "odd": slice(None, None, 2)}  # counted from 1
 MISSING_WORDS = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?")
 
 
@@ -34,6 +35,7 @@ class Table(Domain):
         self,
         label: str | int,
         label_kind: str = "classes",
+        class_names: Sequence[str] | None = None,
         numeric: Sequence[str] = (),
         categorical: Sequence[str] = (),
         ignore: Sequence[str] = (),
@@ -42,9 +44,13 @@ class Table(Domain):
         test_fraction: float = 0.15,
         on_bad_sample: str = "error",
     ) -> None:
-        """`label` is a column's name or place; `few_values` whole numbers or less are categories."""
+        """`label` is a column's name or place, `class_names` are those of its values in their order.
+
+        A column of `few_values` different whole numbers or less is one of categories.
+        """
         self.label = label
         self.label_kind = label_kind
+        self.class_names = None if class_names is None else tuple(str(name) for name in class_names)
         self.kinds = {**dict.fromkeys(numeric, NUMERIC), **dict.fromkeys(categorical, CATEGORICAL)}
         self.ignore = tuple(ignore)
         self.few_values = few_values
@@ -73,13 +79,18 @@ class Table(Domain):
 
         bad = {part: sheet.bad for part, sheet in sheets.items()}
         parts = self._split(sheets, label, split_seed)
+        names = [name for name in sheets["train"].columns if name not in (label, *self.ignore)]
+        contents = {part: contents_of(sheet, names) for part, sheet in parts.items()}
+        copies = duplicate_notes(
+            group_numbers(contents_of(sheets["train"], names)), sheets["train"].columns[label], "rows"
+        )
         columns, notes = self._fit(parts["train"], label)
         parts = {part: with_numbers(sheet, columns) for part, sheet in parts.items()}
         for part, sheet in parts.items():
             bad.setdefault("train" if part not in bad else part, {})
             owner = part if part in sheets else "train"
             bad[owner] = {**bad[owner], **sheet.bad}
-        notes = (*self._bad_notes(sheets, bad, read), *notes)
+        notes = (*self._bad_notes(sheets, bad, read), *notes, *copies, *leak_notes(contents, "rows"))
         self._refuse_empty(parts, label, classes)
         splits = {
             part: Split(
@@ -91,7 +102,7 @@ class Table(Domain):
         }
         return DomainData(
             name=self.name,
-            classes=classes,
+            classes=self._named(classes),
             channels=None,
             fingerprint=self.fingerprint,
             notes=notes,
@@ -141,6 +152,27 @@ class Table(Domain):
                 f"{', '.join(found) or 'none'}. Choose another column: {self.key}.label=<name or number>"
             )
         return tuple(found)
+
+    def _copies(self, train: Sheet, parts: dict[str, Sheet], label: str) -> tuple[str, ...]:
+        """Notes on rows with the same features, before and after the split.
+
+        They are only told of and may be on both sides: where there are few categories they need not be copies.
+        """
+        names = [name for name in train.columns if name not in (label, *self.ignore)]
+        groups = group_numbers(contents_of(train, names))
+        contents = {part: contents_of(sheet, names) for part, sheet in parts.items()}
+        return (*duplicate_notes(groups, train.columns[label], "rows"), *leak_notes(contents, "rows"))
+
+    def _named(self, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        """Names for the label's values, in their order."""
+        if classes is None or self.class_names is None:
+            return classes
+        if len(self.class_names) != len(classes):
+            raise GraftError(
+                f"{self.key}.class_names=[{', '.join(self.class_names)}]: the label has {len(classes)} values, "
+                f"{', '.join(classes)}. Give a name for each, in this order."
+            )
+        return self.class_names
 
     def _split(self, sheets: dict[str, Sheet], label: str, seed: int) -> dict[str, Sheet]:
         """All three parts; those that are not official come from the training rows, classes in their shares."""
@@ -234,12 +266,14 @@ class TableFile(Table):
 class SklearnTable(Table):
     """A table that comes with scikit-learn: breast_cancer, wine (classes) or diabetes (numbers)."""
 
-    def __init__(self, name: str, **table: object) -> None:
+    def __init__(self, name: str, rows: str = "all", **table: object) -> None:
+        """`rows` are all, or every second one, the even or the odd ones: two tables of different rows."""
         super().__init__("target", **table)
         self.name = name
+        self.rows = ROWS[rows]
 
     def read(self) -> dict[str, Sheet]:
-        """All rows, with the names of the classes in the label's place."""
+        """The rows, with the names of the classes in the label's place."""
         from sklearn import datasets
 
         options = {"scaled": False} if self.name == "diabetes" else {}
@@ -247,7 +281,8 @@ class SklearnTable(Table):
         columns = {name: found.data[:, place].astype(np.float64) for place, name in enumerate(found.feature_names)}
         classes = self.label_kind == "classes"
         columns["target"] = texts([str(found.target_names[t]) for t in found.target]) if classes else found.target
-        return {"train": Sheet(f"scikit-learn's {self.name}", columns, np.arange(1, len(found.data) + 1))}
+        lines = np.arange(1, len(found.data) + 1)
+        return {"train": Sheet(f"scikit-learn's {self.name}", columns, lines).rows(lines[self.rows] - 1)}
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -335,6 +370,19 @@ def encode(sheet: Sheet, columns: Columns) -> TableRows:
         known = {None: MISSING} | {name: code for code, name in enumerate(column.categories, start=FIRST)}
         codes[:, place] = [known.get(value, UNKNOWN) for value in to_texts(sheet.columns[column.name])]
     return TableRows(columns, torch.from_numpy(numbers).float(), torch.from_numpy(codes))
+
+
+def contents_of(sheet: Sheet, names: Sequence[str]) -> list[bytes]:
+    """What each row holds in some columns, to compare with other rows."""
+    columns = np.empty((len(sheet), len(names)), dtype=np.int64)
+    for place, name in enumerate(names):
+        values = sheet.columns[name]
+        if values.dtype == object:
+            codes = {value: seed_of(value) for value in set(values)}
+            columns[:, place] = [codes[value] for value in values]
+        else:
+            columns[:, place] = values.view(np.int64)
+    return [row.tobytes() for row in columns]
 
 
 def labels_of(labels: np.ndarray, classes: Sequence[str] | None) -> Tensor:

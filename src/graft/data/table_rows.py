@@ -31,8 +31,9 @@ class TableRows:
 class TableTransform:
     """Rows of any table to `Fields` of a backbone's columns: numbers `(B, n)`, missing `(B, n)`, codes `(B, k)`.
 
-    Columns are found by name and kind. One that a table lacks is missing in every row, and one that the backbone does
-    not know is left out; a category that the backbone does not know is unknown to it.
+    Columns are found by name and kind. One of numbers that a table lacks is at its mean in every row, where a
+    perceptron learns nothing from it, and one of categories is missing; one that the backbone does not know is left
+    out, and a category that it does not know is unknown to it.
     """
 
     augment = None
@@ -52,7 +53,7 @@ class TableTransform:
     def rows(self, split: Split, cache: DiskCache | None) -> TableRows:
         """The split's rows in the backbone's columns."""
         table = rows_of(split)
-        numbers = torch.full((len(table), len(self.columns.numeric)), torch.nan)
+        numbers = torch.zeros(len(table), len(self.columns.numeric))
         codes = torch.full((len(table), len(self.columns.categorical)), MISSING)
         places = {column.key: place for place, column in enumerate(table.columns.numeric)}
         for place, column in enumerate(self.columns.numeric):

@@ -9,11 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graft.data.domain import Domain, DomainData, Split, content_groups, duplicate_notes, sha256
+from graft.data.domain import Domain, DomainData, Split, content_groups, duplicate_notes, leak_notes, sha256
 from graft.data.splits import stratified_split
 from graft.errors import GraftError
-
-HELD_OUT = ("val", "test")
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class LabelledTexts(Domain):
             classes=classes,
             channels=None,
             fingerprint=self.fingerprint,
-            notes=(*notes, *duplicate_notes(groups, labels["train"], "texts"), *leak_notes(texts)),
+            notes=(*notes, *duplicate_notes(groups, labels["train"], "texts"), *leak_notes(texts, "texts")),
             kind="text",
             backbone_arguments={"texts": splits["train"].inputs},
         )
@@ -192,10 +190,3 @@ def skipped_notes(bad: Sequence[Row]) -> tuple[str, ...]:
     if not bad:
         return ()
     return (f"{len(bad):,} rows are skipped, the first is row {bad[0].number} of {bad[0].file.name}: {bad[0].problem}",)
-
-
-def leak_notes(texts: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Lines on texts of another file that train's has too."""
-    known = set(texts["train"])
-    shared = {part: sum(text in known for text in texts[part]) for part in HELD_OUT if part in texts}
-    return tuple(f"{count:,} texts of {part} are in train too" for part, count in shared.items() if count)

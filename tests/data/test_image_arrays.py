@@ -1,0 +1,217 @@
+import os
+import pickle
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from graft.data.image_arrays import ImageArrays
+from graft.errors import GraftError
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """An npz of grey 6x5 images of two classes in official parts, with some arrays in the place of its own."""
+    random = np.random.default_rng(0)
+    arrays = {}
+    for part, number in {"train": 20, "val": 6, "test": 8}.items():
+        arrays[f"{part}_images"] = random.integers(0, 256, (number, 6, 5), dtype=np.uint8)
+        arrays[f"{part}_labels"] = (np.arange(number) % 2).astype(np.uint8)[:, None]
+
+    def archive(without=(), **changes):
+        content = {name: array for name, array in {**arrays, **changes}.items() if name not in without}
+        np.savez(tmp_path / "xray.npz", **content)
+        return tmp_path / "xray.npz", content
+
+    return archive
+
+
+def domain(file, **settings):
+    return ImageArrays(str(file), **settings)
+
+
+def test_official_parts_stay_whole(archive):
+    file, arrays = archive()
+    data = domain(file, class_names=["normal", "ill"]).load(0)
+    assert (data.name, data.classes, data.channels, data.kind) == ("xray", ("normal", "ill"), 1, "images")
+    assert data.notes == ()
+    for part in ("train", "val", "test"):
+        split = getattr(data, part)
+        assert torch.equal(split.inputs, torch.from_numpy(arrays[f"{part}_images"])[:, None])
+        assert split.labels.tolist() == arrays[f"{part}_labels"][:, 0].tolist()
+
+
+def test_one_set_is_split_by_seed_and_copies_stay_together(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (60, 4, 4, 3), dtype=np.uint8)
+    images[30:] = images[:30]
+    np.savez_compressed(tmp_path / "set.npz", photos=images, kinds=np.arange(60) % 3)
+    settings = {"images": "photos", "labels": "kinds", "val_fraction": 0.2, "test_fraction": 0.2}
+    data = domain(tmp_path / "set.npz", **settings).load(0)
+    assert (data.classes, data.channels) == (("0", "1", "2"), 3)
+    assert [len(part) for part in (data.train, data.val, data.test)] == [36, 12, 12]
+    contents = [{image.numpy().tobytes() for image in part.inputs} for part in (data.train, data.val, data.test)]
+    assert len(set.union(*contents)) == sum(map(len, contents)) == 30
+    assert data.notes == ("30 images occur more than once, 0 of them with different labels",)
+    assert torch.equal(data.train.inputs, domain(tmp_path / "set.npz", **settings).load(0).train.inputs)
+    assert not torch.equal(data.train.inputs, domain(tmp_path / "set.npz", **settings).load(1).train.inputs)
+
+
+@pytest.mark.parametrize("kind", ["float64", "float16", "int64"])
+def test_numbers_of_any_kind_are_the_same_images(archive, kind):
+    file, arrays = archive()
+    expected = domain(file).load(0)
+    scale = 255 if kind.startswith("float") else 1
+    file, _ = archive(**{name: (a / scale).astype(kind) for name, a in arrays.items() if name.endswith("images")})
+    found = domain(file).load(0)
+    assert torch.equal(found.test.inputs, expected.test.inputs)
+    assert found.fingerprint == expected.fingerprint
+
+
+def test_an_image_of_another_part_is_told(archive):
+    _, arrays = archive()
+    arrays["test_images"][:2] = arrays["train_images"][:2]
+    file, _ = archive(**arrays)
+    assert domain(file).load(0).notes == ("2 images of test are in train too",)
+
+
+def test_the_fingerprint_is_of_images_labels_and_classes(archive):
+    file, arrays = archive()
+    first = domain(file).fingerprint
+    assert domain(file).fingerprint == first
+    assert domain(file, class_names=["a", "b"]).fingerprint != first
+    assert domain(archive(test_labels=1 - arrays["test_labels"])[0]).fingerprint != first
+    assert domain(archive(val_images=255 - arrays["val_images"])[0]).fingerprint != first
+
+
+BAD = {
+    "NaN": (lambda a: a["train_images"].__setitem__(3, np.nan), r"train_images\[3\]: a value is NaN or infinite"),
+    "range": (
+        lambda a: a["train_images"].__setitem__((3, 0, 0), 7),
+        r"train_images\[3\]: values from .* to 7; images of floats lie in 0 to 1: divide by 255",
+    ),
+    "class": (
+        lambda a: a["test_labels"].__setitem__(3, 2),
+        r"test_labels\[3\]: label 2 is none of 0 to 1, the classes 0, 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("problem", BAD)
+def test_a_bad_image_is_named_or_left_out_and_counted(archive, problem):
+    _, arrays = archive()
+    changed = {name: a / 255 if name.endswith("images") else a for name, a in arrays.items()}
+    change, said = BAD[problem]
+    change(changed)
+    file, _ = archive(**changed)
+    with pytest.raises(GraftError, match=rf"xray\.npz: 1 images cannot be used \({said}\)") as error:
+        domain(file).load(0)
+    assert "data.target.on_bad_sample=skip" in str(error.value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = domain(file, on_bad_sample="skip").load(0)
+    assert len(data.train) + len(data.val) + len(data.test) == 33
+    assert data.notes[0].startswith("skipped: 1 images (")
+
+
+@pytest.mark.parametrize(
+    ("without", "changes", "settings", "said"),
+    [
+        (["train_images"], {}, {}, r"no array train_images or images\. It has train_labels.*data\.target\.images="),
+        (["val_labels"], {}, {}, r"no array val_labels\. It has .*data\.target\.labels="),
+        ([], {}, {"images": "scans"}, "no array train_scans or scans"),
+        ([], {"test_labels": np.zeros(3, int)}, {}, "test_labels has 3 labels, but test_images 8 images"),
+        ([], {"train_labels": np.full(20, 0.5)}, {}, r"train_labels\[0\] is 0\.5; labels are whole numbers"),
+        ([], {"train_labels": np.full(20, np.nan)}, {}, r"train_labels\[0\] is nan"),
+        ([], {"train_labels": np.zeros((20, 3), int)}, {}, r"train_labels has the shape \(20, 3\)"),
+        ([], {"train_labels": np.array(["a", "b"] * 10)}, {}, r"train_labels has .* type <U1"),
+        ([], {"train_labels": np.zeros(20, int)}, {"class_names": ["a", "b"]}, "every label in training is 0"),
+        ([], {"train_labels": np.zeros(20, int), "test_labels": np.zeros(8, int)}, {}, "every label in training is 0"),
+        ([], {}, {"class_names": ["a", "b", "c"]}, r"no label in training is 2, which stands for 'c', one of 3"),
+        ([], {"train_labels": np.arange(20) * 10**9}, {}, r"train_labels\[1\]: label 1000000000 is none of 0 to 20"),
+        ([], {"train_images": np.zeros((20, 5), np.uint8)}, {}, r"train_images has the shape \(20, 5\)"),
+        ([], {"train_images": np.zeros((20, 2, 5, 5), np.uint8)}, {}, r"1, 3 or 4 channels"),
+        ([], {"train_images": np.zeros((20, 0, 5), np.uint8)}, {}, r"the shape \(20, 0, 5\)"),
+        ([], {"train_images": np.array([["a"]] * 20)}, {}, "type <U1"),
+        ([], {"val_images": np.zeros((6, 6, 5, 3), np.uint8)}, {}, "different numbers of channels, 1 in train, 3 in v"),
+        (
+            [],
+            {"test_images": np.zeros((0, 6, 5), np.uint8), "test_labels": np.zeros(0, int)},
+            {},
+            "none of the images in test_images can be used",
+        ),
+        (
+            [],
+            {"train_images": np.zeros((0, 6, 5), np.uint8), "train_labels": np.zeros(0, int)},
+            {},
+            "train_images is empty",
+        ),
+    ],
+)
+def test_arrays_that_cannot_be_used_are_one_error(archive, without, changes, settings, said):
+    file, _ = archive(without, **changes)
+    with pytest.raises(GraftError, match=said) as error:
+        domain(file, **settings).load(0)
+    assert str(file) in str(error.value)
+
+
+def test_one_class_of_a_set_that_is_too_small_to_split(tmp_path):
+    np.savez(tmp_path / "set.npz", images=np.zeros((4, 2, 2), np.uint8), labels=np.array([0, 0, 1, 1]))
+    with pytest.raises(GraftError, match=r"4 images are too few to split off a test part.*test_fraction"):
+        domain(tmp_path / "set.npz").load(0)
+
+
+def write_pickle(file):
+    file.write_bytes(pickle.dumps([1, 2]))
+
+
+def write_objects(file):
+    np.savez(file, train_images=np.array([None, 1], dtype=object), train_labels=np.zeros(2))
+
+
+def write_half(file):
+    np.savez(file, train_images=np.zeros((9, 9, 9)), train_labels=np.zeros(9))
+    file.write_bytes(file.read_bytes()[:2000])
+
+
+def write_damaged(file):
+    np.savez_compressed(file, train_images=np.random.default_rng(0).integers(0, 256, (9, 99, 99), dtype=np.uint8))
+    content = bytearray(file.read_bytes())
+    content[2000:2100] = bytes(100)
+    file.write_bytes(content)
+
+
+def write_single(file):
+    with file.open("wb") as stream:
+        np.save(stream, np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (write_pickle, "cannot be read .*holds Python objects"),
+        (write_objects, "array train_images cannot be read .*holds Python objects"),
+        (write_half, "cannot be read"),
+        (write_damaged, "array train_images cannot be read"),
+        (write_single, "holds a single array"),
+        (lambda file: file.write_bytes(b""), "cannot be read"),
+        (lambda file: file.write_text("images"), "cannot be read"),
+        (lambda file: file.unlink(missing_ok=True), r"no such file\. Give an npz file"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_error(tmp_path, write, said):
+    file = tmp_path / "xray.npz"
+    write(file)
+    with pytest.raises(GraftError, match=rf"data\.target\.file={file}.*{said}"):
+        domain(file).load(0)
+
+
+@pytest.mark.real_data
+def test_pneumonia():
+    file = Path(os.environ.get("GRAFT_DATA", "../shared/data")) / "pneumonia" / "pneumoniamnist_balanced.npz"
+    if not file.is_file():
+        pytest.skip(f"no {file}")
+    data = domain(file, class_names=["normal", "pneumonia"]).load(0)
+    assert [len(part) for part in (data.train, data.val, data.test)] == [2428, 270, 468]
+    assert data.notes[-1] == "3 images of val are in train too"
