@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from graft.backbones.vocabulary import Vocabulary, words_of
+from graft.data.module import TransferDataModule
 from graft.data.text_file import TextFile
 from graft.errors import GraftError
 
@@ -128,6 +130,21 @@ def test_a_bad_row_is_named_or_skipped(tmp_path, line):
     assert pairs(data.train, data.val, data.test) == expected()
     [note] = data.notes
     assert note.startswith(f"2 rows are skipped, the first is row 5 of a.tsv: {BAD_LINES[line]}")
+
+
+def test_a_vocabulary_has_the_training_words_of_both_sides_and_no_others(tmp_path):
+    target, source = (
+        write(tmp_path / f"{side}.tsv", [(f"{side}{n} {label}", label) for n in range(20) for label in ("0", "1")])
+        for side in ("target", "source")
+    )
+    test = write(tmp_path / "test.tsv", [("unseen 0", "0")])
+    data = TransferDataModule(TextFile(target), TextFile(source, test_file=test), labels_per_class=2)
+    data.load()
+    found = Vocabulary(data.backbone_arguments["texts"]).words
+    trained = [*TextFile(target).load(0).train.inputs, *TextFile(source, test_file=test).load(0).train.inputs]
+    assert set(found) == {word for text in trained for word in words_of(text)}
+    assert 2 < len(found) < 2 + 40
+    assert "unseen" not in found
 
 
 def test_a_label_that_train_has_not_is_named_or_skipped(tmp_path):

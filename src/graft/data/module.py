@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from torch import Tensor
+from torch.utils.data import ConcatDataset
 
 from graft.backbones.base import InputSpec
 from graft.cache.disk import DiskCache
@@ -134,10 +135,15 @@ class TransferDataModule(pl.LightningDataModule):
 
     @property
     def backbone_arguments(self) -> dict[str, Any]:
-        """What a backbone that is made for these data has to know of them; the target's word counts."""
+        """What a backbone that is made for these data has to know of them; the target's word counts.
+
+        Only the training texts, whose words become a vocabulary, are those of both sides.
+        """
         arguments = {"channels": self.channels} if self.channels else {}
         for domain in reversed(self.domains.values()):
             arguments |= domain.backbone_arguments
+        if "texts" in arguments:
+            arguments["texts"] = ConcatDataset([d.backbone_arguments["texts"] for d in self.domains.values()])
         return arguments
 
     @property
