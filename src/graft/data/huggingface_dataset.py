@@ -57,7 +57,8 @@ class HuggingFaceDataset(LabelledTexts):
         for key, column in {"text": self.text, "label": self.label}.items():
             if column not in part.features:
                 raise GraftError(
-                    f"{self.key}.{key}={column}: {self.name} has no such column; it has {', '.join(part.features)}."
+                    f"{self.key}.{key}={column}: {self.name} has no such column; it has {', '.join(part.features)}. "
+                    f"Name one of them: {self.key}.{key}=<column>"
                 )
         labels = [*part[self.label]]
         if all(label == UNLABELLED for label in labels):

@@ -156,7 +156,7 @@ def not_utf8(text: str) -> str:
     if place is None:
         return ""
     before = f"behind {text[:place][-20:]!r}" if place else "from its beginning"
-    return f"is not UTF-8 {before} (from another encoding: iconv -f latin1 -t utf-8 <file>)"
+    return f"is not UTF-8 {before} (iconv -f <its encoding, such as latin1> -t utf-8 <file> makes it so)"
 
 
 class Texts(Sequence):
