@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from graft.backbones.cut import Cut
 from graft.cache.disk import DiskCache, NoRoom
@@ -70,13 +71,13 @@ class FeatureCache:
         self,
         wanted: Wanted,
         also: Sequence[Wanted],
-        batches: Callable[[], Iterable[Any]],
+        batches: Callable[[], Iterable[tuple[Tensor, Any]]],
         samples: int,
         context: Callable[[], AbstractContextManager],
         domain: str,
         part: str,
     ) -> MappedRows | None:
-        """Activations `(samples, ...)` of the inputs in `batches`, from the disk where they are there.
+        """Activations `(samples, ...)` of the inputs in `batches`, which say their places; from the disk if there.
 
         Where they have to be computed, the same pass computes what is wanted later, `also`. `context` is entered for
         every batch, such as autocast. None where they are too large to be worth keeping.
@@ -92,11 +93,11 @@ class FeatureCache:
             by_name = {one.cut.name: folder for one, folder in zip(made, folders, strict=True)}
             with torch.inference_mode(), ExitStack() as stack:
                 writers = [stack.enter_context(RowWriter(by_name[cut.name])) for cut in (last, *earlier)]
-                for inputs in batches():
+                for places, inputs in batches():
                     with context():
                         activations = last.begin_all(inputs, earlier)
                     for writer, values in zip(writers, activations, strict=True):
-                        writer.append(values)
+                        writer.append(values, places)
             self._made.update(one.key for one in made)
 
         def make_together(missing: Sequence[Wanted], folders: Sequence[Path]) -> None:

@@ -21,6 +21,11 @@ class Fields:
     def __len__(self) -> int:
         return len(next(iter(self.tensors.values())))
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return next(iter(self.tensors.values())).device
+
     def to(self, device: Any, **options: Any) -> "Fields":
         """Every tensor moved."""
         return Fields({name: tensor.to(device, **options) for name, tensor in self.tensors.items()})

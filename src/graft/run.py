@@ -248,13 +248,14 @@ def drop_last_checkpoint(folder: Path) -> None:
 
 def settings_of_strategy(strategy: Strategy, cfg: DictConfig, data: TransferDataModule, task: Task) -> dict[str, Any]:
     """Config keys that the strategy sets from the data: an image size only where the config leaves it open, and MixUp
-    only where the task's labels can be mixed.
+    only where inputs are images and the task's labels can be mixed, which the strategy's note says.
     """
     decided = strategy.settings(len(data.domains["target"].train), data.image_side)
     if cfg.data.image_size is not None:
         decided.pop("data.image_size", None)
-    if not task.soft_labels:
-        decided.pop("training.mixup_alpha", None)
+    if not (data.kind == "images" and task.soft_labels) and decided.pop("training.mixup_alpha", None):
+        what = f"labels of task={task.name}" if data.kind == "images" else data.kind
+        strategy.note = f"without the strategy's MixUp: {what} cannot be mixed"
     return decided
 
 

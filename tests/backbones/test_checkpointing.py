@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from graft.backbones.base import Backbone, ImageBackbone, Stage
 from graft.backbones.checkpointing import checkpoint_gradients
 from graft.backbones.cnn import cnn
+from graft.backbones.huggingface import HuggingFaceBackbone
 from graft.backbones.lenet import lenet
+from graft.backbones.recurrent import RecurrentBackbone
 from graft.backbones.stochastic_depth import set_stochastic_depth
 from graft.backbones.timm import TimmBackbone
 from graft.backbones.torchvision import TorchvisionBackbone
@@ -67,6 +69,19 @@ def test_a_step_is_the_one_without(network):
     assert all(p.grad is not None for p in other.parameters())
     moved = {name for name, value in other.state_dict().items() if not torch.equal(value, before[name])}
     assert all(name in moved for name in before if "num_batches_tracked" in name)
+
+
+@pytest.mark.parametrize("network", ["bert", "gru"])
+def test_layers_of_encoders_are_cut(tiny_bert, network):
+    tokenizer = str(tiny_bert)
+    plain = {
+        "bert": lambda: HuggingFaceBackbone(tokenizer, max_length=16),
+        "gru": lambda: RecurrentBackbone("gru", tokenizer=tokenizer, hidden_size=4, layers=2),
+    }[network]().train()
+    other = checkpointed(copy.deepcopy(plain))
+    inputs = plain.example_inputs()
+    forward = lambda backbone: backbone(inputs)  # noqa: E731
+    assert_same(step(plain, forward), step(other, forward))
 
 
 def test_bfloat16_is_the_same_too():

@@ -4,6 +4,7 @@ from torch import nn
 
 from graft.backbones.recurrent import RecurrentBackbone, RecurrentNetwork
 from graft.backbones.stages import network_outputs
+from graft.backbones.weights import load_weights
 from graft.errors import GraftError
 
 TEXTS = ["a good film", "it was a very very bad film", "not good"]
@@ -59,6 +60,26 @@ def test_shapes_are_told_without_computing():
 
 def test_another_vocabulary_is_another_input():
     assert repr(backbone().input_spec) != repr(RecurrentBackbone("lstm", TEXTS[:1]).input_spec)
+
+
+@pytest.mark.parametrize("texts", [[*TEXTS, "a good plot"], ["it was not a very good plot"], TEXTS])
+def test_weights_of_another_vocabulary_give_the_words_that_both_have(tmp_path, texts):
+    file = RecurrentBackbone("lstm", texts, embedding_size=5, hidden_size=4).eval()
+    torch.save(file.state_dict(), tmp_path / "other.pt")
+    network = backbone().eval()
+    report = load_weights(network, str(tmp_path / "other.pt"))
+    assert (report.matched, report.missing) == (report.total, [])
+    shared = ["not a good", "very good"]
+    torch.testing.assert_close(network(encode(network, shared)), file(encode(file, shared)))
+    assert torch.equal(network.network.words, network.tokenizer.hashes)
+
+
+def test_weights_of_another_embedding_leave_the_words_alone(tmp_path):
+    torch.save(RecurrentBackbone("lstm", TEXTS[:2], hidden_size=4).state_dict(), tmp_path / "other.pt")
+    network = backbone()
+    report = load_weights(network, str(tmp_path / "other.pt"))
+    assert any(name.startswith("embedding.weight (file ") for name in report.missing)
+    assert torch.equal(network.network.words, network.tokenizer.hashes)
 
 
 def test_a_tokenizer_in_the_place_of_words(tiny_bert):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from graft.cache import rows as rows_module
-from graft.cache.rows import DATA, MappedRows, write_rows
+from graft.cache.rows import DATA, MappedRows, RowWriter, write_rows
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8, torch.int64])
@@ -18,6 +18,15 @@ def test_rows_come_back_as_they_were_written(tmp_path, dtype):
     assert torch.equal(rows[indices], values[indices])
     assert torch.equal(rows[indices.tolist()], values[indices])
     assert torch.equal(rows[5:20], values[5:20])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_go_to_their_places(tmp_path, dtype):
+    values, order = torch.randn(25, 3, 4).to(dtype), torch.tensor([*range(20, 25), *torch.randperm(20).tolist()])
+    with RowWriter(tmp_path) as writer:
+        for places in order.split(10):
+            writer.append(values[places], places)
+    assert torch.equal(MappedRows(tmp_path)[:], values)
 
 
 def test_maps_keep_their_memory_format(tmp_path):

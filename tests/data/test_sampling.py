@@ -1,3 +1,4 @@
+import itertools
 import os
 from collections import Counter
 
@@ -90,13 +91,24 @@ def test_evaluation_counts_every_sample_once_in_order():
     assert len(EvalBatches(11, 4)) == 3
 
 
+def test_evaluation_of_sequences_takes_those_of_about_one_length_together():
+    lengths = torch.randint(100, (50,))
+    drawn = [indices for _, indices in EvalBatches(50, 10, lengths=lambda: lengths)]
+    assert torch.cat(drawn).sort().values.tolist() == list(range(50))
+    ranges = sorted((int(lengths[indices].min()), int(lengths[indices].max())) for indices in drawn)
+    assert all(one[1] <= other[0] for one, other in itertools.pairwise(ranges))
+    assert [lengths[indices].float().mean() for indices in drawn] != sorted(lengths[i].float().mean() for i in drawn)
+    again = [indices.tolist() for _, indices in EvalBatches(50, 10, lengths=lambda: lengths)]
+    assert again == [indices.tolist() for indices in drawn], "the same in every epoch"
+
+
 def _of_process(rank, world, folder):
     os.environ |= {"GLOO_SOCKET_IFNAME": "lo"}
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
     train = epochs(TrainBatches(11, 2, seed=0), [0])[0]
     cycle = epochs(TrainBatches(11, 2, seed=0, steps=3), [0])[0]
     seeds = [seed for seed, _ in TrainBatches(11, 2, seed=0)]
-    evaluation = [indices.tolist() for _, indices in EvalBatches(9, 4)]
+    evaluation = [indices.tolist() for _, indices in EvalBatches(9, 4, lengths=lambda: torch.arange(9) % 4)]
     gathered = [None] * world
     dist.all_gather_object(gathered, (train, cycle, seeds, evaluation))
     if rank == 0:

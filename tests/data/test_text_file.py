@@ -1,10 +1,13 @@
 import bz2
+import gzip
 import json
 import os
 from pathlib import Path
 
 import pytest
 
+from graft.backbones.vocabulary import Vocabulary, words_of
+from graft.data.module import TransferDataModule
 from graft.data.text_file import TextFile
 from graft.errors import GraftError
 
@@ -52,7 +55,8 @@ def test_columns_by_number_with_and_without_a_header(tmp_path):
     numbered = {"text": 0, "label": 1}
     with_header = load(write(tmp_path / "a.tsv"), **numbered)
     without = load(write(tmp_path / "b.tsv", header=""), header=False, **numbered)
-    assert pairs(with_header.train) == pairs(without.train)
+    from_the_end = load(tmp_path / "b.tsv", header=False, text=-2, label=-1)
+    assert pairs(with_header.train) == pairs(without.train) == pairs(from_the_end.train)
     assert with_header.fingerprint == without.fingerprint
 
 
@@ -63,6 +67,12 @@ def test_tsv_has_no_quotes_and_csv_has(tmp_path):
     (tmp_path / "b.csv").write_text('text,label\n"good, ""very""\ngood",1\nbad,0\nworse,0\nbetter,1\nbest,1\nworst,0\n')
     data = load(tmp_path / "b.csv", val_fraction=0.25, test_fraction=0.25)
     assert 'good, "very"\ngood' in texts(data.train) + texts(data.val) + texts(data.test)
+
+
+def test_a_text_may_be_long(tmp_path):
+    rows = [*ROWS, ("very " * 10**5 + "long", "1")]
+    data = load(write(tmp_path / "a.csv", rows, separator=","))
+    assert pairs(data.train, data.val, data.test) == expected(rows)
 
 
 def test_official_parts_stay_whole_and_shared_texts_are_noted(tmp_path):
@@ -88,16 +98,21 @@ def test_classes_are_in_order_of_value_and_can_be_chosen(tmp_path):
     rows = [(f"{stars} stars, {n}", stars) for stars in ("2", "10", "1") for n in range(8)]
     file = write(tmp_path / "a.tsv", rows)
     assert load(file).classes == ("1", "2", "10")
-    data = load(file, classes=["10", "1"])
+    with pytest.raises(GraftError, match=r"row 2: its label '2' is not one of data\.target\.classes: 10, 1; 7 more"):
+        load(file, classes=["10", "1"])
+    data = load(file, classes=["10", "1"], on_bad_sample="skip")
     assert data.classes == ("10", "1")
-    assert data.notes == ("8 rows of other classes are left out",)
+    assert data.notes[0].startswith("8 rows are skipped, the first is row 2 of a.tsv: its label '2' is not one of")
     assert pairs(data.train, data.val, data.test) == expected([r for r in rows if r[1] != "2"], ("10", "1"))
 
 
 BAD_LINES = {
     b"only a text\n": "it has no column label",
     b" \t1\n": "its text is empty",
-    b"caf\xe9\t1\n": "it is not UTF-8",
+    b"\n": "the line is empty",
+    b"caf\xe9\t1\n": "it is not UTF-8 behind 'caf'",
+    b"\xe9t\xe9\t1\n": "it is not UTF-8 from its beginning",
+    b"a text\twith a tab\t1\n": "it has 3 values where there are 2 columns",
     b"a text\tnan\n": "its label is missing",
     b"a text\t\n": "its label is missing",
 }
@@ -117,6 +132,21 @@ def test_a_bad_row_is_named_or_skipped(tmp_path, line):
     assert note.startswith(f"2 rows are skipped, the first is row 5 of a.tsv: {BAD_LINES[line]}")
 
 
+def test_a_vocabulary_has_the_training_words_of_both_sides_and_no_others(tmp_path):
+    target, source = (
+        write(tmp_path / f"{side}.tsv", [(f"{side}{n} {label}", label) for n in range(20) for label in ("0", "1")])
+        for side in ("target", "source")
+    )
+    test = write(tmp_path / "test.tsv", [("unseen 0", "0")])
+    data = TransferDataModule(TextFile(target), TextFile(source, test_file=test), labels_per_class=2)
+    data.load()
+    found = Vocabulary(data.backbone_arguments["texts"]).words
+    trained = [*TextFile(target).load(0).train.inputs, *TextFile(source, test_file=test).load(0).train.inputs]
+    assert set(found) == {word for text in trained for word in words_of(text)}
+    assert 2 < len(found) < 2 + 40
+    assert "unseen" not in found
+
+
 def test_a_label_that_train_has_not_is_named_or_skipped(tmp_path):
     train, test = write(tmp_path / "train.tsv"), write(tmp_path / "test.tsv", [*ROWS[:2], ("so so", "2")])
     with pytest.raises(GraftError, match=r"test\.tsv, row 4: its label '2' is not one of train's: 0, 1"):
@@ -127,10 +157,21 @@ def test_a_label_that_train_has_not_is_named_or_skipped(tmp_path):
 def test_lines_that_are_no_json_objects(tmp_path):
     file = tmp_path / "a.jsonl"
     lines = [json.dumps({"text": text, "label": label}) for text, label in ROWS]
-    file.write_text("\n".join([*lines, "[1, 2]", '{"text": "no label", "label": null}', '{"text": 3, "label": 1}']))
-    with pytest.raises(GraftError, match=r"a\.jsonl, row 21: it is no JSON object.*2 more rows"):
-        load(file)
-    assert len(load(file, on_bad_sample="skip").train) == 14
+    bad = {
+        "[1, 2]": "it is no JSON object",
+        '{"text": "a", ': "it is no JSON object",
+        "": "it is no JSON object",
+        '{"label": 1}': "it has no column text",
+        '{"text": "a", "label": null}': r"its label is missing \(None\)",
+        '{"text": "a", "label": NaN}': r"its label is missing \(nan\)",
+        '{"text": 3, "label": 1}': "its text is no text but 3",
+        '{"text": "a\\ud800", "label": 1}': "it is not UTF-8 behind 'a'",
+    }
+    for line, problem in bad.items():
+        file.write_text("\n".join([*lines, line, line, "", '{"text": "so so", "label": 1.0}', "", ""]))
+        with pytest.raises(GraftError, match=rf"a\.jsonl, row 21: {problem}.*2 more rows"):
+            load(file)
+        assert len(load(file, on_bad_sample="skip").train) == 15
 
 
 @pytest.mark.parametrize(
@@ -142,12 +183,20 @@ def test_lines_that_are_no_json_objects(tmp_path):
         ("text\tlabel\na\t1\nb\t1\n", {}, "every row has the label '1'.*at least 2 classes"),
         ("text\tlabel\na\t1\nb\t0\n", {"label": "stars"}, r"data\.target\.label=stars: .*it has text, label"),
         ("text\tlabel\na\t1\nb\t0\n", {"text": 2}, r"data\.target\.text=2: .*row 1, has no such column"),
-        ("text\tlabel\na\t1\nb\t0\n", {"classes": ["0", "2"]}, r"data\.target\.classes: .*'2'\. It has 0"),
+        (
+            "text\tlabel\na\t1\nb\t0\n",
+            {"classes": ["0", "1", "2"]},
+            r"data\.target\.classes: .*'2'\. Its labels are 0, 1",
+        ),
         ("text\tlabel\na\t1\nb\t0\n", {}, "2 texts are too few to split off a .* part"),
+        ("text\tlabel\nA\t1\nb\t0\n".encode("utf-16"), {}, "row 1 is not UTF-8 from its beginning"),
+        ("café\tlabel\na\t1\nb\t0\n".encode("latin-1"), {}, "row 1 is not UTF-8 behind 'caf'.*iconv"),
+        ('text,label\na,1\n"b,0\nc,1\n', {"format": "csv"}, r"a\.tsv, row 3: this is no CSV"),
+        ('text,label\na,1\nb,0\n"c" d,1\n', {"format": "csv"}, r"a\.tsv, row 4: this is no CSV"),
     ],
 )
 def test_files_that_cannot_be_used(tmp_path, content, options, message):
-    (tmp_path / "a.tsv").write_text(content)
+    (tmp_path / "a.tsv").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(GraftError, match=message):
         load(tmp_path / "a.tsv", **options)
 
@@ -155,6 +204,11 @@ def test_files_that_cannot_be_used(tmp_path, content, options, message):
 def test_files_that_are_not_there_or_of_unknown_format(tmp_path):
     with pytest.raises(GraftError, match=r"data\.target\.val_file=nothing\.tsv: no such file"):
         load(write(tmp_path / "a.tsv"), val_file="nothing.tsv")
+    with pytest.raises(GraftError, match=r"data\.target\.file=.*: that is a folder"):
+        load(tmp_path)
+    (tmp_path / "a.tsv.gz").write_bytes(gzip.compress((tmp_path / "a.tsv").read_bytes())[:-20])
+    with pytest.raises(GraftError, match=r"a\.tsv\.gz: it cannot be read \("):
+        load(tmp_path / "a.tsv.gz")
     with pytest.raises(GraftError, match=r"data\.target\.file=pip:graft-nothing/a\.csv: the package is not installed"):
         load("pip:graft-nothing/a.csv")
     with pytest.raises(GraftError, match=r"a\.data: what the file holds .*data\.target\.format=tsv"):

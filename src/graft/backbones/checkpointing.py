@@ -18,11 +18,12 @@ from graft.errors import GraftError
 def checkpoint_gradients(backbone: Backbone) -> None:
     """Keep only the inputs of the residual blocks for the backward pass, and compute the rest again there, in place.
 
-    A network without such blocks is cut by its stages. Values, gradients, running statistics, random numbers and names
-    are those of the network as it was. Inside of a block a forward hook runs again in the backward pass.
+    A network without such blocks is cut where it lists its layers, as encoders of texts do, or by its stages. Values,
+    gradients, running statistics, random numbers and names are those of the network as it was. Inside of a block a
+    forward hook runs again in the backward pass.
     Raises GraftError for a network that has neither blocks nor a sequence to cut.
     """
-    blocks = residual_blocks(backbone.network)
+    blocks = residual_blocks(backbone.network) or listed_layers(backbone.network)
     for block in blocks:
         # A partial of a bound method, as a deep copy of the block then runs the copy; a closure would run the original.
         block.forward = partial(recomputed, block.forward, (block,))
@@ -31,9 +32,15 @@ def checkpoint_gradients(backbone: Backbone) -> None:
         sequence.forward = partial(run_parts, sequence, parts)
     if not blocks and not sequences:
         raise GraftError(
-            f"training.gradient_checkpointing=true: {backbone.name} has neither residual blocks nor a sequence of "
-            "layers whose parts could be computed again. Set training.gradient_checkpointing=false."
+            f"training.gradient_checkpointing=true: {backbone.name} has neither residual blocks nor a list or sequence "
+            "of layers whose parts could be computed again. Set training.gradient_checkpointing=false."
         )
+
+
+def listed_layers(network: nn.Module) -> list[nn.Module]:
+    """Members of the lists of modules that are not inside another."""
+    inside = [[*child] if isinstance(child, nn.ModuleList) else listed_layers(child) for child in network.children()]
+    return [layer for layers in inside for layer in layers]
 
 
 def outermost_sequences(backbone: Backbone) -> list[tuple[nn.Sequential, list[list[str]]]]:

@@ -127,6 +127,8 @@ class RecurrentBackbone(TextBackbone):
             dropout=dropout,
             pooling=pooling,
         )
+        if isinstance(chosen, Vocabulary):
+            network.register_buffer("words", chosen.hashes)
         parts = ["embedding", *(f"layers.{number}" for number in range(layers))]
         super().__init__(
             name,
@@ -140,6 +142,19 @@ class RecurrentBackbone(TextBackbone):
     def forward(self, x: Fields) -> Tensor:
         """Features `(B, D)` of `input_ids` and `attention_mask` `(B, L)`."""
         return self.network(x["input_ids"], x["attention_mask"])
+
+    def convert(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A file's tensors, its word vectors where this vocabulary has their words."""
+        if "words" not in tensors or not isinstance(self.tokenizer, Vocabulary):
+            return tensors
+        weight, vectors = self.network.embedding.weight.detach().clone(), tensors.get("embedding.weight")
+        if vectors is not None and vectors.shape[1:] == weight.shape[1:]:
+            places = {word: place for place, word in enumerate(tensors["words"].tolist())}
+            own = [(place, places[word]) for place, word in enumerate(self.network.words.tolist()) if word in places]
+            to, of = torch.tensor(own).unbind(1)
+            weight[to] = vectors[of]
+            tensors = {**tensors, "embedding.weight": weight}
+        return {**tensors, "words": self.network.words}
 
 
 def reversed_within(x: Tensor, lengths: Tensor) -> Tensor:

@@ -5,6 +5,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+import torch
+from torch import Tensor
+
+from graft.backbones.tabular import hash_of
+
 WORD = re.compile(r"\w+(?:'\w+)*|[^\w\s]")  # words with their apostrophes, and single punctuation marks
 PADDING, UNKNOWN = 0, 1
 
@@ -31,6 +36,11 @@ class Vocabulary:
         """Ids of each text's first words, and whether there are more of them."""
         found = [[self._ids.get(word, UNKNOWN) for word in words_of(text)] or [UNKNOWN] for text in texts]
         return [(ids[:max_length], len(ids) > max_length) for ids in found]
+
+    @property
+    def hashes(self) -> Tensor:
+        """A number `(size,)` for each id, which stands for its word in every vocabulary."""
+        return torch.tensor([PADDING, UNKNOWN, *map(hash_of, self.words)], dtype=torch.int64)
 
     def __repr__(self) -> str:
         content = "\n".join([WORD.pattern, *self.words]).encode()

@@ -3,7 +3,7 @@
 import json
 import math
 import mmap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ class MappedRows:
 
 
 class RowWriter:
-    """Writes batches `(B, ...)` one after the other into a folder; maps in channels_last stay in that order."""
+    """Writes batches `(B, ...)` into a folder; maps in channels_last stay in that order."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -84,12 +84,16 @@ class RowWriter:
         self._file = (self.folder / DATA).open("wb")
         return self
 
-    def append(self, batch: Tensor) -> None:
-        """Write a batch."""
+    def append(self, batch: Tensor, places: Tensor | None = None) -> None:
+        """Write a batch behind the others, or its rows to their `places` `(B,)`; in the end every place is filled."""
         rows = batch.detach().cpu()
         channels_last = rows.ndim == 4 and not rows.is_contiguous()
         rows = (rows.permute(0, 2, 3, 1) if channels_last else rows).contiguous()
-        rows.flatten().view(torch.uint8).numpy().tofile(self._file)
+        content = rows.flatten().view(torch.uint8).view(len(rows), -1).numpy()
+        first = self._count
+        for begin, end, place in runs(torch.arange(first, first + len(rows)) if places is None else places):
+            self._file.seek(place * content.shape[1])
+            self._file.write(content[begin:end].data)
         self._count += len(rows)
         self._meta = {
             "dtype": str(rows.dtype).removeprefix("torch."),
@@ -100,6 +104,12 @@ class RowWriter:
     def __exit__(self, *_: object) -> None:
         self._file.close()
         (self.folder / META).write_text(json.dumps(self._meta))
+
+
+def runs(places: Tensor) -> Iterator[tuple[int, int, int]]:
+    """(begin, end, first place) of each part of `places` `(B,)` that counts up by one."""
+    begins = [0, *((places.diff() != 1).nonzero().flatten() + 1).tolist()]
+    yield from zip(begins, [*begins[1:], len(places)], places[begins].tolist(), strict=True)
 
 
 def write_rows(folder: Path, batches: Iterable[Tensor]) -> None:

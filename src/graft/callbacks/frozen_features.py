@@ -7,6 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
+from torch import Tensor
 
 from graft.backbones.cut import Cut, active_modules, find_cut, weights_hash
 from graft.cache.rows import MappedRows
@@ -134,9 +135,9 @@ class FrozenFeatures(Callback):
             "precision": str(trainer.precision),
         }
 
-        def batches() -> Iterator[Any]:
-            for inputs, _ in data.plain_batches(domain, part, view):
-                yield trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(inputs))
+        def batches() -> Iterator[tuple[Tensor, Any]]:
+            for places, (inputs, _) in data.placed_batches(domain, part, view):
+                yield places, trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(inputs))
 
         wanted, *also = [Wanted(p.cut, {**depends_on, "weights": p.weights}) for p in (place, *later)]
         context = trainer.precision_plugin.forward_context  # such as autocast

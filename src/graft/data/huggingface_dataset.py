@@ -10,6 +10,7 @@ from graft.errors import GraftError
 
 # Names that data sets give their parts, the first that exists counts.
 PARTS = {"train": ("train",), "val": ("validation", "val", "valid", "dev"), "test": ("test",)}
+SAVED = ("dataset_dict.json", "state.json")  # what `save_to_disk` writes for a data set of parts, and for one part
 UNLABELLED = -1  # what public data sets put where the labels of a test are kept secret
 
 
@@ -56,14 +57,15 @@ class HuggingFaceDataset(LabelledTexts):
         for key, column in {"text": self.text, "label": self.label}.items():
             if column not in part.features:
                 raise GraftError(
-                    f"{self.key}.{key}={column}: {self.name} has no such column; it has {', '.join(part.features)}."
+                    f"{self.key}.{key}={column}: {self.name} has no such column; it has {', '.join(part.features)}. "
+                    f"Name one of them: {self.key}.{key}=<column>"
                 )
-        labels = part[self.label]
+        labels = [*part[self.label]]
         if all(label == UNLABELLED for label in labels):
             return []
-        names = getattr(part.features[self.label], "names", None)
-        words = [names[label] if names and label is not None and label >= 0 else label for label in labels]
-        pairs = zip(part[self.text], words, strict=True)
+        if names := getattr(part.features[self.label], "names", None):
+            labels = [names[label] if label in range(len(names)) else None for label in labels]
+        pairs = zip(part[self.text], labels, strict=True)
         return [labelled_row(Path(self.name) / name, number, *pair) for number, pair in enumerate(pairs, start=1)]
 
     def _dataset(self) -> Any:
@@ -78,15 +80,18 @@ class HuggingFaceDataset(LabelledTexts):
             ) from error
         datasets.disable_progress_bars()
         folder = Path(self.name).expanduser()
+        here = folder.is_dir()
         try:
-            if (folder / "dataset_dict.json").is_file():
-                return datasets.load_from_disk(str(folder))
-            if not folder.is_dir() and not hub_answers():
+            if here and any((folder / file).is_file() for file in SAVED):
+                saved = datasets.load_from_disk(str(folder))
+                return saved if isinstance(saved, dict) else {"train": saved}
+            if not here and not hub_answers():
                 datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True  # else it asks for half a minute
-            return datasets.load_dataset(self.name, self.config)
-        except (OSError, ValueError, RuntimeError) as error:
+            return datasets.load_dataset(str(folder) if here else self.name, self.config)
+        except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+            what = "its files cannot be read" if here else "it is not on this machine and cannot be loaded"
             raise GraftError(
-                f"{self.key}.name={self.name}: it is not on this machine and cannot be loaded ({first_line(error)}). "
+                f"{self.key}.name={self.name}: {what} ({first_line(error.__cause__ or error)}). "
                 "Give a folder that `dataset.save_to_disk(folder)` wrote where there is a network, "
-                "or a file: data/domain@data.target=text_file"
+                "or a file, whose bad rows are named: data/domain@data.target=text_file"
             ) from error

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 from torch import Tensor
+from torch.utils.data import ConcatDataset
 
 from graft.backbones.base import InputSpec
 from graft.cache.disk import DiskCache
 from graft.cache.rows import MappedRows
 from graft.data.decoded import Rows
 from graft.data.domain import Domain, DomainData, Split
-from graft.data.loader import Batch, EvalLoader, ResumableLoader
+from graft.data.loader import Batch, EvalLoader, Loader, ResumableLoader
 from graft.data.sampling import EvalBatches, TrainBatches, balanced_weights
 from graft.data.splits import label_budget
 from graft.data.transforms import Transform
@@ -134,10 +135,15 @@ class TransferDataModule(pl.LightningDataModule):
 
     @property
     def backbone_arguments(self) -> dict[str, Any]:
-        """What a backbone that is made for these data has to know of them; the target's word counts."""
+        """What a backbone that is made for these data has to know of them; the target's word counts.
+
+        Only the training texts, whose words become a vocabulary, are those of both sides.
+        """
         arguments = {"channels": self.channels} if self.channels else {}
         for domain in reversed(self.domains.values()):
             arguments |= domain.backbone_arguments
+        if "texts" in arguments:
+            arguments["texts"] = ConcatDataset([d.backbone_arguments["texts"] for d in self.domains.values()])
         return arguments
 
     @property
@@ -208,12 +214,16 @@ class TransferDataModule(pl.LightningDataModule):
 
     def _lengths(self, domain: str) -> Tensor:
         """Lengths `(N,)` of a domain's training samples, for batches of about one length."""
-        rows = self._fitted_rows(self.domains[domain].train, self._train_transform)
-        if not hasattr(rows, "lengths"):
+        lengths = self._lengths_of(self.domains[domain].train, self._train_transform)
+        if lengths is None:
             raise GraftError(
                 f"data.bucket_by_length=true: {self.kind} have no length. Set data.bucket_by_length=false."
             )
-        return rows.lengths
+        return lengths
+
+    def _lengths_of(self, split: Split, transform: Transform) -> Tensor | None:
+        """Lengths `(N,)` of a split's samples; None where they have none."""
+        return getattr(self._fitted_rows(split, transform), "lengths", None)
 
     def train_dataloader(self) -> dict[str, ResumableLoader]:
         """A loader for each training domain, of equal length; batches are `{domain: (x, y)}`, y None if unlabelled."""
@@ -248,26 +258,42 @@ class TransferDataModule(pl.LightningDataModule):
             return [self._whole_loader("target", "test", self._input_spec.transform(shift=self.test_shift))]
         return [self._eval_loader(domain, "test") for domain in self.test_domains]
 
-    def plain_batches(self, domain: str, part: str, view: int | None = None) -> Iterator[Batch]:
-        """Batches `(x, y)` of a domain's train, val or test part, in order; every process gets all of them.
+    def plain_batches(self, domain: str, part: str) -> Iterator[Batch]:
+        """Batches `(x, y)` of a domain's train, val or test part, without augmentation; every process gets all."""
+        return (batch for _, batch in self.placed_batches(domain, part))
+
+    def placed_batches(self, domain: str, part: str, view: int | None = None) -> Iterator[tuple[Tensor, Batch]]:
+        """Places `(B,)` in a part of a domain, and the batch `(x, y)` of them; every process gets all.
 
         Without augmentation, or as the `view`-th of endlessly many augmented versions of the part.
         """
         transform = self._eval_transform if view is None else self._train_transform
         split = getattr(self.domains[domain], part)
-        batches = EvalBatches(len(split), self.eval_batch_size, (self.seed, domain, "view", view), shared=False)
-        for batch in EvalLoader(domain, *self._samples(split, transform), batches, self.num_workers):
-            yield batch[domain]
+        seed, lengths = (self.seed, domain, "view", view), functools.partial(self._lengths_of, split, transform)
+        batches = EvalBatches(len(split), self.eval_batch_size, seed, shared=False, lengths=lengths)
+        loader = Loader(*self._samples(split, transform), batches, self.num_workers)
+        for (_, places), batch in zip(batches, loader, strict=True):
+            yield places, batch
 
     def _eval_loader(self, domain: str, part: str) -> EvalLoader:
         return self._whole_loader(
             domain, part, self._eval_transform, functools.partial(self.stored.get, (domain, part))
         )
 
-    def _whole_loader(self, domain: str, part: str, transform: Transform, *stored: Any) -> EvalLoader:
+    def _whole_loader(
+        self,
+        domain: str,
+        part: str,
+        transform: Transform,
+        stored: Callable[[], MappedRows | None] = lambda: None,
+    ) -> EvalLoader:
         split = getattr(self.domains[domain], part)
-        batches = EvalBatches(len(split), self.eval_batch_size)
-        return EvalLoader(domain, *self._samples(split, transform), batches, self.num_workers, *stored)
+
+        def lengths() -> Tensor | None:
+            return self._lengths_of(split, transform) if stored() is None else None
+
+        batches = EvalBatches(len(split), self.eval_batch_size, lengths=lengths)
+        return EvalLoader(domain, *self._samples(split, transform), batches, self.num_workers, stored)
 
     def _samples(self, split: Split, transform: Transform) -> tuple[Callable[[], Rows], Tensor | None, Transform]:
         """What a loader draws from; nothing is decoded before the first batch."""

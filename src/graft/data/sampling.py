@@ -102,16 +102,26 @@ class TrainBatches(Sampler[Key]):
 
 
 class EvalBatches(Sampler[Key]):
-    """Every sample once, in order, spread over the processes without padding; each gets the same number of batches.
+    """Every sample once, spread over the processes without padding; each gets the same number of batches.
 
-    Where they are not `shared`, every process gets all of them. `seed` is for what is random in a batch.
+    They come in order; where `lengths` gives those of all samples `(N,)`, each batch holds samples of about one length,
+    and which batch comes when is shuffled, so that the first ones stand for all. Where they are not `shared`, every
+    process gets all of them. `seed` is for what is random in a batch.
     """
 
-    def __init__(self, samples: int, batch_size: int, seed: object = None, shared: bool = True) -> None:
+    def __init__(
+        self,
+        samples: int,
+        batch_size: int,
+        seed: object = None,
+        shared: bool = True,
+        lengths: Callable[[], Tensor | None] = lambda: None,
+    ) -> None:
         self.samples = samples
         self.batch_size = batch_size
         self.seed = seed
         self.shared = shared
+        self.lengths = lengths
 
     def __len__(self) -> int:
         largest_share = -(-self.samples // self._rank_and_world()[1])
@@ -119,7 +129,12 @@ class EvalBatches(Sampler[Key]):
 
     def __iter__(self) -> Iterator[Key]:
         rank, world = self._rank_and_world()
-        for step, indices in enumerate(torch.arange(self.samples)[rank::world].tensor_split(len(self))):
+        lengths = self.lengths()
+        order = torch.arange(self.samples) if lengths is None else lengths.argsort(stable=True)
+        batches = order[rank::world].tensor_split(len(self))
+        if lengths is not None:
+            batches = [batches[place] for place in torch.randperm(len(batches), generator=generator("evaluation"))]
+        for step, indices in enumerate(batches):
             yield seed_of(self.seed, "batch", step), indices
 
     def _rank_and_world(self) -> tuple[int, int]:

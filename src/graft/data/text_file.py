@@ -6,14 +6,18 @@ import gzip
 import io
 import json
 import lzma
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
-from graft.data.texts import LabelledTexts, Row, labelled_row
+from graft.backbones.base import first_line
+from graft.data.texts import LabelledTexts, Row, labelled_row, not_utf8
 from graft.errors import GraftError
 from graft.packages import PREFIX, file_in_package
 
+Line = TypeVar("Line", str, list[str])
+LONGEST_FIELD = 2**30  # characters of a CSV field; the library takes 2**17, and a text may be longer
 OPENERS = {".bz2": bz2.open, ".gz": gzip.open, ".xz": lzma.open}
 FORMATS = {".tsv": "tsv", ".txt": "tsv", ".tab": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
@@ -35,7 +39,7 @@ class TextFile(LabelledTexts):
         test_fraction: float = 0.15,
         on_bad_sample: str = "error",
     ) -> None:
-        """Columns by name, or by number from 0; `classes` in their order, rows of others are left out."""
+        """Columns by name, or by number from 0; `classes` in their order, a row of another one is bad."""
         super().__init__(label, classes, val_fraction, test_fraction, on_bad_sample)
         self.files = {"train": file, "val": val_file, "test": test_file}
         self.text = text
@@ -69,29 +73,40 @@ class TextFile(LabelledTexts):
         """All rows of a part's file, with those that cannot be used."""
         file, key = self._path(part), self._key_of(part)
         if not file.is_file():
-            raise GraftError(f"{self.origin(part)}: no such file. Give a file of texts and labels: {key}=reviews.tsv")
-        with opened(file) as stream:
-            rows = [self._row(file, number, record) for number, record in self._records(file, stream, key)]
+            what = "that is a folder" if file.is_dir() else "no such file"
+            raise GraftError(f"{self.origin(part)}: {what}. Give a file of texts and labels: {key}=reviews.tsv")
+        try:
+            with opened(file) as stream:
+                rows = [self._row(file, number, record) for number, record in self._records(file, stream, key)]
+        except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+            raise GraftError(
+                f"{self.origin(part)}: it cannot be read ({first_line(error)}). Give a whole file: {key}=reviews.tsv"
+            ) from error
         if not rows:
-            raise GraftError(f"{self.origin(part)}: the file is empty.")
+            raise GraftError(
+                f"{self.origin(part)}: the file is empty. Give one with a text and a label in each row, "
+                f"{key}=reviews.tsv"
+            )
         return rows
 
-    def _records(self, file: Path, stream: TextIO, key: str) -> Iterator[tuple[int, Any]]:
-        """(line, fields) of each record: a mapping from column to value, or the line itself where it is no record."""
+    def _records(self, file: Path, stream: TextIO, key: str) -> Iterator[tuple[int, Mapping[Any, Any] | str]]:
+        """(line, fields) of each record: a mapping from column to value, or in words why it is none."""
         kind = self._format(file, key)
         if kind == "jsonl":
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    yield number, json_record(line)
+            lines = ((number, line.strip()) for number, line in enumerate(stream, start=1))
+            yield from ((number, json_record(line)) for number, line in without_blank_end(lines))
             return
-        lines: Iterator[tuple[int, list[str]]] = csv_lines(file, stream) if kind == "csv" else tsv_lines(stream)
         names: Sequence[str | int] | None = None
-        for number, values in lines:
-            if self.header and names is None:
+        for number, values in without_blank_end(csv_lines(file, stream) if kind == "csv" else tsv_lines(stream)):
+            if not values:
+                yield number, "the line is empty"
+            elif names is None and self.header:
                 names = values
-                self._require_columns(file, names)
-                continue
-            yield number, dict(zip(names or range(len(values)), values, strict=False))
+                self._require_columns(file, number, values)
+            else:
+                names = names or range(len(values))
+                longer = len(values) > len(names)
+                yield number, too_many(values, names) if longer else dict(zip(names, values, strict=False))
 
     def _format(self, file: Path, key: str) -> str:
         if self.format != "auto":
@@ -104,27 +119,25 @@ class TextFile(LabelledTexts):
             )
         return FORMATS[ending]
 
-    def _require_columns(self, file: Path, names: Sequence[str]) -> None:
+    def _require_columns(self, file: Path, row: int, names: Sequence[str]) -> None:
+        if problem := not_utf8(" ".join(names)):
+            raise GraftError(f"{self.origin('train')}: {file}, row {row} {problem}.")
         for key, column in {"text": self.text, "label": self.label}.items():
-            if isinstance(column, int) and column < len(names):
-                continue
-            if column not in names:
+            if column not in names and not has_place(names, column):
                 raise GraftError(
-                    f"{self.key}.{key}={column}: {file}, row 1, has no such column; it has {', '.join(names)}. "
+                    f"{self.key}.{key}={column}: {file}, row {row}, has no such column; it has {', '.join(names)}. "
                     f"Name one of them, or say that the file has no header: {self.key}.header=false "
                     f"{self.key}.text=0 {self.key}.label=1"
                 )
 
-    def _row(self, file: Path, number: int, record: Any) -> Row:
-        if not isinstance(record, Mapping):
-            return Row(file, number, "", "", f"it is no JSON object: {record[:40]!r}")
-        fields = [*record.values()] if self.header else record
-        values = []
+    def _row(self, file: Path, number: int, record: Mapping[Any, Any] | str) -> Row:
+        if isinstance(record, str):
+            return Row(file, number, "", "", record)
+        fields, values = [*record.values()], []
         for key, column in {"text": self.text, "label": self.label}.items():
-            named = column in record
-            if not named and not (isinstance(column, int) and column < len(fields)):
+            if column not in record and not has_place(fields, column):
                 return Row(file, number, "", "", f"it has no column {column} ({self.key}.{key})")
-            values.append(record[column] if named else fields[column])
+            values.append(record[column] if column in record else fields[column])
         return labelled_row(file, number, *values)
 
 
@@ -138,27 +151,52 @@ def opened(file: Path) -> TextIO:
 
 
 def tsv_lines(stream: TextIO) -> Iterator[tuple[int, list[str]]]:
-    """(line, values); quotes mean nothing in such files."""
+    """(line, values), none of an empty line; quotes mean nothing in such files."""
     for number, line in enumerate(stream, start=1):
-        if line.strip():
-            yield number, line.rstrip("\r\n").split("\t")
+        yield number, line.rstrip("\r\n").split("\t") if line.strip() else []
 
 
 def csv_lines(file: Path, stream: TextIO) -> Iterator[tuple[int, list[str]]]:
     """(line on which it ends, values) of each record, which may go over several lines in quotes."""
-    reader = csv.reader(stream)
+    csv.field_size_limit(LONGEST_FIELD)
+    reader, ended = csv.reader(stream, strict=True), 0
     try:
         for values in reader:
-            if values:
-                yield reader.line_num, values
+            ended = reader.line_num
+            yield ended, values
     except csv.Error as error:
-        raise GraftError(f"{file}, row {reader.line_num + 1}: this is no CSV ({error}). Correct the file.") from error
+        raise GraftError(
+            f"{file}, row {ended + 1}: this is no CSV ({error}). Put a text that has commas or quotes into quotes, "
+            "with its own quotes written twice."
+        ) from error
 
 
-def json_record(line: str) -> Any:
-    """The object of a line, or the line itself where it holds none."""
+def without_blank_end(lines: Iterator[tuple[int, Line]]) -> Iterator[tuple[int, Line]]:
+    """(number, line) of all but the empty ones at the end, which many files have."""
+    blank = []
+    for number, line in lines:
+        if line:
+            yield from blank
+            blank.clear()
+            yield number, line
+        else:
+            blank.append((number, line))
+
+
+def json_record(line: str) -> Mapping[str, Any] | str:
+    """The object of a line, or in words why it is none."""
     try:
         record = json.loads(line)
     except ValueError:
-        return line
-    return record if isinstance(record, dict) else line
+        record = None
+    return record if isinstance(record, dict) else f"it is no JSON object: {line[:40]!r}"
+
+
+def too_many(values: Sequence[str], names: Sequence[str | int]) -> str:
+    """Why a record with more values than there are columns cannot be used."""
+    return f"it has {len(values)} values where there are {len(names)} columns"
+
+
+def has_place(fields: Sequence[Any], column: str | int) -> bool:
+    """Whether a column is a number that counts to one of the fields, from their end where it is negative."""
+    return isinstance(column, int) and -len(fields) <= column < len(fields)

@@ -38,7 +38,7 @@ class LabelledTexts(Domain):
         test_fraction: float,
         on_bad_sample: str,
     ) -> None:
-        """`label` is the column's name for messages; `classes` in their order, rows of others are left out."""
+        """`label` is the column's name for messages; `classes` in their order, a row of another one is bad."""
         self.label = label
         self.wanted = None if classes is None else tuple(str(name) for name in classes)
         self.val_fraction = val_fraction
@@ -103,11 +103,8 @@ class LabelledTexts(Domain):
         rows = self.read()
         train = [row for row in rows["train"] if not row.problem]
         classes = self.wanted or ordered({row.label for row in train})
-        left_out = 0
-        if self.wanted:
-            left_out = sum(row.label not in classes for part in rows.values() for row in part if not row.problem)
-            rows = {name: [r for r in part if r.problem or r.label in classes] for name, part in rows.items()}
-        rows = {name: [checked(row, classes) for row in part] for name, part in rows.items()}
+        allowed = f"{self.key}.classes" if self.wanted else "train's"
+        rows = {name: [checked(row, classes, allowed) for row in part] for name, part in rows.items()}
         bad = [row for part in rows.values() for row in part if row.problem]
         if bad and self.on_bad_sample == "error":
             raise GraftError(
@@ -117,8 +114,7 @@ class LabelledTexts(Domain):
             )
         rows = {name: [row for row in part if not row.problem] for name, part in rows.items()}
         self._refuse_unusable(rows, classes)
-        notes = [f"{left_out:,} rows of other classes are left out"] if left_out else []
-        return rows, classes, (*notes, *skipped_notes(bad))
+        return rows, classes, skipped_notes(bad)
 
     def _refuse_unusable(self, rows: Mapping[str, list[Row]], classes: Sequence[str]) -> None:
         """Raise GraftError for a part without rows, and for labels that leave nothing to tell apart."""
@@ -129,7 +125,7 @@ class LabelledTexts(Domain):
         if missing := [name for name in classes if name not in present]:
             raise GraftError(
                 f"{self.key}.classes: no row of {self.origin('train')} has the label {missing[0]!r}. "
-                f"It has {', '.join(sorted(present))}."
+                f"Its labels are {', '.join(ordered(present))}: name those, or set {self.key}.classes=null."
             )
         if len(present) < 2:
             raise GraftError(
@@ -140,19 +136,25 @@ class LabelledTexts(Domain):
 
 def labelled_row(file: Path, number: int, text: Any, label: Any) -> Row:
     """A row of what stands in the two columns, with a problem where that is no text with a label."""
-    if not isinstance(text, str) or not text.strip():
+    if text is None or text != text or not str(text).strip():
         return Row(file, number, "", "", "its text is empty")
-    if not_utf8(text) or not_utf8(str(label)):
-        return Row(file, number, "", "", "it is not UTF-8")
-    word = str(label).strip()
+    if not isinstance(text, str):
+        return Row(file, number, "", "", f"its text is no text but {text!r}")
+    if problem := not_utf8(text) or not_utf8(str(label)):
+        return Row(file, number, "", "", f"it {problem}")
+    word = str(int(label) if isinstance(label, float) and label.is_integer() else label).strip()
     if label is None or word.lower() in ("", "nan") or isinstance(label, list | dict):
         return Row(file, number, text.strip(), "", f"its label is missing ({label!r})")
     return Row(file, number, text.strip(), word)
 
 
-def not_utf8(text: str) -> bool:
-    """Whether a text was read from bytes that are not UTF-8."""
-    return any("\ud800" <= character <= "\udfff" for character in text)
+def not_utf8(text: str) -> str:
+    """Where a text was read from bytes that are not UTF-8, and what helps; empty where it was not."""
+    place = next((place for place, character in enumerate(text) if "\ud800" <= character <= "\udfff"), None)
+    if place is None:
+        return ""
+    before = f"behind {text[:place][-20:]!r}" if place else "from its beginning"
+    return f"is not UTF-8 {before} (iconv -f <its encoding, such as latin1> -t utf-8 <file> makes it so)"
 
 
 class Texts(Sequence):
@@ -168,12 +170,12 @@ class Texts(Sequence):
         return self.texts[index]
 
 
-def checked(row: Row, classes: Sequence[str]) -> Row:
-    """The row, with a problem where its label is none of the classes."""
+def checked(row: Row, classes: Sequence[str], allowed: str) -> Row:
+    """The row, with a problem where its label is none of the classes, which are `allowed` in words."""
     if row.problem or row.label in classes:
         return row
     known = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
-    return Row(row.file, row.number, row.text, row.label, f"its label {row.label!r} is not one of train's: {known}")
+    return Row(row.file, row.number, row.text, row.label, f"its label {row.label!r} is not one of {allowed}: {known}")
 
 
 def ordered(labels: Iterable[str]) -> tuple[str, ...]:

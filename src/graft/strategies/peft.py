@@ -105,6 +105,11 @@ class PeftStrategy(Strategy):
         targets = [name for name in names if not refusals[name]]
         if self.target_modules == AUTO:
             targets = self.automatic(network, targets)
+        if not names:
+            raise GraftError(
+                f"strategy.target_modules={self.target_modules}: {backbone.name} has no linear layer and no 2d "
+                f"convolution that {self.tuner} could adapt. Use strategy=adapter."
+            )
         if not targets or (refused and self.target_modules != AUTO):
             examples = {type(network.get_submodule(name)): name for name in reversed(refused)}
             reasons = [f"\n  {name}, {network.get_submodule(name)}: {refusals[name]}" for name in examples.values()]

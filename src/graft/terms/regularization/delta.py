@@ -8,6 +8,7 @@ from torch import Tensor
 
 from graft.backbones.base import Backbone
 from graft.errors import GraftError
+from graft.inputs import Fields
 from graft.terms.base import Setup, Step, Term
 from graft.terms.regularization.channel_attention import attention_weights, loss_increases
 from graft.terms.regularization.maps import MapRecorder, channel_dim, channels_first, output_module
@@ -91,6 +92,11 @@ class DELTA(Term):
     def _count_channels(self, setup: Setup) -> list[int]:
         """Channels of every layer, as one sample shows them; GraftError for a layer that puts out no map."""
         inputs, _ = next(iter(setup.samples()))
+        if isinstance(inputs, Fields):
+            raise GraftError(
+                f"term.delta compares maps of images, and {setup.backbone.name} takes {setup.backbone.kind}. "
+                "Use term=[feature_distillation] or term=[l2sp]."
+            )
         self._teacher.features(inputs[:1])
         return [maps.shape[channel_dim(maps)] for maps in self._pretrained_maps.read(1)]
 

@@ -1,0 +1,145 @@
+"""Runs on texts, from a file to results: nothing but data and backbone knows that they are."""
+
+import random
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from graft.errors import GraftError, Interrupted
+from graft.run import settings_of_strategy, train
+from graft.strategies.bit_hyperrule import BitHyperRule
+from graft.tasks import Binary, Multiclass
+from tests.test_run import CONF, weights
+
+TINY = [
+    "data=text",
+    "data/domain@data.target=text_file",
+    "data.batch_size=4",
+    "data.eval_batch_size=8",
+    "data.bucket_by_length=true",
+    "backbone.max_length=16",
+    "training.epochs=2",
+    "training.threads=1",
+    "pretrain.epochs=1",
+    "optimizer.lr=0.01",
+    "trainer=cpu",
+    "logger=csv",
+]
+LSTM = ["backbone=lstm", "backbone.embedding_size=8", "backbone.hidden_size=8"]
+SOURCE = ["data/domain@data.source=text_file", "backbone.weights=source"]
+
+
+@pytest.fixture
+def run(tmp_path, tiny_bert):
+    draw = random.Random(0)
+    for name in ("target", "source"):
+        lines = []
+        for number in range(40):
+            words = draw.choices(["film", "plot", "a", "it", "is", "was", f"{name}{number}"], k=draw.randint(1, 12))
+            lines.append(f"{' '.join([*words, 'good' if number % 2 else 'bad'])}\t{number % 2}\n")
+        (tmp_path / f"{name}.tsv").write_text("text\tlabel\n" + "".join(lines))
+
+    def run(*overrides, folder="run", cache="cache"):
+        settings = [*TINY, f"data.target.file={tmp_path / 'target.tsv'}"]
+        if not any(override.startswith("backbone=") for override in overrides):
+            settings += ["backbone=bert", f"backbone.name={tiny_bert}"]
+            settings += ["backbone.weights=pretrained"] * ("backbone.weights=source" not in overrides)
+        if any("data.source" in override for override in overrides):
+            settings.append(f"data.source.file={tmp_path / 'source.tsv'}")
+        with initialize_config_dir(CONF, version_base="1.3"):
+            paths = [f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={tmp_path / cache}"]
+            cfg = compose("train", overrides=[*settings, *paths, f"paths.root={tmp_path}", *overrides])
+        (tmp_path / folder).mkdir(exist_ok=True)
+        return train(cfg), tmp_path / folder
+
+    return run
+
+
+STRATEGIES = ("frozen", "full", "gradual", "layer_decay", "freeze_until", "surgical", "bitfit", "norm_only", "lp_ft")
+
+
+@pytest.mark.parametrize("strategy", [*STRATEGIES, "lora", "ia3", "adapter"])
+def test_strategies_on_an_encoder(run, strategy):
+    if strategy in ("lora", "ia3"):
+        pytest.importorskip("peft")
+    found, _ = run(f"strategy={strategy}", *["strategy.stages=1"] * (strategy == "freeze_until"))
+    assert found["status"] == "done"
+    assert found["weights"]["source"].endswith("tiny_bert0")
+
+
+@pytest.mark.parametrize("strategy", ["gradual", "layer_decay", "adapter"])
+def test_strategies_on_a_recurrent_network_that_saw_the_source(run, strategy):
+    found, _ = run(f"strategy={strategy}", *LSTM, *SOURCE)
+    assert found["weights"]["source"].startswith("source")
+    assert found["weights"]["missing"] == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["training.gradient_checkpointing=true"],
+        ["training.gradient_checkpointing=true", "strategy=lora"],
+        ["averaging=ema"],
+        ["data.batch_size=auto", "tuning.max_batch_size=4"],
+        ["optimizer.lr=auto", "tuning.steps=10"],
+        ["term=[l2sp,bss,feature_distillation]"],
+    ],
+    ids=lambda options: options[-1],
+)
+def test_options_of_training(run, options):
+    if "strategy=lora" in options:
+        pytest.importorskip("peft")
+    assert run("strategy=full", *options)[0]["status"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["training.mixup_alpha=0.2"], r"training\.mixup_alpha=0\.2 changes images"),
+        (["data.test_shifts=[blur]"], r"data\.test_shifts=\[blur\]: there is no such shift of texts"),
+        (["data.augment=light"], r"data\.augment=light: texts are taken as they are"),
+        (["term=[delta]"], r"term\.delta compares maps of images, and .* takes text"),
+        (["strategy=lora", *LSTM, *SOURCE], r"lstm has no linear layer and no 2d convolution that lora could adapt"),
+        (["term=[lwf]"], r"term\.lwf needs the head that the backbone was pretrained with"),
+    ],
+)
+def test_what_texts_cannot_do_is_refused(run, options, message):
+    if "strategy=lora" in options:
+        pytest.importorskip("peft")
+    with pytest.raises(GraftError, match=message):
+        run("strategy=full", *options)
+
+
+@pytest.mark.parametrize("options", [["strategy=full"], ["strategy=gradual", *LSTM, "backbone.layers=2", *SOURCE]])
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(run, options):
+    options = [*options, "training.epochs=3"]
+    _, whole = run(*options, folder="whole")
+    stop = "+callbacks.stop={_target_: tests.test_run.StopAt, epoch: 1, batch: 3}"
+    with pytest.raises(Interrupted):
+        run(*options, stop, folder="stopped")
+    _, resumed = run(*options, "resume=true", folder="stopped")
+    assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
+
+
+def test_kept_features_are_those_of_their_texts(run):
+    kept, _ = run("strategy=frozen", folder="kept")
+    plain, _ = run("strategy=frozen", "cache.features=false", folder="plain")
+    assert kept["feature_cache"]["entries"]
+    assert not plain["feature_cache"]["entries"]
+    for name, value in plain["metrics"].items():
+        assert kept["metrics"][name] == pytest.approx(value, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "words"),
+    [("text", Multiclass(), "text"), ("images", Binary(), "labels of task=binary"), ("images", Multiclass(), None)],
+)
+def test_bit_hyperrule_leaves_out_mixing_what_cannot_be_mixed(kind, task, words):
+    target = SimpleNamespace(train=range(20_000))
+    data = SimpleNamespace(kind=kind, domains={"target": target}, image_side=lambda: None)
+    strategy, cfg = BitHyperRule(), SimpleNamespace(data=SimpleNamespace(image_size=None))
+    decided = settings_of_strategy(strategy, cfg, data, task)
+    assert decided.get("training.mixup_alpha") == (None if words else 0.1)
+    assert strategy.note == (f"without the strategy's MixUp: {words} cannot be mixed" if words else "")
