@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from graft.data.texts import LabelledTexts, Row, labelled_row
+from graft.data.labelled import Row
+from graft.data.texts import LabelledTexts, labelled_row
 from graft.errors import GraftError
 from graft.packages import PREFIX, file_in_package
 
