@@ -38,9 +38,7 @@ class MappedSequences:
         if self._file is None:
             return [torch.empty(0, dtype=self.dtype) for _ in lengths]
         values = self._file.bytes
-        found = [
-            values[end - length : end].view(self.dtype).clone() for end, length in zip(ends, lengths, strict=True)
-        ]
+        found = [values[end - length : end].view(self.dtype).clone() for end, length in zip(ends, lengths, strict=True)]
         self._file.count(len(found), max(lengths, default=0))
         return found
 

@@ -44,17 +44,16 @@ class LabelledSamples(Domain):
     kind: str  # as in DomainData
     noun: str  # what messages call several samples
     unit = "rows"  # what messages call several of what `read` gives
+    advice: str  # where labels come from, for data of one class
 
     def __init__(
         self,
-        label: str | int,
         classes: Sequence[str | int] | None,
         val_fraction: float,
         test_fraction: float,
         on_bad_sample: str,
     ) -> None:
-        """`label` is the column's name for messages; `classes` in their order, rows of others are left out."""
-        self.label = label
+        """`classes` in their order, rows of others are left out."""
         self.wanted = None if classes is None else tuple(str(name) for name in classes)
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
@@ -174,8 +173,8 @@ class LabelledSamples(Domain):
             )
         if len(present) < 2:
             raise GraftError(
-                f"{self.origin('train')}: every {self.unit.removesuffix('s')} has the label {next(iter(present))!r} in "
-                f"{self.key}.label={self.label}, but at least 2 classes are needed. Name another column."
+                f"{self.origin('train')}: every {self.unit.removesuffix('s')} has the label {next(iter(present))!r}, "
+                f"but at least 2 classes are needed. {self.advice}"
             )
 
 

@@ -14,6 +14,16 @@ class LabelledTexts(LabelledSamples):
     kind = "text"
     noun = "texts"
 
+    def __init__(self, label: str | int, *options: Any) -> None:
+        """`label` is the column of the labels."""
+        super().__init__(*options)
+        self.label = label
+
+    @property
+    def advice(self) -> str:
+        """The key of the labels' column."""
+        return f"{self.key}.label={self.label}: name another column."
+
     def inputs(self, rows: Sequence[Row]) -> "Texts":
         """Their texts."""
         return Texts([row.content for row in rows])

@@ -19,7 +19,11 @@ from graft.data.domain import Split
 from graft.errors import GraftError
 from graft.inputs import Fields
 
-CODE = ("cache/ragged.py", "cache/rows.py", "data/tokens.py")  # files that decide what is stored; the tokenizer's key says the rest
+CODE = (
+    "cache/ragged.py",
+    "cache/rows.py",
+    "data/tokens.py",
+)  # files that decide what is stored; the tokenizer's key says the rest
 CHUNK = 1000  # texts that are split into tokens at a time
 CUT = "cut.json"  # how many texts of a split were too long
 BYTES = 4  # of a token id on disk
