@@ -73,13 +73,15 @@ class AudioFolder(LabelledRecordings):
                 rf"such as '(?P<label>\d)_(?P<speaker>\w+)_(?P<index>\d+)'."
             )
         origin = f"{self.key}.root={self.root}"
-        return {
-            part: [
-                Row(path, None, path, label)
-                for label, paths in class_files(self.root, folder, EXTENSIONS, origin, "recordings").items()
-                for path in paths
-            ]
+        parts = {
+            part: class_files(self.root, folder, EXTENSIONS, origin, "recordings")
             for part, folder in official_folders(self.root).items()
+        }
+        if not parts["train"]:
+            raise GraftError(f"{origin}: no sub-folders of recordings there. {self.advice}")
+        return {
+            part: [Row(path, None, path, label) for label, paths in files.items() for path in paths]
+            for part, files in parts.items()
         }
 
     def _compiled(self) -> re.Pattern:
