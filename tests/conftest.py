@@ -1,5 +1,6 @@
 import os
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -63,4 +64,24 @@ def tiny_bert(tmp_path_factory):
         initializer_range=0.2,
     )
     BertModel(config).save_pretrained(folder)
+    return folder
+
+
+def tone(hertz: float, seconds: float = 0.3, rate: int = 8000) -> np.ndarray:
+    """A quiet sine, float32 `(L,)`."""
+    return (0.1 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+@pytest.fixture
+def tones(tmp_path):
+    """A folder of 20 tones of two kinds, WAV of 16 bits at 8 kHz, all different: `high_ann_0.wav` and so on."""
+    import soundfile
+
+    folder = tmp_path / "tones"
+    folder.mkdir()
+    for label, hertz in (("high", 1500), ("low", 300)):
+        for speaker, shift in (("ann", 0), ("bob", 5)):
+            for index in range(5):
+                sound = tone(hertz + 20 * index + shift, 0.2 + 0.05 * index)
+                soundfile.write(folder / f"{label}_{speaker}_{index}.wav", sound, 8000)
     return folder

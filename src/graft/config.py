@@ -86,13 +86,13 @@ FREEZING = (
     *("lora", "ia3", "peft", "adapter"),
 )
 PRETRAINED_TERMS = ("l2sp", "delta", "feature_distillation", "lwf", "co_tuning", "stochnorm")
-SHIFTS = ("colour", "blur")
+SHIFTS = ("colour", "blur", "noise", "telephone")  # of images and of speech
 MIXABLE = ("Multiclass", "Multilabel")  # tasks whose labels MixUp and CutMix can mix
 PRECISIONS = (
     *("auto", "32-true", "16-mixed", "bf16-mixed", "64-true", "16-true", "bf16-true"),
     *("transformer-engine", "transformer-engine-float16", "16", "32", "64", "bf16"),
 )
-AUGMENT = Rule((str,), choices=("none", "light", "crop", "randaugment"))
+AUGMENT = Rule((str,), choices=("none", "light", "crop", "randaugment", "specaugment"))
 
 # Key pattern (* stands for part of a name) -> what the default in the file cannot say: ranges, names, null, unions.
 RULES: dict[str, Rule] = {
@@ -118,6 +118,9 @@ RULES: dict[str, Rule] = {
     "data.*.delimiter": Rule((str,), null=True),
     "data.*.*_file": Rule((str,), null=True),
     "data.*.text": Rule((str, int), low=0),
+    "data.*.path": Rule((str, int)),
+    "data.*.folder": Rule((str,), null=True),
+    "data.*.pattern": Rule((str,), null=True),
     "data.*.format": Rule((str,), choices=("auto", "tsv", "csv", "jsonl")),
     "data.*.classes": Rule((list,), null=True),
     "data.epoch": Rule((str, int), choices=("target", "source", "longest"), low=1),
@@ -137,6 +140,11 @@ RULES: dict[str, Rule] = {
     "backbone.heads": COUNT,
     "backbone.channels": Rule((str, int), choices=("auto",), low=1),
     "backbone.max_length": COUNT_OR_NULL,
+    "backbone.sample_rate": Rule((int,), low=1000),
+    "backbone.seconds": POSITIVE,
+    "backbone.bands": COUNT,
+    "backbone.*_ms": POSITIVE,
+    "backbone.library": Rule((str,), choices=("timm", "torchvision")),
     "backbone.pooling": Rule((str,), choices=("mean", "cls", "last", "max")),
     "backbone.tokenizer": Rule((str,), null=True),
     "backbone.max_words": COUNT,

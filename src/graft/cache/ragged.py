@@ -7,40 +7,63 @@ import numpy as np
 import torch
 from torch import Tensor
 
-VALUES, LENGTHS = "values.npy", "lengths.npy"
+from graft.cache.rows import MappedFile
+
+VALUES, LENGTHS = "values.bin", "lengths.npy"
 
 
 class MappedSequences:
-    """Integer sequences `(L,)` in a file; indexing by `(B,)` gives a list of copies.
+    """Sequences `(L,)` of numbers in a file; indexing by `(B,)` gives a list of copies.
 
     Raises OSError or ValueError where the file is not whole.
     """
 
+    dtype: torch.dtype
+
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self.lengths = torch.from_numpy(np.load(self.folder / LENGTHS))  # (N,)
-        self._values = np.load(self.folder / VALUES, mmap_mode="r")
         self._ends = self.lengths.cumsum(0)
-        if len(self._values) != self.lengths.sum():
+        self._file = MappedFile(self.folder / VALUES) if self.lengths.sum() else None
+        size = len(self._file.bytes) if self._file else 0
+        if size != self.lengths.sum() * self.dtype.itemsize:
             raise ValueError(f"{self.folder / VALUES} has another size than {LENGTHS} says")
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, indices: Tensor) -> list[Tensor]:
-        ends, lengths = self._ends[indices].tolist(), self.lengths[indices].tolist()
-        return [
-            torch.from_numpy(self._values[end - length : end].astype(np.int64))
-            for end, length in zip(ends, lengths, strict=True)
-        ]
+        width = self.dtype.itemsize
+        ends, lengths = (self._ends[indices] * width).tolist(), (self.lengths[indices] * width).tolist()
+        if self._file is None:
+            return [torch.empty(0, dtype=self.dtype) for _ in lengths]
+        values = self._file.bytes
+        found = [values[end - length : end].view(self.dtype).clone() for end, length in zip(ends, lengths, strict=True)]
+        self._file.count(len(found), max(lengths, default=0))
+        return found
 
     def __reduce__(self) -> tuple[type["MappedSequences"], tuple[Path]]:
         """Worker processes map the file anew."""
-        return MappedSequences, (self.folder,)
+        return type(self), (self.folder,)
 
 
-def write_sequences(folder: Path, sequences: Iterable[list[int]]) -> None:
-    """Write sequences of integers one after the other."""
-    arrays = [np.array(sequence, dtype=np.int32) for sequence in sequences]
-    np.save(folder / VALUES, np.concatenate([np.zeros(0, dtype=np.int32), *arrays]))
-    np.save(folder / LENGTHS, np.array([len(array) for array in arrays], dtype=np.int64))
+class MappedTokens(MappedSequences):
+    """Numbers of tokens."""
+
+    dtype = torch.int32
+
+
+class MappedWaveforms(MappedSequences):
+    """Sound pressure over time, 1 is full scale."""
+
+    dtype = torch.float32
+
+
+def write_sequences(folder: Path, sequences: Iterable[Tensor]) -> None:
+    """Write sequences `(L,)` one after the other."""
+    lengths = []
+    with (folder / VALUES).open("wb") as file:
+        for sequence in sequences:
+            sequence.numpy().tofile(file)
+            lengths.append(len(sequence))
+    np.save(folder / LENGTHS, np.array(lengths, dtype=np.int64))

@@ -31,7 +31,10 @@ THREADS = min(8, os.cpu_count() or 1)
 
 
 class Rows(Protocol):
-    """Images uint8 by indices `(B,)`: a tensor `(B, C, H, W)`, or a list where every image has its own size."""
+    """Samples by indices `(B,)`: images are a tensor `(B, C, H, W)`, or a list where every sample has its own size.
+
+    Those that are read from files whenever they are asked for say so: their `slow` is true.
+    """
 
     def __len__(self) -> int: ...
 
@@ -40,6 +43,8 @@ class Rows(Protocol):
 
 class Undecoded:
     """Images that are decoded and fitted whenever they are asked for."""
+
+    slow = True
 
     def __init__(self, inputs: Sequence[Tensor] | Subset, geometry: Geometry) -> None:
         self.inputs = inputs

@@ -5,7 +5,8 @@ from typing import Any
 
 from graft.backbones.base import first_line
 from graft.backbones.huggingface import hub_answers
-from graft.data.texts import LabelledTexts, Row, labelled_row
+from graft.data.labelled import Row
+from graft.data.texts import LabelledTexts, labelled_row
 from graft.errors import GraftError
 
 # Names that data sets give their parts, the first that exists counts.

@@ -12,11 +12,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from graft.data.domain import Domain, DomainData, Split, content_groups, duplicate_notes, sha256
+from graft.data.folders import class_files, official_folders
 from graft.data.splits import stratified_split
 from graft.errors import GraftError
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-VAL_FOLDERS = ("val", "valid", "validation")
 
 
 class ImageFolder(Domain):
@@ -88,13 +88,7 @@ class ImageFolder(Domain):
                 f"{self.key}.root={self.root}: no such folder. Give a folder with one sub-folder of images per class: "
                 f"{self.key}.root=/path/to/photos"
             )
-        folders = {"train": self.root}
-        if (self.root / "train").is_dir() and any(path.is_dir() for path in (self.root / "train").iterdir()):
-            names = {"train": ("train",), "val": VAL_FOLDERS, "test": ("test",)}
-            paths = {
-                part: [self.root / n for n in allowed if (self.root / n).is_dir()] for part, allowed in names.items()
-            }
-            folders = {part: found[0] for part, found in paths.items() if found}
+        folders = official_folders(self.root)
         found = {name: self._files(folder) for name, folder in folders.items()}
         classes = tuple(sorted(found["train"]))
         if len(classes) < 2:
@@ -112,21 +106,7 @@ class ImageFolder(Domain):
 
     def _files(self, folder: Path) -> dict[str, list[Path]]:
         """Image files of each class folder, in a fixed order."""
-        files = {}
-        for class_folder in sorted(folder.iterdir()):
-            if class_folder.is_dir() and not class_folder.name.startswith("."):
-                images = sorted(path for path in class_folder.rglob("*") if self._is_image(path))
-                if not images:
-                    raise GraftError(
-                        f"{self.key}.root={self.root}: no images in {class_folder}. "
-                        f"Read are {', '.join(sorted(EXTENSIONS))}; put some there or remove the folder."
-                    )
-                files[class_folder.name] = images
-        return files
-
-    def _is_image(self, path: Path) -> bool:
-        hidden = any(part.startswith(".") for part in path.relative_to(self.root).parts)
-        return path.suffix.lower() in EXTENSIONS and not hidden and path.is_file()
+        return class_files(self.root, folder, EXTENSIONS, f"{self.key}.root={self.root}", "images")
 
 
 class ImageFiles(Sequence):

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from graft.backbones.cut import Activations
 from graft.cache.rows import MappedRows
-from graft.data.decoded import Rows, Undecoded
+from graft.data.decoded import Rows
 from graft.data.sampling import EvalBatches, Key, TrainBatches
 from graft.data.transforms import Transform
 from graft.inputs import Inputs
@@ -85,7 +85,7 @@ class Loader:
     @property
     def _slow(self) -> bool:
         augment = self._transform.augment
-        return isinstance(self._samples.rows, Undecoded) or (augment is not None and augment.slow)
+        return getattr(self._samples.rows, "slow", False) or (augment is not None and augment.slow)
 
     @functools.cached_property
     def _workers(self) -> DataLoader:

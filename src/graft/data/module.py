@@ -171,10 +171,12 @@ class TransferDataModule(pl.LightningDataModule):
         return len(data.train) / (len(data.classes) * counts.clamp(min=1)).float()
 
     def set_input(self, input_spec: InputSpec) -> None:
-        """Build the transforms for a backbone's input."""
+        """Build the transforms for a backbone's input; GraftError where augmentation or shifts are of another kind."""
         self._input_spec = input_spec
         self._train_transform = input_spec.transform(self.augment)
         self._eval_transform = input_spec.transform()
+        for shift in self.test_shifts:
+            input_spec.transform(shift=shift)
 
     @property
     def batch_sizes(self) -> dict[str, int]:

@@ -140,6 +140,16 @@ def without_missing(values: np.ndarray, none: Collection[str]) -> np.ndarray:
     return values if values.dtype != object else texts([None if value in none else value for value in values])
 
 
+def column_name(sheet: Sheet, column: str | int, key: str) -> str:
+    """The name of a column, which may be given by its place, from 0 or from -1 backwards; messages name the `key`."""
+    names = list(sheet.columns)
+    if isinstance(column, int) and -len(names) <= column < len(names):
+        return names[column]
+    if column in names:
+        return column
+    raise GraftError(f"{key}={column}: {sheet.file} has no such column. Columns: {', '.join(names) or 'none'}.")
+
+
 def to_numbers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Numbers `(N,)`, NaN where there is none or it is infinite, and a mask of texts that are no number."""
     if values.dtype != object:

@@ -16,7 +16,7 @@ from graft.columns import CATEGORICAL, FIRST, MISSING, NUMERIC, UNKNOWN, Column,
 from graft.data.boosting import GradientBoosting
 from graft.data.domain import Domain, DomainData, Split, duplicate_notes, group_numbers, leak_notes, seed_of, sha256
 from graft.data.image_folder import file_hash
-from graft.data.sheet import Sheet, describe_bad, read_sheet, texts, to_numbers, to_texts
+from graft.data.sheet import Sheet, column_name, describe_bad, read_sheet, texts, to_numbers, to_texts
 from graft.data.splits import stratified_split
 from graft.data.table_rows import TableRows
 from graft.errors import GraftError
@@ -70,7 +70,7 @@ class Table(Domain):
         """
         sheets = self.read()
         read = {part: len(sheet) + len(sheet.bad) for part, sheet in sheets.items()}
-        label = label_column(sheets["train"], self.label, self.key)
+        label = column_name(sheets["train"], self.label, f"{self.key}.label")
         self._refuse_columns(sheets, label)
         sheets = {part: self._with_labels(sheet, label) for part, sheet in sheets.items()}
         classes = self._classes(sheets["train"], label) if self.label_kind == "classes" else None
@@ -290,16 +290,6 @@ class SklearnTable(Table):
         settings = {name: value for name, value in vars(self).items() if name not in ("key", "fingerprint")}
         columns = self.read()["train"].columns.values()
         return sha256([repr(settings).encode(), *(repr(values.tolist()).encode() for values in columns)])
-
-
-def label_column(sheet: Sheet, label: str | int, key: str) -> str:
-    """The name of the label's column, which may be given by its place, from 0 or from -1 backwards."""
-    names = list(sheet.columns)
-    if isinstance(label, int) and -len(names) <= label < len(names):
-        return names[label]
-    if label in names:
-        return label
-    raise GraftError(f"{key}.label={label}: {sheet.file} has no such column. Columns: {', '.join(names) or 'none'}.")
 
 
 def refuse_missing(key: str, wanted: Sequence[str], sheet: Sheet) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from graft.backbones.base import first_line
-from graft.data.texts import LabelledTexts, Row, labelled_row, not_utf8
+from graft.data.labelled import Row
+from graft.data.texts import LabelledTexts, labelled_row, not_utf8
 from graft.errors import GraftError
 from graft.packages import PREFIX, file_in_package
 

@@ -13,13 +13,17 @@ from torch.nn.utils.rnn import pad_sequence
 from graft.backbones.text import TextSpec
 from graft.cache.disk import DiskCache, NoRoom
 from graft.cache.key import cache_key, code_hash
-from graft.cache.ragged import MappedSequences, write_sequences
+from graft.cache.ragged import MappedTokens, write_sequences
 from graft.data.decoded import say_once
 from graft.data.domain import Split
 from graft.errors import GraftError
 from graft.inputs import Fields
 
-CODE = ("cache/ragged.py", "data/tokens.py")  # files that decide what is stored; the tokenizer's key says the rest
+CODE = (
+    "cache/ragged.py",
+    "cache/rows.py",
+    "data/tokens.py",
+)  # files that decide what is stored; the tokenizer's key says the rest
 CHUNK = 1000  # texts that are split into tokens at a time
 CUT = "cut.json"  # how many texts of a split were too long
 BYTES = 4  # of a token id on disk
@@ -56,13 +60,13 @@ class TextTransform:
         """The tokenizer and the longest length in words."""
         return repr(self.spec)
 
-    def rows(self, split: Split, cache: DiskCache | None) -> TokenLists | MappedSequences:
+    def rows(self, split: Split, cache: DiskCache | None) -> TokenLists | MappedTokens:
         """The split's token ids, from the cache where they are there."""
         key = cache_key({"split": split.fingerprint, "tokens": self.key, "code": code_hash(CODE)})
         if cache is not None:
             try:
                 size = BYTES * len(split) * self.spec.max_length
-                rows = cache.get(key, size, functools.partial(self._write, split), MappedSequences)
+                rows = cache.get(key, size, functools.partial(self._write, split), MappedTokens)
                 self._say(json.loads((cache.folder / key / CUT).read_text()), len(split))
                 return rows
             except (NoRoom, OSError) as error:
@@ -73,7 +77,7 @@ class TextTransform:
 
     def _write(self, split: Split, folder: Path) -> None:
         sequences, cut = self._tokens(split)
-        write_sequences(folder, sequences)
+        write_sequences(folder, (torch.tensor(ids, dtype=MappedTokens.dtype) for ids in sequences))
         (folder / CUT).write_text(json.dumps(cut))
 
     def _tokens(self, split: Split) -> tuple[list[list[int]], int]:
@@ -90,7 +94,7 @@ class TextTransform:
 
     def finish(self, sequences: Sequence[Tensor]) -> Fields:
         """Pad ids `(L,)` to the longest of the batch; the mask is 1 exactly on the tokens of a text."""
-        ids = pad_sequence([*sequences], batch_first=True, padding_value=self.spec.tokenizer.padding)
+        ids = pad_sequence([*sequences], batch_first=True, padding_value=self.spec.tokenizer.padding).long()
         lengths = torch.tensor([len(sequence) for sequence in sequences])
         mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
         return Fields({"input_ids": ids, "attention_mask": mask})

@@ -46,7 +46,9 @@ class ImageTransform:
 
     def __init__(self, spec: ImageSpec, augment: str = "none", shift: str | None = None) -> None:
         if augment not in AUGMENTATIONS:
-            raise GraftError(f"data.augment={augment!r} is not known. Allowed: {', '.join(AUGMENTATIONS)}.")
+            raise GraftError(f"data.augment={augment!r} is not for images. Allowed: {', '.join(AUGMENTATIONS)}.")
+        if shift is not None and shift not in SHIFTS:
+            raise GraftError(f"data.test_shifts=[{shift}]: it is not for images. Allowed: {', '.join(SHIFTS)}.")
         self.channels = spec.channels
         self.geometry = Geometry(spec.size, augment)
         self.augment = None if augment == "none" else Augmentation(spec.size, augment)

@@ -1,0 +1,199 @@
+"""What backbones for speech have in common, and those over mel spectrograms: CNNs, and an LSTM that knows speakers."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graft.backbones.base import Backbone, ImageBackbone, Stage, first_line
+from graft.backbones.mel import Mel, relative_decibels
+from graft.backbones.recurrent import RecurrentLayer
+from graft.backbones.stages import shapes_only
+from graft.backbones.timm import TimmBackbone
+from graft.backbones.torchvision import TorchvisionBackbone
+from graft.errors import GraftError
+from graft.inputs import Inputs
+
+SPEAKER_RATE, SPEAKER_BANDS, SPEAKER_SIZE = 16_000, 40, 256  # resemblyzer's hparams.py
+SPEAKER_MEL = Mel(SPEAKER_RATE, window=400, fft=400, hop=160, bands=SPEAKER_BANDS)
+SPEAKER_LOUDNESS = 10 ** (-30 / 20)  # root mean square: -30 dB of full scale
+TORCH_LSTM = re.compile(r"lstm\.(\w+)_l(\d)$")  # names of the weights of a torch.nn.LSTM of several layers
+
+
+class Front(Protocol):
+    """From waveforms to what a network takes; its repr says all that decides how."""
+
+    bands: int | None  # the dimension of frequency in its inputs, that of time is the other last one; None without one
+
+    def __call__(self, waves: Tensor, lengths: Tensor) -> Inputs:
+        """Inputs `(B, ...)` of waveforms `(B, T)`, of which `lengths` `(B,)` samples are sound and the rest zeros."""
+
+
+@dataclass(frozen=True)
+class SpeechSpec:
+    """Samples a second and samples of a clip, and what makes a network's inputs of clips."""
+
+    sample_rate: int
+    samples: int
+    front: Front
+
+    def transform(self, augment: str = "none", shift: str | None = None) -> Any:
+        """Recordings of any length as this network wants them."""
+        from graft.data.waveforms import SpeechTransform  # which needs this module
+
+        return SpeechTransform(self, augment, shift)
+
+
+@dataclass(frozen=True)
+class MelImage:
+    """Log-mels as an image of one channel `(B, 1, bands, frames)`, normalised as a network of images wants it."""
+
+    mel: Mel
+    mean: float
+    std: float
+
+    bands = 2
+
+    def __call__(self, waves: Tensor, lengths: Tensor) -> Tensor:
+        """The images of some clips."""
+        return ((relative_decibels(self.mel(waves)) - self.mean) / self.std).unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class SpeakerMel:
+    """Mel power `(B, frames, 40)`, without a logarithm, of clips no quieter than -30 dB of full scale: resemblyzer's.
+
+    Its voice detection, which shortens long silences, is left out.
+    """
+
+    bands = 2
+
+    def __call__(self, waves: Tensor, lengths: Tensor) -> Tensor:
+        """The spectrograms of some clips."""
+        power = waves.square().sum(1, keepdim=True) / lengths[:, None].clamp(min=1)
+        louder = (SPEAKER_LOUDNESS / power.sqrt().clamp(min=1e-6)).clamp(min=1)
+        return SPEAKER_MEL(waves * louder).transpose(1, 2)
+
+
+class SpeechBackbone(Backbone):
+    """Clips `(B, ...)` of one length, as `front` makes them, to features `(B, D)`."""
+
+    kind = "speech"
+
+    def example_inputs(self, samples: int = 2) -> Tensor:
+        """Random inputs `(samples, *input_shape)`, always the same ones."""
+        random = torch.Generator().manual_seed(0)
+        return torch.randn(samples, *self.input_shape, generator=random).to(next(self.parameters()))
+
+
+class MelNetwork:
+    """Mixed into a backbone of images: a CNN over log-mels as images of one channel."""
+
+    kind = "speech"
+
+    def __init__(
+        self,
+        name: str,
+        sample_rate: int = 16_000,
+        seconds: float = 1.0,
+        bands: int = 64,
+        window_ms: float = 25.0,
+        hop_ms: float = 10.0,
+    ) -> None:
+        """Pretrained filters of three colours are summed into one channel."""
+        super().__init__(name, channels=1)
+        window, hop = (round(sample_rate * ms / 1000) for ms in (window_ms, hop_ms))
+        self.clip = round(sample_rate * seconds)
+        if not 1 <= hop <= window <= self.clip:
+            raise GraftError(
+                f"backbone.hop_ms={hop_ms:g} backbone.window_ms={window_ms:g} backbone.seconds={seconds:g}: a hop may "
+                "not be longer than a window, nor a window longer than a clip."
+            )
+        self.mel = Mel(sample_rate, window, 1 << (window - 1).bit_length(), hop, bands)
+        self.size = (bands, self.clip // hop)
+        refuse_fixed_size(self)
+
+    @property
+    def input_spec(self) -> SpeechSpec:
+        """Clips as images; mean and std follow the weights that were loaded."""
+        mean, std = (round(values.item(), 6) for values in (self.input_mean, self.input_std))
+        return SpeechSpec(self.mel.sample_rate, self.clip, MelImage(self.mel, mean, std))
+
+
+class MelTimm(MelNetwork, TimmBackbone):
+    """A timm model over log-mels."""
+
+
+class MelTorchvision(MelNetwork, TorchvisionBackbone):
+    """A torchvision model over log-mels."""
+
+
+LIBRARIES = {"timm": MelTimm, "torchvision": MelTorchvision}
+
+
+def mel_backbone(name: str, library: str = "timm", **mel: Any) -> ImageBackbone:
+    """A model of a library of images, by its name there, over log-mels."""
+    return LIBRARIES[library](name, **mel)
+
+
+def refuse_fixed_size(backbone: ImageBackbone) -> None:
+    """Raise GraftError for a network that takes images of one size only; nothing is computed."""
+    bands, frames = backbone.size
+    try:
+        with torch.no_grad():
+            shapes_only(backbone.network)(torch.empty(1, 1, bands, frames, device="meta"))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise GraftError(
+            f"backbone.name={backbone.name} cannot take spectrograms of {bands} bands and {frames} frames "
+            f"({first_line(error)}). Use a convolutional network, such as backbone.name=tf_efficientnet_lite0, or "
+            "more of backbone.bands and backbone.seconds."
+        ) from error
+
+
+class SpeakerNetwork(nn.Module):
+    """Mel power `(B, frames, 40)` to vectors `(B, 256)` of length 1, near for one speaker (Wan et al., ICASSP 2018)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        sizes = (SPEAKER_BANDS, SPEAKER_SIZE, SPEAKER_SIZE)
+        self.layers = nn.ModuleList(RecurrentLayer("lstm", size, SPEAKER_SIZE, bidirectional=False) for size in sizes)
+        self.linear = nn.Linear(SPEAKER_SIZE, SPEAKER_SIZE)
+
+    def forward(self, mels: Tensor) -> Tensor:
+        """Embeddings of some spectrograms."""
+        lengths = torch.full((len(mels),), mels.shape[1], device=mels.device)
+        for layer in self.layers:
+            mels = layer(mels, lengths)
+        return F.normalize(F.relu(self.linear(mels[:, -1])), dim=1)
+
+
+class SpeakerLSTM(SpeechBackbone):
+    """The speaker encoder of resemblyzer, three LSTM layers over 16 kHz; stages are each layer and the linear one."""
+
+    def __init__(self, name: str = "speaker_lstm", seconds: float = 1.6) -> None:
+        """The package's own clips have 1.6 seconds, with zeros behind shorter recordings."""
+        parts = ("layers.0", "layers.1", "layers.2", "linear")
+        stages: Sequence[Stage] = [Stage(part, (f"network.{part}",)) for part in parts]
+        super().__init__(name, SpeakerNetwork(), feature_size=SPEAKER_SIZE, stages=stages)
+        self.clip = round(SPEAKER_RATE * seconds)
+        if self.clip < SPEAKER_MEL.window:
+            raise GraftError(f"backbone.seconds={seconds:g}: a clip is no shorter than a window of 0.025 seconds.")
+
+    @property
+    def input_shape(self) -> tuple[int, int]:
+        """Frames and bands of a clip."""
+        return (self.clip // SPEAKER_MEL.hop, SPEAKER_BANDS)
+
+    @property
+    def input_spec(self) -> SpeechSpec:
+        """Clips as resemblyzer's network takes them."""
+        return SpeechSpec(SPEAKER_RATE, self.clip, SpeakerMel())
+
+    def convert(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The package's names; what only its training used is left out."""
+        kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("similarity_")}
+        return {TORCH_LSTM.sub(r"layers.\2.forwards.\1_l0", name): tensor for name, tensor in kept.items()}

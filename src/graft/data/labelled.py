@@ -1,0 +1,192 @@
+"""Samples with a label each, row by row, whatever they are: bad rows named or skipped, missing parts split off."""
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graft.data.domain import Domain, DomainData, Inputs, Split, content_groups, duplicate_notes, leak_notes, sha256
+from graft.data.splits import stratified_split
+from graft.errors import GraftError
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sample and the word that is its label; `problem` says why it cannot be used, and is empty where it can."""
+
+    file: Path
+    number: int | None  # of the line on which it ends, from 1; None where the file is the row
+    content: Any
+    label: str
+    problem: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where to look for it."""
+        return str(self.file) if self.number is None else f"{self.file}, row {self.number}"
+
+    @property
+    def short_place(self) -> str:
+        """The same without the folder."""
+        return self.file.name if self.number is None else f"row {self.number} of {self.file.name}"
+
+
+class LabelledSamples(Domain):
+    """A domain of rows that `read` gives."""
+
+    title: str  # of the domain
+    kind: str  # as in DomainData
+    noun: str  # what messages call several samples
+    unit = "rows"  # what messages call several of what `read` gives
+    advice: str  # where labels come from, for data of one class
+
+    def __init__(
+        self,
+        classes: Sequence[str | int] | None,
+        val_fraction: float,
+        test_fraction: float,
+        on_bad_sample: str,
+    ) -> None:
+        """`classes` in their order, a row of another one is bad."""
+        self.wanted = None if classes is None else tuple(str(name) for name in classes)
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+        self.on_bad_sample = on_bad_sample
+
+    def read(self) -> dict[str, list[Row]]:
+        """Rows of `train`, and of `val` and `test` where they are official, with those that cannot be used."""
+        raise NotImplementedError
+
+    def origin(self, part: str) -> str:
+        """The key of the config that names where a part comes from, and its value."""
+        raise NotImplementedError
+
+    def inputs(self, rows: Sequence[Row]) -> Inputs:
+        """The samples of some rows, as the transform of the kind takes them."""
+        raise NotImplementedError
+
+    def bytes_of(self, row: Row) -> bytes:
+        """What is the same exactly where two samples are."""
+        raise NotImplementedError
+
+    def backbone_arguments(self, train: Split) -> dict[str, Any]:
+        """What a backbone that is made for these data has to know."""
+        return {}
+
+    def load(self, split_seed: int) -> DomainData:
+        """Read the parts that there are and split off the others; copies of one sample stay on one side.
+
+        Raises GraftError for what is missing, a row that cannot be used, or fewer than two classes.
+        """
+        rows, classes, notes = self._parts
+        labels = {part: torch.tensor([classes.index(row.label) for row in members]) for part, members in rows.items()}
+        splits = {
+            part: Split(self.inputs(members), labels[part], f"{self.fingerprint}/{part}")
+            for part, members in rows.items()
+        }
+        contents = {part: [self.bytes_of(row) for row in members] for part, members in rows.items()}
+        groups = content_groups(contents["train"])
+        whole = splits["train"]
+        splits |= {part: whole.subset(index) for part, index in self._cut(labels, groups, split_seed).items()}
+        return DomainData(
+            name=self.title,
+            train=splits["train"],
+            val=splits["val"],
+            test=splits["test"],
+            classes=classes,
+            channels=None,
+            fingerprint=self.fingerprint,
+            notes=(
+                *notes,
+                *duplicate_notes(groups, labels["train"], self.noun),
+                *leak_notes(contents, self.noun),
+            ),
+            kind=self.kind,
+            backbone_arguments=self.backbone_arguments(splits["train"]),
+        )
+
+    def _cut(self, labels: Mapping[str, Tensor], groups: Tensor, seed: int) -> dict[str, Tensor]:
+        """Indices of the parts that are split off `train`, and of what is left of it; empty where all are official."""
+        sizes = {"test": self.test_fraction, "val": self.val_fraction}
+        sizes = {part: size for part, size in sizes.items() if part not in labels}
+        cut = stratified_split(labels["train"], sizes, seed, groups) if sizes else {}
+        if empty := [part for part, index in cut.items() if len(index) == 0]:
+            raise GraftError(
+                f"{self.key}: {len(labels['train'])} {self.noun} are too few to split off a {empty[0]} part. "
+                f"Add {self.noun}, or raise {self.key}.{empty[0]}_fraction."
+            )
+        return cut
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of all samples and labels."""
+        parts, classes, _ = self._parts
+        content = [(name, [(self.bytes_of(row), row.label) for row in rows]) for name, rows in parts.items()]
+        return sha256([*(repr(part).encode() for part in content), repr(classes).encode()])
+
+    @functools.cached_property
+    def _parts(self) -> tuple[dict[str, list[Row]], tuple[str, ...], tuple[str, ...]]:
+        """Usable rows of every part that there is, the class names, and what a reader should know."""
+        rows = self.read()
+        if not rows["train"]:
+            raise GraftError(f"{self.origin('train')}: there are no {self.unit} left to train on.")
+        train = [row for row in rows["train"] if not row.problem]
+        classes = self.wanted or ordered({row.label for row in train})
+        allowed = f"{self.key}.classes" if self.wanted else "train's"
+        rows = {name: [checked(row, classes, allowed) for row in part] for name, part in rows.items()}
+        bad = [row for part in rows.values() for row in part if row.problem]
+        if bad and self.on_bad_sample == "error":
+            others = f"; {len(bad) - 1} more {self.unit} cannot be used either" if len(bad) > 1 else ""
+            raise GraftError(
+                f"{self.key}: {bad[0].place}: {bad[0].problem}{others}. "
+                f"Correct it, or leave such {self.unit} out: {self.key}.on_bad_sample=skip"
+            )
+        rows = {name: [row for row in part if not row.problem] for name, part in rows.items()}
+        self._refuse_unusable(rows, classes)
+        return rows, classes, self._skipped_notes(bad)
+
+    def _skipped_notes(self, bad: Sequence[Row]) -> tuple[str, ...]:
+        """One line on the rows that were skipped, with the first of them; empty where there are none."""
+        if not bad:
+            return ()
+        first = bad[0]
+        return (f"{len(bad):,} {self.unit} are skipped, the first is {first.short_place}: {first.problem}",)
+
+    def _refuse_unusable(self, rows: Mapping[str, list[Row]], classes: Sequence[str]) -> None:
+        """Raise GraftError for a part without rows, and for labels that leave nothing to tell apart."""
+        for name, part in rows.items():
+            if not part:
+                raise GraftError(f"{self.origin(name)}: there are no {self.unit} that can be used.")
+        present = {row.label for row in rows["train"]}
+        if missing := [name for name in classes if name not in present]:
+            raise GraftError(
+                f"{self.key}.classes: no {self.unit.removesuffix('s')} of {self.origin('train')} has the label "
+                f"{missing[0]!r}. Its labels are {', '.join(ordered(present))}: name those, or set "
+                f"{self.key}.classes=null."
+            )
+        if len(present) < 2:
+            raise GraftError(
+                f"{self.origin('train')}: every {self.unit.removesuffix('s')} has the label {next(iter(present))!r}, "
+                f"but at least 2 classes are needed. {self.advice}"
+            )
+
+
+def checked(row: Row, classes: Sequence[str], allowed: str) -> Row:
+    """The row, with a problem where its label is none of the classes, which are `allowed` in words."""
+    if row.problem or row.label in classes:
+        return row
+    known = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+    return replace(row, problem=f"its label {row.label!r} is not one of {allowed}: {known}")
+
+
+def ordered(labels: Iterable[str]) -> tuple[str, ...]:
+    """Class names in order, numbers by their value."""
+    names = sorted(labels)
+    try:
+        return tuple(sorted(names, key=lambda name: (float(name), name)))
+    except ValueError:
+        return tuple(names)

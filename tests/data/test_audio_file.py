@@ -1,0 +1,101 @@
+import pytest
+
+from graft.data.audio_file import AudioFile
+from graft.errors import GraftError
+from tests.data.test_audio_folder import names
+
+HALVES = {"val_fraction": 0.2, "test_fraction": 0.2}
+
+
+@pytest.fixture
+def table(tones):
+    """A CSV beside the tones, with their paths and labels."""
+    lines = [f"{file.name},{file.name.partition('_')[0]}" for file in sorted(tones.glob("*.wav"))]
+    file = tones / "tones.csv"
+    file.write_text("\n".join(["path,label", *lines]) + "\n")
+    return file
+
+
+def load(file, **options):
+    return AudioFile(str(file), **{**HALVES, **options}).load(0)
+
+
+def test_rows_are_recordings(table, tmp_path):
+    data = load(table)
+    assert (data.kind, data.name, data.classes) == ("speech", "tones", ("high", "low"))
+    assert [len(split) for split in (data.train, data.val, data.test)] == [12, 4, 4]
+    elsewhere = tmp_path / "elsewhere.tsv"
+    lines = table.read_text().splitlines()[1:]
+    elsewhere.write_text("\n".join(line.replace(",", "\t") for line in lines))
+    moved = load(elsewhere, folder=str(table.parent), header=False, path=0, label=-1)
+    assert names(moved.train) == names(data.train)
+    assert moved.fingerprint == data.fingerprint
+
+
+def test_official_parts_have_files_of_their_own(table):
+    header, *lines = table.read_text().splitlines()
+    test = table.with_name("test.csv")
+    test.write_text("\n".join([header, *lines[::2]]))
+    table.write_text("\n".join([header, *lines[1::2]]))
+    data = load(table, test_file=str(test))
+    assert [len(split) for split in (data.train, data.val, data.test)] == [8, 2, 10]
+
+
+BAD_ROWS = {
+    "nothing.wav,low": "there is no file .*nothing.wav",
+    ",low": "its path is missing",
+    "low_ann_0.wav,": "its label is missing",
+    "low_ann_0.wav,nan": "its label is missing",
+    "low_ann_0.wav": "1 values where there are 2 columns",
+    "empty.wav,low": "the file is empty",
+}
+
+
+@pytest.mark.parametrize("line", BAD_ROWS)
+def test_a_bad_row_is_named_or_skipped(table, line):
+    (table.parent / "empty.wav").write_bytes(b"")
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([*lines[:3], line, *lines[3:]]))
+    with pytest.raises(GraftError, match=rf"data\.target: .*tones\.csv, row 4: {BAD_ROWS[line]}.*on_bad_sample=skip"):
+        load(table)
+    data = load(table, on_bad_sample="skip")
+    assert sum(len(split) for split in (data.train, data.val, data.test)) == 20
+    assert data.notes[0].startswith("1 rows are skipped, the first is row 4 of tones.csv: ")
+
+
+def test_bytes_of_another_encoding_are_named(table):
+    table.write_bytes(table.read_bytes() + "caf\xe9.wav,low\n".encode("latin-1"))
+    with pytest.raises(GraftError, match=r"row 22: not readable as utf-8; try data\.target\.encoding=latin-1"):
+        load(table)
+
+
+def test_a_label_that_train_has_not(table):
+    test = table.with_name("test.csv")
+    test.write_text("path,label\nlow_ann_0.wav,low\nhigh_ann_0.wav,shrill\n")
+    with pytest.raises(GraftError, match=r"test\.csv, row 3: its label 'shrill' is not one of train's: high, low"):
+        load(table, test_file=str(test))
+    assert len(load(table, test_file=str(test), on_bad_sample="skip").test) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        ("", {}, r"data\.target\.file=.*tones\.csv: the file has no row"),
+        ("path,label\n", {}, r"the file has no row"),
+        (None, {"label": "word"}, r"data\.target\.label=word: .*tones\.csv has no such column\. Columns: path, label"),
+        (None, {"path": 7}, r"data\.target\.path=7: .* has no such column"),
+        (None, {"folder": "nowhere"}, r"data\.target\.folder=nowhere: no such folder"),
+        ("path,label\nlow_ann_0.wav,a\nlow_ann_1.wav,a\n", {}, "every row has the label 'a'"),
+        ("path,label\nno.wav,a\n", {"on_bad_sample": "skip"}, "no rows that can be used"),
+    ],
+)
+def test_tables_that_cannot_be_used(table, content, options, message):
+    if content is not None:
+        table.write_text(content)
+    with pytest.raises(GraftError, match=message):
+        load(table, **options)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(GraftError, match=r"data\.target\.file=.*no\.csv: no such file"):
+        load(tmp_path / "no.csv")

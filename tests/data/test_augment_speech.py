@@ -1,0 +1,96 @@
+import pytest
+import torch
+
+from graft.data.augment_speech import (
+    BANDS,
+    FRAMES,
+    GAIN,
+    SNR,
+    SpeechAugmentation,
+    random_range,
+    shift_noise,
+    shift_telephone,
+    with_noise,
+)
+
+RATE = 8000
+
+
+def sine(hertz):
+    return torch.sin(2 * torch.pi * hertz * torch.arange(RATE) / RATE)[None]
+
+
+def decibels(power):
+    return 10 * torch.log10(power)
+
+
+@pytest.mark.parametrize("snr", [0.0, 20.0])
+def test_noise_is_as_far_below_the_speech_as_asked(snr):
+    clips, lengths = torch.zeros(1, 2 * RATE), torch.tensor([RATE])
+    clips[:, :RATE] = sine(440)
+    torch.manual_seed(0)
+    noise = with_noise(clips, lengths, torch.randn(clips.shape), torch.tensor([snr])) - clips
+    ratio = decibels(clips[:, :RATE].square().mean()) - decibels(noise.square().mean())
+    assert abs(ratio - snr) < 0.3
+
+
+def test_silence_stays_silent():
+    silence, lengths = torch.zeros(2, 100), torch.tensor([100, 0])
+    assert not SpeechAugmentation(masks=False).waves(silence, lengths).any()
+    assert not shift_noise(silence, lengths, RATE).any()
+
+
+def test_gain_and_noise_are_drawn_for_each_clip_within_their_limits():
+    torch.manual_seed(0)
+    clips = sine(440).repeat(200, 1)
+    changed = SpeechAugmentation(masks=False).waves(clips, torch.full((200,), RATE))
+    amplitude = (changed * clips).mean(1) / clips.square().mean(1)
+    noise = (changed - amplitude[:, None] * clips).square().mean(1)
+    gain, snr = 20 * amplitude.log10(), decibels(amplitude.square() * 0.5 / noise)
+    for values, (low, high) in ((gain, GAIN), (snr, SNR)):
+        assert values.min() > low - 0.5
+        assert values.max() < high + 0.5
+        assert values.std() > 0.25 * (high - low) * 0.9
+
+
+def test_masks_hide_ranges_of_bands_and_frames_behind_the_mean():
+    torch.manual_seed(0)
+    spectrograms = torch.randn(300, 1, 80, 50)
+    masked = SpeechAugmentation(masks=True).masked(spectrograms, bands=2)
+    mean = spectrograms.mean((2, 3), keepdim=True)
+    hidden = (masked == mean).squeeze(1)
+    assert torch.equal(masked[~hidden[:, None]], spectrograms[~hidden[:, None]])
+    bands, frames = hidden.all(2), hidden.all(1)
+    assert torch.equal(hidden, bands[:, :, None] | frames[:, None, :])
+    assert bands.sum(1).max() <= 2 * BANDS * 80
+    assert frames.sum(1).max() <= 2 * FRAMES * 50
+    assert bands.any(0).all()
+    assert frames.any(0).all()
+
+
+def test_frequency_may_be_the_last_dimension():
+    torch.manual_seed(0)
+    spectrograms = torch.randn(4, 50, 80)
+    torch.manual_seed(0)
+    masked = SpeechAugmentation(masks=True).masked(spectrograms, bands=2)
+    torch.manual_seed(0)
+    turned = SpeechAugmentation(masks=True).masked(spectrograms.transpose(1, 2), bands=1)
+    torch.testing.assert_close(masked, turned.transpose(1, 2))
+
+
+def test_ranges_have_every_width_up_to_their_share():
+    torch.manual_seed(0)
+    assert set(random_range(1000, 20, 0.2).sum(1).tolist()) == {0, 1, 2, 3, 4}
+
+
+def test_a_telephone_lets_its_band_through():
+    clips = torch.cat([sine(100), sine(1000), sine(3800)])
+    heard = shift_telephone(clips, torch.full((3,), RATE), RATE)
+    torch.testing.assert_close(heard[1], clips[1], atol=1e-3, rtol=0)
+    assert heard[[0, 2]].abs().max() < 1e-2
+
+
+def test_the_noise_shift_is_ten_decibels_below():
+    clips = sine(1000)
+    noise = shift_noise(clips, torch.tensor([RATE]), RATE) - clips
+    assert abs(decibels(clips.square().mean()) - decibels(noise.square().mean()) - 10) < 0.3
