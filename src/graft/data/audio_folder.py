@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from graft.data.domain import HELD_OUT
 from graft.data.folders import class_files, files_below, official_folders
-from graft.data.labelled import HELD_OUT, Row
+from graft.data.labelled import Row
 from graft.data.recordings import EXTENSIONS, LabelledRecordings
 from graft.errors import GraftError
 
