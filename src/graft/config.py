@@ -139,6 +139,7 @@ RULES: dict[str, Rule] = {
     "backbone.max_length": COUNT_OR_NULL,
     "backbone.pooling": Rule((str,), choices=("mean", "cls", "last", "max")),
     "backbone.tokenizer": Rule((str,), null=True),
+    "backbone.input_size": Rule((str, int), choices=("auto",), low=1),
     "backbone.max_words": COUNT,
     "backbone.min_count": COUNT,
     "backbone.embedding_size": COUNT,

@@ -7,8 +7,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from graft.data.domain import rows_of
 from graft.data.table import SklearnTable, TableFile
-from graft.data.table_rows import TableTransform, rows_of
+from graft.data.table_rows import TableTransform
 from graft.errors import GraftError
 
 HEADER = "age,job,flag,same,outcome\n"
@@ -86,6 +87,7 @@ def test_missing_values_become_the_median_and_a_mark_and_a_category(table):
         ("30,cook,1,7", "4 values where there are 5 columns"),
         ("30,cook,1,7,", "no label in 'outcome'"),
         ("old,cook,1,7,yes", "'old' in 'age' is no number"),
+        ("-inf,cook,1,7,yes", "'-inf' in 'age' is no number"),
         ("30,cook,1,7,yes,more", "6 values where"),
     ],
 )
@@ -139,6 +141,8 @@ def test_a_label_that_training_never_saw(table, tmp_path):
         (None, {"label": "same"}, r"at least 2 classes .* has 7"),
         (None, {"numeric": ["height"]}, r"data\.target\.numeric: .* no column 'height'"),
         (None, {"encoding": "utf-99"}, "no such encoding"),
+        (None, {"encoding": "utf-16"}, r"people\.csv cannot be read as utf-16: .*data\.target\.encoding="),
+        (HEADER.replace(",", ";") + "a;b;c;d;e", {}, r"Columns: age;job;.*data\.target\.delimiter=';'"),
         ("a,a,b\n1,2,3", {}, "names 'a' twice"),
         ("a,outcome\n" + "7,yes\n7,no\n" * 20, {}, "every column .* is constant"),
         (HEADER + "\n".join(lines(3)), {}, "too few rows"),

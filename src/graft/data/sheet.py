@@ -83,6 +83,11 @@ def read_csv(path: Path, key: str, delimiter: str | None, header: bool, encoding
         raise GraftError(
             f"{key.rpartition('.')[0]}.encoding={encoding}: no such encoding. Usual are utf-8, latin-1."
         ) from None
+    except (OSError, UnicodeError) as error:
+        raise GraftError(
+            f"{key}={path} cannot be read as {encoding}: {str(error).splitlines()[0]}. Give a text file, or name its "
+            f"encoding: {key.rpartition('.')[0]}.encoding=latin-1"
+        ) from None
     rows = list(split_rows(content.removeprefix("\N{BYTE ORDER MARK}"), delimiter or default_delimiter(path)))
     if not rows:
         return Sheet(str(path), {}, np.array([], dtype=np.int64))
@@ -141,12 +146,13 @@ def without_missing(values: np.ndarray, none: Collection[str]) -> np.ndarray:
 
 
 def to_numbers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers `(N,)`, NaN where there is none or it is infinite, and a mask of texts that are no number."""
+    """Numbers `(N,)`, NaN where there is none, and a mask of what is neither missing nor a finite number."""
     if values.dtype != object:
-        return np.where(np.isfinite(values), values, np.nan), np.zeros(len(values), dtype=bool)
+        return np.where(np.isfinite(values), values, np.nan), np.isinf(values)
     numbers = np.array([number(value) for value in values], dtype=np.float64)
-    wrong = np.isnan(numbers) & np.array([value is not None and not is_nan(value) for value in values], dtype=bool)
-    return np.where(np.isfinite(numbers), numbers, np.nan), wrong
+    given = np.array([value is not None and not is_nan(value) for value in values], dtype=bool)
+    finite = np.isfinite(numbers)
+    return np.where(finite, numbers, np.nan), given & ~finite
 
 
 def number(text: str | None) -> float:

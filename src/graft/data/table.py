@@ -299,7 +299,10 @@ def label_column(sheet: Sheet, label: str | int, key: str) -> str:
         return names[label]
     if label in names:
         return label
-    raise GraftError(f"{key}.label={label}: {sheet.file} has no such column. Columns: {', '.join(names) or 'none'}.")
+    raise GraftError(
+        f"{key}.label={label}: {sheet.file} has no such column. Columns: {', '.join(names) or 'none'}. "
+        f"Name one of them, {key}.label=<name>, or what separates the columns, {key}.delimiter=';'"
+    )
 
 
 def refuse_missing(key: str, wanted: Sequence[str], sheet: Sheet) -> None:
@@ -327,7 +330,7 @@ def with_numbers(sheet: Sheet, columns: Columns) -> Sheet:
     for column in columns.numeric:
         values = sheet.columns[column.name]
         _, wrong = to_numbers(values)
-        sheet = sheet.without(wrong, lambda i, v=values, name=column.name: f"{v[i]!r} in {name!r} is no number")
+        sheet = sheet.without(wrong, lambda i, v=values, name=column.name: f"{str(v[i])!r} in {name!r} is no number")
     return sheet
 
 
