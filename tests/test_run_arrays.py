@@ -34,14 +34,7 @@ def xrays(tmp_path):
     np.savez(tmp_path / "xrays.npz", images=images, labels=labels)
     file = f"data.target.file={tmp_path / 'xrays.npz'}"
     keys = ["data.num_workers=0", "backbone=lenet", "strategy=scratch"]
-    return [
-        "data=image_folder",
-        "data/domain@data.target=image_arrays",
-        file,
-        "data.num_workers=0",
-        "backbone=lenet",
-        "strategy=scratch",
-    ]
+    return ["data=image_folder", "data/domain@data.target=image_arrays", file, *keys]
 
 
 def test_two_classes_by_auroc_with_class_weights(run, xrays, tmp_path):

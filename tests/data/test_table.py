@@ -3,9 +3,11 @@ import sys
 from pathlib import Path
 
 import pandas
+import pyarrow
 import pytest
 import torch
 from omegaconf import OmegaConf
+from pyarrow import csv, parquet
 
 from graft.data.domain import rows_of
 from graft.data.table import SklearnTable, TableFile
@@ -141,6 +143,7 @@ def test_a_label_that_training_never_saw(table, tmp_path):
         (None, {"label": "same"}, r"at least 2 classes .* has 7"),
         (None, {"numeric": ["height"]}, r"data\.target\.numeric: .* no column 'height'"),
         (None, {"encoding": "utf-99"}, "no such encoding"),
+        (None, {"delimiter": "ab"}, r"people\.csv cannot be read as CSV: .*1-character.*data\.target\.delimiter=';'"),
         (None, {"encoding": "utf-16"}, r"people\.csv cannot be read as utf-16: .*data\.target\.encoding="),
         (HEADER.replace(",", ";") + "a;b;c;d;e", {}, r"Columns: age;job;.*data\.target\.delimiter=';'"),
         ("a,a,b\n1,2,3", {}, "names 'a' twice"),
@@ -181,8 +184,6 @@ def test_quoted_fields_and_another_delimiter(table):
 
 
 def test_parquet_reads_as_csv(table, tmp_path):
-    from pyarrow import csv, parquet
-
     domain = table()
     parquet.write_table(csv.read_csv(domain.files["train"]), tmp_path / "people.parquet")
     data, columns = loaded(TableFile(str(tmp_path / "people.parquet"), "outcome"))
@@ -218,6 +219,13 @@ def test_tables_of_scikit_learn(name, kind, classes):
     data = SklearnTable(name, label_kind=kind).load(0)
     assert (data.classes and len(data.classes)) == classes
     assert len(rows_of(data.train)) == len(data.train.labels)
+
+
+def test_a_parquet_file_that_names_a_column_twice(tmp_path):
+    table = pyarrow.table([[1, 2], [3, 4], ["yes", "no"]], names=["age", "age", "outcome"])
+    parquet.write_table(table, tmp_path / "people.parquet")
+    with pytest.raises(GraftError, match=r"people\.parquet: the header names 'age' twice"):
+        TableFile(str(tmp_path / "people.parquet"), "outcome").load(0)
 
 
 def test_parquet_of_pandas_with_missing_values_and_dates(table, tmp_path):

@@ -64,7 +64,11 @@ def read_parquet(path: Path, key: str) -> Sheet:
     try:
         table = parquet.read_table(path)
     except (OSError, ArrowException) as error:
-        raise GraftError(f"{key}={path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+        raise GraftError(
+            f"{key}={path} cannot be read as Parquet: {str(error).splitlines()[0]} "
+            f"Write it anew, or give a CSV file: {key}=/path/to/table.csv"
+        ) from None
+    refuse_names(table.column_names, path, key, "utf-8")
     columns = {}
     for name, values in zip(table.column_names, table.columns, strict=True):
         if types.is_integer(values.type) or types.is_floating(values.type) or types.is_decimal(values.type):
@@ -88,7 +92,13 @@ def read_csv(path: Path, key: str, delimiter: str | None, header: bool, encoding
             f"{key}={path} cannot be read as {encoding}: {str(error).splitlines()[0]}. Give a text file, or name its "
             f"encoding: {key.rpartition('.')[0]}.encoding=latin-1"
         ) from None
-    rows = list(split_rows(content.removeprefix("\N{BYTE ORDER MARK}"), delimiter or default_delimiter(path)))
+    try:
+        rows = list(split_rows(content.removeprefix("\N{BYTE ORDER MARK}"), delimiter or default_delimiter(path)))
+    except (TypeError, ValueError, csv.Error) as error:
+        raise GraftError(
+            f"{key}={path} cannot be read as CSV: {error}. Columns are separated by one character, such as "
+            f"{key.rpartition('.')[0]}.delimiter=';', or by {key.rpartition('.')[0]}.delimiter=whitespace"
+        ) from None
     if not rows:
         return Sheet(str(path), {}, np.array([], dtype=np.int64))
     first = rows[0][1]
