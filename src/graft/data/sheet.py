@@ -65,7 +65,7 @@ def read_parquet(path: Path, key: str) -> Sheet:
         table = parquet.read_table(path)
     except (OSError, ArrowException) as error:
         raise GraftError(
-            f"{key}={path} cannot be read as Parquet: {str(error).splitlines()[0]} "
+            f"{key}={path} cannot be read as Parquet: {str(error).splitlines()[0].rstrip('.')}. "
             f"Write it anew, or give a CSV file: {key}=/path/to/table.csv"
         ) from None
     refuse_names(table.column_names, path, key, "utf-8")
