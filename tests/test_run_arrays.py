@@ -1,4 +1,4 @@
-"""Runs on arrays in an npz, from the file to results."""
+"""Runs on arrays in an npz, images and sequences, from the file to results."""
 
 import json
 
@@ -10,16 +10,16 @@ from graft.errors import GraftError
 from graft.run import train
 from tests.test_run import CONF
 
-TINY = ["training.epochs=2", "training.threads=1", "trainer=cpu", "logger=csv", "strategy=scratch"]
+TINY = ["training.epochs=2", "training.threads=1", "trainer=cpu", "logger=csv"]
 
 
 @pytest.fixture
 def run(tmp_path):
-    def run(*overrides):
-        paths = [f"++paths.run_dir={tmp_path / 'run'}", f"++paths.cache_dir={tmp_path}", f"paths.root={tmp_path}"]
+    def run(*overrides, folder="run"):
+        paths = [f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={tmp_path}", f"paths.root={tmp_path}"]
         with initialize_config_dir(CONF, version_base="1.3"):
             cfg = compose("train", overrides=[*TINY, *paths, *overrides])
-        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / folder).mkdir(exist_ok=True)
         return train(cfg)
 
     return run
@@ -33,7 +33,8 @@ def xrays(tmp_path):
     images[5, 0, 0] = np.nan
     np.savez(tmp_path / "xrays.npz", images=images, labels=labels)
     file = f"data.target.file={tmp_path / 'xrays.npz'}"
-    return ["data=image_folder", "data/domain@data.target=image_arrays", file, "data.num_workers=0", "backbone=lenet"]
+    keys = ["data.num_workers=0", "backbone=lenet", "strategy=scratch"]
+    return ["data=image_folder", "data/domain@data.target=image_arrays", file, *keys]
 
 
 def test_two_classes_by_auroc_with_class_weights(run, xrays, tmp_path):
@@ -53,3 +54,61 @@ def test_two_classes_by_auroc_with_class_weights(run, xrays, tmp_path):
 def test_a_bad_image_is_an_error_unless_it_is_to_be_skipped(run, xrays):
     with pytest.raises(GraftError, match=r"images\[5\]: a value is NaN.*data\.target\.on_bad_sample=skip"):
         run(*xrays)
+
+
+@pytest.fixture
+def readings(tmp_path):
+    """Overrides for sequences of 2 values a step and 3 to 9 steps, which go up in one class and down in the other."""
+
+    def readings(side="target", values=2):
+        random, labels = np.random.default_rng(0), np.arange(60) % 2
+        steps = (2 * labels - 1)[:, None] * np.arange(9)
+        sequences = steps[:, :, None] + random.standard_normal((60, 9, values))
+        lengths = random.integers(3, 10, 60)
+        np.savez(tmp_path / f"{side}.npz", sequences=sequences, lengths=lengths, labels=labels)
+        return [f"data/domain@data.{side}=sequence_arrays", f"data.{side}.file={tmp_path / f'{side}.npz'}"]
+
+    return readings
+
+
+SEQUENCES = ["data=sequences", "backbone=gru_sequence", "backbone.hidden_size=8"]
+
+
+def test_sequences_of_different_lengths(run, readings):
+    keys = ["strategy=scratch", "task=binary", "optimizer.lr=1e-2", "training.epochs=8", "data.bucket_by_length=true"]
+    assert run(*SEQUENCES, *readings(), *keys)["metrics"]["test/target/acc"] > 0.9
+
+
+def test_a_frozen_network_from_other_sequences_keeps_its_features(run, readings):
+    keys = [*SEQUENCES, *readings("source"), *readings(), "backbone.weights=source", "pretrain.epochs=1"]
+    first = run(*keys, "strategy=frozen", folder="first")
+    assert first["weights"]["missing"] == []
+    assert {entry["cut"] for entry in first["feature_cache"]["entries"]} == {"features"}
+    plain = run(*keys, "strategy=frozen", "cache.features=false", folder="plain")
+    assert plain["metrics"]["test/target/loss"] == pytest.approx(first["metrics"]["test/target/loss"], rel=1e-4)
+
+
+def test_layers_are_unfrozen_one_by_one(run, readings):
+    keys = [*readings("source"), *readings(), "backbone.weights=source", "pretrain.epochs=1", "strategy=gradual"]
+    assert len(run(*SEQUENCES, *keys, "training.epochs=3")["phases"]) > 1
+
+
+def test_steps_of_another_size_are_refused(run, readings):
+    keys = [*readings("source", values=3), *readings(), "backbone.weights=source", "strategy=full"]
+    with pytest.raises(GraftError, match="Sequences of 3 values a step cannot feed a backbone that takes 2"):
+        run(*SEQUENCES, *keys)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (["data.augment=light"], r"data\.augment=light: sequences are taken as they are"),
+        (["backbone=lenet"], r"backbone\.channels=auto: the target holds sequences"),
+        (["backbone=lstm"], r"backbone\.texts=auto: the target holds sequences"),
+        (["data=glyphs_digits"], r"backbone\.input_size=auto: the target holds images"),
+        (["training.mixup_alpha=0.2"], "changes images, and gru takes sequences"),
+    ],
+)
+def test_what_is_not_for_sequences_is_refused(run, keys, said):
+    with pytest.raises(GraftError, match=said):
+        run(*SEQUENCES[:2], "strategy=scratch", *keys)

@@ -147,6 +147,7 @@ RULES: dict[str, Rule] = {
     "backbone.library": Rule((str,), choices=("timm", "torchvision")),
     "backbone.pooling": Rule((str,), choices=("mean", "cls", "last", "max")),
     "backbone.tokenizer": Rule((str,), null=True),
+    "backbone.input_size": Rule((str, int), choices=("auto",), low=1),
     "backbone.max_words": COUNT,
     "backbone.min_count": COUNT,
     "backbone.embedding_size": COUNT,

@@ -26,6 +26,19 @@ def test_every_backbone_config_for_tables_builds(file: Path) -> None:
         assert backbone(backbone.example_inputs(2)).shape == (2, backbone.feature_size)
 
 
+SEQUENCES = [file for file in sorted((CONF / "backbone").glob("*.yaml")) if "input_size: auto" in file.read_text()]
+
+
+@pytest.mark.parametrize("file", SEQUENCES, ids=lambda file: file.stem)
+def test_every_backbone_config_for_sequences_builds(file: Path) -> None:
+    settings = OmegaConf.load(file)
+    assert settings.pop("weights") is None
+    assert settings.pop("input_size") == "auto"
+    backbone = instantiate(settings, input_size=3).eval()
+    with torch.no_grad():
+        assert backbone(backbone.example_inputs(2)).shape == (2, backbone.feature_size)
+
+
 OF_IMAGES = [file for file in sorted((CONF / "backbone").glob("*.yaml")) if "channels:" in file.read_text("utf-8")]
 
 

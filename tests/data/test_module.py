@@ -152,7 +152,7 @@ def test_every_shipped_config_builds(option):
     module = instantiate(data)
     assert module.seed == module.subset_seed == 3
     assert module.split_seed == 0
-    assert (module.source is None) == (option in ("image_folder", "mnist", "table", "text"))
+    assert (module.source is None) == (option in ("image_folder", "mnist", "sequences", "table", "text"))
 
 
 @pytest.mark.parametrize("side", ["source", "target"])

@@ -3,12 +3,15 @@ import sys
 from pathlib import Path
 
 import pandas
+import pyarrow
 import pytest
 import torch
 from omegaconf import OmegaConf
+from pyarrow import csv, parquet
 
+from graft.data.domain import rows_of
 from graft.data.table import SklearnTable, TableFile
-from graft.data.table_rows import TableTransform, rows_of
+from graft.data.table_rows import TableTransform
 from graft.errors import GraftError
 
 HEADER = "age,job,flag,same,outcome\n"
@@ -86,6 +89,7 @@ def test_missing_values_become_the_median_and_a_mark_and_a_category(table):
         ("30,cook,1,7", "4 values where there are 5 columns"),
         ("30,cook,1,7,", "no label in 'outcome'"),
         ("old,cook,1,7,yes", "'old' in 'age' is no number"),
+        ("-inf,cook,1,7,yes", "'-inf' in 'age' is no number"),
         ("30,cook,1,7,yes,more", "6 values where"),
     ],
 )
@@ -123,7 +127,7 @@ def test_another_encoding_is_named(table):
 def test_a_label_that_training_never_saw(table, tmp_path):
     (tmp_path / "test.csv").write_text(HEADER + "\n".join([*lines(10), "30,cook,1,7,perhaps"]))
     test_file = str(tmp_path / "test.csv")
-    with pytest.raises(GraftError, match=r"test\.csv cannot be used \(row 12: label 'perhaps' is no class"):
+    with pytest.raises(GraftError, match=r"test\.csv .*row 12: label 'perhaps' is no class .* part: no, yes\)"):
         table(test_file=test_file).load(0)
     assert len(table(test_file=test_file, on_bad_sample="skip").load(0).test) == 10
 
@@ -139,6 +143,9 @@ def test_a_label_that_training_never_saw(table, tmp_path):
         (None, {"label": "same"}, r"at least 2 classes .* has 7"),
         (None, {"numeric": ["height"]}, r"data\.target\.numeric: .* no column 'height'"),
         (None, {"encoding": "utf-99"}, "no such encoding"),
+        (None, {"delimiter": "ab"}, r"people\.csv cannot be read as CSV: .*1-character.*data\.target\.delimiter=';'"),
+        (None, {"encoding": "utf-16"}, r"people\.csv cannot be read as utf-16: .*data\.target\.encoding="),
+        (HEADER.replace(",", ";") + "a;b;c;d;e", {}, r"Columns: age;job;.*data\.target\.delimiter=';'"),
         ("a,a,b\n1,2,3", {}, "names 'a' twice"),
         ("a,outcome\n" + "7,yes\n7,no\n" * 20, {}, "every column .* is constant"),
         (HEADER + "\n".join(lines(3)), {}, "too few rows"),
@@ -177,8 +184,6 @@ def test_quoted_fields_and_another_delimiter(table):
 
 
 def test_parquet_reads_as_csv(table, tmp_path):
-    from pyarrow import csv, parquet
-
     domain = table()
     parquet.write_table(csv.read_csv(domain.files["train"]), tmp_path / "people.parquet")
     data, columns = loaded(TableFile(str(tmp_path / "people.parquet"), "outcome"))
@@ -214,6 +219,20 @@ def test_tables_of_scikit_learn(name, kind, classes):
     data = SklearnTable(name, label_kind=kind).load(0)
     assert (data.classes and len(data.classes)) == classes
     assert len(rows_of(data.train)) == len(data.train.labels)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["age", "age"], r"cannot be read as Parquet: Multiple matches .*age.*Write it anew"),
+        (["a.b", "a_b"], "the header names 'a_b' twice"),  # as the modules of a backbone are named
+    ],
+)
+def test_a_parquet_file_that_names_a_column_twice(tmp_path, names, said):
+    table = pyarrow.table([[1, 2], [3, 4], ["yes", "no"]], names=[*names, "outcome"])
+    parquet.write_table(table, tmp_path / "people.parquet")
+    with pytest.raises(GraftError, match=said):
+        TableFile(str(tmp_path / "people.parquet"), "outcome").load(0)
 
 
 def test_parquet_of_pandas_with_missing_values_and_dates(table, tmp_path):

@@ -8,8 +8,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from graft.columns import FIRST, MISSING
-from graft.data.domain import Split
-from graft.data.table_rows import rows_of
+from graft.data.domain import Split, rows_of
 
 TREES = 200
 LEARNING_RATE = 0.05

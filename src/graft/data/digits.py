@@ -1,10 +1,12 @@
 """scikit-learn's 1797 real handwritten digits, 8x8 pixels, which come with the package: no download."""
 
 import functools
+from dataclasses import replace
 
 import torch
 
 from graft.data.domain import Domain, DomainData, Split, content_groups, sha256
+from graft.data.sequences import Sequences, described
 from graft.data.splits import stratified_split
 
 TEST, VAL = 500, 297  # samples; the other 1000 are the pool that a label budget draws from
@@ -42,3 +44,20 @@ class Digits(Domain):
         digits = load_digits()
         images = torch.from_numpy(digits.images).float().mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
         return images, torch.from_numpy(digits.target).long()
+
+
+class DigitRows(Digits):
+    """The same digits as sequences: 8 rows of 8 pixels, from top to bottom."""
+
+    def load(self, split_seed: int) -> DomainData:
+        """Split as the images are, then standardised by the training part."""
+        data = super().load(split_seed)
+        parts = {"train": data.train, "val": data.val, "test": data.test}
+
+        def rows(split: Split) -> Split:
+            images = split.inputs[:, 0].float()
+            return Split(Sequences(images, torch.full((len(images),), 8)), split.labels, split.fingerprint)
+
+        return replace(
+            data, name="digit_rows", channels=None, **described({name: rows(split) for name, split in parts.items()})
+        )

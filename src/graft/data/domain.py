@@ -66,6 +66,15 @@ class Split:
         return Split(Subset(inputs, indices.tolist()), labels, fingerprint)
 
 
+def rows_of(split: Split) -> Any:
+    """A split's samples, whatever part of a part it is, of inputs that take indices `(M,)`: tables and sequences."""
+    inputs, indices = split.inputs, None
+    while isinstance(inputs, Subset):
+        own = torch.tensor(inputs.indices, dtype=torch.int64)
+        inputs, indices = inputs.dataset, own if indices is None else own[indices]
+    return inputs if indices is None else inputs[indices]
+
+
 class Baseline(Protocol):
     """What anybody would try first on data of a kind; its score stands beside the network's."""
 

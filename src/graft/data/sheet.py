@@ -64,7 +64,11 @@ def read_parquet(path: Path, key: str) -> Sheet:
     try:
         table = parquet.read_table(path)
     except (OSError, ArrowException) as error:
-        raise GraftError(f"{key}={path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+        raise GraftError(
+            f"{key}={path} cannot be read as Parquet: {str(error).splitlines()[0].rstrip('.')}. "
+            f"Write it anew, or give a CSV file: {key}=/path/to/table.csv"
+        ) from None
+    refuse_names(table.column_names, path, key, "utf-8")
     columns = {}
     for name, values in zip(table.column_names, table.columns, strict=True):
         if types.is_integer(values.type) or types.is_floating(values.type) or types.is_decimal(values.type):
@@ -83,7 +87,18 @@ def read_csv(path: Path, key: str, delimiter: str | None, header: bool, encoding
         raise GraftError(
             f"{key.rpartition('.')[0]}.encoding={encoding}: no such encoding. Usual are utf-8, latin-1."
         ) from None
-    rows = list(split_rows(content.removeprefix("\N{BYTE ORDER MARK}"), delimiter or default_delimiter(path)))
+    except (OSError, UnicodeError) as error:
+        raise GraftError(
+            f"{key}={path} cannot be read as {encoding}: {str(error).splitlines()[0]}. Give a text file, or name its "
+            f"encoding: {key.rpartition('.')[0]}.encoding=latin-1"
+        ) from None
+    try:
+        rows = list(split_rows(content.removeprefix("\N{BYTE ORDER MARK}"), delimiter or default_delimiter(path)))
+    except (TypeError, ValueError, csv.Error) as error:
+        raise GraftError(
+            f"{key}={path} cannot be read as CSV: {error}. Columns are separated by one character, such as "
+            f"{key.rpartition('.')[0]}.delimiter=';', or by {key.rpartition('.')[0]}.delimiter=whitespace"
+        ) from None
     if not rows:
         return Sheet(str(path), {}, np.array([], dtype=np.int64))
     first = rows[0][1]
@@ -147,16 +162,20 @@ def column_name(sheet: Sheet, column: str | int, key: str) -> str:
         return names[column]
     if column in names:
         return column
-    raise GraftError(f"{key}={column}: {sheet.file} has no such column. Columns: {', '.join(names) or 'none'}.")
+    raise GraftError(
+        f"{key}={column}: {sheet.file} has no such column. Columns: {', '.join(names) or 'none'}. "
+        f"Name one of them, {key}=<name>, or what separates the columns, {key.rpartition('.')[0]}.delimiter=';'"
+    )
 
 
 def to_numbers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers `(N,)`, NaN where there is none or it is infinite, and a mask of texts that are no number."""
+    """Numbers `(N,)`, NaN where there is none, and a mask of what is neither missing nor a finite number."""
     if values.dtype != object:
-        return np.where(np.isfinite(values), values, np.nan), np.zeros(len(values), dtype=bool)
+        return np.where(np.isfinite(values), values, np.nan), np.isinf(values)
     numbers = np.array([number(value) for value in values], dtype=np.float64)
-    wrong = np.isnan(numbers) & np.array([value is not None and not is_nan(value) for value in values], dtype=bool)
-    return np.where(np.isfinite(numbers), numbers, np.nan), wrong
+    given = np.array([value is not None and not is_nan(value) for value in values], dtype=bool)
+    finite = np.isfinite(numbers)
+    return np.where(finite, numbers, np.nan), given & ~finite
 
 
 def number(text: str | None) -> float:

@@ -23,6 +23,7 @@ from graft.errors import GraftError
 
 PARTS = ("train", "val", "test")
 NUMBERS_SHARE = 0.9  # a column of texts counts as numbers where so many of its values are; the others are mistakes then
+CLASSES_SHOWN = 10
 MANY_CATEGORIES = 0.5  # categories over rows from which a column is probably a name or a number of the row
 ROWS = {"all": slice(None), "even": slice(1, None, 2), "odd": slice(None, None, 2)}  # counted from 1
 MISSING_WORDS = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?")
@@ -304,7 +305,8 @@ def with_classes(sheet: Sheet, label: str, classes: Sequence[str]) -> Sheet:
     """The rows whose label is one of the training part's classes."""
     labels = sheet.columns[label]
     wrong = np.array([value not in classes for value in labels], dtype=bool)
-    return sheet.without(wrong, lambda index: f"label {labels[index]!r} is no class of the training part")
+    known = ", ".join(classes[:CLASSES_SHOWN]) + (", ..." if len(classes) > CLASSES_SHOWN else "")
+    return sheet.without(wrong, lambda index: f"label {labels[index]!r} is no class of the training part: {known}")
 
 
 def without_bad(sheet: Sheet) -> Sheet:
@@ -317,7 +319,7 @@ def with_numbers(sheet: Sheet, columns: Columns) -> Sheet:
     for column in columns.numeric:
         values = sheet.columns[column.name]
         _, wrong = to_numbers(values)
-        sheet = sheet.without(wrong, lambda i, v=values, name=column.name: f"{v[i]!r} in {name!r} is no number")
+        sheet = sheet.without(wrong, lambda i, v=values, name=column.name: f"{str(v[i])!r} in {name!r} is no number")
     return sheet
 
 

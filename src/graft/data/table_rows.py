@@ -4,11 +4,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.data import Subset
 
 from graft.cache.disk import DiskCache
 from graft.columns import FIRST, MISSING, UNKNOWN, Columns
-from graft.data.domain import Split
+from graft.data.domain import Split, rows_of
 from graft.errors import GraftError
 from graft.inputs import Fields
 
@@ -79,12 +78,3 @@ def codes_in(theirs: tuple[str, ...], own: tuple[str, ...]) -> Tensor:
     """The code that each of another table's codes has here, `(2 + categories)`."""
     known = {name: code for code, name in enumerate(own, start=FIRST)}
     return torch.tensor([MISSING, UNKNOWN, *(known.get(name, UNKNOWN) for name in theirs)])
-
-
-def rows_of(split: Split) -> TableRows:
-    """A split's table, whatever part of a part it is."""
-    inputs, indices = split.inputs, None
-    while isinstance(inputs, Subset):
-        own = torch.tensor(inputs.indices, dtype=torch.int64)
-        inputs, indices = inputs.dataset, own if indices is None else own[indices]
-    return inputs if indices is None else inputs[indices]
