@@ -75,7 +75,7 @@ def test_the_lock_holds_what_pyproject_asks_for():
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"]
     wanted = (
-        project["project"]["dependencies"] + extras["dev"] + extras["sweep"] + project["dependency-groups"]["weights"]
+        project["project"]["dependencies"] + extras["dev"] + extras["sweep"] + project["dependency-groups"]["files"]
     )
     locked = set(re.findall(r"^([\w.-]+)==", LOCK, flags=re.MULTILINE))
     for requirement in wanted:
