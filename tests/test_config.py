@@ -72,7 +72,7 @@ WRONG_VALUES = {
     "training.epochs=0": "must be an integer >= 1",
     "data.labels_per_class=0": "must be null or an integer >= 1",
     "data.batch_size=big": "must be auto or an integer >= 1",
-    "data.augment=lite": "must be none or light or crop or randaugment (did you mean light?)",
+    "data.augment=lite": "must be none or light or crop or randaugment or specaugment (did you mean light?)",
     "data.target_labeled=maybe": "must be true or false",
     "data.source=digits": "must be null or a mapping",
     "tags=word": "must be a list",

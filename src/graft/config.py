@@ -16,7 +16,8 @@ from graft.errors import GraftError
 
 MANY = ("logger", "term")  # groups that take a list of options
 REMOVABLE = (*MANY, "callbacks")  # groups whose keys may be removed
-FREE = "options"  # a mapping of this name, or one whose default is empty, takes any key
+# A mapping of one of these names, or one whose default is empty, takes any key.
+FREE = ("options", "where", "val_where", "test_where")
 WEIGHT_WORDS = ("imagenet", "pretrained", "source")
 WEIGHT_FILES = (".pt", ".pth", ".safetensors", ".ckpt")
 TYPE_NAMES = {
@@ -121,6 +122,7 @@ RULES: dict[str, Rule] = {
     "data.*.path": Rule((str, int)),
     "data.*.folder": Rule((str,), null=True),
     "data.*.pattern": Rule((str,), null=True),
+    "data.*.*where": Rule((dict,), null=True),
     "data.*.format": Rule((str,), choices=("auto", "tsv", "csv", "jsonl")),
     "data.*.classes": Rule((list,), null=True),
     "data.epoch": Rule((str, int), choices=("target", "source", "longest"), low=1),
@@ -374,7 +376,7 @@ def unknown_keys(keys: Iterable[str], known: Mapping[str, Any]) -> Iterator[str]
 def first_unknown(path: list[str], known: Any) -> str | None:
     """The shortest beginning of a key's path that the known keys lack."""
     for depth, name in enumerate(path):
-        if known is None or known == {} or not isinstance(known, Mapping) or (depth and path[depth - 1] == FREE):
+        if known is None or known == {} or not isinstance(known, Mapping) or (depth and path[depth - 1] in FREE):
             return None
         if name not in known:
             return ".".join(path[: depth + 1])
@@ -392,7 +394,7 @@ def removed_keys(config: Mapping[str, Any], known: Mapping[str, Any]) -> Iterato
         if (
             isinstance(holder, Mapping)
             and name not in holder
-            and FREE not in above
+            and not set(FREE) & set(above)
             and key.split(".")[0] not in REMOVABLE
         ):
             yield f"`~{key}`: the key is needed; give it a value instead"

@@ -102,7 +102,7 @@ class MelNetwork:
         seconds: float = 1.0,
         bands: int = 64,
         window_ms: float = 25.0,
-        hop_ms: float = 10.0,
+        hop_ms: float = 16.0,
     ) -> None:
         """Pretrained filters of three colours are summed into one channel."""
         super().__init__(name, channels=1)

@@ -7,6 +7,7 @@ from graft.data.augment import places, uniform
 
 AUGMENTATIONS = ("none", "light", "specaugment")
 GAIN = (-6.0, 6.0)  # decibels
+NOISY = 0.5  # share of the clips that get noise: what is tested is clean
 SNR = (10.0, 40.0)  # decibels of speech over noise
 MASKS = 2  # of each kind, as SpecAugment's policy LD
 BANDS, FRAMES = 27 / 80, 0.2  # largest share of a mask: LD's 27 of 80 bands, and its limit on time for short clips
@@ -15,7 +16,7 @@ TELEPHONE = (300.0, 3400.0)  # hertz that pass
 
 
 class SpeechAugmentation:
-    """Gain and white noise of clips; with `masks` bands and stretches of time of their spectrograms go too."""
+    """Gain of clips, and white noise in some; with `masks` bands and stretches of time of their spectrograms go too."""
 
     slow = False
 
@@ -23,10 +24,10 @@ class SpeechAugmentation:
         self.masks = masks
 
     def waves(self, clips: Tensor, lengths: Tensor) -> Tensor:
-        """Clips `(B, T)` of another loudness, with noise."""
+        """Clips `(B, T)` of another loudness, some with noise."""
         gain = 10 ** (uniform(len(clips), *GAIN) / 20)
         noisy = with_noise(clips, lengths, torch.randn(clips.shape), uniform(len(clips), *SNR))
-        return gain[:, None] * noisy
+        return gain[:, None] * torch.where(torch.rand(len(clips), 1) < NOISY, noisy, clips)
 
     def masked(self, spectrograms: Tensor, bands: int) -> Tensor:
         """SpecAugment's masks (Park et al., Interspeech 2019): each clip's mean in a range of bands or of frames.

@@ -1,0 +1,138 @@
+"""Runs on speech, from sound files to results: nothing but data and backbone knows that it is sound."""
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from graft.errors import GraftError
+from graft.run import train
+from tests.backbones.test_huggingface_audio import saved
+from tests.test_run import CONF
+
+PATTERN = r"data.{}.pattern='(?P<label>[a-z]+)_(?P<speaker>[a-z]+)_(?P<index>\d+)'"
+TINY = [
+    "data=speech",
+    "data.batch_size=8",
+    "training.epochs=2",
+    "training.threads=1",
+    "pretrain.epochs=1",
+    "trainer=cpu",
+    "logger=csv",
+]
+MEL = [
+    "backbone=mel_cnn",
+    "backbone.name=test_resnet",
+    "backbone.sample_rate=8000",
+    "backbone.seconds=0.3",
+    "backbone.bands=32",
+]
+LSTM = ["backbone=speaker_lstm", "backbone.seconds=0.1"]
+SOURCE = [
+    "data/domain@data.source=audio_folder",
+    PATTERN.format("source"),
+    "data.source.where={speaker: [ann]}",
+    "data.target.where={speaker: [bob]}",
+    "data.source.val_fraction=0.3",
+    "backbone.weights=source",
+]
+
+
+@pytest.fixture
+def run(tones, tmp_path):
+    def run(*overrides, folder="run"):
+        data = [
+            f"data.target.root={tones}",
+            PATTERN.format("target"),
+            "data.target.val_fraction=0.3",
+            "data.target.test_fraction=0.3",
+        ]
+        if SOURCE[0] in overrides:
+            data += [f"data.source.root={tones}", "data.source.test_fraction=0.3"]
+        with initialize_config_dir(CONF, version_base="1.3"):
+            paths = [f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={tmp_path}", f"paths.root={tmp_path}"]
+            cfg = compose("train", overrides=[*TINY, *paths, *data, *overrides])
+        (tmp_path / folder).mkdir(exist_ok=True)
+        return train(cfg)
+
+    return run
+
+
+def test_tones_are_told_apart(run):
+    found = run(
+        "strategy=scratch", *MEL, "training.epochs=30", "training.validate_every_epochs=30", "optimizer.lr=1e-2"
+    )
+    assert found["status"] == "done"
+    assert found["data"]["target"]["classes"] == ["high", "low"]
+    assert found["metrics"]["test/target/acc"] == 1.0
+
+
+def test_shifts_are_tested_too(run):
+    found = run("strategy=scratch", *MEL, "data.test_shifts=[noise,telephone]")
+    assert {"test/target_noise/acc", "test/target_telephone/acc"} <= set(found["metrics"])
+
+
+@pytest.mark.parametrize("strategy", ["frozen", "full", "gradual", "layer_decay", "bitfit", "adapter"])
+def test_strategies_from_one_speaker_to_another(run, strategy):
+    found = run(f"strategy={strategy}", *LSTM, *SOURCE)
+    assert found["status"] == "done"
+    assert {"test/target/acc", "test/source/acc"} <= set(found["metrics"])
+    assert found["data"]["target"]["name"] == "tones (bob)"
+
+
+def test_both_speakers_at_once(run):
+    found = run("strategy=full", *MEL, *SOURCE, "objective.alpha=0.5", "bn=domain_specific")
+    assert {"test/target/acc", "test/source/acc"} <= set(found["metrics"])
+
+
+def test_frozen_features_and_waveforms_come_from_the_cache(run):
+    first = run("strategy=frozen", *LSTM, *SOURCE, folder="first")
+    second = run("strategy=frozen", *LSTM, *SOURCE, folder="second")
+    assert [entry["computed"] for entry in first["feature_cache"]["entries"]] == [True, True, True, True]
+    assert [entry["computed"] for entry in second["feature_cache"]["entries"]] == [False, False, False, False]
+    assert first["metrics"] == second["metrics"]
+    plain = run("strategy=frozen", *LSTM, *SOURCE, "cache.features=false", "cache.decoded=false", folder="plain")
+    assert plain["metrics"]["test/target/loss"] == pytest.approx(first["metrics"]["test/target/loss"], rel=1e-4)
+
+
+def test_part_of_a_network_is_frozen_and_kept(run):
+    found = run("strategy=freeze_until", "strategy.stages=3", *MEL, *SOURCE)
+    assert found["feature_cache"]["entries"][0]["cut"].startswith("network.layer")
+
+
+@pytest.mark.parametrize(("kind", "strategy"), [("Wav2Vec2", "lora"), ("AST", "layer_decay")])
+def test_hugging_face_encoders(run, tmp_path, kind, strategy):
+    if strategy == "lora":
+        pytest.importorskip("peft")
+    name = saved(tmp_path / "encoder", kind, True)
+    encoder = ["backbone=wav2vec2", f"backbone.name={name}", "backbone.seconds=0.2", "backbone.weights=pretrained"]
+    found = run(f"strategy={strategy}", *encoder)
+    assert found["weights"]["matched"] == found["weights"]["total"]
+
+
+def test_the_same_seed_gives_the_same_weights(run, tmp_path):
+    for folder in ("first", "second"):
+        run("strategy=scratch", *MEL, "data.augment=specaugment", folder=folder)
+    first, second = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for name in ("first", "second")
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["backbone=lenet"], r"backbone\.channels=auto: the target holds speech"),
+        (["backbone=mlp"], r"backbone\.columns=auto: the target holds speech"),
+        ([*LSTM, "data.augment=crop"], r"data\.augment='crop' is not for speech"),
+        ([*LSTM, "data.test_shifts=[blur]"], r"data\.test_shifts=\[blur\]: it is not for speech"),
+        (
+            [*LSTM, "training.mixup_alpha=0.2"],
+            r"training\.mixup_alpha=0\.2 changes images, and speaker_lstm takes speech",
+        ),
+        ([*MEL, "data/domain@data.source=digits"], r"data\.source holds images, but data\.target speech"),
+    ],
+)
+def test_what_is_not_for_speech_is_refused_before_anything_trains(run, overrides, message):
+    with pytest.raises(GraftError, match=message):
+        run("strategy=scratch", *overrides)
