@@ -11,7 +11,7 @@ from graft.errors import GraftError
 from graft.strategies.adapter import Adapter
 
 SMALL = [("shufflenet_v2_x0_5", "torchvision"), ("test_resnet", "timm")]
-TINY = {"sample_rate": 8000, "seconds": 0.5, "bands": 32}
+TINY = {"sample_rate": 8000, "seconds": 0.5, "bands": 32, "hop_ms": 10.0}
 
 
 def inputs(backbone, samples=3):

@@ -147,12 +147,12 @@ def test_every_shipped_config_builds(option):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", overrides=[f"data={option}"])
     data = OmegaConf.create({"seed": 3, "paths": {"data_dir": "somewhere"}, "data": config.data}).data
-    if option == "image_folder":
+    if option in ("image_folder", "speech"):
         data.target.root = "photos"
     module = instantiate(data)
     assert module.seed == module.subset_seed == 3
     assert module.split_seed == 0
-    assert (module.source is None) == (option in ("image_folder", "mnist", "sequences", "table", "text"))
+    assert (module.source is None) == (option in ("image_folder", "mnist", "sequences", "speech", "table", "text"))
 
 
 @pytest.mark.parametrize("side", ["source", "target"])

@@ -3,6 +3,7 @@ import torch
 
 from graft.backbones.base import ImageSpec
 from graft.config import SHIFTS as KNOWN_SHIFTS
+from graft.data.augment_speech import SHIFTS as SPEECH_SHIFTS
 from graft.data.transforms import AUGMENTATIONS, BLUR, SHIFTS, ImageTransform, convert_channels
 from graft.errors import GraftError
 
@@ -82,7 +83,14 @@ def test_unknown_augmentation_lists_the_known():
 
 
 def test_the_config_knows_every_shift():
-    assert tuple(SHIFTS) == KNOWN_SHIFTS
+    assert (*SHIFTS, *SPEECH_SHIFTS) == KNOWN_SHIFTS
+
+
+def test_shifts_of_another_kind_are_refused():
+    with pytest.raises(
+        GraftError, match=r"data\.test_shifts=\[telephone\]: it is not for images\. Allowed: colour, blur"
+    ):
+        ImageTransform(spec(), shift="telephone")
 
 
 def test_the_colour_shift_turns_the_hue_and_keeps_the_shapes():

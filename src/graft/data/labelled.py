@@ -132,7 +132,7 @@ class LabelledSamples(Domain):
     def _parts(self) -> tuple[dict[str, list[Row]], tuple[str, ...], tuple[str, ...]]:
         """Usable rows of every part that there is, the class names, and what a reader should know."""
         rows = self.read()
-        if not rows["train"]:
+        if not rows.get("train"):
             raise GraftError(f"{self.origin('train')}: there are no {self.unit} left to train on.")
         train = [row for row in rows["train"] if not row.problem]
         classes = self.wanted or ordered({row.label for row in train})
