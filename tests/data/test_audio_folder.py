@@ -166,7 +166,10 @@ def test_a_name_that_does_not_fit_and_a_class_that_train_has_not(tones):
             {"pattern": None},
             r"no sub-folders of recordings there\. Give a folder for each class, or data\.target\.pattern",
         ),
-        ({"classes": ["low", "middle"]}, r"classes: no file of .* has the label 'middle'\. It has low"),
+        (
+            {"classes": ["low", "high", "middle"]},
+            r"classes: no file of .* has the label 'middle'\. Its labels are high, low: name those",
+        ),
         ({"test_fraction": 0.01}, "recordings are too few to split off a test part"),
     ],
 )
