@@ -114,9 +114,9 @@ class CategoricalColumn(nn.Module):
             self.weight[:FIRST] = 0  # neither may occur in training
 
 
-def hash_of(category: str) -> int:
-    """A number that stands for a category in every process."""
-    return int.from_bytes(hashlib.sha256(category.encode()).digest()[:7], "little")
+def hash_of(name: str) -> int:
+    """A number that stands for a category or a word in every process."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "little")
 
 
 class ColumnTokens(nn.Module):

@@ -80,18 +80,14 @@ class Table(Domain):
 
         bad = {part: sheet.bad for part, sheet in sheets.items()}
         parts = self._split(sheets, label, split_seed)
-        names = [name for name in sheets["train"].columns if name not in (label, *self.ignore)]
-        contents = {part: contents_of(sheet, names) for part, sheet in parts.items()}
-        copies = duplicate_notes(
-            group_numbers(contents_of(sheets["train"], names)), sheets["train"].columns[label], "rows"
-        )
+        copies = self._copies(sheets["train"], parts, label)
         columns, notes = self._fit(parts["train"], label)
         parts = {part: with_numbers(sheet, columns) for part, sheet in parts.items()}
         for part, sheet in parts.items():
             bad.setdefault("train" if part not in bad else part, {})
             owner = part if part in sheets else "train"
             bad[owner] = {**bad[owner], **sheet.bad}
-        notes = (*self._bad_notes(sheets, bad, read), *notes, *copies, *leak_notes(contents, "rows"))
+        notes = (*self._bad_notes(sheets, bad, read), *notes, *copies)
         self._refuse_empty(parts, label, classes)
         splits = {
             part: Split(
