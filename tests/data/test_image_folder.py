@@ -91,6 +91,24 @@ def test_a_class_that_training_never_sees_is_named(photos, tmp_path):
         ImageFolder(str(root)).load(0)
 
 
+def test_broken_files_are_counted_and_left_out_where_asked(photos):
+    whole = sum(counts(ImageFolder(str(photos)).load(0)))
+    (photos / "eel" / "x.jpg").write_bytes(b"not an image")
+    cut = photos / "cat" / "0.png"
+    cut.write_bytes(cut.read_bytes()[:200])
+    data = ImageFolder(str(photos), on_bad_sample="skip").load(0)
+    assert sum(counts(data)) == whole - 1
+    assert "2 images are skipped, the first because" in data.notes[0]
+    assert all(image.ndim == 3 for part in (data.train, data.val, data.test) for image in part.inputs)
+
+
+def test_a_class_of_broken_files_alone_is_named(photos):
+    for path in (photos / "eel").iterdir():
+        path.write_bytes(b"not an image")
+    with pytest.raises(GraftError, match="no image of class 'eel' can be read"):
+        ImageFolder(str(photos), on_bad_sample="skip").load(0)
+
+
 def test_broken_file_is_named(tmp_path):
     (tmp_path / "x.jpg").write_bytes(b"not an image")
     with pytest.raises(GraftError, match=r"x\.jpg cannot be read as an image"):

@@ -22,19 +22,30 @@ EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 class ImageFolder(Domain):
     """`root/<class>/*.jpg`, or the same under `root/train`, `root/val`, `root/test`; missing parts come from train."""
 
-    def __init__(self, root: str, val_fraction: float = 0.15, test_fraction: float = 0.15, channels: int = 3) -> None:
-        """Channels: 3 for colour, 1 to read everything as grey."""
+    def __init__(
+        self,
+        root: str,
+        val_fraction: float = 0.15,
+        test_fraction: float = 0.15,
+        channels: int = 3,
+        on_bad_sample: str = "error",
+    ) -> None:
+        """Channels: 3 for colour, 1 to read everything as grey. A broken file ends the run when its turn comes.
+
+        With `on_bad_sample="skip"` every file is decoded once while they are listed, and broken ones are left out.
+        """
         self.root = Path(root).expanduser()
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.channels = channels
+        self.on_bad_sample = on_bad_sample
 
     def load(self, split_seed: int) -> DomainData:
         """List files and split what has no official split; copies of one image stay on one side.
 
         Raises GraftError for a missing folder, a class without images, or a class that training never sees.
         """
-        parts, classes = self._parts
+        parts, classes, notes = self._parts
         train, labels = parts["train"]
         splits = {
             name: Split(ImageFiles(files, self.channels), part_labels, f"{self.fingerprint}/{name}")
@@ -54,7 +65,7 @@ class ImageFolder(Domain):
             classes=classes,
             channels=self.channels,
             fingerprint=self.fingerprint,
-            notes=duplicate_notes(groups, labels, "images"),
+            notes=(*notes, *duplicate_notes(groups, labels, "images")),
         )
 
     def _cut(self, labels: Tensor, sizes: dict[str, float], seed: int, groups: Tensor) -> list[tuple[str, Tensor]]:
@@ -81,8 +92,8 @@ class ImageFolder(Domain):
             return dict(zip(files, pool.map(file_hash, files), strict=True))
 
     @functools.cached_property
-    def _parts(self) -> tuple[dict[str, tuple[list[Path], Tensor]], tuple[str, ...]]:
-        """Files and labels of every official part (`train` alone where there is none), and the class names."""
+    def _parts(self) -> tuple[dict[str, tuple[list[Path], Tensor]], tuple[str, ...], tuple[str, ...]]:
+        """Files and labels of every official part (`train` alone where there is none), class names, notes."""
         if not self.root.is_dir():
             raise GraftError(
                 f"{self.key}.root={self.root}: no such folder. Give a folder with one sub-folder of images per class: "
@@ -102,7 +113,31 @@ class ImageFolder(Domain):
                     f"{self.key}.root={self.root}: class {unknown[0]!r} is in {folders[name]} but not in "
                     f"{folders['train']}. Classes for training: {', '.join(classes)}."
                 )
-        return {name: flatten(files, classes) for name, files in found.items()}, classes
+        bad = self._broken(found) if self.on_bad_sample == "skip" else {}
+        if bad:
+            found = {
+                name: {label: [path for path in paths if path not in bad] for label, paths in files.items()}
+                for name, files in found.items()
+            }
+            if empty := [label for label, paths in found["train"].items() if not paths]:
+                raise GraftError(f"{self.key}.root={self.root}: no image of class {empty[0]!r} can be read.")
+        first = next(iter(bad.values()), "")
+        notes = (f"{len(bad):,} images are skipped, the first because {first}",) if bad else ()
+        return {name: flatten(files, classes) for name, files in found.items()}, classes, notes
+
+    def _broken(self, found: dict[str, dict[str, list[Path]]]) -> dict[Path, str]:
+        """Files that cannot be decoded, and why."""
+
+        def problem(path: Path) -> str:
+            try:
+                decode(path, self.channels, shorter=1)
+            except GraftError as error:
+                return str(error).partition(". ")[0]
+            return ""
+
+        paths = [path for files in found.values() for members in files.values() for path in members]
+        with ThreadPoolExecutor(4) as pool:
+            return {path: why for path, why in zip(paths, pool.map(problem, paths), strict=True) if why}
 
     def _files(self, folder: Path) -> dict[str, list[Path]]:
         """Image files of each class folder, in a fixed order."""
@@ -139,7 +174,10 @@ def decode(path: Path, channels: int = 3, shorter: int | None = None) -> Tensor:
                 image.draft(None, (2 * shorter, 2 * shorter))
             return image_tensor(ImageOps.exif_transpose(image), channels)
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise GraftError(f"{path} cannot be read as an image: {error}. Replace or remove the file.") from error
+        raise GraftError(
+            f"{path} cannot be read as an image: {str(error).rstrip('.')}. Replace or remove the file, or leave out "
+            "all that are broken: data.target.on_bad_sample=skip"
+        ) from error
 
 
 def image_tensor(image: Image.Image, channels: int = 3) -> Tensor:
