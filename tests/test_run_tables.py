@@ -116,7 +116,7 @@ def test_a_table_for_a_network_of_images(run):
 
 
 def test_augmentation_is_refused(run):
-    with pytest.raises(GraftError, match=r"data\.augment=light: there is no augmentation of tables"):
+    with pytest.raises(GraftError, match=r"data\.augment=light: tables are taken as they are"):
         run("strategy=scratch", "data.augment=light")
 
 

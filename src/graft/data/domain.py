@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
+from graft.errors import GraftError
+
 HELD_OUT = ("val", "test")
 
 
@@ -164,3 +166,11 @@ def leak_notes(contents: Mapping[str, Sequence[Hashable]], kind: str) -> tuple[s
     known = set(contents["train"])
     shared = {part: sum(content in known for content in contents[part]) for part in HELD_OUT if part in contents}
     return tuple(f"{count:,} {kind} of {part} are in train too" for part, count in shared.items() if count)
+
+
+def refuse_changes(kind: str, augment: str, shift: str | None) -> None:
+    """Raise GraftError where samples that are taken as they are, `kind` in words, are to be augmented or shifted."""
+    if augment != "none":
+        raise GraftError(f"data.augment={augment}: {kind} are taken as they are. Set data.augment=none.")
+    if shift is not None:
+        raise GraftError(f"data.test_shifts=[{shift}]: there is no such shift of {kind}. Set data.test_shifts=[].")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from graft.backbones.sequence import SequenceSpec
 from graft.cache.disk import DiskCache
-from graft.data.domain import Split, rows_of
+from graft.data.domain import Split, refuse_changes, rows_of
 from graft.errors import GraftError
 from graft.inputs import Fields
 
@@ -38,10 +38,7 @@ class SequenceTransform:
     augment = None
 
     def __init__(self, spec: SequenceSpec, augment: str = "none", shift: str | None = None) -> None:
-        if augment != "none":
-            raise GraftError(f"data.augment={augment}: sequences are taken as they are. Set data.augment=none.")
-        if shift is not None:
-            raise GraftError(f"data.test_shifts=[{shift}]: sequences have no such shift. Set data.test_shifts=[].")
+        refuse_changes("sequences", augment, shift)
         self.spec = spec
 
     @property

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from graft.cache.disk import DiskCache
 from graft.columns import FIRST, MISSING, UNKNOWN, Columns
-from graft.data.domain import Split, rows_of
-from graft.errors import GraftError
+from graft.data.domain import Split, refuse_changes, rows_of
 from graft.inputs import Fields
 
 
@@ -38,10 +37,7 @@ class TableTransform:
     augment = None
 
     def __init__(self, columns: Columns, augment: str = "none", shift: str | None = None) -> None:
-        if augment != "none":
-            raise GraftError(f"data.augment={augment}: there is no augmentation of tables. Set data.augment=none.")
-        if shift is not None:
-            raise GraftError(f"data.test_shifts=[{shift}]: tables have no such shift. Set data.test_shifts=[].")
+        refuse_changes("tables", augment, shift)
         self.columns = columns
 
     @property

@@ -15,8 +15,7 @@ from graft.cache.disk import DiskCache, NoRoom
 from graft.cache.key import cache_key, code_hash
 from graft.cache.ragged import MappedTokens, write_sequences
 from graft.data.decoded import say_once
-from graft.data.domain import Split
-from graft.errors import GraftError
+from graft.data.domain import Split, refuse_changes
 from graft.inputs import Fields
 
 CODE = (
@@ -49,10 +48,7 @@ class TextTransform:
     augment = None
 
     def __init__(self, spec: TextSpec, augment: str = "none", shift: str | None = None) -> None:
-        if augment != "none":
-            raise GraftError(f"data.augment={augment}: texts are taken as they are. Set data.augment=none.")
-        if shift is not None:
-            raise GraftError(f"data.test_shifts=[{shift}]: there is no such shift of texts. Set data.test_shifts=[].")
+        refuse_changes("texts", augment, shift)
         self.spec = spec
 
     @property
