@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from graft.data.domain import Domain, DomainData, Split, duplicate_notes, group_numbers, leak_notes, sha256
-from graft.data.splits import stratified_split
+from graft.data.splits import split_off
 from graft.errors import GraftError
 
 PARTS = ("train", "val", "test")
@@ -80,12 +80,8 @@ class ArrayFile(Domain):
         labels, groups = parts["train"].labels, group_numbers(parts["train"].hashes)
         sizes = {name: size for name, size in self.fractions.items() if name not in parts}
         if sizes:
-            cut = stratified_split(labels, sizes, split_seed, groups)
-            if empty := [name for name, index in cut.items() if len(index) == 0]:
-                raise GraftError(
-                    f"{self.key}.file={self.file}: {len(labels)} {self.word} are too few to split off a {empty[0]} "
-                    f"part. Add {self.word}, or raise {self.key}.{empty[0]}_fraction."
-                )
+            origin = f"{self.key}.file={self.file}"
+            cut = split_off(labels, sizes, split_seed, groups, key=self.key, origin=origin, noun=self.word)
             whole = splits["train"]
             splits |= {name: whole.subset(index) for name, index in cut.items()}
         self._refuse_absent(splits["train"].labels, classes)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from graft.data.domain import Domain, DomainData, Split, content_groups, duplicate_notes, sha256
 from graft.data.folders import class_files, official_folders
-from graft.data.splits import stratified_split
+from graft.data.splits import split_off
 from graft.errors import GraftError
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
@@ -55,8 +55,9 @@ class ImageFolder(Domain):
         sizes = {name: size for name, size in sizes.items() if name not in parts}
         groups = content_groups(self._hashes[path] for path in train)
         if sizes:
-            whole = splits["train"]
-            splits |= {name: whole.subset(index) for name, index in self._cut(labels, sizes, split_seed, groups)}
+            whole, origin = splits["train"], f"{self.key}.root={self.root}"
+            cut = split_off(labels, sizes, split_seed, groups, key=self.key, origin=origin, noun="images")
+            splits |= {name: whole.subset(index) for name, index in cut.items()}
         return DomainData(
             name=self.root.name,
             train=splits["train"],
@@ -67,15 +68,6 @@ class ImageFolder(Domain):
             fingerprint=self.fingerprint,
             notes=(*notes, *duplicate_notes(groups, labels, "images")),
         )
-
-    def _cut(self, labels: Tensor, sizes: dict[str, float], seed: int, groups: Tensor) -> list[tuple[str, Tensor]]:
-        parts = stratified_split(labels, sizes, seed, groups)
-        if empty := [name for name, index in parts.items() if len(index) == 0]:
-            raise GraftError(
-                f"{self.key}.root={self.root}: {len(labels)} images are too few to split off a {empty[0]} part. "
-                f"Add images, or raise {self.key}.{empty[0]}_fraction."
-            )
-        return list(parts.items())
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from graft.data.domain import Domain, DomainData, Inputs, Split, content_groups, duplicate_notes, leak_notes, sha256
-from graft.data.splits import stratified_split
+from graft.data.splits import split_off
 from graft.errors import GraftError
 
 
@@ -113,13 +113,8 @@ class LabelledSamples(Domain):
         """Indices of the parts that are split off `train`, and of what is left of it; empty where all are official."""
         sizes = {"test": self.test_fraction, "val": self.val_fraction}
         sizes = {part: size for part, size in sizes.items() if part not in labels}
-        cut = stratified_split(labels["train"], sizes, seed, groups) if sizes else {}
-        if empty := [part for part, index in cut.items() if len(index) == 0]:
-            raise GraftError(
-                f"{self.key}: {len(labels['train'])} {self.noun} are too few to split off a {empty[0]} part. "
-                f"Add {self.noun}, or raise {self.key}.{empty[0]}_fraction."
-            )
-        return cut
+        words = {"key": self.key, "origin": self.key, "noun": self.noun}
+        return split_off(labels["train"], sizes, seed, groups, **words) if sizes else {}
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -32,6 +32,22 @@ def stratified_split(
     return {name: torch.tensor(sorted(part), dtype=torch.int64) for name, part in {"train": rest, **parts}.items()}
 
 
+def split_off(
+    labels: Tensor, sizes: dict[str, float], seed: int, groups: Tensor, *, key: str, origin: str, noun: str
+) -> dict[str, Tensor]:
+    """`stratified_split` of a domain's own samples; GraftError where they are too few for a part.
+
+    Messages name the config's `key`, where the samples come from, and what they are called.
+    """
+    parts = stratified_split(labels, sizes, seed, groups)
+    if empty := [name for name, index in parts.items() if len(index) == 0]:
+        raise GraftError(
+            f"{origin}: {len(labels)} {noun} are too few to split off a {empty[0]} part. "
+            f"Add {noun}, or raise {key}.{empty[0]}_fraction."
+        )
+    return parts
+
+
 def label_budget(labels: Tensor, per_class: int, seed: int, classes: tuple[str, ...], key: str) -> Tensor:
     """Indices of `per_class` random samples of every class; a larger budget contains a smaller one of the same seed."""
     chosen = []
