@@ -34,6 +34,7 @@ def test_a_run_leaves_its_config_its_overrides_and_done(app):
     assert outcome.code == 0
     assert folder.parent.parent.name == "resnet_ft"
     assert {path.name for path in folder.iterdir()} == {
+        ".graft.json",
         "config.yaml",
         "overrides.yaml",
         "checkpoints",
