@@ -248,12 +248,13 @@ class RunFolder:
             os.fsync(file.fileno())
         unfinished.replace(self.path / RECORD)
 
-    def has_written(self, run_id: str | None) -> bool:
-        """Whether a checkpoint that carries this id is of this folder's run."""
+    @property
+    def checkpoint_ids(self) -> tuple[str | None, ...]:
+        """What this run's checkpoints may carry; those of an older Graft carry None."""
         record = self.record
-        if run_id is None:
-            return record is None or record.adopted
-        return record is not None and run_id == record.id
+        if record is None:
+            return (None,)
+        return (record.id, None) if record.adopted else (record.id,)
 
 
 class SweepFolder(RunFolder):
