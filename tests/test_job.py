@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -34,6 +37,7 @@ def test_a_run_leaves_its_config_its_overrides_and_done(app):
     assert outcome.code == 0
     assert folder.parent.parent.name == "resnet_ft"
     assert {path.name for path in folder.iterdir()} == {
+        ".graft.json",
         "config.yaml",
         "overrides.yaml",
         "checkpoints",
@@ -220,21 +224,163 @@ def test_the_resume_command_survives_odd_folder_names(app, tmp_path, name):
     assert f"hydra.run.dir={job.quoted(folder)}" in shlex.split(command)
 
 
-def test_ctrl_c_ends_the_process_with_130(tmp_path):
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("more", [[], ["resume=true", "hydra.output_subdir=.hydra"]])
+def test_a_strangers_folder_is_refused_and_stays_as_it_was(app, tmp_path, more):
+    project = tmp_path / "my project"
+    (project / "checkpoints").mkdir(parents=True)
+    (project / "config.yaml").write_text("model: mine\n")
+    (project / "checkpoints" / "precious.pt").write_text("precious")
+    before = contents(tmp_path)
+    outcome = app(f"hydra.run.dir={job.quoted(project)}", *more)
+    assert (outcome.code, app.configs) == (2, [])
+    assert f"{project} is no run's folder of Graft's: it holds checkpoints, config.yaml, but no" in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+    assert contents(tmp_path) == before
+    assert app(*shlex.split(re.search("such as (.+), or leave", outcome.err)[1])).code == 0
+    assert contents(project).items() >= {Path("config.yaml"): b"model: mine\n"}.items()
+
+
+def test_a_file_is_no_run_folder(app, tmp_path):
+    (tmp_path / "file").touch()
+    outcome = app(f"hydra.run.dir={tmp_path / 'file'}")
+    assert (outcome.code, f"{tmp_path / 'file'} is no folder" in outcome.err) == (2, True)
+
+
+def test_what_a_stranger_puts_into_a_run_folder_survives_a_fresh_start(app, tmp_path):
+    app.behave = raises(RuntimeError("first"))
+    run = tmp_path / "run"
+    app(f"hydra.run.dir={run}")
+    (run / "checkpoints" / "last.ckpt").unlink()
+    (run / "checkpoints" / "precious.pt").write_text("precious")
+    (run / "notes.txt").write_text("mine")
+    app.behave = lambda cfg: None
+    assert app(f"hydra.run.dir={run}", "seed=1").code == 0
+    assert (run / "checkpoints" / "precious.pt").read_text() == "precious"
+    assert (run / "notes.txt").read_text() == "mine"
+    assert not (run / "error.txt").exists()
+
+
+def older(app, run, *, done):
+    """A run folder as a Graft without records left it."""
+    app.behave = (lambda cfg: None) if done else raises(KeyboardInterrupt())
+    app(f"hydra.run.dir={run}")
+    (run / ".graft.json").unlink()
+    app.behave = lambda cfg: None
+    return contents(run)
+
+
+def test_a_finished_run_of_an_older_graft_is_skipped_and_not_started_anew(app, tmp_path):
+    run = tmp_path / "run"
+    before = older(app, run, done=True)
+    assert "Already done, skipped" in app(f"hydra.run.dir={run}").out
+    assert app(f"hydra.run.dir={run}", "seed=1").code == 2
+    assert contents(run) == before
+    (run / "checkpoints" / "last.ckpt").unlink()
+    (run / "DONE").unlink()
+    before = contents(run)
+    outcome = app(f"hydra.run.dir={run}")
+    assert (outcome.code, "is the folder of an older Graft's run" in outcome.err) == (2, True)
+    assert contents(run) == before
+
+
+def test_an_unfinished_run_of_an_older_graft_goes_on_and_nothing_is_removed(app, tmp_path):
+    run = tmp_path / "run"
+    before = older(app, run, done=False)
+    assert app(f"hydra.run.dir={run}", "resume=true").code == 0
+    assert before.keys() <= contents(run).keys()
+    assert json.loads((run / ".graft.json").read_text())["adopted"] is True
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no"), SystemExit(3), KeyboardInterrupt(), Interrupted("saved"), None])
+def test_a_folder_is_locked_while_its_job_runs_and_not_after(app, tmp_path, error):
+    seen = []
+
+    def behave(cfg):
+        seen.append((tmp_path / "run" / ".graft.lock").exists())
+        if error:
+            raise error
+
+    app.behave = behave
+    app(f"hydra.run.dir={tmp_path / 'run'}")
+    assert seen == [True]
+    assert not list((tmp_path / "run").glob(".graft.lock*"))
+
+
+def waiting_script(tmp_path):
+    """train.py with a training that says it is ready and waits for a line of input."""
     script = tmp_path / "wait.py"
     script.write_text(
-        "import sys, time, types\n"
-        "def train(cfg):\n    print('ready', flush=True)\n    time.sleep(60)\n"
+        "import json, sys, time, types\n"
+        "from pathlib import Path\n"
+        "def train(cfg):\n"
+        "    print('ready', flush=True)\n"
+        "    sys.stdin.readline()\n"
+        "    results = {'score': {'metric': 'm', 'value': cfg.seed, 'higher_is_better': True}, 'metrics': {},\n"
+        "               'parameters': {}, 'time': {}, 'seeds': {'train': cfg.seed}}\n"
+        "    Path(cfg.paths.run_dir, 'results.json').write_text(json.dumps(results))\n"
+        "    return results\n"
         "sys.modules['graft.run'] = types.SimpleNamespace(train=train)\n"
         f"sys.path.insert(0, {str(PROJECT)!r})\n"
         "import train\n"
         "sys.exit(train.main())\n"
     )
-    command = [sys.executable, str(script), "name=waits"]
-    environment = os.environ | {"GRAFT_ROOT": str(tmp_path)}
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
+
+    def start(*arguments):
+        return subprocess.Popen(
+            [sys.executable, str(script), *arguments],
+            env=os.environ | {"GRAFT_ROOT": str(tmp_path)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    return start
+
+
+@pytest.mark.parametrize(("flags", "gap"), [([], 0), ([], None), (["-m"], 0), (["-m"], None)], ids=str)
+def test_of_two_processes_in_one_folder_one_runs_and_the_other_is_refused(tmp_path, flags, gap):
+    start, folder = waiting_script(tmp_path), tmp_path / "run"
+    where = f"hydra.sweep.dir={folder}" if flags else f"hydra.run.dir={folder}"
+    first = start(*flags, "seed=1", where)
+    if gap is None:
+        first.stdout.readline()
+    else:
+        time.sleep(gap)
+    second = start(*flags, "seed=2", where)
+    # The one that is refused ends by itself, the other one waits for its input.
+    while first.poll() is None and second.poll() is None:
+        time.sleep(0.02)
+    refused, ran = (first, second) if first.poll() is not None else (second, first)
+    _, err = refused.communicate()
+    _, ran_err = ran.communicate("\n")
+    assert (refused.returncode, ran.returncode, ran_err) == (2, 0, "")
+    assert f"{folder} is in use by process {ran.pid} on {socket.gethostname()}" in err
+    assert (gap is None) <= (ran is first)
+    results = [json.loads(path.read_text())["seeds"]["train"] for path in folder.rglob("results.json")]
+    assert results == [1 if ran is first else 2]
+    assert not list(folder.rglob(".graft.lock*"))
+
+
+def test_a_killed_run_goes_on_at_once(tmp_path):
+    start, folder = waiting_script(tmp_path), tmp_path / "run"
+    killed = start(f"hydra.run.dir={folder}")
+    assert killed.stdout.readline() == "ready\n"
+    killed.kill()
+    again = start(f"hydra.run.dir={folder}", "resume=true")
+    out, err = again.communicate("\n")
+    assert (again.returncode, err) == (0, "")
+    assert f"going on where process {killed.pid} on " in out
+    killed.communicate()
+
+
+def test_ctrl_c_ends_the_process_with_130(tmp_path):
+    with waiting_script(tmp_path)("name=waits") as process:
         assert process.stdout.readline() == "ready\n"
         os.killpg(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=120)

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -537,6 +539,80 @@ def test_a_resumed_run_takes_the_rates_of_its_own_config_and_selects_among_both_
     files = [folder / "checkpoints" / "best.ckpt" for folder in (first, second)]
     best = [torch.load(file, weights_only=True) for file in files if file.exists()]
     assert results["selection"]["value"] == max(checkpoint["metrics"]["val/target/acc"] for checkpoint in best)
+
+
+def test_the_best_checkpoint_of_another_run_is_refused_before_and_after_training(run, tmp_path):
+    _, other = run(folder="other")
+    _, first = run(folder="first")
+    ids = [json.loads((folder / ".graft.json").read_text())["id"] for folder in (other, first)]
+    for folder, own in zip((other, first), ids, strict=True):
+        for name in ("best", "last"):
+            assert torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["run_id"] == own
+    shutil.copy(other / "checkpoints" / "best.ckpt", first / "checkpoints" / "best.ckpt")
+    with pytest.raises(GraftError, match=rf"best\.ckpt is of another run \({ids[0]}\).*{ids[1]}"):
+        run("resume=true", "training.epochs=3", folder="first")
+    with pytest.raises(GraftError, match=rf"best\.ckpt is of another run \({ids[0]}\)"):
+        run(f"resume={first / 'checkpoints' / 'last.ckpt'}", "training.epochs=3", folder="third")
+    (first / "checkpoints" / "best.ckpt").unlink()
+    shutil.copy(other / "checkpoints" / "last.ckpt", first / "checkpoints" / "last.ckpt")
+    with pytest.raises(GraftError, match=rf"last\.ckpt is of another run \({ids[0]}\)"):
+        run("resume=true", "training.epochs=3", folder="first")
+
+
+class Swap(pl.Callback):
+    """Puts another run's best weights in the place of this run's when its fit is over."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def on_fit_end(self, trainer, pl_module):
+        shutil.copy(self.file, Path(trainer.default_root_dir) / "checkpoints" / "best.ckpt")
+
+
+def test_a_run_does_not_report_the_network_of_another_one(run):
+    _, other = run(folder="other")
+    file = other / "checkpoints" / "best.ckpt"
+    with pytest.raises(GraftError, match=r"best\.ckpt is of another run"):
+        run(f"+callbacks.swap={{_target_: test_run.Swap, file: {file}}}")
+
+
+def test_a_folder_of_a_graft_without_ids_goes_on(run):
+    _, first = run(folder="first")
+    (first / ".graft.json").unlink()
+    for name in ("best", "last"):
+        file = first / "checkpoints" / f"{name}.ckpt"
+        content = torch.load(file, weights_only=True)
+        del content["run_id"]
+        torch.save(content, file)
+    (first / "config.yaml").write_text(yaml.safe_dump(content["config"]))
+    (first / "overrides.yaml").write_text("[]\n")
+    with pytest.raises(GraftError, match="older Graft's run"):
+        run(folder="first")
+    for epochs in (3, 4):  # the second time last.ckpt has an id, best.ckpt maybe not
+        results, _ = run("resume=true", f"training.epochs={epochs}", folder="first")
+        assert results["status"] == "done"
+    results, _ = run(f"resume={first / 'checkpoints' / 'last.ckpt'}", "training.epochs=5", folder="second")
+    assert results["status"] == "done"
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_at_once_and_is_the_uninterrupted_one_bit_for_bit(tmp_path):
+    options = ["training.epochs=200", "data.augment=light"]
+    whole = command_line(tmp_path, *options, f"hydra.run.dir={tmp_path / 'whole'}")
+    assert whole.returncode == 0, whole.stderr
+    folder = tmp_path / "killed"
+    environment = os.environ | {"GRAFT_ROOT": str(tmp_path), "GRAFT_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, str(Path(CONF).parent / "train.py"), *TINY, *options, f"hydra.run.dir={folder}"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not (folder / "checkpoints" / "last.ckpt").exists() and process.poll() is None:
+            time.sleep(0.05)
+        process.kill()
+    assert not (folder / "DONE").exists()
+    resumed = command_line(tmp_path, *options, f"hydra.run.dir={folder}", "resume=true")
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"going on where process {process.pid} on " in resumed.stdout
+    assert same(weights(tmp_path / "whole"), weights(folder))
+    assert same(weights(tmp_path / "whole", "best"), weights(folder, "best"))
 
 
 def test_a_run_that_was_stopped_after_its_last_epoch_only_does_its_test(run):

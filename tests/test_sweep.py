@@ -4,9 +4,11 @@ import csv
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -269,6 +271,49 @@ def test_a_job_of_another_configuration_in_the_same_folder_is_refused(app, tmp_p
     assert outcome.code == 1
     assert "training.epochs: 29 -> 30" in outcome.err
     assert app.configs == []
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_strangers_folder_is_no_sweeps_folder(app, tmp_path):
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "multirun.yaml").write_text("mine: 1\n")
+    outcome = app("-m", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'project'}")
+    assert (outcome.code, app.configs) == (2, [])
+    assert "is no sweep's folder of Graft's: it holds multirun.yaml" in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+    assert contents(tmp_path) == {Path("project/multirun.yaml"): b"mine: 1\n"}
+
+
+def test_a_strangers_folder_in_a_sweep_is_left_out_and_told(app, tmp_path):
+    sweep_folder = tmp_path / "sweep"
+    command = ["-m", "seed=0,1", f"hydra.sweep.dir={sweep_folder}", "hydra.sweep.subdir=job_${seed}"]
+    app(*command)
+    (sweep_folder / "job_1" / ".graft.json").unlink()
+    for name in ("overrides.yaml", "DONE"):
+        (sweep_folder / "job_1" / name).unlink()
+    before = contents(sweep_folder / "job_1")
+    outcome = app(*command)
+    assert (outcome.code, app.configs) == (2, [])
+    assert contents(sweep_folder / "job_1") == before
+    assert "FAILED seed=1" in outcome.err
+    assert "job_1 is no run's folder of Graft's" in read_csv(sweep_folder)[0]["error"]
+    shutil.rmtree(sweep_folder / "job_1")
+    assert app(*command).code == 0
+    assert [line["count"] for line in read_csv(sweep_folder)] == ["2"]
+
+
+def test_a_sweep_of_an_older_graft_is_completed(app, tmp_path):
+    command = ["-m", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    app.behave = lambda cfg: (_ for _ in ()).throw(Interrupted("saved")) if cfg.seed else None
+    app(*command)
+    for record in (tmp_path / "sweep").rglob(".graft.json"):
+        record.unlink()
+    app.behave = lambda cfg: None
+    outcome = app(*command)
+    assert (outcome.code, [(cfg.seed, cfg.resume) for cfg in app.configs]) == (0, [(1, True)])
 
 
 PARALLEL = """

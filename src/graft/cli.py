@@ -82,6 +82,8 @@ def launch(app: Callable[[], None], conf: Path) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     from graft import job
+    from graft.errors import LaunchRefused
+    from graft.runs.folder import release_all
 
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
@@ -94,10 +96,14 @@ def launch(app: Callable[[], None], conf: Path) -> int:
             raise
         print(explain(error, conf), file=sys.stderr)
         return job.USER_ERROR
+    except LaunchRefused as error:
+        print(error, file=sys.stderr)
+        return job.USER_ERROR
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return job.INTERRUPTED
     finally:
+        release_all()
         if not wants_traceback:
             del os.environ["HYDRA_FULL_ERROR"]
     return job.STATE.exit_code

@@ -8,7 +8,6 @@ import gc
 import json
 import os
 import shlex
-import shutil
 import signal
 import sys
 import threading
@@ -25,15 +24,21 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from graft import config
 from graft.errors import GraftError, Interrupted
+from graft.runs.folder import (
+    CONFIG,
+    DONE,
+    ERROR,
+    LAST_CHECKPOINT,
+    OVERRIDES,
+    RESULTS,
+    STOPPED,
+    RunFolder,
+    SweepFolder,
+    quoted,
+)
+from graft.runs.process import is_main_process
 
 OK, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
-CONFIG, OVERRIDES, DONE, ERROR, RESULTS = "config.yaml", "overrides.yaml", "DONE", "error.txt", "results.json"
-LAST_CHECKPOINT = Path("checkpoints", "last.ckpt")
-OUTPUTS = (
-    *(CONFIG, OVERRIDES, DONE, ERROR, RESULTS, "metrics.csv", "checkpoints"),
-    *("lr_find.csv", "lr_find.png"),
-)  # what a fresh start removes
-STOPPED = ".stopped"  # in a sweep's folder: Ctrl-C was pressed, no further job begins
 IGNORED = ("paths", "resume")  # keys that do not make another experiment
 
 
@@ -53,22 +58,23 @@ def run_job(cfg: DictConfig) -> float | None:
 
     An optimising sweeper maximises or minimises what is returned, which must not be the test split's.
 
-    The exit code goes to STATE, the error to `error.txt`. A finished job is not run again.
+    The exit code goes to STATE, the error to `error.txt`. A finished job is not run again. The folder is locked while
+    it is worked in, and left as it was where it is not Graft's or another process works there.
     """
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
+    run = RunFolder(folder, beside=written_by_hydra(hydra))
     overrides = OmegaConf.to_container(hydra.overrides.task)
     in_sweep = hydra.mode == RunMode.MULTIRUN
     sweep = folder.parent if in_sweep else None
     if sweep and (sweep / STOPPED).exists():
-        if not any(folder.iterdir()):
-            folder.rmdir()
+        run.release()
         return None
     STATE.running = True
     settings = None
     try:
         with restored_process():
-            settings = prepare(cfg, hydra, folder, sweep)
+            settings = prepare(cfg, hydra, run, sweep)
             if settings is None:
                 print(f"Already done, skipped: {folder}")
                 return value_of(json.loads((folder / RESULTS).read_text()))
@@ -78,15 +84,17 @@ def run_job(cfg: DictConfig) -> float | None:
                 (folder / DONE).write_text("done\n")
             return value_of(results)
     except GraftError as error:
-        if in_sweep or settings:
-            fail(folder, overrides, str(error), str(error), USER_ERROR)
+        if settings or (in_sweep and run.is_writable):
+            fail(run, overrides, str(error), str(error), USER_ERROR)
         else:
-            refuse(folder, str(error))
+            refuse(folder, sweep, overrides, str(error))
     except (Interrupted, KeyboardInterrupt) as error:
         interrupted(folder, sweep, str(error))
     except (Exception, SystemExit) as error:
-        fail(folder, overrides, f"{type(error).__name__}: {error}", traceback.format_exc(), FAILED)
+        fail(run, overrides, f"{type(error).__name__}: {error}", traceback.format_exc(), FAILED)
     finally:
+        if is_main_process():
+            run.release()
         STATE.running = False
         if in_sweep:
             gc.collect()  # the model of this job, before the next one builds its own
@@ -103,42 +111,68 @@ def train(settings: Mapping[str, Any]) -> dict[str, Any]:
     return train_(OmegaConf.create(dict(settings)))
 
 
-def prepare(cfg: DictConfig, hydra: DictConfig, folder: Path, sweep: Path | None) -> dict[str, Any] | None:
-    """Check the config, write it to the run folder and return it with every reference resolved; None if DONE."""
+def prepare(cfg: DictConfig, hydra: DictConfig, run: RunFolder, sweep: Path | None) -> dict[str, Any] | None:
+    """Check the config, write it to the run folder and return it with every reference resolved; None if DONE.
+
+    From here on the folder is locked.
+    """
     if not is_main_process():
         return config.plain(cfg)
+    if sweep:
+        run.take()  # a mistake in the config is written there too
+        if not run.is_older():
+            run.claim()
     config.check(cfg, hydra.runtime.choices)
     settings = config.plain(cfg)
     if settings["soup"]:
         settings = soup_settings(settings, OmegaConf.to_container(hydra.overrides.task))
+    run.refuse_foreign()
+    if not sweep and is_done(run.path, cfg, settings):  # said even where nothing can be written
+        return None
+    run.take()
+    if is_done(run.path, cfg, settings):
+        if run.record:
+            run.remove(ERROR)
+        return None
+    if not settings["resume"] and (run.path / LAST_CHECKPOINT).exists():
+        if not sweep:
+            raise GraftError(
+                f"{run.path} holds an unfinished run. Go on with it: resume=true. Or choose another folder, or delete "
+                "it."
+            )
+        stored = read_yaml(run.path / CONFIG)
+        if stored is not None and not changes(stored, settings) and not (run.path / ERROR).exists():
+            settings["resume"] = True
+            print(f"Going on from {run.path / LAST_CHECKPOINT}")
+    run.claim(adopt=bool(settings["resume"]))
+    if not settings["resume"]:
+        run.start_anew()
+    for name in (DONE, ERROR):
+        run.remove(name)
+    OmegaConf.save(OmegaConf.create(settings), run.path / CONFIG)
+    OmegaConf.save(hydra.overrides.task, run.path / OVERRIDES)
+    return settings
+
+
+def is_done(folder: Path, cfg: DictConfig, settings: Mapping[str, Any]) -> bool:
+    """Whether the folder holds this very run, finished; GraftError for another one that is not gone on with."""
+    if not (folder / DONE).exists():
+        return False
     stored = read_yaml(folder / CONFIG)
     differences = {} if stored is None else changes(stored, settings)
-    unfinished = (folder / LAST_CHECKPOINT).exists()
-    if (folder / DONE).exists() and not differences:
-        (folder / ERROR).unlink(missing_ok=True)
-        return None
-    if stored is not None and not settings["resume"]:
-        if (folder / DONE).exists():
-            own = config.written(cfg, settings)  # without those that only follow another key
-            told = [text for key, text in differences.items() if key in own] or list(differences.values())
-            raise GraftError(
-                f"{folder} holds a finished run of another configuration, which differs in {', '.join(told[:5])}. "
-                "Choose another folder, delete this one, or go on from its last checkpoint with resume=true."
-            )
-        if unfinished and not sweep:
-            raise GraftError(
-                f"{folder} holds an unfinished run. Go on with it: resume=true. Or choose another folder, or delete it."
-            )
-        if unfinished and not differences and not (folder / ERROR).exists():
-            settings["resume"] = True
-            print(f"Going on from {folder / LAST_CHECKPOINT}")
-        else:
-            remove_outputs(folder)
-    for name in (DONE, ERROR):
-        (folder / name).unlink(missing_ok=True)
-    OmegaConf.save(OmegaConf.create(settings), folder / CONFIG)
-    OmegaConf.save(hydra.overrides.task, folder / OVERRIDES)
-    return settings
+    if differences and not settings["resume"]:
+        own = config.written(cfg, settings)  # without those that only follow another key
+        told = [text for key, text in differences.items() if key in own] or list(differences.values())
+        raise GraftError(
+            f"{folder} holds a finished run of another configuration, which differs in {', '.join(told[:5])}. "
+            "Choose another folder, delete this one, or go on from its last checkpoint with resume=true."
+        )
+    return not differences
+
+
+def written_by_hydra(hydra: DictConfig) -> list[str]:
+    """What Hydra puts into a new folder before the job begins, where its own options ask for it."""
+    return [name for name in (hydra.output_subdir, f"{hydra.job.name}.log") if name]
 
 
 def soup_settings(settings: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -167,16 +201,6 @@ def changes(stored: Mapping[str, Any], present: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def remove_outputs(folder: Path) -> None:
-    """Remove what an earlier try wrote, so that nothing of it mixes with the new one."""
-    for name in OUTPUTS:
-        path = folder / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
 def value_of(results: Mapping[str, Any]) -> float | None:
     """What the selection rule followed, of the selected checkpoint; the test score where nothing was followed.
 
@@ -186,22 +210,24 @@ def value_of(results: Mapping[str, Any]) -> float | None:
     return results.get("score", {}).get("value") if value is None else value
 
 
-def refuse(folder: Path, message: str) -> None:
-    """Show why a single run does not begin; it leaves no folder, and another run's folder as it was."""
+def refuse(folder: Path, sweep: Path | None, overrides: list[str], message: str) -> None:
+    """Show why a job does not begin; it leaves no folder, and another one's folder as it was."""
     STATE.exit_code = USER_ERROR
+    if sweep and is_main_process():
+        SweepFolder(sweep).refuse(folder.name, overrides, message)
+        message = f"FAILED {' '.join(overrides)}\n{message}"
     print(message, file=sys.stderr)
-    if not any(folder.iterdir()):
-        folder.rmdir()
 
 
-def fail(folder: Path, overrides: list[str], message: str, details: str, exit_code: int) -> None:
+def fail(run: RunFolder, overrides: list[str], message: str, details: str, exit_code: int) -> None:
     """Record and show a job that failed."""
     STATE.exit_code = exit_code
-    if is_main_process():
-        (folder / ERROR).write_text(details.rstrip() + "\n")
-        if not (folder / OVERRIDES).exists():
-            OmegaConf.save(OmegaConf.create(overrides), folder / OVERRIDES)
-    print(f"FAILED {' '.join(overrides)}\n{message}\n({folder / ERROR})", file=sys.stderr)
+    if is_main_process() and run.is_writable:
+        (run.path / ERROR).write_text(details.rstrip() + "\n")
+        if not (run.path / OVERRIDES).exists():
+            OmegaConf.save(OmegaConf.create(overrides), run.path / OVERRIDES)
+        message = f"{message}\n({run.path / ERROR})"
+    print(f"FAILED {' '.join(overrides)}\n{message}", file=sys.stderr)
 
 
 def interrupted(folder: Path, sweep: Path | None, message: str) -> None:
@@ -221,19 +247,6 @@ def command(*more: str) -> str:
     keys = {override.split("=")[0] for override in more}
     kept = [argument for argument in sys.argv if argument.split("=")[0] not in keys]
     return shlex.join(["python", *kept, *more])
-
-
-def quoted(path: Path) -> str:
-    """A path as the value of a Hydra override."""
-    text = str(path)
-    if all(character.isalnum() or character in "/-_.+" for character in text):
-        return text
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def is_main_process() -> bool:
-    """False in the processes that Lightning starts beside this one for distributed training."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import functools
 import math
 import pickle
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from graft.module import SHARED, TransferModule
 from graft.objective import Objective
 from graft.pretrain import pretrain_on_source
 from graft.report import plots, tables
+from graft.runs.folder import BEST, CHECKPOINTS, MERGED, SOUP, WISE_FT, RunFolder, in_own_folder
 from graft.schedules import Tail
 from graft.selection import SelectionRule, rank, require_domain
 from graft.strategies.base import Strategy
@@ -48,11 +49,10 @@ from graft.terms.base import Setup, Term
 from graft.trainer import build_trainer, settle_precision
 
 DEFAULT_THREADS = torch.get_num_threads()
-# In a run's checkpoints folder: the rule's choice, and networks without what is needed for training only.
-BEST, MERGED, WISE_FT, SOUP = "best.ckpt", "merged.pt", "wise_ft.pt", "soup.pt"
 PARTS = ("backbone.", "heads.")
 
 
+@in_own_folder
 def train(cfg: DictConfig) -> dict[str, Any]:
     """Run one experiment and return its results, which are also in `results.json` of the run folder.
 
@@ -413,6 +413,8 @@ def tested_weights(ingredient: recipe.Ingredient, network: Mapping[str, Tensor])
     if not file.is_file():
         raise GraftError(f"soup: {ingredient.name} has no {file}. Run the job again, or delete its folder.")
     content = torch.load(file, map_location="cpu", weights_only=True)
+    if file.name == BEST:
+        of_run(content, file, RunFolder(ingredient.folder).checkpoint_ids)
     parts = {f"{part}.{name}": v for part in ("backbone", "heads") for name, v in content.get(part, {}).items()}
     weights = {name: value for name, value in content.get("state_dict", parts).items() if name.startswith(PARTS)}
     if different := [name for name in {**weights, **network} if shape(weights, name) != shape(network, name)]:
@@ -472,7 +474,7 @@ def checkpoint_to_resume(resume: bool | str | None, folder: Path, epochs: int) -
             "folder of the run to go on with: resume=true hydra.run.dir=logs/<name>/runs/<time>_<id>"
         )
     try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        content = load_checkpoint(checkpoint)
         done = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     except (KeyError, TypeError, RuntimeError, pickle.UnpicklingError):
         raise GraftError(
@@ -484,6 +486,9 @@ def checkpoint_to_resume(resume: bool | str | None, folder: Path, epochs: int) -
             f"resume={checkpoint}: it has trained {done} epochs already, more than training.epochs={epochs}. "
             f"Set training.epochs={done + 1} or more."
         )
+    if resume is True:
+        of_run(content, checkpoint, RunFolder(folder).checkpoint_ids)
+    best_checkpoints(folder, checkpoint)  # refuses before training what could not be selected after it
     return checkpoint
 
 
@@ -647,6 +652,7 @@ def build_callbacks(
         higher_is_better=monitor is None or tasks[rule.domain].higher_is_better,
         ready=(lambda: averaging.started) if averaging else (lambda: True),
         keep_last=monitor is None or not in_sweep,
+        run_id=RunFolder(folder).run_id,
     )
     return [*callbacks, checkpoints]
 
@@ -658,9 +664,7 @@ def load_selected(
 
     A run that resumed another folder's checkpoint selects among that folder's best and its own.
     """
-    folders = dict.fromkeys([folder / "checkpoints", *([resumed.parent] if resumed else [])])
-    files = [checkpoints / BEST for checkpoints in folders]
-    candidates = [torch.load(path, map_location="cpu", weights_only=True) for path in files if path.is_file()]
+    candidates = best_checkpoints(folder, resumed)
     if rule.domain is None or not candidates:
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         return {"epoch": trainer.current_epoch - 1, "metrics": metrics, "rule": "last"}
@@ -668,3 +672,30 @@ def load_selected(
     best = max(candidates, key=lambda checkpoint: rank(checkpoint["metrics"].get(monitor, math.nan), higher_is_better))
     module.load_state_dict(best["state_dict"])
     return {"epoch": best["epoch"], "metrics": best["metrics"], "rule": rule.name}
+
+
+def best_checkpoints(folder: Path, resumed: Path | None) -> list[dict[str, Any]]:
+    """The best weights of this run and of the one that it resumed; GraftError where a file there is of another run."""
+    places = {folder / CHECKPOINTS: RunFolder(folder).checkpoint_ids}
+    if resumed and resumed.parent not in places:
+        other = RunFolder(resumed.parent.parent).record
+        of_resumed = load_checkpoint(resumed).get("run_id")
+        places[resumed.parent] = {of_resumed, None} if other and other.adopted else {of_resumed}
+    files = {checkpoints / BEST: ids for checkpoints, ids in places.items()}
+    return [of_run(load_checkpoint(file), file, ids) for file, ids in files.items() if file.is_file()]
+
+
+def load_checkpoint(file: Path) -> dict[str, Any]:
+    """A checkpoint's content; of its tensors no more is read than is used."""
+    return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+
+
+def of_run(content: dict[str, Any], file: Path, ids: Collection[str | None]) -> dict[str, Any]:
+    """The content of a checkpoint of one of these runs; GraftError where it is of another."""
+    if content.get("run_id") not in ids:
+        raise GraftError(
+            f"{file} is of another run ({content.get('run_id') or 'without an id'}) than its folder "
+            f"({' or '.join(one or 'without an id' for one in ids)}): it was put there by hand or by another process. "
+            "Move it away, or train in a new folder."
+        )
+    return content

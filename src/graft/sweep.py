@@ -7,7 +7,8 @@ import os
 import signal
 import statistics
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -18,6 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from graft import job
 from graft import paths as paths  # registers the resolvers that name folders, in parallel launchers' workers too
+from graft.errors import FolderRefused, LaunchRefused
+from graft.runs.folder import REFUSED, STOPPED, RunFolder, SweepFolder
+from graft.runs.process import is_main_process
 
 STOPPING = b"\nCtrl-C: no further job begins, the running ones finish or save. Press it again to stop at once.\n"
 CONFIDENCE = 0.95
@@ -31,6 +35,7 @@ class Job:
     overrides: dict[str, str]
     results: dict[str, Any] | None = None  # of a finished job
     error: str = ""  # first line, of a failed job
+    file: str = ""  # where the whole of it stands
 
 
 @dataclass
@@ -70,15 +75,20 @@ class Row:
 
 
 class SweepCallback(Callback):
-    """Hydra's hook around a sweep: Ctrl-C between jobs, the summary, the exit code."""
+    """Hydra's hook around a sweep: its folder's lock, Ctrl-C between jobs, the summary, the exit code."""
 
     def __init__(self) -> None:
         self.previous: Any = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Forget an earlier Ctrl-C in the same folder and take over the next."""
+        """Claim the folder before Hydra writes to it, forget an earlier Ctrl-C there and take over the next."""
         folder = Path(config.hydra.sweep.dir)
-        (folder / job.STOPPED).unlink(missing_ok=True)
+        sweep = SweepFolder(folder)
+        with refusal():
+            sweep.take()
+            sweep.claim(adopt=True)  # a sweep only adds to its folder
+            sweep.remove(STOPPED)
+            sweep.remove(REFUSED)
         job.STATE.exit_code = job.FAILED  # until the end was reached
         if not job.is_main_thread():
             return
@@ -96,22 +106,40 @@ class SweepCallback(Callback):
 
         self.previous = signal.signal(signal.SIGINT, stop)
 
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Refuse a run's folder before Hydra makes it or writes to it."""
+        if is_main_process():
+            with refusal():
+                RunFolder(config.hydra.run.dir, beside=job.written_by_hydra(config.hydra)).refuse_foreign()
+
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Summarise and set the exit code."""
         if self.previous is not None:
             signal.signal(signal.SIGINT, self.previous)
         folder = Path(config.hydra.sweep.dir).absolute()
         rows = summarise(folder)
-        failed = any(row.failed for row in rows)
-        job.STATE.exit_code = job.FAILED if failed else job.OK
+        failed, refused = all_failed(rows), SweepFolder(folder).refused()
+        job.STATE.exit_code = job.OK
+        if failed:  # 2 where all that is wrong are the jobs' folders
+            job.STATE.exit_code = job.FAILED if len(failed) > len(refused) else job.USER_ERROR
         if (folder / job.STOPPED).exists():
             job.STATE.exit_code = job.INTERRUPTED
             again = job.command(f"hydra.sweep.dir={job.quoted(folder)}")
             print(f"The sweep was interrupted. To run what is missing: {again}", file=sys.stderr)
+        SweepFolder(folder).release()
 
     def __getstate__(self) -> dict[str, Any]:
         """What goes to parallel workers: no signal handler."""
         return {"previous": None}
+
+
+@contextmanager
+def refusal() -> Iterator[None]:
+    """Let a refused folder end the command; see LaunchRefused."""
+    try:
+        yield
+    except (FolderRefused, OSError) as error:
+        raise LaunchRefused(str(error)) from None
 
 
 def summarise(folder: Path) -> list[Row]:
@@ -121,7 +149,7 @@ def summarise(folder: Path) -> list[Row]:
     varied, same = split_overrides(jobs)
     table = markdown(rows, varied)
     write_csv(rows, folder / "summary.csv")
-    failures = [f"- `{describe(failed)}`: {failed.error} ({failed.folder}/{job.ERROR})" for failed in all_failed(rows)]
+    failures = [f"- `{describe(failed)}`: {failed.error} ({failed.file})" for failed in all_failed(rows)]
     text = [f"# Sweep {folder.name}", ""]
     if same:
         text += ["All jobs: " + " ".join(f"`{key}={value}`" for key, value in same.items()), ""]
@@ -151,12 +179,19 @@ TUNED_NOTE = (
 def read_jobs(folder: Path) -> list[Job]:
     """Every job of a sweep's folder, in the order of their overrides."""
     jobs = []
+    refused = {one["folder"]: one for one in SweepFolder(folder).refused()}
+    for one in refused.values():
+        overrides = dict(split_override(line) for line in one["overrides"])
+        jobs.append(Job(one["folder"], overrides, error=first_error_line(one["error"]), file=REFUSED))
     for overrides in folder.glob(f"*/{job.OVERRIDES}"):
         path = overrides.parent
+        if path.name in refused:
+            continue
         lines = OmegaConf.to_container(OmegaConf.load(overrides))
         read = Job(path.name, dict(split_override(line) for line in lines))
         if (path / job.ERROR).exists():  # even beside DONE: then the folder refused another configuration
             read.error = first_error_line((path / job.ERROR).read_text())
+            read.file = f"{path.name}/{job.ERROR}"
         elif (path / job.DONE).exists():
             read.results = json.loads((path / job.RESULTS).read_text())
         jobs.append(read)

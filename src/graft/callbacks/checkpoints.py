@@ -31,13 +31,18 @@ class Checkpoints(Checkpoint):
         higher_is_better: bool = True,
         ready: Callable[[], bool] = lambda: True,
         keep_last: bool = True,
+        run_id: str | None = None,
     ) -> None:
-        """Without a `monitor` there is no best; with `keep_last` the end of the fit is saved too."""
+        """Without a `monitor` there is no best; with `keep_last` the end of the fit is saved too.
+
+        `run_id` goes into both files, so that neither is taken for another run's.
+        """
         self.best_file, self.last_file = folder / "best.ckpt", folder / "last.ckpt"
         self.monitor = monitor
         self.higher_is_better = higher_is_better
         self.ready = ready
         self.keep_last = keep_last
+        self.run_id = run_id
         self._best: float | None = None
         self._waiting: dict[str, Any] | None = None  # the best weights since the last writing
 
@@ -70,6 +75,7 @@ class Checkpoints(Checkpoint):
             "state_dict": {name: kept(name, tensor) for name, tensor in state.items()},
         }
         module.on_save_checkpoint(content)
+        content["run_id"] = self.run_id
         return content
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
@@ -87,6 +93,7 @@ class Checkpoints(Checkpoint):
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: TransferModule, checkpoint: dict[str, Any]) -> None:
         """A state to resume from knows the best value so far, so that its weights have to be on disk before."""
+        checkpoint["run_id"] = self.run_id
         self._write_best(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
