@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from graft import config
 from graft.errors import GraftError, Interrupted
+from graft.untrusted import read_yaml
 
 OK, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 CONFIG, OVERRIDES, DONE, ERROR, RESULTS = "config.yaml", "overrides.yaml", "DONE", "error.txt", "results.json"
@@ -34,7 +35,7 @@ OUTPUTS = (
     *("lr_find.csv", "lr_find.png"),
 )  # what a fresh start removes
 STOPPED = ".stopped"  # in a sweep's folder: Ctrl-C was pressed, no further job begins
-IGNORED = ("paths", "resume")  # keys that do not make another experiment
+IGNORED = ("paths", "resume", "allow")  # keys that do not make another experiment
 
 
 @dataclass
@@ -111,7 +112,7 @@ def prepare(cfg: DictConfig, hydra: DictConfig, folder: Path, sweep: Path | None
     settings = config.plain(cfg)
     if settings["soup"]:
         settings = soup_settings(settings, OmegaConf.to_container(hydra.overrides.task))
-    stored = read_yaml(folder / CONFIG)
+    stored = read_yaml(folder / CONFIG) if (folder / CONFIG).exists() else None
     differences = {} if stored is None else changes(stored, settings)
     unfinished = (folder / LAST_CHECKPOINT).exists()
     if (folder / DONE).exists() and not differences:
@@ -147,11 +148,6 @@ def soup_settings(settings: Mapping[str, Any], overrides: list[str]) -> dict[str
 
     recipe.refuse_overrides(overrides)
     return recipe.settings(settings)
-
-
-def read_yaml(path: Path) -> Any:
-    """A YAML file's content, None where there is no such file."""
-    return OmegaConf.to_container(OmegaConf.load(path)) if path.exists() else None
 
 
 def changes(stored: Mapping[str, Any], present: Mapping[str, Any]) -> dict[str, str]:
