@@ -4,15 +4,16 @@ UV_VERSION := 0.13.9
 PY := .venv/bin/python
 UV := $(PY) -m uv
 SETUP := .venv/.stamp
+HYDRA14 := .cache/hydra14
 
 # Where this is set, every Python process would compile torch's sources again: seconds, each time.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format lock bench clean
+.PHONY: help setup demo test test-all test-hydra14 lint format lock bench clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1@/p' Makefile | awk -F@ '{ printf "  make %-9s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1@/p' Makefile | awk -F@ '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 setup: $(SETUP) ## the environment in .venv, with exactly the packages of requirements.lock
 
@@ -33,6 +34,16 @@ test: $(SETUP) ## the tests that CI runs
 
 test-all: $(SETUP) ## slow tests and those on real data (GRAFT_DATA) too
 	$(PY) -m pytest
+
+test-hydra14: $(HYDRA14)/.stamp ## tests of configs, sweeps and the command line on the next Hydra, which CI runs too
+	PYTHONPATH="$(CURDIR)/$(HYDRA14)" $(PY) -m pytest -m "not slow and not real_data" \
+	  tests/test_registry.py tests/test_config.py tests/test_configs.py tests/test_cli.py tests/test_job.py \
+	  tests/test_recipe.py tests/test_sweep.py
+
+$(HYDRA14)/.stamp: $(SETUP)
+	$(UV) pip install --quiet --python $(PY) --target $(HYDRA14) --no-deps --prerelease allow \
+	  hydra-core==1.4.0rc3 omegaconf==2.4.1rc1
+	@touch $@
 
 lint: $(SETUP) ## ruff's checks and its formatting, changing nothing
 	$(PY) -m ruff check .

@@ -19,9 +19,10 @@ def main() -> int:
 
     import hydra
 
+    from graft.hydra_versions import MAIN
     from graft.job import run_job
 
-    app = hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(run_job)
+    app = hydra.main(**MAIN, config_path=str(CONF), config_name="train")(run_job)
     return cli.launch(app, CONF)
 
 

@@ -9,6 +9,7 @@ from train_app import PROJECT, App
 
 from graft import cli, config
 from graft.errors import GraftError
+from graft.hydra_versions import VERSION_BASE
 
 CONF = PROJECT / "conf"
 
@@ -28,7 +29,7 @@ def composed(*overrides):
 
 def problems(*overrides):
     """Lines of the message, without bullets; empty where all is well."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
         cfg, choices = composed(*overrides)
         try:
             config.check(cfg, choices)
@@ -298,7 +299,7 @@ def test_a_mistake_behind_a_reference_is_told_once():
 
 
 def test_a_reference_that_leads_nowhere():
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
         cfg, choices = composed("optimizer.lr=${nowhere}")
         with pytest.raises(GraftError, match="nowhere"):
             config.check(cfg, choices)
@@ -315,7 +316,7 @@ def test_a_misspelt_key_in_an_experiment_is_found(app, tmp_path):
 
 
 def test_values_alone_are_checked_without_hydra():
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
         cfg, _ = composed("objective.alpha=2")
     with pytest.raises(GraftError, match="alpha=2"):
         config.check(cfg)

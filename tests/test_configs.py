@@ -8,6 +8,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from graft.hydra_versions import VERSION_BASE
+
 CONF = Path(__file__).parents[1] / "conf"
 OPTIONS = sorted(p.relative_to(CONF).with_suffix("") for p in CONF.rglob("*.yaml") if p.name != "train.yaml")
 CALLED = [o for o in OPTIONS if o.parts[0] not in ("experiment", "debug", "hydra", "paths", "sweep")]
@@ -21,7 +23,7 @@ NEEDED = ["data.target.root=photos", "data.target.name=MNIST", "data.source.name
 
 
 def composed(*overrides):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
         return compose("train", overrides=[*overrides, "++paths.run_dir=run"])
 
 

@@ -9,7 +9,7 @@ import pytest
 
 PROJECT = Path(__file__).parents[1]
 LOCK = (PROJECT / "requirements.lock").read_text()
-TARGETS = ["help", "setup", "demo", "test", "test-all", "lint", "format", "lock", "bench", "clean"]
+TARGETS = ["help", "setup", "demo", "test", "test-all", "test-hydra14", "lint", "format", "lock", "bench", "clean"]
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
@@ -85,4 +85,4 @@ def test_the_lock_holds_what_pyproject_asks_for():
 
 def test_ci_runs_the_readmes_test_command_and_the_linter():
     commands = [line for line in (PROJECT / ".ci" / "run").read_text().splitlines() if line.startswith("make")]
-    assert commands == ["make test", "make lint"]
+    assert commands == ["make test", "make test-hydra14", "make lint"]

@@ -31,7 +31,8 @@ RESULTS = {
     "selection": {"monitor": "val/target/acc", "value": 0.5},
 }
 SOUP = {**CONFIG, "name": "soup", "data": {}, "training": {"threads": 2}, "logger": {"wandb": {}}, "callbacks": {}} | {
-    key: None for key in ("tags", "notes", "resume", "soup")
+    "allow": [],
+    **{key: None for key in ("tags", "notes", "resume", "soup")},
 }
 
 

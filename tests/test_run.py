@@ -20,6 +20,7 @@ from graft.callbacks import checkpoints
 from graft.data.domain import Domain
 from graft.data.shared import MAX_SHARED, Shared
 from graft.errors import GraftError, Interrupted
+from graft.hydra_versions import VERSION_BASE
 from graft.run import DEFAULT_THREADS, added_parameters, threads_of_job, train
 from graft.strategies.full import Full
 
@@ -47,9 +48,9 @@ def cache(tmp_path_factory):
 @pytest.fixture
 def run(tmp_path, cache):
     def run(*overrides, folder="run", defaults=TINY):
-        with initialize_config_dir(CONF, version_base="1.3"):
+        with initialize_config_dir(CONF, **VERSION_BASE):
             paths = [f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={cache}", f"paths.root={tmp_path}"]
-            cfg = compose("train", overrides=[*defaults, *paths, *overrides])
+            cfg = compose("train", overrides=[*defaults, *paths, "allow=[test_run]", *overrides])
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
         return train(cfg), tmp_path / folder
 
@@ -126,7 +127,7 @@ def test_jobs_of_a_sweep_share_what_they_have_in_common():
 def test_jobs_side_by_side_share_the_cores(monkeypatch, n_jobs, expected):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     overrides = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={n_jobs}", "hydra.mode=MULTIRUN"]
-    with initialize_config_dir(CONF, version_base="1.3"):
+    with initialize_config_dir(CONF, **VERSION_BASE):
         cfg = compose("train", overrides=overrides, return_hydra_config=True)
     monkeypatch.setattr("joblib.cpu_count", lambda: 8)
     monkeypatch.setattr(HydraConfig, "initialized", lambda: True)

@@ -7,6 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from graft.errors import GraftError
+from graft.hydra_versions import VERSION_BASE
 from graft.run import train
 from tests.test_run import CONF
 
@@ -17,7 +18,7 @@ TINY = ["training.epochs=2", "training.threads=1", "trainer=cpu", "logger=csv"]
 def run(tmp_path):
     def run(*overrides, folder="run"):
         paths = [f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={tmp_path}", f"paths.root={tmp_path}"]
-        with initialize_config_dir(CONF, version_base="1.3"):
+        with initialize_config_dir(CONF, **VERSION_BASE):
             cfg = compose("train", overrides=[*TINY, *paths, *overrides])
         (tmp_path / folder).mkdir(exist_ok=True)
         return train(cfg)

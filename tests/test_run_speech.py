@@ -5,6 +5,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from graft.errors import GraftError
+from graft.hydra_versions import VERSION_BASE
 from graft.run import train
 from tests.backbones.test_huggingface_audio import saved
 from tests.test_run import CONF
@@ -49,7 +50,7 @@ def run(tones, tmp_path):
         ]
         if SOURCE[0] in overrides:
             data += [f"data.source.root={tones}", "data.source.test_fraction=0.3"]
-        with initialize_config_dir(CONF, version_base="1.3"):
+        with initialize_config_dir(CONF, **VERSION_BASE):
             paths = [f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={tmp_path}", f"paths.root={tmp_path}"]
             cfg = compose("train", overrides=[*TINY, *paths, *data, *overrides])
         (tmp_path / folder).mkdir(exist_ok=True)

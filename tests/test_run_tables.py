@@ -7,6 +7,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from graft.errors import GraftError
+from graft.hydra_versions import VERSION_BASE
 from graft.run import train
 from tests.test_run import CONF
 
@@ -36,7 +37,7 @@ def run(tmp_path):
         files = [f"data.target.file={tmp_path / 'target.csv'}"]
         if any("data.source" in override for override in overrides):
             files.append(f"data.source.file={tmp_path / 'source.csv'}")
-        with initialize_config_dir(CONF, version_base="1.3"):
+        with initialize_config_dir(CONF, **VERSION_BASE):
             paths = [f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={tmp_path}", f"paths.root={tmp_path}"]
             cfg = compose("train", overrides=[*TINY, *paths, *overrides, *files])
         (tmp_path / folder).mkdir(exist_ok=True)

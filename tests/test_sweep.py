@@ -338,8 +338,9 @@ if __name__ == "__main__":
     import hydra
     from pathlib import Path
     from graft import cli
+    from graft.hydra_versions import MAIN
     conf = Path({project!r}, "conf")
-    sys.exit(cli.launch(hydra.main(version_base="1.3", config_path=str(conf), config_name="train")(task), conf))
+    sys.exit(cli.launch(hydra.main(**MAIN, config_path=str(conf), config_name="train")(task), conf))
 """
 
 

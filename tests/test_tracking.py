@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from graft.errors import GraftError
+from graft.hydra_versions import VERSION_BASE
 from graft.tracking import (
     MAX_CONFUSION_CELLS,
     MetricsFile,
@@ -323,7 +324,7 @@ def test_logger_overrides(tmp_path, choice, kinds):
     primary = {"defaults": [{"logger": ["wandb"]}, "_self_"], "notes": ""}
     (tmp_path / "primary.yaml").write_text(yaml.safe_dump(primary))
     searchpath = f"hydra.searchpath=[file://{CONF}]"
-    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+    with initialize_config_dir(str(tmp_path), **VERSION_BASE):
         cfg = compose("primary", overrides=[f"logger={choice}", searchpath])
     chosen = OmegaConf.to_container(cfg.logger, resolve=True)
     assert [type(logger).__name__ for logger in loggers_for(tmp_path, chosen)] == kinds
@@ -425,7 +426,7 @@ def test_wandb_sweep_drives_train_py():
         command += arguments if word == "${args_no_hyphens}" else [word]
     assert command[1:3] == ["python", "train.py"]
     assert "strategy=frozen" in command
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
         cfg = compose("train", overrides=command[3:])
     assert cfg.optimizer.lr == 1e-4
     assert "WandbRun" in {type(logger).__name__ for logger in loggers_for(Path(), cfg.logger)}

@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.utilities.seed import _collect_rng_states as random_states
 from test_module import build_module
 
-from graft import tuning
+from graft import registry, tuning
 from graft.data.digits import Digits
 from graft.data.module import TransferDataModule
 from graft.errors import GraftError
@@ -122,6 +122,13 @@ class Spy(pl.Callback):
         Spy.frozen.append([n for n, p in pl_module.backbone.named_parameters() if not p.requires_grad])
         Spy.sizes.append(len(batch["target"][0]))
         Spy.progress.append(pl_module.progress)
+
+
+@pytest.fixture(autouse=True)
+def trust_the_spy():
+    registry.trust(["test_tuning"])
+    yield
+    registry.trust([])
 
 
 SPIED = CONFIG | {"callbacks": {"progress": {"_target_": "test_tuning.Spy"}}}

@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from graft import registry
 from graft.errors import GraftError
 
 MANY = ("logger", "term")  # groups that take a list of options
@@ -257,10 +258,14 @@ def check(cfg: DictConfig, choices: Mapping[str, str | None] | None = None) -> N
     config = plain(cfg)
     values = written(cfg, config)
     problems = [f"`{key}` has to be given: {key}=..." for key in sorted(OmegaConf.missing_keys(cfg))]
+    problems += registry.wrong_packages(allowed := config.get("allow", []))
+    problems += registry.problems(config, allowed if isinstance(allowed, list) else [])
+    problems += unresolved(config)
     if choices is not None:
         defaults, expected = reference(config, choices)
-        problems += group_problems(config, choices, expected)
-        if not problems:
+        incomplete = [*group_problems(config, choices, expected)]
+        problems += incomplete
+        if not incomplete:
             problems += [*unknown_keys(values, defaults), *removed_keys(config, defaults)]
             problems += wrong_types(values, defaults)
     problems += wrong_values(values)
@@ -287,6 +292,13 @@ def written(cfg: DictConfig, config: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in leaves(config, mappings=True)
         if not any(key == reference or key.startswith(f"{reference}.") for reference in references)
     }
+
+
+def unresolved(config: Mapping[str, Any]) -> Iterator[str]:
+    """Text in which a reference stands after all were resolved: it would be resolved where the config is read again."""
+    for key, value in leaves(config):
+        if "${" in str(value):
+            yield f"`{key}={shown(value)}`: a value cannot hold the text ${{, also not behind a backslash"
 
 
 def report(problems: Iterable[str]) -> str:
@@ -418,6 +430,8 @@ def wrong_types(values: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator
     for key, value in values.items():
         default = defaults.get(key)
         if default is None or default == "???" or key not in defaults or rule_of(key):
+            continue
+        if key == "allow" or key.endswith(registry.TARGET):  # the registry says more about them
             continue
         kind = type(default)
         if value is None or not is_a(value, kind):

@@ -37,9 +37,10 @@ from graft.runs.folder import (
     quoted,
 )
 from graft.runs.process import is_main_process
+from graft.untrusted import read_yaml
 
 OK, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
-IGNORED = ("paths", "resume")  # keys that do not make another experiment
+IGNORED = ("paths", "resume", "allow")  # keys that do not make another experiment
 
 
 @dataclass
@@ -140,7 +141,7 @@ def prepare(cfg: DictConfig, hydra: DictConfig, run: RunFolder, sweep: Path | No
                 f"{run.path} holds an unfinished run. Go on with it: resume=true. Or choose another folder, or delete "
                 "it."
             )
-        stored = read_yaml(run.path / CONFIG)
+        stored = stored_config(run.path)
         if stored is not None and not changes(stored, settings) and not (run.path / ERROR).exists():
             settings["resume"] = True
             print(f"Going on from {run.path / LAST_CHECKPOINT}")
@@ -158,7 +159,7 @@ def is_done(folder: Path, cfg: DictConfig, settings: Mapping[str, Any]) -> bool:
     """Whether the folder holds this very run, finished; GraftError for another one that is not gone on with."""
     if not (folder / DONE).exists():
         return False
-    stored = read_yaml(folder / CONFIG)
+    stored = stored_config(folder)
     differences = {} if stored is None else changes(stored, settings)
     if differences and not settings["resume"]:
         own = config.written(cfg, settings)  # without those that only follow another key
@@ -168,6 +169,11 @@ def is_done(folder: Path, cfg: DictConfig, settings: Mapping[str, Any]) -> bool:
             "Choose another folder, delete this one, or go on from its last checkpoint with resume=true."
         )
     return not differences
+
+
+def stored_config(folder: Path) -> Any:
+    """What the folder's run was configured with, None where it says nothing."""
+    return read_yaml(folder / CONFIG) if (folder / CONFIG).exists() else None
 
 
 def written_by_hydra(hydra: DictConfig) -> list[str]:
@@ -181,11 +187,6 @@ def soup_settings(settings: Mapping[str, Any], overrides: list[str]) -> dict[str
 
     recipe.refuse_overrides(overrides)
     return recipe.settings(settings)
-
-
-def read_yaml(path: Path) -> Any:
-    """A YAML file's content, None where there is no such file."""
-    return OmegaConf.to_container(OmegaConf.load(path)) if path.exists() else None
 
 
 def changes(stored: Mapping[str, Any], present: Mapping[str, Any]) -> dict[str, str]:

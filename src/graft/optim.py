@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from graft import registry
+from graft.build import build
 from graft.errors import GraftError
 
 if TYPE_CHECKING:
@@ -65,19 +67,19 @@ def is_norm_or_bias(name: str, parameter: nn.Parameter) -> bool:
 def build_optimizer(
     target: str, groups: list[dict[str, Any]], lr: float, options: Mapping[str, Any], fused: bool = True
 ) -> Optimizer:
-    """Any torch.optim class by its dotted name over the groups, fused where it can be and the options leave it open.
+    """An optimizer by its dotted name over the groups, fused where it can be and the options leave it open.
 
     A fused step goes through all parameters in one kernel, which is faster on CPUs and GPUs alike.
     """
-    name = target.removeprefix("torch.optim.")
-    optimizer_class = getattr(torch.optim, name, None)
+    optimizer_class, name = registry.resolve(target), target.removeprefix("torch.optim.")
     if not (isinstance(optimizer_class, type) and issubclass(optimizer_class, Optimizer)):
-        known = sorted(n for n, c in vars(torch.optim).items() if isinstance(c, type) and issubclass(c, Optimizer))
-        raise GraftError(f"optimizer._target_={target} is not a torch.optim class. Known: {', '.join(known)}.")
+        known = ", ".join(registry.OPTIMIZERS)
+        raise GraftError(f"optimizer._target_={target} is no optimizer. Those of torch.optim: {known}.")
     own_choice = not fused or name not in FUSED or options.keys() & IMPLEMENTATION or not all_on(FUSED_DEVICES, groups)
+    fused_step = {} if own_choice else {"fused": True}
     try:
-        return optimizer_class(groups, lr=lr, **options, **({} if own_choice else {"fused": True}))
-    except (TypeError, ValueError) as error:
+        return build({**options, registry.TARGET: target}, params=groups, lr=lr, **fused_step)
+    except (GraftError, TypeError, ValueError) as error:
         raise GraftError(f"optimizer.options={dict(options)} do not fit {target}: {error}.") from error
 
 

@@ -9,6 +9,8 @@ import secrets
 
 from omegaconf import ListConfig, OmegaConf
 
+from graft.hydra_versions import register_resolver
+
 
 def job_id(overrides: ListConfig) -> str:
     """8 hex digits that depend on the overrides alone, so that the same job of a sweep finds its folder again."""
@@ -26,7 +28,7 @@ def once(text: str) -> str:
     return text
 
 
-OmegaConf.register_new_resolver("graft.job_id", job_id, replace=True)
+register_resolver("graft.job_id", job_id, replace=True)
 # Cached by expression, not by value, and Hydra hands a sweep's cache to its jobs, as for ${now:}.
-OmegaConf.register_new_resolver("graft.run_id", run_id, use_cache=True, replace=True)
-OmegaConf.register_new_resolver("graft.once", once, use_cache=True, replace=True)
+register_resolver("graft.run_id", run_id, use_cache=True, replace=True)
+register_resolver("graft.once", once, use_cache=True, replace=True)

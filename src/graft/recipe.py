@@ -7,9 +7,13 @@ from typing import Any
 
 from graft import config, job, sweep
 from graft.errors import GraftError
+from graft.untrusted import read_config
 
 # Keys of the soup's own command; everything else is its jobs'.
-OWN = ("soup", "name", "tags", "notes", "trainer", "callbacks", "logger", "paths", "resume", "training.threads")
+OWN = (
+    *("soup", "name", "tags", "notes", "trainer", "callbacks", "logger", "paths", "resume", "allow"),
+    "training.threads",
+)
 # Groups that decide data, network and what is validated, and the keys in them that may still differ between jobs.
 SHARED = ("data", "backbone", "head", "task", "source_task", "bn", "selection")
 MAY_DIFFER = (
@@ -30,8 +34,11 @@ class Ingredient:
     results: Mapping[str, Any]
 
 
-def read_ingredients(folder: Path) -> list[Ingredient]:
-    """Every job of a sweep's folder; GraftError where they make no soup, with what stands against it."""
+def read_ingredients(folder: Path, allow: Sequence[str] = ()) -> list[Ingredient]:
+    """Every job of a sweep's folder; GraftError where they make no soup, with what stands against it.
+
+    The folder may be somebody else's: a job's config names Graft's parts and those of the packages in `allow` only.
+    """
     jobs = sweep.read_jobs(folder) if folder.is_dir() else []
     if not jobs:
         inside = " It is one run's own folder." if (folder / job.CONFIG).exists() else ""
@@ -52,7 +59,7 @@ def read_ingredients(folder: Path) -> list[Ingredient]:
         Ingredient(
             " ".join([one.folder, *(f"{key}={value}" for key, value in one.overrides.items() if key in varied)]),
             folder / one.folder,
-            job.read_yaml(folder / one.folder / job.CONFIG),
+            read_config(folder / one.folder / job.CONFIG, allow),
             one.results,
         )
         for one in jobs
@@ -111,7 +118,7 @@ def settings(own: Mapping[str, Any]) -> dict[str, Any]:
 
     What only training needs is left out; where a job had a search for numbers, they are those that it found.
     """
-    first = read_ingredients(Path(own["soup"]))[0]
+    first = read_ingredients(Path(own["soup"]), own["allow"])[0]
     made = {**own, **first.config, **{key: own[key] for key in OWN if "." not in key}, "term": {}}
     made["training"] = {
         **own["training"],
@@ -121,8 +128,15 @@ def settings(own: Mapping[str, Any]) -> dict[str, Any]:
     }
     for group, key, found in (("optimizer", "lr", "lr"), ("data", "batch_size", "batch_size")):
         if made[group][key] == "auto":
-            made[group] = {**made[group], key: first.results["tuning"][found]["value"]}
+            made[group] = {**made[group], key: found_number(first, found)}
     return made
+
+
+def found_number(ingredient: Ingredient, name: str) -> float:
+    """What a job's search found, from its results; they may be somebody else's, so that text is not taken for it."""
+    if (value := sweep.number(ingredient.results, ("tuning", name, "value"))) is None:
+        raise GraftError(f"{ingredient.folder / job.RESULTS}: tuning.{name}.value is no number. Run the job again.")
+    return value
 
 
 def refuse_overrides(overrides: Iterable[str]) -> None:

@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
-from graft import recipe, results, soup, tracking, tuning, wise_ft
+from graft import recipe, registry, results, soup, tracking, tuning, wise_ft
 from graft.averaging import Averaging, network
 from graft.backbones.base import Backbone
 from graft.backbones.checkpointing import checkpoint_gradients
@@ -60,6 +60,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """
     started = time.perf_counter()
     config = OmegaConf.to_container(cfg, resolve=True)
+    registry.trust(config["allow"])
     if config["soup"]:
         config = recipe.settings(config)
         cfg = OmegaConf.create(config)
@@ -381,7 +382,7 @@ def make_soup(
     module: TransferModule, rule: SelectionRule, validate: Callable[[], dict[str, float]], sweep: str, folder: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Leave the better soup of a sweep's jobs in the module; what was selected, and what it was selected among."""
-    ingredients, tested = recipe.read_ingredients(Path(sweep)), network(module)
+    ingredients, tested = recipe.read_ingredients(Path(sweep), module.config["allow"]), network(module)
     monitor, higher_is_better = rule.monitor(module.tasks), module.tasks[rule.domain].higher_is_better
 
     def evaluate(weights: Mapping[str, Tensor]) -> dict[str, float]:

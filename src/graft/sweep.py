@@ -15,13 +15,14 @@ from types import FrameType
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from graft import job
 from graft import paths as paths  # registers the resolvers that name folders, in parallel launchers' workers too
 from graft.errors import FolderRefused, LaunchRefused
 from graft.runs.folder import REFUSED, STOPPED, RunFolder, SweepFolder
 from graft.runs.process import is_main_process
+from graft.untrusted import read_overrides
 
 STOPPING = b"\nCtrl-C: no further job begins, the running ones finish or save. Press it again to stop at once.\n"
 CONFIDENCE = 0.95
@@ -187,8 +188,7 @@ def read_jobs(folder: Path) -> list[Job]:
         path = overrides.parent
         if path.name in refused:
             continue
-        lines = OmegaConf.to_container(OmegaConf.load(overrides))
-        read = Job(path.name, dict(split_override(line) for line in lines))
+        read = Job(path.name, dict(split_override(line) for line in read_overrides(overrides)))
         if (path / job.ERROR).exists():  # even beside DONE: then the folder refused another configuration
             read.error = first_error_line((path / job.ERROR).read_text())
             read.file = f"{path.name}/{job.ERROR}"

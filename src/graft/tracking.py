@@ -15,6 +15,8 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from graft import registry
+from graft.build import build
 from graft.errors import GraftError
 
 if TYPE_CHECKING:
@@ -82,6 +84,8 @@ def build_loggers(
             if importlib.util.find_spec("tensorboard") is None:
                 raise GraftError("logger=tensorboard needs a package that is missing: pip install tensorboard")
             loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard", default_hp_metric=False))
+        elif registry.TARGET in options:
+            loggers.append(build(options))
         elif key != "csv":
             raise GraftError(f"logger.{key}: unknown logger. Allowed: csv, tensorboard, wandb, or a list of them")
     return loggers

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from graft.build import build
 from graft.columns import Column, Columns
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -21,7 +21,7 @@ def test_every_backbone_config_for_tables_builds(file: Path) -> None:
     assert settings.pop("weights") is None
     assert settings.pop("columns") == "auto"
     columns = Columns([Column("age", "numeric"), Column("job", "categorical", ("cook", "smith"))])
-    backbone = instantiate(settings, columns=columns).eval()
+    backbone = build(settings, columns=columns).eval()
     with torch.no_grad():
         assert backbone(backbone.example_inputs(2)).shape == (2, backbone.feature_size)
 
@@ -34,7 +34,7 @@ def test_every_backbone_config_for_sequences_builds(file: Path) -> None:
     settings = OmegaConf.load(file)
     assert settings.pop("weights") is None
     assert settings.pop("input_size") == "auto"
-    backbone = instantiate(settings, input_size=3).eval()
+    backbone = build(settings, input_size=3).eval()
     with torch.no_grad():
         assert backbone(backbone.example_inputs(2)).shape == (2, backbone.feature_size)
 
@@ -51,7 +51,7 @@ def test_every_backbone_config_for_images_builds(file: Path) -> None:
     if file.stem in NAMES:
         assert OmegaConf.is_missing(settings, "name")
         settings.name = NAMES[file.stem]
-    backbone = instantiate(settings, channels=1).eval()
+    backbone = build(settings, channels=1).eval()
     assert backbone.input_spec.size == (32, 32)
     with torch.no_grad():
         assert backbone(torch.randn(2, 1, 32, 32)).shape == (2, backbone.feature_size)
@@ -61,7 +61,7 @@ def test_every_backbone_config_for_images_builds(file: Path) -> None:
 def test_every_head_config_builds(file: Path) -> None:
     settings = OmegaConf.load(file)
     assert settings.pop("sharing") == "auto"
-    assert instantiate(settings, feature_size=6, outputs=3)(torch.randn(2, 6)).shape == (2, 3)
+    assert build(settings, feature_size=6, outputs=3)(torch.randn(2, 6)).shape == (2, 3)
 
 
 @pytest.mark.parametrize(

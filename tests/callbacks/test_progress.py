@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
+from graft.build import build
 from graft.callbacks.progress import Progress, main_metric, total_batches
 from graft.errors import Interrupted
 
@@ -182,4 +182,4 @@ def test_total_batches(limits, expected):
 def test_config_builds():
     path = Path(__file__).parents[2] / "conf" / "callbacks" / "default.yaml"
     for settings in OmegaConf.load(path).values():
-        assert isinstance(instantiate(settings), pl.Callback)
+        assert isinstance(build(settings), pl.Callback)

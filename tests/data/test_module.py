@@ -4,12 +4,13 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from graft.build import build
 from graft.data.image_folder import ImageFolder
 from graft.data.module import TransferDataModule
 from graft.errors import GraftError
+from graft.hydra_versions import VERSION_BASE
 from graft.tasks import Multiclass
 
 from .conftest import Numbers
@@ -144,12 +145,12 @@ def test_messages_name_the_side(spec, tmp_path):
 
 @pytest.mark.parametrize("option", sorted(path.stem for path in (CONF / "data").glob("*.yaml")))
 def test_every_shipped_config_builds(option):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
         config = compose("train", overrides=[f"data={option}"])
     data = OmegaConf.create({"seed": 3, "paths": {"data_dir": "somewhere"}, "data": config.data}).data
     if option in ("image_folder", "speech"):
         data.target.root = "photos"
-    module = instantiate(data)
+    module = build(data)
     assert module.seed == module.subset_seed == 3
     assert module.split_seed == 0
     assert (module.source is None) == (option in ("image_folder", "mnist", "sequences", "speech", "table", "text"))
@@ -158,6 +159,6 @@ def test_every_shipped_config_builds(option):
 @pytest.mark.parametrize("side", ["source", "target"])
 @pytest.mark.parametrize("option", sorted(path.stem for path in (CONF / "data" / "domain").glob("*.yaml")))
 def test_either_side_may_be_any_domain(option, side):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
         config = compose("train", overrides=["data=image_folder", f"data/domain@data.{side}={option}"])
     assert config.data[side]._target_.startswith("graft.data.")

@@ -69,7 +69,7 @@ class HuggingFaceBackbone(TextBackbone):
         if config.is_encoder_decoder:
             raise GraftError(f"backbone.name={name}: {config.model_type} encodes and decodes. Choose an encoder.")
         tokenizer = loaded(transformers.AutoTokenizer, name, source)
-        network = transformers.AutoModel.from_config(config)
+        network = transformers.AutoModel.from_config(config, trust_remote_code=False)
         if getattr(network, "pooler", None) is not None:
             network.pooler = None  # parameters that our pooling never uses
         longest = longest_text(tokenizer, config)
@@ -153,12 +153,15 @@ def source_of(name: str, key: str = "backbone.name") -> str:
 
 
 def loaded(kind: Any, name: str, source: str, key: str = "backbone.name", advice: str = TEXT_ADVICE) -> Any:
-    """A config, tokenizer or model: what is on this machine, else from the hub; `advice` is what else to use."""
+    """A config, tokenizer or model: what is on this machine, else from the hub; `advice` is what else to use.
+
+    Code that comes with a model is not run.
+    """
     try:
         with contextlib.suppress(OSError):
-            return kind.from_pretrained(source, local_files_only=True)
+            return kind.from_pretrained(source, local_files_only=True, trust_remote_code=False)
         if not Path(source).is_dir() and hub_answers():
-            return kind.from_pretrained(source)
+            return kind.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise GraftError(f"{key}={name}: {kind.__name__} cannot read it ({first_line(error)}).") from error
     here = Path(source).is_dir()

@@ -65,7 +65,7 @@ class HuggingFaceAudioBackbone(SpeechBackbone):
             if hasattr(config, key):
                 setattr(config, key, value)
         samples = round(seconds * extractor.sampling_rate)
-        network = transformers.AutoModel.from_config(config)
+        network = transformers.AutoModel.from_config(config, trust_remote_code=False)
         super().__init__(
             name,
             network,

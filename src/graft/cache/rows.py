@@ -43,7 +43,9 @@ class MappedRows:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         meta = json.loads((self.folder / META).read_text())
-        dtype, shape = getattr(torch, meta["dtype"]), meta["shape"]
+        dtype, shape = getattr(torch, meta["dtype"], None), meta["shape"]
+        if not isinstance(dtype, torch.dtype):
+            raise ValueError(f"{self.folder / META} says dtype={meta['dtype']}, which is none")
         self._file = MappedFile(self.folder / DATA)
         if len(self._file.bytes) != math.prod(shape) * dtype.itemsize:
             raise ValueError(f"{self.folder / DATA} has another size than its description says")

@@ -25,6 +25,7 @@ PARTS = ("train", "val", "test")
 NUMBERS_SHARE = 0.9  # a column of texts counts as numbers where so many of its values are; the others are mistakes then
 CLASSES_SHOWN = 10
 MANY_CATEGORIES = 0.5  # categories over rows from which a column is probably a name or a number of the row
+TABLES = ("breast_cancer", "diabetes", "iris", "wine")  # of scikit-learn
 ROWS = {"all": slice(None), "even": slice(1, None, 2), "odd": slice(None, None, 2)}  # counted from 1
 MISSING_WORDS = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?")
 
@@ -273,6 +274,8 @@ class SklearnTable(Table):
         """The rows, with the names of the classes in the label's place."""
         from sklearn import datasets
 
+        if self.name not in TABLES:
+            raise GraftError(f"{self.key}.name={self.name}: scikit-learn's tables are {', '.join(TABLES)}.")
         options = {"scaled": False} if self.name == "diabetes" else {}
         found = getattr(datasets, f"load_{self.name}")(**options)
         columns = {name: found.data[:, place].astype(np.float64) for place, name in enumerate(found.feature_names)}

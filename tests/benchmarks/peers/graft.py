@@ -6,6 +6,7 @@ import pytorch_lightning as pl
 from hydra import compose, initialize_config_dir
 from pytorch_lightning.callbacks import Callback
 
+from graft.hydra_versions import VERSION_BASE
 from graft.job import quoted
 from graft.run import train
 from tests.benchmarks.commands import CONF, ROOT
@@ -47,7 +48,7 @@ def run(plan: Plan, turn: Turn, *more: str) -> None:
         *plan.overrides,
         *more,
     ]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(ROOT / "conf"), **VERSION_BASE):
         config = compose("train", overrides=overrides)
     train(config)
 
