@@ -199,6 +199,7 @@ RULES: dict[str, Rule] = {
     "training.accumulate_batches": COUNT,
     "training.validate_every_epochs": COUNT,
     "training.log_every_steps": COUNT,
+    "training.on_nonfinite": Rule((str,), choices=("stop", "skip", "continue")),
     "training.gradient_clip_norm": Rule((float,), above=0, null=True),
     "training.mixup_alpha": Rule((float,), above=0, null=True),
     "training.cutmix_alpha": Rule((float,), above=0, null=True),

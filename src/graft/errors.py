@@ -5,5 +5,9 @@ class GraftError(Exception):
     """A user's mistake; the message is whole: the key or file, the value, what is allowed and the next command."""
 
 
+class Diverged(Exception):
+    """Training met values that are not finite and stopped; the message is whole: what, where, and what to do."""
+
+
 class Interrupted(Exception):
     """Training was stopped with Ctrl-C after saving what was reached; the message names the checkpoint."""

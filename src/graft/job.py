@@ -24,15 +24,16 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from graft import config
-from graft.errors import GraftError, Interrupted
+from graft.errors import Diverged, GraftError, Interrupted
 
 OK, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 CONFIG, OVERRIDES, DONE, ERROR, RESULTS = "config.yaml", "overrides.yaml", "DONE", "error.txt", "results.json"
 LAST_CHECKPOINT = Path("checkpoints", "last.ckpt")
 OUTPUTS = (
     *(CONFIG, OVERRIDES, DONE, ERROR, RESULTS, "metrics.csv", "checkpoints"),
-    *("lr_find.csv", "lr_find.png"),
+    *("lr_find.csv", "lr_find.png", "nonfinite_batch.pt"),
 )  # what a fresh start removes
+DIVERGED = "diverged"  # status in the results
 STOPPED = ".stopped"  # in a sweep's folder: Ctrl-C was pressed, no further job begins
 IGNORED = ("paths", "resume")  # keys that do not make another experiment
 
@@ -70,8 +71,12 @@ def run_job(cfg: DictConfig) -> float | None:
         with restored_process():
             settings = prepare(cfg, hydra, folder, sweep)
             if settings is None:
-                print(f"Already done, skipped: {folder}")
-                return value_of(json.loads((folder / RESULTS).read_text()))
+                results = json.loads((folder / RESULTS).read_text())
+                if results.get("status") == DIVERGED:
+                    diverged_before(folder, results["message"])
+                else:
+                    print(f"Already done, skipped: {folder}")
+                return value_of(results)
             let_children_run_this_job(overrides, folder, resume=settings["resume"] is True)
             results = train(settings)
             if is_main_process():
@@ -82,6 +87,8 @@ def run_job(cfg: DictConfig) -> float | None:
             fail(folder, overrides, str(error), str(error), USER_ERROR)
         else:
             refuse(folder, str(error))
+    except Diverged as error:
+        diverged(folder, overrides, str(error))
     except (Interrupted, KeyboardInterrupt) as error:
         interrupted(folder, sweep, str(error))
     except (Exception, SystemExit) as error:
@@ -202,6 +209,22 @@ def fail(folder: Path, overrides: list[str], message: str, details: str, exit_co
         if not (folder / OVERRIDES).exists():
             OmegaConf.save(OmegaConf.create(overrides), folder / OVERRIDES)
     print(f"FAILED {' '.join(overrides)}\n{message}\n({folder / ERROR})", file=sys.stderr)
+
+
+def diverged(folder: Path, overrides: list[str], message: str) -> None:
+    """Show why training stopped. The job is finished: the same command would only do it again."""
+    if not is_main_process():
+        return  # with code 0: anything else makes Lightning kill the main process, which is writing
+    STATE.exit_code = FAILED
+    (folder / DONE).write_text(f"{DIVERGED}\n")
+    print(f"DIVERGED {' '.join(overrides)}\n{message}\n({folder})", file=sys.stderr)
+
+
+def diverged_before(folder: Path, message: str) -> None:
+    """Show that a finished job diverged, which it would do again."""
+    STATE.exit_code = FAILED
+    first = message.splitlines()[0]
+    print(f"Diverged before, not run again: {folder}\n{first}\nTo run it anew, delete the folder.", file=sys.stderr)
 
 
 def interrupted(folder: Path, sweep: Path | None, message: str) -> None:

@@ -31,6 +31,7 @@ class Job:
     overrides: dict[str, str]
     results: dict[str, Any] | None = None  # of a finished job
     error: str = ""  # first line, of a failed job
+    diverged: str = ""  # first line, of a job whose training met values that are not finite
 
 
 @dataclass
@@ -51,9 +52,14 @@ class Row:
         return [job for job in self.jobs if job.error]
 
     @property
+    def diverged(self) -> list[Job]:
+        """Jobs that are done without a result."""
+        return [job for job in self.jobs if job.diverged]
+
+    @property
     def unfinished(self) -> int:
         """Number of jobs that were interrupted or still run."""
-        return len(self.jobs) - len(self.finished) - len(self.failed)
+        return len(self.jobs) - len(self.finished) - len(self.failed) - len(self.diverged)
 
     @property
     def scores(self) -> list[float]:
@@ -102,7 +108,8 @@ class SweepCallback(Callback):
             signal.signal(signal.SIGINT, self.previous)
         folder = Path(config.hydra.sweep.dir).absolute()
         rows = summarise(folder)
-        failed = any(row.failed for row in rows)
+        all_diverged = all(job.diverged for row in rows for job in row.jobs)
+        failed = any(row.failed for row in rows) or (bool(rows) and all_diverged)
         job.STATE.exit_code = job.FAILED if failed else job.OK
         if (folder / job.STOPPED).exists():
             job.STATE.exit_code = job.INTERRUPTED
@@ -121,6 +128,7 @@ def summarise(folder: Path) -> list[Row]:
     varied, same = split_overrides(jobs)
     table = markdown(rows, varied)
     write_csv(rows, folder / "summary.csv")
+    diverged = [f"- `{describe(one)}`: {one.diverged} ({one.folder})" for row in rows for one in row.diverged]
     failures = [f"- `{describe(failed)}`: {failed.error} ({failed.folder}/{job.ERROR})" for failed in all_failed(rows)]
     text = [f"# Sweep {folder.name}", ""]
     if same:
@@ -128,10 +136,13 @@ def summarise(folder: Path) -> list[Row]:
     text += [table, "", TUNED_NOTE if only_tuned(rows) else NOTE, ""]
     if failures:
         text += [f"{len(failures)} of {len(jobs)} jobs failed:", "", *failures, ""]
+    if diverged:
+        text += [f"{len(diverged)} of {len(jobs)} jobs diverged:", "", *diverged, ""]
     (folder / "summary.md").write_text("\n".join(text))
     print(f"\n{table}")
-    for line in failures:
-        print(f"FAILED {line[2:]}")
+    for word, lines in (("FAILED", failures), ("DIVERGED", diverged)):
+        for line in lines:
+            print(f"{word} {line[2:]}")
     print(folder)
     return rows
 
@@ -158,7 +169,11 @@ def read_jobs(folder: Path) -> list[Job]:
         if (path / job.ERROR).exists():  # even beside DONE: then the folder refused another configuration
             read.error = first_error_line((path / job.ERROR).read_text())
         elif (path / job.DONE).exists():
-            read.results = json.loads((path / job.RESULTS).read_text())
+            results = json.loads((path / job.RESULTS).read_text())
+            if results.get("status") == job.DIVERGED:
+                read.diverged = first_error_line(results["message"])
+            else:
+                read.results = results
         jobs.append(read)
     return sorted(jobs, key=lambda one: list(one.overrides.items()))
 
@@ -256,6 +271,7 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
         line["ci95_low"] = None if half is None else statistics.fmean(scores) - half
         line["ci95_high"] = None if half is None else statistics.fmean(scores) + half
         line["failed"] = len(row.failed)
+        line["diverged"] = len(row.diverged)
         line["unfinished"] = row.unfinished
         line["fit_s"] = row.mean("time", "fit_s")
         line["total_s"] = row.mean("time", "total_s")
@@ -298,6 +314,7 @@ def markdown(rows: Sequence[Row], varied: Sequence[str]) -> str:
         ]
     for name, counts in (
         ("failed", [len(row.failed) for row in rows]),
+        ("diverged", [len(row.diverged) for row in rows]),
         ("unfinished", [row.unfinished for row in rows]),
     ):
         if any(counts):
