@@ -22,8 +22,9 @@ from graft.run import train
 PROJECT = Path(__file__).parents[2]
 TINY = [
     *("backbone=cnn", "backbone.weights=null", "strategy=scratch", "data.augment=none", "trainer=cpu", "logger=csv"),
-    *("data/domain@data.source=null", "data.labels_per_class=4", "data.batch_size=10", "data.image_size=8"),
+    *("data.source.samples=100", "data.labels_per_class=4", "data.batch_size=10", "data.image_size=8"),
     *("training.epochs=3", "training.threads=1", "optimizer.lr=0.003", "callbacks.progress=null"),
+    *("trainer.limit_val_batches=1", "trainer.limit_test_batches=1", "data.eval_batch_size=64"),
 ]
 
 
@@ -154,7 +155,7 @@ def test_an_epoch_without_a_good_step_is_diverged_under_skip_too(run, tmp_path):
 
 
 def test_continue_goes_on_and_says_so(run, capsys):
-    results = run("training.on_nonfinite=continue", poison([[1, 2]]))
+    results = run("training.on_nonfinite=continue", poison([[1, 2]]), "selection=last")
     assert results["status"] == "done"
     assert results["nonfinite"]["first"]["step"] == 7
     out = capsys.readouterr().out
@@ -181,7 +182,7 @@ def test_training_goes_on_from_a_checkpoint_of_before_with_another_rate(run, tmp
 
 
 def test_pretraining_that_diverges_is_named_and_not_kept(run, tmp_path):
-    source = ["data/domain@data.source=glyphs", "data.source.samples=100", "backbone.weights=source", "strategy=full"]
+    source = ["backbone.weights=source", "strategy=full"]
     with pytest.raises(Diverged, match=r"^Pretraining on the source(.|\n)*pretrain.optimizer.lr"):
         run(*source, "pretrain.epochs=2", "pretrain.optimizer.lr=1e30")
     assert read(tmp_path / "run")["status"] == "diverged"
@@ -215,10 +216,7 @@ class Waits(pl.Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         Waits.inside = True
 
-    def on_before_zero_grad(self, trainer, pl_module, optimizer):
-        Waits.inside = True
-
-    def on_train_epoch_end(self, trainer, pl_module):
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         Waits.inside = False
 
 

@@ -194,12 +194,12 @@ def choice_lines(results: Mapping[str, Any]) -> Iterator[str]:
 
 
 def nonfinite_lines(results: Mapping[str, Any]) -> Iterator[str]:
-    """That training met values that are not finite, and which losses of the table are none."""
+    """That training met values that are not finite, and which losses of the table are not."""
     if met := results.get("nonfinite"):
         then = f"{met['skipped_steps']} optimizer steps left out" if met["policy"] == "skip" else "training went on"
         yield f"NOT FINITE: {then}; at first {met['first']['message'].splitlines()[0]}"
-    losses = {name: value for name, value in results.get("metrics", {}).items() if name.endswith("/loss")}
-    if bad := [name for name, value in losses.items() if value is not None and not math.isfinite(value)]:
+    tested = {k: v for k, v in results.get("metrics", {}).items() if k.startswith("test/") and k.endswith("/loss")}
+    if bad := [name for name, value in tested.items() if value is not None and not math.isfinite(value)]:
         yield f"NOT FINITE: {', '.join(bad)}: look at the samples of that split, or train at a lower rate"
 
 
