@@ -16,7 +16,7 @@ import yaml
 from train_app import PROJECT, App
 
 from graft import job
-from graft.errors import GraftError, Interrupted
+from graft.errors import Diverged, GraftError, Interrupted
 
 
 @pytest.fixture
@@ -111,6 +111,30 @@ def test_a_failing_run_leaves_its_traceback_and_no_done(app):
     assert "Traceback" not in outcome.err
     assert "Traceback" in (folder / "error.txt").read_text()
     assert not (folder / "DONE").exists()
+
+
+def test_a_run_that_diverged_is_finished_and_not_run_again(app, tmp_path):
+    app.behave = diverge
+    folder = f"hydra.run.dir={tmp_path / 'run'}"
+    first = app("experiment=resnet_ft", folder)
+    assert first.code == 1
+    assert "the training loss is nan" in first.err
+    assert "Traceback" not in first.err
+    assert (tmp_path / "run" / "DONE").exists()
+    assert not (tmp_path / "run" / "error.txt").exists()
+    second = app("experiment=resnet_ft", folder)
+    assert (second.code, app.configs) == (1, [])
+    assert "Diverged before, not run again" in second.err
+    app.behave = lambda cfg: None
+    assert app("experiment=resnet_ft", folder, "optimizer.lr=1e-4").code == 2
+    assert app("experiment=resnet_ft", folder, "optimizer.lr=1e-4", "resume=true").code == 0
+
+
+def diverge(cfg):
+    """Ends as a training that diverged does: with results, which have no score."""
+    results = {"status": "diverged", "message": "Diverged: the training loss is nan\nWhat to do: ..."}
+    (Path(cfg.paths.run_dir) / "results.json").write_text(json.dumps(results))
+    raise Diverged(results["message"])
 
 
 def test_a_system_exit_is_a_failure(app):

@@ -15,7 +15,7 @@ import yaml
 from train_app import PROJECT, App
 
 from graft import sweep
-from graft.errors import Interrupted
+from graft.errors import Diverged, Interrupted
 
 
 @pytest.fixture
@@ -318,6 +318,7 @@ def test_a_sweep_of_an_older_graft_is_completed(app, tmp_path):
 
 PARALLEL = """
 import sys
+from pathlib import Path
 sys.path[:0] = [{project!r}, {tests!r}]
 
 def task(cfg):
@@ -367,3 +368,32 @@ def test_a_parallel_launcher_gives_the_same_folders_and_exit_code(tmp_path):
         assert read_csv(folder)[0]["count"] == "1"
         names.append({path.parent.name for path in folder.glob("*/overrides.yaml")})
     assert names[0] == names[1]
+
+
+@pytest.mark.parametrize(("rates", "code"), [("1e-3,1e6", 0), ("1e5,1e6", 1)])
+def test_diverged_jobs_are_counted_apart_and_fail_a_sweep_only_where_all_diverged(app, tmp_path, rates, code):
+    def diverge(cfg):
+        if cfg.optimizer.lr > 1:
+            results = {"status": "diverged", "message": "Diverged: the training loss is nan\nWhat to do: ..."}
+            (Path(cfg.paths.run_dir) / "results.json").write_text(json.dumps(results))
+            raise Diverged(results["message"])
+
+    app.behave = diverge
+    command = [
+        "-m",
+        "experiment=resnet_ft",
+        f"optimizer.lr={rates}",
+        "seed=0,1",
+        f"hydra.sweep.dir={tmp_path / 'sweep'}",
+    ]
+    first = app(*command)
+    assert first.code == code
+    rows = {float(line["optimizer.lr"]): line for line in read_csv(tmp_path / "sweep")}
+    assert (rows[1e6]["count"], rows[1e6]["diverged"], rows[1e6]["failed"]) == ("0", "2", "0")
+    assert rows[1e6]["unfinished"] == "0"
+    if code == 0:
+        assert (rows[1e-3]["count"], rows[1e-3]["diverged"]) == ("2", "0")
+    assert "jobs diverged:" in (tmp_path / "sweep" / "summary.md").read_text()
+    assert "DIVERGED" in first.out
+    again = app(*command)
+    assert (again.code, app.configs) == (code, [])

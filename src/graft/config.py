@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -200,6 +201,7 @@ RULES: dict[str, Rule] = {
     "training.accumulate_batches": COUNT,
     "training.validate_every_epochs": COUNT,
     "training.log_every_steps": COUNT,
+    "training.on_nonfinite": Rule((str,), choices=("stop", "skip", "continue")),
     "training.gradient_clip_norm": Rule((float,), above=0, null=True),
     "training.mixup_alpha": Rule((float,), above=0, null=True),
     "training.cutmix_alpha": Rule((float,), above=0, null=True),
@@ -449,7 +451,9 @@ def wrong_values(values: Mapping[str, Any]) -> Iterator[str]:
     """Values that the rules do not allow."""
     for key, value in values.items():
         rule = rule_of(key)
-        if rule and not rule.accepts(value):
+        if isinstance(value, float) and not math.isfinite(value):
+            yield f"`{key}={shown(value)}`: must be a finite number"
+        elif rule and not rule.accepts(value):
             close = difflib.get_close_matches(str(value), rule.choices, n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""
             yield f"`{key}={shown(value)}`: must be {rule.allowed()}{hint}"

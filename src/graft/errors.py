@@ -13,5 +13,9 @@ class LaunchRefused(BaseException):
     """A command that does not begin. No Exception: Hydra makes a warning of those that its callbacks raise."""
 
 
+class Diverged(Exception):
+    """Training met values that are not finite and stopped; the message is whole: what, where, and what to do."""
+
+
 class Interrupted(Exception):
     """Training was stopped with Ctrl-C after saving what was reached; the message names the checkpoint."""

@@ -23,7 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from graft import config
-from graft.errors import GraftError, Interrupted
+from graft.errors import Diverged, GraftError, Interrupted
 from graft.runs.folder import (
     CONFIG,
     DONE,
@@ -41,6 +41,7 @@ from graft.untrusted import read_yaml
 
 OK, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 IGNORED = ("paths", "resume", "allow")  # keys that do not make another experiment
+DIVERGED = "diverged"  # status in the results
 
 
 @dataclass
@@ -77,8 +78,12 @@ def run_job(cfg: DictConfig) -> float | None:
         with restored_process():
             settings = prepare(cfg, hydra, run, sweep)
             if settings is None:
-                print(f"Already done, skipped: {folder}")
-                return value_of(json.loads((folder / RESULTS).read_text()))
+                results = json.loads((folder / RESULTS).read_text())
+                if results.get("status") == DIVERGED:
+                    diverged_before(folder, results["message"])
+                else:
+                    print(f"Already done, skipped: {folder}")
+                return value_of(results)
             let_children_run_this_job(overrides, folder, resume=settings["resume"] is True)
             results = train(settings)
             if is_main_process():
@@ -89,6 +94,8 @@ def run_job(cfg: DictConfig) -> float | None:
             fail(run, overrides, str(error), str(error), USER_ERROR)
         else:
             refuse(folder, sweep, overrides, str(error))
+    except Diverged as error:
+        diverged(folder, overrides, str(error))
     except (Interrupted, KeyboardInterrupt) as error:
         interrupted(folder, sweep, str(error))
     except (Exception, SystemExit) as error:
@@ -229,6 +236,22 @@ def fail(run: RunFolder, overrides: list[str], message: str, details: str, exit_
             OmegaConf.save(OmegaConf.create(overrides), run.path / OVERRIDES)
         message = f"{message}\n({run.path / ERROR})"
     print(f"FAILED {' '.join(overrides)}\n{message}", file=sys.stderr)
+
+
+def diverged(folder: Path, overrides: list[str], message: str) -> None:
+    """Show why training stopped. The job is finished: the same command would only do it again."""
+    if not is_main_process():
+        return  # with code 0: anything else makes Lightning kill the main process, which is writing
+    STATE.exit_code = FAILED
+    (folder / DONE).write_text(f"{DIVERGED}\n")
+    print(f"DIVERGED {' '.join(overrides)}\n{message}\n({folder})", file=sys.stderr)
+
+
+def diverged_before(folder: Path, message: str) -> None:
+    """Show that a finished job diverged, which it would do again."""
+    STATE.exit_code = FAILED
+    first = message.splitlines()[0]
+    print(f"Diverged before, not run again: {folder}\n{first}\nTo run it anew, delete the folder.", file=sys.stderr)
 
 
 def interrupted(folder: Path, sweep: Path | None, message: str) -> None:

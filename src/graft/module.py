@@ -85,6 +85,8 @@ class TransferModule(pl.LightningModule):
         self.seed = seed
         self.config = config
         self.fixed_progress: float | None = None
+        self.step_losses: dict[str, Tensor] = {}  # of the last training step, by domain and term
+        self.leave_out_nonfinite = False  # of the training metrics, which waits for the device in every step
         self.cut: Cut | None = None  # where the backbone is cut in this phase, see graft.callbacks.frozen_features
         self.confusion: dict[str, Tensor] = {}
         self._phases: list[Phase] = []
@@ -171,26 +173,29 @@ class TransferModule(pl.LightningModule):
         features = self.domain_features(batch)
         outputs = self.predict(features)
         losses = self.domain_losses(batch, outputs)
-        for domain, loss in losses.items():
-            self.train_metrics[domain].add(loss, outputs[domain], batch[domain][1])
-        return self.objective(losses, self.progress) + self.weighted_terms(batch, features, outputs)
+        terms = self.term_losses(batch, features, outputs)
+        weighted = sum((self.terms[name].weight * value for name, value in terms.items()), start=0.0)
+        loss = self.objective(losses, self.progress) + weighted
+        self.step_losses = {name: value.detach() for name, value in losses.items()}
+        self.step_losses |= {f"term {name}": value.detach() for name, value in terms.items()}
+        if not self.leave_out_nonfinite or bool(loss.isfinite()):
+            for domain, value in losses.items():
+                self.train_metrics[domain].add(value, outputs[domain], batch[domain][1])
+            for name, value in terms.items():
+                self.term_values[name].update(value.detach(), 1)
+        return loss
 
-    def weighted_terms(
+    def term_losses(
         self, batch: Batch, features: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
-    ) -> Tensor | float:
-        """Sum over the terms of `weight * term`."""
+    ) -> dict[str, Tensor]:
+        """The value of every term that has one in this step, without its weight."""
         if not self.terms:
-            return 0.0
+            return {}
         inputs = {domain: x for domain, (x, _) in batch.items()}
         labels = {domain: y for domain, (_, y) in batch.items()}
         step = Step(inputs, labels, features, outputs, self.progress)
-        total: Tensor | float = 0.0
-        for name, term in self.terms.items():
-            value = term(step)
-            if value is not None:
-                self.term_values[name].update(value.detach(), 1)
-                total = total + term.weight * value
-        return total
+        values = {name: term(step) for name, term in self.terms.items()}
+        return {name: value for name, value in values.items() if value is not None}
 
     @property
     def progress(self) -> float:

@@ -25,9 +25,10 @@ from graft.backbones.base import Backbone
 from graft.build import build
 from graft.cache import key
 from graft.callbacks.interrupt import keyboard_interrupts
+from graft.callbacks.nonfinite import NonFinite
 from graft.callbacks.progress import Progress
 from graft.data.module import TransferDataModule
-from graft.errors import Interrupted
+from graft.errors import Diverged, Interrupted
 from graft.module import TransferModule
 from graft.objective import AlphaWeighted
 from graft.rates.uniform import Uniform
@@ -99,6 +100,8 @@ def pretrain_on_source(
                 raise Interrupted(
                     "Interrupted while pretraining on the source: the next run starts it again."
                 ) from None
+            except Diverged as error:
+                raise Diverged(f"Pretraining on the source, of which nothing is kept. {error}") from None
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
     weights = torch.load(folder / "weights.pt", map_location="cpu", weights_only=True)
@@ -157,7 +160,9 @@ def train_on_source(
         seed=settings["seed"],
     )
     logger = CSVLogger(folder, name="", version="")
-    callbacks = [build(settings) for settings in config["callbacks"].values() if settings]
+    # Whatever the run does with it: what is kept for other runs is finite.
+    callbacks = [NonFinite(Path(config["paths"]["run_dir"]), "stop", "pretrain.")]
+    callbacks += [build(settings) for settings in config["callbacks"].values() if settings]
     for callback in callbacks:
         if isinstance(callback, Progress):
             callback.label = "pretraining"

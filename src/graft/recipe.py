@@ -46,7 +46,11 @@ def read_ingredients(folder: Path, allow: Sequence[str] = ()) -> list[Ingredient
             f"soup={folder}: this is no sweep's folder, there are no jobs in it.{inside} Give the folder that a sweep "
             "(train.py -m) printed last, such as logs/<name>/sweeps/<time>_<id>."
         )
-    missing = [f"{one.folder} ({'failed' if one.error else 'not finished'})" for one in jobs if one.results is None]
+    missing = [
+        f"{one.folder} ({'failed' if one.error else 'diverged' if one.diverged else 'not finished'})"
+        for one in jobs
+        if one.results is None
+    ]
     if missing:
         raise GraftError(
             f"soup={folder}: {len(missing)} of {len(jobs)} jobs are not done: {listed(missing)}. Run them with the "

@@ -5,7 +5,7 @@ import functools
 import math
 import pickle
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,11 @@ from graft.callbacks.checkpoints import Checkpoints
 from graft.callbacks.compilation import Compilation
 from graft.callbacks.frozen_features import FrozenFeatures
 from graft.callbacks.interrupt import keyboard_interrupts
+from graft.callbacks.nonfinite import NonFinite
 from graft.callbacks.throughput import Throughput
 from graft.data.module import TransferDataModule
 from graft.data.shared import share_domains
-from graft.errors import GraftError, Interrupted
+from graft.errors import Diverged, GraftError, Interrupted
 from graft.features import FeatureCache
 from graft.module import SHARED, TransferModule
 from graft.objective import Objective
@@ -109,7 +110,13 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         def build_both() -> tuple[Backbone, nn.Module]:
             return build_backbone(cfg, data), build_head(cfg, backbone, data.num_outputs("source", tasks["source"]))
 
-        pretrained = pretrain_on_source(config, data, backbone, source_head, tasks["source"], build_both)
+        try:
+            pretrained = pretrain_on_source(config, data, backbone, source_head, tasks["source"], build_both)
+        except Diverged as diverged:
+            if rank_zero_only.rank == 0:
+                found = {"status": "diverged", "message": str(diverged), "name": config["name"], "metrics": {}}
+                results.write(found | {"overrides": context["overrides"], "data": data.summary()}, folder)
+            raise
         pl.seed_everything(config["seed"], verbose=False)
     elif "source" in heads and "source" not in data.train_domains:
         data.test_domains = ("target",)  # a source head that never learned has nothing to say about the source
@@ -178,7 +185,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     )
     throughput = Throughput()
     features = FeatureCache(cache)
-    callbacks = [*build_callbacks(cfg, folder, rule, tasks, averaging, bool(context["sweep"])), throughput]
+    nonfinite = NonFinite(folder, config["training"]["on_nonfinite"])
+    watches = [*([averaging] if averaging else []), nonfinite]
+    callbacks = [*watches, *build_callbacks(cfg, folder, rule, tasks, averaging, bool(context["sweep"])), throughput]
     if config["cache"]["features"]:
         views, compiles = config["cache"]["augmented_views"], config["training"]["compile"]
         callbacks.insert(0, FrozenFeatures(features, views, averages=averaging is not None, compiles=compiles))
@@ -215,6 +224,11 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     except Interrupted:
         report["status"] = "interrupted"
         raise
+    except Diverged as diverged:
+        report |= {"status": "diverged", "message": str(diverged)}
+        if context["sweep"]:
+            drop_last_checkpoint(folder)
+        raise Diverged("\n".join([str(diverged), *kept(folder)])) from None
     finally:
         now = time.perf_counter()
         report["time"] = {
@@ -223,6 +237,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             "fit_s": throughput.fit_s,
             "test_s": now - test_started if report["status"] == "done" else None,
         }
+        report["nonfinite"] = nonfinite.describe()
         report["feature_cache"] = features.describe()
         report |= {"samples_per_s": throughput.samples_per_s, "peak_memory_mb": throughput.peak_memory_mb}
         report["compile"] = compilation and compilation.measured
@@ -239,6 +254,15 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         else:
             write_plots(report, folder)  # 0.4 s, for which a sweep's jobs are too many
     return report
+
+
+def kept(folder: Path) -> Iterator[str]:
+    """What a training that diverged has left of the time before, and how to use it."""
+    best, last = folder / "checkpoints" / BEST, folder / "checkpoints" / "last.ckpt"
+    if best.exists():
+        yield f"The best weights of before are in {best}"
+    if last.exists():
+        yield f"To go on from {last} with other settings: resume={last} optimizer.lr=..."
 
 
 def drop_last_checkpoint(folder: Path) -> None:
@@ -640,12 +664,11 @@ def build_callbacks(
     averaging: Averaging | None,
     in_sweep: bool,
 ) -> list[Callback]:
-    """The average, the config's callbacks, and the checkpoints: the rule's choice, and where to resume from.
+    """The config's callbacks, and the checkpoints: the rule's choice, and where to resume from.
 
     Of a sweep's finished job the tested weights are kept alone, see drop_last_checkpoint.
     """
-    callbacks = [averaging] if averaging else []
-    callbacks += [build(settings) for settings in cfg.callbacks.values() if settings]
+    callbacks = [build(settings) for settings in cfg.callbacks.values() if settings]
     monitor = rule.monitor(tasks)
     checkpoints = Checkpoints(
         folder / "checkpoints",

@@ -37,6 +37,7 @@ class Job:
     results: dict[str, Any] | None = None  # of a finished job
     error: str = ""  # first line, of a failed job
     file: str = ""  # where the whole of it stands
+    diverged: str = ""  # first line, of a job whose training met values that are not finite
 
 
 @dataclass
@@ -57,9 +58,14 @@ class Row:
         return [job for job in self.jobs if job.error]
 
     @property
+    def diverged(self) -> list[Job]:
+        """Jobs that are done without a result."""
+        return [job for job in self.jobs if job.diverged]
+
+    @property
     def unfinished(self) -> int:
         """Number of jobs that were interrupted or still run."""
-        return len(self.jobs) - len(self.finished) - len(self.failed)
+        return len(self.jobs) - len(self.finished) - len(self.failed) - len(self.diverged)
 
     @property
     def scores(self) -> list[float]:
@@ -120,7 +126,8 @@ class SweepCallback(Callback):
         folder = Path(config.hydra.sweep.dir).absolute()
         rows = summarise(folder)
         failed, refused = all_failed(rows), SweepFolder(folder).refused()
-        job.STATE.exit_code = job.OK
+        all_diverged = bool(rows) and all(one.diverged for row in rows for one in row.jobs)
+        job.STATE.exit_code = job.FAILED if all_diverged else job.OK
         if failed:  # 2 where all that is wrong are the jobs' folders
             job.STATE.exit_code = job.FAILED if len(failed) > len(refused) else job.USER_ERROR
         if (folder / job.STOPPED).exists():
@@ -151,16 +158,20 @@ def summarise(folder: Path) -> list[Row]:
     table = markdown(rows, varied)
     write_csv(rows, folder / "summary.csv")
     failures = [f"- `{describe(failed)}`: {failed.error} ({failed.file})" for failed in all_failed(rows)]
+    diverged = [f"- `{describe(one)}`: {one.diverged} ({one.folder})" for row in rows for one in row.diverged]
     text = [f"# Sweep {folder.name}", ""]
     if same:
         text += ["All jobs: " + " ".join(f"`{key}={value}`" for key, value in same.items()), ""]
     text += [table, "", TUNED_NOTE if only_tuned(rows) else NOTE, ""]
     if failures:
         text += [f"{len(failures)} of {len(jobs)} jobs failed:", "", *failures, ""]
+    if diverged:
+        text += [f"{len(diverged)} of {len(jobs)} jobs diverged:", "", *diverged, ""]
     (folder / "summary.md").write_text("\n".join(text))
     print(f"\n{table}")
-    for line in failures:
-        print(f"FAILED {line[2:]}")
+    for word, lines in (("FAILED", failures), ("DIVERGED", diverged)):
+        for line in lines:
+            print(f"{word} {line[2:]}")
     print(folder)
     return rows
 
@@ -193,7 +204,11 @@ def read_jobs(folder: Path) -> list[Job]:
             read.error = first_error_line((path / job.ERROR).read_text())
             read.file = f"{path.name}/{job.ERROR}"
         elif (path / job.DONE).exists():
-            read.results = json.loads((path / job.RESULTS).read_text())
+            results = json.loads((path / job.RESULTS).read_text())
+            if results.get("status") == job.DIVERGED:
+                read.diverged = first_error_line(results["message"])
+            else:
+                read.results = results
         jobs.append(read)
     return sorted(jobs, key=lambda one: list(one.overrides.items()))
 
@@ -291,6 +306,7 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
         line["ci95_low"] = None if half is None else statistics.fmean(scores) - half
         line["ci95_high"] = None if half is None else statistics.fmean(scores) + half
         line["failed"] = len(row.failed)
+        line["diverged"] = len(row.diverged)
         line["unfinished"] = row.unfinished
         line["fit_s"] = row.mean("time", "fit_s")
         line["total_s"] = row.mean("time", "total_s")
@@ -333,6 +349,7 @@ def markdown(rows: Sequence[Row], varied: Sequence[str]) -> str:
         ]
     for name, counts in (
         ("failed", [len(row.failed) for row in rows]),
+        ("diverged", [len(row.diverged) for row in rows]),
         ("unfinished", [row.unfinished for row in rows]),
     ):
         if any(counts):

@@ -522,3 +522,28 @@ def test_pickled_module_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.pt").write_bytes(pickle.dumps({"model": Trap()}, protocol=2))
     with pytest.raises(GraftError, match=re.escape(str(tmp_path / "model.pt"))):
         load_weights(lenet(), str(tmp_path / "model.pt"))
+
+
+@pytest.mark.parametrize(("tensor", "value"), [("conv2.0.weight", float("nan")), ("conv2.0.bias", float("-inf"))])
+def test_weights_that_are_not_finite_are_refused_by_file_and_tensor(tmp_path, tensor, value):
+    state = lenet().network.state_dict()
+    state[tensor].flatten()[1] = value
+    file = tmp_path / "diverged.pt"
+    torch.save(state, file)
+    with pytest.raises(GraftError, match=rf"diverged.pt: tensor {tensor} holds NaN or infinite values \(1 of"):
+        load_weights(lenet(), str(file))
+
+
+def test_a_mask_of_infinities_is_no_fault_but_statistics_of_nan_are(tmp_path):
+    def masked() -> Backbone:
+        backbone = small_resnet()
+        backbone.network.register_buffer("mask", torch.full((2, 2), float("-inf")).triu(1))
+        return backbone
+
+    state = masked().network.state_dict()
+    torch.save(state, tmp_path / "mask.pt")
+    load_weights(masked(), str(tmp_path / "mask.pt"))
+    state["bn1.running_var"][0] = float("nan")
+    torch.save(state, tmp_path / "statistics.pt")
+    with pytest.raises(GraftError, match=r"bn1.running_var holds NaN"):
+        load_weights(masked(), str(tmp_path / "statistics.pt"))

@@ -90,6 +90,7 @@ def test_missing_values_become_the_median_and_a_mark_and_a_category(table):
         ("30,cook,1,7,", "no label in 'outcome'"),
         ("old,cook,1,7,yes", "'old' in 'age' is no number"),
         ("-inf,cook,1,7,yes", "'-inf' in 'age' is no number"),
+        ("1e300,cook,1,7,yes", "'1e300' in 'age' is too large"),
         ("30,cook,1,7,yes,more", "6 values where"),
     ],
 )

@@ -89,6 +89,7 @@ def load_tensors(backbone: Backbone, content: dict[str, Any], source: str) -> Lo
             f"{_some(tensors)}; the network with {_some(network)}. Choose the backbone that the file was made for."
         )
 
+    refuse_nonfinite(source, backbone, found, classifier)
     backbone.network.load_state_dict({**network, **found})
     backbone.set_classifier(classifier)
     own = prefix.removesuffix("network.")  # of a file written by Graft
@@ -103,6 +104,24 @@ def load_tensors(backbone: Backbone, content: dict[str, Any], source: str) -> Lo
         unexpected=[*outside, *(k for k in _counted(converted) if k not in network and k not in classifier_names)],
         adapted=adapted + folded,
     )
+
+
+def refuse_nonfinite(source: str, backbone: Backbone, found: dict[str, Tensor], classifier: nn.Module | None) -> None:
+    """Raise GraftError for parameters that are NaN or infinite, and for buffers with NaN: masks may be infinite."""
+    parameters = {name for name, _ in backbone.network.named_parameters(remove_duplicate=False)}
+    heads = (
+        {f"classifier.{name}": value.detach() for name, value in classifier.named_parameters()} if classifier else {}
+    )
+    for name, value in {**found, **heads}.items():
+        if not value.is_floating_point():
+            continue
+        bad = ~value.isfinite() if name in parameters or name in heads else value.isnan()
+        if count := int(bad.sum()):
+            raise GraftError(
+                f"backbone.weights={source}: tensor {name} holds NaN or infinite values ({count:,} of "
+                f"{value.numel():,}). The training that wrote it has diverged, or the file is damaged: take an earlier "
+                "checkpoint, or other weights."
+            )
 
 
 # Matching

@@ -77,6 +77,15 @@ def rows_of(split: Split) -> Any:
     return inputs if indices is None else inputs[indices]
 
 
+def names_of(split: Split, indices: Tensor) -> list[str]:
+    """What messages call the samples at `indices` `(M,)`: their files where they have any, else their numbers."""
+    inputs, places = split.inputs, indices.tolist()
+    while isinstance(inputs, Subset):
+        inputs, places = inputs.dataset, [inputs.indices[place] for place in places]
+    files = getattr(inputs, "files", None)
+    return [f"sample {index}" for index in indices.tolist()] if files is None else [str(files[p]) for p in places]
+
+
 class Baseline(Protocol):
     """What anybody would try first on data of a kind; its score stands beside the network's."""
 

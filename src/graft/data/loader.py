@@ -75,6 +75,10 @@ class Loader:
             batches = map(self._samples.__getitem__, self.batch_sampler)
         return map(pinned, batches) if torch.cuda.is_available() else batches
 
+    def batch(self, key: Key) -> Batch:
+        """One batch from the samples themselves, made by this process."""
+        return self._samples[key]
+
     def _of(self, activations: MappedRows, indices: Tensor) -> Batch:
         return Activations(activations[indices]), None if self._labels is None else self._labels[indices]
 

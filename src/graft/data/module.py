@@ -247,6 +247,15 @@ class TransferDataModule(pl.LightningDataModule):
         for batches in zip(*loaders.values(), strict=True):
             yield dict(zip(loaders, batches, strict=True))
 
+    def train_batch(self, epoch: int, step: int, rank: int) -> dict[str, tuple[Tensor, Batch]]:
+        """What a process trained on at a step of an epoch, by domain: places `(B,)` in the training split, `(x, y)`."""
+        drawn = {}
+        for domain, loader in self.train_dataloader().items():
+            loader.batch_sampler.set_epoch(epoch)
+            key = loader.batch_sampler.key(step, rank)
+            drawn[domain] = key[1], loader.batch(key)
+        return drawn
+
     def val_dataloader(self) -> list[EvalLoader]:
         """A loader for each of `eval_domains`, in their order; batches are `{domain: (x, y)}`."""
         return [self._eval_loader(domain, "val") for domain in self.eval_domains]

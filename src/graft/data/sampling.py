@@ -71,12 +71,15 @@ class TrainBatches(Sampler[Key]):
 
     def __iter__(self) -> Iterator[Key]:
         for step in range(self.start, len(self)):
-            rank, _ = rank_and_world()
-            yield seed_of(self.seed, "batch", self.epoch, step, rank), self.indices(step)
+            yield self.key(step, rank_and_world()[0])
 
-    def indices(self, step: int) -> Tensor:
-        """Samples `(B,)` of this process at a step of the current epoch."""
-        rank, world = rank_and_world()
+    def key(self, step: int, rank: int) -> Key:
+        """The batch of a process at a step of the current epoch."""
+        return seed_of(self.seed, "batch", self.epoch, step, rank), self.indices(step, rank)
+
+    def indices(self, step: int, rank: int) -> Tensor:
+        """Samples `(B,)` of a process at a step of the current epoch."""
+        _, world = rank_and_world()
         size = self.batch_size * world
         if self.steps is None:
             usable = self.samples // world * world

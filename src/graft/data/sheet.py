@@ -12,6 +12,7 @@ from graft.errors import GraftError
 PARQUET = (".parquet", ".pq")
 NOT_READ = "\N{REPLACEMENT CHARACTER}"  # what stands for bytes that are no text in the file's encoding
 ROWS_SHOWN = 3
+LARGEST = float(np.finfo(np.float32).max)  # of the numbers that networks compute with
 
 
 @dataclass(frozen=True)
@@ -169,12 +170,13 @@ def column_name(sheet: Sheet, column: str | int, key: str) -> str:
 
 
 def to_numbers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers `(N,)`, NaN where there is none, and a mask of what is neither missing nor a finite number."""
+    """Numbers `(N,)`, NaN where there is none, and a mask of what is neither missing nor a number of 32 bits."""
     if values.dtype != object:
-        return np.where(np.isfinite(values), values, np.nan), np.isinf(values)
-    numbers = np.array([number(value) for value in values], dtype=np.float64)
-    given = np.array([value is not None and not is_nan(value) for value in values], dtype=bool)
-    finite = np.isfinite(numbers)
+        numbers, given = values, ~np.isnan(values)
+    else:
+        numbers = np.array([number(value) for value in values], dtype=np.float64)
+        given = np.array([value is not None and not is_nan(value) for value in values], dtype=bool)
+    finite = np.abs(numbers) <= LARGEST
     return np.where(finite, numbers, np.nan), given & ~finite
 
 

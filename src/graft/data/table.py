@@ -16,7 +16,7 @@ from graft.columns import CATEGORICAL, FIRST, MISSING, NUMERIC, UNKNOWN, Column,
 from graft.data.boosting import GradientBoosting
 from graft.data.domain import Domain, DomainData, Split, duplicate_notes, group_numbers, leak_notes, seed_of, sha256
 from graft.data.image_folder import file_hash
-from graft.data.sheet import Sheet, column_name, describe_bad, read_sheet, texts, to_numbers, to_texts
+from graft.data.sheet import LARGEST, Sheet, column_name, describe_bad, number, read_sheet, texts, to_numbers, to_texts
 from graft.data.splits import stratified_split
 from graft.data.table_rows import TableRows
 from graft.errors import GraftError
@@ -317,9 +317,16 @@ def with_numbers(sheet: Sheet, columns: Columns) -> Sheet:
     """The rows whose values in numeric columns are numbers, or missing."""
     for column in columns.numeric:
         values = sheet.columns[column.name]
-        _, wrong = to_numbers(values)
-        sheet = sheet.without(wrong, lambda i, v=values, name=column.name: f"{str(v[i])!r} in {name!r} is no number")
+        numbers, wrong = to_numbers(values)
+        wrong |= np.abs((numbers - column.mean) / column.std) > LARGEST
+        sheet = sheet.without(wrong, functools.partial(wrong_number, values, column.name))
     return sheet
+
+
+def wrong_number(values: np.ndarray, name: str, index: int) -> str:
+    """What is wrong with a value of a numeric column."""
+    text = str(values[index])
+    return f"{text!r} in {name!r} is {'too large' if np.isfinite(number(text)) else 'no number'}"
 
 
 def kind_of(values: np.ndarray, few_values: int) -> str:

@@ -1,5 +1,6 @@
 """The tables printed before and after training; plain text away from a terminal."""
 
+import math
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,7 +50,8 @@ def print_results(results: Mapping[str, Any], run_dir: Path) -> None:
         _blank_line(console)
         console.print(soup_table(results["soup"]))
         _blank_line(console)
-    for line in (selection_line(results.get("selection")), *choice_lines(results), cost_line(results)):
+    selection = selection_line(results.get("selection"))
+    for line in (selection, *choice_lines(results), *nonfinite_lines(results), cost_line(results)):
         if line:
             console.print(line)
     print(run_dir, flush=True)
@@ -189,6 +191,16 @@ def choice_lines(results: Mapping[str, Any]) -> Iterator[str]:
         yield f"soup: {soup['chosen']}, the mean of {members} of {len(soup['ingredients'])} networks"
         if soup["label_subsets"] > 1:
             yield f"labels: its jobs drew {soup['label_subsets']} different subsets, so it saw more than each of them"
+
+
+def nonfinite_lines(results: Mapping[str, Any]) -> Iterator[str]:
+    """That training met values that are not finite, and which losses of the table are not."""
+    if met := results.get("nonfinite"):
+        then = f"{met['skipped_steps']} optimizer steps left out" if met["policy"] == "skip" else "training went on"
+        yield f"NOT FINITE: {then}; at first {met['first']['message'].splitlines()[0]}"
+    tested = {k: v for k, v in results.get("metrics", {}).items() if k.startswith("test/") and k.endswith("/loss")}
+    if bad := [name for name, value in tested.items() if value is not None and not math.isfinite(value)]:
+        yield f"NOT FINITE: {', '.join(bad)}: look at the samples of that split, or train at a lower rate"
 
 
 def soup_table(soup: Mapping[str, Any]) -> Table:

@@ -30,6 +30,7 @@ BEST, MERGED, WISE_FT, SOUP = "best.ckpt", "merged.pt", "wise_ft.pt", "soup.pt"
 RUN_FILES = (
     *(CONFIG, OVERRIDES, DONE, ERROR, RESULTS, METRICS, CURVES),
     *("confusion_test_target.png", "confusion_test_source.png", "lr_find.csv", "lr_find.png"),
+    "nonfinite_batch.pt",
     *(f"{CHECKPOINTS}/{name}" for name in (BEST, "last.ckpt", MERGED, WISE_FT, SOUP)),
     *(f"{CHECKPOINTS}/{name}.unfinished" for name in (BEST, "last.ckpt")),
 )
