@@ -108,7 +108,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         def build_both() -> tuple[Backbone, nn.Module]:
             return build_backbone(cfg, data), build_head(cfg, backbone, data.num_outputs("source", tasks["source"]))
 
-        pretrained = pretrain_on_source(config, data, backbone, source_head, tasks["source"], build_both)
+        pretrained = pretrain_on_source(config, data, backbone, source_head, tasks["source"], build_both, cache)
         pl.seed_everything(config["seed"], verbose=False)
     elif "source" in heads and "source" not in data.train_domains:
         data.test_domains = ("target",)  # a source head that never learned has nothing to say about the source
