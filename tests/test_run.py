@@ -210,6 +210,39 @@ def test_what_changes_pretraining_makes_a_new_cache_entry(run, override):
     assert plain["weights"]["folder"] != other["weights"]["folder"]
 
 
+def test_a_damaged_pretrained_backbone_is_trained_again_bit_for_bit_and_said(run, tmp_path, capsys):
+    own = f"++paths.cache_dir={tmp_path / 'own'}"
+    first, _ = run(own)
+    file = Path(first["weights"]["folder"]) / "weights.pt"
+    whole = torch.load(file, weights_only=True)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    file.write_bytes(content)
+    capsys.readouterr()
+    second, _ = run(own, folder="second")
+    assert f"{file.parent} is damaged (weights.pt holds something else than was written)" in capsys.readouterr().out
+    assert second["metrics"] == first["metrics"]
+    assert second["time"]["pretrain_s"] > 0
+    again = torch.load(file, weights_only=True)
+    assert all(torch.equal(value, again[part][name]) for part in whole for name, value in whole[part].items())
+
+
+def test_without_room_for_it_pretraining_is_done_in_every_run_and_said(run, tmp_path, capsys):
+    kept, _ = run()
+    small = [f"++paths.cache_dir={tmp_path / 'own'}", "cache.limit_gb=1e-5"]
+    results, _ = run(*small, folder="small")
+    assert "cannot be kept: 0.0 GiB are more than cache.limit_gb=1e-05" in capsys.readouterr().out
+    assert results["metrics"] == kept["metrics"]
+    assert not Path(results["weights"]["folder"]).exists()
+
+
+def test_a_callback_that_may_change_training_makes_a_new_cache_entry(run):
+    plain, _ = run("strategy=frozen")
+    quiet, _ = run("strategy=frozen", "callbacks.progress=null", folder="quiet")
+    other, _ = run("strategy=frozen", "+callbacks.tested={_target_: test_run.Tested}", folder="other")
+    assert plain["weights"]["folder"] == quiet["weights"]["folder"] != other["weights"]["folder"]
+
+
 def test_a_head_that_nothing_trains_is_not_scored(run):
     with pytest.raises(GraftError, match="Nothing trains the target's head"):
         run("objective.alpha=1", "head.sharing=separate")
@@ -748,6 +781,26 @@ def test_two_processes_pretrain_and_train_together(tmp_path):
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["metrics"]["forgetting"] is not None
     assert sum(map(sum, results["confusion"]["test/target"]["matrix"])) == 500  # each sample counted once
+
+
+@pytest.mark.slow
+def test_a_kill_in_the_middle_of_pretraining_leaves_nothing_that_the_next_run_does_not_clean(tmp_path):
+    environment = os.environ | {"GRAFT_ROOT": str(tmp_path), "GRAFT_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, str(Path(CONF).parent / "train.py"), *TINY, "pretrain.epochs=1000"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    computed = tmp_path / "cache" / "computed"
+    for _ in range(1200):
+        if list(computed.glob("unfinished-*/metrics.csv")):
+            break
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    assert list(computed.glob("unfinished-*"))
+    outcome = command_line(tmp_path, "training.epochs=1")
+    assert outcome.returncode == 0, outcome.stderr
+    entries = {path.name for path in computed.iterdir()} - {"locks"}
+    assert not [name for name in entries if name.startswith("unfinished-")]
+    assert {path.name for path in (computed / "locks").iterdir()} == {*entries, "room"}
 
 
 @pytest.mark.slow

@@ -17,12 +17,9 @@ from torch import Tensor
 
 from graft.backbones.cut import Cut
 from graft.cache.disk import DiskCache, NoRoom
-from graft.cache.key import cache_key, code_hash, versions
+from graft.cache.key import cache_key, code_used, numerics
 from graft.cache.rows import MappedRows, RowWriter
 
-# Source files and libraries that decide what an activation is.
-CODE = ("backbones", "cache", "columns.py", "data", "features.py", "inputs.py", "strategies/base.py")
-PACKAGES = ("torch", "torchvision", "timm")
 MANY = 1000  # samples; fewer take no time worth a line
 LARGEST_GROWTH = 4  # activations of so many times the input's numbers are faster computed than read
 
@@ -41,12 +38,14 @@ class Stored:
 
 
 class Wanted:
-    """Activations at a cut, of what `depends_on` says."""
+    """Activations at a cut, of what `depends_on` says; `parts` are what makes the inputs (see `code_used`)."""
 
-    def __init__(self, cut: Cut, depends_on: Mapping[str, Any]) -> None:
+    def __init__(self, cut: Cut, depends_on: Mapping[str, Any], parts: Sequence[Any] = ()) -> None:
         self.cut = cut
-        code = {"code": code_hash(CODE), **versions(PACKAGES)}
-        self.key = cache_key({"cut": cut.name, "folded": cut.fold, **code, **depends_on})
+        layers = {type(module) for module in cut.backbone.modules()}
+        network = {"cut": cut.name, "folded": cut.fold, "name": cut.backbone.name, "layers": repr(cut.backbone)}
+        code = code_used(__name__, *layers, *parts)
+        self.key = cache_key({**network, "code": code, "numerics": numerics(), **depends_on})
 
     @property
     def worthwhile(self) -> bool:
@@ -106,15 +105,16 @@ class FeatureCache:
                 compute(missing, folders)
                 return
             one = missing[len(folders)]
-            self.disk.get(one.key, one.bytes(samples), lambda f: make_together(missing, [*folders, f]), lambda _: None)
+            make = lambda folder: make_together(missing, [*folders, folder])  # noqa: E731
+            self.disk.get(one.key, partial(one.bytes, samples), make, lambda _: None)
 
         try:
             missing = {one.key: one for one in (wanted, *also) if one.worthwhile and not self.disk.has(one.key)}
             if wanted.key in missing and len(missing) > 1:
                 with suppress(NoRoom):  # for all of them; there may be for one
                     make_together([missing[key] for key in sorted(missing)], [])
-            alone = partial(compute, [wanted])
-            rows = self.disk.get(wanted.key, wanted.bytes(samples), lambda folder: alone([folder]), MappedRows)
+            size, alone = partial(wanted.bytes, samples), partial(compute, [wanted])
+            rows = self.disk.get(wanted.key, size, lambda folder: alone([folder]), MappedRows)
         except NoRoom as error:
             self.refused = str(error)
             return None

@@ -5,25 +5,23 @@ It is the same training with everything but the source left out, so it needs no 
 
 import copy
 import json
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from filelock import FileLock
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
-from torch import nn
+from torch import Tensor, nn
 
 from graft.backbones.base import Backbone
 from graft.build import build
 from graft.cache import key
+from graft.cache.disk import DiskCache, NoRoom
 from graft.callbacks.interrupt import keyboard_interrupts
 from graft.callbacks.nonfinite import NonFinite
 from graft.callbacks.progress import Progress
@@ -34,25 +32,31 @@ from graft.objective import AlphaWeighted
 from graft.rates.uniform import Uniform
 from graft.strategies.scratch import Scratch
 from graft.tasks import Task
-from graft.trainer import build_trainer
+from graft.trainer import build_trainer, device_type
 
-# Source files that decide what pretraining computes: a change in one of them makes a new cache entry.
-CODE = (
-    "backbones",
-    "cache",
-    "columns.py",
-    "data",
-    "inputs.py",
-    "rates/uniform.py",
-    "strategies/base.py",
-    "strategies/full.py",
-    "strategies/scratch.py",
-    "terms/base.py",
-    *("heads.py", "metrics.py", "module.py", "objective.py", "optim.py", "pretrain.py", "schedules.py", "tasks.py"),
-    "trainer.py",
-)
 WITHOUT_EFFECT = ("accelerator", "profiler", "detect_anomaly", "max_time")  # keys of the trainer
-PACKAGES = ("torch", "torchvision", "timm", "pytorch-lightning")
+SHOWING_ONLY = "graft.callbacks."  # callbacks that change nothing of what is learned
+WEIGHTS, METRICS = "weights.pt", "metrics.json"
+TRAINING = ("gradient_clip_norm", "accumulate_batches", "channels_last", "validate_every_epochs")  # keys with an effect
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What training on the source gives: the state dicts of backbone and head, and metrics by their names."""
+
+    weights: dict[str, dict[str, Tensor]]
+    metrics: dict[str, float]
+
+    def write(self, folder: Path) -> None:
+        """Into an entry of the cache."""
+        torch.save(self.weights, folder / WEIGHTS)
+        (folder / METRICS).write_text(json.dumps(self.metrics, indent=2))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Learned":
+        """Out of an entry of the cache."""
+        weights = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
+        return cls(weights, json.loads((folder / METRICS).read_text()))
 
 
 @dataclass(frozen=True)
@@ -73,64 +77,79 @@ def pretrain_on_source(
     head: nn.Module,
     task: Task,
     build_both: Callable[[], tuple[Backbone, nn.Module]],
+    cache: DiskCache,
 ) -> Pretrained:
     """Load into backbone and head what training on the source gives; computed once for all jobs that share it.
 
     `build_both` makes the two anew, so that they start from pretraining's own seed and not from the run's.
 
-    Concurrent jobs wait for the first; a killed one leaves nothing that looks finished. The processes of one
-    distributed job train together, so that only its main process waits.
+    The processes of one distributed job train together: only the main one waits for other jobs, writes the entry, and
+    hands what it read there to the others.
     """
     started = time.perf_counter()
-    folder = Path(config["paths"]["cache_dir"]) / "pretrained" / cache_key(config, data, backbone)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    main_process = rank_zero_only.rank == 0
-    with FileLock(f"{folder}.lock") if main_process else nullcontext():
-        cached = folder.exists()
-        if not cached:
-            if main_process:
-                print(f"Pretraining on the source ({data.domains['source'].name}), kept in {folder}", flush=True)
-            unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix="unfinished-"))
+    name = cache_key(config, data, backbone)
+    trained: list[tuple[pl.Trainer, Learned]] = []  # once at most, also where it cannot be kept
+
+    def learn(folder: Path, where: str) -> Learned:
+        if not trained:
+            if rank_zero_only.rank == 0:
+                print(f"Pretraining on the source ({data.domains['source'].name}), {where}", flush=True)
             try:
-                trainer = train_on_source(config, data, build_both, task, unfinished)
-                if main_process:
-                    unfinished.rename(folder)
-                trainer.strategy.barrier("pretrained weights are in the cache")
+                trained.append(train_on_source(config, data, build_both, task, folder))
             except Interrupted:
-                raise Interrupted(
-                    "Interrupted while pretraining on the source: the next run starts it again."
-                ) from None
+                message = "Interrupted while pretraining on the source: the next run starts it again."
+                raise Interrupted(message) from None
             except Diverged as error:
                 raise Diverged(f"Pretraining on the source, of which nothing is kept. {error}") from None
-            finally:
-                shutil.rmtree(unfinished, ignore_errors=True)
-    weights = torch.load(folder / "weights.pt", map_location="cpu", weights_only=True)
-    metrics = json.loads((folder / "metrics.json").read_text())
-    seconds = 0.0 if cached else time.perf_counter() - started
+        return trained[0][1]
+
+    def make(folder: Path) -> None:
+        learn(folder, f"kept in {cache.folder / name}").write(folder)
+
+    def bytes_expected() -> int:
+        return sum(tensor.nbytes for part in (backbone, head) for tensor in part.state_dict().values())
+
+    found, where = None, "not kept"
+    if rank_zero_only.rank == 0:
+        try:
+            found = cache.get(name, bytes_expected, make, Learned.read)
+        except NoRoom as error:
+            where = f"in every run anew, because it cannot be kept: {error}"
+    else:
+        found = cache.find(name, Learned.read)
+    if found is None:
+        with tempfile.TemporaryDirectory() as folder:
+            found = learn(Path(folder), where)
+    for trainer, _ in trained:
+        found = trainer.strategy.broadcast(found)
     new = backbone.not_learned_from(data.domains["source"].backbone_arguments)  # stay as they were
-    learned = {k: v for k, v in weights["backbone"].items() if k.removeprefix("network.") not in new}
+    learned = {k: v for k, v in found.weights["backbone"].items() if k.removeprefix("network.") not in new}
     backbone.load_state_dict({**backbone.state_dict(), **learned})
-    head.load_state_dict(weights["head"])
+    head.load_state_dict(found.weights["head"])
     backbone.set_classifier(copy.deepcopy(head))
-    return Pretrained(metrics, folder, len(weights["backbone"]), new, seconds)
+    seconds = time.perf_counter() - started if trained else 0.0
+    return Pretrained(found.metrics, cache.folder / name, len(found.weights["backbone"]), new, seconds)
 
 
 def cache_key(config: Mapping[str, Any], data: TransferDataModule, backbone: Backbone) -> str:
     """Name of the cache entry: a hash over data, architecture, training settings, library versions and code."""
-    depends_on = {
-        "data": data.domains["source"].fingerprint,
-        "split_seed": config["data"]["split_seed"],
-        "balance": config["data"]["balance"],
+    built = {
         "backbone": {k: v for k, v in config["backbone"].items() if k != "weights"},
-        "input": repr(backbone.input_spec),
         "head": {k: v for k, v in config["head"].items() if k != "sharing"},
         "task": config["source_task"] or config["task"],
         "pretrain": config["pretrain"],
-        "training": {k: config["training"][k] for k in ("gradient_clip_norm", "accumulate_batches", "channels_last")},
-        "trainer": {key: value for key, value in config["trainer"].items() if key not in WITHOUT_EFFECT},
-        "matmul": torch.get_float32_matmul_precision(),
-        "packages": key.versions(PACKAGES),
-        "code": key.code_hash(CODE),
+        "callbacks": [c for c in config["callbacks"].values() if c and not c["_target_"].startswith(SHOWING_ONLY)],
+    }
+    depends_on = {
+        **built,
+        "data": data.domains["source"].fingerprint,
+        **{k: config["data"].get(k) for k in ("split_seed", "balance", "bucket_by_length")},
+        "input": repr(backbone.input_spec),  # and so what `auto` means in the backbone's config
+        "training": {k: config["training"][k] for k in TRAINING},
+        "trainer": {k: v for k, v in config["trainer"].items() if k not in WITHOUT_EFFECT},
+        "device": device_type(config["trainer"]["accelerator"]),
+        "numerics": key.numerics(),
+        "code": key.code_used(__name__, *key.targets(built), *data.parts("source")),
     }
     return key.cache_key(depends_on)
 
@@ -141,8 +160,8 @@ def train_on_source(
     build_both: Callable[[], tuple[Backbone, nn.Module]],
     task: Task,
     folder: Path,
-) -> pl.Trainer:
-    """Train from random weights on the source alone and write weights and metrics into `folder`."""
+) -> tuple[pl.Trainer, Learned]:
+    """Train from random weights on the source alone, with the curves in `folder`."""
     settings = config["pretrain"]
     pl.seed_everything(settings["seed"], verbose=False)
     backbone, head = build_both()
@@ -174,10 +193,10 @@ def train_on_source(
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
     trainer.test(module, source, verbose=False)
     metrics |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
-    if trainer.is_global_zero:
-        torch.save({"backbone": backbone.state_dict(), "head": head.state_dict()}, folder / "weights.pt")
-        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
-    return trainer
+    weights = {"backbone": backbone, "head": head}
+    return trainer, Learned(
+        {name: {k: v.cpu() for k, v in part.state_dict().items()} for name, part in weights.items()}, metrics
+    )
 
 
 def source_alone(data: TransferDataModule, settings: Mapping[str, Any], backbone: Backbone) -> TransferDataModule:

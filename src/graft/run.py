@@ -111,7 +111,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             return build_backbone(cfg, data), build_head(cfg, backbone, data.num_outputs("source", tasks["source"]))
 
         try:
-            pretrained = pretrain_on_source(config, data, backbone, source_head, tasks["source"], build_both)
+            pretrained = pretrain_on_source(config, data, backbone, source_head, tasks["source"], build_both, cache)
         except Diverged as diverged:
             if rank_zero_only.rank == 0:
                 found = {"status": "diverged", "message": str(diverged), "name": config["name"], "metrics": {}}

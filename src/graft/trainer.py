@@ -24,22 +24,28 @@ def quieten_lightning() -> None:
         warnings.filterwarnings("ignore", message)
 
 
+def device_type(accelerator: str) -> str:
+    """cpu, cuda or mps: where a Trainer with this accelerator computes."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "cuda"
+    return "mps" if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available() else "cpu"
+
+
 def settle_precision(settings: Mapping[str, Any]) -> str:
     """What `trainer.precision` means on this machine; `auto` is the fastest that trains as well as 32 bits.
 
     On CUDA bfloat16 where the GPU computes with it, else float16, and TF32 for what stays in 32 bits. A CPU gains from
     bfloat16 where it has matrix units (AMX) for it; with AVX-512's instructions alone it is many times slower.
     """
-    precision, accelerator = str(settings["precision"]), settings["accelerator"]
-    cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    precision, device = str(settings["precision"]), device_type(settings["accelerator"])
+    cuda = device == "cuda"
     torch.set_float32_matmul_precision("high" if cuda and precision == "auto" else "highest")
     if precision != "auto":
         return precision
     if cuda:
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.backends.mps.is_available())
     has_matrix_units = getattr(torch.cpu, "_is_amx_tile_supported", bool)  # not in every torch
-    return "bf16-mixed" if cpu and has_matrix_units() else "32-true"
+    return "bf16-mixed" if device == "cpu" and has_matrix_units() else "32-true"
 
 
 class CheckpointFiles(TorchCheckpointIO):

@@ -1,4 +1,13 @@
-from graft.cache.key import cache_key, code_hash, versions
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from graft.cache.key import cache_key, code_used, source_of, targets, versions
+
+SRC = Path(__file__).parents[2] / "src"
 
 
 def test_the_key_follows_every_value_and_no_order():
@@ -7,11 +16,102 @@ def test_the_key_follows_every_value_and_no_order():
     assert cache_key({"a": 1, "b": {"c": [3, 2]}}) != first
 
 
-def test_code_is_hashed_by_file_and_by_folder():
-    assert (
-        len({code_hash(names) for names in (("heads.py",), ("cache",), ("cache/key.py",), ("heads.py", "cache"))}) == 4
-    )
-
-
 def test_versions_name_the_packages():
     assert set(versions(("torch", "pillow"))) == {"torch", "pillow"}
+    assert versions(("no-such-package",)) == {"no-such-package": None}
+
+
+def test_targets_are_found_at_any_depth():
+    settings = {"_target_": "a.B", "front": {"_target_": "c.d", "sizes": [1]}, "list": [{"_target_": "e.F"}], "n": None}
+    assert list(targets(settings)) == ["a.B", "c.d", "e.F"]
+
+
+FILES = {
+    "mine/__init__.py": "",
+    "mine/net.py": "import json\nfrom mine import layers\nfrom .deep.block import Block\n\nclass Net:\n    pass\n",
+    "mine/layers.py": "from __future__ import annotations\n\ndef build():\n    import mine.lazy\n",
+    "mine/lazy.py": "",
+    "mine/deep/__init__.py": "",
+    "mine/deep/block.py": (
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import mine.types_only\n"
+        "class Block:\n    def build(self):\n        import timm\n"
+    ),
+    "mine/types_only.py": "",
+    "mine/other.py": "",
+}
+USED = ("mine/net.py", "mine/layers.py", "mine/lazy.py", "mine/deep/block.py")
+
+
+@pytest.fixture
+def code(tmp_path):
+    """What a new process says is used by a class of a user's package."""
+    for name, content in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    script = "from graft.cache.key import code_used; import mine.net; print(code_used(mine.net.Net))"
+
+    def ask() -> str:
+        environment = os.environ | {"PYTHONPATH": f"{SRC}{os.pathsep}{tmp_path}", "PYTHONDONTWRITEBYTECODE": "1"}
+        return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True).stdout
+
+    return ask
+
+
+def test_a_users_own_code_counts_as_far_as_it_is_used_and_no_further(code, tmp_path):
+    before = code()
+    assert b"timm" in before
+    assert b"torchvision" not in before
+    changed = {}
+    for name in FILES:
+        original = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(f"{original}\nCHANGED = 1\n")
+        changed[name] = code() != before
+        (tmp_path / name).write_text(original)
+    (tmp_path / "mine" / "new.py").write_text("import timm")
+    assert code() == before
+    assert {name for name, other in changed.items() if other} == set(USED)
+
+
+def followed(*parts: str) -> set[str]:
+    """Modules of Graft that some parts' code is."""
+    found, todo = set(), set(parts)
+    while todo:
+        module = todo.pop()
+        if module.startswith("graft") and module not in found:
+            found.add(module)
+            todo |= source_of(module)[1]
+    return found
+
+
+def test_unrelated_parts_of_graft_are_not_in_a_key():
+    used = followed("graft.features", "graft.backbones.lenet", "graft.data.digits", "graft.data.module")
+    assert {"graft.backbones.base", "graft.backbones.cut", "graft.cache.rows", "graft.data.sampling"} <= used
+    for other in ("backbones.huggingface", "backbones.timm", "data.table", "data.text_file", "terms.base", "report"):
+        assert f"graft.{other}" not in used
+
+
+@pytest.mark.parametrize(
+    ("parts", "libraries"),
+    [
+        (("graft.data.decoded", "graft.data.image_folder.ImageFiles"), {"pillow", "torch", "torchvision"}),
+        (("graft.features", "graft.backbones.timm.TimmBackbone"), {"torch", "timm"}),
+        (("graft.data.tokens", "graft.backbones.huggingface.HuggingFaceTokenizer"), {"transformers"}),
+        (("graft.data.waveforms", "graft.data.recordings.SoundFiles"), {"soundfile", "scipy"}),
+        (("graft.pretrain", "graft.backbones.lenet.lenet"), {"torch", "torchmetrics", "pytorch-lightning"}),
+        (("torch.nn.modules.conv.Conv2d",), {"torch"}),
+    ],
+)
+def test_libraries_count_where_they_are_used(parts, libraries):
+    found = set(code_used(*parts)["versions"])
+    assert libraries <= found
+    for library in {"timm", "transformers", "peft", "soundfile", "scikit-learn"} - libraries:
+        assert library not in found
+
+
+def test_what_has_no_file_is_never_shared(monkeypatch):
+    scope = {"__name__": "notebook_cell"}
+    exec("class Net: pass", scope)
+    mine = code_used(scope["Net"])
+    assert mine == code_used(scope["Net"])
+    source_of.cache_clear()
+    assert mine != code_used(scope["Net"])

@@ -256,7 +256,10 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
 
 
 def weights_hash(backbone: Backbone, active: Set[str]) -> str:
-    """Hash of every parameter and buffer that stays as it is, the input's normalisation among them."""
+    """Hash of every parameter and buffer that stays as it is, the input's normalisation among them.
+
+    With their strides: in another order of memory, such as channels_last, sums are rounded otherwise.
+    """
     kept = [(n, t) for n, t in backbone.state_dict().items() if not active.intersection(prefixes(n)[:-1])]
 
     def digest(tensor: Tensor) -> bytes:
@@ -264,5 +267,8 @@ def weights_hash(backbone: Backbone, active: Set[str]) -> str:
 
     with ThreadPoolExecutor() as pool:
         digests = pool.map(digest, (tensor for _, tensor in kept))
-        described = (f"{n} {tuple(t.shape)} {t.dtype} ".encode() + d for (n, t), d in zip(kept, digests, strict=True))
+        described = (
+            f"{n} {tuple(t.shape)} {t.stride()} {t.dtype} ".encode() + d
+            for (n, t), d in zip(kept, digests, strict=True)
+        )
         return hashlib.sha256(b"".join(described)).hexdigest()

@@ -10,17 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graft.cache.in_use import hold
+
 DATA, META = "rows.bin", "rows.json"
 RESIDENT = 2**26  # bytes of a file that may stay in this process's memory; the system's own cache keeps the rest
 FAULT_AROUND = 2**16  # bytes that Linux maps at once around the first one that is touched
 
 
 class MappedFile:
-    """The bytes of a file, mapped into memory and given back after every RESIDENT bytes that were read."""
+    """The bytes of a file, mapped into memory and given back after every RESIDENT bytes that were read.
+
+    As long as the map lives the file counts as in use: no cache removes it.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = Path(file)
         with self.file.open("rb") as opened:
+            hold(opened)  # the map keeps a copy of the descriptor, and with it the lock
             self._map = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
         self.bytes = torch.frombuffer(self._map, dtype=torch.uint8)  # (size,); only to be read
         self._gives_back = len(self.bytes) > RESIDENT and hasattr(mmap, "MADV_DONTNEED")

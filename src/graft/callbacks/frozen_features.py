@@ -128,18 +128,20 @@ class FrozenFeatures(Callback):
         if len(split) == 0:
             return None
         depends_on = {
-            "network": repr(place.cut.backbone),
             "samples": split.fingerprint,
             "input": repr(place.cut.backbone.input_spec),
-            "view": None if view is None else [data.augment, str(data.seed), view],
+            # What is random in a view is drawn batch by batch.
+            "view": None if view is None else [data.augment, str(data.seed), data.eval_batch_size, view],
             "precision": str(trainer.precision),
+            "device": trainer.strategy.root_device.type,
         }
 
         def batches() -> Iterator[tuple[Tensor, Any]]:
             for places, (inputs, _) in data.placed_batches(domain, part, view):
                 yield places, trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(inputs))
 
-        wanted, *also = [Wanted(p.cut, {**depends_on, "weights": p.weights}) for p in (place, *later)]
+        parts = data.parts(domain)
+        wanted, *also = [Wanted(p.cut, {**depends_on, "weights": p.weights}, parts) for p in (place, *later)]
         context = trainer.precision_plugin.forward_context  # such as autocast
         return self.cache.rows(wanted, also, batches, len(split), context, domain, part)
 

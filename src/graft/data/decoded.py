@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -14,15 +14,12 @@ from torch.utils.data import Subset
 
 from graft.cache.disk import DiskCache, NoRoom
 from graft.cache.images import MappedImages, write_images
-from graft.cache.key import cache_key, code_hash, versions
+from graft.cache.key import cache_key, code_used
 from graft.cache.rows import MappedRows, write_rows
 from graft.data.domain import LazyTensor, Split
 from graft.data.geometry import Geometry
 from graft.data.image_folder import ImageFiles
 
-# Files that decide what is stored, and how.
-CODE = ("cache/images.py", "cache/rows.py", *(f"data/{name}.py" for name in ("decoded", "geometry", "image_folder")))
-PACKAGES = ("torch", "torchvision", "pillow")
 IN_MEMORY = 2**29  # bytes of a split that is resized at once; a larger one is resized batch by batch
 CHUNK = 128  # images decoded or resized at a time, to bound memory
 SAMPLE = 16  # images that tell how large all of them are
@@ -96,17 +93,22 @@ def fitted_rows(split: Split, geometry: Geometry, cache: DiskCache | None) -> Ro
     depends_on = {
         "split": split.fingerprint,
         "geometry": repr(geometry),
-        "code": code_hash(CODE),
-        "packages": versions(PACKAGES),
+        "code": code_used(__name__, innermost(inputs)),
     }
-    key = cache_key(depends_on)
     try:
-        size = 0 if (cache.folder / key).exists() else expected_bytes(images)
+        size = functools.partial(expected_bytes, images)
         make = functools.partial(decode_all, images)
-        return cache.get(key, size, make, MappedImages if geometry.shape is None else MappedRows)
+        return cache.get(cache_key(depends_on), size, make, MappedImages if geometry.shape is None else MappedRows)
     except (NoRoom, OSError) as error:
         say_once(f"Images are decoded anew in every epoch, because they cannot be kept: {error}.")
         return images
+
+
+def innermost(inputs: Any) -> Any:
+    """What a part of a part of a domain's inputs was taken from."""
+    while isinstance(inputs, Subset):
+        inputs = inputs.dataset
+    return inputs
 
 
 def fit_in_memory(images: Tensor, geometry: Geometry) -> Tensor | Unfitted:

@@ -286,6 +286,11 @@ class TransferDataModule(pl.LightningDataModule):
         for (_, places), batch in zip(batches, loader, strict=True):
             yield places, batch
 
+    def parts(self, domain: str) -> list[Any]:
+        """The objects whose code makes a domain's batches, for the keys of what is kept of them."""
+        source = getattr(self, domain)
+        return [TransferDataModule, getattr(source, "domain", source), self._eval_transform]
+
     def _eval_loader(self, domain: str, part: str) -> EvalLoader:
         return self._whole_loader(
             domain, part, self._eval_transform, functools.partial(self.stored.get, (domain, part))

@@ -1,16 +1,18 @@
 """Sequences of vectors in memory, and how they become what a backbone for them takes."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from graft.backbones.sequence import SequenceSpec
 from graft.cache.disk import DiskCache
 from graft.data.domain import Split, refuse_changes, rows_of
 from graft.errors import GraftError
 from graft.inputs import Fields
+
+if TYPE_CHECKING:
+    from graft.backbones.sequence import SequenceSpec
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class SequenceTransform:
 
     augment = None
 
-    def __init__(self, spec: SequenceSpec, augment: str = "none", shift: str | None = None) -> None:
+    def __init__(self, spec: "SequenceSpec", augment: str = "none", shift: str | None = None) -> None:
         refuse_changes("sequences", augment, shift)
         self.spec = spec
 

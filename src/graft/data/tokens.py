@@ -4,25 +4,22 @@ import functools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from graft.backbones.text import TextSpec
 from graft.cache.disk import DiskCache, NoRoom
-from graft.cache.key import cache_key, code_hash
+from graft.cache.key import cache_key, code_used
 from graft.cache.ragged import MappedTokens, write_sequences
 from graft.data.decoded import say_once
 from graft.data.domain import Split, refuse_changes
 from graft.inputs import Fields
 
-CODE = (
-    "cache/ragged.py",
-    "cache/rows.py",
-    "data/tokens.py",
-)  # files that decide what is stored; the tokenizer's key says the rest
+if TYPE_CHECKING:
+    from graft.backbones.text import TextSpec
+
 CHUNK = 1000  # texts that are split into tokens at a time
 CUT = "cut.json"  # how many texts of a split were too long
 BYTES = 4  # of a token id on disk
@@ -47,7 +44,7 @@ class TextTransform:
 
     augment = None
 
-    def __init__(self, spec: TextSpec, augment: str = "none", shift: str | None = None) -> None:
+    def __init__(self, spec: "TextSpec", augment: str = "none", shift: str | None = None) -> None:
         refuse_changes("texts", augment, shift)
         self.spec = spec
 
@@ -58,12 +55,13 @@ class TextTransform:
 
     def rows(self, split: Split, cache: DiskCache | None) -> TokenLists | MappedTokens:
         """The split's token ids, from the cache where they are there."""
-        key = cache_key({"split": split.fingerprint, "tokens": self.key, "code": code_hash(CODE)})
+        code = code_used(__name__, self.spec.tokenizer)
+        key = cache_key({"split": split.fingerprint, "tokens": self.key, "code": code})
         if cache is not None:
+            make = functools.partial(self._write, split)
             try:
-                size = BYTES * len(split) * self.spec.max_length
-                rows = cache.get(key, size, functools.partial(self._write, split), MappedTokens)
-                self._say(json.loads((cache.folder / key / CUT).read_text()), len(split))
+                rows, cut = cache.get(key, lambda: BYTES * len(split) * self.spec.max_length, make, read_tokens)
+                self._say(cut, len(split))
                 return rows
             except (NoRoom, OSError) as error:
                 say_once(f"Texts are split into tokens in every run, because they cannot be kept: {error}.")
@@ -94,6 +92,11 @@ class TextTransform:
         lengths = torch.tensor([len(sequence) for sequence in sequences])
         mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
         return Fields({"input_ids": ids, "attention_mask": mask})
+
+
+def read_tokens(folder: Path) -> tuple[MappedTokens, int]:
+    """Token ids that are kept in a folder, and how many of the texts were too long."""
+    return MappedTokens(folder), json.loads((folder / CUT).read_text())
 
 
 def chunks(texts: Any) -> Iterator[list[str]]:

@@ -4,26 +4,25 @@ import functools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Subset
 
-from graft.backbones.speech import SpeechSpec
 from graft.cache.disk import DiskCache, NoRoom
-from graft.cache.key import cache_key, code_hash, versions
+from graft.cache.key import cache_key, code_used
 from graft.cache.ragged import MappedWaveforms, write_sequences
 from graft.data.augment import places
 from graft.data.augment_speech import AUGMENTATIONS, SHIFTS, SpeechAugmentation
-from graft.data.decoded import MANY, SAMPLE, THREADS, decode_chunks, say_once
+from graft.data.decoded import MANY, SAMPLE, THREADS, decode_chunks, innermost, say_once
 from graft.data.domain import Split
 from graft.errors import GraftError
 from graft.inputs import Inputs
 
-CODE = ("cache/ragged.py", "cache/rows.py", "data/recordings.py", "data/waveforms.py")  # files that decide what is kept
-PACKAGES = ("scipy",)
+if TYPE_CHECKING:
+    from graft.backbones.speech import SpeechSpec
 
 
 class Sounds(Protocol):
@@ -64,7 +63,7 @@ class SpeechTransform:
     A longer recording is cut, around its middle or with augmentation anywhere; behind a shorter one come zeros.
     """
 
-    def __init__(self, spec: SpeechSpec, augment: str = "none", shift: str | None = None) -> None:
+    def __init__(self, spec: "SpeechSpec", augment: str = "none", shift: str | None = None) -> None:
         if augment not in AUGMENTATIONS:
             raise GraftError(f"data.augment={augment!r} is not for speech. Allowed: {', '.join(AUGMENTATIONS)}.")
         if shift is not None and shift not in SHIFTS:
@@ -91,13 +90,11 @@ class SpeechTransform:
         depends_on = {
             "split": split.fingerprint,
             "waveforms": self.key,
-            "code": code_hash(CODE),
-            "packages": versions(PACKAGES),
+            "code": code_used(__name__, innermost(split.inputs)),
         }
-        key = cache_key(depends_on)
         try:
-            size = 0 if cache.has(key) else expected_bytes(unread)
-            return cache.get(key, size, functools.partial(read_all, unread), MappedWaveforms)
+            size, make = functools.partial(expected_bytes, unread), functools.partial(read_all, unread)
+            return cache.get(cache_key(depends_on), size, make, MappedWaveforms)
         except (NoRoom, OSError) as error:
             say_once(f"Recordings are read anew in every epoch, because they cannot be kept: {error}.")
             return unread
