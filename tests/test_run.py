@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -627,26 +626,6 @@ def test_a_folder_of_a_graft_without_ids_goes_on(run):
         assert results["status"] == "done"
     results, _ = run(f"resume={first / 'checkpoints' / 'last.ckpt'}", "training.epochs=5", folder="second")
     assert results["status"] == "done"
-
-
-@pytest.mark.slow
-def test_a_killed_run_goes_on_at_once_and_is_the_uninterrupted_one_bit_for_bit(tmp_path):
-    options = ["training.epochs=200", "data.augment=light"]
-    whole = command_line(tmp_path, *options, f"hydra.run.dir={tmp_path / 'whole'}")
-    assert whole.returncode == 0, whole.stderr
-    folder = tmp_path / "killed"
-    environment = os.environ | {"GRAFT_ROOT": str(tmp_path), "GRAFT_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, str(Path(CONF).parent / "train.py"), *TINY, *options, f"hydra.run.dir={folder}"]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while not (folder / "checkpoints" / "last.ckpt").exists() and process.poll() is None:
-            time.sleep(0.05)
-        process.kill()
-    assert not (folder / "DONE").exists()
-    resumed = command_line(tmp_path, *options, f"hydra.run.dir={folder}", "resume=true")
-    assert resumed.returncode == 0, resumed.stderr
-    assert f"going on where process {process.pid} on " in resumed.stdout
-    assert same(weights(tmp_path / "whole"), weights(folder))
-    assert same(weights(tmp_path / "whole", "best"), weights(folder, "best"))
 
 
 def test_a_run_that_was_stopped_after_its_last_epoch_only_does_its_test(run):
