@@ -298,9 +298,12 @@ def written(cfg: DictConfig, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def unresolved(config: Mapping[str, Any]) -> Iterator[str]:
     """Text in which a reference stands after all were resolved: it would be resolved where the config is read again."""
+    found: dict[str, str] = {}  # by value, at its shortest key: the others refer to that one
     for key, value in leaves(config):
         if "${" in str(value):
-            yield f"`{key}={shown(value)}`: a value cannot hold the text ${{, also not behind a backslash"
+            found[str(value)] = min(found.get(str(value), key), key, key=len)
+    for value, key in found.items():
+        yield f"`{key}={value}`: a value cannot hold the text ${{, also not behind a backslash"
 
 
 def report(problems: Iterable[str]) -> str:

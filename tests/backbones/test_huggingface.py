@@ -1,5 +1,8 @@
 """A tiny BERT made on the spot: no package of weights and no network is needed."""
 
+import json
+import shutil
+
 import pytest
 import torch
 from torch import nn
@@ -104,3 +107,14 @@ def test_a_folder_without_a_model_and_a_missing_package_are_named(tmp_path):
         HuggingFaceBackbone(str(tmp_path))
     with pytest.raises(GraftError, match="pip:graft-nothing: the package is not installed"):
         HuggingFaceBackbone("pip:graft-nothing")
+
+
+def test_code_that_comes_with_a_model_is_not_run(tmp_path, tiny_bert):
+    folder = shutil.copytree(tiny_bert, tmp_path / "model")
+    settings = json.loads((folder / "config.json").read_text())
+    settings |= {"model_type": "foreign", "auto_map": {"AutoConfig": "code.Config", "AutoModel": "code.Model"}}
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with pytest.raises(GraftError, match=r"backbone\.name=.*AutoConfig cannot read it"):
+        HuggingFaceBackbone(str(folder))
+    assert not (tmp_path / "ran").exists()

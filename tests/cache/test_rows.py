@@ -62,3 +62,12 @@ def test_a_file_cut_short_is_refused(tmp_path):
         file.truncate(20)
     with pytest.raises(ValueError, match=r"rows\.bin"):
         MappedRows(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["load", "hub", "nothing", "Tensor"])
+def test_a_description_names_a_dtype_and_nothing_else_of_torch(tmp_path, dtype):
+    write_rows(tmp_path, [torch.randn(10, 4)])
+    meta = tmp_path / rows_module.META
+    meta.write_text(meta.read_text().replace("float32", dtype))
+    with pytest.raises(ValueError, match=f"dtype={dtype}"):
+        MappedRows(tmp_path)

@@ -295,3 +295,8 @@ def test_german_credit():
     assert data.classes == ("good", "bad")
     assert (len(columns.numeric), len(columns.categorical)) == (7, 13)
     assert all(category.startswith("A") for column in columns.categorical for category in column.categories)
+
+
+def test_only_tables_of_scikit_learn_are_read():
+    with pytest.raises(GraftError, match=r"name=files: scikit-learn's tables are breast_cancer, diabetes, iris, wine"):
+        SklearnTable("files").read()
