@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pytorch_lightning as pl
 import torch
@@ -26,10 +26,12 @@ from graft.build import build
 from graft.cache import key
 from graft.callbacks.interrupt import keyboard_interrupts
 from graft.callbacks.progress import Progress
-from graft.data.module import TransferDataModule
+from graft.config.types import Count, Part, Positive, Seed
+from graft.data.module import Augment, TransferDataModule
 from graft.errors import Interrupted
 from graft.module import TransferModule
 from graft.objective import AlphaWeighted
+from graft.optim import BaseOptimizerSettings
 from graft.rates.uniform import Uniform
 from graft.strategies.scratch import Scratch
 from graft.tasks import Task
@@ -52,6 +54,23 @@ CODE = (
 )
 WITHOUT_EFFECT = ("accelerator", "profiler", "detect_anomaly", "max_time")  # keys of the trainer
 PACKAGES = ("torch", "torchvision", "timm", "pytorch-lightning")
+
+
+class PretrainOptimizer(BaseOptimizerSettings):
+    """The keys of `pretrain.optimizer`: its rate is a number, as nothing looks for one."""
+
+    lr: Positive
+
+
+class PretrainSettings(TypedDict):
+    """The keys of `pretrain`."""
+
+    epochs: Count
+    batch_size: Count
+    augment: Augment
+    seed: Seed
+    optimizer: PretrainOptimizer
+    scheduler: Part
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypedDict
 from urllib.parse import urlsplit
 
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from graft.build import build
 from graft.errors import GraftError
 
 if TYPE_CHECKING:
@@ -40,6 +41,28 @@ MAX_CONFUSION_CELLS = 10_000  # rows that a W&B chart shows
 
 _announced: set[Path] = set()  # folders whose way to W&B has been printed, so that a sweep says it once
 _unreachable: set[str] = set()  # servers that did not answer, so that a sweep waits for them once
+
+
+class WandbSettings(TypedDict):
+    """The keys of `logger.wandb`."""
+
+    mode: Literal[WANDB_MODES]
+    project: str | None
+    entity: str | None
+    notes: str | None
+    system_stats: bool
+
+
+class NoKeys(TypedDict):
+    """A logger without keys."""
+
+
+class LoggerSettings(TypedDict):
+    """The options of `logger`; any other name is a logger of a `_target_`."""
+
+    csv: NoKeys | None
+    tensorboard: NoKeys | None
+    wandb: WandbSettings | None
 
 
 def build_loggers(
@@ -82,8 +105,10 @@ def build_loggers(
             if importlib.util.find_spec("tensorboard") is None:
                 raise GraftError("logger=tensorboard needs a package that is missing: pip install tensorboard")
             loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard", default_hp_metric=False))
+        elif "_target_" in options:
+            loggers.append(build(options))
         elif key != "csv":
-            raise GraftError(f"logger.{key}: unknown logger. Allowed: csv, tensorboard, wandb, or a list of them")
+            raise GraftError(f"logger.{key}: unknown logger. Allowed: csv, tensorboard, wandb, or a `_target_`")
     return loggers
 
 

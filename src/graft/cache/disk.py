@@ -5,14 +5,25 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 from filelock import FileLock, Timeout
+
+from graft.config.types import Natural, Positive
 
 Value = TypeVar("Value")
 UNFINISHED, LOCKS = "unfinished-", "locks"
 UNWRITABLE = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS)
 FREE_BYTES = 2**30  # of the disk that stay free for other things
+
+
+class CacheSettings(TypedDict):
+    """The keys of `cache`."""
+
+    features: bool
+    augmented_views: Natural
+    decoded: bool
+    limit_gb: Positive
 
 
 class NoRoom(Exception):

@@ -1,0 +1,85 @@
+"""The check of a composed config, without data and without torch: every mistake at once, before anything is loaded."""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from graft.backbones.weight_files import WORDS, weights_file
+from graft.config.compose import group_problems, reference, removed_keys
+from graft.config.conflicts import contradictions
+from graft.config.text import leaves
+from graft.config.values import Findings, look
+from graft.errors import GraftError
+
+
+def check(cfg: DictConfig, choices: Mapping[str, str | None] | None = None) -> None:
+    """Raise one GraftError that lists every mistake of a composed config; print what could not be checked.
+
+    `choices` is Hydra's choice of an option for every group, inside of a Hydra context: it tells groups that lack an
+    option, keys that were removed, and the option's name in messages.
+    """
+    config = plain(cfg)
+    problems = [f"`{key}` has to be given: {key}=..." for key in sorted(OmegaConf.missing_keys(cfg))]
+    defaults: Mapping[str, Any] = {}
+    if choices is not None:
+        defaults, expected = reference(config, choices)
+        problems += group_problems(config, choices, expected)
+    found = look(config, dict(leaves(defaults, mappings=True)))
+    own = written(cfg, config)
+    if not problems:
+        problems += [*found.unknown_keys(own), *removed_keys(config, defaults)]
+    problems += [text for key, text in found.wrong if key.partition("[")[0] in own]
+    problems += weights_problems(own.get("backbone.weights"))
+    if not problems:
+        problems += contradictions(config, choices or {})
+    if problems:
+        raise GraftError(report(problems))
+    tell_unchecked(found)
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The config as plain containers with every reference resolved."""
+    try:
+        return OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise GraftError(report([f"a reference leads nowhere: {str(error).splitlines()[0]}"])) from None
+
+
+def written(cfg: DictConfig, config: Mapping[str, Any]) -> dict[str, Any]:
+    """(dotted key -> value) of all but references to other keys, where a mistake would be told twice."""
+    raw = leaves(OmegaConf.to_container(cfg, resolve=False))
+    references = {key for key, value in raw if isinstance(value, str) and "${" in value}
+    return {
+        key: value
+        for key, value in leaves(config, mappings=True)
+        if not any(key == reference or key.startswith(f"{reference}.") for reference in references)
+    }
+
+
+def weights_problems(weights: Any) -> Iterator[str]:
+    """Weights that are neither a known word nor a file that is there."""
+    if isinstance(weights, str) and weights not in WORDS and not weights.startswith("pip:"):
+        try:
+            weights_file(weights)
+        except GraftError as error:
+            yield str(error)
+
+
+def tell_unchecked(found: Findings) -> None:
+    """Say which keys nothing here could judge: what is wrong with them is told where they are used."""
+    for key, why in found.unchecked.items():
+        print(f"Not checked: `{key}`: {why}", file=sys.stderr)
+
+
+def report(problems: Iterable[str]) -> str:
+    """All problems in one message, with what to type to see what there is."""
+    lines = list(problems)
+    head = "A mistake in the configuration:" if len(lines) == 1 else f"{len(lines)} mistakes in the configuration:"
+    tail = (
+        "`python train.py --help` lists the groups, `--help <group>` what their keys may hold; "
+        "adding `--cfg job` to your command prints every key."
+    )
+    return "\n".join([head, *(f"  - {line}" for line in lines), tail])
