@@ -2,10 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from typing import TYPE_CHECKING, Any
 
 from graft.backbones.weight_files import WORDS, weights_file
 from graft.config.compose import group_problems, reference, removed_keys
@@ -14,13 +11,18 @@ from graft.config.text import leaves
 from graft.config.values import Findings, look
 from graft.errors import GraftError
 
+if TYPE_CHECKING:  # imported where it is used: help and annotations of constructors do without it
+    from omegaconf import DictConfig
 
-def check(cfg: DictConfig, choices: Mapping[str, str | None] | None = None) -> None:
+
+def check(cfg: "DictConfig", choices: Mapping[str, str | None] | None = None) -> None:
     """Raise one GraftError that lists every mistake of a composed config; print what could not be checked.
 
     `choices` is Hydra's choice of an option for every group, inside of a Hydra context: it tells groups that lack an
     option, keys that were removed, and the option's name in messages.
     """
+    from omegaconf import OmegaConf
+
     config = plain(cfg)
     problems = [f"`{key}` has to be given: {key}=..." for key in sorted(OmegaConf.missing_keys(cfg))]
     defaults: Mapping[str, Any] = {}
@@ -40,16 +42,21 @@ def check(cfg: DictConfig, choices: Mapping[str, str | None] | None = None) -> N
     tell_unchecked(found)
 
 
-def plain(cfg: DictConfig) -> dict[str, Any]:
+def plain(cfg: "DictConfig") -> dict[str, Any]:
     """The config as plain containers with every reference resolved."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     try:
         return OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise GraftError(report([f"a reference leads nowhere: {str(error).splitlines()[0]}"])) from None
 
 
-def written(cfg: DictConfig, config: Mapping[str, Any]) -> dict[str, Any]:
+def written(cfg: "DictConfig", config: Mapping[str, Any]) -> dict[str, Any]:
     """(dotted key -> value) of all but references to other keys, where a mistake would be told twice."""
+    from omegaconf import OmegaConf
+
     raw = leaves(OmegaConf.to_container(cfg, resolve=False))
     references = {key for key, value in raw if isinstance(value, str) and "${" in value}
     return {

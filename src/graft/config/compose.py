@@ -3,11 +3,12 @@
 import functools
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
+from typing import TYPE_CHECKING, Any
 
 from graft.config.text import leaves
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 MANY = ("logger", "term")  # groups that take a list of options
 REMOVABLE = (*MANY, "callbacks")  # groups whose keys may be removed
@@ -19,6 +20,7 @@ def reference(
 ) -> tuple[dict[str, Any], dict[str, str | None]]:
     """What the chosen files give without experiment, debug mode and single keys: their keys, and Hydra's choices."""
     from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
 
     wanted = {
         group: option
@@ -35,13 +37,14 @@ def reference(
 
 
 @functools.lru_cache(maxsize=64)
-def composed(search_path: str, wanted: tuple[tuple[str, str], ...]) -> tuple[DictConfig, dict[str, str | None]]:
+def composed(search_path: str, wanted: tuple[tuple[str, str], ...]) -> tuple["DictConfig", dict[str, str | None]]:
     """The config and Hydra's choices of a composition, once a process: most jobs of a sweep choose the same files.
 
     `search_path` only tells one set of files from another.
     """
     from hydra import compose
     from hydra.errors import ConfigCompositionException
+    from omegaconf import OmegaConf
 
     added: set[str] = set()  # groups that only an experiment's defaults list names
     while True:

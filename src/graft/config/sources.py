@@ -108,7 +108,7 @@ def find(dotted: str) -> Definition:
         length += 1
     name, holder = ".".join(parts[:length]), parts[length:]
     if not file_of(name) or not holder:
-        raise NotThereError(f"`{dotted}`: there is no package `{parts[0]}`")
+        raise NotThereError(f"there is no package `{parts[0]}` to import" if not file_of(name) else "it names no class")
     found = name_in(module(name), holder[0])
     if len(holder) > 1:
         if isinstance(found.node, ast.ClassDef):
@@ -130,9 +130,14 @@ def name_in(holder: Module, name: str) -> Definition:
             continue
     if "__getattr__" in holder.definitions:
         raise UnreadableError(f"`{holder.name}` makes `{name}` when it runs")
-    close = difflib.get_close_matches(name, holder.definitions, n=1)
+    close = difflib.get_close_matches(name, [*holder.definitions, *holder.imports, *modules_in(holder)], n=1)
     hint = f" (did you mean `{holder.name}.{close[0]}`?)" if close else ""
     raise NotThereError(f"there is no `{name}` in `{holder.name}`{hint}")
+
+
+def modules_in(holder: Module) -> list[str]:
+    """The names of a package's modules."""
+    return [path.stem for path in file_of(holder.name).parent.iterdir()] if holder.is_package else []
 
 
 @functools.cache

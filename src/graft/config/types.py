@@ -26,7 +26,7 @@ class Part:
     """What a mapping with `_target_` builds, where nothing more is said of it."""
 
 
-Arguments = dict[str, Any]  # further arguments of the constructor that `_target_` beside it names
+Arguments = dict[str, Any]  # the arguments of the `_target_` beside it that are no keys beside it
 
 SINGULAR = {
     int: "an integer",

@@ -81,6 +81,7 @@ def look_at_mapping(key: str, value: Mapping[str, Any], rule: Rule, found: Findi
         return
     except UnreadableError as error:
         fields = Fields(unread=str(error))
+        found.unchecked[f"{key}._target_"] = str(error)
     items = next((kind.items for kind in rule.kinds if kind.type is dict and kind.items), None)
     prefix = f"{key}." if key else ""
     if fields is None:  # a mapping of free names
@@ -109,7 +110,7 @@ def look_at_key(key: str, value: Any, taken: Field | None, unread: str, items: R
     elif taken is not None:
         look_at(key, value, taken.rule, found)
     elif unread:
-        found.unchecked[key] = unread
+        found.unchecked.setdefault(f"{key.rpartition('.')[0]}._target_", unread)
     elif items is not None:
         look_at(key, value, items, found)
     else:
@@ -120,14 +121,19 @@ def look_at_arguments(
     key: str, holder: Mapping[str, Any], options: Mapping[str, Any], fields: Fields, found: Findings
 ) -> None:
     """Judge a mapping of further arguments of the `_target_` beside it."""
-    try:
-        taken = arguments(holder["_target_"])
-    except (KeyError, NotThereError, UnreadableError):
-        return  # told at the holder
-    further = Fields({name: one for name, one in taken.known.items() if name not in fields.own}, taken.unread)
+    further = further_arguments(holder, fields)
     found.known |= {f"{key}.{name}" for name in further.known}
     for name, one in options.items():
         look_at_key(f"{key}.{name}", one, further.known.get(name), further.unread, None, found)
+
+
+def further_arguments(holder: Mapping[str, Any], fields: Fields) -> Fields:
+    """The arguments of a mapping's `_target_` that are no keys beside it."""
+    try:
+        taken = arguments(holder["_target_"])
+    except (KeyError, NotThereError, UnreadableError) as error:
+        return Fields(unread=str(error))
+    return Fields({name: one for name, one in taken.known.items() if name not in fields.own}, taken.unread)
 
 
 def fields_of(value: Mapping[str, Any], rule: Rule) -> Fields | None:
@@ -138,6 +144,8 @@ def fields_of(value: Mapping[str, Any], rule: Rule) -> Fields | None:
     taken = arguments(value["_target_"])
     if keys is None:
         return taken
+    if any(one.is_annotated("Arguments") for one in keys.known.values()):
+        return Fields(keys.known, own=tuple(keys.known))  # the arguments are inside of that key
     return Fields({**taken.known, **keys.known}, taken.unread, own=tuple(keys.known))
 
 

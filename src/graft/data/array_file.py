@@ -50,7 +50,7 @@ class ArrayFile(Domain):
         file: str,
         samples: str,
         labels: str = "labels",
-        class_names: Sequence[str] | None = None,
+        class_names: Sequence[str | int] | None = None,
         val_fraction: FractionBelowOne = 0.15,
         test_fraction: FractionBelowOne = 0.15,
         on_bad_sample: OnBadSample = "error",

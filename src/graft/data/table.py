@@ -48,7 +48,7 @@ class Table(Domain):
         self,
         label: str | int,
         label_kind: Literal["classes", "numbers"] = "classes",
-        class_names: Sequence[str] | None = None,
+        class_names: Sequence[str | int] | None = None,
         numeric: Sequence[str] = (),
         categorical: Sequence[str] = (),
         ignore: Sequence[str] = (),
