@@ -14,8 +14,7 @@ CONF = Path(__file__).resolve().parent / "conf"
 def main() -> int:
     """Answer --help from the config files, or give the job to Hydra; returns the exit code."""
     if cli.asks_for_help(sys.argv[1:]):
-        print(cli.help_text(CONF))
-        return 0
+        return cli.show_help(sys.argv[1:], CONF)
 
     import hydra
 

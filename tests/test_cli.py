@@ -123,3 +123,40 @@ def test_known_names_hold_groups_and_keys_of_every_option():
     names = cli.known_names(CONF)
     assert {"strategy", "seed", "optimizer.lr", "strategy.probe_fraction", "logger.wandb.project"} <= set(names)
     assert "pretrain.epochs" in names
+
+
+def test_help_of_a_group_says_what_its_keys_may_hold_and_imports_nothing_heavy():
+    out = run_and_list_modules("--help", "strategy", "training", "optimizer=adamw", "data/domain")
+    assert out.endswith("code 0\nmodules yaml\n")
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "strategy.r=8 an integer >= 1 # rank of the update" in lines
+    assert "with rates=backbone_ratio" in lines
+    assert "training.log_every_steps=10 an integer >= 1" in lines
+    assert "optimizer.lr=1.0e-3 auto or a number > 0" in "\n".join(lines)
+    assert "+optimizer.options.amsgrad=false true or false" in lines
+    assert "data.target.class_names=[normal, pneumonia] null or a list of texts or integers" in lines
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["stratgy"], "--help stratgy: there is no such group (did you mean strategy?)"),
+        (["strategy=lor"], "--help strategy=lor: there is no such option (did you mean strategy=lora?)"),
+        (["strategy", "nosuch"], "--help nosuch: there is no such group. Groups: averaging, backbone, "),
+    ],
+)
+def test_help_of_what_there_is_not_is_one_line(capsys, words, message):
+    assert cli.show_help(["--help", *words], CONF) == 2
+    outcome = capsys.readouterr()
+    assert outcome.err.startswith(message)
+    assert outcome.err.count("\n") == 1
+    assert outcome.out == ""
+
+
+def test_help_of_every_group_knows_what_every_key_may_hold(capsys):
+    for group in cli.group_names([CONF]):
+        if group != "experiment":
+            assert cli.show_help(["--help", group], CONF) == 0
+    out = capsys.readouterr().out
+    assert "not checked" not in out
+    assert "no such argument" not in out

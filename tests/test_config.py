@@ -1,13 +1,11 @@
 """Graft's own checks of a composed config: all mistakes in one message, before anything loads."""
 
-import re
-
 import pytest
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 from train_app import PROJECT, App
 
-from graft import cli, config
+from graft import config
 from graft.errors import GraftError
 from graft.hydra_versions import VERSION_BASE
 
@@ -83,7 +81,7 @@ WRONG_VALUES = {
     "name=null": "must be text",
     "optimizer.decay_norms_and_biases=1": "must be true or false",
     "backbone.weights=imagnet": "did you mean imagenet?",
-    "trainer.devices=-2": "must be an integer or text or a list >= -1",
+    "trainer.devices=-2": "must be auto or -1 or an integer >= 1 or text or a list of integers >= 0 (at least 1)",
     "bn=seperate": "did you mean separate?",
     "tune=foo": "must be null or lr",
     "tuning.suggestion=valey": "did you mean valley?",
@@ -119,7 +117,7 @@ def test_wrong_values_of_regularizers_are_told():
         ("lora", "strategy.r=0", "must be an integer >= 1"),
         ("lora", "strategy.alpha=0", "must be a number > 0"),
         ("lora", "strategy.dropout=1", "must be a number >= 0 and < 1"),
-        ("ia3", "strategy.target_modules=3", "must be text or a list"),
+        ("ia3", "strategy.target_modules=3", "must be text or a list of texts"),
         ("adapter", "strategy.bottleneck=0.5", "must be an integer >= 1"),
     ],
 )
@@ -137,10 +135,9 @@ def test_wrong_keys_are_told():
     assert sorted(found)[:4] == [
         "`data.foo`: there is no such key",
         "`foo`: there is no such key",
-        "`logger.nothing=1`: must be null or a mapping",
-        "`logger.nothing`: there is no such key",
+        "`logger.nothing=1`: must be null or a mapping with _target_",
+        "`training.epoch`: there is no such key (did you mean `training.epochs`?)",
     ]
-    assert "`training.epoch`: there is no such key (did you mean `training.epochs`?)" in found
     assert "`~optimizer.lr`: the key is needed; give it a value instead" in found
 
 
@@ -239,10 +236,11 @@ def test_what_is_allowed_passes(overrides):
             ["`scheduler=plateau` with `strategy=lp_ft`", "`scheduler@pretrain.scheduler=plateau`"],
         ),
         (
-            ["training.wise_ft_alphas=[0,2]", "selection=last", "backbone.weights=null"],
-            [f"`training.wise_ft_alphas=[0, 2]`{end}" for end in (": must", " with `selection", " with `backbone")],
+            ["training.wise_ft_alphas=[0,1]", "selection=last", "backbone.weights=null"],
+            [f"`training.wise_ft_alphas=[0, 1]`{end}" for end in (" with `selection", " with `backbone")],
         ),
         (["training.wise_ft_alphas=[]", "backbone.weights=source"], ["`training.wise_ft_alphas=[]`: must be null or"]),
+        (["training.wise_ft_alphas=[0,2]", "backbone.weights=source"], ["`training.wise_ft_alphas=[0, 2]`: must be"]),
         (
             ["training.wise_ft_alphas=[0]", "backbone.weights=source", "strategy=scratch"],
             ["`training.wise_ft_alphas=[0]` with `strategy=scratch`"],
@@ -323,14 +321,6 @@ def test_values_alone_are_checked_without_hydra():
         cfg, _ = composed("objective.alpha=2")
     with pytest.raises(GraftError, match="alpha=2"):
         config.check(cfg)
-
-
-def test_every_rule_speaks_about_a_key_that_exists():
-    names = set(cli.known_names(CONF)) | {"pretrain." + name for name in cli.known_names(CONF)}
-    names |= {f"data.target.{name.split('.')[-1]}" for name in names if name.startswith("data.domain.")}
-    for pattern in config.RULES:
-        parts = re.escape(pattern).replace(r"\*", "[^.]*")
-        assert any(re.fullmatch(parts, name) for name in names), pattern
 
 
 def test_trainer_keys_are_arguments_of_the_trainer():

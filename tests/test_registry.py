@@ -544,7 +544,7 @@ def test_all_mistakes_are_told_with_it_at_once(app):
         ),
     )
     assert outcome.code == 2
-    assert outcome.err.startswith("8 mistakes")
+    assert outcome.err.startswith("9 mistakes")
     for said in (
         "`allow=[os]`: never allowed",
         "`seed=abc`: must be",

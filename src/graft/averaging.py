@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
-from typing import Any
+from typing import Any, TypedDict
 
 import pytorch_lightning as pl
 import torch
@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from graft.config.types import FractionBelowOne, Positive
 from graft.errors import GraftError
 from graft.module import Batch, TransferModule
 from graft.normalization import batchnorms
@@ -19,6 +20,10 @@ from graft.schedules import Tail
 def network(module: TransferModule) -> nn.ModuleDict:
     """Backbone and heads, which is what is tested, under the names that they have in the module's state dict."""
     return nn.ModuleDict({"backbone": module.backbone, "heads": module.heads})
+
+
+class NoAveraging(TypedDict):
+    """The keys of `averaging=none`."""
 
 
 class Averaging(Callback):
@@ -129,7 +134,7 @@ class EMA(Averaging):
     TensorFlow's). It goes on over a strategy's phases: what is frozen stays as it is, and follows once it trains.
     """
 
-    def __init__(self, decay: float = 0.999) -> None:
+    def __init__(self, decay: FractionBelowOne = 0.999) -> None:
         super().__init__()
         if not 0 <= decay < 1:
             raise GraftError(f"averaging.decay={decay} is out of range: it must be at least 0 and below 1.")
@@ -165,7 +170,7 @@ class SWA(Averaging):
     pass over the training batches before each validation.
     """
 
-    def __init__(self, start_fraction: float = 0.75, lr_fraction: float | None = 0.5) -> None:
+    def __init__(self, start_fraction: FractionBelowOne = 0.75, lr_fraction: Positive | None = 0.5) -> None:
         super().__init__()
         if not 0 <= start_fraction < 1:
             raise GraftError(

@@ -1,16 +1,29 @@
 """Heads: features `(B, D)` to predictions `(B, K)`."""
 
 from collections.abc import Sequence
+from typing import Annotated, Literal, TypedDict
 
+from annotated_types import MinLen
 from torch import Tensor, nn
 
+from graft.config.types import Count, FractionBelowOne, Given
 from graft.errors import GraftError
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh, "silu": nn.SiLU, "leaky_relu": nn.LeakyReLU}
 
 
+class HeadSettings(TypedDict):
+    """What the run reads of `head`, and gives to its constructor, beside the constructor's own arguments."""
+
+    sharing: Literal["auto", "shared", "separate"]
+    feature_size: Given
+    outputs: Given
+
+
 class LinearHead(nn.Module):
     """One linear layer, features `(B, D)` to outputs `(B, K)`."""
+
+    linear_in_features = True  # a vector for each class
 
     def __init__(self, feature_size: int, outputs: int) -> None:
         super().__init__()
@@ -31,9 +44,9 @@ class MLPHead(nn.Module):
         self,
         feature_size: int,
         outputs: int,
-        hidden: Sequence[int] = (256,),
-        activation: str = "relu",
-        dropout: float = 0.0,
+        hidden: Annotated[Sequence[Count], MinLen(1)] = (256,),
+        activation: Literal[tuple(ACTIVATIONS)] = "relu",
+        dropout: FractionBelowOne = 0.0,
     ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:

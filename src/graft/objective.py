@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 from torch import Tensor
 
+from graft.config.types import Fraction, NonNegative
 from graft.errors import GraftError
 
 SCHEDULES = ("linear", "cosine", "step")
@@ -34,7 +36,11 @@ class AlphaWeighted(Objective):
     """`L = alpha * L_source + (1 - alpha) * L_target`, alpha constant or scheduled over training."""
 
     def __init__(
-        self, alpha: float = 0.0, alpha_end: float | None = None, schedule: str = "linear", step_at: float = 0.5
+        self,
+        alpha: Fraction = 0.0,
+        alpha_end: Fraction | None = None,
+        schedule: Literal[SCHEDULES] = "linear",
+        step_at: Fraction = 0.5,
     ) -> None:
         for key, value in (("alpha", alpha), ("alpha_end", alpha_end), ("step_at", step_at)):
             if value is not None and not 0 <= value <= 1:
@@ -64,7 +70,7 @@ class AlphaWeighted(Objective):
 class AdditiveTransfer(Objective):
     """`L = L_source + weight * L_target` over the backbone and both heads (full transfer)."""
 
-    def __init__(self, weight: float = 1.0) -> None:
+    def __init__(self, weight: NonNegative = 1.0) -> None:
         self.weight = weight
 
     def weights(self, progress: float) -> dict[str, float]:
@@ -77,7 +83,7 @@ class AdditiveRetraining(Objective):
 
     fixed_heads = ("source",)
 
-    def __init__(self, weight: float = 1.0) -> None:
+    def __init__(self, weight: NonNegative = 1.0) -> None:
         self.weight = weight
 
     def weights(self, progress: float) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Parameter groups and the optimizer over them: a group for each part, split by weight decay."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from graft import registry
 from graft.build import build
+from graft.config.types import Arguments, Auto, Given, NonNegative, Positive
 from graft.errors import GraftError
 
 if TYPE_CHECKING:
@@ -17,6 +18,21 @@ if TYPE_CHECKING:
 FUSED, FUSED_DEVICES = ("SGD", "Adam", "AdamW"), ("cpu", "cuda")  # classes with fused kernels on these devices
 IMPLEMENTATION = {"fused", "foreach", "capturable", "differentiable"}  # options that choose how a step is computed
 PEFT_SCALES = ("ia3_l", "lora_magnitude_vector")  # parameters of peft that are vectors in the shape of a matrix
+
+
+class BaseOptimizerSettings(TypedDict):
+    """What is read of any optimizer's keys; `options` are the other arguments of its class."""
+
+    params: Given
+    weight_decay: NonNegative
+    decay_norms_and_biases: bool
+    options: Arguments
+
+
+class OptimizerSettings(BaseOptimizerSettings):
+    """The keys of `optimizer`."""
+
+    lr: Auto | Positive
 
 
 def parts(

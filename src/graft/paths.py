@@ -6,10 +6,21 @@ too, because Hydra hands them graft.sweep's callback, whose module imports this 
 
 import hashlib
 import secrets
+from typing import TypedDict
 
 from omegaconf import ListConfig, OmegaConf
 
 from graft.hydra_versions import register_resolver
+
+
+class Paths(TypedDict):
+    """The keys of `paths`."""
+
+    root: str
+    logs_dir: str
+    cache_dir: str
+    data_dir: str
+    run_dir: str
 
 
 def job_id(overrides: ListConfig) -> str:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pytorch_lightning as pl
 import torch
@@ -25,10 +25,12 @@ from graft.cache.disk import DiskCache, NoRoom
 from graft.callbacks.interrupt import keyboard_interrupts
 from graft.callbacks.nonfinite import NonFinite
 from graft.callbacks.progress import Progress
-from graft.data.module import TransferDataModule
+from graft.config.types import Count, Part, Positive, Seed
+from graft.data.module import Augment, TransferDataModule
 from graft.errors import Diverged, Interrupted
 from graft.module import TransferModule
 from graft.objective import AlphaWeighted
+from graft.optim import BaseOptimizerSettings
 from graft.rates.uniform import Uniform
 from graft.strategies.scratch import Scratch
 from graft.tasks import Task
@@ -57,6 +59,23 @@ class Learned:
         """Out of an entry of the cache."""
         weights = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
         return cls(weights, json.loads((folder / METRICS).read_text()))
+
+
+class PretrainOptimizer(BaseOptimizerSettings):
+    """The keys of `pretrain.optimizer`: its rate is a number, as nothing looks for one."""
+
+    lr: Positive
+
+
+class PretrainSettings(TypedDict):
+    """The keys of `pretrain`."""
+
+    epochs: Count
+    batch_size: Count
+    augment: Augment
+    seed: Seed
+    optimizer: PretrainOptimizer
+    scheduler: Part
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ phase of a strategy can have a schedule of its own and a resumed run needs no sc
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import torch
+from annotated_types import Interval
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import (
     ConstantLR,
@@ -20,6 +21,7 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
+from graft.config.types import Fraction, Natural, Positive
 from graft.errors import GraftError
 
 if TYPE_CHECKING:
@@ -87,7 +89,7 @@ def with_warmup(
 class Constant:
     """The rate stays, after an optional warm-up."""
 
-    def __init__(self, warmup_fraction: float = 0.0) -> None:
+    def __init__(self, warmup_fraction: Fraction = 0.0) -> None:
         self.warmup_fraction = warmup_fraction
 
     def table(self, steps: int) -> list[Point]:
@@ -98,7 +100,7 @@ class Constant:
 class Cosine:
     """Linear warm-up, then half a cosine down to `final_fraction` of the full rate."""
 
-    def __init__(self, warmup_fraction: float = 0.1, final_fraction: float = 0.0) -> None:
+    def __init__(self, warmup_fraction: Fraction = 0.1, final_fraction: Fraction = 0.0) -> None:
         self.warmup_fraction = warmup_fraction
         self.final_fraction = final_fraction
 
@@ -114,7 +116,9 @@ class Cosine:
 class OneCycle:
     """Up and down once, momentum the other way (Smith, 2018, "Super-convergence")."""
 
-    def __init__(self, warmup_fraction: float = 0.3, div_factor: float = 25.0, final_div_factor: float = 1e4) -> None:
+    def __init__(
+        self, warmup_fraction: Fraction = 0.3, div_factor: Positive = 25.0, final_div_factor: Positive = 1e4
+    ) -> None:
         self.warmup_fraction = float(warmup_fraction)  # OneCycleLR refuses 0 and 1 as integers
         self.div_factor = div_factor
         self.final_div_factor = final_div_factor
@@ -144,9 +148,9 @@ class Step:
 
     def __init__(
         self,
-        milestones: list[float] | tuple[float, ...] = (0.3, 0.6, 0.9),
-        factor: float = 0.1,
-        warmup_fraction: float = 0.0,
+        milestones: Sequence[Annotated[float, Interval(gt=0, lt=1)]] = (0.3, 0.6, 0.9),
+        factor: Positive = 0.1,
+        warmup_fraction: Fraction = 0.0,
     ) -> None:
         if not all(0 < fraction < 1 for fraction in milestones):
             raise GraftError(
@@ -175,7 +179,9 @@ class Step:
 class Plateau:
     """The rate falls when the monitored metric stops getting better; driven by validation, so it has no table."""
 
-    def __init__(self, factor: float = 0.1, patience_epochs: int = 3) -> None:
+    follows_metric = True
+
+    def __init__(self, factor: Positive = 0.1, patience_epochs: Natural = 3) -> None:
         self.factor = factor
         self.patience_epochs = patience_epochs
 

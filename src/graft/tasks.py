@@ -1,6 +1,7 @@
 """What is predicted: a task owns its loss, its metrics and the head's output size."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,7 @@ from torchmetrics.classification import (
     MultilabelF1Score,
 )
 
+from graft.config.types import FractionBelowOne
 from graft.errors import GraftError
 
 
@@ -67,7 +69,7 @@ class Multiclass(Task):
     name = "multiclass"
     soft_labels = True
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    def __init__(self, label_smoothing: FractionBelowOne = 0.0) -> None:
         self.label_smoothing = label_smoothing
 
     def outputs(self, classes: Sequence[str] | None) -> int:
@@ -118,7 +120,7 @@ class Binary(Task):
     name = "binary"
     main_metrics = ("acc", "auroc")
 
-    def __init__(self, main_metric: str = "acc") -> None:
+    def __init__(self, main_metric: Literal["acc", "auroc"] = "acc") -> None:
         if main_metric not in self.main_metrics:
             raise GraftError(f"task.main_metric={main_metric!r} is not known. Allowed: {', '.join(self.main_metrics)}.")
         self.main_metric = main_metric
@@ -206,7 +208,7 @@ class Regression(Task):
     higher_is_better = False
     losses = {"mse": F.mse_loss, "l1": F.l1_loss}  # noqa: RUF012
 
-    def __init__(self, loss: str = "mse") -> None:
+    def __init__(self, loss: Literal["mse", "l1"] = "mse") -> None:
         if loss not in self.losses:
             raise GraftError(f"task.loss={loss!r} is not a regression loss. Allowed: {', '.join(self.losses)}.")
         self.loss_function = self.losses[loss]

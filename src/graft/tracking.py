@@ -8,7 +8,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypedDict
 from urllib.parse import urlsplit
 
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
@@ -42,6 +42,28 @@ MAX_CONFUSION_CELLS = 10_000  # rows that a W&B chart shows
 
 _announced: set[Path] = set()  # folders whose way to W&B has been printed, so that a sweep says it once
 _unreachable: set[str] = set()  # servers that did not answer, so that a sweep waits for them once
+
+
+class WandbSettings(TypedDict):
+    """The keys of `logger.wandb`."""
+
+    mode: Literal[WANDB_MODES]
+    project: str | None
+    entity: str | None
+    notes: str | None
+    system_stats: bool
+
+
+class NoKeys(TypedDict):
+    """A logger without keys."""
+
+
+class LoggerSettings(TypedDict):
+    """The options of `logger`; any other name is a logger of a `_target_`."""
+
+    csv: NoKeys | None
+    tensorboard: NoKeys | None
+    wandb: WandbSettings | None
 
 
 def build_loggers(
@@ -87,7 +109,7 @@ def build_loggers(
         elif registry.TARGET in options:
             loggers.append(build(options))
         elif key != "csv":
-            raise GraftError(f"logger.{key}: unknown logger. Allowed: csv, tensorboard, wandb, or a list of them")
+            raise GraftError(f"logger.{key}: unknown logger. Allowed: csv, tensorboard, wandb, or a `_target_`")
     return loggers
 
 

@@ -4,13 +4,68 @@ import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
 import pytorch_lightning as pl
 import torch
+from annotated_types import Interval, MinLen
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from graft.config.types import Auto, Count, Fraction, FractionBelowOne, Natural, Positive
+
+PRECISIONS = (
+    *("auto", "32-true", "16-mixed", "bf16-mixed", "64-true", "16-true", "bf16-true"),
+    *("transformer-engine", "transformer-engine-float16", "16", "32", "64", "bf16"),
+)
+BelowOne = Annotated[float, Interval(gt=0, lt=1)]
+
+
+class TrainerSettings(TypedDict):
+    """The keys of `trainer`: arguments of Lightning's Trainer."""
+
+    accelerator: str
+    devices: Auto | Literal[-1] | Count | str | Annotated[Sequence[Natural], MinLen(1)]
+    num_nodes: Count
+    strategy: str
+    precision: Literal[PRECISIONS] | Literal[16, 32, 64]
+    sync_batchnorm: bool
+    deterministic: Literal["warn"] | bool
+    detect_anomaly: bool
+    profiler: Literal["simple", "advanced", "pytorch"] | None
+    max_time: str | None
+    limit_train_batches: Positive
+    limit_val_batches: Positive
+    limit_test_batches: Positive
+
+
+class ProgressiveResizing(TypedDict):
+    """The keys of `training.progressive_resizing`."""
+
+    initial_scale: BelowOne | None
+    growth_begins: FractionBelowOne
+    full_size_at: Annotated[float, Interval(gt=0, le=1)]
+
+
+class TrainingSettings(TypedDict):
+    """The keys of `training`."""
+
+    epochs: Count
+    gradient_clip_norm: Positive | None
+    accumulate_batches: Count
+    channels_last: bool
+    compile: bool
+    gradient_checkpointing: bool
+    mixup_alpha: Positive | None
+    cutmix_alpha: Positive | None
+    stochastic_depth: FractionBelowOne | None
+    progressive_resizing: ProgressiveResizing
+    validate_every_epochs: Count
+    log_every_steps: Count
+    on_nonfinite: Literal["stop", "skip", "continue"]
+    threads: Count | None
+    wise_ft_alphas: Annotated[Sequence[Fraction], MinLen(1)] | None
 
 
 def quieten_lightning() -> None:

@@ -14,10 +14,11 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
 import numpy as np
 import pytorch_lightning as pl
+from annotated_types import Ge
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.tuner import Tuner
 from pytorch_lightning.utilities.seed import isolate_rng
@@ -25,6 +26,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from graft.backbones.base import Backbone
 from graft.build import build
 from graft.callbacks.interrupt import keyboard_interrupts
+from graft.config.types import Count, Positive
 from graft.data.module import TransferDataModule
 from graft.errors import GraftError
 from graft.module import TransferModule
@@ -76,6 +78,16 @@ SUGGESTIONS: dict[str, Callable[[Sequence[float], Sequence[float]], float]] = {
     "steep": steep,
     "minimum": minimum,
 }
+
+
+class TuningSettings(TypedDict):
+    """The keys of `tuning`."""
+
+    low: Positive
+    high: Positive
+    steps: Annotated[int, Ge(10)]
+    suggestion: Literal[tuple(SUGGESTIONS)]
+    max_batch_size: Count
 
 
 def smooth(losses: Sequence[float]) -> list[float]:

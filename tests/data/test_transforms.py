@@ -2,9 +2,7 @@ import pytest
 import torch
 
 from graft.backbones.base import ImageSpec
-from graft.config import SHIFTS as KNOWN_SHIFTS
-from graft.data.augment_speech import SHIFTS as SPEECH_SHIFTS
-from graft.data.transforms import AUGMENTATIONS, BLUR, SHIFTS, ImageTransform, convert_channels
+from graft.data.transforms import AUGMENTATIONS, BLUR, ImageTransform, convert_channels
 from graft.errors import GraftError
 
 
@@ -80,10 +78,6 @@ def test_unknown_augmentation_lists_the_known():
 
 
 # Shifts of the test images
-
-
-def test_the_config_knows_every_shift():
-    assert (*SHIFTS, *SPEECH_SHIFTS) == KNOWN_SHIFTS
 
 
 def test_shifts_of_another_kind_are_refused():

@@ -5,9 +5,12 @@ from collections import OrderedDict
 from torch import nn
 
 from graft.backbones.base import ImageBackbone, Stage, refuse_size
+from graft.config.types import Auto, Count, FractionBelowOne
 
 
-def cnn(name: str = "cnn", size: int | None = 28, channels: int = 1, dropout: float = 0.25) -> ImageBackbone:
+def cnn(
+    name: str = "cnn", size: Count | None = 28, channels: Auto | Count = 1, dropout: FractionBelowOne = 0.25
+) -> ImageBackbone:
     """Two 5x5 convolutions of 32 and 64 maps with pooling, then 128 features. Raises GraftError below 4 pixels."""
     size = size or 28
     side = size // 4

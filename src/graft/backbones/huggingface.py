@@ -8,13 +8,14 @@ import urllib.request
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from graft.backbones.base import Stage, first_line
 from graft.backbones.stages import stages_from_groups
 from graft.backbones.text import POOLINGS, TextBackbone, refuse_unknown_pooling
+from graft.config.types import Count
 from graft.errors import GraftError
 from graft.inputs import Fields
 from graft.packages import PREFIX, folder_in_package
@@ -61,7 +62,7 @@ class HuggingFaceBackbone(TextBackbone):
     Stages are the embeddings and each layer.
     """
 
-    def __init__(self, name: str, max_length: int | None = 128, pooling: str = "mean") -> None:
+    def __init__(self, name: str, max_length: Count | None = 128, pooling: Literal[tuple(POOLINGS)] = "mean") -> None:
         refuse_unknown_pooling(pooling)
         transformers = imported_transformers()
         source = source_of(name)

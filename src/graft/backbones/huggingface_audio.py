@@ -11,6 +11,7 @@ from torch import Tensor
 from graft.backbones.huggingface import imported_transformers, layer_stages, loaded, source_of
 from graft.backbones.speech import SpeechBackbone, SpeechSpec
 from graft.backbones.text import mean_pooled
+from graft.config.types import Positive
 from graft.errors import GraftError
 from graft.inputs import Fields, Inputs
 
@@ -51,7 +52,7 @@ class HuggingFaceAudioBackbone(SpeechBackbone):
     Stages are what comes before the layers, and each layer.
     """
 
-    def __init__(self, name: str, seconds: float = 2.0) -> None:
+    def __init__(self, name: str, seconds: Positive = 2.0) -> None:
         """A recording longer than `seconds` is cut, a shorter one filled up, with zeros that are not looked at."""
         transformers = imported_transformers(EXTRA)
         source = source_of(name)

@@ -5,9 +5,12 @@ from collections import OrderedDict
 from torch import nn
 
 from graft.backbones.base import ImageBackbone, Stage, refuse_size
+from graft.config.types import Auto, Count, FractionBelowOne
 
 
-def lenet(name: str = "lenet", size: int | None = 28, channels: int = 1, dropout: float = 0.5) -> ImageBackbone:
+def lenet(
+    name: str = "lenet", size: Count | None = 28, channels: Auto | Count = 1, dropout: FractionBelowOne = 0.5
+) -> ImageBackbone:
     """LeNet for small images: two convolutions of 20 and 50 maps, then 500 features.
 
     Raises GraftError below 16 pixels.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from graft.backbones.base import Stage
 from graft.backbones.huggingface import HuggingFaceTokenizer, imported_transformers, loaded, source_of
 from graft.backbones.text import TextBackbone, Tokenizer, mean_pooled
 from graft.backbones.vocabulary import Vocabulary
+from graft.config.types import Auto, Count, FractionBelowOne
 from graft.errors import GraftError
 from graft.inputs import Fields
 
@@ -101,18 +103,18 @@ class RecurrentBackbone(TextBackbone):
 
     def __init__(
         self,
-        name: str,
-        texts: Sequence[str] | str = "auto",
+        name: Literal[tuple(CELLS)],
+        texts: Auto | Sequence[str] = "auto",
         tokenizer: str | None = None,
-        max_words: int = 20_000,
-        min_count: int = 1,
-        max_length: int = 256,
-        embedding_size: int = 128,
-        hidden_size: int = 128,
-        layers: int = 1,
+        max_words: Count = 20_000,
+        min_count: Count = 1,
+        max_length: Count = 256,
+        embedding_size: Count = 128,
+        hidden_size: Count = 128,
+        layers: Count = 1,
         bidirectional: bool = True,
-        dropout: float = 0.3,
-        pooling: str = "last",
+        dropout: FractionBelowOne = 0.3,
+        pooling: Literal[POOLINGS] = "last",
     ) -> None:
         """`texts` are those whose words make the vocabulary; a `tokenizer` needs none."""
         chosen = hub_tokenizer(tokenizer) if tokenizer else words_tokenizer(texts, max_words, min_count)

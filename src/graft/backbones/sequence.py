@@ -1,12 +1,13 @@
 """LSTM and GRU encoders of sequences of vectors."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from graft.backbones.base import Backbone, Stage
-from graft.backbones.recurrent import RecurrentNetwork
+from graft.backbones.recurrent import CELLS, POOLINGS, RecurrentNetwork
+from graft.config.types import Auto, Count, FractionBelowOne
 from graft.errors import GraftError
 from graft.inputs import Fields
 
@@ -33,13 +34,13 @@ class SequenceBackbone(Backbone):
 
     def __init__(
         self,
-        name: str,
-        input_size: int | str = "auto",
-        hidden_size: int = 64,
-        layers: int = 2,
+        name: Literal[tuple(CELLS)],
+        input_size: Auto | Count = "auto",
+        hidden_size: Count = 64,
+        layers: Count = 2,
         bidirectional: bool = True,
-        dropout: float = 0.1,
-        pooling: str = "last",
+        dropout: FractionBelowOne = 0.1,
+        pooling: Literal[POOLINGS] = "last",
     ) -> None:
         """`input_size` is the number D of values of a step."""
         if not isinstance(input_size, int):

@@ -3,10 +3,11 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from graft.backbones.base import Backbone, ImageBackbone, Stage, first_line
@@ -15,6 +16,7 @@ from graft.backbones.recurrent import RecurrentLayer
 from graft.backbones.stages import shapes_only
 from graft.backbones.timm import TimmBackbone
 from graft.backbones.torchvision import TorchvisionBackbone
+from graft.config.types import Count, Positive
 from graft.errors import GraftError
 from graft.inputs import Inputs
 
@@ -98,11 +100,12 @@ class MelNetwork:
     def __init__(
         self,
         name: str,
-        sample_rate: int = 16_000,
-        seconds: float = 1.0,
-        bands: int = 64,
-        window_ms: float = 25.0,
-        hop_ms: float = 16.0,
+        *,
+        sample_rate: int,
+        seconds: float,
+        bands: int,
+        window_ms: float,
+        hop_ms: float,
     ) -> None:
         """Pretrained filters of three colours are summed into one channel."""
         super().__init__(name, channels=1)
@@ -135,9 +138,19 @@ class MelTorchvision(MelNetwork, TorchvisionBackbone):
 LIBRARIES = {"timm": MelTimm, "torchvision": MelTorchvision}
 
 
-def mel_backbone(name: str, library: str = "timm", **mel: Any) -> ImageBackbone:
+def mel_backbone(
+    name: str,
+    library: Literal[tuple(LIBRARIES)] = "timm",
+    sample_rate: Annotated[int, Ge(1000)] = 16_000,
+    seconds: Positive = 1.0,
+    bands: Count = 64,
+    window_ms: Positive = 25.0,
+    hop_ms: Positive = 16.0,
+) -> ImageBackbone:
     """A model of a library of images, by its name there, over log-mels."""
-    return LIBRARIES[library](name, **mel)
+    return LIBRARIES[library](
+        name, sample_rate=sample_rate, seconds=seconds, bands=bands, window_ms=window_ms, hop_ms=hop_ms
+    )
 
 
 def refuse_fixed_size(backbone: ImageBackbone) -> None:
@@ -174,7 +187,7 @@ class SpeakerNetwork(nn.Module):
 class SpeakerLSTM(SpeechBackbone):
     """The speaker encoder of resemblyzer, three LSTM layers over 16 kHz; stages are each layer and the linear one."""
 
-    def __init__(self, name: str = "speaker_lstm", seconds: float = 1.6) -> None:
+    def __init__(self, name: str = "speaker_lstm", seconds: Positive = 1.6) -> None:
         """The package's own clips have 1.6 seconds, with zeros behind shorter recordings."""
         parts = ("layers.0", "layers.1", "layers.2", "linear")
         stages: Sequence[Stage] = [Stage(part, (f"network.{part}",)) for part in parts]

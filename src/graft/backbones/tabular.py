@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from graft.backbones.base import Backbone, Stage
 from graft.columns import FIRST, NUMERIC, Column, Columns
+from graft.config.types import Auto, Count, FractionBelowOne
 from graft.errors import GraftError
 from graft.inputs import Fields
 
@@ -172,7 +173,13 @@ class ColumnSum(ColumnTokens):
         return total
 
 
-def mlp(columns: Columns, name: str = "mlp", width: int = 128, blocks: int = 2, dropout: float = 0.1) -> TableBackbone:
+def mlp(
+    columns: Auto | Columns,
+    name: str = "mlp",
+    width: Count = 128,
+    blocks: Count = 2,
+    dropout: FractionBelowOne = 0.1,
+) -> TableBackbone:
     """A multilayer perceptron: the columns' embeddings summed, then `blocks` layers of `width` features."""
 
     def block() -> nn.Module:
@@ -258,12 +265,12 @@ class ClassToken(nn.Module):
 
 
 def ft_transformer(
-    columns: Columns,
+    columns: Auto | Columns,
     name: str = "ft_transformer",
-    width: int = 64,
-    blocks: int = 3,
-    heads: int = 8,
-    dropout: float = 0.1,
+    width: Count = 64,
+    blocks: Count = 3,
+    heads: Count = 8,
+    dropout: FractionBelowOne = 0.1,
 ) -> TableBackbone:
     """A transformer over a token for each column and a class token (Gorishniy et al., NeurIPS 2021)."""
     if width % heads:

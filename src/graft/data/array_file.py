@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graft.data.domain import Domain, DomainData, Split, duplicate_notes, group_numbers, leak_notes, sha256
+from graft.config.types import FractionBelowOne
+from graft.data.domain import Domain, DomainData, OnBadSample, Split, duplicate_notes, group_numbers, leak_notes, sha256
 from graft.data.splits import split_off
 from graft.errors import GraftError
 
@@ -49,10 +50,10 @@ class ArrayFile(Domain):
         file: str,
         samples: str,
         labels: str = "labels",
-        class_names: Sequence[str] | None = None,
-        val_fraction: float = 0.15,
-        test_fraction: float = 0.15,
-        on_bad_sample: str = "error",
+        class_names: Sequence[str | int] | None = None,
+        val_fraction: FractionBelowOne = 0.15,
+        test_fraction: FractionBelowOne = 0.15,
+        on_bad_sample: OnBadSample = "error",
     ) -> None:
         """`samples` and `labels` are names of arrays, with `train_`, `val_` and `test_` before them or without."""
         self.file = Path(file).expanduser()

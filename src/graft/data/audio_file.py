@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from graft.config.types import FractionBelowOne
+from graft.data.domain import OnBadSample
 from graft.data.labelled import Row
 from graft.data.recordings import LabelledRecordings
 from graft.data.sheet import Sheet, column_name, read_sheet, to_texts
@@ -27,9 +29,9 @@ class AudioFile(LabelledRecordings):
         header: bool = True,
         encoding: str = "utf-8",
         classes: Sequence[str | int] | None = None,
-        val_fraction: float = 0.15,
-        test_fraction: float = 0.15,
-        on_bad_sample: str = "error",
+        val_fraction: FractionBelowOne = 0.15,
+        test_fraction: FractionBelowOne = 0.15,
+        on_bad_sample: OnBadSample = "error",
     ) -> None:
         """Columns by name or place; paths are below `folder`, null is that of the file they stand in."""
         super().__init__(classes, val_fraction, test_fraction, on_bad_sample)

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from graft.data.domain import HELD_OUT
+from graft.config.types import FractionBelowOne
+from graft.data.domain import HELD_OUT, OnBadSample
 from graft.data.folders import class_files, files_below, official_folders
 from graft.data.labelled import Row
 from graft.data.recordings import EXTENSIONS, LabelledRecordings
@@ -30,9 +31,9 @@ class AudioFolder(LabelledRecordings):
         val_where: Where | None = None,
         test_where: Where | None = None,
         classes: Sequence[str | int] | None = None,
-        val_fraction: float = 0.15,
-        test_fraction: float = 0.15,
-        on_bad_sample: str = "error",
+        val_fraction: FractionBelowOne = 0.15,
+        test_fraction: FractionBelowOne = 0.15,
+        on_bad_sample: OnBadSample = "error",
     ) -> None:
         """`pattern` is a regular expression with named groups for a whole path below `root`, without its ending.
 

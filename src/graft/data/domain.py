@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +12,10 @@ from torch.utils.data import Subset
 from graft.errors import GraftError
 
 HELD_OUT = ("val", "test")
+
+OnBadSample = Literal[
+    "error", "skip"
+]  # what becomes of samples that cannot be used: a refusal, or left out and counted
 
 
 class LazyTensor:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont, __version__
 from torch import Tensor
 
+from graft.config.types import Count, Seed
 from graft.data.domain import Domain, DomainData, LazyTensor, Split, generator, sha256
 
 FONTS = ("DejaVuSans*", "DejaVuSerif*", "STIXGeneral*", "cmr10", "cmb10", "cmss10", "cmtt10")
@@ -32,7 +33,7 @@ SHIFT = 1 / 32  # sideways, in widths of the image
 class Glyphs(Domain):
     """Rendered digits; a split is rendered at first use. All splits share the fonts and differ in everything else."""
 
-    def __init__(self, samples: int = 8000, size: int = 32, block: int = 4, seed: int = 0) -> None:
+    def __init__(self, samples: Count = 8000, size: Count = 32, block: Count = 4, seed: Seed = 0) -> None:
         """`samples` for training, an eighth of it for validation and test each; images are `size / block` pixels.
 
         `block=4` counts the ink in blocks of 4x4 pixels, the way scikit-learn's digits were scanned.

@@ -1,10 +1,13 @@
 """Texts of a Hugging Face data set: by its name on the hub, or from a folder on this machine."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from graft.backbones.base import first_line
 from graft.backbones.huggingface import hub_answers
+from graft.config.types import FractionBelowOne
+from graft.data.domain import OnBadSample
 from graft.data.labelled import Row
 from graft.data.texts import LabelledTexts, labelled_row
 from graft.errors import GraftError
@@ -24,10 +27,10 @@ class HuggingFaceDataset(LabelledTexts):
         config: str | None = None,
         text: str = "text",
         label: str = "label",
-        classes: list[str] | None = None,
-        val_fraction: float = 0.15,
-        test_fraction: float = 0.15,
-        on_bad_sample: str = "error",
+        classes: Sequence[str | int] | None = None,
+        val_fraction: FractionBelowOne = 0.15,
+        test_fraction: FractionBelowOne = 0.15,
+        on_bad_sample: OnBadSample = "error",
     ) -> None:
         """`config` is the data set's own word for one of its variants."""
         super().__init__(label, classes, val_fraction, test_fraction, on_bad_sample)

@@ -5,13 +5,15 @@ import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from graft.data.domain import Domain, DomainData, Split, content_groups, duplicate_notes, sha256
+from graft.config.types import FractionBelowOne
+from graft.data.domain import Domain, DomainData, OnBadSample, Split, content_groups, duplicate_notes, sha256
 from graft.data.folders import class_files, official_folders
 from graft.data.splits import split_off
 from graft.errors import GraftError
@@ -25,10 +27,10 @@ class ImageFolder(Domain):
     def __init__(
         self,
         root: str,
-        val_fraction: float = 0.15,
-        test_fraction: float = 0.15,
-        channels: int = 3,
-        on_bad_sample: str = "error",
+        val_fraction: FractionBelowOne = 0.15,
+        test_fraction: FractionBelowOne = 0.15,
+        channels: Literal[3, 1] = 3,
+        on_bad_sample: OnBadSample = "error",
     ) -> None:
         """Channels: 3 for colour, 1 to read everything as grey. A broken file ends the run when its turn comes.
 

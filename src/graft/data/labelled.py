@@ -9,7 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graft.data.domain import Domain, DomainData, Inputs, Split, content_groups, duplicate_notes, leak_notes, sha256
+from graft.config.types import FractionBelowOne
+from graft.data.domain import (
+    Domain,
+    DomainData,
+    Inputs,
+    OnBadSample,
+    Split,
+    content_groups,
+    duplicate_notes,
+    leak_notes,
+    sha256,
+)
 from graft.data.splits import split_off
 from graft.errors import GraftError
 
@@ -47,9 +58,9 @@ class LabelledSamples(Domain):
     def __init__(
         self,
         classes: Sequence[str | int] | None,
-        val_fraction: float,
-        test_fraction: float,
-        on_bad_sample: str,
+        val_fraction: FractionBelowOne,
+        test_fraction: FractionBelowOne,
+        on_bad_sample: OnBadSample,
     ) -> None:
         """`classes` in their order, a row of another one is bad."""
         self.wanted = None if classes is None else tuple(str(name) for name in classes)

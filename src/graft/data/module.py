@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from torch import Tensor
@@ -13,6 +13,8 @@ from torch.utils.data import ConcatDataset
 from graft.backbones.base import InputSpec
 from graft.cache.disk import DiskCache
 from graft.cache.rows import MappedRows
+from graft.config.types import Auto, Count, Natural, Seed
+from graft.data import augment_speech, transforms
 from graft.data.decoded import Rows
 from graft.data.domain import Domain, DomainData, Split
 from graft.data.loader import Batch, EvalLoader, Loader, ResumableLoader
@@ -21,6 +23,9 @@ from graft.data.splits import label_budget
 from graft.data.transforms import Transform
 from graft.errors import GraftError
 from graft.tasks import Task
+
+Augment = Literal[(*transforms.AUGMENTATIONS, *augment_speech.AUGMENTATIONS)]
+Shift = Literal[(*transforms.SHIFTS, *augment_speech.SHIFTS)]
 
 
 class TransferDataModule(pl.LightningDataModule):
@@ -35,20 +40,20 @@ class TransferDataModule(pl.LightningDataModule):
         target: Domain,
         source: Domain | None = None,
         *,
-        batch_size: int | str = 64,
-        source_batch_size: int | None = None,
-        eval_batch_size: int = 256,
-        labels_per_class: int | None = None,
+        batch_size: Auto | Count = 64,
+        source_batch_size: Count | None = None,
+        eval_batch_size: Count = 256,
+        labels_per_class: Count | None = None,
         target_labeled: bool = True,
-        augment: str = "none",
-        balance: str = "none",
-        epoch: str | int = "target",
-        num_workers: int = 0,
-        split_seed: int = 0,
-        subset_seed: int = 0,
-        seed: int = 0,
-        image_size: int | None = None,
-        test_shifts: Sequence[str] = (),
+        augment: Augment = "none",
+        balance: Literal["none", "weights", "sampler"] = "none",
+        epoch: Literal["target", "source", "longest"] | Count = "target",
+        num_workers: Natural = 0,
+        split_seed: Seed = 0,
+        subset_seed: Seed = 0,
+        seed: Seed = 0,
+        image_size: Count | None = None,
+        test_shifts: Sequence[Shift] = (),
         bucket_by_length: bool = False,
     ) -> None:
         """The keys of conf/data; `image_size` in pixels is only carried here for the backbone's config.

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from graft.config.types import Count, Seed
 from graft.data import espeak
 from graft.data.domain import Domain, DomainData, Split, generator, sha256
 from graft.data.image_folder import file_hash
@@ -42,7 +43,7 @@ class Utterance:
 class SyntheticSpeech(Domain):
     """Each word is a class; no two samples of a word share voice, speed, pitch and range, in whatever part they are."""
 
-    def __init__(self, words: Sequence[str], voices: Sequence[str], samples: int = 2000, seed: int = 0) -> None:
+    def __init__(self, words: Sequence[str], voices: Sequence[str], samples: Count = 2000, seed: Seed = 0) -> None:
         """`samples` for training, an eighth of it for validation and test each; `voices` are `<language>+<variant>`."""
         self.words = tuple(words)
         self.voices = tuple(voices)

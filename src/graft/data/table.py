@@ -7,14 +7,26 @@ on the training part alone, before the label budget: it needs no label, and ever
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from graft.columns import CATEGORICAL, FIRST, MISSING, NUMERIC, UNKNOWN, Column, Columns
+from graft.config.types import FractionBelowOne, Natural
 from graft.data.boosting import GradientBoosting
-from graft.data.domain import Domain, DomainData, Split, duplicate_notes, group_numbers, leak_notes, seed_of, sha256
+from graft.data.domain import (
+    Domain,
+    DomainData,
+    OnBadSample,
+    Split,
+    duplicate_notes,
+    group_numbers,
+    leak_notes,
+    seed_of,
+    sha256,
+)
 from graft.data.image_folder import file_hash
 from graft.data.sheet import LARGEST, Sheet, column_name, describe_bad, number, read_sheet, texts, to_numbers, to_texts
 from graft.data.splits import stratified_split
@@ -36,15 +48,15 @@ class Table(Domain):
     def __init__(
         self,
         label: str | int,
-        label_kind: str = "classes",
-        class_names: Sequence[str] | None = None,
+        label_kind: Literal["classes", "numbers"] = "classes",
+        class_names: Sequence[str | int] | None = None,
         numeric: Sequence[str] = (),
         categorical: Sequence[str] = (),
         ignore: Sequence[str] = (),
-        few_values: int = 5,
-        val_fraction: float = 0.15,
-        test_fraction: float = 0.15,
-        on_bad_sample: str = "error",
+        few_values: Natural = 5,
+        val_fraction: FractionBelowOne = 0.15,
+        test_fraction: FractionBelowOne = 0.15,
+        on_bad_sample: OnBadSample = "error",
     ) -> None:
         """`label` is a column's name or place, `class_names` are those of its values in their order.
 
@@ -264,7 +276,7 @@ class TableFile(Table):
 class SklearnTable(Table):
     """A table that comes with scikit-learn: breast_cancer, wine (classes) or diabetes (numbers)."""
 
-    def __init__(self, name: str, rows: str = "all", **table: object) -> None:
+    def __init__(self, name: str, rows: Literal[tuple(ROWS)] = "all", **table: object) -> None:
         """`rows` are all, or every second one, the even or the odd ones: two tables of different rows."""
         super().__init__("target", **table)
         self.name = name

@@ -9,9 +9,11 @@ import lzma
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, Literal, TextIO, TypeVar
 
 from graft.backbones.base import first_line
+from graft.config.types import FractionBelowOne, Natural
+from graft.data.domain import OnBadSample
 from graft.data.labelled import Row
 from graft.data.texts import LabelledTexts, labelled_row, not_utf8
 from graft.errors import GraftError
@@ -31,14 +33,14 @@ class TextFile(LabelledTexts):
         file: str,
         val_file: str | None = None,
         test_file: str | None = None,
-        text: str | int = "text",
-        label: str | int = "label",
+        text: str | Natural = "text",
+        label: str | Natural = "label",
         header: bool = True,
-        format: str = "auto",
+        format: Literal["auto", "tsv", "csv", "jsonl"] = "auto",
         classes: Sequence[str | int] | None = None,
-        val_fraction: float = 0.15,
-        test_fraction: float = 0.15,
-        on_bad_sample: str = "error",
+        val_fraction: FractionBelowOne = 0.15,
+        test_fraction: FractionBelowOne = 0.15,
+        on_bad_sample: OnBadSample = "error",
     ) -> None:
         """Columns by name, or by number from 0; `classes` in their order, a row of another one is bad."""
         super().__init__(label, classes, val_fraction, test_fraction, on_bad_sample)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import datasets
 
+from graft.config.types import FractionBelowOne
 from graft.data.domain import Domain, DomainData, Split, content_groups, duplicate_notes, sha256
 from graft.data.image_folder import file_hash, image_tensor
 from graft.data.splits import stratified_split
@@ -40,8 +41,8 @@ class TorchvisionDataset(Domain):
         name: str,
         root: str,
         download: bool = False,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.2,
+        val_fraction: FractionBelowOne = 0.1,
+        test_fraction: FractionBelowOne = 0.2,
         options: dict[str, Any] | None = None,
     ) -> None:
         self.name = name

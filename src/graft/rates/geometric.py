@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+from graft.config.types import NonNegative
+
 
 class Geometric:
     """The first stage learns at `first_ratio` of the head's rate, each further one at the same factor more."""
 
-    def __init__(self, first_ratio: float = 0.01) -> None:
+    def __init__(self, first_ratio: NonNegative = 0.01) -> None:
         self.first_ratio = first_ratio
 
     def multipliers(self, stages: Sequence[str]) -> dict[str, float]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from graft.backbones.base import Backbone
 from graft.backbones.stages import network_outputs
+from graft.config.types import Count
 from graft.errors import GraftError
 from graft.strategies.base import Phase, Strategy, in_short, stage_names
 
@@ -42,7 +43,9 @@ class Adapter(Strategy):
     network: there is nothing to merge.
     """
 
-    def __init__(self, bottleneck: int = 16, train_bn: bool | None = None) -> None:
+    freezes = True
+
+    def __init__(self, bottleneck: Count = 16, train_bn: bool | None = None) -> None:
         super().__init__(train_bn)
         self.bottleneck = bottleneck
 

@@ -35,6 +35,10 @@ class Strategy:
     """
 
     pretrained = True  # False: starts from random weights whatever backbone.weights says
+    needs_pretrained = False  # True: refused where there are no pretrained weights
+    freezes = False  # True: keeps some of the backbone as it was pretrained, for a while or for good
+    min_epochs = 1
+    own_schedules = False  # True: its phases begin schedules anew, or bring their own
     note = ""  # what `prepare` did to the backbone, printed before training
 
     def __init__(self, train_bn: bool | None = None) -> None:

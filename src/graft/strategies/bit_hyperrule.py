@@ -16,6 +16,8 @@ class BitHyperRule(Strategy):
     The rate rises over `warmup_steps` and falls by ten at 30, 60 and 90 % of the steps.
     """
 
+    own_schedules = True
+
     def __init__(self, train_bn: bool | None = None) -> None:
         super().__init__(train_bn)
         self.steps = 0

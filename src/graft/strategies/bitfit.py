@@ -8,6 +8,8 @@ from graft.strategies.base import Phase, Strategy, stage_names
 class BitFit(Strategy):
     """The head and every bias of the backbone train, among them the shifts of norms."""
 
+    freezes = True
+
     def phases(self, epochs: int, backbone: Backbone) -> list[Phase]:
         """One phase with all biases; GraftError where the backbone has none."""
         biases = [name for name, _ in backbone.named_parameters() if name.endswith("bias")]

@@ -1,6 +1,7 @@
 """fastai's recipe in one word: a frozen one-cycle epoch, then everything with rates spread over the stages."""
 
 from graft.backbones.base import Backbone
+from graft.config.types import Count, Fraction, NonNegative, Positive
 from graft.errors import GraftError
 from graft.schedules import OneCycle
 from graft.strategies.base import Phase, Strategy, stage_names
@@ -15,12 +16,15 @@ class FineTune(Strategy):
     frozen phase, Graft does not unless `train_bn` is true.
     """
 
+    freezes = True
+    own_schedules = True
+
     def __init__(
         self,
-        freeze_epochs: int = 1,
-        lr_ratio: float = 0.5,
-        warmup_fraction: float = 0.3,
-        div_factor: float = 5.0,
+        freeze_epochs: Count = 1,
+        lr_ratio: NonNegative = 0.5,
+        warmup_fraction: Fraction = 0.3,
+        div_factor: Positive = 5.0,
         train_bn: bool | None = None,
     ) -> None:
         super().__init__(train_bn)

@@ -1,6 +1,7 @@
 """Freezing the first layers: the general features of a pretrained network stay (Yosinski et al., NeurIPS 2014)."""
 
 from graft.backbones.base import Backbone
+from graft.config.types import Natural
 from graft.errors import GraftError
 from graft.strategies.base import Phase, Strategy, stage_names
 
@@ -8,7 +9,9 @@ from graft.strategies.base import Phase, Strategy, stage_names
 class FreezeUntil(Strategy):
     """The first `stages` stages stay frozen, or everything before the module `module`; the rest trains."""
 
-    def __init__(self, stages: int | None = 1, module: str | None = None, train_bn: bool | None = None) -> None:
+    freezes = True
+
+    def __init__(self, stages: Natural | None = 1, module: str | None = None, train_bn: bool | None = None) -> None:
         super().__init__(train_bn)
         if (stages is None) == (module is None):
             raise GraftError(

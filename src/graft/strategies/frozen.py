@@ -7,6 +7,8 @@ from graft.strategies.base import Phase, Strategy
 class Frozen(Strategy):
     """Only the head trains; the backbone stays bit-equal, BatchNorm statistics too unless `train_bn` says otherwise."""
 
+    freezes = True
+
     def phases(self, epochs: int, backbone: Backbone) -> list[Phase]:
         """One phase without any stage."""
         return [self.phase(epochs, backbone, ())]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from graft.backbones.base import Backbone
+from graft.config.types import Count
 from graft.errors import GraftError
 from graft.strategies.base import Phase, Strategy, stage_names
 
@@ -14,8 +15,10 @@ class Gradual(Strategy):
     Stages whose turn does not come before the last epoch stay frozen. One learning-rate schedule spans all phases.
     """
 
+    freezes = True
+
     def __init__(
-        self, every_epochs: int = 1, unfreeze_at: Sequence[int] | None = None, train_bn: bool | None = None
+        self, every_epochs: Count = 1, unfreeze_at: Sequence[Count] | None = None, train_bn: bool | None = None
     ) -> None:
         super().__init__(train_bn)
         if every_epochs < 1:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from graft.config.types import Count, FractionBelowOne, Positive
 from graft.strategies.peft import AUTO, PeftStrategy
 
 
@@ -14,9 +15,9 @@ class LoRA(PeftStrategy):
 
     def __init__(
         self,
-        r: int = 8,
-        alpha: float = 16,
-        dropout: float = 0.0,
+        r: Count = 8,
+        alpha: Positive = 16,
+        dropout: FractionBelowOne = 0.0,
         dora: bool = False,
         options: Mapping[str, Any] | None = None,
         target_modules: str | Sequence[str] = AUTO,

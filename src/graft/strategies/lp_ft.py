@@ -1,6 +1,11 @@
 """LP-FT: linear probe, then full fine-tuning from that head (Kumar et al., ICLR 2022)."""
 
+from typing import Annotated
+
+from annotated_types import Interval
+
 from graft.backbones.base import Backbone
+from graft.config.types import NonNegative
 from graft.errors import GraftError
 from graft.strategies.base import Phase, Strategy, stage_names
 
@@ -8,7 +13,16 @@ from graft.strategies.base import Phase, Strategy, stage_names
 class LinearProbeThenFineTune(Strategy):
     """A head that fits the pretrained features first distorts them less when everything trains."""
 
-    def __init__(self, probe_fraction: float = 0.5, lr_ratio: float = 0.3, train_bn: bool | None = None) -> None:
+    freezes = True
+    min_epochs = 2
+    own_schedules = True
+
+    def __init__(
+        self,
+        probe_fraction: Annotated[float, Interval(gt=0, lt=1)] = 0.5,
+        lr_ratio: NonNegative = 0.3,
+        train_bn: bool | None = None,
+    ) -> None:
         super().__init__(train_bn)
         if not 0 < probe_fraction < 1:
             raise GraftError(f"strategy.probe_fraction={probe_fraction} is out of range: it must be between 0 and 1.")

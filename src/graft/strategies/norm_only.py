@@ -11,6 +11,8 @@ from graft.strategies.base import Phase, Strategy, stage_names
 class NormOnly(Strategy):
     """The head and every norm's scale and shift train; BatchNorm's statistics follow the target."""
 
+    freezes = True
+
     def phases(self, epochs: int, backbone: Backbone) -> list[Phase]:
         """One phase with all norm parameters; GraftError where the backbone has none."""
         names = [

@@ -33,6 +33,8 @@ class PeftStrategy(Strategy):
     the fields of the tuner's config class in peft.
     """
 
+    freezes = True
+
     def __init__(
         self,
         tuner: str,

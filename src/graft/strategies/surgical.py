@@ -11,6 +11,8 @@ class Surgical(Strategy):
     source's classes, whose head is pretrained too.
     """
 
+    freezes = True
+
     def __init__(self, stage: str = "first", train_head: bool = True, train_bn: bool | None = None) -> None:
         super().__init__(train_bn)
         self.stage = stage

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from graft.config.types import Count, Fraction, NonNegative, Positive
 from graft.errors import GraftError
 from graft.terms.base import Setup, Step, Term
 from graft.terms.regularization.requirements import require_labels
@@ -64,13 +65,17 @@ class BiTuning(Term):
     augmented view; here they are of the same view. Raises GraftError without classes or with a head that is not linear.
     """
 
+    needs_labels = True
+    needs_hard_labels = True
+    needs_linear_head = True
+
     def __init__(
         self,
-        weight: float = 1.0,
-        temperature: float = 0.07,
-        momentum: float = 0.999,
-        keys_per_class: int = 40,
-        projection_size: int = 128,
+        weight: NonNegative = 1.0,
+        temperature: Positive = 0.07,
+        momentum: Fraction = 0.999,
+        keys_per_class: Count = 40,
+        projection_size: Count = 128,
     ) -> None:
         super().__init__()
         if temperature <= 0:

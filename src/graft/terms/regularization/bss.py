@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from graft.config.types import Count, NonNegative
 from graft.errors import GraftError
 from graft.terms.base import Setup, Step, Term
 from graft.terms.regularization.requirements import require_at_least
@@ -25,7 +26,7 @@ class BSS(Term):
 
     needs_inputs = False
 
-    def __init__(self, weight: float = 1e-3, k: int = 1) -> None:
+    def __init__(self, weight: NonNegative = 1e-3, k: Count = 1) -> None:
         super().__init__()
         require_at_least("bss.weight", weight, 0)
         require_at_least("bss.k", k, 1)

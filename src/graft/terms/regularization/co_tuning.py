@@ -1,6 +1,7 @@
 """Co-Tuning: the old head learns which of its classes each target class looks like (You et al., NeurIPS 2020)."""
 
 from collections.abc import Iterable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from torch import Tensor
 
+from graft.config.types import NonNegative
 from graft.errors import GraftError
 from graft.terms.base import Setup, Step, Teacher, Term
 from graft.terms.regularization.requirements import require_labels, trainable_own_head
@@ -74,11 +76,13 @@ class CoTuning(Term):
     without their head, or the target without classes.
     """
 
+    needs_pretrained = True
+    needs_labels = True
     needs_inputs = False
 
     relationship: Tensor  # (K_t, K_s)
 
-    def __init__(self, weight: float = 2.3, relationship: str = "direct") -> None:
+    def __init__(self, weight: NonNegative = 2.3, relationship: Literal[tuple(RELATIONSHIPS)] = "direct") -> None:
         super().__init__()
         if relationship not in RELATIONSHIPS:
             raise GraftError(

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graft.backbones.base import Backbone
+from graft.config.types import Count, NonNegative
 from graft.errors import GraftError
 from graft.inputs import Fields
 from graft.terms.base import Setup, Step, Term
@@ -34,14 +35,15 @@ class DELTA(Term):
     network changes the loss little, so the weights are nearly equal unless `standardize` spreads them.
     """
 
+    needs_pretrained = True
     channel_weights: Tensor  # (C of all layers,), in the checkpoint
 
     def __init__(
         self,
-        weight: float = 0.01,
+        weight: NonNegative = 0.01,
         layers: Sequence[str] | None = None,
         attention: bool = True,
-        attention_samples: int = 64,
+        attention_samples: Count = 64,
         standardize: bool = False,
     ) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ network and its own past; between unit vectors it is the less-forget constraint 
 import torch.nn.functional as F
 from torch import Tensor
 
+from graft.config.types import NonNegative
 from graft.terms.base import Setup, Step, Term
 from graft.terms.regularization.requirements import require_at_least, require_pretrained
 
@@ -21,7 +22,9 @@ def feature_distance(features: Tensor, pretrained: Tensor, normalize: bool) -> T
 class FeatureDistillation(Term):
     """Distance of a step's features to those of the frozen pretrained backbone in eval mode."""
 
-    def __init__(self, weight: float = 1.0, normalize: bool = True) -> None:
+    needs_pretrained = True
+
+    def __init__(self, weight: NonNegative = 1.0, normalize: bool = True) -> None:
         super().__init__()
         require_at_least("feature_distillation.weight", weight, 0)
         self.weight = weight

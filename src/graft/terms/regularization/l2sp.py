@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from graft.config.types import NonNegative
 from graft.terms.base import Setup, Step, Term
 from graft.terms.regularization.requirements import require_at_least, require_pretrained
 
@@ -25,9 +26,10 @@ class L2SP(Term):
     Frozen parameters and those that the strategy added, which have no pretrained value, do not count.
     """
 
+    needs_pretrained = True
     needs_inputs = False
 
-    def __init__(self, weight: float = 0.01, head_ratio: float = 1.0) -> None:
+    def __init__(self, weight: NonNegative = 0.01, head_ratio: NonNegative = 1.0) -> None:
         super().__init__()
         require_at_least("l2sp.weight", weight, 0)
         require_at_least("l2sp.head_ratio", head_ratio, 0)

