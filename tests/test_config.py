@@ -361,3 +361,58 @@ def test_what_a_table_cannot_be_asked_for(override, said):
 def test_a_backbone_for_tables_needs_a_table():
     (problem,) = problems("data=mnist", "backbone=mlp", "strategy=scratch")
     assert "use another backbone, or data=table" in problem
+
+
+def test_callbacks_and_loggers_of_the_users_own_are_read_where_they_stand():
+    for package in ("lightning.pytorch", "pytorch_lightning"):
+        monitor = f"_target_: {package}.callbacks.LearningRateMonitor"
+        assert problems(f"+callbacks.lr={{{monitor}, logging_interval: step}}", "callbacks.progress=null") == []
+        (problem,) = problems(f"+callbacks.lr={{{monitor}, logging_intervl: step}}")
+        assert problem.endswith("(did you mean `callbacks.lr.logging_interval`?)")
+    assert problems("logger=csv", "+logger.mine={_target_: pytorch_lightning.loggers.CSVLogger, save_dir: x}") == []
+    (problem,) = problems("+callbacks.progress.refresh=1")
+    assert problem.startswith("`callbacks.progress.refresh`: there is no such key (did you mean")
+    (problem,) = problems("+callbacks.mine={_target_: pytorch_lightning.callbacks.EarlyStopping}")
+    assert problem.startswith("`callbacks.mine.monitor` has to be given")
+    (problem,) = problems("+callbacks.mine={_target_: pytorch_lightning.callbacks.EarlyStoping}")
+    assert "did you mean" in problem
+
+
+def test_what_cannot_be_read_is_said_to_be_unchecked(capsys):
+    assert problems("+callbacks.mine={_target_: math.sqrt, x: 1}") == []
+    assert capsys.readouterr().err == "Not checked: `callbacks.mine._target_`: `math` has no source in Python\n"
+    assert problems("experiment=resnet_ft") == []
+    assert capsys.readouterr().err == ""
+
+
+def test_arguments_of_an_optimizer_are_checked_where_they_are_given():
+    assert problems("+optimizer.options.betas=[0.8,0.9]", "+optimizer.options.eps=1e-6") == []
+    found = problems("+optimizer.options.momentum=0.9", "+optimizer.options.eps=tiny", "+optimizer.betas=[0.8,0.9]")
+    assert sorted(line.split("`")[1] for line in found) == [
+        "optimizer.betas",
+        "optimizer.options.eps=tiny",
+        "optimizer.options.momentum",
+    ]
+
+
+def test_a_file_of_weights_is_one_whatever_its_ending_and_however_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("foo.bin", "foo.pth.tar", "foo"):
+        for written in (name, f"./{name}", str(tmp_path / name)):
+            assert "there is no such file" in problems(f"backbone.weights={written}")[0]
+        (tmp_path / name).touch()
+        for written in (name, f"./{name}", str(tmp_path / name)):
+            assert problems(f"backbone.weights={written}") == []
+
+
+def test_the_run_gives_some_arguments_itself():
+    assert problems("+head.outputs=3") == ["`head.outputs`: the run itself gives this argument; leave the key out"]
+
+
+def test_every_strategy_that_keeps_pretrained_weights_needs_some():
+    kept = {"adapter", "bitfit", "fine_tune", "freeze_until", "frozen", "gradual", "ia3", "lora", "lp_ft", "norm_only"}
+    kept |= {"peft", "surgical"}
+    for path in (CONF / "strategy").glob("*.yaml"):
+        more = ["strategy.tuner=loha"] if path.stem == "peft" else []
+        found = problems(f"strategy={path.stem}", "backbone.weights=null", *more)
+        assert len(found) == (path.stem in kept), path

@@ -26,6 +26,9 @@ from torchmetrics.classification import (
 from graft.config.types import FractionBelowOne
 from graft.errors import GraftError
 
+MAIN_METRICS = ("acc", "auroc")  # of a binary task
+LOSSES = {"mse": F.mse_loss, "l1": F.l1_loss}  # of a regression
+
 
 class Task:
     """A kind of prediction; `main_metric` is what checkpoints and tables are ordered by."""
@@ -118,11 +121,10 @@ class Binary(Task):
     """Yes or no from one output; every metric but AUROC counts a probability above .5 as yes."""
 
     name = "binary"
-    main_metrics = ("acc", "auroc")
 
-    def __init__(self, main_metric: Literal["acc", "auroc"] = "acc") -> None:
-        if main_metric not in self.main_metrics:
-            raise GraftError(f"task.main_metric={main_metric!r} is not known. Allowed: {', '.join(self.main_metrics)}.")
+    def __init__(self, main_metric: Literal[MAIN_METRICS] = "acc") -> None:
+        if main_metric not in MAIN_METRICS:
+            raise GraftError(f"task.main_metric={main_metric!r} is not known. Allowed: {', '.join(MAIN_METRICS)}.")
         self.main_metric = main_metric
 
     def outputs(self, classes: Sequence[str] | None) -> int:
@@ -206,12 +208,11 @@ class Regression(Task):
     name = "regression"
     main_metric = "mae"
     higher_is_better = False
-    losses = {"mse": F.mse_loss, "l1": F.l1_loss}  # noqa: RUF012
 
-    def __init__(self, loss: Literal["mse", "l1"] = "mse") -> None:
-        if loss not in self.losses:
-            raise GraftError(f"task.loss={loss!r} is not a regression loss. Allowed: {', '.join(self.losses)}.")
-        self.loss_function = self.losses[loss]
+    def __init__(self, loss: Literal[tuple(LOSSES)] = "mse") -> None:
+        if loss not in LOSSES:
+            raise GraftError(f"task.loss={loss!r} is not a regression loss. Allowed: {', '.join(LOSSES)}.")
+        self.loss_function = LOSSES[loss]
         self.mean, self.std = 0.0, 1.0
 
     def fit(self, labels: Tensor) -> None:

@@ -19,6 +19,7 @@ from graft.config.values import HYDRA, SCHEMA, UNANNOTATED, fields_of, further_a
 
 PREFIXES = {"data/domain": "data.target", "train": ""}  # where a group's keys stand, if not under its name
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times faster, where there is one
 WIDEST = 44  # a column; what is longer sticks out
 
 
@@ -51,7 +52,7 @@ def read(group: str, option: str, folders: Sequence[Path], keys: dict[str, Key],
     """
     file = next(path for folder in folders if (path := folder / group / f"{option}.yaml").is_file())
     text = file.read_text()
-    node = yaml.compose(text)
+    node = yaml.compose(text, LOADER)
     if not isinstance(node, yaml.MappingNode):
         return []
     package = re.search(r"^# @package (\S+)", text, flags=re.MULTILINE)
@@ -59,7 +60,7 @@ def read(group: str, option: str, folders: Sequence[Path], keys: dict[str, Key],
     others = []
     for key, value in node.value:
         if key.value == "defaults":
-            for entry in yaml.safe_load(text)["defaults"]:
+            for entry in yaml.load(text, LOADER)["defaults"]:
                 if isinstance(entry, str) and entry != "_self_":
                     others += read(group, entry, folders, keys, content)
                 elif isinstance(entry, dict):
@@ -91,7 +92,7 @@ def take(dotted: str, key: yaml.Node, value: yaml.Node, text: str, keys: dict[st
     for part in above:
         holder[part] = holder.get(part) or {}
         holder = holder[part]
-    holder[name] = yaml.safe_load(text[value.start_mark.index : end])
+    holder[name] = yaml.load(text[value.start_mark.index : end], LOADER)
 
 
 def rows_of(

@@ -145,7 +145,8 @@ def of_function(node: ast.FunctionDef, module: Module, above: tuple[Definition, 
     named = {a.arg: Field(a.arg, module, a.annotation, default, default is None) for a, default in pairs}
     if node.args.kwarg is None:
         return Fields(named)
-    return passed_on(node, module, above) | Fields(named)
+    further = passed_on(node, module, above)
+    return Fields({**named, **{name: one for name, one in further.known.items() if name not in named}}, further.unread)
 
 
 def passed_on(node: ast.FunctionDef, module: Module, above: tuple[Definition, ...]) -> Fields:
