@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 try:
-    from graft import cli
+    from graft.cli import help as cli
 except ModuleNotFoundError:
     sys.exit("Graft is not installed in this Python. Run `make setup` once, then use .venv/bin/python train.py ...")
 
@@ -18,8 +18,8 @@ def main() -> int:
 
     import hydra
 
-    from graft.hydra_versions import MAIN
-    from graft.job import run_job
+    from graft.cli.hydra_versions import MAIN
+    from graft.cli.job import run_job
 
     app = hydra.main(**MAIN, config_path=str(CONF), config_name="train")(run_job)
     return cli.launch(app, CONF)

@@ -8,14 +8,14 @@ import torch
 from test_module import SGD, batch_of, build_module, moved, snapshot
 from torch import nn
 
-from graft.averaging import EMA, SWA, network, recompute_statistics
 from graft.callbacks.checkpoints import Checkpoints
 from graft.errors import GraftError
-from graft.objective import AlphaWeighted
-from graft.schedules import Constant, Cosine, OneCycle
+from graft.objectives.alpha import AlphaWeighted
 from graft.strategies.freeze_until import FreezeUntil
 from graft.strategies.frozen import Frozen
 from graft.strategies.lp_ft import LinearProbeThenFineTune
+from graft.training.schedules import Constant, Cosine, OneCycle
+from graft.weights.averaging import EMA, SWA, network, recompute_statistics
 
 
 class Data(pl.LightningDataModule):

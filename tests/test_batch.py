@@ -9,9 +9,12 @@ from omegaconf import OmegaConf
 from graft.backbones.lenet import lenet
 from graft.backbones.timm import TimmBackbone
 from graft.backbones.torchvision import TorchvisionBackbone
-from graft.batch import Mixing, ProgressiveResizing, build_batch_transforms
 from graft.errors import GraftError
-from graft.tasks import Binary, Multiclass, Multilabel, Regression
+from graft.tasks.binary import Binary
+from graft.tasks.multiclass import Multiclass
+from graft.tasks.multilabel import Multilabel
+from graft.tasks.regression import Regression
+from graft.training.batch_transforms import Mixing, ProgressiveResizing, build_batch_transforms
 
 DEFAULTS = OmegaConf.to_container(OmegaConf.load(Path(__file__).parents[1] / "conf" / "training" / "default.yaml"))
 

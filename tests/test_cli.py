@@ -6,7 +6,7 @@ import sys
 import pytest
 from train_app import PROJECT, App
 
-from graft import cli
+from graft.cli import help as cli
 
 CONF = PROJECT / "conf"
 RUN_AND_LIST_MODULES = """

@@ -6,8 +6,8 @@ from omegaconf import OmegaConf
 from train_app import PROJECT, App
 
 from graft import config
+from graft.cli.hydra_versions import VERSION_BASE
 from graft.errors import GraftError
-from graft.hydra_versions import VERSION_BASE
 
 CONF = PROJECT / "conf"
 

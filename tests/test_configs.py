@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from graft.hydra_versions import VERSION_BASE
+from graft.cli.hydra_versions import VERSION_BASE
 
 CONF = Path(__file__).parents[1] / "conf"
 OPTIONS = sorted(p.relative_to(CONF).with_suffix("") for p in CONF.rglob("*.yaml") if p.name != "train.yaml")

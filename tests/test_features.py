@@ -3,11 +3,11 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from graft import features
 from graft.backbones.cut import active_modules, find_cut
 from graft.backbones.torchvision import TorchvisionBackbone
+from graft.cache import features
 from graft.cache.disk import DiskCache
-from graft.features import FeatureCache, Wanted
+from graft.cache.features import FeatureCache, Wanted
 from graft.strategies.base import Strategy, frozen_modules, stage_names
 
 

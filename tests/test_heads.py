@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from graft.errors import GraftError
-from graft.heads import ACTIVATIONS, LinearHead, MLPHead
+from graft.heads.linear import LinearHead
+from graft.heads.mlp import ACTIVATIONS, MLPHead
 
 
 def test_linear_head_is_one_layer() -> None:

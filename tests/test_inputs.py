@@ -1,6 +1,6 @@
 import torch
 
-from graft.inputs import Fields, join
+from graft.inputs.base import Fields, join
 
 
 def test_tensors_are_joined_one_after_the_other():

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from train_app import PROJECT, App
 
-from graft import job
+from graft.cli import job
 from graft.errors import Diverged, GraftError, Interrupted
 
 

@@ -2,8 +2,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from graft.metrics import HELD, Mean, TrainingMetrics
-from graft.tasks import Multiclass, Multilabel, Regression
+from graft.tasks.metrics import HELD, Mean, TrainingMetrics
+from graft.tasks.multiclass import Multiclass
+from graft.tasks.multilabel import Multilabel
+from graft.tasks.regression import Regression
 
 
 @pytest.mark.parametrize("batches", [1, HELD, HELD + 3])

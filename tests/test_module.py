@@ -9,15 +9,16 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from graft.backbones.cnn import cnn
 from graft.module import TransferModule, step_seed
-from graft.objective import AdditiveRetraining, AlphaWeighted
+from graft.objectives.additive import AdditiveRetraining
+from graft.objectives.alpha import AlphaWeighted
 from graft.rates.backbone_ratio import BackboneRatio
 from graft.rates.uniform import Uniform
-from graft.schedules import Constant, Cosine, OneCycle, Plateau
 from graft.strategies.frozen import Frozen
 from graft.strategies.full import Full
 from graft.strategies.lp_ft import LinearProbeThenFineTune
-from graft.tasks import Multiclass
+from graft.tasks.multiclass import Multiclass
 from graft.terms.base import Term
+from graft.training.schedules import Constant, Cosine, OneCycle, Plateau
 
 SGD = {
     "_target_": "torch.optim.SGD",

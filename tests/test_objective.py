@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from graft.errors import GraftError
-from graft.objective import AdditiveRetraining, AdditiveTransfer, AlphaWeighted
+from graft.objectives.additive import AdditiveRetraining, AdditiveTransfer
+from graft.objectives.alpha import AlphaWeighted
 
 LOSSES = {"source": torch.tensor(3.0), "target": torch.tensor(5.0)}
 

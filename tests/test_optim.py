@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from graft.errors import GraftError
-from graft.optim import build_optimizer, match_layout
+from graft.training.optim import build_optimizer, match_layout
 
 
 def group(*parameters):

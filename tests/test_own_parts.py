@@ -72,7 +72,7 @@ PARTS = {  # option -> (Python file, yaml file)
     "data/domain": (
         """
         from graft.config.types import Count
-        from graft.data.glyphs import Glyphs
+        from graft.data.sources.glyphs import Glyphs
 
         class Few(Glyphs):
             def __init__(self, few: Count = 100, **settings):

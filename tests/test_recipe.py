@@ -5,8 +5,8 @@ import json
 import pytest
 import yaml
 
-from graft import recipe
 from graft.errors import GraftError
+from graft.runs import ingredients as recipe
 
 CONFIG = {
     "name": "resnet_ft",
@@ -17,7 +17,7 @@ CONFIG = {
     "task": {"label_smoothing": 0.0},
     "source_task": None,
     "bn": "joint",
-    "selection": {"_target_": "graft.selection.TargetValidation"},
+    "selection": {"_target_": "graft.selection.target_val.TargetValidation"},
     "optimizer": {"lr": 0.1},
     "term": {"l2sp": {"weight": 1}},
     "training": {"epochs": 3, "threads": 1, "wise_ft_alphas": [0.5]},
@@ -136,7 +136,7 @@ def test_networks_from_random_weights_make_no_soup(jobs):
 
 
 def test_jobs_that_selected_nothing_make_no_soup(jobs):
-    last = {"selection._target_": "graft.selection.Last"}
+    last = {"selection._target_": "graft.selection.last.Last"}
     with pytest.raises(GraftError, match="selection=last, so there is no metric"):
         recipe.read_ingredients(jobs(last, last))
 

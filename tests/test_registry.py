@@ -12,10 +12,11 @@ import yaml
 from hydra import compose, initialize_config_dir
 from train_app import PROJECT, App
 
-from graft import config, registry, untrusted
+from graft import config, registry
 from graft.build import build
+from graft.cli.hydra_versions import VERSION_BASE
 from graft.errors import GraftError
-from graft.hydra_versions import VERSION_BASE
+from graft.runs import untrusted
 
 CONF = PROJECT / "conf"
 TOUCH = "touch {file}"
@@ -113,20 +114,20 @@ HOSTILE = [
     ("urllib.request.urlretrieve", {"url": "file://{module}", "filename": "{file}"}),
     # aliases in allowed places
     ("logging.os.system", {"command": TOUCH}),
-    ("graft.job.shutil.rmtree", {"path": "{folder}"}),
-    ("graft.job.os.system", {"command": TOUCH}),
+    ("graft.cli.job.shutil.rmtree", {"path": "{folder}"}),
+    ("graft.cli.job.os.system", {"command": TOUCH}),
     ("graft.cache.disk.os.getcwd", {}),
-    ("graft.results.subprocess.run", {"args": ["touch", "{file}"]}),
-    ("graft.data.synthetic_speech.subprocess.run", {"args": ["touch", "{file}"]}),
+    ("graft.runs.record.subprocess.run", {"args": ["touch", "{file}"]}),
+    ("graft.data.sources.synthetic_voices.subprocess.run", {"args": ["touch", "{file}"]}),
     ("graft.data.domain.Path.touch", {"self": "{file}"}),
     ("graft.run.torch.load", {"f": "{pickle}", "weights_only": False}),
     ("graft.run.pickle.loads", {"data": "x"}),
     ("graft.heads.torch.load", {"f": "{pickle}", "weights_only": False}),
-    ("graft.heads.LinearHead.__init__.__globals__.get", {"key": "torch"}),
-    ("graft.heads.LinearHead.__class__", {}),
-    ("graft.heads.LinearHead.__subclasses__", {}),
-    ("graft.heads.LinearHead.load_state_dict", {}),
-    ("graft.tasks.Multiclass.__reduce__", {}),
+    ("graft.heads.linear.LinearHead.__init__.__globals__.get", {"key": "torch"}),
+    ("graft.heads.linear.LinearHead.__class__", {}),
+    ("graft.heads.linear.LinearHead.__subclasses__", {}),
+    ("graft.heads.linear.LinearHead.load_state_dict", {}),
+    ("graft.tasks.multiclass.Multiclass.__reduce__", {}),
     ("graft.heads.nn.Linear", {"in_features": 2, "out_features": 2}),
     ("torch.optim.optimizer.torch.get_num_threads", {}),
     ("torch.optim.optimizer.torch.load", {"f": "{pickle}", "weights_only": False}),
@@ -144,17 +145,17 @@ HOSTILE = [
     ("pytorch_lightning.Trainer", {}),
     ("lightning.pytorch.callbacks.os.system", {"command": TOUCH}),
     # Graft's own that are no parts
-    ("graft.job.remove_outputs", {"folder": "{folder}"}),
-    ("graft.job.fail", {}),
-    ("graft.cli.launch", {}),
+    ("graft.cli.job.remove_outputs", {"folder": "{folder}"}),
+    ("graft.cli.job.fail", {}),
+    ("graft.cli.launch.launch", {}),
     ("graft.run.train", {"cfg": {}}),
     ("graft.build.build", {"settings": {"_target_": "os.system", "command": TOUCH}}),
     ("graft.registry.trust", {"packages": ["mypkg"]}),
     ("graft.registry.resolve", {"target": "os.system"}),
-    ("graft.backbones.weights.read_tensors", {"file": "{pickle}"}),
+    ("graft.weights.loading.read_tensors", {"file": "{pickle}"}),
     ("graft.data.shared.share_domains", {}),
-    ("graft.data.espeak.speak_all", {"request": {"library": "{file}"}}),
-    ("graft.sweep.SweepCallback", {}),
+    ("graft.data.readers.espeak.speak_all", {"request": {"library": "{file}"}}),
+    ("graft.cli.sweep_callback.SweepCallback", {}),
     ("graft.cache.rows.RowWriter", {"folder": "{folder}"}),
     # Hydra's and its words
     ("hydra.utils.instantiate", {"config": {"_target_": "os.system", "command": TOUCH}}),
@@ -166,12 +167,15 @@ HOSTILE = [
     ("omegaconf.OmegaConf.register_new_resolver", {"name": "x", "resolver": "os.system"}),
     ("functools.partial", {"_args_": ["os.system", TOUCH]}),
     ("operator.attrgetter", {"_args_": ["os.system"]}),
-    ("graft.heads.LinearHead", {"feature_size": 2, "outputs": 2, "_partial_": True}),
-    ("graft.heads.LinearHead", {"feature_size": 2, "outputs": 2, "_recursive_": False}),
-    ("graft.heads.LinearHead", {"feature_size": 2, "outputs": 2, "_convert_": "all"}),
-    ("graft.heads.LinearHead", {"_args_": [2, 2]}),
-    ("graft.heads.LinearHead", {"feature_size": {"_target_": "os.system", "command": TOUCH}, "outputs": 2}),
-    ("graft.heads.LinearHead", {"feature_size": [[{"a": {"_target_": "os.system", "command": TOUCH}}]], "outputs": 2}),
+    ("graft.heads.linear.LinearHead", {"feature_size": 2, "outputs": 2, "_partial_": True}),
+    ("graft.heads.linear.LinearHead", {"feature_size": 2, "outputs": 2, "_recursive_": False}),
+    ("graft.heads.linear.LinearHead", {"feature_size": 2, "outputs": 2, "_convert_": "all"}),
+    ("graft.heads.linear.LinearHead", {"_args_": [2, 2]}),
+    ("graft.heads.linear.LinearHead", {"feature_size": {"_target_": "os.system", "command": TOUCH}, "outputs": 2}),
+    (
+        "graft.heads.linear.LinearHead",
+        {"feature_size": [[{"a": {"_target_": "os.system", "command": TOUCH}}]], "outputs": 2},
+    ),
     # what is no name, or looks like one
     ("", {}),
     ("eval", {"source": PYTHON}),
@@ -179,9 +183,9 @@ HOSTILE = [
     ("LinearHead", {}),
     (".graft.heads.LinearHead", {}),
     ("graft..heads.LinearHead", {}),
-    ("graft.heads.LinearHead.", {}),
-    (" graft.heads.LinearHead", {}),
-    ("graft.heads.LinearHead\n", {}),
+    ("graft.heads.linear.LinearHead.", {}),
+    (" graft.heads.linear.LinearHead", {}),
+    ("graft.heads.linear.LinearHead\n", {}),
     ("graft.heads:LinearHead", {}),
     ("graft/heads.LinearHead", {}),
     ("gr\u0430ft.heads.LinearHead", {}),  # a Cyrillic a
@@ -203,7 +207,7 @@ HOSTILE = [
     ({"_target_": "os.system", "command": TOUCH}, {}),
     (print, {}),
 ]
-NAMED = [(t, a) for t, a in HOSTILE if isinstance(t, str) and t != "graft.heads.LinearHead" and "${" not in t]
+NAMED = [(t, a) for t, a in HOSTILE if isinstance(t, str) and t != "graft.heads.linear.LinearHead" and "${" not in t]
 # Where in a config a part, or free keys, may stand.
 PLACES = (
     *("optimizer", "pretrain.optimizer", "scheduler", "pretrain.scheduler", "objective", "task", "source_task", "head"),

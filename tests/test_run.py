@@ -17,10 +17,10 @@ from hydra.core.hydra_config import HydraConfig
 from PIL import Image
 
 from graft.callbacks import checkpoints
+from graft.cli.hydra_versions import VERSION_BASE
 from graft.data.domain import Domain
 from graft.data.shared import MAX_SHARED, Shared
 from graft.errors import GraftError, Interrupted
-from graft.hydra_versions import VERSION_BASE
 from graft.run import DEFAULT_THREADS, added_parameters, threads_of_job, train
 from graft.strategies.full import Full
 
@@ -441,7 +441,7 @@ def test_wise_ft_tests_the_best_on_validation_between_pretrained_and_tuned(run, 
 
 
 def sweep(run, tmp_path, jobs, folder="sweep"):
-    """Runs of a sweep with what graft.job writes beside them."""
+    """Runs of a sweep with what graft.cli.job writes beside them."""
     for name, overrides in jobs.items():
         _, path = run(*overrides, folder=f"{folder}/{name}")
         config = torch.load(path / "checkpoints" / "last.ckpt", weights_only=True)["config"]
@@ -664,8 +664,8 @@ def test_a_resumed_run_takes_what_was_found_and_does_not_look_again(run, monkeyp
     whole_results, whole = run(*options, folder="whole")
     with pytest.raises(Interrupted):
         run(*options, "+callbacks.stop={_target_: test_run.StopAt, epoch: 2}", folder="stopped")
-    monkeypatch.setattr("graft.tuning.lr_range_test", no_search)
-    monkeypatch.setattr("graft.tuning.find_batch_size", no_search)
+    monkeypatch.setattr("graft.training.tuning.lr_range_test", no_search)
+    monkeypatch.setattr("graft.training.tuning.find_batch_size", no_search)
     results, resumed = run(*options, "resume=true", folder="stopped")
     assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
     for name in ("lr", "batch_size"):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from graft.cli.hydra_versions import VERSION_BASE
 from graft.errors import GraftError
-from graft.hydra_versions import VERSION_BASE
 from graft.run import train
 from tests.backbones.test_huggingface_audio import saved
 from tests.test_run import CONF

@@ -7,11 +7,12 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from graft.cli.hydra_versions import VERSION_BASE
 from graft.errors import GraftError, Interrupted
-from graft.hydra_versions import VERSION_BASE
 from graft.run import settings_of_strategy, train
 from graft.strategies.bit_hyperrule import BitHyperRule
-from graft.tasks import Binary, Multiclass
+from graft.tasks.binary import Binary
+from graft.tasks.multiclass import Multiclass
 from tests.test_run import CONF, weights
 
 TINY = [

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from graft.schedules import Constant, Cosine, OneCycle, Plateau, Step
+from graft.training.schedules import Constant, Cosine, OneCycle, Plateau, Step
 
 
 def factors(schedule, steps):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from graft.soup import cook, mean, mix
+from graft.weights.soup import cook, mean, mix
 
 
 def weights(seed, dtype=torch.float64):

@@ -14,8 +14,8 @@ import pytest
 import yaml
 from train_app import PROJECT, App
 
-from graft import sweep
 from graft.errors import Diverged, Interrupted
+from graft.report import summary as sweep
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ def test_ctrl_c_ends_the_sweep_with_a_summary_and_the_command_goes_on(app, tmp_p
 
 def test_ctrl_c_between_jobs_begins_no_further_one(app):
     def behave(cfg):
-        from graft import job
+        from graft.cli import job
 
         job.STATE.running = False  # as in Hydra's own code between two jobs
         signal.raise_signal(signal.SIGINT)
@@ -332,14 +332,14 @@ def task(cfg):
         Path(cfg.paths.run_dir, "results.json").write_text(json.dumps(results))
         return results
     sys.modules["graft.run"] = types.SimpleNamespace(train=train)
-    from graft.job import run_job
+    from graft.cli.job import run_job
     return run_job(cfg)
 
 if __name__ == "__main__":
     import hydra
     from pathlib import Path
     from graft import cli
-    from graft.hydra_versions import MAIN
+    from graft.cli.hydra_versions import MAIN
     conf = Path({project!r}, "conf")
     sys.exit(cli.launch(hydra.main(**MAIN, config_path=str(conf), config_name="train")(task), conf))
 """

@@ -3,7 +3,10 @@ import torch
 from sklearn import metrics as reference
 
 from graft.errors import GraftError
-from graft.tasks import Binary, Multiclass, Multilabel, Regression
+from graft.tasks.binary import Binary
+from graft.tasks.multiclass import Multiclass
+from graft.tasks.multilabel import Multilabel
+from graft.tasks.regression import Regression
 
 
 @pytest.fixture

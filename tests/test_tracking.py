@@ -12,21 +12,11 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from graft.cli.hydra_versions import VERSION_BASE
 from graft.errors import GraftError
-from graft.hydra_versions import VERSION_BASE
-from graft.tracking import (
-    MAX_CONFUSION_CELLS,
-    MetricsFile,
-    WandbRun,
-    build_loggers,
-    confusion_rows,
-    finish,
-    has_wandb_login,
-    log_results,
-    wandb_id,
-    wandb_info,
-    wandb_mode,
-)
+from graft.loggers.build import build_loggers, finish, log_results, wandb_info
+from graft.loggers.metrics_file import MetricsFile
+from graft.loggers.wandb_run import MAX_CONFUSION_CELLS, WandbRun, confusion_rows, has_wandb_login, wandb_id, wandb_mode
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")  # Lightning, on machines with many cores
 CONF = Path(__file__).parent.parent / "conf"
@@ -260,8 +250,8 @@ def closed_server(monkeypatch):
 
 
 def test_unreachable_server_falls_back_to_offline(tmp_path, monkeypatch, capfd, closed_server):
-    monkeypatch.setattr("graft.tracking.WANDB_INIT_TIMEOUT_S", 1.0)
-    monkeypatch.setattr("graft.tracking._unreachable", set())
+    monkeypatch.setattr("graft.loggers.wandb_run.WANDB_INIT_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("graft.loggers.wandb_run._unreachable", set())
     modes = []
     start = WandbRun._init
     monkeypatch.setattr(WandbRun, "_init", lambda self, mode, earlier: modes.append(mode) or start(self, mode, earlier))

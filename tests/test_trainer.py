@@ -4,7 +4,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from graft.trainer import build_trainer, settle_precision
+from graft.training.trainer import build_trainer, settle_precision
 
 TRAINING = OmegaConf.to_container(OmegaConf.load(Path(__file__).parents[1] / "conf" / "training" / "default.yaml"))
 

@@ -11,17 +11,18 @@ import torch
 from pytorch_lightning.utilities.seed import _collect_rng_states as random_states
 from test_module import build_module
 
-from graft import registry, tuning
-from graft.data.digits import Digits
+from graft import registry
 from graft.data.module import TransferDataModule
+from graft.data.sources.digits import Digits
 from graft.errors import GraftError
-from graft.objective import AlphaWeighted
+from graft.objectives.alpha import AlphaWeighted
 from graft.rates.backbone_ratio import BackboneRatio
-from graft.schedules import Tail
 from graft.strategies.frozen import Frozen
 from graft.strategies.full import Full
 from graft.strategies.lp_ft import LinearProbeThenFineTune
-from graft.tuning import Curve
+from graft.training import tuning
+from graft.training.schedules import Tail
+from graft.training.tuning import Curve
 
 RATES = [10.0 ** (-5 + i / 4) for i in range(24)]
 CONFIG = {

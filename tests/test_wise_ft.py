@@ -5,9 +5,9 @@ import torch
 from test_module import batch_of, build_module
 from torch import nn
 
-from graft import wise_ft
-from graft.averaging import network
 from graft.strategies.full import Full
+from graft.weights import wise_ft
+from graft.weights.averaging import network
 
 HEADS = ["shared"]
 

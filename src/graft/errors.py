@@ -1,5 +1,7 @@
 """What Graft raises on purpose."""
 
+from typing import Any
+
 
 class GraftError(Exception):
     """A user's mistake; the message is whole: the key or file, the value, what is allowed and the next command."""
@@ -19,3 +21,8 @@ class Diverged(Exception):
 
 class Interrupted(Exception):
     """Training was stopped with Ctrl-C after saving what was reached; the message names the checkpoint."""
+
+
+def first_line(error: Any) -> str:
+    """The first line of an error, which is enough inside a message."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")

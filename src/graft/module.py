@@ -11,18 +11,18 @@ from torchmetrics import Metric, MetricCollection
 
 from graft.backbones.base import Backbone
 from graft.backbones.cut import Activations, Cut
-from graft.batch import Batch, BatchTransform, ProgressiveResizing
 from graft.data.domain import seed_of
 from graft.errors import GraftError
-from graft.inputs import Inputs, join
-from graft.metrics import Mean, TrainingMetrics
-from graft.normalization import add_source_statistics, source_statistics
-from graft.objective import Objective
-from graft.optim import build_optimizer, match_layout, parameter_groups, parts
-from graft.schedules import Plateau, Point, Tail, hold
+from graft.inputs.base import Inputs, join
+from graft.objectives.base import Objective
 from graft.strategies.base import Phase, Strategy, frozen_modules
-from graft.tasks import Task
+from graft.tasks.base import Task
+from graft.tasks.metrics import Mean, TrainingMetrics
 from graft.terms.base import Step, Term
+from graft.training.batch_transforms import Batch, BatchTransform, ProgressiveResizing
+from graft.training.normalization import add_source_statistics, source_statistics
+from graft.training.optim import build_optimizer, match_layout, parameter_groups, parts
+from graft.training.schedules import Plateau, Point, Tail, hold
 
 SHARED = "shared"
 
@@ -199,7 +199,7 @@ class TransferModule(pl.LightningModule):
 
     @property
     def progress(self) -> float:
-        """Fraction of the optimizer steps that are done, or what is fixed for a trial (see graft.tuning)."""
+        """Fraction of the optimizer steps that are done, or what is fixed for a trial (see graft.training.tuning)."""
         if self.fixed_progress is not None:
             return self.fixed_progress
         return min(1.0, self.global_step / max(1, self._total_steps))

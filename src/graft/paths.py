@@ -10,7 +10,7 @@ from typing import TypedDict
 
 from omegaconf import ListConfig, OmegaConf
 
-from graft.hydra_versions import register_resolver
+from graft.cli.hydra_versions import register_resolver
 
 
 class Paths(TypedDict):

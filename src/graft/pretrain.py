@@ -29,12 +29,12 @@ from graft.config.types import Count, Part, Positive, Seed
 from graft.data.module import Augment, TransferDataModule
 from graft.errors import Diverged, Interrupted
 from graft.module import TransferModule
-from graft.objective import AlphaWeighted
-from graft.optim import BaseOptimizerSettings
+from graft.objectives.alpha import AlphaWeighted
 from graft.rates.uniform import Uniform
 from graft.strategies.scratch import Scratch
-from graft.tasks import Task
-from graft.trainer import build_trainer, device_type
+from graft.tasks.base import Task
+from graft.training.optim import BaseOptimizerSettings
+from graft.training.trainer import build_trainer, device_type
 
 WITHOUT_EFFECT = ("accelerator", "profiler", "detect_anomaly", "max_time")  # keys of the trainer
 SHOWING_ONLY = "graft.callbacks."  # callbacks that change nothing of what is learned

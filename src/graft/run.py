@@ -18,15 +18,13 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
-from graft import recipe, registry, results, soup, tracking, tuning, wise_ft
-from graft.averaging import Averaging, network
+from graft import registry
 from graft.backbones.base import Backbone
 from graft.backbones.checkpointing import checkpoint_gradients
 from graft.backbones.stochastic_depth import set_stochastic_depth
-from graft.backbones.weights import load_weights
-from graft.batch import build_batch_transforms
 from graft.build import build
 from graft.cache.disk import DiskCache
+from graft.cache.features import FeatureCache
 from graft.callbacks.checkpoints import Checkpoints
 from graft.callbacks.compilation import Compilation
 from graft.callbacks.frozen_features import FrozenFeatures
@@ -36,18 +34,25 @@ from graft.callbacks.throughput import Throughput
 from graft.data.module import TransferDataModule
 from graft.data.shared import share_domains
 from graft.errors import Diverged, GraftError, Interrupted
-from graft.features import FeatureCache
+from graft.loggers import build as tracking
 from graft.module import SHARED, TransferModule
-from graft.objective import Objective
+from graft.objectives.base import Objective
 from graft.pretrain import pretrain_on_source
 from graft.report import plots, tables
+from graft.runs import ingredients as recipe
+from graft.runs import record as results
 from graft.runs.folder import BEST, CHECKPOINTS, MERGED, SOUP, WISE_FT, RunFolder, in_own_folder
-from graft.schedules import Tail
-from graft.selection import SelectionRule, rank, require_domain
+from graft.selection.base import SelectionRule, rank, require_domain
 from graft.strategies.base import Strategy
-from graft.tasks import Task
+from graft.tasks.base import Task
 from graft.terms.base import Setup, Term
-from graft.trainer import build_trainer, settle_precision
+from graft.training import tuning
+from graft.training.batch_transforms import build_batch_transforms
+from graft.training.schedules import Tail
+from graft.training.trainer import build_trainer, settle_precision
+from graft.weights import soup, wise_ft
+from graft.weights.averaging import Averaging, network
+from graft.weights.loading import load_weights
 
 DEFAULT_THREADS = torch.get_num_threads()
 PARTS = ("backbone.", "heads.")

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from graft.backbones.adapt import fold_channels, spread_over_channels
+from graft.weights.input_conv import fold_channels, spread_over_channels
 
 
 def test_grey_image_repeated_equals_the_folded_layer() -> None:

@@ -68,6 +68,6 @@ def test_classifier_moves_with_the_backbone() -> None:
 def test_timm_is_imported_for_timm_models_only() -> None:
     code = (
         "import sys; from graft.backbones.torchvision import TorchvisionBackbone; import graft.backbones.lenet, "
-        "graft.backbones.cnn, graft.backbones.weights; TorchvisionBackbone('resnet18'); sys.exit('timm' in sys.modules)"
+        "graft.backbones.cnn, graft.weights.loading; TorchvisionBackbone('resnet18'); sys.exit('timm' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,7 +17,7 @@ from graft.backbones.stochastic_depth import set_stochastic_depth
 from graft.backbones.timm import TimmBackbone
 from graft.backbones.torchvision import TorchvisionBackbone
 from graft.errors import GraftError
-from graft.normalization import add_source_statistics, source_statistics
+from graft.training.normalization import add_source_statistics, source_statistics
 
 NETWORKS = {
     "resnet18": lambda: TorchvisionBackbone("resnet18", size=32),

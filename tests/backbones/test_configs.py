@@ -5,7 +5,7 @@ import torch
 from omegaconf import OmegaConf
 
 from graft.build import build
-from graft.columns import Column, Columns
+from graft.inputs.columns import Column, Columns
 
 CONF = Path(__file__).parents[2] / "conf"
 

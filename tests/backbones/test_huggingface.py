@@ -10,10 +10,10 @@ from torch import nn
 from graft.backbones import huggingface
 from graft.backbones.huggingface import HuggingFaceBackbone
 from graft.backbones.stages import network_outputs
-from graft.backbones.weights import load_weights
 from graft.errors import GraftError
 from graft.strategies.adapter import Adapter
 from graft.strategies.lora import LoRA
+from graft.weights.loading import load_weights
 
 TEXTS = ["good film", "it was a very bad film", "not good"]
 

@@ -6,9 +6,9 @@ import torch
 from graft.backbones import huggingface
 from graft.backbones.huggingface_audio import HuggingFaceAudioBackbone
 from graft.backbones.stages import network_outputs
-from graft.backbones.weights import load_weights
 from graft.errors import GraftError
 from graft.strategies.lora import LoRA
+from graft.weights.loading import load_weights
 
 transformers = pytest.importorskip("transformers")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from graft.backbones.mel import Mel, filterbank, relative_decibels
+from graft.inputs.audio.mel import Mel, filterbank, relative_decibels
 
 RATE = 16000
 

@@ -4,8 +4,8 @@ from torch import nn
 
 from graft.backbones.recurrent import RecurrentBackbone, RecurrentNetwork
 from graft.backbones.stages import network_outputs
-from graft.backbones.weights import load_weights
 from graft.errors import GraftError
+from graft.weights.loading import load_weights
 
 TEXTS = ["a good film", "it was a very very bad film", "not good"]
 

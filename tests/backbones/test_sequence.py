@@ -3,7 +3,7 @@ import torch
 
 from graft.backbones.sequence import SequenceBackbone
 from graft.errors import GraftError
-from graft.inputs import Fields
+from graft.inputs.base import Fields
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru"])

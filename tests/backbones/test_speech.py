@@ -3,12 +3,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from graft.backbones.mel import filterbank
 from graft.backbones.speech import SPEAKER_MEL, SpeakerLSTM, SpeakerMel, mel_backbone
 from graft.backbones.torchvision import TorchvisionBackbone
-from graft.backbones.weights import load_weights
 from graft.errors import GraftError
+from graft.inputs.audio.mel import filterbank
 from graft.strategies.adapter import Adapter
+from graft.weights.loading import load_weights
 
 SMALL = [("shufflenet_v2_x0_5", "torchvision"), ("test_resnet", "timm")]
 TINY = {"sample_rate": 8000, "seconds": 0.5, "bands": 32, "hop_ms": 10.0}

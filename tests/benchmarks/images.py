@@ -13,7 +13,7 @@ from torchvision.datasets import MNIST
 from torchvision.models import resnet18
 
 from graft.data.domain import Domain, DomainData, Split, generator, sha256
-from graft.data.glyphs import render
+from graft.data.sources.glyphs import render
 
 Part = tuple[Tensor, Tensor]  # images uint8 (N, C, H, W), labels int64 (N,)
 PHOTO_SIDE = 128  # pixels of a rendered photo

@@ -7,12 +7,12 @@ from torch.utils.data import DataLoader
 from graft.callbacks import checkpoints as checkpoints_module
 from graft.callbacks.checkpoints import Checkpoints
 from graft.module import TransferModule
-from graft.objective import AlphaWeighted
+from graft.objectives.alpha import AlphaWeighted
 from graft.rates.uniform import Uniform
-from graft.schedules import Constant
 from graft.strategies.frozen import Frozen
 from graft.strategies.full import Full
-from graft.tasks import Multiclass
+from graft.tasks.multiclass import Multiclass
+from graft.training.schedules import Constant
 
 EPOCHS = 4
 MONITOR = "val/target/loss"

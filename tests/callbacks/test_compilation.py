@@ -11,13 +11,13 @@ from torch.utils.data import DataLoader, TensorDataset
 from graft.callbacks.compilation import Compilation, break_even, sentence
 from graft.errors import GraftError
 from graft.module import TransferModule
-from graft.objective import AlphaWeighted
+from graft.objectives.alpha import AlphaWeighted
 from graft.rates.uniform import Uniform
-from graft.schedules import Constant
 from graft.strategies.full import Full
 from graft.strategies.gradual import Gradual
 from graft.strategies.lp_ft import LinearProbeThenFineTune
-from graft.tasks import Multiclass
+from graft.tasks.multiclass import Multiclass
+from graft.training.schedules import Constant
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own
 OPTIMIZER = {

@@ -9,25 +9,25 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
 from graft.backbones.torchvision import TorchvisionBackbone
-from graft.batch import Mixing, ProgressiveResizing
 from graft.cache.disk import DiskCache
+from graft.cache.features import FeatureCache
 from graft.callbacks.frozen_features import FrozenFeatures
-from graft.data.digits import Digits
 from graft.data.module import TransferDataModule
-from graft.features import FeatureCache
+from graft.data.sources.digits import Digits
 from graft.module import TransferModule
-from graft.objective import AlphaWeighted
+from graft.objectives.alpha import AlphaWeighted
 from graft.rates.uniform import Uniform
-from graft.schedules import Cosine
 from graft.strategies.fine_tune import FineTune
 from graft.strategies.freeze_until import FreezeUntil
 from graft.strategies.frozen import Frozen
 from graft.strategies.full import Full
 from graft.strategies.gradual import Gradual
 from graft.strategies.lp_ft import LinearProbeThenFineTune
-from graft.tasks import Multiclass
+from graft.tasks.multiclass import Multiclass
 from graft.terms.regularization.feature_distillation import FeatureDistillation
 from graft.terms.regularization.l2sp import L2SP
+from graft.training.batch_transforms import Mixing, ProgressiveResizing
+from graft.training.schedules import Cosine
 
 EPOCHS = 4
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from graft.backbones.base import ImageSpec
 from graft.data.domain import Domain, DomainData, Split
+from graft.inputs.image.transform import ImageSpec
 
 
 class Numbers(Domain):

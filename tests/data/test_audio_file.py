@@ -1,6 +1,6 @@
 import pytest
 
-from graft.data.audio_file import AudioFile
+from graft.data.sources.audio_file import AudioFile
 from graft.errors import GraftError
 from tests.data.test_audio_folder import names
 

@@ -7,8 +7,8 @@ import pytest
 import soundfile
 import torch
 
-from graft.data import recordings
-from graft.data.audio_folder import AudioFolder
+from graft.data.readers import recordings
+from graft.data.sources.audio_folder import AudioFolder
 from graft.errors import GraftError
 from tests.conftest import tone
 

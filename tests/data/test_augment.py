@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from graft.data.augment import (
+from graft.inputs.image.augment import (
     AREA,
     Augmentation,
     affine,

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from graft.data.augment_speech import (
+from graft.inputs.audio.augment import (
     BANDS,
     FRAMES,
     GAIN,

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from graft.columns import Column, Columns
-from graft.data.boosting import GradientBoosting
+from graft.baselines.boosting import GradientBoosting
 from graft.data.domain import Split
-from graft.data.table_rows import TableRows
+from graft.inputs.columns import Column, Columns
+from graft.inputs.table import TableRows
 
 COLUMNS = Columns([Column("age", "numeric"), Column("job", "categorical", ("cook", "smith"))])
 

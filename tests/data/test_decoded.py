@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from graft.cache.disk import DiskCache
-from graft.data import decoded
-from graft.data.decoded import Undecoded, Unfitted, fitted_rows
 from graft.data.domain import LazyTensor, Split
-from graft.data.geometry import Geometry
-from graft.data.image_folder import ImageFolder
-from graft.data.transforms import AUGMENTATIONS
+from graft.data.sources.image_folder import ImageFolder
 from graft.errors import GraftError
+from graft.inputs.image import decoded
+from graft.inputs.image.decoded import Undecoded, Unfitted, fitted_rows
+from graft.inputs.image.geometry import Geometry
+from graft.inputs.image.transform import AUGMENTATIONS
 
 ALL = torch.arange(12)
 FLOWERS = Path(os.environ.get("GRAFT_DATA", "../shared/data")) / "flowers5"

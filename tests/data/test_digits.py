@@ -1,6 +1,6 @@
 import torch
 
-from graft.data.digits import Digits
+from graft.data.sources.digits import Digits
 
 
 def test_parts():

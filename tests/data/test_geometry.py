@@ -2,7 +2,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from graft.data.geometry import Geometry
+from graft.inputs.image.geometry import Geometry
 
 
 def random_images(*shape):

@@ -1,6 +1,6 @@
 import torch
 
-from graft.data.glyphs import Glyphs, font_files
+from graft.data.sources.glyphs import Glyphs, font_files
 
 
 def test_splits_are_rendered_at_first_use_and_differ():

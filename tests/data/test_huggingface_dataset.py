@@ -3,8 +3,8 @@ import sys
 import pytest
 from huggingface_hub import constants
 
-from graft.data import huggingface_dataset
-from graft.data.huggingface_dataset import HuggingFaceDataset
+from graft.data.sources import huggingface_dataset
+from graft.data.sources.huggingface_dataset import HuggingFaceDataset
 from graft.errors import GraftError
 
 datasets = pytest.importorskip("datasets")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from graft.data.image_arrays import ImageArrays
+from graft.data.sources.image_arrays import ImageArrays
 from graft.errors import GraftError
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from graft.data.image_folder import ImageFolder, decode
+from graft.data.sources.image_folder import ImageFolder, decode
 from graft.errors import GraftError
 
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from graft.backbones.base import ImageSpec
 from graft.cache.disk import DiskCache
-from graft.data.image_folder import ImageFolder
 from graft.data.module import TransferDataModule
+from graft.data.sources.image_folder import ImageFolder
+from graft.inputs.image.transform import ImageSpec
 
 from .conftest import Numbers
 

@@ -7,11 +7,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from graft.build import build
-from graft.data.image_folder import ImageFolder
+from graft.cli.hydra_versions import VERSION_BASE
 from graft.data.module import TransferDataModule
+from graft.data.sources.image_folder import ImageFolder
 from graft.errors import GraftError
-from graft.hydra_versions import VERSION_BASE
-from graft.tasks import Multiclass
+from graft.tasks.multiclass import Multiclass
 
 from .conftest import Numbers
 

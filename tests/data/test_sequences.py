@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from graft.backbones.sequence import SequenceBackbone
-from graft.data.digits import DigitRows
 from graft.data.domain import rows_of
-from graft.data.sequence_arrays import SequenceArrays
+from graft.data.sources.digits import DigitRows
+from graft.data.sources.sequence_arrays import SequenceArrays
 from graft.errors import GraftError
 
 

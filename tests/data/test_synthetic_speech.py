@@ -3,7 +3,7 @@ import sys
 import pytest
 import torch
 
-from graft.data.synthetic_speech import SyntheticSpeech, Utterance, speak
+from graft.data.sources.synthetic_voices import SyntheticSpeech, Utterance, speak
 from graft.errors import GraftError
 
 WORDS = ["yes", "no", "stop"]

@@ -10,9 +10,10 @@ from omegaconf import OmegaConf
 from pyarrow import csv, parquet
 
 from graft.data.domain import rows_of
-from graft.data.table import SklearnTable, TableFile
-from graft.data.table_rows import TableTransform
+from graft.data.sources.sklearn_table import SklearnTable
+from graft.data.sources.table_file import TableFile
 from graft.errors import GraftError
+from graft.inputs.table import TableTransform
 
 HEADER = "age,job,flag,same,outcome\n"
 JOBS = ("cook", "smith", "")

@@ -8,7 +8,7 @@ import pytest
 
 from graft.backbones.vocabulary import Vocabulary, words_of
 from graft.data.module import TransferDataModule
-from graft.data.text_file import TextFile
+from graft.data.sources.text_file import TextFile
 from graft.errors import GraftError
 
 ROWS = [(f"film number {n} is {word}", label) for n in range(10) for word, label in (("good", "1"), ("bad", "0"))]

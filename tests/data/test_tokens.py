@@ -3,10 +3,10 @@ import torch
 
 from graft.backbones.huggingface import HuggingFaceBackbone
 from graft.cache.disk import DiskCache
-from graft.data import decoded
 from graft.data.domain import Split
-from graft.data.tokens import TextTransform
 from graft.errors import GraftError
+from graft.inputs.image import decoded
+from graft.inputs.text import TextTransform
 
 TEXTS = ["good film", "it was a very very very bad film", "not good"]
 ALL = torch.arange(3)

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from graft.data.domain import Split
-from graft.data.torchvision_dataset import TorchvisionDataset, images_of, labels_of
+from graft.data.sources.torchvision import TorchvisionDataset, images_of, labels_of
 from graft.errors import GraftError
 
 DATA = Path(os.environ.get("GRAFT_DATA", "../shared/data")) / "torchvision"

@@ -1,9 +1,8 @@
 import pytest
 import torch
 
-from graft.backbones.base import ImageSpec
-from graft.data.transforms import AUGMENTATIONS, BLUR, ImageTransform, convert_channels
 from graft.errors import GraftError
+from graft.inputs.image.transform import AUGMENTATIONS, BLUR, ImageSpec, ImageTransform, convert_channels
 
 
 def spec(channels=3, size=(32, 32), mean=None, std=None):

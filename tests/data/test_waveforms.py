@@ -8,11 +8,11 @@ import torch
 from graft.backbones.speech import SpeakerLSTM, mel_backbone
 from graft.cache.disk import DiskCache
 from graft.cache.ragged import MappedWaveforms
-from graft.data import decoded
-from graft.data.audio_folder import AudioFolder
-from graft.data.recordings import SoundFiles
-from graft.data.waveforms import clipped
+from graft.data.readers.recordings import SoundFiles
+from graft.data.sources.audio_folder import AudioFolder
 from graft.errors import GraftError
+from graft.inputs.audio.transform import clipped
+from graft.inputs.image import decoded
 from tests.data.test_audio_folder import PATTERN
 
 ALL = torch.arange(12)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from graft.report.plots import confusion_matrix, curves, range_test, read_series
-from graft.tuning import Curve
+from graft.training.tuning import Curve
 
 
 def write(path, rows):

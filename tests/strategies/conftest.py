@@ -3,10 +3,10 @@ import torch
 from torch import nn
 
 from graft.module import TransferModule
-from graft.objective import AlphaWeighted
+from graft.objectives.alpha import AlphaWeighted
 from graft.rates.uniform import Uniform
-from graft.schedules import Constant
-from graft.tasks import Multiclass
+from graft.tasks.multiclass import Multiclass
+from graft.training.schedules import Constant
 
 ADAMW = {
     "_target_": "torch.optim.AdamW",

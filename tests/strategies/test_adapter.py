@@ -12,9 +12,9 @@ from graft.backbones.cnn import cnn
 from graft.backbones.lenet import lenet
 from graft.backbones.timm import TimmBackbone
 from graft.backbones.torchvision import TorchvisionBackbone
-from graft.backbones.weights import load_weights
 from graft.errors import GraftError
 from graft.strategies.adapter import Adapter, Bottleneck
+from graft.weights.loading import load_weights
 
 
 def small_swin(size=32, width=16):

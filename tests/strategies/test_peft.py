@@ -16,10 +16,10 @@ from graft.backbones.lenet import lenet
 from graft.backbones.timm import TimmBackbone
 from graft.backbones.torchvision import TorchvisionBackbone
 from graft.errors import GraftError
-from graft.optim import parameter_groups
 from graft.strategies.ia3 import IA3
 from graft.strategies.lora import LoRA
 from graft.strategies.peft import PeftStrategy
+from graft.training.optim import parameter_groups
 
 
 def small(network, head, features):

@@ -8,15 +8,14 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from graft.backbones.torchvision import TorchvisionBackbone
-from graft.data.digits import Digits
 from graft.data.module import TransferDataModule
+from graft.data.sources.digits import Digits
 from graft.module import TransferModule
-from graft.objective import AlphaWeighted
+from graft.objectives.alpha import AlphaWeighted
 from graft.rates.discriminative import Discriminative
 from graft.rates.geometric import Geometric
 from graft.rates.layer_decay import LayerDecay
 from graft.rates.uniform import Uniform
-from graft.schedules import Constant, Cosine, OneCycle
 from graft.strategies.adapter import Adapter
 from graft.strategies.bit_hyperrule import BitHyperRule
 from graft.strategies.bitfit import BitFit
@@ -31,7 +30,8 @@ from graft.strategies.lp_ft import LinearProbeThenFineTune
 from graft.strategies.norm_only import NormOnly
 from graft.strategies.scratch import Scratch
 from graft.strategies.surgical import Surgical
-from graft.tasks import Multiclass
+from graft.tasks.multiclass import Multiclass
+from graft.training.schedules import Constant, Cosine, OneCycle
 
 LR = 0.01
 EPOCHS = 6

@@ -3,38 +3,17 @@
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from graft.backbones.adapt import fold_channels, spread_over_channels
-from graft.errors import GraftError
+from graft.errors import GraftError, first_line
+from graft.inputs.base import InputSpec
+from graft.inputs.image.transform import ImageSpec
+from graft.weights.input_conv import fold_channels, spread_over_channels
 
 HALF = (0.5, 0.5, 0.5)  # mean and std of a network without pretrained weights: inputs in [-1, 1]
-
-
-class InputSpec(Protocol):
-    """What a backbone wants to see; plain values, so that its repr tells one from another."""
-
-    def transform(self, augment: str = "none", shift: str | None = None) -> Any:
-        """What makes a domain's samples so (see graft.data.transforms), with augmentation or a shift of its kind."""
-
-
-@dataclass(frozen=True)
-class ImageSpec:
-    """Channels, `(height, width)` in pixels, normalisation of values in [0, 1]."""
-
-    channels: int
-    size: tuple[int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def transform(self, augment: str = "none", shift: str | None = None) -> Any:
-        """Images of any size and channels as this network wants them."""
-        from graft.data.transforms import ImageTransform  # which needs this module
-
-        return ImageTransform(self, augment, shift)
 
 
 @dataclass(frozen=True)
@@ -259,8 +238,3 @@ def refuse_size(name: str, size: int, own_size: int, error: Any) -> NoReturn:
         f"backbone.size={size}: {name} cannot take images of {size} x {size} pixels ({first_line(error)}). "
         f"Its own size is {own_size}: set data.image_size={own_size}, or choose another backbone."
     )
-
-
-def first_line(error: Any) -> str:
-    """The first line of an error, which is enough inside a message."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")

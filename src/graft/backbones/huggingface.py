@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from graft.backbones.base import Stage, first_line
+from graft.backbones.base import Stage
 from graft.backbones.stages import stages_from_groups
 from graft.backbones.text import POOLINGS, TextBackbone, refuse_unknown_pooling
 from graft.config.types import Count
-from graft.errors import GraftError
-from graft.inputs import Fields
+from graft.errors import GraftError, first_line
+from graft.inputs.base import Fields
 from graft.packages import PREFIX, folder_in_package
 
 PATIENCE = 5  # seconds in which the hub has to answer

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from graft.backbones.huggingface import imported_transformers, layer_stages, loaded, source_of
-from graft.backbones.speech import SpeechBackbone, SpeechSpec
+from graft.backbones.speech import SpeechBackbone
 from graft.backbones.text import mean_pooled
 from graft.config.types import Positive
 from graft.errors import GraftError
-from graft.inputs import Fields, Inputs
+from graft.inputs.audio.transform import SpeechSpec
+from graft.inputs.base import Fields, Inputs
 
 EXTRA = "speech"
 ADVICE = "a backbone whose weights come as a package (backbone=speaker_lstm backbone.weights=pip:resemblyzer)"

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from graft.backbones.base import Stage
 from graft.backbones.huggingface import HuggingFaceTokenizer, imported_transformers, loaded, source_of
-from graft.backbones.text import TextBackbone, Tokenizer, mean_pooled
+from graft.backbones.text import TextBackbone, mean_pooled
 from graft.backbones.vocabulary import Vocabulary
 from graft.config.types import Auto, Count, FractionBelowOne
 from graft.errors import GraftError
-from graft.inputs import Fields
+from graft.inputs.base import Fields
+from graft.inputs.text import Tokenizer
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
 POOLINGS = ("last", "mean", "max")

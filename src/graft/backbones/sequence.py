@@ -1,7 +1,6 @@
 """LSTM and GRU encoders of sequences of vectors."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -9,22 +8,10 @@ from graft.backbones.base import Backbone, Stage
 from graft.backbones.recurrent import CELLS, POOLINGS, RecurrentNetwork
 from graft.config.types import Auto, Count, FractionBelowOne
 from graft.errors import GraftError
-from graft.inputs import Fields
+from graft.inputs.base import Fields
+from graft.inputs.sequence import SequenceSpec
 
 EXAMPLE_LENGTH = 8  # steps of an example
-
-
-@dataclass(frozen=True)
-class SequenceSpec:
-    """How many values a step has."""
-
-    input_size: int
-
-    def transform(self, augment: str = "none", shift: str | None = None) -> Any:
-        """Sequences of such steps, in batches."""
-        from graft.data.sequences import SequenceTransform  # which needs this module
-
-        return SequenceTransform(self, augment, shift)
 
 
 class SequenceBackbone(Backbone):

@@ -3,51 +3,27 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from graft.backbones.base import Backbone, ImageBackbone, Stage, first_line
-from graft.backbones.mel import Mel, relative_decibels
+from graft.backbones.base import Backbone, ImageBackbone, Stage
 from graft.backbones.recurrent import RecurrentLayer
 from graft.backbones.stages import shapes_only
 from graft.backbones.timm import TimmBackbone
 from graft.backbones.torchvision import TorchvisionBackbone
 from graft.config.types import Count, Positive
-from graft.errors import GraftError
-from graft.inputs import Inputs
+from graft.errors import GraftError, first_line
+from graft.inputs.audio.mel import Mel, relative_decibels
+from graft.inputs.audio.transform import SpeechSpec
 
 SPEAKER_RATE, SPEAKER_BANDS, SPEAKER_SIZE = 16_000, 40, 256  # resemblyzer's hparams.py
 SPEAKER_MEL = Mel(SPEAKER_RATE, window=400, fft=400, hop=160, bands=SPEAKER_BANDS)
 SPEAKER_LOUDNESS = 10 ** (-30 / 20)  # root mean square: -30 dB of full scale
 TORCH_LSTM = re.compile(r"lstm\.(\w+)_l(\d)$")  # names of the weights of a torch.nn.LSTM of several layers
-
-
-class Front(Protocol):
-    """From waveforms to what a network takes; its repr says all that decides how."""
-
-    bands: int | None  # the dimension of frequency in its inputs, that of time is the other last one; None without one
-
-    def __call__(self, waves: Tensor, lengths: Tensor) -> Inputs:
-        """Inputs `(B, ...)` of waveforms `(B, T)`, of which `lengths` `(B,)` samples are sound and the rest zeros."""
-
-
-@dataclass(frozen=True)
-class SpeechSpec:
-    """Samples a second and samples of a clip, and what makes a network's inputs of clips."""
-
-    sample_rate: int
-    samples: int
-    front: Front
-
-    def transform(self, augment: str = "none", shift: str | None = None) -> Any:
-        """Recordings of any length as this network wants them."""
-        from graft.data.waveforms import SpeechTransform  # which needs this module
-
-        return SpeechTransform(self, augment, shift)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,25 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graft.backbones.base import Backbone, Stage
-from graft.columns import FIRST, NUMERIC, Column, Columns
 from graft.config.types import Auto, Count, FractionBelowOne
 from graft.errors import GraftError
-from graft.inputs import Fields
+from graft.inputs.base import Fields
+from graft.inputs.columns import FIRST, NUMERIC, Column, Columns
+from graft.inputs.table import TableSpec
 
 MISSING_NUMBER = 1  # row of a numeric column's weights that a missing number adds
-
-
-@dataclass(frozen=True)
-class TableSpec:
-    """The columns that a backbone was made for."""
-
-    columns: Columns
-
-    def transform(self, augment: str = "none", shift: str | None = None) -> Any:
-        """Rows of any table in these columns."""
-        from graft.data.table_rows import TableTransform  # which the data need, and not the network
-
-        return TableTransform(self.columns, augment, shift)
 
 
 class TableBackbone(Backbone):

@@ -1,41 +1,16 @@
 """What backbones for text have in common: a tokenizer in their input spec, and how token vectors become one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from graft.backbones.base import Backbone, Stage
 from graft.errors import GraftError
-from graft.inputs import Fields
+from graft.inputs.base import Fields
+from graft.inputs.text import TextSpec, Tokenizer
 
 EXAMPLE_LENGTH = 8  # tokens of an example
-
-
-class Tokenizer(Protocol):
-    """Splits texts into tokens; its repr is a hash of all that decides how."""
-
-    size: int  # of the vocabulary
-    padding: int  # the id that fills up shorter texts
-
-    def __call__(self, texts: Sequence[str], max_length: int) -> list[tuple[list[int], bool]]:
-        """Token ids of each text, at least one, and whether the text was longer than `max_length` tokens."""
-
-
-@dataclass(frozen=True)
-class TextSpec:
-    """A tokenizer, and how many tokens of a text a backbone takes."""
-
-    tokenizer: Tokenizer
-    max_length: int
-
-    def transform(self, augment: str = "none", shift: str | None = None) -> Any:
-        """Texts as this network wants them."""
-        from graft.data.tokens import TextTransform  # which needs this module
-
-        return TextTransform(self, augment, shift)
 
 
 class TextBackbone(Backbone):

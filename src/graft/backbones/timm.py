@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from graft.backbones.base import ImageBackbone, linear_from, refuse_size, refuse_unknown
 from graft.backbones.stages import output_shape, stages_from_groups
-from graft.backbones.weights import not_downloaded, read_tensors
 from graft.config.types import Auto, Count
 from graft.errors import GraftError
+from graft.weights.loading import not_downloaded, read_tensors
 
 
 class TimmBackbone(ImageBackbone):

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.vision_transformer import Encoder, interpolate_embeddings
 
-from graft.backbones.adapt import replace_input_convolution
 from graft.backbones.base import (
     HALF,
     ImageBackbone,
@@ -19,9 +18,10 @@ from graft.backbones.base import (
     refuse_unknown,
 )
 from graft.backbones.stages import output_shape, stages_by_resolution
-from graft.backbones.weights import not_downloaded
 from graft.config.types import Auto, Count
 from graft.errors import GraftError
+from graft.weights.input_conv import replace_input_convolution
+from graft.weights.loading import not_downloaded
 
 HEAD_NAMES = ("classifier", "fc", "head", "heads")
 NO_AUXILIARY = {"aux_logits": False, "init_weights": True}

@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 
 from graft.module import TransferModule
-from graft.selection import rank
+from graft.selection.base import rank
 
 LARGEST_SHARE = 1 / 20  # of the time that may go into writing
 SHORTEST_S = 2.0  # between two checkpoints

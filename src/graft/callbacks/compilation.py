@@ -11,8 +11,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.seed import isolate_rng
 
-from graft.backbones.base import first_line
-from graft.errors import GraftError
+from graft.errors import GraftError, first_line
 from graft.module import Batch, TransferModule
 from graft.strategies.base import Phase
 

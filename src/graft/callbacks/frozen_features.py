@@ -10,9 +10,9 @@ from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
 from graft.backbones.cut import Cut, active_modules, find_cut, weights_hash
+from graft.cache.features import FeatureCache, Wanted
 from graft.cache.rows import MappedRows
 from graft.data.module import TransferDataModule
-from graft.features import FeatureCache, Wanted
 from graft.module import TransferModule
 from graft.strategies.base import Phase, frozen_modules
 

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from graft.errors import Diverged
 from graft.module import Batch, TransferModule
-from graft.nonfinite import TrainedStep, advice, training_report, validation_report, weights_of
+from graft.training.nonfinite import TrainedStep, advice, training_report, validation_report, weights_of
 
 READ_EVERY = 50  # optimizer steps; until then losses wait on the device, so that no step waits for it
 
@@ -36,7 +36,7 @@ class NonFinite(Callback):
         self.folder = folder
         self.policy = policy
         self.prefix = prefix
-        self.first: dict[str, Any] | None = None  # what was met first, as in graft.nonfinite
+        self.first: dict[str, Any] | None = None  # what was met first, as in graft.training.nonfinite
         self.skipped = 0
         self._stepped = False  # whether the epoch has had a good step
 

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from graft import registry
-from graft.backbones.weight_files import WORDS, weights_file
 from graft.config.compose import group_problems, reference, removed_keys
 from graft.config.conflicts import contradictions
 from graft.config.text import leaves, shown
 from graft.config.values import Findings, look
 from graft.errors import GraftError
+from graft.weights.files import WORDS, weights_file
 
 if TYPE_CHECKING:  # imported where it is used: help and annotations of constructors do without it
     from omegaconf import DictConfig

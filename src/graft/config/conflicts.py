@@ -224,7 +224,7 @@ def averaging_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
 
 
 def step_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
-    """What happens to a training batch (graft.batch) and cannot be meant with the rest."""
+    """What happens to a training batch (graft.training.batch_transforms) and cannot be meant with the rest."""
     training = config["training"]
     if (mixing := mixing_keys(config)) and not names.says("task", "soft_labels", True):
         yield (

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 from graft.config.types import Part, Seed
 
 if TYPE_CHECKING:
-    from graft.averaging import NoAveraging
-    from graft.backbones.weight_files import BackboneSettings
     from graft.cache.disk import CacheSettings
-    from graft.heads import HeadSettings
-    from graft.optim import OptimizerSettings
+    from graft.heads.base import HeadSettings
+    from graft.loggers.build import LoggerSettings
     from graft.paths import Paths
     from graft.pretrain import PretrainSettings
-    from graft.tracking import LoggerSettings
-    from graft.trainer import TrainerSettings, TrainingSettings
-    from graft.tuning import TuningSettings
+    from graft.training.optim import OptimizerSettings
+    from graft.training.trainer import TrainerSettings, TrainingSettings
+    from graft.training.tuning import TuningSettings
+    from graft.weights.averaging import NoAveraging
+    from graft.weights.files import BackboneSettings
 
 
 class Config(TypedDict):

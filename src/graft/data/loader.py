@@ -11,10 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from graft.backbones.cut import Activations
 from graft.cache.rows import MappedRows
-from graft.data.decoded import Rows
 from graft.data.sampling import EvalBatches, Key, TrainBatches
-from graft.data.transforms import Transform
-from graft.inputs import Inputs
+from graft.inputs.base import Inputs, Rows, Transform
 
 Batch = tuple[Inputs | Activations, Tensor | None]
 

@@ -10,19 +10,18 @@ import pytorch_lightning as pl
 from torch import Tensor
 from torch.utils.data import ConcatDataset
 
-from graft.backbones.base import InputSpec
 from graft.cache.disk import DiskCache
 from graft.cache.rows import MappedRows
 from graft.config.types import Auto, Count, Natural, Seed
-from graft.data import augment_speech, transforms
-from graft.data.decoded import Rows
 from graft.data.domain import Domain, DomainData, Split
 from graft.data.loader import Batch, EvalLoader, Loader, ResumableLoader
 from graft.data.sampling import EvalBatches, TrainBatches, balanced_weights
 from graft.data.splits import label_budget
-from graft.data.transforms import Transform
 from graft.errors import GraftError
-from graft.tasks import Task
+from graft.inputs.audio import augment as augment_speech
+from graft.inputs.base import InputSpec, Rows, Transform
+from graft.inputs.image import transform as transforms
+from graft.tasks.base import Task
 
 Augment = Literal[(*transforms.AUGMENTATIONS, *augment_speech.AUGMENTATIONS)]
 Shift = Literal[(*transforms.SHIFTS, *augment_speech.SHIFTS)]

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
-    from graft.tuning import Curve
+    from graft.training.tuning import Curve
 
 MAX_NUMBERS = 25  # classes up to which the cells hold their counts
 MAX_LABELS = 60  # class names along an axis

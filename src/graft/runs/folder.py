@@ -270,7 +270,7 @@ class SweepFolder(RunFolder):
         if self.record:
             return False
         config = read_yaml(self.path / "multirun.yaml")
-        return isinstance(config, Mapping) and "graft.sweep.SweepCallback" in str(config.get("hydra"))
+        return isinstance(config, Mapping) and "SweepCallback" in str(config.get("hydra"))
 
     def refuse(self, job: str, overrides: list[str], message: str) -> None:
         """Keep for the summary why a job did not run whose own folder must not be written to."""

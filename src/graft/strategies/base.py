@@ -24,7 +24,7 @@ class Phase:
     lr_factor: float = 1.0  # learning rate in this phase over the optimizer's
     heads: bool = True  # the heads train too
     restarts: bool = True  # begins a learning-rate schedule; False: goes on in the one of the phase before
-    schedule: Any = None  # a schedule of its own instead of the run's (see graft.schedules)
+    schedule: Any = None  # a schedule of its own instead of the run's (see graft.training.schedules)
 
 
 class Strategy:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from graft.backbones.base import Backbone
-from graft.schedules import Step
 from graft.strategies.base import Phase, Strategy, stage_names
+from graft.training.schedules import Step
 
 EPOCHS = 10  # an epoch is a tenth of the steps: validation ten times, and the rate falls at an epoch's end
 

@@ -3,8 +3,8 @@
 from graft.backbones.base import Backbone
 from graft.config.types import Count, Fraction, NonNegative, Positive
 from graft.errors import GraftError
-from graft.schedules import OneCycle
 from graft.strategies.base import Phase, Strategy, stage_names
+from graft.training.schedules import OneCycle
 
 FINAL_RATE = 1e5  # full rate over the last one, in both phases
 

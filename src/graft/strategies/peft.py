@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graft.backbones.base import Backbone, first_line
+from graft.backbones.base import Backbone
 from graft.backbones.stages import network_outputs
-from graft.errors import GraftError
+from graft.errors import GraftError, first_line
 from graft.strategies.base import Phase, Strategy, in_short, stage_names
 
 AUTO = "auto"

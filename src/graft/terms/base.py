@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from graft.backbones.base import Backbone
-from graft.inputs import Inputs, join
+from graft.inputs.base import Inputs, join
 
 
 @dataclass

@@ -6,8 +6,8 @@ import pytorch_lightning as pl
 from hydra import compose, initialize_config_dir
 from pytorch_lightning.callbacks import Callback
 
-from graft.hydra_versions import VERSION_BASE
-from graft.job import quoted
+from graft.cli.hydra_versions import VERSION_BASE
+from graft.cli.job import quoted
 from graft.run import train
 from tests.benchmarks.commands import CONF, ROOT
 from tests.benchmarks.turns import Plan, Turn

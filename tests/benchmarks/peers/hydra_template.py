@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MaxMetric, MeanMetric
 from torchmetrics.classification import Accuracy
 
-from graft.trainer import quieten_lightning
+from graft.training.trainer import quieten_lightning
 from tests.benchmarks import networks
 from tests.benchmarks.images import load, normalised
 from tests.benchmarks.peers.bare import tensors

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from graft.trainer import quieten_lightning
+from graft.training.trainer import quieten_lightning
 from tests.benchmarks import networks
 from tests.benchmarks.peers.bare import tensors
 from tests.benchmarks.turns import Plan, Turn

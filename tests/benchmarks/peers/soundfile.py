@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from graft.backbones.mel import Mel, relative_decibels
-from graft.data.recordings import decode, resampled
+from graft.data.readers.recordings import decode, resampled
+from graft.inputs.audio.mel import Mel, relative_decibels
 from tests.benchmarks.peers.graft import exhaust
 from tests.benchmarks.turns import Plan, Turn
 

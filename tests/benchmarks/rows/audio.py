@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from graft.job import quoted
+from graft.cli.job import quoted
 from tests.benchmarks.measure import ratios
 from tests.benchmarks.peers import graft, soundfile
 from tests.benchmarks.row import Bar, Measured, Row, Settings

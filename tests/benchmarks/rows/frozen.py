@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 
-from graft.job import quoted
+from graft.cli.job import quoted
 from tests.benchmarks import commands, images, own_process
 from tests.benchmarks.measure import interleave, ratios
 from tests.benchmarks.row import Bar, Measured, Row, Settings

@@ -4,7 +4,7 @@ import statistics
 
 import torch
 
-from graft.job import quoted
+from graft.cli.job import quoted
 from tests.benchmarks import images
 from tests.benchmarks.measure import ratios
 from tests.benchmarks.peers import gpu, graft

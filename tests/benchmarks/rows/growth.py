@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable
 
-from graft.job import quoted
+from graft.cli.job import quoted
 from tests.benchmarks import commands, images
 from tests.benchmarks.measure import growth_exponent, interleave
 from tests.benchmarks.row import Bar, Measured, Row, Settings

@@ -2,7 +2,7 @@
 
 import statistics
 
-from graft.job import quoted
+from graft.cli.job import quoted
 from tests.benchmarks import images
 from tests.benchmarks.measure import ratios
 from tests.benchmarks.peers import graft, pil

@@ -3,7 +3,7 @@
 import itertools
 import statistics
 
-from graft.job import quoted
+from graft.cli.job import quoted
 from tests.benchmarks import commands, images
 from tests.benchmarks.measure import interleave, ratios
 from tests.benchmarks.row import Bar, Measured, Row, Settings

@@ -2,7 +2,7 @@
 
 import subprocess
 
-from graft.job import quoted
+from graft.cli.job import quoted
 from tests.benchmarks import commands
 from tests.benchmarks.measure import seconds
 from tests.benchmarks.row import Bar, Measured, Row, Settings

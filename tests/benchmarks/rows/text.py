@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from graft.job import quoted
+from graft.cli.job import quoted
 from tests.benchmarks import commands, own_process
 from tests.benchmarks.measure import interleave, ratios
 from tests.benchmarks.row import Bar, Measured, Row, Settings

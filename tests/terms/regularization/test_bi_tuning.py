@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from graft.backbones.weights import load_weights
 from graft.errors import GraftError
-from graft.heads import LinearHead, MLPHead
+from graft.heads.linear import LinearHead
+from graft.heads.mlp import MLPHead
 from graft.terms.regularization.bi_tuning import BiTuning, Keys, contrast
+from graft.weights.loading import load_weights
 
 
 def unit(vector):

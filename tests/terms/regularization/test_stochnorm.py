@@ -8,8 +8,8 @@ from torch import nn
 
 from graft.backbones.base import ImageBackbone, Stage
 from graft.errors import GraftError
-from graft.normalization import add_source_statistics, batchnorms, source_statistics
 from graft.terms.regularization.stochnorm import StochNorm, make_stochastic
+from graft.training.normalization import add_source_statistics, batchnorms, source_statistics
 
 
 def norm_of(norm_class, channels=4, probability=0.5, **options):

@@ -8,14 +8,13 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
-from graft.data.digits import Digits
 from graft.data.module import TransferDataModule
+from graft.data.sources.digits import Digits
 from graft.module import TransferModule
-from graft.objective import AlphaWeighted
+from graft.objectives.alpha import AlphaWeighted
 from graft.rates.uniform import Uniform
-from graft.schedules import OneCycle
 from graft.strategies.lp_ft import LinearProbeThenFineTune
-from graft.tasks import Multiclass
+from graft.tasks.multiclass import Multiclass
 from graft.terms.base import Setup
 from graft.terms.regularization.bi_tuning import BiTuning
 from graft.terms.regularization.bss import BSS
@@ -25,6 +24,7 @@ from graft.terms.regularization.feature_distillation import FeatureDistillation
 from graft.terms.regularization.l2sp import L2SP
 from graft.terms.regularization.lwf import LwF
 from graft.terms.regularization.stochnorm import StochNorm
+from graft.training.schedules import OneCycle
 
 TERMS = {
     "l2sp": L2SP,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from graft.config.types import Count, Fraction, NonNegative, Positive
 from graft.errors import GraftError
 from graft.terms.base import Setup, Step, Term
-from graft.terms.regularization.requirements import require_labels
+from graft.terms.requirements import require_labels
 
 
 def contrast(query: Tensor, own: Tensor, keys: Tensor, positive: Tensor, temperature: float) -> Tensor:

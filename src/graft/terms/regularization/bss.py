@@ -6,7 +6,7 @@ from torch import Tensor
 from graft.config.types import Count, NonNegative
 from graft.errors import GraftError
 from graft.terms.base import Setup, Step, Term
-from graft.terms.regularization.requirements import require_at_least
+from graft.terms.requirements import require_at_least
 
 
 def smallest_singular_values(features: Tensor, k: int) -> Tensor:

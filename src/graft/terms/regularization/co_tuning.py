@@ -14,7 +14,7 @@ from torch import Tensor
 from graft.config.types import NonNegative
 from graft.errors import GraftError
 from graft.terms.base import Setup, Step, Teacher, Term
-from graft.terms.regularization.requirements import require_labels, trainable_own_head
+from graft.terms.requirements import require_labels, trainable_own_head
 
 LOG_TEMPERATURES = (-3.0, 3.0)  # searched; a net without a single mistake would have its temperature go to 0
 STRENGTHS = np.logspace(-4, 4, 9)  # of the logistic regression: sklearn's C, as widely as the reference code searches

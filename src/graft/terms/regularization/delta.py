@@ -9,11 +9,11 @@ from torch import Tensor
 from graft.backbones.base import Backbone
 from graft.config.types import Count, NonNegative
 from graft.errors import GraftError
-from graft.inputs import Fields
+from graft.inputs.base import Fields
 from graft.terms.base import Setup, Step, Term
 from graft.terms.regularization.channel_attention import attention_weights, loss_increases
 from graft.terms.regularization.maps import MapRecorder, channel_dim, channels_first, output_module
-from graft.terms.regularization.requirements import require_at_least, require_pretrained
+from graft.terms.requirements import require_at_least, require_pretrained
 
 
 def delta_penalty(maps: Tensor, pretrained: Tensor, attention: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from graft.config.types import NonNegative
 from graft.terms.base import Setup, Step, Term
-from graft.terms.regularization.requirements import require_at_least, require_pretrained
+from graft.terms.requirements import require_at_least, require_pretrained
 
 
 def feature_distance(features: Tensor, pretrained: Tensor, normalize: bool) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from graft.config.types import NonNegative
 from graft.terms.base import Setup, Step, Term
-from graft.terms.regularization.requirements import require_at_least, require_pretrained
+from graft.terms.requirements import require_at_least, require_pretrained
 
 
 def l2_sp_penalty(backbone: Iterable[tuple[Tensor, Tensor]], head: Iterable[Tensor], head_ratio: float = 1.0) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor
 from graft.config.types import NonNegative, Positive
 from graft.errors import GraftError
 from graft.terms.base import Setup, Step, Term
-from graft.terms.regularization.requirements import trainable_own_head
+from graft.terms.requirements import trainable_own_head
 
 
 def distillation(outputs: Tensor, old_outputs: Tensor, temperature: float) -> Tensor:

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from graft.config.types import Fraction
 from graft.errors import GraftError
-from graft.normalization import batchnorms
 from graft.terms.base import Setup, Step, Term
-from graft.terms.regularization.requirements import require_pretrained
+from graft.terms.requirements import require_pretrained
+from graft.training.normalization import batchnorms
 
 
 class Stochastic:

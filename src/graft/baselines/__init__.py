@@ -1,0 +1,1 @@
+"""What anybody would try first on data of a modality."""

@@ -1,0 +1,68 @@
+"""Gradient boosting, which is hard to beat on tables: the score that a network has to be seen beside."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from graft.data.domain import Split, rows_of
+from graft.inputs.columns import FIRST, MISSING
+
+TREES = 200
+LEARNING_RATE = 0.05
+MAX_CATEGORIES = 255  # that scikit-learn's trees can hold; a column with more is split as numbers
+
+
+class GradientBoosting:
+    """scikit-learn's HistGradientBoosting; how many trees are used is chosen by the loss on the validation part."""
+
+    name = "gradient boosting"
+
+    def predictions(self, train: Split, val: Split, test: Split, classes: int | None, seed: int) -> Tensor:
+        """Probabilities `(N, K)` of the test part's classes, or numbers `(N,)` where there are none."""
+        with threadpool_limits(torch.get_num_threads(), "openmp"):  # as many as the job has; more would wait in turn
+            return self._predictions(train, val, test, classes, seed)
+
+    def _predictions(self, train: Split, val: Split, test: Split, classes: int | None, seed: int) -> Tensor:
+        from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+        method = HistGradientBoostingClassifier if classes else HistGradientBoostingRegressor
+        model = method(
+            max_iter=TREES,
+            learning_rate=LEARNING_RATE,
+            min_samples_leaf=max(1, min(20, len(train) // 10)),  # small label budgets need small leaves
+            categorical_features=categorical(train),
+            early_stopping=False,  # which would hold back training rows
+            random_state=seed,
+        ).fit(values(train), train.labels.numpy())
+
+        def staged(split: Split) -> Iterator[Tensor]:
+            stages = model.staged_predict_proba if classes else model.staged_predict
+            yield from (torch.from_numpy(predicted).float() for predicted in stages(values(split)))
+
+        losses = [loss(predicted, val.labels) for predicted in staged(val)]
+        best = int(np.argmin(losses))
+        return next(predicted for number, predicted in enumerate(staged(test)) if number == best)
+
+
+def values(split: Split) -> np.ndarray:
+    """Numbers and codes `(N, columns)`, NaN where one is missing."""
+    rows = rows_of(split)
+    codes = torch.where(rows.codes == MISSING, torch.nan, rows.codes - 1.0)
+    return torch.cat([rows.numbers, codes], dim=1).numpy()
+
+
+def categorical(split: Split) -> list[bool]:
+    """Which columns of `values` hold codes that mean nothing as numbers."""
+    columns = rows_of(split).columns
+    few = [FIRST + len(column.categories) <= MAX_CATEGORIES for column in columns.categorical]
+    return [False] * len(columns.numeric) + few
+
+
+def loss(predicted: Tensor, labels: Tensor) -> float:
+    """Mean negative logarithm of the true classes' probabilities, or mean squared error."""
+    if predicted.ndim == 1:
+        return float((predicted - labels).square().mean())
+    return float(-predicted.gather(1, labels[:, None]).clamp(min=1e-12).log().mean())

@@ -1,0 +1,1 @@
+"""The command line: help, errors in words, and what surrounds a job."""

@@ -1,0 +1,319 @@
+"""One job around `graft.run.train`: its run folder, what it does when it is not the first in there, and how it ends.
+
+No exception and no SystemExit leaves `run_job`: in a sweep it would take the other jobs with it.
+"""
+
+import atexit
+import gc
+import json
+import os
+import shlex
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, read_write
+
+from graft import config
+from graft.errors import Diverged, GraftError, Interrupted
+from graft.runs.folder import (
+    CONFIG,
+    DONE,
+    ERROR,
+    LAST_CHECKPOINT,
+    OVERRIDES,
+    RESULTS,
+    STOPPED,
+    RunFolder,
+    SweepFolder,
+    quoted,
+)
+from graft.runs.process import is_main_process
+from graft.runs.untrusted import read_yaml
+
+OK, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+IGNORED = ("paths", "resume", "allow")  # keys that do not make another experiment
+DIVERGED = "diverged"  # status in the results
+
+
+@dataclass
+class State:
+    """What this process knows beyond one job."""
+
+    exit_code: int = OK
+    running: bool = False  # a job is running here, so a Ctrl-C is its to handle
+
+
+STATE = State()
+
+
+def run_job(cfg: DictConfig) -> float | None:
+    """Run one composed config in its run folder and return its validation value (without one its test score).
+
+    An optimising sweeper maximises or minimises what is returned, which must not be the test split's.
+
+    The exit code goes to STATE, the error to `error.txt`. A finished job is not run again. The folder is locked while
+    it is worked in, and left as it was where it is not Graft's or another process works there.
+    """
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    run = RunFolder(folder, beside=written_by_hydra(hydra))
+    overrides = OmegaConf.to_container(hydra.overrides.task)
+    in_sweep = hydra.mode == RunMode.MULTIRUN
+    sweep = folder.parent if in_sweep else None
+    if sweep and (sweep / STOPPED).exists():
+        run.release()
+        return None
+    STATE.running = True
+    settings = None
+    try:
+        with restored_process():
+            settings = prepare(cfg, hydra, run, sweep)
+            if settings is None:
+                results = json.loads((folder / RESULTS).read_text())
+                if results.get("status") == DIVERGED:
+                    diverged_before(folder, results["message"])
+                else:
+                    print(f"Already done, skipped: {folder}")
+                return value_of(results)
+            let_children_run_this_job(overrides, folder, resume=settings["resume"] is True)
+            results = train(settings)
+            if is_main_process():
+                (folder / DONE).write_text("done\n")
+            return value_of(results)
+    except GraftError as error:
+        if settings or (in_sweep and run.is_writable):
+            fail(run, overrides, str(error), str(error), USER_ERROR)
+        else:
+            refuse(folder, sweep, overrides, str(error))
+    except Diverged as error:
+        diverged(folder, overrides, str(error))
+    except (Interrupted, KeyboardInterrupt) as error:
+        interrupted(folder, sweep, str(error))
+    except (Exception, SystemExit) as error:
+        fail(run, overrides, f"{type(error).__name__}: {error}", traceback.format_exc(), FAILED)
+    finally:
+        if is_main_process():
+            run.release()
+        STATE.running = False
+        if in_sweep:
+            gc.collect()  # the model of this job, before the next one builds its own
+            if not gc.get_freeze_count():
+                gc.freeze()  # what the libraries hold stays to the end: going through it takes 0.3 s each time
+                atexit.register(gc.unfreeze)
+    return None
+
+
+def train(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Train, test and write results.json; torch is imported here, after every check that does without it."""
+    from graft.run import train as train_
+
+    return train_(OmegaConf.create(dict(settings)))
+
+
+def prepare(cfg: DictConfig, hydra: DictConfig, run: RunFolder, sweep: Path | None) -> dict[str, Any] | None:
+    """Check the config, write it to the run folder and return it with every reference resolved; None if DONE.
+
+    From here on the folder is locked.
+    """
+    if not is_main_process():
+        return config.plain(cfg)
+    if sweep:
+        run.take()  # a mistake in the config is written there too
+        if not run.is_older():
+            run.claim()
+    config.check(cfg, hydra.runtime.choices)
+    settings = config.plain(cfg)
+    if settings["soup"]:
+        settings = soup_settings(settings, OmegaConf.to_container(hydra.overrides.task))
+    run.refuse_foreign()
+    if not sweep and is_done(run.path, cfg, settings):  # said even where nothing can be written
+        return None
+    run.take()
+    if is_done(run.path, cfg, settings):
+        if run.record:
+            run.remove(ERROR)
+        return None
+    if not settings["resume"] and (run.path / LAST_CHECKPOINT).exists():
+        if not sweep:
+            raise GraftError(
+                f"{run.path} holds an unfinished run. Go on with it: resume=true. Or choose another folder, or delete "
+                "it."
+            )
+        stored = stored_config(run.path)
+        if stored is not None and not changes(stored, settings) and not (run.path / ERROR).exists():
+            settings["resume"] = True
+            print(f"Going on from {run.path / LAST_CHECKPOINT}")
+    run.claim(adopt=bool(settings["resume"]))
+    if not settings["resume"]:
+        run.start_anew()
+    for name in (DONE, ERROR):
+        run.remove(name)
+    OmegaConf.save(OmegaConf.create(settings), run.path / CONFIG)
+    OmegaConf.save(hydra.overrides.task, run.path / OVERRIDES)
+    return settings
+
+
+def is_done(folder: Path, cfg: DictConfig, settings: Mapping[str, Any]) -> bool:
+    """Whether the folder holds this very run, finished; GraftError for another one that is not gone on with."""
+    if not (folder / DONE).exists():
+        return False
+    stored = stored_config(folder)
+    differences = {} if stored is None else changes(stored, settings)
+    if differences and not settings["resume"]:
+        own = config.written(cfg, settings)  # without those that only follow another key
+        told = [text for key, text in differences.items() if key in own] or list(differences.values())
+        raise GraftError(
+            f"{folder} holds a finished run of another configuration, which differs in {', '.join(told[:5])}. "
+            "Choose another folder, delete this one, or go on from its last checkpoint with resume=true."
+        )
+    return not differences
+
+
+def stored_config(folder: Path) -> Any:
+    """What the folder's run was configured with, None where it says nothing."""
+    return read_yaml(folder / CONFIG) if (folder / CONFIG).exists() else None
+
+
+def written_by_hydra(hydra: DictConfig) -> list[str]:
+    """What Hydra puts into a new folder before the job begins, where its own options ask for it."""
+    return [name for name in (hydra.output_subdir, f"{hydra.job.name}.log") if name]
+
+
+def soup_settings(settings: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """The config of a run that makes a soup of a sweep's jobs, which is theirs."""
+    from graft.runs import ingredients as recipe  # reads jobs, so it imports this module
+
+    recipe.refuse_overrides(overrides)
+    return recipe.settings(settings)
+
+
+def changes(stored: Mapping[str, Any], present: Mapping[str, Any]) -> dict[str, str]:
+    """The keys in which two configs are different experiments, with `key: old -> new`."""
+    old, new = (
+        dict(config.leaves({key: value for key, value in settings.items() if key not in IGNORED}))
+        for settings in (stored, present)
+    )
+    return {
+        key: f"{key}: {config.shown(old.get(key))} -> {config.shown(new.get(key))}"
+        for key in old | new
+        if old.get(key) != new.get(key)
+    }
+
+
+def value_of(results: Mapping[str, Any]) -> float | None:
+    """What the selection rule followed, of the selected checkpoint; the test score where nothing was followed.
+
+    None for a run that only looked for a learning rate.
+    """
+    value = results.get("selection", {}).get("value")
+    return results.get("score", {}).get("value") if value is None else value
+
+
+def refuse(folder: Path, sweep: Path | None, overrides: list[str], message: str) -> None:
+    """Show why a job does not begin; it leaves no folder, and another one's folder as it was."""
+    STATE.exit_code = USER_ERROR
+    if sweep and is_main_process():
+        SweepFolder(sweep).refuse(folder.name, overrides, message)
+        message = f"FAILED {' '.join(overrides)}\n{message}"
+    print(message, file=sys.stderr)
+
+
+def fail(run: RunFolder, overrides: list[str], message: str, details: str, exit_code: int) -> None:
+    """Record and show a job that failed."""
+    STATE.exit_code = exit_code
+    if is_main_process() and run.is_writable:
+        (run.path / ERROR).write_text(details.rstrip() + "\n")
+        if not (run.path / OVERRIDES).exists():
+            OmegaConf.save(OmegaConf.create(overrides), run.path / OVERRIDES)
+        message = f"{message}\n({run.path / ERROR})"
+    print(f"FAILED {' '.join(overrides)}\n{message}", file=sys.stderr)
+
+
+def diverged(folder: Path, overrides: list[str], message: str) -> None:
+    """Show why training stopped. The job is finished: the same command would only do it again."""
+    if not is_main_process():
+        return  # with code 0: anything else makes Lightning kill the main process, which is writing
+    STATE.exit_code = FAILED
+    (folder / DONE).write_text(f"{DIVERGED}\n")
+    print(f"DIVERGED {' '.join(overrides)}\n{message}\n({folder})", file=sys.stderr)
+
+
+def diverged_before(folder: Path, message: str) -> None:
+    """Show that a finished job diverged, which it would do again."""
+    STATE.exit_code = FAILED
+    first = message.splitlines()[0]
+    print(f"Diverged before, not run again: {folder}\n{first}\nTo run it anew, delete the folder.", file=sys.stderr)
+
+
+def interrupted(folder: Path, sweep: Path | None, message: str) -> None:
+    """Say what was saved and how to go on; a sweep begins no further job."""
+    if not is_main_process():
+        return  # with code 0: anything else makes Lightning kill the main process, which is saving
+    STATE.exit_code = INTERRUPTED
+    print(message or "Interrupted.", file=sys.stderr)
+    if sweep:
+        (sweep / STOPPED).touch()
+    elif (folder / LAST_CHECKPOINT).exists():
+        print(f"Go on with: {command(f'hydra.run.dir={quoted(folder)}', 'resume=true')}", file=sys.stderr)
+
+
+def command(*more: str) -> str:
+    """This process's command line with other overrides, ready to be pasted into a shell."""
+    keys = {override.split("=")[0] for override in more}
+    kept = [argument for argument in sys.argv if argument.split("=")[0] not in keys]
+    return shlex.join(["python", *kept, *more])
+
+
+@contextmanager
+def restored_process() -> Iterator[None]:
+    """Undo what a job leaves in the process: environment, Ctrl-C handler, distributed group."""
+    environment, arguments = dict(os.environ), list(sys.argv)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if is_main_thread():
+            signal.signal(signal.SIGINT, handler)
+        sys.argv[:] = arguments
+        for name in set(os.environ) - set(environment):
+            del os.environ[name]
+        os.environ.update(environment)
+        distributed = sys.modules.get("torch.distributed")
+        if distributed and distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
+def let_children_run_this_job(overrides: list[str], folder: Path, *, resume: bool) -> None:
+    """Let the processes that Lightning starts for distributed training run this job in this folder.
+
+    Lightning starts them with this process's command line, which in a sweep is the whole sweep, and with Hydra's
+    `run.dir`, which in a sweep is not the job's folder.
+    """
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN:
+        sys.argv[1:] = [*(a for a in sys.argv[1:] if is_flag(a)), *overrides, "hydra.mode=RUN"]
+    if resume:
+        sys.argv.append("resume=true")
+    with read_write(hydra):
+        hydra.run.dir = str(folder)
+
+
+def is_flag(argument: str) -> bool:
+    """Whether a command-line argument is neither an override nor the wish for a sweep."""
+    if argument.startswith("-"):
+        return argument not in ("-m", "--multirun")
+    return "=" not in argument and not argument.startswith("~")
+
+
+def is_main_thread() -> bool:
+    """Whether signal handlers may be set here."""
+    return threading.current_thread() is threading.main_thread()

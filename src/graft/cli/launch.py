@@ -1,0 +1,99 @@
+"""Hydra's app on the command line, with config errors as one message."""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+
+def launch(app: Callable[[], None], conf: Path) -> int:
+    """Run Hydra's app on sys.argv and return the exit code; a config error is one message and code 2.
+
+    HYDRA_FULL_ERROR=1 in the environment lets the traceback through.
+    """
+    import yaml
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from graft.cli import job
+    from graft.errors import LaunchRefused
+    from graft.runs.folder import release_all
+
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
+    os.environ.setdefault("GRAFT_ROOT", str(conf.parent))
+    job.STATE = job.State()
+    try:
+        app()
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        if wants_traceback:
+            raise
+        print(explain(error, conf), file=sys.stderr)
+        return job.USER_ERROR
+    except LaunchRefused as error:
+        print(error, file=sys.stderr)
+        return job.USER_ERROR
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return job.INTERRUPTED
+    finally:
+        release_all()
+        if not wants_traceback:
+            del os.environ["HYDRA_FULL_ERROR"]
+    return job.STATE.exit_code
+
+
+def explain(error: Exception, conf: Path) -> str:
+    """What is wrong with the config, with the closest match instead of Hydra's own advice."""
+    from graft.config import suggestion
+
+    text = str(error) or str(error.__cause__)
+    if found := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
+        group, option = found.groups()
+        options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE) or [p.stem for p in (conf / group).glob("*.yaml")]
+        close = difflib.get_close_matches(option, options, n=1)
+        hint = f" (did you mean `{group}={close[0]}`?)" if close else ""
+        return f"`{group}={option}`: there is no such option{hint}. Options of {group}: {', '.join(sorted(options))}."
+    if found := re.search(r"An item is already at '([^']+)'", text):
+        return f"`+{found[1]}`: the key exists; set it without the plus sign."
+    if found := re.search(r"Could not (?:override|delete)\b[^']*'([^']+)'", text):
+        hint = suggestion(found[1].split("@")[0], known_names(conf)) if "@" not in found[1] else ""
+        return f"`{found[1]}`: there is no such key or group{hint}.\n{SEE_HELP}"
+    if found := re.search(r"^Key '([^']+)' is not in struct.*full_key: (\S+)", text, flags=re.DOTALL):
+        return f"`{found[2]}`: there is no such key{suggestion(found[2], known_names(conf))}.\n{SEE_HELP}"
+    if "Config group override must be" in text:
+        empty = [argument for argument in sys.argv[1:] if re.fullmatch(r"\+*[\w/@.]+=(null)?", argument)]
+        return f"`{' '.join(empty)}`: a group needs an option.\n{SEE_HELP}"
+    if found := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '([^']+)'", text):
+        return f"`{found[1]}`: several values make a sweep, which needs -m: python train.py -m {' '.join(sys.argv[1:])}"
+    text = re.sub(r"\s*See https://hydra\.cc\S*.*", "", text)
+    return f"The configuration cannot be read: {text.strip()}\n{SEE_HELP}"
+
+
+SEE_HELP = "`python train.py --help` lists the groups, adding `--cfg job` to a command prints every key."
+
+
+def known_names(conf: Path) -> list[str]:
+    """Every group and every dotted key that the config files write, whichever options are chosen."""
+    import yaml
+
+    from graft.config import leaves
+
+    names = []
+    for path in [conf / "train.yaml", *sorted(conf.glob("*/**/*.yaml"))]:
+        group = path.relative_to(conf).parent
+        names.append(str(group))
+        text = path.read_text()
+        if group.name == "hydra" or group.parts[:1] in [("experiment",), ("debug",), ("sweep",)]:
+            continue
+        package = re.search(r"^# @package (\S+)", text, flags=re.MULTILINE)
+        prefix = package[1].replace("_global_", "") if package else ".".join(group.parts)
+        try:
+            keys = yaml.safe_load(text) or {}
+        except yaml.YAMLError:
+            continue
+        keys.pop("defaults", None)
+        names += [key for key, _ in leaves(keys, f"{prefix}." if prefix else "", mappings=True)]
+    return [name for name in names if name != "."]

@@ -1,0 +1,92 @@
+"""Hydra's hook around a sweep: Ctrl-C between jobs, the summary, the exit code."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from graft import paths as paths  # registers the resolvers that name folders, in parallel launchers' workers too
+from graft.cli import job
+from graft.errors import FolderRefused, LaunchRefused
+from graft.report.summary import summarise
+from graft.runs.folder import REFUSED, STOPPED, RunFolder, SweepFolder
+from graft.runs.process import is_main_process
+from graft.runs.sweeps import all_failed
+
+STOPPING = b"\nCtrl-C: no further job begins, the running ones finish or save. Press it again to stop at once.\n"
+
+
+class SweepCallback(Callback):
+    """Hydra's hook around a sweep: its folder's lock, Ctrl-C between jobs, the summary, the exit code."""
+
+    def __init__(self) -> None:
+        self.previous: Any = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Claim the folder before Hydra writes to it, forget an earlier Ctrl-C there and take over the next."""
+        folder = Path(config.hydra.sweep.dir)
+        sweep = SweepFolder(folder)
+        with refusal():
+            sweep.take()
+            sweep.claim(adopt=True)  # a sweep only adds to its folder
+            sweep.remove(STOPPED)
+            sweep.remove(REFUSED)
+        job.STATE.exit_code = job.FAILED  # until the end was reached
+        if not job.is_main_thread():
+            return
+
+        pressed = False
+
+        def stop(signum: int, frame: FrameType | None) -> None:
+            nonlocal pressed
+            if job.STATE.running or pressed:
+                raise KeyboardInterrupt
+            pressed = True
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / job.STOPPED).touch()
+            os.write(sys.__stderr__.fileno(), STOPPING)
+
+        self.previous = signal.signal(signal.SIGINT, stop)
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Refuse a run's folder before Hydra makes it or writes to it."""
+        if is_main_process():
+            with refusal():
+                RunFolder(config.hydra.run.dir, beside=job.written_by_hydra(config.hydra)).refuse_foreign()
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Summarise and set the exit code."""
+        if self.previous is not None:
+            signal.signal(signal.SIGINT, self.previous)
+        folder = Path(config.hydra.sweep.dir).absolute()
+        rows = summarise(folder)
+        failed, refused = all_failed(rows), SweepFolder(folder).refused()
+        all_diverged = bool(rows) and all(one.diverged for row in rows for one in row.jobs)
+        job.STATE.exit_code = job.FAILED if all_diverged else job.OK
+        if failed:  # 2 where all that is wrong are the jobs' folders
+            job.STATE.exit_code = job.FAILED if len(failed) > len(refused) else job.USER_ERROR
+        if (folder / job.STOPPED).exists():
+            job.STATE.exit_code = job.INTERRUPTED
+            again = job.command(f"hydra.sweep.dir={job.quoted(folder)}")
+            print(f"The sweep was interrupted. To run what is missing: {again}", file=sys.stderr)
+        SweepFolder(folder).release()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to parallel workers: no signal handler."""
+        return {"previous": None}
+
+
+@contextmanager
+def refusal() -> Iterator[None]:
+    """Let a refused folder end the command; see LaunchRefused."""
+    try:
+        yield
+    except (FolderRefused, OSError) as error:
+        raise LaunchRefused(str(error)) from None

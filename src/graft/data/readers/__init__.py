@@ -1,0 +1,1 @@
+"""What sources share: reading labelled rows, arrays, tables, folders and recordings."""

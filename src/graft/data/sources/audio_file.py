@@ -1,0 +1,80 @@
+"""Your own recordings: a table of their paths and labels, or one for each of train, val and test."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from graft.config.types import FractionBelowOne
+from graft.data.domain import OnBadSample
+from graft.data.readers.labelled import Row
+from graft.data.readers.recordings import LabelledRecordings
+from graft.data.readers.sheet import Sheet, column_name, read_sheet, to_texts
+from graft.errors import GraftError
+
+MISSING = ("nan", "NaN", "NA")  # words that are no label, beside an empty field
+KEYS = {"train": "file", "val": "val_file", "test": "test_file"}
+
+
+class AudioFile(LabelledRecordings):
+    """A CSV or Parquet file with a row for each recording; missing parts are split off by seed."""
+
+    def __init__(
+        self,
+        file: str,
+        val_file: str | None = None,
+        test_file: str | None = None,
+        folder: str | None = None,
+        path: str | int = "path",
+        label: str | int = "label",
+        delimiter: str | None = None,
+        header: bool = True,
+        encoding: str = "utf-8",
+        classes: Sequence[str | int] | None = None,
+        val_fraction: FractionBelowOne = 0.15,
+        test_fraction: FractionBelowOne = 0.15,
+        on_bad_sample: OnBadSample = "error",
+    ) -> None:
+        """Columns by name or place; paths are below `folder`, null is that of the file they stand in."""
+        super().__init__(classes, val_fraction, test_fraction, on_bad_sample)
+        files = {"train": file, "val": val_file, "test": test_file}
+        self.files = {part: Path(name).expanduser() for part, name in files.items() if name is not None}
+        self.folder = None if folder is None else Path(folder).expanduser()
+        self.columns = {"path": path, "label": label}
+        self.reading = {"delimiter": delimiter, "header": header, "encoding": encoding, "missing": MISSING}
+
+    @property
+    def title(self) -> str:
+        """The file's name; its folder's where it is only called train."""
+        file = self.files["train"].absolute()
+        return file.parent.name if file.stem == "train" else file.stem
+
+    @property
+    def advice(self) -> str:
+        """The key of the labels' column."""
+        return f"{self.key}.label={self.columns['label']}: name another column."
+
+    def origin(self, part: str) -> str:
+        """Key and name of a part's file."""
+        return f"{self.key}.{KEYS[part]}={self.files[part]}"
+
+    def list_files(self) -> dict[str, list[Row]]:
+        """The rows of every file."""
+        if self.folder is not None and not self.folder.is_dir():
+            raise GraftError(f"{self.key}.folder={self.folder}: no such folder. Paths of recordings are below it.")
+        sheets = {
+            part: read_sheet(file, f"{self.key}.{KEYS[part]}", **self.reading) for part, file in self.files.items()
+        }
+        return {part: self._rows(sheet, self.files[part]) for part, sheet in sheets.items()}
+
+    def _rows(self, sheet: Sheet, file: Path) -> list[Row]:
+        """All rows of a sheet, with those that cannot be used."""
+        names = [column_name(sheet, column, f"{self.key}.{key}") for key, column in self.columns.items()]
+        paths, labels = (to_texts(sheet.columns[name]) for name in names)
+        rows = [self._row(file, *values) for values in zip(sheet.lines.tolist(), paths, labels, strict=True)]
+        rows += [Row(file, line, None, "", problem) for line, problem in sheet.bad.items()]
+        return sorted(rows, key=lambda row: row.number)
+
+    def _row(self, file: Path, number: int, path: str | None, label: str | None) -> Row:
+        if path is None or label is None:
+            return Row(file, number, None, "", f"its {'path' if path is None else 'label'} is missing")
+        found = (self.folder or file.parent) / Path(path).expanduser()
+        return Row(file, number, found, label, "" if found.is_file() else f"there is no file {found}")

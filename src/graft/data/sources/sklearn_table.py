@@ -1,0 +1,49 @@
+"""The tables that come with scikit-learn."""
+
+import functools
+from typing import Literal
+
+import numpy as np
+
+from graft.data.domain import (
+    sha256,
+)
+from graft.data.readers.sheet import (
+    Sheet,
+    texts,
+)
+from graft.data.readers.table import TABLES, Table
+from graft.errors import GraftError
+
+ROWS = {"all": slice(None), "even": slice(1, None, 2), "odd": slice(None, None, 2)}  # counted from 1
+
+
+class SklearnTable(Table):
+    """A table that comes with scikit-learn: breast_cancer, wine (classes) or diabetes (numbers)."""
+
+    def __init__(self, name: str, rows: Literal[tuple(ROWS)] = "all", **table: object) -> None:
+        """`rows` are all, or every second one, the even or the odd ones: two tables of different rows."""
+        super().__init__("target", **table)
+        self.name = name
+        self.rows = ROWS[rows]
+
+    def read(self) -> dict[str, Sheet]:
+        """The rows, with the names of the classes in the label's place."""
+        from sklearn import datasets
+
+        if self.name not in TABLES:
+            raise GraftError(f"{self.key}.name={self.name}: scikit-learn's tables are {', '.join(TABLES)}.")
+        options = {"scaled": False} if self.name == "diabetes" else {}
+        found = getattr(datasets, f"load_{self.name}")(**options)
+        columns = {name: found.data[:, place].astype(np.float64) for place, name in enumerate(found.feature_names)}
+        classes = self.label_kind == "classes"
+        columns["target"] = texts([str(found.target_names[t]) for t in found.target]) if classes else found.target
+        lines = np.arange(1, len(found.data) + 1)
+        return {"train": Sheet(f"scikit-learn's {self.name}", columns, lines).rows(lines[self.rows] - 1)}
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of the values and of how they are read."""
+        settings = {name: value for name, value in vars(self).items() if name not in ("key", "fingerprint")}
+        columns = self.read()["train"].columns.values()
+        return sha256([repr(settings).encode(), *(repr(values.tolist()).encode() for values in columns)])

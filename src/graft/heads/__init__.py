@@ -1,0 +1,1 @@
+"""From features to predictions; one head a file."""

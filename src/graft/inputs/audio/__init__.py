@@ -1,0 +1,1 @@
+"""Audio: its spec and transform, mel spectrograms, augmentation."""

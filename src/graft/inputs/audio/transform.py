@@ -1,0 +1,166 @@
+"""What a speech backbone wants to hear, and from recordings of any length to it."""
+
+import functools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Subset
+
+from graft.cache.disk import DiskCache, NoRoom
+from graft.cache.key import cache_key, code_used
+from graft.cache.ragged import MappedWaveforms, write_sequences
+from graft.data.domain import Split
+from graft.errors import GraftError
+from graft.inputs.audio.augment import AUGMENTATIONS, SHIFTS, SpeechAugmentation
+from graft.inputs.base import Inputs
+from graft.inputs.image.augment import places
+from graft.inputs.image.decoded import MANY, SAMPLE, THREADS, decode_chunks, innermost
+from graft.notes import say_once
+
+
+class Front(Protocol):
+    """From waveforms to what a network takes; its repr says all that decides how."""
+
+    bands: int | None  # the dimension of frequency in its inputs, that of time is the other last one; None without one
+
+    def __call__(self, waves: Tensor, lengths: Tensor) -> Inputs:
+        """Inputs `(B, ...)` of waveforms `(B, T)`, of which `lengths` `(B,)` samples are sound and the rest zeros."""
+
+
+@dataclass(frozen=True)
+class SpeechSpec:
+    """Samples a second and samples of a clip, and what makes a network's inputs of clips."""
+
+    sample_rate: int
+    samples: int
+    front: Front
+
+    def transform(self, augment: str = "none", shift: str | None = None) -> Any:
+        """Recordings of any length as this network wants them."""
+
+        return SpeechTransform(self, augment, shift)
+
+
+class Sounds(Protocol):
+    """The samples of a domain of speech."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int, sample_rate: int) -> Tensor:
+        """A recording float32 `(L,)` in so many samples a second."""
+
+
+class Unread:
+    """Recordings that are read whenever they are asked for; indexing by `(B,)` gives a list of `(L,)`."""
+
+    slow = True
+
+    def __init__(self, inputs: Sounds | Subset, sample_rate: int) -> None:
+        self.inputs = inputs
+        self.sample_rate = sample_rate
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, indices: Tensor) -> list[Tensor]:
+        return [self.fitted(index) for index in indices.tolist()]
+
+    def fitted(self, index: int) -> Tensor:
+        """One recording `(L,)`."""
+        inputs = self.inputs
+        while isinstance(inputs, Subset):
+            inputs, index = inputs.dataset, inputs.indices[index]
+        return inputs.read(index, self.sample_rate)
+
+
+class SpeechTransform:
+    """Recordings `(L,)` to a network's inputs: clips of one length, changed at random where asked, and its `front`.
+
+    A longer recording is cut, around its middle or with augmentation anywhere; behind a shorter one come zeros.
+    """
+
+    def __init__(self, spec: "SpeechSpec", augment: str = "none", shift: str | None = None) -> None:
+        if augment not in AUGMENTATIONS:
+            raise GraftError(f"data.augment={augment!r} is not for speech. Allowed: {', '.join(AUGMENTATIONS)}.")
+        if shift is not None and shift not in SHIFTS:
+            raise GraftError(f"data.test_shifts=[{shift}]: it is not for speech. Allowed: {', '.join(SHIFTS)}.")
+        if augment == "specaugment" and spec.front.bands is None:
+            raise GraftError(
+                "data.augment=specaugment: it masks spectrograms, and this backbone takes waveforms. "
+                "Use data.augment=light."
+            )
+        self.spec = spec
+        self.augment = None if augment == "none" else SpeechAugmentation(masks=augment == "specaugment")
+        self.shift = shift
+
+    @property
+    def key(self) -> str:
+        """The sample rate: clips are cut from what is kept."""
+        return f"waveforms at {self.spec.sample_rate} Hz"
+
+    def rows(self, split: Split, cache: DiskCache | None) -> Unread | MappedWaveforms:
+        """The split's recordings, whole; from the cache where they are there."""
+        unread = Unread(split.inputs, self.spec.sample_rate)
+        if cache is None or not len(unread):
+            return unread
+        depends_on = {
+            "split": split.fingerprint,
+            "waveforms": self.key,
+            "code": code_used(__name__, innermost(split.inputs)),
+        }
+        try:
+            size, make = functools.partial(expected_bytes, unread), functools.partial(read_all, unread)
+            return cache.get(cache_key(depends_on), size, make, MappedWaveforms)
+        except (NoRoom, OSError) as error:
+            say_once(f"Recordings are read anew in every epoch, because they cannot be kept: {error}.")
+            return unread
+
+    def finish(self, recordings: Sequence[Tensor]) -> Inputs:
+        """Inputs of some recordings; only here is something random drawn."""
+        clips, lengths = clipped(recordings, self.spec.samples, anywhere=self.augment is not None)
+        if self.augment is not None:
+            clips = self.augment.waves(clips, lengths)
+        if self.shift is not None:
+            clips = SHIFTS[self.shift](clips, lengths, self.spec.sample_rate)
+        inputs = self.spec.front(clips, lengths)
+        if self.augment is not None and self.augment.masks:
+            inputs = self.augment.masked(inputs, self.spec.front.bands)
+        return inputs
+
+
+def clipped(recordings: Sequence[Tensor], samples: int, anywhere: bool) -> tuple[Tensor, Tensor]:
+    """Clips `(B, samples)`, and how many samples `(B,)` end with a recording's last one.
+
+    The middle of a longer recording, and zeros behind a shorter one; `anywhere` draws where it begins.
+    """
+    lengths = torch.tensor([len(recording) for recording in recordings])
+    room = (lengths - samples).abs()
+    begins = places(room) if anywhere else torch.where(lengths > samples, room // 2, 0)
+    clips = []
+    for recording, begin in zip(recordings, begins.tolist(), strict=True):
+        if len(recording) > samples:
+            clips.append(recording[begin : begin + samples])
+        else:
+            clips.append(F.pad(recording, (begin, samples - begin - len(recording))))
+    return torch.stack(clips), torch.where(lengths > samples, samples, begins + lengths)
+
+
+def expected_bytes(recordings: Unread) -> int:
+    """What all recordings take, from a few of them."""
+    number = min(SAMPLE, len(recordings))
+    sample = [recordings.fitted(i * len(recordings) // number) for i in range(number)]
+    return sum(recording.nbytes for recording in sample) * len(recordings) // number
+
+
+def read_all(recordings: Unread, folder: Path) -> None:
+    """Write all recordings into a folder, read by several threads."""
+    if len(recordings) >= MANY:
+        print(f"Reading {len(recordings):,} recordings, kept in {folder.parent}", flush=True)
+    with ThreadPoolExecutor(THREADS) as pool:
+        write_sequences(folder, (recording for chunk in decode_chunks(recordings, pool) for recording in chunk))

@@ -1,0 +1,92 @@
+"""What every modality has: what stands in a batch for a sample, an input spec, a transform."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from graft.cache.disk import DiskCache
+from graft.data.domain import Split
+
+
+@dataclass
+class Fields:
+    """Several tensors `(B, ...)` that are one input, such as tokens and their mask; moved and counted like a tensor."""
+
+    tensors: Mapping[str, Tensor]
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return next(iter(self.tensors.values())).device
+
+    def to(self, device: Any, **options: Any) -> "Fields":
+        """Every tensor moved."""
+        return Fields({name: tensor.to(device, **options) for name, tensor in self.tensors.items()})
+
+    def pin_memory(self) -> "Fields":
+        """Every tensor in memory from which a GPU copies while it computes."""
+        return Fields({name: tensor.pin_memory() for name, tensor in self.tensors.items()})
+
+
+Inputs = Tensor | Fields
+
+
+def join(batches: Sequence[Inputs]) -> Inputs:
+    """Batches one after the other as one; sequences are filled up with zeros to the longest."""
+    if isinstance(batches[0], Tensor):
+        return torch.cat([*batches])
+    names = batches[0].tensors
+    return Fields({name: cat_padded([batch[name] for batch in batches]) for name in names})
+
+
+def cat_padded(tensors: Sequence[Tensor]) -> Tensor:
+    """Tensors `(B, L, ...)` of different lengths as one, zeros behind the shorter ones."""
+    if tensors[0].ndim == 1:
+        return torch.cat([*tensors])
+    longest = max(tensor.shape[1] for tensor in tensors)
+    after = [0] * (2 * (tensors[0].ndim - 2) + 1)
+    return torch.cat([F.pad(tensor, [*after, longest - tensor.shape[1]]) for tensor in tensors])
+
+
+class InputSpec(Protocol):
+    """What a backbone wants to see; plain values, so that its repr tells one from another."""
+
+    def transform(self, augment: str = "none", shift: str | None = None) -> Any:
+        """What makes a domain's samples so (see graft.data.transforms), with augmentation or a shift of its kind."""
+
+
+class Rows(Protocol):
+    """Samples by indices `(B,)`: images are a tensor `(B, C, H, W)`, or a list where every sample has its own size.
+
+    Those that are read from files whenever they are asked for say so: their `slow` is true.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, indices: Tensor) -> Tensor | Sequence[Tensor]: ...
+
+
+class Transform(Protocol):
+    """What makes a domain's samples into what a backbone takes; each kind of input has its own (see an input spec).
+
+    What is never random is done once by `rows`, and kept, under `key`; `finish` does the rest for each batch.
+    """
+
+    key: str  # all that decides what `rows` gives
+    augment: Any  # None where nothing is random; `augment.slow` says whether worker processes are worth their while
+
+    def rows(self, split: Split, cache: DiskCache | None) -> Rows:
+        """The split's samples before `finish`, by indices."""
+
+    def finish(self, samples: Any) -> Inputs:
+        """Inputs `(B, ...)` of some rows; only here is something random drawn, from torch's global generator."""

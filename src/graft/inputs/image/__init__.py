@@ -1,0 +1,1 @@
+"""Images: their spec and transform, geometry, augmentation, decoding."""

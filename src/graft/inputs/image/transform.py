@@ -1,0 +1,111 @@
+"""What an image backbone wants to see, and from uint8 images of any size and channels to it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from graft.cache.disk import DiskCache
+from graft.data.domain import Split
+from graft.errors import GraftError
+from graft.inputs.base import Rows
+from graft.inputs.image.augment import Augmentation
+from graft.inputs.image.decoded import fitted_rows
+from graft.inputs.image.geometry import Geometry
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """Channels, `(height, width)` in pixels, normalisation of values in [0, 1]."""
+
+    channels: int
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def transform(self, augment: str = "none", shift: str | None = None) -> Any:
+        """Images of any size and channels as this network wants them."""
+
+        return ImageTransform(self, augment, shift)
+
+
+AUGMENTATIONS = ("none", "light", "crop", "randaugment")
+HUE, SATURATION, BRIGHTNESS = 0.1, 0.6, 0.8  # the colour shift: turn of the hue circle, and factors
+BLUR = 1 / 64  # the blur shift: standard deviation over the image's longer side
+
+
+class ImageTransform:
+    """Images uint8 `(C, H, W)`, as a tensor `(B, C, H, W)` or a list of any sizes, to float `(B, channels, *size)`.
+
+    `geometry` comes first and is never random, so that its result can be kept; `finish` does the rest.
+    """
+
+    def __init__(self, spec: ImageSpec, augment: str = "none", shift: str | None = None) -> None:
+        if augment not in AUGMENTATIONS:
+            raise GraftError(f"data.augment={augment!r} is not for images. Allowed: {', '.join(AUGMENTATIONS)}.")
+        if shift is not None and shift not in SHIFTS:
+            raise GraftError(f"data.test_shifts=[{shift}]: it is not for images. Allowed: {', '.join(SHIFTS)}.")
+        self.channels = spec.channels
+        self.geometry = Geometry(spec.size, augment)
+        self.augment = None if augment == "none" else Augmentation(spec.size, augment)
+        self.shift = shift
+        self.normalize = v2.Compose(
+            [v2.ToDtype(torch.float32, scale=True), v2.Normalize(spec.mean, spec.std, inplace=True)]
+        )
+
+    def __call__(self, images: Tensor | Sequence[Tensor]) -> Tensor:
+        """Transform a batch."""
+        return self.finish(self.geometry.batch(images))
+
+    @property
+    def key(self) -> str:
+        """The geometry in words."""
+        return repr(self.geometry)
+
+    def rows(self, split: Split, cache: DiskCache | None) -> Rows:
+        """The split's images after the geometry."""
+        return fitted_rows(split, self.geometry, cache)
+
+    def finish(self, images: Tensor | Sequence[Tensor]) -> Tensor:
+        """Transform a batch of images that the geometry has fitted; only here is something random drawn."""
+        images = convert_channels(self.augment(images) if self.augment else images, self.channels)
+        return self.normalize(images if self.shift is None else SHIFTS[self.shift](images))
+
+
+def convert_channels(images: Tensor, channels: int) -> Tensor:
+    """Images uint8 `(B, C, H, W)` in other channels: grey repeated, colour made grey, transparency over white."""
+    if images.shape[1] == channels:
+        return images
+    if images.shape[1] == 4:
+        colour, alpha = images[:, :3].float(), images[:, 3:].float() / 255
+        images = (colour * alpha + 255 * (1 - alpha)).round().to(torch.uint8)
+    if images.shape[1] == 3 and channels == 1:
+        return v2.functional.rgb_to_grayscale(images)
+    if images.shape[1] == 1:
+        return images.expand(-1, channels, -1, -1)
+    if images.shape[1] != channels:
+        raise GraftError(
+            f"Images of {images.shape[1]} channels cannot feed a backbone of {channels} channels. "
+            "Set backbone.channels=auto, so that the backbone takes what the data have."
+        )
+    return images
+
+
+def shift_colour(images: Tensor) -> Tensor:
+    """Images uint8 `(B, C, H, W)` under another light: hue and saturation where they have colour, and brightness."""
+    if images.shape[1] == 3:
+        images = v2.functional.adjust_saturation(v2.functional.adjust_hue(images, HUE), SATURATION)
+    return v2.functional.adjust_brightness(images, BRIGHTNESS)
+
+
+def shift_blur(images: Tensor) -> Tensor:
+    """Images uint8 `(B, C, H, W)` out of focus."""
+    sigma = BLUR * max(images.shape[-2:])
+    return v2.functional.gaussian_blur(images, 2 * math.ceil(3 * sigma) + 1, [sigma, sigma])
+
+
+SHIFTS = {"colour": shift_colour, "blur": shift_blur}  # the same change of every test image: nothing random

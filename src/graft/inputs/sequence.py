@@ -1,0 +1,100 @@
+"""Sequences of vectors: their spec, and how they become what a backbone takes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graft.cache.disk import DiskCache
+from graft.data.domain import Split, refuse_changes, rows_of
+from graft.errors import GraftError
+from graft.inputs.base import Fields
+
+
+@dataclass(frozen=True)
+class SequenceSpec:
+    """How many values a step has."""
+
+    input_size: int
+
+    def transform(self, augment: str = "none", shift: str | None = None) -> Any:
+        """Sequences of such steps, in batches."""
+
+        return SequenceTransform(self, augment, shift)
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Values `(N, L, D)`, and of each sequence how many of its L vectors belong to it, `(N,)`, one at least."""
+
+    values: Tensor
+    lengths: Tensor
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, indices: Tensor) -> "Sequences":
+        return Sequences(self.values[indices], self.lengths[indices])
+
+    @property
+    def mask(self) -> Tensor:
+        """1 where a vector belongs to a sequence, else 0, `(N, L)`."""
+        return (torch.arange(self.values.shape[1]) < self.lengths[:, None]).long()
+
+
+class SequenceTransform:
+    """Sequences to `Fields` of values `(B, L, D)` and a mask `(B, L)`, L being the longest of the batch."""
+
+    augment = None
+
+    def __init__(self, spec: "SequenceSpec", augment: str = "none", shift: str | None = None) -> None:
+        refuse_changes("sequences", augment, shift)
+        self.spec = spec
+
+    @property
+    def key(self) -> str:
+        """The size of a vector in words."""
+        return repr(self.spec)
+
+    def rows(self, split: Split, cache: DiskCache | None) -> Sequences:
+        """The split's sequences."""
+        sequences = rows_of(split)
+        if sequences.values.shape[2] != self.spec.input_size:
+            raise GraftError(
+                f"Sequences of {sequences.values.shape[2]} values a step cannot feed a backbone that takes "
+                f"{self.spec.input_size}. Source and target need the same number."
+            )
+        return sequences
+
+    def finish(self, sequences: Sequences) -> Fields:
+        """Without what is behind the longest sequence of the batch."""
+        longest = int(sequences.lengths.max())
+        return Fields({"values": sequences.values[:, :longest], "mask": sequences.mask[:, :longest]})
+
+
+def standardised(parts: dict[str, Split]) -> dict[str, Split]:
+    """The parts with values of mean 0 and deviation 1 in each channel of the training part; zeros behind the ends.
+
+    Fitted before the label budget, for which no label is needed; a channel that is constant in training becomes zero.
+    """
+    train = rows_of(parts["train"])
+    known = train.values[train.mask.bool()]
+    mean, std = known.double().mean(0).float(), known.double().std(0, correction=0).float()
+    scale = torch.where(std > 0, 1 / std, 0.0)
+
+    def scaled(split: Split) -> Split:
+        rows = rows_of(split)
+        values = torch.where(rows.mask.bool().unsqueeze(-1), (rows.values - mean) * scale, 0.0)
+        return Split(Sequences(values, rows.lengths), split.labels, f"{split.fingerprint}/{parts['train'].fingerprint}")
+
+    return {name: scaled(split) for name, split in parts.items()}
+
+
+def described(parts: dict[str, Split]) -> dict[str, Any]:
+    """What DomainData has to say of sequences, the standardised parts among it."""
+    return {
+        **standardised(parts),
+        "kind": "sequences",
+        "backbone_arguments": {"input_size": rows_of(parts["train"]).values.shape[2]},
+    }

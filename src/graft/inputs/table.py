@@ -1,0 +1,89 @@
+"""A table in memory, a backbone's spec of it, and how its rows become what the backbone takes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graft.cache.disk import DiskCache
+from graft.data.domain import Split, refuse_changes, rows_of
+from graft.inputs.base import Fields
+from graft.inputs.columns import FIRST, MISSING, UNKNOWN, Columns
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """The columns that a backbone was made for."""
+
+    columns: Columns
+
+    def transform(self, augment: str = "none", shift: str | None = None) -> Any:
+        """Rows of any table in these columns."""
+
+        return TableTransform(self.columns, augment, shift)
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """Standardised numbers `(N, n)`, NaN where one is missing, and codes `(N, k)` of the categories."""
+
+    columns: Columns
+    numbers: Tensor
+    codes: Tensor
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, indices: Tensor) -> "TableRows":
+        return TableRows(self.columns, self.numbers[indices], self.codes[indices])
+
+
+class TableTransform:
+    """Rows of any table to `Fields` of a backbone's columns: numbers `(B, n)`, missing `(B, n)`, codes `(B, k)`.
+
+    Columns are found by name and kind. One of numbers that a table lacks is at its mean in every row, where a
+    perceptron learns nothing from it, and one of categories is missing; one that the backbone does not know is left
+    out, and a category that it does not know is unknown to it.
+    """
+
+    augment = None
+
+    def __init__(self, columns: Columns, augment: str = "none", shift: str | None = None) -> None:
+        refuse_changes("tables", augment, shift)
+        self.columns = columns
+
+    @property
+    def key(self) -> str:
+        """The backbone's columns in words."""
+        return repr(self.columns)
+
+    def rows(self, split: Split, cache: DiskCache | None) -> TableRows:
+        """The split's rows in the backbone's columns."""
+        table = rows_of(split)
+        numbers = torch.zeros(len(table), len(self.columns.numeric))
+        codes = torch.full((len(table), len(self.columns.categorical)), MISSING)
+        places = {column.key: place for place, column in enumerate(table.columns.numeric)}
+        for place, column in enumerate(self.columns.numeric):
+            if column.key in places:
+                numbers[:, place] = table.numbers[:, places[column.key]]
+        places = {column.key: place for place, column in enumerate(table.columns.categorical)}
+        for place, column in enumerate(self.columns.categorical):
+            if column.key in places:
+                theirs = places[column.key]
+                own_codes = codes_in(table.columns.categorical[theirs].categories, column.categories)
+                codes[:, place] = own_codes[table.codes[:, theirs]]
+        return TableRows(self.columns, numbers, codes)
+
+    def finish(self, rows: TableRows) -> Fields:
+        """Rows `(B, ...)` with the training median in the place of missing numbers, and a mark where that is so."""
+        medians = torch.tensor([(column.median - column.mean) / column.std for column in self.columns.numeric])
+        missing = rows.numbers.isnan()
+        numbers = torch.where(missing, medians.to(rows.numbers), rows.numbers)
+        return Fields({"numbers": numbers, "missing": missing.to(numbers), "codes": rows.codes})
+
+
+def codes_in(theirs: tuple[str, ...], own: tuple[str, ...]) -> Tensor:
+    """The code that each of another table's codes has here, `(2 + categories)`."""
+    known = {name: code for code, name in enumerate(own, start=FIRST)}
+    return torch.tensor([MISSING, UNKNOWN, *(known.get(name, UNKNOWN) for name in theirs)])

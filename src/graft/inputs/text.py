@@ -1,0 +1,127 @@
+"""What a text backbone wants to see, and from texts to token ids: once for a split, kept, padded by batch."""
+
+import functools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from graft.cache.disk import DiskCache, NoRoom
+from graft.cache.key import cache_key, code_used
+from graft.cache.ragged import MappedTokens, write_sequences
+from graft.data.domain import Split, refuse_changes
+from graft.inputs.base import Fields
+from graft.notes import say_once
+
+
+class Tokenizer(Protocol):
+    """Splits texts into tokens; its repr is a hash of all that decides how."""
+
+    size: int  # of the vocabulary
+    padding: int  # the id that fills up shorter texts
+
+    def __call__(self, texts: Sequence[str], max_length: int) -> list[tuple[list[int], bool]]:
+        """Token ids of each text, at least one, and whether the text was longer than `max_length` tokens."""
+
+
+@dataclass(frozen=True)
+class TextSpec:
+    """A tokenizer, and how many tokens of a text a backbone takes."""
+
+    tokenizer: Tokenizer
+    max_length: int
+
+    def transform(self, augment: str = "none", shift: str | None = None) -> Any:
+        """Texts as this network wants them."""
+
+        return TextTransform(self, augment, shift)
+
+
+CHUNK = 1000  # texts that are split into tokens at a time
+CUT = "cut.json"  # how many texts of a split were too long
+BYTES = 4  # of a token id on disk
+
+
+class TokenLists:
+    """Token ids of some texts in memory; indexing by `(B,)` gives a list of `(L,)`."""
+
+    def __init__(self, sequences: Sequence[list[int]]) -> None:
+        self.sequences = [torch.tensor(sequence, dtype=torch.int64) for sequence in sequences]
+        self.lengths = torch.tensor([len(sequence) for sequence in self.sequences], dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def __getitem__(self, indices: Tensor) -> list[Tensor]:
+        return [self.sequences[index] for index in indices.tolist()]
+
+
+class TextTransform:
+    """Texts to `input_ids` and `attention_mask`, both `(B, L)` with the batch's longest L; nothing is random."""
+
+    augment = None
+
+    def __init__(self, spec: "TextSpec", augment: str = "none", shift: str | None = None) -> None:
+        refuse_changes("texts", augment, shift)
+        self.spec = spec
+
+    @property
+    def key(self) -> str:
+        """The tokenizer and the longest length in words."""
+        return repr(self.spec)
+
+    def rows(self, split: Split, cache: DiskCache | None) -> TokenLists | MappedTokens:
+        """The split's token ids, from the cache where they are there."""
+        code = code_used(__name__, self.spec.tokenizer)
+        key = cache_key({"split": split.fingerprint, "tokens": self.key, "code": code})
+        if cache is not None:
+            make = functools.partial(self._write, split)
+            try:
+                rows, cut = cache.get(key, lambda: BYTES * len(split) * self.spec.max_length, make, read_tokens)
+                self._say(cut, len(split))
+                return rows
+            except (NoRoom, OSError) as error:
+                say_once(f"Texts are split into tokens in every run, because they cannot be kept: {error}.")
+        sequences, cut = self._tokens(split)
+        self._say(cut, len(split))
+        return TokenLists(sequences)
+
+    def _write(self, split: Split, folder: Path) -> None:
+        sequences, cut = self._tokens(split)
+        write_sequences(folder, (torch.tensor(ids, dtype=MappedTokens.dtype) for ids in sequences))
+        (folder / CUT).write_text(json.dumps(cut))
+
+    def _tokens(self, split: Split) -> tuple[list[list[int]], int]:
+        """Token ids of every text, and how many texts were too long."""
+        found = [pair for chunk in chunks(split.inputs) for pair in self.spec.tokenizer(chunk, self.spec.max_length)]
+        return [ids for ids, _ in found], sum(too_long for _, too_long in found)
+
+    def _say(self, cut: int, texts: int) -> None:
+        if cut:
+            say_once(
+                f"{cut:,} of {texts:,} texts ({cut / texts:.2%}) have more than "
+                f"backbone.max_length={self.spec.max_length} tokens: what comes after them is left out"
+            )
+
+    def finish(self, sequences: Sequence[Tensor]) -> Fields:
+        """Pad ids `(L,)` to the longest of the batch; the mask is 1 exactly on the tokens of a text."""
+        ids = pad_sequence([*sequences], batch_first=True, padding_value=self.spec.tokenizer.padding).long()
+        lengths = torch.tensor([len(sequence) for sequence in sequences])
+        mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+        return Fields({"input_ids": ids, "attention_mask": mask})
+
+
+def read_tokens(folder: Path) -> tuple[MappedTokens, int]:
+    """Token ids that are kept in a folder, and how many of the texts were too long."""
+    return MappedTokens(folder), json.loads((folder / CUT).read_text())
+
+
+def chunks(texts: Any) -> Iterator[list[str]]:
+    """All texts, CHUNK at a time."""
+    for start in range(0, len(texts), CHUNK):
+        yield [texts[index] for index in range(start, min(start + CHUNK, len(texts)))]

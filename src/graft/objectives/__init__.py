@@ -1,0 +1,1 @@
+"""How the losses of source and target make one; one objective a file."""

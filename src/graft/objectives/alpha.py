@@ -1,0 +1,45 @@
+"""`L = alpha * L_source + (1 - alpha) * L_target`, alpha constant or scheduled."""
+
+import math
+from typing import Literal
+
+from graft.config.types import Fraction
+from graft.errors import GraftError
+from graft.objectives.base import Objective
+
+SCHEDULES = ("linear", "cosine", "step")
+
+
+class AlphaWeighted(Objective):
+    """`L = alpha * L_source + (1 - alpha) * L_target`, alpha constant or scheduled over training."""
+
+    def __init__(
+        self,
+        alpha: Fraction = 0.0,
+        alpha_end: Fraction | None = None,
+        schedule: Literal[SCHEDULES] = "linear",
+        step_at: Fraction = 0.5,
+    ) -> None:
+        for key, value in (("alpha", alpha), ("alpha_end", alpha_end), ("step_at", step_at)):
+            if value is not None and not 0 <= value <= 1:
+                raise GraftError(f"objective.{key}={value} is out of range: it must be in [0, 1].")
+        if schedule not in SCHEDULES:
+            raise GraftError(f"objective.schedule={schedule!r} is not known. Allowed: {', '.join(SCHEDULES)}.")
+        self.start = alpha
+        self.end = alpha if alpha_end is None else alpha_end
+        self.schedule = schedule
+        self.step_at = step_at
+
+    def alpha(self, progress: float) -> float:
+        """Weight of the source at `progress` in [0, 1]."""
+        if self.start == self.end:
+            return self.start
+        if self.schedule == "step":
+            return self.start if progress < self.step_at else self.end
+        way = progress if self.schedule == "linear" else (1 - math.cos(math.pi * progress)) / 2
+        return (1 - way) * self.start + way * self.end
+
+    def weights(self, progress: float) -> dict[str, float]:
+        """Alpha for the source, the rest for the target."""
+        alpha = self.alpha(progress)
+        return {"source": alpha, "target": 1 - alpha}

@@ -1,0 +1,196 @@
+"""A sweep's table: seeds folded, best first by validation, cost beside score."""
+
+import csv
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from graft import paths as paths  # registers the resolvers that name folders, in parallel launchers' workers too
+from graft.runs.sweeps import (
+    Row,
+    all_failed,
+    all_selected,
+    describe,
+    fold,
+    half_interval,
+    mean,
+    metric_names,
+    only_tuned,
+    read_jobs,
+    split_overrides,
+)
+
+
+def summarise(folder: Path) -> list[Row]:
+    """Write summary.csv and summary.md of a sweep's folder, print the table and return its rows, best first."""
+    jobs = read_jobs(folder)
+    rows = fold(jobs)
+    varied, same = split_overrides(jobs)
+    table = markdown(rows, varied)
+    write_csv(rows, folder / "summary.csv")
+    failures = [f"- `{describe(failed)}`: {failed.error} ({failed.file})" for failed in all_failed(rows)]
+    diverged = [f"- `{describe(one)}`: {one.diverged} ({one.folder})" for row in rows for one in row.diverged]
+    text = [f"# Sweep {folder.name}", ""]
+    if same:
+        text += ["All jobs: " + " ".join(f"`{key}={value}`" for key, value in same.items()), ""]
+    text += [table, "", TUNED_NOTE if only_tuned(rows) else NOTE, ""]
+    if failures:
+        text += [f"{len(failures)} of {len(jobs)} jobs failed:", "", *failures, ""]
+    if diverged:
+        text += [f"{len(diverged)} of {len(jobs)} jobs diverged:", "", *diverged, ""]
+    (folder / "summary.md").write_text("\n".join(text))
+    print(f"\n{table}")
+    for word, lines in (("FAILED", failures), ("DIVERGED", diverged)):
+        for line in lines:
+            print(f"{word} {line[2:]}")
+    print(folder)
+    return rows
+
+
+NOTE = (
+    "± is the sample standard deviation over seeds (n - 1), the interval is the 95 % interval of the mean "
+    "(Student's t). Times and other metrics are means over the same jobs. Rows are in the order of the validation "
+    "metric that selected the checkpoints, so that nothing is chosen on the test split; without one, of the test score."
+)
+
+
+TUNED_NOTE = (
+    "Learning rates of the head that a range test suggests: geometric means over seeds, and their range. "
+    "With `optimizer.lr=auto` in place of `tune=lr` every job trains at its own."
+)
+
+
+def write_csv(rows: Sequence[Row], path: Path) -> None:
+    """One line a row with everything: overrides, score, cost, every other metric, seeds, folders, errors."""
+    keys = list(dict.fromkeys(key for row in rows for key in row.overrides))
+    metrics = list(dict.fromkeys(name for row in rows for results in row.finished for name in results["metrics"]))
+    found = found_columns(rows)
+    lines = []
+    for row in rows:
+        scores, half = row.scores, half_interval(row.scores)
+        line: dict[str, Any] = {key: row.overrides.get(key) for key in keys}
+        line["metric"] = next((name for name in metric_names([row])), None)
+        line["mean"] = mean(scores)
+        line["std"] = statistics.stdev(scores) if len(scores) > 1 else None
+        line["count"] = len(scores)
+        line["ci95_low"] = None if half is None else statistics.fmean(scores) - half
+        line["ci95_high"] = None if half is None else statistics.fmean(scores) + half
+        line["failed"] = len(row.failed)
+        line["diverged"] = len(row.diverged)
+        line["unfinished"] = row.unfinished
+        line["fit_s"] = row.mean("time", "fit_s")
+        line["total_s"] = row.mean("time", "total_s")
+        line["trainable"] = row.mean("parameters", "trainable")
+        line["parameters"] = row.mean("parameters", "total")
+        line |= {f"mean {name}": row.mean("metrics", name) for name in metrics}
+        line |= {name: " ".join(f"{value:g}" for value in row.numbers(*path)) for name, path in found.items()}
+        line["scores"] = " ".join(f"{score:.6g}" for score in scores)
+        line["seeds"] = " ".join(str(results["seeds"]["train"]) for results in row.finished)
+        line["folders"] = " ".join(one.folder for one in row.jobs)
+        line["error"] = row.failed[0].error if row.failed else None
+        lines.append(line)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(lines[0]) if lines else ["mean"])
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def markdown(rows: Sequence[Row], varied: Sequence[str]) -> str:
+    """The table for people: score with spread and interval, then cost, then the other test scores."""
+    finished = [results for row in rows for results in row.finished]
+    metric = next(iter(metric_names(rows)), "score")
+    others = other_metrics(finished, metric)
+    selected = [f"{finished[0]['selection']['monitor']} (order)"] if all_selected(rows) else []
+    found = found_columns(rows)
+    header = [*varied, *found, *selected, metric, "95 % interval", "n", *others, "trainable", "fit"]
+    body = [
+        [
+            *(row.overrides.get(key, "") for key in varied),
+            *(range_cell(row.numbers(*path)) for path in found.values()),
+            *(number_cell(row.mean("selection", "value")) for _ in selected),
+            *cells(row, others),
+        ]
+        for row in rows
+    ]
+    if only_tuned(rows):  # no scores, no cost of a fit
+        header = [*varied, *found, "n"]
+        body = [
+            [*line[: len(varied) + len(found)], str(len(row.finished))] for line, row in zip(body, rows, strict=True)
+        ]
+    for name, counts in (
+        ("failed", [len(row.failed) for row in rows]),
+        ("diverged", [len(row.diverged) for row in rows]),
+        ("unfinished", [row.unfinished for row in rows]),
+    ):
+        if any(counts):
+            header.append(name)
+            body = [[*line, str(count or "")] for line, count in zip(body, counts, strict=True)]
+    return padded([header, ["-" * len(name) for name in header], *body])
+
+
+def found_columns(rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
+    """What was found in place of `auto` or by `tune=lr`: column name -> path in the results."""
+    columns = {"batch size": ("tuning", "batch_size", "value"), "learning rate": ("tuning", "lr", "value")}
+    if only_tuned(rows):
+        found = next(results for row in rows for results in row.finished)["tuning"]["lr"]
+        del columns["learning rate"]
+        for name in found["suggestions"]:
+            columns[name + " (auto)" * (name == found["suggestion"])] = ("tuning", "lr", "suggestions", name)
+    return {name: path for name, path in columns.items() if any(row.numbers(*path) for row in rows)}
+
+
+def range_cell(values: Sequence[float]) -> str:
+    """The geometric mean of rates or sizes, and from where to where they go."""
+    if not values:
+        return ""
+    if len(set(values)) == 1:
+        return f"{values[0]:g}"
+    return f"{float(f'{statistics.geometric_mean(values):.2g}'):g} ({min(values):g} to {max(values):g})"
+
+
+def other_metrics(finished: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
+    """Besides the score: the same metric on the other domain, and forgetting."""
+    names = dict.fromkeys(name for results in finished for name in results["metrics"])
+    last = metric.rsplit("/", 1)[-1]
+    return [
+        name
+        for name in names
+        if name != metric and (name == "forgetting" or (name.startswith("test/") and name.endswith(f"/{last}")))
+    ]
+
+
+def cells(row: Row, others: Sequence[str]) -> list[str]:
+    """A row's numbers as text."""
+    scores, half = row.scores, half_interval(row.scores)
+    if not scores:
+        score, interval = "-", ""
+    else:
+        center = statistics.fmean(scores)
+        score = f"{center:.4f}" + (f" ± {statistics.stdev(scores):.4f}" if len(scores) > 1 else "")
+        interval = "" if half is None else f"{center - half:.4f} to {center + half:.4f}"
+    extra = [number_cell(row.mean("metrics", name)) for name in others]
+    trainable, fit = row.mean("parameters", "trainable"), row.mean("time", "fit_s")
+    return [
+        score,
+        interval,
+        str(len(scores)),
+        *extra,
+        "" if trainable is None else f"{trainable:,.0f}",
+        "" if fit is None else f"{fit:.1f} s",
+    ]
+
+
+def number_cell(value: float | None) -> str:
+    """A number as text, empty where there is none."""
+    return "" if value is None else f"{value:.4f}"
+
+
+def padded(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells as a Markdown table with columns of equal width."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    fills = [["-" if line is lines[1] else " "] * len(widths) for line in lines]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width, fill) for cell, width, fill in zip(line, widths, fill_, strict=True)) + " |"
+        for line, fill_ in zip(lines, fills, strict=True)
+    )

@@ -1,0 +1,168 @@
+"""What goes into a model soup: a sweep's jobs that fine-tuned one pretrained network for one task."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graft import config
+from graft.cli import job
+from graft.errors import GraftError
+from graft.report import summary as sweep
+from graft.runs.untrusted import read_config
+
+# Keys of the soup's own command; everything else is its jobs'.
+OWN = (
+    *("soup", "name", "tags", "notes", "trainer", "callbacks", "logger", "paths", "resume", "allow"),
+    "training.threads",
+)
+# Groups that decide data, network and what is validated, and the keys in them that may still differ between jobs.
+SHARED = ("data", "backbone", "head", "task", "source_task", "bn", "selection")
+MAY_DIFFER = (
+    *("data.seed", "data.subset_seed", "data.epoch", "data.augment", "data.balance", "data.num_workers"),
+    *("data.batch_size", "data.source_batch_size", "data.eval_batch_size"),
+    *("head.dropout", "task.label_smoothing", "source_task.label_smoothing"),
+)
+SHOWN = 3  # jobs or keys named in a message
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """A finished job of the sweep."""
+
+    name: str  # its folder in the sweep's, and the overrides in which it differs from others
+    folder: Path
+    config: Mapping[str, Any]
+    results: Mapping[str, Any]
+
+
+def read_ingredients(folder: Path, allow: Sequence[str] = ()) -> list[Ingredient]:
+    """Every job of a sweep's folder; GraftError where they make no soup, with what stands against it.
+
+    The folder may be somebody else's: a job's config names Graft's parts and those of the packages in `allow` only.
+    """
+    jobs = sweep.read_jobs(folder) if folder.is_dir() else []
+    if not jobs:
+        inside = " It is one run's own folder." if (folder / job.CONFIG).exists() else ""
+        raise GraftError(
+            f"soup={folder}: this is no sweep's folder, there are no jobs in it.{inside} Give the folder that a sweep "
+            "(train.py -m) printed last, such as logs/<name>/sweeps/<time>_<id>."
+        )
+    missing = [
+        f"{one.folder} ({'failed' if one.error else 'diverged' if one.diverged else 'not finished'})"
+        for one in jobs
+        if one.results is None
+    ]
+    if missing:
+        raise GraftError(
+            f"soup={folder}: {len(missing)} of {len(jobs)} jobs are not done: {listed(missing)}. Run them with the "
+            f"sweep's command and hydra.sweep.dir={folder}, or delete the folders of those to leave out."
+        )
+    if len(jobs) < 2:
+        raise GraftError(f"soup={folder}: there is one job only, and a soup is the mean of several.")
+    varied = [*sweep.split_overrides(jobs)[0], "seed"]
+    ingredients = [
+        Ingredient(
+            " ".join([one.folder, *(f"{key}={value}" for key, value in one.overrides.items() if key in varied)]),
+            folder / one.folder,
+            read_config(folder / one.folder / job.CONFIG, allow),
+            one.results,
+        )
+        for one in jobs
+    ]
+    refuse_different(folder, ingredients)
+    return ingredients
+
+
+def refuse_different(folder: Path, ingredients: Iterable[Ingredient]) -> None:
+    """GraftError where jobs differ in data, network or pretrained weights, with what differs and in which of them."""
+    found = {one.folder.name: identity(one) for one in ingredients}
+    different = []
+    for key in dict.fromkeys(key for values in found.values() for key in values):
+        jobs: dict[str, list[str]] = {}
+        for name, values in found.items():
+            jobs.setdefault(values.get(key, "absent"), []).append(name)
+        if len(jobs) > 1:
+            different.append(f"{key}: " + ", ".join(f"{value} ({listed(names)})" for value, names in jobs.items()))
+    if different:
+        raise GraftError(
+            f"soup={folder}: a soup is made of jobs that fine-tuned the same network for the same task, but they "
+            f"differ in {listed(different, '; ')}. Delete the folders of those to leave out, or make another sweep."
+        )
+    first = next(iter(found.values()))
+    if first["pretrained weights"] == "none":
+        raise GraftError(
+            f"soup={folder}: its jobs started from random weights. The mean of such networks is no better than "
+            "chance: sweep with backbone.weights=source, imagenet, ... and another strategy than scratch."
+        )
+    if first["selection._target_"].endswith(".Last"):
+        raise GraftError(
+            f"soup={folder}: its jobs have selection=last, so there is no metric to choose the soup by. Sweep with "
+            "selection=target_val or selection=source_val."
+        )
+
+
+def identity(ingredient: Ingredient) -> dict[str, str]:
+    """What all ingredients must have in common, key by key."""
+    shared = {key: ingredient.config.get(key) for key in SHARED}
+    values = {key: config.shown(value) for key, value in config.leaves(shared) if key not in MAY_DIFFER}
+    for domain, summary in ingredient.results["data"].items():
+        values[f"content of data.{domain}"] = str(summary["fingerprint"])
+    values["pretrained weights"] = pretrained_weights(ingredient.results["weights"])
+    return values
+
+
+def pretrained_weights(report: Mapping[str, Any] | None) -> str:
+    """Name of the weights that a job started from; pretraining's cache entry says everything that it depends on."""
+    if report is None:
+        return "none"
+    return f"source ({Path(report['folder']).name})" if "folder" in report else report["source"]
+
+
+def settings(own: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a soup's run: its jobs' where they agree, the first one's where they need not; `own` for OWN.
+
+    What only training needs is left out; where a job had a search for numbers, they are those that it found.
+    """
+    first = read_ingredients(Path(own["soup"]), own["allow"])[0]
+    made = {**own, **first.config, **{key: own[key] for key in OWN if "." not in key}, "term": {}}
+    made["training"] = {
+        **own["training"],
+        **made["training"],
+        "threads": own["training"]["threads"],
+        "wise_ft_alphas": None,
+    }
+    for group, key, found in (("optimizer", "lr", "lr"), ("data", "batch_size", "batch_size")):
+        if made[group][key] == "auto":
+            made[group] = {**made[group], key: found_number(first, found)}
+    return made
+
+
+def found_number(ingredient: Ingredient, name: str) -> float:
+    """What a job's search found, from its results; they may be somebody else's, so that text is not taken for it."""
+    if (value := sweep.number(ingredient.results, ("tuning", name, "value"))) is None:
+        raise GraftError(f"{ingredient.folder / job.RESULTS}: tuning.{name}.value is no number. Run the job again.")
+    return value
+
+
+def refuse_overrides(overrides: Iterable[str]) -> None:
+    """GraftError for what a command with `soup=` cannot change."""
+    keys = [sweep.split_override(line)[0] for line in overrides]
+    ignored = [key for key in keys if not any(key == own or key.startswith(f"{own}.") for own in OWN)]
+    if ignored:
+        raise GraftError(
+            f"`{'`, `'.join(ignored)}` with `soup=`: the sweep's jobs decide about data, network and training; "
+            f"leave it out. What a soup takes: {', '.join(OWN)}."
+        )
+
+
+def listed(texts: Sequence[str], separator: str = ", ") -> str:
+    """The first few of a list in one line."""
+    more = f"{separator}and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    return separator.join(texts[:SHOWN]) + more
+
+
+def label_subsets(ingredients: Sequence[Ingredient]) -> int:
+    """How many selections of labels the ingredients saw: so many times their budget went into a soup."""
+    data = [one.config["data"] for one in ingredients]
+    return 1 if data[0]["labels_per_class"] is None else len({settings["subset_seed"] for settings in data})

@@ -1,0 +1,191 @@
+"""Reading a sweep's folder: its jobs, and rows of jobs that differ in their seed alone."""
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from graft import paths as paths  # registers the resolvers that name folders, in parallel launchers' workers too
+from graft.cli import job
+from graft.runs.folder import REFUSED, SweepFolder
+from graft.runs.untrusted import read_overrides
+
+CONFIDENCE = 0.95
+
+
+@dataclass
+class Job:
+    """One job's folder in a sweep."""
+
+    folder: str
+    overrides: dict[str, str]
+    results: dict[str, Any] | None = None  # of a finished job
+    error: str = ""  # first line, of a failed job
+    file: str = ""  # where the whole of it stands
+    diverged: str = ""  # first line, of a job whose training met values that are not finite
+
+
+@dataclass
+class Row:
+    """Jobs that differ in nothing but their seed."""
+
+    overrides: dict[str, str]
+    jobs: list[Job] = field(default_factory=list)
+
+    @property
+    def finished(self) -> list[dict[str, Any]]:
+        """Results of the jobs that have any."""
+        return [job.results for job in self.jobs if job.results]
+
+    @property
+    def failed(self) -> list[Job]:
+        """Jobs that ended with an error."""
+        return [job for job in self.jobs if job.error]
+
+    @property
+    def diverged(self) -> list[Job]:
+        """Jobs that are done without a result."""
+        return [job for job in self.jobs if job.diverged]
+
+    @property
+    def unfinished(self) -> int:
+        """Number of jobs that were interrupted or still run."""
+        return len(self.jobs) - len(self.finished) - len(self.failed) - len(self.diverged)
+
+    @property
+    def scores(self) -> list[float]:
+        """The scores that are numbers."""
+        return self.numbers("score", "value")
+
+    def numbers(self, *path: str) -> list[float]:
+        """A number in the results of every job that has it, e.g. numbers("tuning", "lr", "value")."""
+        return [value for results in self.finished if (value := number(results, path)) is not None]
+
+    def mean(self, *path: str) -> float | None:
+        """Mean over the jobs of a number in their results, e.g. mean("time", "fit_s")."""
+        return mean(self.numbers(*path))
+
+
+def read_jobs(folder: Path) -> list[Job]:
+    """Every job of a sweep's folder, in the order of their overrides."""
+    jobs = []
+    refused = {one["folder"]: one for one in SweepFolder(folder).refused()}
+    for one in refused.values():
+        overrides = dict(split_override(line) for line in one["overrides"])
+        jobs.append(Job(one["folder"], overrides, error=first_error_line(one["error"]), file=REFUSED))
+    for overrides in folder.glob(f"*/{job.OVERRIDES}"):
+        path = overrides.parent
+        if path.name in refused:
+            continue
+        read = Job(path.name, dict(split_override(line) for line in read_overrides(overrides)))
+        if (path / job.ERROR).exists():  # even beside DONE: then the folder refused another configuration
+            read.error = first_error_line((path / job.ERROR).read_text())
+            read.file = f"{path.name}/{job.ERROR}"
+        elif (path / job.DONE).exists():
+            results = json.loads((path / job.RESULTS).read_text())
+            if results.get("status") == job.DIVERGED:
+                read.diverged = first_error_line(results["message"])
+            else:
+                read.results = results
+        jobs.append(read)
+    return sorted(jobs, key=lambda one: list(one.overrides.items()))
+
+
+def split_override(line: str) -> tuple[str, str]:
+    """`+key=value` as (key, value)."""
+    key, _, value = line.partition("=")
+    return key.lstrip("+~"), value
+
+
+def first_error_line(text: str) -> str:
+    """What went wrong in one line: of a traceback its exception, of a message its first line and first point."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        return "unknown error"
+    if lines[0].startswith("Traceback"):
+        heads = ("Traceback", "During handling", "The above exception")
+        return [line for line in lines if not line.startswith((" ", *heads))][-1]
+    return " ".join(line.strip() for line in lines[:2]) if lines[0].endswith(":") else lines[0]
+
+
+def fold(jobs: Iterable[Job]) -> list[Row]:
+    """Jobs grouped by everything but the seed, best first, those without a score last.
+
+    Best by validation, as the selection rule sees it: an order by test scores would choose on the test split. Where a
+    job selected nothing (selection=last) there is no such number, and the order is by test score.
+    """
+    rows: dict[tuple[tuple[str, str], ...], Row] = {}
+    for one in jobs:
+        rest = {key: value for key, value in one.overrides.items() if key != "seed"}
+        rows.setdefault(tuple(sorted(rest.items())), Row(rest)).jobs.append(one)
+
+    def rank(row: Row) -> tuple[bool, float]:
+        value = row.mean("selection", "value") if selected else mean(row.scores)
+        if value is None:
+            return True, 0.0
+        return False, -value if row.finished[0]["score"]["higher_is_better"] else value
+
+    selected = all_selected(rows.values())
+
+    return sorted(rows.values(), key=rank)
+
+
+def all_selected(rows: Iterable[Row]) -> bool:
+    """Whether every finished job followed one validation metric to select its checkpoint."""
+    monitors = {results.get("selection", {}).get("monitor") for row in rows for results in row.finished}
+    return len(monitors) == 1 and None not in monitors
+
+
+def split_overrides(jobs: Sequence[Job]) -> tuple[list[str], dict[str, str]]:
+    """The keys in which jobs differ, the seed apart, and the overrides that all of them share."""
+    keys = list(dict.fromkeys(key for one in jobs for key in one.overrides if key != "seed"))
+    values = {key: {one.overrides.get(key) for one in jobs} for key in keys}
+    same = {key: jobs[0].overrides[key] for key in keys if len(values[key]) == 1}
+    return [key for key in keys if key not in same], same
+
+
+def number(results: Mapping[str, Any], path: Sequence[str]) -> float | None:
+    """A number in nested results, None where there is none."""
+    value: Any = results
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value if isinstance(value, int | float) else None
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Mean of the numbers among the values, None without any."""
+    numbers = [value for value in values if value is not None]
+    return statistics.fmean(numbers) if numbers else None
+
+
+def half_interval(scores: Sequence[float]) -> float | None:
+    """Half the width of the mean's 95 % interval (Student's t); None for fewer than two scores."""
+    if len(scores) < 2:
+        return None
+    from scipy.special import stdtrit
+
+    quantile = float(stdtrit(len(scores) - 1, (1 + CONFIDENCE) / 2))
+    return quantile * statistics.stdev(scores) / math.sqrt(len(scores))
+
+
+def metric_names(rows: Iterable[Row]) -> list[str]:
+    """Names of the jobs' scores; a job that only looked for a learning rate has none."""
+    return [results["score"]["metric"] for row in rows for results in row.finished if "score" in results]
+
+
+def only_tuned(rows: Sequence[Row]) -> bool:
+    """Whether the jobs looked for a learning rate and trained nothing."""
+    return any(row.finished for row in rows) and not metric_names(rows)
+
+
+def all_failed(rows: Iterable[Row]) -> list[Job]:
+    """The failed jobs of all rows."""
+    return [one for row in rows for one in row.failed]
+
+
+def describe(one: Job) -> str:
+    """A job by its overrides."""
+    return " ".join(f"{key}={value}" for key, value in one.overrides.items())

@@ -1,0 +1,1 @@
+"""Which checkpoint is tested; one rule a file."""

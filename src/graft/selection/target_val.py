@@ -1,0 +1,16 @@
+"""The checkpoint with the best validation metric of the target."""
+
+from collections.abc import Mapping
+
+from graft.tasks.base import Task
+
+
+class TargetValidation:
+    """The best target validation metric; uses target labels, so it is an oracle where the target is unlabelled."""
+
+    name = "target_val"
+    domain = "target"
+
+    def monitor(self, tasks: Mapping[str, Task]) -> str | None:
+        """Name of the metric that is followed."""
+        return f"val/target/{tasks['target'].main_metric}"

@@ -1,0 +1,1 @@
+"""What is predicted: loss, metrics, output size; one task a file."""

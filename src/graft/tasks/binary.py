@@ -1,0 +1,69 @@
+"""Yes or no for each sample."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    BinaryAccuracy,
+    BinaryAUROC,
+    BinaryConfusionMatrix,
+    BinaryF1Score,
+    BinaryRecall,
+    BinarySpecificity,
+)
+
+from graft.errors import GraftError
+from graft.tasks.base import Task
+
+MAIN_METRICS = ("acc", "auroc")  # of a binary task
+
+
+class Binary(Task):
+    """Yes or no from one output; every metric but AUROC counts a probability above .5 as yes."""
+
+    name = "binary"
+
+    def __init__(self, main_metric: Literal[MAIN_METRICS] = "acc") -> None:
+        if main_metric not in MAIN_METRICS:
+            raise GraftError(f"task.main_metric={main_metric!r} is not known. Allowed: {', '.join(MAIN_METRICS)}.")
+        self.main_metric = main_metric
+
+    def outputs(self, classes: Sequence[str] | None) -> int:
+        """One output: the log-odds of the second class."""
+        if classes and len(classes) != 2:
+            raise GraftError(
+                f"task=binary needs data with 2 classes, but the data has {len(classes)}: {', '.join(classes)}. "
+                "Use task=multiclass."
+            )
+        return 1
+
+    def loss(self, outputs: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+        """Binary cross entropy, weighted by class where weights are given."""
+        labels = labels.to(outputs.dtype)
+        weights = None if class_weights is None else class_weights.to(outputs.dtype)[labels.long()]
+        loss = F.binary_cross_entropy_with_logits(outputs.squeeze(-1), labels, weight=weights, reduction="sum")
+        return loss / (len(labels) if weights is None else weights.sum())
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """Probability of the second class, `(B,)`."""
+        return outputs.squeeze(-1).sigmoid()
+
+    def metrics(self, outputs: int) -> MetricCollection:
+        """Accuracy, F1 and sensitivity of the second class, specificity; AUROC where it is the main metric."""
+        return MetricCollection(
+            {
+                "acc": BinaryAccuracy(validate_args=False),
+                "f1": BinaryF1Score(validate_args=False),
+                "sensitivity": BinaryRecall(validate_args=False),
+                "specificity": BinarySpecificity(validate_args=False),
+                **({"auroc": BinaryAUROC(validate_args=False)} if self.main_metric == "auroc" else {}),
+            }
+        )
+
+    def test_metrics(self, outputs: int) -> MetricCollection:
+        """AUROC, where it is not among the others, and the confusion matrix."""
+        auroc = {} if self.main_metric == "auroc" else {"auroc": BinaryAUROC()}
+        return MetricCollection({**auroc, "confusion": BinaryConfusionMatrix()}, compute_groups=False)

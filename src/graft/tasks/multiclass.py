@@ -1,0 +1,68 @@
+"""One class of several for each sample."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassAUROC,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+)
+
+from graft.config.types import FractionBelowOne
+from graft.errors import GraftError
+from graft.tasks.base import Task
+
+
+class Multiclass(Task):
+    """One class of several; labels are classes `(B,)`, or soft ones `(B, K)` whose rows sum to 1."""
+
+    name = "multiclass"
+    soft_labels = True
+
+    def __init__(self, label_smoothing: FractionBelowOne = 0.0) -> None:
+        self.label_smoothing = label_smoothing
+
+    def outputs(self, classes: Sequence[str] | None) -> int:
+        """One output a class."""
+        if not classes or len(classes) < 2:
+            raise GraftError(
+                f"task=multiclass needs data with at least 2 classes, but the data has {list(classes or [])}. "
+                "Use task=regression for numbers, task=binary for one yes/no output."
+            )
+        return len(classes)
+
+    def loss(self, outputs: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+        """Cross entropy with label smoothing, class-weighted where weights are given."""
+        smoothing = self.label_smoothing
+        if labels.ndim == 1:
+            return F.cross_entropy(outputs, labels, weight=class_weights, label_smoothing=smoothing)
+        # torch's mean over soft labels leaves out the sum of the weights, which it divides by for classes.
+        loss = F.cross_entropy(outputs, labels, weight=class_weights, label_smoothing=smoothing, reduction="sum")
+        return loss / (len(labels) if class_weights is None else (labels * class_weights).sum())
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """Class probabilities `(B, K)`."""
+        return outputs.softmax(dim=-1)
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """Classes `(B,)`; of soft labels the one that weighs most."""
+        return labels.long() if labels.ndim == 1 else labels.argmax(dim=-1)
+
+    def metrics(self, outputs: int) -> MetricCollection:
+        """Accuracy over samples and macro F1 over classes."""
+        return MetricCollection(
+            {
+                "acc": MulticlassAccuracy(outputs, average="micro", validate_args=False),
+                "f1": MulticlassF1Score(outputs, average="macro", validate_args=False),
+            }
+        )
+
+    def test_metrics(self, outputs: int) -> MetricCollection:
+        """Macro one-vs-rest AUROC and the confusion matrix."""
+        return MetricCollection(
+            {"auroc": MulticlassAUROC(outputs), "confusion": MulticlassConfusionMatrix(outputs)}, compute_groups=False
+        )

@@ -1,0 +1,50 @@
+"""Any number of classes for each sample."""
+
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MultilabelAccuracy,
+    MultilabelAUROC,
+    MultilabelF1Score,
+)
+
+from graft.errors import GraftError
+from graft.tasks.base import Task
+
+
+class Multilabel(Task):
+    """Any number of labels at once, `(B, K)`; soft ones lie between 0 and 1."""
+
+    name = "multilabel"
+    soft_labels = True
+
+    def loss(self, outputs: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+        """Binary cross entropy, mean over samples and labels."""
+        if labels.shape != outputs.shape:
+            raise GraftError(
+                f"task=multilabel needs a yes or no for each of {outputs.shape[1]} labels, but the data has one class "
+                "a sample. Use task=multiclass."
+            )
+        return F.binary_cross_entropy_with_logits(outputs, labels.to(outputs.dtype), weight=class_weights)
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """A probability a label, `(B, K)`."""
+        return outputs.sigmoid()
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """Yes or no for each label; of soft labels those of the sample that weighs most."""
+        return (labels > 0.5).long()
+
+    def metrics(self, outputs: int) -> MetricCollection:
+        """Accuracy over all labels and macro F1."""
+        return MetricCollection(
+            {
+                "acc": MultilabelAccuracy(outputs, average="micro", validate_args=False),
+                "f1": MultilabelF1Score(outputs, average="macro", validate_args=False),
+            }
+        )
+
+    def test_metrics(self, outputs: int) -> MetricCollection:
+        """Macro AUROC."""
+        return MetricCollection({"auroc": MultilabelAUROC(outputs)})

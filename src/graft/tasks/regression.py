@@ -1,0 +1,55 @@
+"""A number for each sample."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection, R2Score
+
+from graft.errors import GraftError
+from graft.tasks.base import Task
+
+LOSSES = {"mse": F.mse_loss, "l1": F.l1_loss}  # of a regression
+
+
+class Regression(Task):
+    """A number; outputs are standardised by the training labels, so that networks start near them in any unit."""
+
+    name = "regression"
+    main_metric = "mae"
+    higher_is_better = False
+
+    def __init__(self, loss: Literal[tuple(LOSSES)] = "mse") -> None:
+        if loss not in LOSSES:
+            raise GraftError(f"task.loss={loss!r} is not a regression loss. Allowed: {', '.join(LOSSES)}.")
+        self.loss_function = LOSSES[loss]
+        self.mean, self.std = 0.0, 1.0
+
+    def fit(self, labels: Tensor) -> None:
+        """Their mean and standard deviation."""
+        self.mean = float(labels.double().mean())
+        self.std = float(labels.double().std(correction=0)) or 1.0
+
+    def outputs(self, classes: Sequence[str] | None) -> int:
+        """One number."""
+        if classes:
+            raise GraftError(f"task=regression needs numbers, but the data has classes: {', '.join(classes)}.")
+        return 1
+
+    def loss(self, outputs: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+        """Mean squared or absolute error, in standard deviations of the training labels."""
+        return self.loss_function(outputs.squeeze(-1), ((labels - self.mean) / self.std).to(outputs.dtype))
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """The number itself, `(B,)`, in the labels' unit."""
+        return outputs.squeeze(-1) * self.std + self.mean
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """Labels as floats."""
+        return labels.to(torch.get_default_dtype())
+
+    def metrics(self, outputs: int) -> MetricCollection:
+        """Mean absolute error, root mean squared error, coefficient of determination."""
+        return MetricCollection({"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False), "r2": R2Score()})

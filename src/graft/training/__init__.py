@@ -1,0 +1,1 @@
+"""How a run trains: phases, schedules, optimizers, batches, Lightning's Trainer."""

@@ -1,0 +1,1 @@
+"""Weights as tensors: loaded from files, averaged, interpolated."""

@@ -1,0 +1,80 @@
+"""Model soups: one network whose weights are the mean of several fine-tuned ones (Wortsman et al., ICML 2022)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from graft.selection.base import rank
+
+Weights = Mapping[str, Tensor]
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Soup:
+    """The better of two soups, and what both and their ingredients are worth on the validation split."""
+
+    kind: str  # uniform or greedy
+    weights: Weights
+    metrics: Metrics  # all of them, of the better soup
+    ingredients: dict[str, float]  # in the order in which they were tried
+    uniform: float
+    greedy: float
+    members: list[str]  # ingredients of the greedy soup
+
+
+def cook(
+    ingredients: Mapping[str, Callable[[], Weights]],
+    evaluate: Callable[[Weights], Metrics],
+    monitor: str,
+    higher_is_better: bool,
+) -> Soup:
+    """Make the uniform and the greedy soup and take the one that validates better, the greedy one where they are equal.
+
+    The greedy soup tries the ingredients from the best to the worst and keeps each that does not make it worse, so it
+    is never below the best of them. Weights are loaded when they are needed, so that a sweep may be large.
+    """
+
+    def worth(metrics: Metrics) -> float:
+        return rank(metrics[monitor], higher_is_better)
+
+    alone = {name: evaluate(load()) for name, load in ingredients.items()}
+    order = sorted(alone, key=lambda name: worth(alone[name]), reverse=True)
+
+    members = order[:1]
+    greedy, greedy_metrics = ingredients[members[0]](), alone[members[0]]
+    for name in order[1:]:
+        candidate = mix(greedy, ingredients[name](), len(members))
+        metrics = evaluate(candidate)
+        if worth(metrics) >= worth(greedy_metrics):
+            members, greedy, greedy_metrics = [*members, name], candidate, metrics
+
+    uniform = mean([ingredients[name] for name in order])
+    uniform_metrics = evaluate(uniform)
+    better = worth(uniform_metrics) > worth(greedy_metrics)
+    return Soup(
+        kind="uniform" if better else "greedy",
+        weights=uniform if better else greedy,
+        metrics=uniform_metrics if better else greedy_metrics,
+        ingredients={name: alone[name][monitor] for name in order},
+        uniform=uniform_metrics[monitor],
+        greedy=greedy_metrics[monitor],
+        members=members,
+    )
+
+
+def mean(ingredients: Sequence[Callable[[], Weights]]) -> Weights:
+    """Mean of the weights, one loaded after the other."""
+    soup = ingredients[0]()
+    for count, load in enumerate(ingredients[1:], start=1):
+        soup = mix(soup, load(), count)
+    return soup
+
+
+def mix(soup: Weights, ingredient: Weights, count: int) -> Weights:
+    """A mean of `count` ingredients with one more, BatchNorm statistics too; counters are those of the first."""
+    return {
+        name: value.lerp(ingredient[name], 1 / (count + 1)) if value.is_floating_point() else value
+        for name, value in soup.items()
+    }
