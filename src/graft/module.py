@@ -91,14 +91,18 @@ class TransferModule(pl.LightningModule):
         self.confusion: dict[str, Tensor] = {}
         self._phases: list[Phase] = []
         self._frozen: list[nn.Module] = []
-        if bn == "domain_specific":
-            add_source_statistics(backbone)
+        self.start_source_statistics()
         trained = objective.domains()
         self.train_metrics = nn.ModuleDict({d: TrainingMetrics(tasks[d], outputs[d]) for d in trained})
         self.term_values = nn.ModuleDict({name: Mean() for name in self.terms})
         self.eval_losses = nn.ModuleDict({domain: Mean() for domain in tasks})
         self.eval_metrics = nn.ModuleDict({d: task.metrics(outputs[d]) for d, task in tasks.items()})
         self.test_metrics = nn.ModuleDict({d: task.test_metrics(outputs[d]) for d, task in tasks.items()})
+
+    def start_source_statistics(self) -> None:
+        """Begin the source's BatchNorm statistics at what the backbone has now, where domains have their own."""
+        if self.bn == "domain_specific":
+            add_source_statistics(self.backbone)
 
     # What the model computes
 

@@ -7,21 +7,21 @@ import copy
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
-from torch import Tensor, nn
+from torch import Tensor
 
 from graft.backbones.base import Backbone
 from graft.build import build
 from graft.cache import key
-from graft.cache.disk import DiskCache, NoRoom
+from graft.cache.disk import NoRoom
 from graft.callbacks.interrupt import keyboard_interrupts
 from graft.callbacks.nonfinite import NonFinite
 from graft.callbacks.progress import Progress
@@ -29,12 +29,15 @@ from graft.config.types import Count, Part, Positive, Seed
 from graft.data.module import Augment, TransferDataModule
 from graft.errors import Diverged, Interrupted
 from graft.module import TransferModule
+from graft.network import build_backbone, build_head
 from graft.objectives.alpha import AlphaWeighted
 from graft.rates.uniform import Uniform
 from graft.strategies.scratch import Scratch
-from graft.tasks.base import Task
 from graft.training.optim import BaseOptimizerSettings
 from graft.training.trainer import build_trainer, device_type
+
+if TYPE_CHECKING:  # else whatever an experiment imports would count as code that pretraining used
+    from graft.experiment import Experiment
 
 WITHOUT_EFFECT = ("accelerator", "profiler", "detect_anomaly", "max_time")  # keys of the trainer
 SHOWING_ONLY = "graft.callbacks."  # callbacks that change nothing of what is learned
@@ -89,22 +92,16 @@ class Pretrained:
     seconds: float  # spent in this run; 0 when it came from the cache
 
 
-def pretrain_on_source(
-    config: Mapping[str, Any],
-    data: TransferDataModule,
-    backbone: Backbone,
-    head: nn.Module,
-    task: Task,
-    build_both: Callable[[], tuple[Backbone, nn.Module]],
-    cache: DiskCache,
-) -> Pretrained:
-    """Load into backbone and head what training on the source gives; computed once for all jobs that share it.
+def pretrain(experiment: "Experiment") -> None:
+    """Load into backbone and head what training on the source gives, where `backbone.weights` asks for it.
 
-    `build_both` makes the two anew, so that they start from pretraining's own seed and not from the run's.
-
-    The processes of one distributed job train together: only the main one waits for other jobs, writes the entry, and
-    hands what it read there to the others.
+    It is computed once for all jobs that share it. The processes of one distributed job train together: only the main
+    one waits for other jobs, writes the entry, and hands what it read there to the others.
     """
+    if experiment.weights != "source":
+        return
+    config, data, module, cache = experiment.config, experiment.data, experiment.module, experiment.cache
+    backbone, head = module.backbone, module.head("source")
     started = time.perf_counter()
     name = cache_key(config, data, backbone)
     trained: list[tuple[pl.Trainer, Learned]] = []  # once at most, also where it cannot be kept
@@ -114,7 +111,7 @@ def pretrain_on_source(
             if rank_zero_only.rank == 0:
                 print(f"Pretraining on the source ({data.domains['source'].name}), {where}", flush=True)
             try:
-                trained.append(train_on_source(config, data, build_both, task, folder))
+                trained.append(train_on_source(experiment, folder))
             except Interrupted:
                 message = "Interrupted while pretraining on the source: the next run starts it again."
                 raise Interrupted(message) from None
@@ -147,7 +144,9 @@ def pretrain_on_source(
     head.load_state_dict(found.weights["head"])
     backbone.set_classifier(copy.deepcopy(head))
     seconds = time.perf_counter() - started if trained else 0.0
-    return Pretrained(found.metrics, cache.folder / name, len(found.weights["backbone"]), new, seconds)
+    tensors = len(found.weights["backbone"])
+    experiment.pretrained = Pretrained(found.metrics, cache.folder / name, tensors, new, seconds)
+    pl.seed_everything(config["seed"], verbose=False)
 
 
 def cache_key(config: Mapping[str, Any], data: TransferDataModule, backbone: Backbone) -> str:
@@ -173,17 +172,16 @@ def cache_key(config: Mapping[str, Any], data: TransferDataModule, backbone: Bac
     return key.cache_key(depends_on)
 
 
-def train_on_source(
-    config: Mapping[str, Any],
-    data: TransferDataModule,
-    build_both: Callable[[], tuple[Backbone, nn.Module]],
-    task: Task,
-    folder: Path,
-) -> tuple[pl.Trainer, Learned]:
-    """Train from random weights on the source alone, with the curves in `folder`."""
+def train_on_source(experiment: "Experiment", folder: Path) -> tuple[pl.Trainer, Learned]:
+    """Train from random weights on the source alone, with the curves in `folder`.
+
+    Backbone and head are made anew, so that they start from pretraining's own seed and not from the run's.
+    """
+    config, data, task = experiment.config, experiment.data, experiment.module.tasks["source"]
     settings = config["pretrain"]
     pl.seed_everything(settings["seed"], verbose=False)
-    backbone, head = build_both()
+    backbone = build_backbone(config, data)
+    head = build_head(config, backbone, data.num_outputs("source", task))
     module = TransferModule(
         backbone=backbone,
         heads={"source": head},

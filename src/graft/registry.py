@@ -11,13 +11,12 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
-from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 from graft.errors import GraftError
+from graft.locations import CONF
 
-CONF = Path(__file__).parents[2] / "conf"
 TARGET = "_target_"
 # What Hydra's instantiate would take beside a target; Graft calls parts by keyword arguments alone.
 HYDRAS_OWN = ("_args_", "_partial_", "_convert_", "_recursive_", "_isolate_", "_execution_whitelist_")

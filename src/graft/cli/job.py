@@ -5,7 +5,6 @@ No exception and no SystemExit leaves `run_job`: in a sweep it would take the ot
 
 import atexit
 import gc
-import json
 import os
 import shlex
 import signal
@@ -24,24 +23,13 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from graft import config
 from graft.errors import Diverged, GraftError, Interrupted
-from graft.runs.folder import (
-    CONFIG,
-    DONE,
-    ERROR,
-    LAST_CHECKPOINT,
-    OVERRIDES,
-    RESULTS,
-    STOPPED,
-    RunFolder,
-    SweepFolder,
-    quoted,
-)
+from graft.runs import ingredients, record
+from graft.runs.folder import CONFIG, DONE, ERROR, LAST_CHECKPOINT, OVERRIDES, STOPPED, RunFolder, SweepFolder, quoted
 from graft.runs.process import is_main_process
 from graft.runs.untrusted import read_yaml
 
 OK, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 IGNORED = ("paths", "resume", "allow")  # keys that do not make another experiment
-DIVERGED = "diverged"  # status in the results
 
 
 @dataclass
@@ -76,19 +64,19 @@ def run_job(cfg: DictConfig) -> float | None:
     settings = None
     try:
         with restored_process():
-            settings = prepare(cfg, hydra, run, sweep)
+            settings = prepare(cfg, hydra.runtime.choices, overrides, run, sweep)
             if settings is None:
-                results = json.loads((folder / RESULTS).read_text())
-                if results.get("status") == DIVERGED:
+                results = record.read(folder)
+                if results.get("status") == record.DIVERGED:
                     diverged_before(folder, results["message"])
                 else:
                     print(f"Already done, skipped: {folder}")
-                return value_of(results)
+                return record.value_of(results)
             let_children_run_this_job(overrides, folder, resume=settings["resume"] is True)
-            results = train(settings)
+            results = execute(settings)
             if is_main_process():
-                (folder / DONE).write_text("done\n")
-            return value_of(results)
+                (folder / DONE).write_text(f"{record.FINISHED}\n")
+            return record.value_of(results)
     except GraftError as error:
         if settings or (in_sweep and run.is_writable):
             fail(run, overrides, str(error), str(error), USER_ERROR)
@@ -112,17 +100,23 @@ def run_job(cfg: DictConfig) -> float | None:
     return None
 
 
-def train(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Train, test and write results.json; torch is imported here, after every check that does without it."""
-    from graft.run import train as train_
+def execute(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Do what a checked config asks for; torch is imported here, after every check that does without it."""
+    if settings["soup"]:
+        from graft.commands.soup import soup as verb
+    elif settings["tune"]:
+        from graft.commands.tune import tune as verb
+    else:
+        from graft.run import train as verb
+    return verb(settings)
 
-    return train_(OmegaConf.create(dict(settings)))
 
-
-def prepare(cfg: DictConfig, hydra: DictConfig, run: RunFolder, sweep: Path | None) -> dict[str, Any] | None:
+def prepare(
+    cfg: DictConfig, choices: Mapping[str, str | None], overrides: list[str], run: RunFolder, sweep: Path | None
+) -> dict[str, Any] | None:
     """Check the config, write it to the run folder and return it with every reference resolved; None if DONE.
 
-    From here on the folder is locked.
+    `choices` are Hydra's, of an option for every group. From here on the folder is locked.
     """
     if not is_main_process():
         return config.plain(cfg)
@@ -130,10 +124,11 @@ def prepare(cfg: DictConfig, hydra: DictConfig, run: RunFolder, sweep: Path | No
         run.take()  # a mistake in the config is written there too
         if not run.is_older():
             run.claim()
-    config.check(cfg, hydra.runtime.choices)
+    config.check(cfg, choices)
     settings = config.plain(cfg)
     if settings["soup"]:
-        settings = soup_settings(settings, OmegaConf.to_container(hydra.overrides.task))
+        ingredients.refuse_overrides(overrides)
+        settings = ingredients.settings(settings)
     run.refuse_foreign()
     if not sweep and is_done(run.path, cfg, settings):  # said even where nothing can be written
         return None
@@ -158,7 +153,7 @@ def prepare(cfg: DictConfig, hydra: DictConfig, run: RunFolder, sweep: Path | No
     for name in (DONE, ERROR):
         run.remove(name)
     OmegaConf.save(OmegaConf.create(settings), run.path / CONFIG)
-    OmegaConf.save(hydra.overrides.task, run.path / OVERRIDES)
+    OmegaConf.save(OmegaConf.create(overrides), run.path / OVERRIDES)
     return settings
 
 
@@ -188,18 +183,13 @@ def written_by_hydra(hydra: DictConfig) -> list[str]:
     return [name for name in (hydra.output_subdir, f"{hydra.job.name}.log") if name]
 
 
-def soup_settings(settings: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """The config of a run that makes a soup of a sweep's jobs, which is theirs."""
-    from graft.runs import ingredients as recipe  # reads jobs, so it imports this module
-
-    recipe.refuse_overrides(overrides)
-    return recipe.settings(settings)
-
-
 def changes(stored: Mapping[str, Any], present: Mapping[str, Any]) -> dict[str, str]:
     """The keys in which two configs are different experiments, with `key: old -> new`."""
     old, new = (
-        dict(config.leaves({key: value for key, value in settings.items() if key not in IGNORED}))
+        {
+            key: value.rpartition(".")[2] if key.endswith("_target_") and str(value).startswith("graft.") else value
+            for key, value in config.leaves({key: v for key, v in settings.items() if key not in IGNORED})
+        }
         for settings in (stored, present)
     )
     return {
@@ -207,15 +197,6 @@ def changes(stored: Mapping[str, Any], present: Mapping[str, Any]) -> dict[str, 
         for key in old | new
         if old.get(key) != new.get(key)
     }
-
-
-def value_of(results: Mapping[str, Any]) -> float | None:
-    """What the selection rule followed, of the selected checkpoint; the test score where nothing was followed.
-
-    None for a run that only looked for a learning rate.
-    """
-    value = results.get("selection", {}).get("value")
-    return results.get("score", {}).get("value") if value is None else value
 
 
 def refuse(folder: Path, sweep: Path | None, overrides: list[str], message: str) -> None:
@@ -243,7 +224,7 @@ def diverged(folder: Path, overrides: list[str], message: str) -> None:
     if not is_main_process():
         return  # with code 0: anything else makes Lightning kill the main process, which is writing
     STATE.exit_code = FAILED
-    (folder / DONE).write_text(f"{DIVERGED}\n")
+    (folder / DONE).write_text(f"{record.DIVERGED}\n")
     print(f"DIVERGED {' '.join(overrides)}\n{message}\n({folder})", file=sys.stderr)
 
 

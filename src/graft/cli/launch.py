@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from graft.locations import ROOT
+
 
 def launch(app: Callable[[], None], conf: Path) -> int:
     """Run Hydra's app on sys.argv and return the exit code; a config error is one message and code 2.
@@ -23,7 +25,7 @@ def launch(app: Callable[[], None], conf: Path) -> int:
 
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
-    os.environ.setdefault("GRAFT_ROOT", str(conf.parent))
+    os.environ.setdefault("GRAFT_ROOT", str(ROOT))
     job.STATE = job.State()
     try:
         app()

@@ -4,11 +4,13 @@ import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from graft.runs.folder import CURVES, METRICS
 
 if TYPE_CHECKING:
     from graft.training.tuning import Curve
@@ -88,6 +90,13 @@ def range_test(curve: "Curve", suggestions: Mapping[str, float], path: Path) -> 
     axes.grid(alpha=0.3)
     axes.legend()
     _save(figure, path)
+
+
+def write_all(results: Mapping[str, Any], folder: Path) -> None:
+    """Confusion matrices and training curves as pictures in the run folder."""
+    for name, confusion in results["confusion"].items():
+        confusion_matrix(confusion["matrix"], confusion["classes"], folder / f"confusion_{name.replace('/', '_')}.png")
+    curves(folder / METRICS, folder / CURVES)
 
 
 def read_series(metrics_csv: Path) -> dict[tuple[str, str, str], dict[int, float]]:

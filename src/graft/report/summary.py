@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from graft import paths as paths  # registers the resolvers that name folders, in parallel launchers' workers too
 from graft.runs.sweeps import (
+    Job,
     Row,
     all_failed,
     all_selected,
@@ -26,8 +26,8 @@ def summarise(folder: Path) -> list[Row]:
     """Write summary.csv and summary.md of a sweep's folder, print the table and return its rows, best first."""
     jobs = read_jobs(folder)
     rows = fold(jobs)
-    varied, same = split_overrides(jobs)
-    table = markdown(rows, varied)
+    same = split_overrides(jobs)[1]
+    table = table_of(jobs)
     write_csv(rows, folder / "summary.csv")
     failures = [f"- `{describe(failed)}`: {failed.error} ({failed.file})" for failed in all_failed(rows)]
     diverged = [f"- `{describe(one)}`: {one.diverged} ({one.folder})" for row in rows for one in row.diverged]
@@ -46,6 +46,11 @@ def summarise(folder: Path) -> list[Row]:
             print(f"{word} {line[2:]}")
     print(folder)
     return rows
+
+
+def table_of(jobs: Sequence[Job]) -> str:
+    """The table of a sweep's jobs, best first."""
+    return markdown(fold(jobs), split_overrides(jobs)[0])
 
 
 NOTE = (

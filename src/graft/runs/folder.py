@@ -23,14 +23,16 @@ RECORD, FORMAT = ".graft.json", 1
 OWN_PREFIX = ".graft."  # of the record, of locks, and of both while they are written
 CONFIG, OVERRIDES, DONE, ERROR, RESULTS = "config.yaml", "overrides.yaml", "DONE", "error.txt", "results.json"
 METRICS, CURVES = "metrics.csv", "curves.png"
+LR_CURVE, LR_PICTURE = "lr_find.csv", "lr_find.png"
+NONFINITE_BATCH = "nonfinite_batch.pt"
 CHECKPOINTS = "checkpoints"
 LAST_CHECKPOINT = Path(CHECKPOINTS, "last.ckpt")
 # In the checkpoints folder: the rule's choice, and networks without what is needed for training only.
 BEST, MERGED, WISE_FT, SOUP = "best.ckpt", "merged.pt", "wise_ft.pt", "soup.pt"
 RUN_FILES = (
     *(CONFIG, OVERRIDES, DONE, ERROR, RESULTS, METRICS, CURVES),
-    *("confusion_test_target.png", "confusion_test_source.png", "lr_find.csv", "lr_find.png"),
-    "nonfinite_batch.pt",
+    *("confusion_test_target.png", "confusion_test_source.png", LR_CURVE, LR_PICTURE),
+    NONFINITE_BATCH,
     *(f"{CHECKPOINTS}/{name}" for name in (BEST, "last.ckpt", MERGED, WISE_FT, SOUP)),
     *(f"{CHECKPOINTS}/{name}.unfinished" for name in (BEST, "last.ckpt")),
 )
@@ -177,6 +179,11 @@ class RunFolder:
             free = max(STALE_S - holder.silent_s, 0)
             wait = f"Wait for it, or stop it there; if it is gone, this folder is free in {free:.0f} s."
         return f"{self.path} is in use by {describe(holder)}. {wait} Or choose another folder: {self.key}=<folder>"
+
+    def holder(self) -> str | None:
+        """The process that works in the folder now, in words."""
+        found = Lock(self.path).holder_now()
+        return describe(found) if found else None
 
     @property
     def is_held(self) -> bool:

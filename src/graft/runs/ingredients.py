@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from graft import config
-from graft.cli import job
 from graft.errors import GraftError
-from graft.report import summary as sweep
+from graft.runs import sweeps
+from graft.runs.folder import CONFIG, RESULTS
+from graft.runs.record import is_older
 from graft.runs.untrusted import read_config
 
 # Keys of the soup's own command; everything else is its jobs'.
@@ -36,14 +37,14 @@ class Ingredient:
     results: Mapping[str, Any]
 
 
-def read_ingredients(folder: Path, allow: Sequence[str] = ()) -> list[Ingredient]:
+def read(folder: Path, allow: Sequence[str] = ()) -> list[Ingredient]:
     """Every job of a sweep's folder; GraftError where they make no soup, with what stands against it.
 
     The folder may be somebody else's: a job's config names Graft's parts and those of the packages in `allow` only.
     """
-    jobs = sweep.read_jobs(folder) if folder.is_dir() else []
+    jobs = sweeps.read_jobs(folder) if folder.is_dir() else []
     if not jobs:
-        inside = " It is one run's own folder." if (folder / job.CONFIG).exists() else ""
+        inside = " It is one run's own folder." if (folder / CONFIG).exists() else ""
         raise GraftError(
             f"soup={folder}: this is no sweep's folder, there are no jobs in it.{inside} Give the folder that a sweep "
             "(train.py -m) printed last, such as logs/<name>/sweeps/<time>_<id>."
@@ -60,12 +61,17 @@ def read_ingredients(folder: Path, allow: Sequence[str] = ()) -> list[Ingredient
         )
     if len(jobs) < 2:
         raise GraftError(f"soup={folder}: there is one job only, and a soup is the mean of several.")
-    varied = [*sweep.split_overrides(jobs)[0], "seed"]
+    if older := [one.folder for one in jobs if is_older(one.results)]:
+        raise GraftError(
+            f"soup={folder}: {listed(older)} are runs of an older Graft, whose configs name parts where they were "
+            "then. Run the sweep again in a new folder."
+        )
+    varied = [*sweeps.split_overrides(jobs)[0], "seed"]
     ingredients = [
         Ingredient(
             " ".join([one.folder, *(f"{key}={value}" for key, value in one.overrides.items() if key in varied)]),
             folder / one.folder,
-            read_config(folder / one.folder / job.CONFIG, allow),
+            read_config(folder / one.folder / CONFIG, allow),
             one.results,
         )
         for one in jobs
@@ -124,7 +130,7 @@ def settings(own: Mapping[str, Any]) -> dict[str, Any]:
 
     What only training needs is left out; where a job had a search for numbers, they are those that it found.
     """
-    first = read_ingredients(Path(own["soup"]), own["allow"])[0]
+    first = read(Path(own["soup"]), own["allow"])[0]
     made = {**own, **first.config, **{key: own[key] for key in OWN if "." not in key}, "term": {}}
     made["training"] = {
         **own["training"],
@@ -140,14 +146,14 @@ def settings(own: Mapping[str, Any]) -> dict[str, Any]:
 
 def found_number(ingredient: Ingredient, name: str) -> float:
     """What a job's search found, from its results; they may be somebody else's, so that text is not taken for it."""
-    if (value := sweep.number(ingredient.results, ("tuning", name, "value"))) is None:
-        raise GraftError(f"{ingredient.folder / job.RESULTS}: tuning.{name}.value is no number. Run the job again.")
+    if (value := sweeps.number(ingredient.results, ("tuning", name, "value"))) is None:
+        raise GraftError(f"{ingredient.folder / RESULTS}: tuning.{name}.value is no number. Run the job again.")
     return value
 
 
 def refuse_overrides(overrides: Iterable[str]) -> None:
     """GraftError for what a command with `soup=` cannot change."""
-    keys = [sweep.split_override(line)[0] for line in overrides]
+    keys = [sweeps.split_override(line)[0] for line in overrides]
     ignored = [key for key in keys if not any(key == own or key.startswith(f"{own}.") for own in OWN)]
     if ignored:
         raise GraftError(

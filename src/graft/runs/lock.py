@@ -94,6 +94,11 @@ class Lock:
         """Whether this process holds it; a forked one does not."""
         return self.holder is not None and self.holder.pid == os.getpid()
 
+    def holder_now(self) -> Holder | None:
+        """The living process that holds it, which may be this one; None where nobody works in the folder."""
+        chain = self._chain()
+        return chain[-1] if chain and not chain[-1].is_stale(self.folder) else None
+
     def take(self) -> Holder | None:
         """Take the lock and return whose it was where a stale one lay there; LockHeld where it is held."""
         self.folder.mkdir(parents=True, exist_ok=True)

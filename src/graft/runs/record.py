@@ -1,29 +1,88 @@
-"""What a run found, as one plain dictionary: `results.json`."""
+"""The record of a run, `results.json`: its schema, reading and writing it."""
 
-import functools
-import importlib.metadata
 import json
 import math
-import subprocess
-import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from graft.data.module import TransferDataModule
-from graft.module import TransferModule
-from graft.pretrain import Pretrained
-from graft.selection.base import SelectionRule
-from graft.tasks.base import Task
-from graft.weights.loading import LoadReport
+from graft.errors import GraftError
+from graft.runs.folder import RESULTS
 
-PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "numpy")
+FORMAT = 1  # of the record; a record without it is of an older Graft
+FINISHED, FAILED, INTERRUPTED, DIVERGED = "done", "failed", "interrupted", "diverged"  # values of `status`
+
+
+class RunRecord(TypedDict, total=False):
+    """What `results.json` holds; a run that did not come to its end lacks some of it. Times are in seconds."""
+
+    format: int
+    status: str  # one of the words above
+    message: str  # why training diverged
+    name: str
+    overrides: list[str]
+    data: dict[str, Any]  # by domain: sizes, classes, labels, fingerprint, notes
+    weights: dict[str, Any] | None  # where they came from, and how many tensors matched
+    parameters: dict[str, Any]  # total, trainable, groups
+    phases: list[dict[str, Any]]
+    settings: dict[str, Any]  # keys that the strategy set from the data
+    tuning: dict[str, Any]  # what was found in the place of `auto`
+    note: str
+    averaging: str
+    precision: str
+    threads: int
+    seeds: dict[str, int | None]
+    git: dict[str, Any]
+    versions: dict[str, str]
+    selection: dict[str, Any]  # rule, monitor, mode, value, epoch, oracle
+    metrics: dict[str, float]  # `<stage>/<domain>/<metric>`
+    score: dict[str, Any]  # the main metric on the target's test split
+    baseline: dict[str, Any] | None
+    confusion: dict[str, Any]
+    soup: dict[str, Any]
+    wise_ft: dict[str, Any]
+    nonfinite: dict[str, Any] | None
+    time: dict[str, float | None]  # total_s, pretrain_s, fit_s, test_s
+    samples_per_s: float | None
+    peak_memory_mb: float | None
+    feature_cache: dict[str, Any]
+    compile: dict[str, Any] | None
+    wandb: dict[str, Any] | None
 
 
 def write(results: Mapping[str, Any], folder: Path) -> None:
-    """Write `results.json`; numbers that are not finite become null, which JSON has."""
-    (folder / "results.json").write_text(json.dumps(finite(results), indent=2) + "\n")
+    """Write a run's record; numbers that are not finite become null, which JSON has."""
+    (folder / RESULTS).write_text(json.dumps(finite(results), indent=2) + "\n")
+
+
+def read(folder: Path) -> RunRecord:
+    """A run's record. Raises GraftError for one that cannot be read or that a newer Graft wrote."""
+    file = folder / RESULTS
+    try:
+        results = json.loads(file.read_text())
+        if not isinstance(results, dict):
+            raise ValueError("it is no record of a run")
+    except (OSError, ValueError) as error:
+        raise GraftError(
+            f"{file} cannot be read: {error}. Delete the folder and run the job again, or take the file from a copy."
+        ) from None
+    if results.get("format", 0) > FORMAT:
+        raise GraftError(f"{file} is of a newer Graft (format {results['format']}, this one reads {FORMAT}).")
+    return results
+
+
+def is_older(results: Mapping[str, Any]) -> bool:
+    """Whether an older Graft wrote the record: its config names parts where they were then."""
+    return results.get("format", 0) < FORMAT
+
+
+def value_of(results: Mapping[str, Any]) -> float | None:
+    """What the selection rule followed, of the selected checkpoint; the test score where nothing was followed.
+
+    None for a run that only looked for a learning rate.
+    """
+    value = results.get("selection", {}).get("value")
+    return results.get("score", {}).get("value") if value is None else value
 
 
 def finite(value: Any) -> Any:
@@ -33,110 +92,3 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def forgetting(metrics: Mapping[str, float], pretrained: Pretrained | None, task: Task | None) -> dict[str, float]:
-    """Source score after pretraining minus after adaptation, by the same source head; absent without pretraining."""
-    name = f"test/source/{task.main_metric}" if task else ""
-    if pretrained is None or name not in metrics:
-        return {}
-    lost = pretrained.metrics[name] - metrics[name]
-    return {"forgetting": lost if task.higher_is_better else -lost, "pretrain/" + name: pretrained.metrics[name]}
-
-
-def describe_weights(report: LoadReport | None, pretrained: Pretrained | None) -> dict[str, Any] | None:
-    """Where the backbone's weights came from and how many tensors matched; some the source may not have taught."""
-    if report is not None:
-        return asdict(report)
-    if pretrained is not None:
-        return {
-            "source": f"source (pretrained in {pretrained.seconds:.0f} s)" if pretrained.seconds else "source (cached)",
-            "folder": str(pretrained.folder),
-            "matched": pretrained.tensors - len(pretrained.not_learned),
-            "total": pretrained.tensors,
-            "missing": pretrained.not_learned,
-            "unexpected": [],
-            "adapted": [],
-        }
-    return None
-
-
-def describe_selection(
-    rule: SelectionRule, tasks: Mapping[str, Task], selected: Mapping[str, Any], data: TransferDataModule
-) -> dict[str, Any]:
-    """The rule that chose the checkpoint; `oracle` when it used labels of a target that counts as unlabelled."""
-    monitor = rule.monitor(tasks) if selected["rule"] == rule.name else None
-    return {
-        "rule": selected["rule"],
-        "monitor": monitor,
-        "mode": None if monitor is None else "max" if tasks[rule.domain].higher_is_better else "min",
-        "value": selected["metrics"].get(monitor),
-        "epoch": selected["epoch"],
-        "oracle": monitor is not None and rule.domain == "target" and not data.target_labeled,
-    }
-
-
-def describe_parameters(groups: list[dict[str, Any]]) -> dict[str, Any]:
-    """Parameter counts, total and trainable, beside the table by part."""
-    return {
-        "total": sum(group["parameters"] for group in groups),
-        "trainable": sum(group["trainable"] for group in groups),
-        "groups": groups,
-    }
-
-
-def score(metrics: Mapping[str, float], task: Task) -> dict[str, Any]:
-    """The one number that sweeps are ordered by: the task's main metric on the target's test split."""
-    name = f"test/target/{task.main_metric}"
-    return {"metric": name, "value": metrics[name], "higher_is_better": task.higher_is_better}
-
-
-def baseline(data: TransferDataModule, task: Task, seed: int) -> dict[str, Any] | None:
-    """Test metrics of what the target's kind of data has as its baseline, from the same parts and label budget.
-
-    `time_s` is what learning and predicting took, in seconds.
-    """
-    target = data.domains["target"]
-    if target.baseline is None or target.train.labels is None:
-        return None
-    classes, outputs = target.classes and len(target.classes), data.num_outputs("target", task)
-    started = time.perf_counter()
-    predicted = target.baseline.predictions(target.train, target.val, target.test, classes, seed)
-    seconds = time.perf_counter() - started
-    if outputs == 1 and predicted.ndim == 2:
-        predicted = predicted[:, 1]  # of yes or no
-    found: dict[str, float] = {}
-    for metrics in (task.metrics(outputs), task.test_metrics(outputs)):
-        metrics.update(predicted, task.targets(target.test.labels))
-        scalars = {name: value for name, value in metrics.compute().items() if value.numel() == 1}
-        found |= {f"test/target/{name}": float(value) for name, value in scalars.items()}
-    return {"name": target.baseline.name, "metrics": found, "time_s": seconds}
-
-
-def confusion(module: TransferModule, data: TransferDataModule) -> dict[str, Any]:
-    """Confusion matrices by stage and domain, rows are true classes."""
-    return {
-        name: {"matrix": matrix.tolist(), "classes": list(data.domains[name.split("/")[1]].classes)}
-        for name, matrix in module.confusion.items()
-    }
-
-
-@functools.cache
-def git_state(root: Path) -> dict[str, Any]:
-    """Commit of the code and whether it has uncommitted changes, as first seen; empty outside a repository."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
-    except (OSError, subprocess.CalledProcessError):
-        return {"commit": None, "dirty": None}
-
-
-@functools.cache
-def versions() -> dict[str, str]:
-    """Versions of the packages that decide the numbers."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES}

@@ -1,6 +1,5 @@
 """Reading a sweep's folder: its jobs, and rows of jobs that differ in their seed alone."""
 
-import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from graft import paths as paths  # registers the resolvers that name folders, in parallel launchers' workers too
-from graft.cli import job
-from graft.runs.folder import REFUSED, SweepFolder
+from graft.errors import GraftError
+from graft.runs import record
+from graft.runs.folder import DONE, ERROR, OVERRIDES, REFUSED, RESULTS, SweepFolder
 from graft.runs.untrusted import read_overrides
 
 CONFIDENCE = 0.95
@@ -76,22 +75,28 @@ def read_jobs(folder: Path) -> list[Job]:
     for one in refused.values():
         overrides = dict(split_override(line) for line in one["overrides"])
         jobs.append(Job(one["folder"], overrides, error=first_error_line(one["error"]), file=REFUSED))
-    for overrides in folder.glob(f"*/{job.OVERRIDES}"):
-        path = overrides.parent
-        if path.name in refused:
-            continue
-        read = Job(path.name, dict(split_override(line) for line in read_overrides(overrides)))
-        if (path / job.ERROR).exists():  # even beside DONE: then the folder refused another configuration
-            read.error = first_error_line((path / job.ERROR).read_text())
-            read.file = f"{path.name}/{job.ERROR}"
-        elif (path / job.DONE).exists():
-            results = json.loads((path / job.RESULTS).read_text())
-            if results.get("status") == job.DIVERGED:
-                read.diverged = first_error_line(results["message"])
-            else:
-                read.results = results
-        jobs.append(read)
+    for overrides in folder.glob(f"*/{OVERRIDES}"):
+        if overrides.parent.name not in refused:
+            jobs.append(read_job(overrides.parent))
     return sorted(jobs, key=lambda one: list(one.overrides.items()))
+
+
+def read_job(folder: Path) -> Job:
+    """A job by its folder; one whose record cannot be read counts as failed."""
+    job = Job(folder.name, dict(split_override(line) for line in read_overrides(folder / OVERRIDES)))
+    if (folder / ERROR).exists():  # even beside DONE: then the folder refused another configuration
+        job.error, job.file = first_error_line((folder / ERROR).read_text()), f"{folder.name}/{ERROR}"
+    elif (folder / DONE).exists():
+        try:
+            results = record.read(folder)
+        except GraftError as error:
+            job.error, job.file = str(error), f"{folder.name}/{RESULTS}"
+        else:
+            if results.get("status") == record.DIVERGED:
+                job.diverged = first_error_line(results["message"])
+            else:
+                job.results = results
+    return job
 
 
 def split_override(line: str) -> tuple[str, str]:

@@ -17,8 +17,8 @@ from graft.data.domain import names_of
 from graft.data.loader import Batch
 from graft.inputs.base import Fields, Inputs
 from graft.module import TransferModule
+from graft.runs.folder import NONFINITE_BATCH
 
-BATCH_FILE = "nonfinite_batch.pt"  # in the run folder
 SHOWN = 5  # names in a message
 
 
@@ -53,7 +53,7 @@ def training_report(
                 names.setdefault(domain, called)
                 problems += [f"{domain} {line}" for line in not_finite(inputs, called)]
                 largest.append(largest_of(inputs, called))
-    save_batches(folder / BATCH_FILE, trainer, steps, drawn, losses)
+    save_batches(folder / NONFINITE_BATCH, trainer, steps, drawn, losses)
     what = {
         "loss": f"the training loss is {losses['loss']:g} at",
         "gradients": "gradients are not finite at",
@@ -65,7 +65,7 @@ def training_report(
         f"  losses: {', '.join(f'{name} {part:g}' for name, part in parts.items())}",
         *(f"  {domain} batch: {listed(called)}" for domain, called in names.items()),
         inputs_line(list(dict.fromkeys(problems)), largest),
-        f"  The batch, and the one before it, are in {folder / BATCH_FILE}",
+        f"  The batch, and the one before it, are in {folder / NONFINITE_BATCH}",
     ]
     return {
         "value": value,

@@ -18,9 +18,11 @@ from typing import Annotated, Any, Literal, TypedDict
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from annotated_types import Ge
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.tuner import Tuner
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from graft.backbones.base import Backbone
@@ -29,7 +31,10 @@ from graft.callbacks.interrupt import keyboard_interrupts
 from graft.config.types import Count, Positive
 from graft.data.module import TransferDataModule
 from graft.errors import GraftError
+from graft.experiment import Experiment
 from graft.module import TransferModule
+from graft.report import plots
+from graft.runs.folder import LR_CURVE, LR_PICTURE
 from graft.strategies.base import Phase, Strategy
 from graft.training.schedules import Point
 from graft.training.trainer import build_trainer
@@ -289,3 +294,31 @@ def widest_phase(module: TransferModule, epochs: int) -> OnePhase:
     trained = [sum(p.numel() for part in module.trained_members([phase]).values() for _, p in part) for phase in phases]
     number = trained.index(max(trained))
     return OnePhase(number + 1, phases[number])
+
+
+def resolve_auto(experiment: Experiment, resumed: Path | None = None, *, look: bool = False) -> dict[str, Any]:
+    """Put numbers where the config says `auto`: found on a copy, or those of the checkpoint that the run goes on from.
+
+    `look` finds a learning rate whatever the config says. Returns what was found, for results.json.
+    """
+    config, module, data, folder = experiment.config, experiment.module, experiment.data, experiment.folder
+    stored = torch.load(resumed, map_location="cpu", weights_only=True, mmap=True)["config"] if resumed else None
+    found: dict[str, Any] = {}
+    if config["data"]["batch_size"] == "auto":
+        if stored:
+            found["batch_size"] = {"value": stored["data"]["batch_size"], "resumed": True}
+        else:
+            limit = batch_size_limit(config, data)
+            found["batch_size"] = {"value": find_batch_size(config, module, data, folder), "limit": limit}
+        config["data"]["batch_size"] = data.batch_size = found["batch_size"]["value"]
+    if look or config["optimizer"]["lr"] == "auto":
+        if stored:
+            found["lr"] = {"value": stored["optimizer"]["lr"], "resumed": True}
+        else:
+            curve = lr_range_test(config, module, data, folder)
+            found["lr"] = describe(curve, config["tuning"]["suggestion"])
+            if rank_zero_only.rank == 0:
+                curve.write_csv(folder / LR_CURVE)
+                plots.range_test(curve, found["lr"]["suggestions"], folder / LR_PICTURE)
+        config["optimizer"]["lr"] = module.optimizer_config["lr"] = found["lr"]["value"]
+    return found

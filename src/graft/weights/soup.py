@@ -24,7 +24,7 @@ class Soup:
     members: list[str]  # ingredients of the greedy soup
 
 
-def cook(
+def make_soup(
     ingredients: Mapping[str, Callable[[], Weights]],
     evaluate: Callable[[Weights], Metrics],
     monitor: str,

@@ -1,12 +1,16 @@
 """WiSE-FT: weights between the pretrained and the tuned ones (Wortsman et al., CVPR 2022)."""
 
 import copy
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
-from graft.module import TransferModule
+from graft.experiment import Experiment
+from graft.module import SHARED, TransferModule
 from graft.selection.base import rank
+from graft.training.evaluation import validation_metrics
 from graft.weights.averaging import network
 
 Weights = Mapping[str, Tensor]
@@ -58,3 +62,21 @@ def choose(
     best = max(found, key=lambda alpha: (rank(found[alpha][monitor], higher_is_better), alpha))
     tested.load_state_dict(interpolate(start, end, best))
     return {alpha: metrics[monitor] for alpha, metrics in found.items()}, best, found[best]
+
+
+def start_of(experiment: Experiment) -> Weights:
+    """The weights that `training.wise_ft_alphas` go from: the pretrained ones; empty where the key asks for nothing."""
+    if not experiment.config["training"]["wise_ft_alphas"]:
+        return {}
+    heads = experiment.module.heads
+    return starting_weights(experiment.module, [h for h in (SHARED, "source") if experiment.pretrained and h in heads])
+
+
+def apply(experiment: Experiment, start: Weights) -> tuple[dict[str, float], dict[str, Any]]:
+    """Leave the best weights between `start` and the tuned ones in the module; their metrics, and what was tried."""
+    module, rule, alphas = experiment.module, experiment.rule, experiment.config["training"]["wise_ft_alphas"]
+    monitor, higher_is_better = rule.monitor(module.tasks), module.tasks[rule.domain].higher_is_better
+    validate = functools.partial(validation_metrics, experiment)
+    values, best, metrics = choose(module, start, alphas, validate, monitor, higher_is_better)
+    tried = [{"alpha": alpha, "value": value} for alpha, value in values.items()]
+    return metrics, {"monitor": monitor, "alpha": best, "tried": tried}

@@ -1,0 +1,92 @@
+"""Graft from a notebook: the same config check, run folder and caches as on the command line, without an exit code."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from graft import config, experiment
+from graft import paths as paths  # registers the resolvers that name folders
+from graft.cli import job
+from graft.cli.hydra_versions import VERSION_BASE
+from graft.errors import GraftError
+from graft.locations import CONF, ROOT
+from graft.runs import record
+from graft.runs.folder import DONE, RunFolder
+
+FIRST_KEYS = ("data", "backbone", "paths")  # a mapping without them is no whole config
+
+
+def train(*overrides: str | Mapping[str, Any], **values: Any) -> dict[str, Any]:
+    """Run one experiment, or return the results of the finished run that its folder holds; see graft.train."""
+    with composed(overrides, values) as (cfg, choices, words):
+        run = RunFolder(cfg.paths.run_dir)
+        try:
+            settings = job.prepare(cfg, choices, words, run, sweep=None)
+            if settings is None:
+                return record.read(run.path)
+            with job.restored_process():
+                results = job.execute(settings)
+            (run.path / DONE).write_text(f"{record.FINISHED}\n")
+            return results
+        finally:
+            run.release()
+
+
+def assemble(*overrides: str | Mapping[str, Any], **values: Any) -> experiment.Experiment:
+    """Check a config and build what it names; see graft.assemble."""
+    with composed(overrides, values) as (cfg, choices, _):
+        config.check(cfg, choices)
+        return experiment.assemble(config.plain(cfg))
+
+
+@contextmanager
+def composed(
+    overrides: tuple[str | Mapping[str, Any], ...], values: Mapping[str, Any]
+) -> Iterator[tuple[DictConfig, Mapping[str, str | None] | None, list[str]]]:
+    """The config, Hydra's choices for its groups (None where a whole config is given), and the overrides as text."""
+    os.environ.setdefault("GRAFT_ROOT", str(ROOT))
+    if any(isinstance(one, Mapping) for one in overrides):
+        yield whole(overrides, values), None, []
+        return
+    words = [*overrides, *(f"{key}={as_override(value)}" for key, value in values.items())]
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
+        cfg = compose("train", overrides=words, return_hydra_config=True)
+        choices, folder = dict(cfg.hydra.runtime.choices), cfg.hydra.run.dir
+        with open_dict(cfg):
+            del cfg.hydra
+        cfg.paths.run_dir = str(Path(folder).absolute())
+        yield cfg, choices, words
+
+
+def whole(overrides: tuple[str | Mapping[str, Any], ...], values: Mapping[str, Any]) -> DictConfig:
+    """A config that was given as a mapping, with single keys replaced by `values`."""
+    if len(overrides) > 1 or not all(key in overrides[0] for key in FIRST_KEYS):
+        raise GraftError(
+            'graft.train takes either overrides, such as "experiment=resnet_ft", or one mapping that is a whole '
+            f"config, with the keys {', '.join(FIRST_KEYS)} and the others of conf/train.yaml."
+        )
+    cfg = OmegaConf.create(
+        overrides[0] if not OmegaConf.is_config(overrides[0]) else OmegaConf.to_container(overrides[0])
+    )
+    for key, value in values.items():
+        OmegaConf.update(cfg, key, value)
+    return cfg
+
+
+def as_override(value: Any) -> str:
+    """A Python value as Hydra's overrides have it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{as_override(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(as_override, value)) + "]"
+    if isinstance(value, str | Path):
+        text = str(value).replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{text}'"
+    return str(value)

@@ -1,0 +1,266 @@
+"""From one resolved config to everything that a run needs: built, and not trained."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from graft import registry
+from graft.backbones.base import Backbone
+from graft.backbones.stochastic_depth import set_stochastic_depth
+from graft.build import build
+from graft.cache.disk import DiskCache
+from graft.data.module import TransferDataModule
+from graft.data.shared import share_domains
+from graft.errors import GraftError
+from graft.module import SHARED, TransferModule
+from graft.network import build_backbone, build_heads
+from graft.objectives.base import Objective
+from graft.runs.context import threads_of_job
+from graft.selection.base import SelectionRule, require_domain
+from graft.strategies.base import Strategy
+from graft.tasks.base import Task
+from graft.terms.base import Setup, Term
+from graft.training.batch_transforms import build_batch_transforms
+from graft.training.schedules import Tail
+from graft.training.trainer import settle_precision
+from graft.weights.averaging import Averaging
+from graft.weights.loading import LoadReport, load_weights
+
+
+@dataclass
+class Experiment:
+    """What a config names. `module` is whole once `prepare` has seen the pretrained weights."""
+
+    config: dict[str, Any]  # plain and resolved, with what the strategy decided from the data
+    data: TransferDataModule
+    module: TransferModule
+    rule: SelectionRule
+    averaging: Averaging | None
+    cache: DiskCache
+    decided: dict[str, Any] = field(default_factory=dict)  # config keys that the strategy set from the data
+    loaded: LoadReport | None = None  # of weights that came from a file or a library
+    pretrained: Any = None  # a graft.pretrain.Pretrained, where weights come from the source
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.config["paths"]["run_dir"])
+
+    @property
+    def weights(self) -> str | None:
+        """Where the backbone's weights come from; None for random ones."""
+        return self.config["backbone"]["weights"] if self.module.strategy.pretrained else None
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the fit."""
+        return self.config["training"]["epochs"]
+
+
+def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experiment:
+    """Build what a resolved config names and train nothing; `share_data` reads domains once for a sweep's jobs.
+
+    Weights from files and libraries are loaded. Those that pretraining on the source gives are not: `pretrain` and
+    `prepare` follow. Raises GraftError for a user's mistake.
+    """
+    config = copy.deepcopy(dict(config))
+    registry.trust(config["allow"])
+    torch.set_num_threads(config["training"]["threads"] or threads_of_job())
+    config["trainer"]["precision"] = settle_precision(config["trainer"])
+    pl.seed_everything(config["seed"], verbose=False)
+    cache = DiskCache(Path(config["paths"]["cache_dir"]) / "computed", int(config["cache"]["limit_gb"] * 2**30))
+    data = build_data(config, cache, share_data)
+    tasks = build_tasks(config, data)
+    strategy, objective, rule = build(config["strategy"]), build(config["objective"]), build(config["selection"])
+    averaging: Averaging | None = build(config["averaging"]) if config["averaging"] else None
+    choose_domains(data, objective, rule)
+    decided = settings_of_strategy(strategy, config, data, tasks["target"])
+    set_keys(config, decided)
+    data.epoch = config["data"]["epoch"]
+
+    epochs = config["training"]["epochs"]
+    backbone = build_backbone(config, data)
+    outputs = {domain: data.num_outputs(domain, task) for domain, task in tasks.items()}
+    trained = {domain: tasks[domain] for domain in data.train_domains}
+    batch_transforms = build_batch_transforms(config["training"], epochs, backbone, trained, outputs)
+    tail = averaging.tail(epochs) if averaging else None
+    refuse_unsuitable(strategy, backbone, config["training"], tail)
+    weights = config["backbone"]["weights"] if strategy.pretrained else None
+    loaded = None if weights in (None, "source") else load_weights(backbone, weights)
+    data.set_input(backbone.input_spec)
+    heads = build_heads(config, data, backbone, tasks, objective)
+    refuse_fixed_random_head(config, objective, weights)
+    if "source" in heads and "source" not in data.train_domains and weights != "source":
+        data.test_domains = ("target",)  # a source head that never learned has nothing to say about the source
+    module = TransferModule(
+        backbone=backbone,
+        heads=heads,
+        tasks=tasks,
+        outputs=outputs,
+        objective=objective,
+        strategy=strategy,
+        rates=build(config["rates"]),
+        schedule=build(config["scheduler"]),
+        optimizer=config["optimizer"],
+        terms=build_terms(config),
+        tail=tail,
+        batch_transforms=batch_transforms,
+        monitor=rule.monitor(tasks),
+        bn=config["bn"],
+        class_weights={domain: data.class_weights(domain) for domain in data.train_domains},
+        seed=config["seed"],
+        config=config,
+    )
+    require_learned_heads(module, rule, weights == "source")
+    return Experiment(config, data, module, rule, averaging, cache, decided, loaded)
+
+
+def prepare(experiment: Experiment) -> None:
+    """Let strategy and terms see the pretrained weights: adapters are added, frozen copies and statistics taken."""
+    config, module = experiment.config, experiment.module
+    added = added_parameters(module.strategy, module.backbone)
+    setup = term_setup(experiment, added)
+    for term in module.terms.values():
+        term.prepare(setup)
+    if config["training"]["stochastic_depth"] is not None:
+        set_stochastic_depth(module.backbone, config["training"]["stochastic_depth"])  # after what may replace layers
+    module.start_source_statistics()
+
+
+# Data, tasks and what the strategy decides from them
+
+
+def build_data(config: Mapping[str, Any], cache: DiskCache, share: bool) -> TransferDataModule:
+    """The data module with its domains read."""
+    data: TransferDataModule = build(config["data"])
+    data.decoded = cache if config["cache"]["decoded"] else None
+    if share:
+        share_domains(data, config["data"])
+    data.load()
+    return data
+
+
+def build_tasks(config: Mapping[str, Any], data: TransferDataModule) -> dict[str, Task]:
+    """What is predicted on each domain that has data."""
+    tasks = {"target": build(config["task"])}
+    if "source" in data.domains:
+        tasks["source"] = build(config["source_task"] or config["task"])
+    for domain, task in tasks.items():
+        if (labels := data.domains[domain].train.labels) is not None:
+            task.fit(labels)
+    return tasks
+
+
+def choose_domains(data: TransferDataModule, objective: Objective, rule: SelectionRule) -> None:
+    """Load only the domains that the objective trains on, and validate on those, the target and the rule's."""
+    require_domain(rule, tuple(data.domains))
+    missing = [domain for domain in objective.domains() if domain not in data.domains]
+    if missing:
+        raise GraftError(
+            f"The objective weighs the {missing[0]}'s loss, but data.{missing[0]} is null. "
+            "Set objective.alpha=0 or choose source data with data/domain@data.source=<name>."
+        )
+    data.train_domains = objective.domains()
+    needed = {"target", rule.domain, *data.train_domains}
+    data.eval_domains = tuple(domain for domain in data.domains if domain in needed)
+
+
+def settings_of_strategy(
+    strategy: Strategy, config: Mapping[str, Any], data: TransferDataModule, task: Task
+) -> dict[str, Any]:
+    """Config keys that the strategy sets from the data: an image size only where the config leaves it open, and MixUp
+    only where inputs are images and the task's labels can be mixed, which the strategy's note says.
+    """
+    decided = strategy.settings(len(data.domains["target"].train), data.image_side)
+    if config["data"]["image_size"] is not None:
+        decided.pop("data.image_size", None)
+    if "data.image_size" in decided and config["backbone"].get("size", 0) is None:
+        decided["backbone.size"] = decided["data.image_size"]
+    if not (data.kind == "images" and task.soft_labels) and decided.pop("training.mixup_alpha", None):
+        what = f"labels of task={task.name}" if data.kind == "images" else data.kind
+        strategy.note = f"without the strategy's MixUp: {what} cannot be mixed"
+    return decided
+
+
+def set_keys(config: dict[str, Any], values: Mapping[str, Any]) -> None:
+    """Set dotted keys of a config."""
+    for key, value in values.items():
+        *groups, name = key.split(".")
+        holder = config
+        for group in groups:
+            holder = holder[group]
+        holder[name] = value
+
+
+# Terms
+
+
+def build_terms(config: Mapping[str, Any]) -> dict[str, Term]:
+    """The objective's terms; one of weight 0 is left out."""
+    return {name: build(settings) for name, settings in (config.get("term") or {}).items() if settings.get("weight", 1)}
+
+
+def term_setup(experiment: Experiment, added: frozenset[str]) -> Setup:
+    """What terms can ask for before training; `added` are names of parameters that the strategy added."""
+    module, data = experiment.module, experiment.data
+    weights = experiment.weights
+    return Setup(
+        backbone=module.backbone,
+        heads=dict(module.heads.items()),
+        target_head=module.head("target"),
+        classifier=module.backbone.classifier,
+        pretrained=weights is not None,
+        num_classes=len(classes) if (classes := data.classes("target")) else None,
+        samples=lambda: data.plain_batches("target", "train"),
+        source_samples=(lambda: data.plain_batches("source", "val")) if weights == "source" else None,
+        added_parameters=added,
+    )
+
+
+def added_parameters(strategy: Strategy, backbone: Backbone) -> frozenset[str]:
+    """Let the strategy change the pretrained backbone; returns the names of the parameters that it added."""
+    pretrained = {id(parameter) for parameter in backbone.parameters()}
+    strategy.prepare(backbone)
+    return frozenset(name for name, parameter in backbone.named_parameters() if id(parameter) not in pretrained)
+
+
+# What cannot go together, refused before anything is pretrained
+
+
+def refuse_unsuitable(strategy: Strategy, backbone: Backbone, training: Mapping[str, Any], tail: Tail | None) -> None:
+    """Refuse now what would fail after pretraining: on a copy, so that nothing random is drawn from the run's state."""
+    with torch.random.fork_rng(devices=()):
+        trial = copy.deepcopy(backbone)
+        strategy.prepare(trial)
+        phases = strategy.phases(training["epochs"], trial)
+        if training["stochastic_depth"] is not None:
+            set_stochastic_depth(trial, training["stochastic_depth"])
+    if tail:
+        tail.check(phases)
+
+
+def refuse_fixed_random_head(config: Mapping[str, Any], objective: Objective, weights: str | None) -> None:
+    """Refuse an objective that keeps a pretrained head where nothing pretrains one."""
+    if objective.fixed_heads and weights != "source":
+        raise GraftError(
+            f"This objective keeps the {objective.fixed_heads[0]} head as it was pretrained, but nothing is: "
+            f"backbone.weights={weights}, strategy={config['strategy']['_target_'].split('.')[-2]}. "
+            "Set backbone.weights=source and a strategy that starts from it, or use objective=additive."
+        )
+
+
+def require_learned_heads(module: TransferModule, rule: SelectionRule, pretrained: bool) -> None:
+    """Refuse to score, or select by, a head that nothing trains."""
+    learned = {*module.trained_heads(), *(["source"] if pretrained else [])}
+    for domain in {"target", rule.domain} - {None}:
+        if SHARED not in module.heads and domain not in learned:
+            raise GraftError(
+                f"Nothing trains the {domain}'s head: its loss has no weight in the objective and its head is "
+                f"separate. Give the {domain} weight (objective.alpha), share the head (head.sharing=shared, which "
+                "needs the same classes on both sides), or use another selection rule."
+            )

@@ -1,0 +1,74 @@
+"""Backbone and heads as a config asks for them, made for the data."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from graft.backbones.base import Backbone
+from graft.backbones.checkpointing import checkpoint_gradients
+from graft.build import build
+from graft.data.module import TransferDataModule
+from graft.errors import GraftError
+from graft.module import SHARED
+from graft.objectives.base import Objective
+from graft.tasks.base import Task
+
+
+def build_backbone(config: Mapping[str, Any], data: TransferDataModule) -> Backbone:
+    """The backbone with random weights, made for the data where the config says `auto`.
+
+    Pretraining is checkpointed like the training itself: that changes what it costs and not what it computes.
+    Raises GraftError where the backbone takes another kind of input than the data have.
+    """
+    settings = {key: value for key, value in config["backbone"].items() if key != "weights"}
+    left_open = [key for key, value in settings.items() if value == "auto"]
+    if unknown := [key for key in left_open if key not in data.backbone_arguments]:
+        raise GraftError(
+            f"backbone.{unknown[0]}=auto: the target holds {data.kind}, which do not say it. "
+            "Choose a backbone for them: backbone=<option>, see `python train.py --help`."
+        )
+    backbone = build(settings, **{key: data.backbone_arguments[key] for key in left_open})
+    if backbone.kind != data.kind:
+        raise GraftError(
+            f"backbone.name={backbone.name} takes {backbone.kind}, but the target holds {data.kind}. "
+            "Choose a backbone for them: backbone=<option>, see `python train.py --help`."
+        )
+    if config["training"]["gradient_checkpointing"]:
+        checkpoint_gradients(backbone)
+    return backbone.to(memory_format=torch.channels_last) if config["training"]["channels_last"] else backbone
+
+
+def build_heads(
+    config: Mapping[str, Any],
+    data: TransferDataModule,
+    backbone: Backbone,
+    tasks: Mapping[str, Task],
+    objective: Objective,
+) -> dict[str, nn.Module]:
+    """One head `shared` by domains with the same classes, else one for each; a fixed head is never shared."""
+    sharing = config["head"]["sharing"]
+    if sharing == "auto":
+        sharing = "shared" if data.same_classes and not objective.fixed_heads else "separate"
+    if sharing == "shared" and objective.fixed_heads:
+        raise GraftError(
+            f"head.sharing=shared: this objective keeps the {objective.fixed_heads[0]} head fixed and trains the "
+            "other. Use head.sharing=separate."
+        )
+    if sharing == "shared" and "source" in data.domains and not data.same_classes:
+        classes = {domain: data.domains[domain].classes for domain in ("source", "target")}
+        raise GraftError(
+            f"head.sharing=shared needs the same classes on both sides, but the source has {classes['source']} "
+            f"and the target {classes['target']}. Use head.sharing=separate."
+        )
+    names = {SHARED: "target"} if sharing == "shared" and "source" in data.domains else {d: d for d in tasks}
+    return {
+        name: build_head(config, backbone, data.num_outputs(domain, tasks[domain])) for name, domain in names.items()
+    }
+
+
+def build_head(config: Mapping[str, Any], backbone: Backbone, outputs: int) -> nn.Module:
+    """A new head on the backbone's features."""
+    settings = {key: value for key, value in config["head"].items() if key != "sharing"}
+    return build(settings, feature_size=backbone.feature_size, outputs=outputs)

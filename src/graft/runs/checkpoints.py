@@ -1,0 +1,118 @@
+"""Checkpoints of run folders: where to go on from, what was selected, and what is kept of a network."""
+
+import math
+import pickle
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from graft.errors import GraftError
+from graft.experiment import Experiment
+from graft.runs.folder import BEST, CHECKPOINTS, LAST_CHECKPOINT, RunFolder
+from graft.selection.base import rank
+
+
+def to_resume(experiment: Experiment) -> Path | None:
+    """The checkpoint that `resume` names: this run folder's last one, or a path."""
+    resume, folder, epochs = experiment.config["resume"], experiment.folder, experiment.epochs
+    if resume in (None, False):
+        return None
+    checkpoint = folder / LAST_CHECKPOINT if resume is True else Path(resume)
+    if not checkpoint.is_file():
+        raise GraftError(
+            f"resume={resume}: there is no checkpoint at {checkpoint}. Give the path of a .ckpt file, or name the "
+            "folder of the run to go on with: resume=true hydra.run.dir=logs/<name>/runs/<time>_<id>"
+        )
+    try:
+        content = load(checkpoint)
+        done = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    except (KeyError, TypeError, RuntimeError, pickle.UnpicklingError):
+        raise GraftError(
+            f"resume={checkpoint}: this is no checkpoint of a training run. To start from its weights, use "
+            f"backbone.weights={checkpoint}."
+        ) from None
+    if done > epochs:  # as many are fine: a run that was stopped after its last epoch has only its test to do
+        raise GraftError(
+            f"resume={checkpoint}: it has trained {done} epochs already, more than training.epochs={epochs}. "
+            f"Set training.epochs={done + 1} or more."
+        )
+    if resume is True:
+        of_run(content, checkpoint, RunFolder(folder).checkpoint_ids)
+    best_of(folder, checkpoint)  # refuses before training what could not be selected after it
+    return checkpoint
+
+
+def load_selected(experiment: Experiment, resumed: Path | None, trainer: pl.Trainer) -> dict[str, Any]:
+    """Put the selected checkpoint's weights into the module; returns its epoch and validation metrics.
+
+    A run that resumed another folder's checkpoint selects among that folder's best and its own.
+    """
+    module, rule = experiment.module, experiment.rule
+    candidates = best_of(experiment.folder, resumed)
+    if rule.domain is None or not candidates:
+        metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        return {"epoch": trainer.current_epoch - 1, "metrics": metrics, "rule": "last"}
+    monitor, higher_is_better = rule.monitor(module.tasks), module.tasks[rule.domain].higher_is_better
+    best = max(candidates, key=lambda checkpoint: rank(checkpoint["metrics"].get(monitor, math.nan), higher_is_better))
+    module.load_state_dict(best["state_dict"])
+    return {"epoch": best["epoch"], "metrics": best["metrics"], "rule": rule.name}
+
+
+def best_of(folder: Path, resumed: Path | None) -> list[dict[str, Any]]:
+    """The best weights of this run and of the one that it resumed; GraftError where a file there is of another run."""
+    places = {folder / CHECKPOINTS: RunFolder(folder).checkpoint_ids}
+    if resumed and resumed.parent not in places:
+        other = RunFolder(resumed.parent.parent).record
+        of_resumed = load(resumed).get("run_id")
+        places[resumed.parent] = {of_resumed, None} if other and other.adopted else {of_resumed}
+    files = {checkpoints / BEST: ids for checkpoints, ids in places.items()}
+    return [of_run(load(file), file, ids) for file, ids in files.items() if file.is_file()]
+
+
+def load(file: Path) -> dict[str, Any]:
+    """A checkpoint's content; of its tensors no more is read than is used."""
+    return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+
+
+def of_run(content: dict[str, Any], file: Path, ids: Collection[str | None]) -> dict[str, Any]:
+    """The content of a checkpoint of one of these runs; GraftError where it is of another."""
+    if content.get("run_id") not in ids:
+        raise GraftError(
+            f"{file} is of another run ({content.get('run_id') or 'without an id'}) than its folder "
+            f"({' or '.join(one or 'without an id' for one in ids)}): it was put there by hand or by another process. "
+            "Move it away, or train in a new folder."
+        )
+    return content
+
+
+@rank_zero_only
+def save_network(experiment: Experiment, name: str) -> None:
+    """Backbone and heads as plain weights, for `backbone.weights=<file>` and for soups."""
+    file = experiment.folder / CHECKPOINTS / name
+    file.parent.mkdir(exist_ok=True)
+    module = experiment.module
+    torch.save({"backbone": module.backbone.state_dict(), "heads": module.heads.state_dict()}, file)
+
+
+def drop_last(folder: Path) -> None:
+    """Of a sweep's finished job keep the tested weights alone: optimizer states of 144 jobs fill a disk."""
+    if (folder / CHECKPOINTS / BEST).exists():
+        (folder / LAST_CHECKPOINT).unlink(missing_ok=True)
+
+
+def kept(folder: Path) -> Iterator[str]:
+    """What a training that diverged has left of the time before, and how to use it."""
+    best, last = folder / CHECKPOINTS / BEST, folder / LAST_CHECKPOINT
+    if best.exists():
+        yield f"The best weights of before are in {best}"
+    if last.exists():
+        yield f"To go on from {last} with other settings: resume={last} optimizer.lr=..."
+
+
+def shape(tensors: Mapping[str, torch.Tensor], name: str) -> torch.Size | None:
+    """Shape of a named tensor, None where there is none."""
+    return tensors[name].shape if name in tensors else None

@@ -1,0 +1,41 @@
+"""What Hydra knows of the job that runs now; nothing where there is no Hydra, as in a notebook."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+DEFAULT_THREADS = torch.get_num_threads()
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """A job's overrides, and the name of the sweep that it belongs to."""
+
+    overrides: list[str] = field(default_factory=list)
+    sweep: str | None = None
+
+
+def run_context() -> RunContext:
+    """Of the job that runs now."""
+    if not HydraConfig.initialized():
+        return RunContext()
+    hydra = HydraConfig.get()
+    sweep = Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else None
+    return RunContext(OmegaConf.to_container(hydra.overrides.task, resolve=False), sweep)
+
+
+def threads_of_job() -> int:
+    """Torch's own choice, or a share of the cores where hydra/launcher=joblib runs jobs side by side."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return DEFAULT_THREADS
+    launcher = HydraConfig.get().launcher
+    if not launcher._target_.endswith(".JoblibLauncher"):
+        return DEFAULT_THREADS
+    import joblib
+
+    cores, jobs = joblib.cpu_count(), launcher.n_jobs  # joblib counts the cores that this process may use
+    return max(1, cores // max(1, jobs if jobs > 0 else cores + 1 + jobs))

@@ -1,0 +1,177 @@
+"""What is put down of a run in its record: setup, cost, selection, scores."""
+
+import functools
+import importlib.metadata
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graft.data.module import TransferDataModule
+from graft.experiment import Experiment
+from graft.module import TransferModule
+from graft.pretrain import Pretrained
+from graft.runs.context import RunContext
+from graft.runs.record import FAILED, FORMAT
+from graft.tasks.base import Task
+from graft.training.fitting import Fitting
+from graft.weights.loading import LoadReport
+
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "numpy")
+
+
+def of_setup(experiment: Experiment, context: RunContext, tuned: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a run before it trains; `status` says failed until the end was reached."""
+    config, module = experiment.config, experiment.module
+    return {
+        "format": FORMAT,
+        "status": FAILED,
+        "name": config["name"],
+        "overrides": context.overrides,
+        "data": experiment.data.summary(),
+        "weights": of_weights(experiment.loaded, experiment.pretrained),
+        "parameters": of_parameters(module.parameter_table(experiment.epochs)),
+        "phases": module.phase_table(experiment.epochs),
+        "settings": experiment.decided,
+        "tuning": tuned,
+        "note": module.strategy.note,
+        "averaging": config["averaging"].get("_target_", "none").split(".")[-1].lower(),
+        "precision": config["trainer"]["precision"],
+        "threads": torch.get_num_threads(),
+        "seeds": {
+            "train": config["seed"],
+            "split": config["data"]["split_seed"],
+            "subset": config["data"]["subset_seed"],
+            "pretrain": config["pretrain"]["seed"] if experiment.pretrained else None,
+        },
+        "git": git_state(Path(config["paths"]["root"])),
+        "versions": versions(),
+    }
+
+
+def of_cost(experiment: Experiment, fitting: Fitting, started: float, done: bool) -> dict[str, Any]:
+    """What a run took, whether it came to its end or not; times in seconds."""
+    now = time.perf_counter()
+    return {
+        "time": {
+            "total_s": now - started,
+            "pretrain_s": experiment.pretrained.seconds if experiment.pretrained else 0.0,
+            "fit_s": fitting.throughput.fit_s,
+            "test_s": now - fitting.test_started if done else None,
+        },
+        "nonfinite": fitting.nonfinite.describe(),
+        "feature_cache": fitting.features.describe(),
+        "samples_per_s": fitting.throughput.samples_per_s,
+        "peak_memory_mb": fitting.throughput.peak_memory_mb,
+        "compile": fitting.compilation and fitting.compilation.measured,
+    }
+
+
+def forgetting(metrics: Mapping[str, float], pretrained: Pretrained | None, task: Task | None) -> dict[str, float]:
+    """Source score after pretraining minus after adaptation, by the same source head; absent without pretraining."""
+    name = f"test/source/{task.main_metric}" if task else ""
+    if pretrained is None or name not in metrics:
+        return {}
+    lost = pretrained.metrics[name] - metrics[name]
+    return {"forgetting": lost if task.higher_is_better else -lost, "pretrain/" + name: pretrained.metrics[name]}
+
+
+def of_weights(report: LoadReport | None, pretrained: Pretrained | None) -> dict[str, Any] | None:
+    """Where the backbone's weights came from and how many tensors matched; some the source may not have taught."""
+    if report is not None:
+        return asdict(report)
+    if pretrained is not None:
+        return {
+            "source": f"source (pretrained in {pretrained.seconds:.0f} s)" if pretrained.seconds else "source (cached)",
+            "folder": str(pretrained.folder),
+            "matched": pretrained.tensors - len(pretrained.not_learned),
+            "total": pretrained.tensors,
+            "missing": pretrained.not_learned,
+            "unexpected": [],
+            "adapted": [],
+        }
+    return None
+
+
+def of_selection(experiment: Experiment, selected: Mapping[str, Any]) -> dict[str, Any]:
+    """The rule that chose the checkpoint; `oracle` when it used labels of a target that counts as unlabelled."""
+    rule, tasks = experiment.rule, experiment.module.tasks
+    monitor = rule.monitor(tasks) if selected["rule"] == rule.name else None
+    return {
+        "rule": selected["rule"],
+        "monitor": monitor,
+        "mode": None if monitor is None else "max" if tasks[rule.domain].higher_is_better else "min",
+        "value": selected["metrics"].get(monitor),
+        "epoch": selected["epoch"],
+        "oracle": monitor is not None and rule.domain == "target" and not experiment.data.target_labeled,
+    }
+
+
+def of_parameters(groups: list[dict[str, Any]]) -> dict[str, Any]:
+    """Parameter counts, total and trainable, beside the table by part."""
+    return {
+        "total": sum(group["parameters"] for group in groups),
+        "trainable": sum(group["trainable"] for group in groups),
+        "groups": groups,
+    }
+
+
+def of_score(metrics: Mapping[str, float], task: Task) -> dict[str, Any]:
+    """The one number that sweeps are ordered by: the task's main metric on the target's test split."""
+    name = f"test/target/{task.main_metric}"
+    return {"metric": name, "value": metrics[name], "higher_is_better": task.higher_is_better}
+
+
+def of_baseline(data: TransferDataModule, task: Task, seed: int) -> dict[str, Any] | None:
+    """Test metrics of what the target's kind of data has as its baseline, from the same parts and label budget.
+
+    `time_s` is what learning and predicting took, in seconds.
+    """
+    target = data.domains["target"]
+    if target.baseline is None or target.train.labels is None:
+        return None
+    classes, outputs = target.classes and len(target.classes), data.num_outputs("target", task)
+    started = time.perf_counter()
+    predicted = target.baseline.predictions(target.train, target.val, target.test, classes, seed)
+    seconds = time.perf_counter() - started
+    if outputs == 1 and predicted.ndim == 2:
+        predicted = predicted[:, 1]  # of yes or no
+    found: dict[str, float] = {}
+    for metrics in (task.metrics(outputs), task.test_metrics(outputs)):
+        metrics.update(predicted, task.targets(target.test.labels))
+        scalars = {name: value for name, value in metrics.compute().items() if value.numel() == 1}
+        found |= {f"test/target/{name}": float(value) for name, value in scalars.items()}
+    return {"name": target.baseline.name, "metrics": found, "time_s": seconds}
+
+
+def of_confusion(module: TransferModule, data: TransferDataModule) -> dict[str, Any]:
+    """Confusion matrices by stage and domain, rows are true classes."""
+    return {
+        name: {"matrix": matrix.tolist(), "classes": list(data.domains[name.split("/")[1]].classes)}
+        for name, matrix in module.confusion.items()
+    }
+
+
+@functools.cache
+def git_state(root: Path) -> dict[str, Any]:
+    """Commit of the code and whether it has uncommitted changes, as first seen; empty outside a repository."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide the numbers."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}

@@ -1,0 +1,89 @@
+"""A fit: the Trainer with the callbacks that an experiment asks for, from the start or from a checkpoint."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger
+
+from graft.build import build
+from graft.cache.features import FeatureCache
+from graft.callbacks.checkpoints import Checkpoints
+from graft.callbacks.compilation import Compilation
+from graft.callbacks.frozen_features import FrozenFeatures
+from graft.callbacks.nonfinite import NonFinite
+from graft.callbacks.throughput import Throughput
+from graft.errors import GraftError
+from graft.experiment import Experiment
+from graft.runs import checkpoints
+from graft.runs.folder import CHECKPOINTS, RunFolder
+from graft.training.trainer import build_trainer
+
+
+class Fitting:
+    """The Trainer of a run, and those of its callbacks that have something to say afterwards."""
+
+    def __init__(self, experiment: Experiment, loggers: Sequence[Logger], in_sweep: bool) -> None:
+        config, folder, averaging = experiment.config, experiment.folder, experiment.averaging
+        self.throughput = Throughput()
+        self.features = FeatureCache(experiment.cache)
+        self.nonfinite = NonFinite(folder, config["training"]["on_nonfinite"])
+        self.compilation = Compilation() if config["training"]["compile"] else None
+        self.test_started = 0.0
+        callbacks: list[Callback] = [*([averaging] if averaging else []), self.nonfinite]
+        callbacks += [build(settings) for settings in config["callbacks"].values() if settings]
+        callbacks += [checkpoints_callback(experiment, in_sweep), self.throughput]
+        if config["cache"]["features"]:
+            views, compiles = config["cache"]["augmented_views"], config["training"]["compile"]
+            callbacks.insert(0, FrozenFeatures(self.features, views, averages=averaging is not None, compiles=compiles))
+        callbacks += [self.compilation] if self.compilation else []
+        self.trainer = build_trainer(
+            config["trainer"], config["training"], experiment.epochs, folder, loggers, callbacks
+        )
+
+
+def checkpoints_callback(experiment: Experiment, in_sweep: bool) -> Checkpoints:
+    """The rule's choice, and where to resume from; of a sweep's finished job the tested weights are kept alone."""
+    module, rule, averaging = experiment.module, experiment.rule, experiment.averaging
+    monitor = rule.monitor(module.tasks)
+    return Checkpoints(
+        experiment.folder / CHECKPOINTS,
+        monitor,
+        higher_is_better=monitor is None or module.tasks[rule.domain].higher_is_better,
+        ready=(lambda: averaging.started) if averaging else (lambda: True),
+        keep_last=monitor is None or not in_sweep,
+        run_id=RunFolder(experiment.folder).run_id,
+    )
+
+
+def fit(trainer: pl.Trainer, experiment: Experiment, resumed: Path | None) -> None:
+    """Train, from the checkpoint to resume where there is one."""
+    if resumed is not None:
+        refuse_other(resumed, experiment)
+    trainer.fit(experiment.module, experiment.data, ckpt_path=resumed, weights_only=True)
+
+
+def refuse_other(resumed: Path, experiment: Experiment) -> None:
+    """GraftError where a checkpoint is of another network, or was trained with another average."""
+    content, module = checkpoints.load(resumed), experiment.module
+    if "averaging" in content and (began := averaging_word(content["config"])) != averaging_word(experiment.config):
+        raise GraftError(
+            f"resume={resumed}: it was trained with averaging={began} and goes on with that only, not with "
+            f"averaging={averaging_word(experiment.config)}. To start from the average: backbone.weights={resumed}"
+        )
+    stored, present = content["state_dict"], module.state_dict()
+    shape = checkpoints.shape
+    different = [name for name in {**stored, **present} if shape(stored, name) != shape(present, name)]
+    if different:
+        raise GraftError(
+            f"resume={resumed}: it is of another network; {len(different)} tensors differ, {different[0]} first. "
+            "Resume with the configuration it was trained with, or start from its weights: "
+            f"backbone.weights={resumed}"
+        )
+
+
+def averaging_word(config: Mapping[str, Any]) -> str:
+    """How a run averages weights, as the word of its config."""
+    return config["averaging"].get("_target_", "none").split(".")[-1].lower()
