@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -85,16 +86,16 @@ def test_a_finished_run_goes_on_with_resume(app, tmp_path):
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
 
 
-def test_a_run_that_only_tunes_is_done_without_a_score(app, tmp_path):
+def test_a_run_that_only_tunes_is_done_without_a_score(app, monkeypatch, tmp_path):
     def tuned(cfg):
         results = {
             "tuning": {"lr": {"value": 0.1, "suggestion": "valley", "suggestions": {"valley": 0.1}}},
             "metrics": {},
         }
-        (Path(cfg.paths.run_dir) / "results.json").write_text(json.dumps(results))
+        (Path(cfg["paths"]["run_dir"]) / "results.json").write_text(json.dumps(results))
         return results
 
-    sys.modules["graft.run"].train = tuned
+    monkeypatch.setitem(sys.modules, "graft.commands.tune", types.SimpleNamespace(tune=tuned))
     for words in ("", "Already done, skipped"):
         outcome = app("tune=lr", f"hydra.run.dir={tmp_path / 'run'}")
         assert outcome.code == 0, outcome.err
@@ -343,9 +344,9 @@ def waiting_script(tmp_path):
         "def train(cfg):\n"
         "    print('ready', flush=True)\n"
         "    sys.stdin.readline()\n"
-        "    results = {'score': {'metric': 'm', 'value': cfg.seed, 'higher_is_better': True}, 'metrics': {},\n"
-        "               'parameters': {}, 'time': {}, 'seeds': {'train': cfg.seed}}\n"
-        "    Path(cfg.paths.run_dir, 'results.json').write_text(json.dumps(results))\n"
+        "    results = {'score': {'metric': 'm', 'value': cfg['seed'], 'higher_is_better': True}, 'metrics': {},\n"
+        "               'parameters': {}, 'time': {}, 'seeds': {'train': cfg['seed']}}\n"
+        "    Path(cfg['paths']['run_dir'], 'results.json').write_text(json.dumps(results))\n"
         "    return results\n"
         "sys.modules['graft.run'] = types.SimpleNamespace(train=train)\n"
         f"sys.path.insert(0, {str(PROJECT)!r})\n"

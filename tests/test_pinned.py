@@ -17,9 +17,9 @@ from PIL import Image
 from torchvision.datasets import mnist
 
 from graft.build import build
-from graft.config import leaves
+from graft.cli.job import execute
+from graft.config import leaves, plain
 from graft.data.domain import rows_of
-from graft.run import train
 
 PROJECT = Path(__file__).parents[1]
 PINNED = Path(__file__).with_name("pinned.json")
@@ -182,7 +182,7 @@ def result_keys(folder: Path) -> list[str]:
     paths = [f"++paths.run_dir={folder / 'run'}", f"++paths.cache_dir={folder / 'cache'}"]
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         cfg = compose("train", overrides=[*overrides, *paths])
-    train(cfg)
+    execute(plain(cfg))
     results = json.loads((folder / "run" / "results.json").read_text())
     return sorted(key for key, _ in leaves({**results, "versions": {}}))
 

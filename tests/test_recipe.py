@@ -71,7 +71,7 @@ def jobs(tmp_path):
 def test_jobs_that_differ_in_how_they_train_make_a_soup(jobs):
     free = {"optimizer.lr": 0.2, "seed": 1, "data.batch_size": 8, "task.label_smoothing": 0.1, "data.subset_seed": 1}
     folder = jobs({}, free, {"training.epochs": 9})
-    found = recipe.read_ingredients(folder)
+    found = recipe.read(folder)
     assert [one.folder.name for one in found] == ["job0", "job1", "job2"]
     assert found[2].name == "job2 job=2 training.epochs=9"
     assert recipe.label_subsets(found) == 2
@@ -79,7 +79,7 @@ def test_jobs_that_differ_in_how_they_train_make_a_soup(jobs):
 
 def test_without_a_budget_all_jobs_see_the_same_labels(jobs):
     folder = jobs(*({"data.labels_per_class": None, "data.subset_seed": seed} for seed in (0, 1)))
-    assert recipe.label_subsets(recipe.read_ingredients(folder)) == 1
+    assert recipe.label_subsets(recipe.read(folder)) == 1
 
 
 def test_the_soups_config_is_the_jobs_but_for_what_belongs_to_its_own_run(jobs):
@@ -120,43 +120,43 @@ def test_what_a_job_searched_for_is_not_searched_again(jobs):
 def test_jobs_of_another_network_task_or_start_are_refused_with_what_differs(jobs, different, results, expected):
     folder = jobs({}, different, results={1: results})
     with pytest.raises(GraftError, match=expected):
-        recipe.read_ingredients(folder)
+        recipe.read(folder)
 
 
 def test_the_same_pretraining_in_another_cache_is_the_same(jobs):
     folder = jobs(
         {}, {}, results={1: {"weights.folder": "/elsewhere/1234", "weights.source": "source (pretrained in 9 s)"}}
     )
-    assert len(recipe.read_ingredients(folder)) == 2
+    assert len(recipe.read(folder)) == 2
 
 
 def test_networks_from_random_weights_make_no_soup(jobs):
     with pytest.raises(GraftError, match="started from random weights"):
-        recipe.read_ingredients(jobs({}, {}, results={0: {"weights": None}, 1: {"weights": None}}))
+        recipe.read(jobs({}, {}, results={0: {"weights": None}, 1: {"weights": None}}))
 
 
 def test_jobs_that_selected_nothing_make_no_soup(jobs):
     last = {"selection._target_": "graft.selection.last.Last"}
     with pytest.raises(GraftError, match="selection=last, so there is no metric"):
-        recipe.read_ingredients(jobs(last, last))
+        recipe.read(jobs(last, last))
 
 
 def test_a_folder_without_jobs_is_told(tmp_path, jobs):
     with pytest.raises(GraftError, match=r"no sweep's folder, there are no jobs in it\. Give the folder"):
-        recipe.read_ingredients(tmp_path)
+        recipe.read(tmp_path)
     with pytest.raises(GraftError, match="no sweep's folder"):
-        recipe.read_ingredients(tmp_path / "missing")
+        recipe.read(tmp_path / "missing")
     jobs({})
     with pytest.raises(GraftError, match="It is one run's own folder"):
-        recipe.read_ingredients(tmp_path / "job0")
+        recipe.read(tmp_path / "job0")
     with pytest.raises(GraftError, match="one job only"):
-        recipe.read_ingredients(tmp_path)
+        recipe.read(tmp_path)
 
 
 @pytest.mark.parametrize(("error", "state"), [(None, "not finished"), ("ValueError: no", "failed")])
 def test_jobs_that_are_not_done_are_named(jobs, error, state):
     with pytest.raises(GraftError, match=rf"1 of 2 jobs are not done: job0 \({state}\).*hydra\.sweep\.dir="):
-        recipe.read_ingredients(jobs({}, {}, done=False, error=error))
+        recipe.read(jobs({}, {}, done=False, error=error))
 
 
 def test_what_a_soup_cannot_change_is_refused():

@@ -18,10 +18,13 @@ from PIL import Image
 
 from graft.callbacks import checkpoints
 from graft.cli.hydra_versions import VERSION_BASE
+from graft.cli.job import execute
+from graft.config import plain
 from graft.data.domain import Domain
 from graft.data.shared import MAX_SHARED, Shared
 from graft.errors import GraftError, Interrupted
-from graft.run import DEFAULT_THREADS, added_parameters, threads_of_job, train
+from graft.experiment import added_parameters
+from graft.runs.context import DEFAULT_THREADS, RunContext, threads_of_job
 from graft.strategies.full import Full
 
 CONF = str(Path(__file__).parents[1] / "conf")
@@ -52,7 +55,7 @@ def run(tmp_path, cache):
             paths = [f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={cache}", f"paths.root={tmp_path}"]
             cfg = compose("train", overrides=[*defaults, *paths, "allow=[test_run]", *overrides])
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-        return train(cfg), tmp_path / folder
+        return execute(plain(cfg)), tmp_path / folder
 
     return run
 
@@ -747,7 +750,7 @@ def test_a_strategy_sets_what_it_decides_from_the_data(run):
 
 @pytest.mark.parametrize(("sweep", "kept"), [("a sweep", {"best.ckpt"}), (None, {"best.ckpt", "last.ckpt"})])
 def test_a_sweeps_finished_job_keeps_no_optimizer_state(run, monkeypatch, sweep, kept):
-    monkeypatch.setattr("graft.run.job_context", lambda: {"overrides": [], "sweep": sweep})
+    monkeypatch.setattr("graft.run.run_context", lambda: RunContext(sweep=sweep))
     _, folder = run()
     assert {path.name for path in (folder / "checkpoints").iterdir()} == kept
 

@@ -7,8 +7,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from graft.cli.hydra_versions import VERSION_BASE
+from graft.cli.job import execute
+from graft.config import plain
 from graft.errors import GraftError
-from graft.run import train
 from tests.test_run import CONF
 
 TINY = ["training.epochs=2", "training.threads=1", "trainer=cpu", "logger=csv"]
@@ -21,7 +22,7 @@ def run(tmp_path):
         with initialize_config_dir(CONF, **VERSION_BASE):
             cfg = compose("train", overrides=[*TINY, *paths, *overrides])
         (tmp_path / folder).mkdir(exist_ok=True)
-        return train(cfg)
+        return execute(plain(cfg))
 
     return run
 

@@ -5,8 +5,9 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from graft.cli.hydra_versions import VERSION_BASE
+from graft.cli.job import execute
+from graft.config import plain
 from graft.errors import GraftError
-from graft.run import train
 from tests.backbones.test_huggingface_audio import saved
 from tests.test_run import CONF
 
@@ -54,7 +55,7 @@ def run(tones, tmp_path):
             paths = [f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={tmp_path}", f"paths.root={tmp_path}"]
             cfg = compose("train", overrides=[*TINY, *paths, *data, *overrides])
         (tmp_path / folder).mkdir(exist_ok=True)
-        return train(cfg)
+        return execute(plain(cfg))
 
     return run
 

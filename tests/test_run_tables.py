@@ -7,8 +7,9 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from graft.cli.hydra_versions import VERSION_BASE
+from graft.cli.job import execute
+from graft.config import plain
 from graft.errors import GraftError
-from graft.run import train
 from tests.test_run import CONF
 
 TINY = [
@@ -41,7 +42,7 @@ def run(tmp_path):
             paths = [f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={tmp_path}", f"paths.root={tmp_path}"]
             cfg = compose("train", overrides=[*TINY, *paths, *overrides, *files])
         (tmp_path / folder).mkdir(exist_ok=True)
-        return train(cfg)
+        return execute(plain(cfg))
 
     return run
 

@@ -8,8 +8,10 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from graft.cli.hydra_versions import VERSION_BASE
+from graft.cli.job import execute
+from graft.config import plain
 from graft.errors import GraftError, Interrupted
-from graft.run import settings_of_strategy, train
+from graft.experiment import settings_of_strategy
 from graft.strategies.bit_hyperrule import BitHyperRule
 from graft.tasks.binary import Binary
 from graft.tasks.multiclass import Multiclass
@@ -54,7 +56,7 @@ def run(tmp_path, tiny_bert):
             paths = [f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={tmp_path / cache}"]
             cfg = compose("train", overrides=[*settings, *paths, f"paths.root={tmp_path}", "allow=[tests]", *overrides])
         (tmp_path / folder).mkdir(exist_ok=True)
-        return train(cfg), tmp_path / folder
+        return execute(plain(cfg)), tmp_path / folder
 
     return run
 
@@ -142,6 +144,6 @@ def test_bit_hyperrule_leaves_out_mixing_what_cannot_be_mixed(kind, task, words)
     target = SimpleNamespace(train=range(20_000))
     data = SimpleNamespace(kind=kind, domains={"target": target}, image_side=lambda: None)
     strategy, cfg = BitHyperRule(), SimpleNamespace(data=SimpleNamespace(image_size=None))
-    decided = settings_of_strategy(strategy, cfg, data, task)
+    decided = settings_of_strategy(strategy, plain(cfg), data, task)
     assert decided.get("training.mixup_alpha") == (None if words else 0.1)
     assert strategy.note == (f"without the strategy's MixUp: {words} cannot be mixed" if words else "")

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from graft.weights.soup import cook, mean, mix
+from graft.weights.soup import make_soup, mean, mix
 
 
 def weights(seed, dtype=torch.float64):
@@ -64,7 +64,7 @@ def greedy_soup(ingredients, value):
 def test_greedy_is_the_papers_and_never_below_its_best_ingredient(seed):
     ingredients = [weights(10 * seed + i) for i in range(5)]
     value = distance_to(weights(1000 + seed)["w"])
-    soup = cook(loads(*ingredients), value, "acc", higher_is_better=True)
+    soup = make_soup(loads(*ingredients), value, "acc", higher_is_better=True)
     members, best = greedy_soup(ingredients, value)
     assert soup.members == [f"job{i}" for i in members]
     assert soup.greedy == pytest.approx(best)
@@ -78,8 +78,8 @@ def test_greedy_is_the_papers_and_never_below_its_best_ingredient(seed):
 
 def test_where_lower_is_better_the_soup_is_the_same():
     ingredients, value = [weights(i) for i in range(5)], distance_to(weights(9)["w"])
-    by_accuracy = cook(loads(*ingredients), value, "acc", higher_is_better=True)
-    by_loss = cook(loads(*ingredients), value, "loss", higher_is_better=False)
+    by_accuracy = make_soup(loads(*ingredients), value, "acc", higher_is_better=True)
+    by_loss = make_soup(loads(*ingredients), value, "loss", higher_is_better=False)
     assert by_loss.members == by_accuracy.members
     assert by_loss.greedy == -by_accuracy.greedy
 
@@ -87,7 +87,7 @@ def test_where_lower_is_better_the_soup_is_the_same():
 def test_the_uniform_soup_is_taken_where_it_is_better():
     goal = (weights(0)["w"] + weights(1)["w"] + weights(2)["w"]) / 3
     values = iter([0.5, 0.4, 0.3, 0.2, 0.2, 0.9])  # alone, then greedy's tries, then all together
-    soup = cook(loads(weights(0), weights(1), weights(2)), lambda _: {"acc": next(values)}, "acc", True)
+    soup = make_soup(loads(weights(0), weights(1), weights(2)), lambda _: {"acc": next(values)}, "acc", True)
     assert (soup.kind, soup.members, soup.metrics) == ("uniform", ["job0"], {"acc": 0.9})
     torch.testing.assert_close(soup.weights["w"], goal)
 
@@ -95,13 +95,13 @@ def test_the_uniform_soup_is_taken_where_it_is_better():
 def test_an_ingredient_that_diverged_is_the_last_and_stays_out():
     lost = {**weights(3), "w": torch.full((3, 2), math.nan, dtype=torch.float64)}
     value = distance_to(weights(0)["w"])
-    soup = cook(loads(lost, weights(0), weights(1)), value, "acc", higher_is_better=True)
+    soup = make_soup(loads(lost, weights(0), weights(1)), value, "acc", higher_is_better=True)
     assert list(soup.ingredients)[-1] == "job0"
     assert "job0" not in soup.members
     assert soup.kind == "greedy"
 
 
 def test_a_validation_in_small_steps_keeps_what_makes_it_no_worse():
-    soup = cook(loads(*(weights(i) for i in range(3))), lambda _: {"acc": 0.75}, "acc", higher_is_better=True)
+    soup = make_soup(loads(*(weights(i) for i in range(3))), lambda _: {"acc": 0.75}, "acc", higher_is_better=True)
     assert soup.members == ["job0", "job1", "job2"]
     assert soup.kind == "greedy"

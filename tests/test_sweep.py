@@ -184,7 +184,7 @@ def test_the_other_domain_and_forgetting_stand_beside_the_score(tmp_path, capsys
 
 def test_a_failing_job_does_not_stop_the_others_and_the_folder_is_completed(app, tmp_path):
     def behave(cfg):
-        if cfg.seed == 1:
+        if cfg["seed"] == 1:
             raise RuntimeError("out of memory")
 
     app.behave = behave
@@ -230,7 +230,7 @@ def test_a_sweep_that_cannot_be_composed_begins_no_job(app):
 
 def test_ctrl_c_ends_the_sweep_with_a_summary_and_the_command_goes_on(app, tmp_path):
     def behave(cfg):
-        if cfg.seed == 1:
+        if cfg["seed"] == 1:
             raise Interrupted("Saved last.ckpt")
 
     app.behave = behave
@@ -325,11 +325,11 @@ def task(cfg):
     import json, types
     from pathlib import Path
     def train(cfg):
-        if cfg.seed == 1:
+        if cfg["seed"] == 1:
             raise RuntimeError("only here")
-        results = {{"score": {{"metric": "m", "value": cfg.seed, "higher_is_better": True}}, "metrics": {{}},
-                   "parameters": {{}}, "time": {{}}, "seeds": {{"train": cfg.seed}}}}
-        Path(cfg.paths.run_dir, "results.json").write_text(json.dumps(results))
+        results = {{"score": {{"metric": "m", "value": cfg["seed"], "higher_is_better": True}}, "metrics": {{}},
+                   "parameters": {{}}, "time": {{}}, "seeds": {{"train": cfg["seed"]}}}}
+        Path(cfg["paths"]["run_dir"], "results.json").write_text(json.dumps(results))
         return results
     sys.modules["graft.run"] = types.SimpleNamespace(train=train)
     from graft.cli.job import run_job
@@ -338,10 +338,10 @@ def task(cfg):
 if __name__ == "__main__":
     import hydra
     from pathlib import Path
-    from graft import cli
     from graft.cli.hydra_versions import MAIN
+    from graft.cli.launch import launch
     conf = Path({project!r}, "conf")
-    sys.exit(cli.launch(hydra.main(**MAIN, config_path=str(conf), config_name="train")(task), conf))
+    sys.exit(launch(hydra.main(**MAIN, config_path=str(conf), config_name="train")(task), conf))
 """
 
 

@@ -4,12 +4,12 @@ import importlib.util
 import json
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 PROJECT = Path(__file__).parents[1]
 
@@ -46,8 +46,9 @@ class App:
         out, err = self.capsys.readouterr()
         return Outcome(code, out, err)
 
-    def train(self, cfg: DictConfig) -> dict:
+    def train(self, config: Mapping) -> dict:
         """Stands in for graft.run.train: as many files, no training."""
+        cfg = OmegaConf.create(dict(config))
         self.configs.append(cfg)
         folder = Path(cfg.paths.run_dir)
         (folder / "checkpoints").mkdir(exist_ok=True)
@@ -55,6 +56,8 @@ class App:
         self.behave(cfg)
         score = self.score(cfg)
         results = {
+            "format": 1,
+            "status": "done",
             "score": {"metric": "test/target/acc", "value": score, "higher_is_better": True},
             "metrics": {"test/target/acc": score, "test/target/loss": 1.0, "test/source/acc": 0.25},
             "parameters": {"total": 30, "trainable": 20},

@@ -16,8 +16,9 @@ from hydra import compose, initialize_config_dir
 
 from graft.callbacks import checkpoints
 from graft.callbacks.nonfinite import READ_EVERY
+from graft.cli.job import execute
+from graft.config import plain
 from graft.errors import Diverged
-from graft.run import train
 
 PROJECT = Path(__file__).parents[2]
 TINY = [
@@ -37,7 +38,7 @@ def run(tmp_path, monkeypatch):
         with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
             paths = [f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={tmp_path / 'cache'}"]
             cfg = compose("train", overrides=[*defaults, *paths, f"paths.root={tmp_path}", *overrides])
-        return train(cfg)
+        return execute(plain(cfg))
 
     return run
 

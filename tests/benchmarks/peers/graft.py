@@ -8,6 +8,7 @@ from pytorch_lightning.callbacks import Callback
 
 from graft.cli.hydra_versions import VERSION_BASE
 from graft.cli.job import quoted
+from graft.config import plain
 from graft.run import train
 from tests.benchmarks.commands import CONF, ROOT
 from tests.benchmarks.turns import Plan, Turn
@@ -50,7 +51,7 @@ def run(plan: Plan, turn: Turn, *more: str) -> None:
     ]
     with initialize_config_dir(str(ROOT / "conf"), **VERSION_BASE):
         config = compose("train", overrides=overrides)
-    train(config)
+    train(plain(config))
 
 
 class Turns(Callback):
