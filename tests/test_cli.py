@@ -7,6 +7,7 @@ import pytest
 from train_app import PROJECT, App
 
 from graft.cli import help as cli
+from graft.cli.launch import known_names
 
 CONF = PROJECT / "conf"
 RUN_AND_LIST_MODULES = """
@@ -120,7 +121,7 @@ def test_the_environment_is_as_before(app, monkeypatch):
 
 
 def test_known_names_hold_groups_and_keys_of_every_option():
-    names = cli.known_names(CONF)
+    names = known_names(CONF)
     assert {"strategy", "seed", "optimizer.lr", "strategy.probe_fraction", "logger.wandb.project"} <= set(names)
     assert "pretrain.epochs" in names
 

@@ -221,10 +221,11 @@ def test_processes_that_lightning_starts_run_this_job_in_this_folder(app, tmp_pa
         assert folder == cfg.paths.run_dir
 
 
-def test_a_soups_run_folder_has_the_config_of_the_jobs(app, tmp_path):
+def test_a_soups_run_folder_has_the_config_of_the_jobs(app, monkeypatch, tmp_path):
     app.more = {"data": {}, "weights": {"source": "imagenet"}}
     sweep = tmp_path / "sweep"
     app("-m", "experiment=resnet_ft", "seed=4,5", "optimizer.lr=0.5", f"hydra.sweep.dir={sweep}")
+    monkeypatch.setitem(sys.modules, "graft.commands.soup", types.SimpleNamespace(soup=app.train))
     outcome = app(f"soup={sweep}", "logger=csv", f"hydra.run.dir={tmp_path / 'soup'}")
     assert outcome.code == 0, outcome.err
     config = yaml.safe_load((tmp_path / "soup" / "config.yaml").read_text())

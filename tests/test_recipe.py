@@ -26,6 +26,7 @@ CONFIG = {
     "trainer": {"accelerator": "cpu"},
 }
 RESULTS = {
+    "format": 1,
     "data": {"target": {"fingerprint": "abc"}},
     "weights": {"source": "source (cached)", "folder": "/cache/pretrained/1234"},
     "selection": {"monitor": "val/target/acc", "value": 0.5},
