@@ -607,10 +607,10 @@ class Swap(pl.Callback):
 
 
 def test_a_run_does_not_report_the_network_of_another_one(run):
-    _, other = run(folder="other")
+    _, other = run("strategy=scratch", folder="other")
     file = other / "checkpoints" / "best.ckpt"
     with pytest.raises(GraftError, match=r"best\.ckpt is of another run"):
-        run(f"+callbacks.swap={{_target_: test_run.Swap, file: {file}}}")
+        run("strategy=scratch", f"+callbacks.swap={{_target_: test_run.Swap, file: {file}}}")
 
 
 def test_a_folder_of_a_graft_without_ids_goes_on(run):
@@ -630,6 +630,27 @@ def test_a_folder_of_a_graft_without_ids_goes_on(run):
         assert results["status"] == "done"
     results, _ = run(f"resume={first / 'checkpoints' / 'last.ckpt'}", "training.epochs=5", folder="second")
     assert results["status"] == "done"
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_at_once_and_is_the_uninterrupted_one_bit_for_bit(tmp_path):
+    options = ["strategy=scratch", "training.epochs=40", "data.augment=light"]  # saved every two seconds
+    whole = command_line(tmp_path, *options, f"hydra.run.dir={tmp_path / 'whole'}")
+    assert whole.returncode == 0, whole.stderr
+    folder = tmp_path / "killed"
+    environment = os.environ | {"GRAFT_ROOT": str(tmp_path), "GRAFT_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, str(Path(CONF).parent / "train.py"), *TINY, *options, f"hydra.run.dir={folder}"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not (folder / "checkpoints" / "last.ckpt").exists() and process.poll() is None:
+            time.sleep(0.05)
+        process.kill()
+    assert not (folder / "DONE").exists()
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] < 39
+    resumed = command_line(tmp_path, *options, f"hydra.run.dir={folder}", "resume=true")
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"going on where process {process.pid} on " in resumed.stdout
+    assert same(weights(tmp_path / "whole"), weights(folder))
+    assert same(weights(tmp_path / "whole", "best"), weights(folder, "best"))
 
 
 def test_a_run_that_was_stopped_after_its_last_epoch_only_does_its_test(run):
@@ -679,7 +700,7 @@ def test_tune_looks_for_a_rate_and_trains_nothing(run, capsys):
     results, folder = run("tune=lr", "strategy=lp_ft", "tuning.suggestion=steep", "tuning.steps=20")
     assert results["status"] == "done"
     assert results["tuning"]["lr"]["phase"] == 2
-    assert {p.name for p in folder.iterdir()} == {"results.json", "lr_find.csv", "lr_find.png"}
+    assert {p.name for p in folder.iterdir()} == {".graft.json", "results.json", "lr_find.csv", "lr_find.png"}
     assert "score" not in json.loads((folder / "results.json").read_text())
     steep = f"{results['tuning']['lr']['suggestions']['steep']:g}"
     out = capsys.readouterr().out

@@ -119,7 +119,7 @@ class DiskCache:
 
     def _make_room(self, size: int) -> None:
         """Remove the least recently used entries until `size` more bytes fit, those being made or in use apart."""
-        limit = f"cache.limit_gb={self.limit_bytes / 2**30:g}"
+        limit = f"cache.limit_gb={self.limit_bytes / 2**30:.4g}"
         if size > self.limit_bytes:
             raise NoRoom(f"{size / 2**30:.1f} GiB are more than {limit}")
         with self._lock(ROOM):

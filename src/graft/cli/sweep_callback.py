@@ -28,6 +28,7 @@ class SweepCallback(Callback):
 
     def __init__(self) -> None:
         self.previous: Any = None
+        self.owns = False  # whether the sweep's folder is ours
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Claim the folder before Hydra writes to it, forget an earlier Ctrl-C there and take over the next."""
@@ -36,6 +37,7 @@ class SweepCallback(Callback):
         with refusal():
             sweep.take()
             sweep.claim(adopt=True)  # a sweep only adds to its folder
+            self.owns = True
             sweep.remove(STOPPED)
             sweep.remove(REFUSED)
         job.STATE.exit_code = job.FAILED  # until the end was reached
@@ -63,6 +65,8 @@ class SweepCallback(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Summarise and set the exit code."""
+        if not self.owns:  # Hydra 1.4 comes here after a refused start too
+            return
         if self.previous is not None:
             signal.signal(signal.SIGINT, self.previous)
         folder = Path(config.hydra.sweep.dir).absolute()
@@ -80,7 +84,7 @@ class SweepCallback(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """What goes to parallel workers: no signal handler."""
-        return {"previous": None}
+        return {"previous": None, "owns": False}
 
 
 @contextmanager
