@@ -37,7 +37,7 @@ test-all: $(SETUP) ## slow tests and those on real data (GRAFT_DATA) too
 
 test-hydra14: $(HYDRA14)/.stamp ## tests of configs, sweeps and the command line on the next Hydra, which CI runs too
 	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/$(HYDRA14)" $(PY) -m pytest -m "not slow and not real_data" \
-	  tests/test_config.py tests/test_configs.py tests/test_cli.py tests/test_job.py tests/test_sweep.py
+	  tests/test_config.py tests/test_cli.py tests/test_job.py tests/test_sweep.py
 
 $(HYDRA14)/.stamp: $(SETUP)
 	$(UV) pip install --quiet --python $(PY) --target $(HYDRA14) --no-deps --prerelease allow \

@@ -17,6 +17,7 @@ from PIL import Image
 from torchvision.datasets import mnist
 
 from graft.build import build
+from graft.cli.hydra_versions import VERSION_BASE
 from graft.cli.job import execute
 from graft.config import leaves, plain
 from graft.data.domain import rows_of
@@ -113,7 +114,7 @@ def splits(source: str, inputs: Path, seed: int) -> dict[str, dict]:
     """Of every part its length and a hash of which samples it holds, in their order, and of their labels."""
     overrides = [override.replace("{in}", str(inputs)) for override in SOURCES[source]]
     overrides.insert(1, f"data/domain@data.target={source}")
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(PROJECT / "conf"), **VERSION_BASE):
         cfg = compose("train", overrides=[*overrides, f"data.split_seed={seed}"])
     cfg.data.source, cfg.data.labels_per_class, cfg.data.subset_seed, cfg.data.seed = None, None, 0, 0
     data = build(cfg.data)
@@ -180,7 +181,7 @@ def result_keys(folder: Path) -> list[str]:
     overrides = ["experiment=resnet_ft", "backbone=lenet", "data.source.samples=200", "data.labels_per_class=4"]
     overrides += ["pretrain.epochs=1", "training.epochs=2", "training.threads=1", "trainer=cpu", "logger=csv"]
     paths = [f"++paths.run_dir={folder / 'run'}", f"++paths.cache_dir={folder / 'cache'}"]
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(PROJECT / "conf"), **VERSION_BASE):
         cfg = compose("train", overrides=[*overrides, *paths])
     execute(plain(cfg))
     results = json.loads((folder / "run" / "results.json").read_text())
