@@ -1,6 +1,7 @@
 """Graft from a notebook: the same config check, run folder and caches as on the command line, without an exit code."""
 
 import os
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +14,10 @@ from graft import config, experiment
 from graft import paths as paths  # registers the resolvers that name folders
 from graft.cli import job
 from graft.cli.hydra_versions import VERSION_BASE
-from graft.errors import GraftError
+from graft.errors import Diverged, GraftError
 from graft.locations import CONF, ROOT
 from graft.runs import record
-from graft.runs.folder import DONE, RunFolder
+from graft.runs.folder import DONE, ERROR, RunFolder
 
 FIRST_KEYS = ("data", "backbone", "paths")  # a mapping without them is no whole config
 
@@ -33,6 +34,13 @@ def train(*overrides: str | Mapping[str, Any], **values: Any) -> dict[str, Any]:
                 results = job.execute(settings)
             (run.path / DONE).write_text(f"{record.FINISHED}\n")
             return results
+        except Diverged:
+            (run.path / DONE).write_text(f"{record.DIVERGED}\n")
+            raise
+        except Exception:
+            if run.is_writable:
+                (run.path / ERROR).write_text(traceback.format_exc())
+            raise
         finally:
             run.release()
 
