@@ -5,6 +5,7 @@ PY := .venv/bin/python
 UV := $(PY) -m uv
 SETUP := .venv/.stamp
 HYDRA14 := .cache/hydra14
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 
 # Where this is set, every Python process would compile torch's sources again: seconds, each time.
 unexport PYTHONDONTWRITEBYTECODE
@@ -29,14 +30,14 @@ $(SETUP): requirements.lock pyproject.toml
 demo: $(SETUP) ## pretrain on rendered digits, fine-tune on 10 handwritten ones a class, test
 	$(PY) train.py experiment=resnet_ft
 
-test: $(SETUP) ## the tests that CI runs
-	$(PY) -m pytest -m "not slow and not real_data"
+test: $(SETUP) ## the tests that CI runs, on up to four cores
+	$(PY) -m pytest $(PARALLEL) -m "not slow and not real_data"
 
 test-all: $(SETUP) ## slow tests and those on real data (GRAFT_DATA) too
 	$(PY) -m pytest
 
 test-hydra14: $(HYDRA14)/.stamp ## tests of configs, sweeps and the command line on the next Hydra, which CI runs too
-	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/$(HYDRA14)" $(PY) -m pytest -m "not slow and not real_data" \
+	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/$(HYDRA14)" $(PY) -m pytest $(PARALLEL) -m "not slow and not real_data" \
 	  tests/test_config.py tests/test_cli.py tests/test_job.py tests/test_sweep.py
 
 $(HYDRA14)/.stamp: $(SETUP)
