@@ -220,7 +220,7 @@ class Rates(pl.Callback):
 
 def trained_rates(tiny_backbone, averaging, schedule, strategy=None):
     rates = Rates()
-    module = double(tiny_backbone, schedule=schedule, strategy=strategy, tail=averaging.tail(4))
+    module = double(tiny_backbone, schedule=schedule, strategy=strategy, window=averaging.window(4))
     fit(module, averaging, callbacks=[rates])
     return [rate for rate, _ in rates.seen]
 
@@ -239,10 +239,10 @@ def test_in_a_phase_the_rate_is_a_fraction_of_the_phases(tiny_backbone):
 
 
 def test_swa_over_two_phases_is_refused_with_what_to_type(tiny_backbone):
-    module = double(tiny_backbone, strategy=LinearProbeThenFineTune(0.6), tail=SWA(0.5).tail(10))
+    module = double(tiny_backbone, strategy=LinearProbeThenFineTune(0.6), window=SWA(0.5).window(10))
     with pytest.raises(GraftError, match=r"begin at epoch 6 .* epoch 7 of 10.*start_fraction=0\.6 or more"):
         module.phases(10)
-    module.tail = SWA(0.6).tail(10)
+    module.window = SWA(0.6).window(10)
     assert len(module.phases(10)) == 2
 
 
@@ -281,7 +281,7 @@ def test_a_run_that_goes_on_has_the_weights_and_the_average_of_the_whole_one(
     fit(whole, averaging(), epochs=5, callbacks=[seen, Save()])
     stopped = torch.load(tmp_path / "stopped.ckpt", weights_only=True)
     started = "averaging" in stopped
-    assert started is (averaging().tail(5) is None or stopped_after == 3)
+    assert started is (averaging().window(5) is None or stopped_after == 3)
     if started:
         assert moved(seen.steps[2 * stopped_after - 1], stopped["averaging"]["training"]) == set()
     assert moved(seen.validated[stopped_after - 1], stopped["state_dict"]) == set()

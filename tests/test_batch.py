@@ -184,7 +184,7 @@ def test_every_size_to_come_is_tried():
     backbone = TorchvisionBackbone("resnet18", size=32)
     seen = []
     backbone.network.conv1.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[-1]))
-    ProgressiveResizing(10, 0.5).refuse_fixed_size(backbone)
+    ProgressiveResizing(10, 0.5).check_any_size(backbone)
     assert seen == [16, 20, 28, 32]
 
 

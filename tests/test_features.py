@@ -3,7 +3,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from graft.backbones.cut import active_modules, find_cut
+from graft.backbones.split_backbone import active_modules, find_split
 from graft.backbones.torchvision import TorchvisionBackbone
 from graft.cache import features
 from graft.cache.disk import DiskCache
@@ -16,7 +16,7 @@ def cut_before(stage):
     backbone = TorchvisionBackbone("resnet18", size=32).requires_grad_(False).eval()
     names = stage_names(backbone)
     phase = Strategy().phase(1, backbone, names[names.index(stage) :] if stage else ())
-    return find_cut(backbone, active_modules(backbone, frozen_modules(backbone, phase), phase.parameters))
+    return find_split(backbone, active_modules(backbone, frozen_modules(backbone, phase), phase.parameters))
 
 
 def ask(cache, cut, images, also=(), **depends_on):
@@ -29,7 +29,7 @@ def ask(cache, cut, images, also=(), **depends_on):
 def test_rows_are_the_activations_in_order(tmp_path, stage):
     cut, images = cut_before(stage), torch.randn(10, 3, 32, 32)
     rows = ask(FeatureCache(DiskCache(tmp_path, 2**30)), cut, images)
-    torch.testing.assert_close(rows[torch.tensor([9, 0])], cut.begin(images[[9, 0]]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(rows[torch.tensor([9, 0])], cut.trunk(images[[9, 0]]), rtol=1e-4, atol=1e-5)
 
 
 def test_what_they_depend_on_decides_whether_they_are_there(tmp_path):
@@ -68,7 +68,7 @@ def test_one_pass_fills_what_is_wanted_later(tmp_path):
     later = [cut_before("layer4"), cut_before("layer3")]
     ask(cache, cut, images, also=[Wanted(one, {}) for one in later])
     for one in later:
-        expected, one.begin_all = one.begin(images), None  # nothing is computed any more
+        expected, one.trunk_all = one.begin(images), None  # nothing is computed any more
         torch.testing.assert_close(ask(cache, one, images)[:10], expected, rtol=1e-4, atol=1e-5)
     assert [entry.computed for entry in cache.report] == [True, True, True]
     assert [entry.cut for entry in cache.report] == ["features", "network.layer3", "network.layer2"]

@@ -30,7 +30,7 @@ PARTS = {  # option -> (Python file, yaml file)
     "term": (
         """
         from graft.config.types import NonNegative
-        from graft.terms.base import Step, Term
+        from graft.terms.base import TrainStep, Term
 
         class Small(Term):
             needs_pretrained = True
@@ -39,7 +39,7 @@ PARTS = {  # option -> (Python file, yaml file)
                 super().__init__()
                 self.weight = weight
 
-            def forward(self, step: Step):
+            def forward(self, step: TrainStep):
                 return step.all_features.square().mean()
         """,
         "# Mine\nmine:\n  _target_: mypkg.term.Small\n  weight: 0.1 # of the term\n",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from graft.training.trainer import build_trainer, settle_precision
+from graft.training.trainer import build_trainer, resolve_precision
 
 TRAINING = OmegaConf.to_container(OmegaConf.load(Path(__file__).parents[1] / "conf" / "training" / "default.yaml"))
 
@@ -45,11 +45,11 @@ def machine(monkeypatch):
 )
 def test_auto_is_what_the_device_computes_fast(machine, hardware, accelerator, expected):
     machine(**hardware)
-    precision = settle_precision({"precision": "auto", "accelerator": accelerator})
+    precision = resolve_precision({"precision": "auto", "accelerator": accelerator})
     assert (precision, torch.get_float32_matmul_precision()) == expected
 
 
 def test_a_precision_that_was_asked_for_stays(machine):
     machine(cuda=True, bf16=True)
-    assert settle_precision({"precision": "32-true", "accelerator": "gpu"}) == "32-true"
+    assert resolve_precision({"precision": "32-true", "accelerator": "gpu"}) == "32-true"
     assert torch.get_float32_matmul_precision() == "highest"

@@ -21,7 +21,7 @@ from graft.strategies.frozen import Frozen
 from graft.strategies.full import Full
 from graft.strategies.lp_ft import LinearProbeThenFineTune
 from graft.training import tuning
-from graft.training.schedules import Tail
+from graft.training.schedules import AveragingWindow
 from graft.training.tuning import Curve
 
 RATES = [10.0 ** (-5 + i / 4) for i in range(24)]
@@ -199,7 +199,7 @@ def test_what_is_scheduled_over_a_run_stands_still(module, data, tmp_path):
 
 
 def test_a_rate_of_the_last_epochs_has_no_part_in_it(module, data, tmp_path):
-    curve = tuning.lr_range_test(SPIED, module(tail=Tail(0, 0.5)), data, tmp_path)
+    curve = tuning.lr_range_test(SPIED, module(window=AveragingWindow(0, 0.5)), data, tmp_path)
     assert [step["head/shared"] for step in Spy.rates] == pytest.approx(curve.rates)
 
 

@@ -21,13 +21,13 @@ from graft.module import SHARED, TransferModule
 from graft.network import build_backbone, build_heads
 from graft.objectives.base import Objective
 from graft.runs.context import threads_of_job
-from graft.selection.base import SelectionRule, require_domain
+from graft.selection.base import SelectionRule, check_domain
 from graft.strategies.base import Strategy
 from graft.tasks.base import Task
-from graft.terms.base import Setup, Term
+from graft.terms.base import Term, TermContext
 from graft.training.batch_transforms import build_batch_transforms
-from graft.training.schedules import Tail
-from graft.training.trainer import settle_precision
+from graft.training.schedules import AveragingWindow
+from graft.training.trainer import resolve_precision
 from graft.weights.averaging import Averaging
 from graft.weights.loading import LoadReport, load_weights
 
@@ -71,7 +71,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     config = copy.deepcopy(dict(config))
     registry.trust(config["allow"])
     torch.set_num_threads(config["training"]["threads"] or threads_of_job())
-    config["trainer"]["precision"] = settle_precision(config["trainer"])
+    config["trainer"]["precision"] = resolve_precision(config["trainer"])
     pl.seed_everything(config["seed"], verbose=False)
     cache = DiskCache(Path(config["paths"]["cache_dir"]) / "computed", int(config["cache"]["limit_gb"] * 2**30))
     data = build_data(config, cache, share_data)
@@ -88,13 +88,13 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     outputs = {domain: data.num_outputs(domain, task) for domain, task in tasks.items()}
     trained = {domain: tasks[domain] for domain in data.train_domains}
     batch_transforms = build_batch_transforms(config["training"], epochs, backbone, trained, outputs)
-    tail = averaging.tail(epochs) if averaging else None
-    refuse_unsuitable(strategy, backbone, config["training"], tail)
+    window = averaging.window(epochs) if averaging else None
+    check_suitable(strategy, backbone, config["training"], window)
     weights = config["backbone"]["weights"] if strategy.pretrained else None
     loaded = None if weights in (None, "source") else load_weights(backbone, weights)
     data.set_input(backbone.input_spec)
     heads = build_heads(config, data, backbone, tasks, objective)
-    refuse_fixed_random_head(config, objective, weights)
+    check_fixed_heads(config, objective, weights)
     if "source" in heads and "source" not in data.train_domains and weights != "source":
         data.test_domains = ("target",)  # a source head that never learned has nothing to say about the source
     module = TransferModule(
@@ -108,7 +108,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
         schedule=build(config["scheduler"]),
         optimizer=config["optimizer"],
         terms=build_terms(config),
-        tail=tail,
+        window=window,
         batch_transforms=batch_transforms,
         monitor=rule.monitor(tasks),
         bn=config["bn"],
@@ -116,7 +116,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
         seed=config["seed"],
         config=config,
     )
-    require_learned_heads(module, rule, weights == "source")
+    check_learned_heads(module, rule, weights == "source")
     return Experiment(config, data, module, rule, averaging, cache, decided, loaded)
 
 
@@ -124,9 +124,9 @@ def prepare(experiment: Experiment) -> None:
     """Let strategy and terms see the pretrained weights: adapters are added, frozen copies and statistics taken."""
     config, module = experiment.config, experiment.module
     added = added_parameters(module.strategy, module.backbone)
-    setup = term_setup(experiment, added)
+    context = term_context(experiment, added)
     for term in module.terms.values():
-        term.prepare(setup)
+        term.prepare(context)
     if config["training"]["stochastic_depth"] is not None:
         set_stochastic_depth(module.backbone, config["training"]["stochastic_depth"])  # after what may replace layers
     module.start_source_statistics()
@@ -158,7 +158,7 @@ def build_tasks(config: Mapping[str, Any], data: TransferDataModule) -> dict[str
 
 def choose_domains(data: TransferDataModule, objective: Objective, rule: SelectionRule) -> None:
     """Load only the domains that the objective trains on, and validate on those, the target and the rule's."""
-    require_domain(rule, tuple(data.domains))
+    check_domain(rule, tuple(data.domains))
     missing = [domain for domain in objective.domains() if domain not in data.domains]
     if missing:
         raise GraftError(
@@ -205,11 +205,11 @@ def build_terms(config: Mapping[str, Any]) -> dict[str, Term]:
     return {name: build(settings) for name, settings in (config.get("term") or {}).items() if settings.get("weight", 1)}
 
 
-def term_setup(experiment: Experiment, added: frozenset[str]) -> Setup:
+def term_context(experiment: Experiment, added: frozenset[str]) -> TermContext:
     """What terms can ask for before training; `added` are names of parameters that the strategy added."""
     module, data = experiment.module, experiment.data
     weights = experiment.weights
-    return Setup(
+    return TermContext(
         backbone=module.backbone,
         heads=dict(module.heads.items()),
         target_head=module.head("target"),
@@ -232,7 +232,9 @@ def added_parameters(strategy: Strategy, backbone: Backbone) -> frozenset[str]:
 # What cannot go together, refused before anything is pretrained
 
 
-def refuse_unsuitable(strategy: Strategy, backbone: Backbone, training: Mapping[str, Any], tail: Tail | None) -> None:
+def check_suitable(
+    strategy: Strategy, backbone: Backbone, training: Mapping[str, Any], window: AveragingWindow | None
+) -> None:
     """Refuse now what would fail after pretraining: on a copy, so that nothing random is drawn from the run's state."""
     with torch.random.fork_rng(devices=()):
         trial = copy.deepcopy(backbone)
@@ -240,11 +242,11 @@ def refuse_unsuitable(strategy: Strategy, backbone: Backbone, training: Mapping[
         phases = strategy.phases(training["epochs"], trial)
         if training["stochastic_depth"] is not None:
             set_stochastic_depth(trial, training["stochastic_depth"])
-    if tail:
-        tail.check(phases)
+    if window:
+        window.check(phases)
 
 
-def refuse_fixed_random_head(config: Mapping[str, Any], objective: Objective, weights: str | None) -> None:
+def check_fixed_heads(config: Mapping[str, Any], objective: Objective, weights: str | None) -> None:
     """Refuse an objective that keeps a pretrained head where nothing pretrains one."""
     if objective.fixed_heads and weights != "source":
         raise GraftError(
@@ -254,7 +256,7 @@ def refuse_fixed_random_head(config: Mapping[str, Any], objective: Objective, we
         )
 
 
-def require_learned_heads(module: TransferModule, rule: SelectionRule, pretrained: bool) -> None:
+def check_learned_heads(module: TransferModule, rule: SelectionRule, pretrained: bool) -> None:
     """Refuse to score, or select by, a head that nothing trains."""
     learned = {*module.trained_heads(), *(["source"] if pretrained else [])}
     for domain in {"target", rule.domain} - {None}:

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
 
 from graft.backbones.base import Backbone
-from graft.backbones.cut import Activations, Cut
+from graft.backbones.split_backbone import Activations, SplitBackbone
 from graft.data.domain import seed_of
 from graft.errors import GraftError
 from graft.inputs.base import Inputs, join
@@ -18,11 +18,11 @@ from graft.objectives.base import Objective
 from graft.strategies.base import Phase, Strategy, frozen_modules
 from graft.tasks.base import Task
 from graft.tasks.metrics import Mean, TrainingMetrics
-from graft.terms.base import Step, Term
+from graft.terms.base import Term, TrainStep
 from graft.training.batch_transforms import Batch, BatchTransform, ProgressiveResizing
 from graft.training.normalization import add_source_statistics, source_statistics
 from graft.training.optim import build_optimizer, match_layout, parameter_groups, parts
-from graft.training.schedules import Plateau, Point, Tail, hold
+from graft.training.schedules import AveragingWindow, Plateau, Point, hold
 
 SHARED = "shared"
 
@@ -59,7 +59,7 @@ class TransferModule(pl.LightningModule):
         schedule: Any,
         optimizer: Mapping[str, Any],
         terms: Mapping[str, Term] | None = None,
-        tail: Tail | None = None,
+        window: AveragingWindow | None = None,
         batch_transforms: Sequence[BatchTransform] = (),
         monitor: str | None = None,
         bn: str = "joint",
@@ -78,7 +78,7 @@ class TransferModule(pl.LightningModule):
         self.rates = rates
         self.schedule = schedule
         self.optimizer_config = dict(optimizer)
-        self.tail = tail
+        self.window = window
         self.monitor = monitor
         self.bn = bn
         self.class_weights = dict(class_weights or {})
@@ -87,7 +87,7 @@ class TransferModule(pl.LightningModule):
         self.fixed_progress: float | None = None
         self.step_losses: dict[str, Tensor] = {}  # of the last training step, by domain and term
         self.leave_out_nonfinite = False  # of the training metrics, which waits for the device in every step
-        self.cut: Cut | None = None  # where the backbone is cut in this phase, see graft.callbacks.frozen_features
+        self.cut: SplitBackbone | None = None  # in this phase, see graft.callbacks.frozen_features
         self.confusion: dict[str, Tensor] = {}
         self._phases: list[Phase] = []
         self._frozen: list[nn.Module] = []
@@ -117,7 +117,7 @@ class TransferModule(pl.LightningModule):
     def features(self, inputs: Inputs | Activations, domain: str) -> Tensor:
         """Features `(B, D)` for inputs of one domain, with its own BatchNorm statistics where it has some."""
         if self.cut is not None:
-            return self.cut.finish(self.activations(inputs))
+            return self.cut.rest(self.activations(inputs))
         if self.bn == "domain_specific" and domain == "source":
             with source_statistics(self.backbone):
                 return self.backbone(inputs)
@@ -130,13 +130,13 @@ class TransferModule(pl.LightningModule):
             if self.cut is None:
                 features = self.backbone(join(inputs))
             else:
-                features = self.cut.finish(torch.cat([self.activations(x) for x in inputs]))
+                features = self.cut.rest(torch.cat([self.activations(x) for x in inputs]))
             return dict(zip(batch, features.split([len(x) for x in inputs]), strict=True))
         return {domain: self.features(x, domain) for domain, (x, _) in batch.items()}
 
     def activations(self, inputs: Inputs | Activations) -> Tensor:
         """What comes out of the backbone at its cut: stored, or computed now."""
-        return inputs.values if isinstance(inputs, Activations) else self.cut.begin(inputs)
+        return inputs.values if isinstance(inputs, Activations) else self.cut.trunk(inputs)
 
     @property
     def can_cut(self) -> bool:
@@ -197,7 +197,7 @@ class TransferModule(pl.LightningModule):
             return {}
         inputs = {domain: x for domain, (x, _) in batch.items()}
         labels = {domain: y for domain, (_, y) in batch.items()}
-        step = Step(inputs, labels, features, outputs, self.progress)
+        step = TrainStep(inputs, labels, features, outputs, self.progress)
         values = {name: term(step) for name, term in self.terms.items()}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -245,8 +245,8 @@ class TransferModule(pl.LightningModule):
                 "scheduler=plateau follows one run of the metric, but this strategy's phases have schedules of their "
                 "own. Use scheduler=cosine or another strategy."
             )
-        if self.tail:
-            self.tail.check(phases)
+        if self.window:
+            self.window.check(phases)
         return phases
 
     def backbone_trains(self, epochs: int) -> bool:
@@ -265,9 +265,9 @@ class TransferModule(pl.LightningModule):
             points = schedule.table(max(1, ends[next_start - 1] - begin))
             if points is None:
                 return None
-            if self.tail and self.tail.factor is not None:
-                tail_begin = round(total * self.tail.first_epoch / self.trainer.max_epochs)
-                points = hold(points, tail_begin - begin, self.tail.factor)
+            if self.window and self.window.factor is not None:
+                window_begin = round(total * self.window.first_epoch / self.trainer.max_epochs)
+                points = hold(points, window_begin - begin, self.window.factor)
             for phase, end in list(zip(self._phases, ends, strict=True))[start:next_start]:
                 for point in points[len(table) - begin : end - begin]:
                     table.append(point._replace(factor=point.factor * phase.lr_factor))

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from graft.backbones.cut import eval_mode
 from graft.backbones.folding import fold_batchnorm
+from graft.backbones.split_backbone import eval_mode
 from graft.backbones.timm import TimmBackbone
 from graft.backbones.torchvision import TorchvisionBackbone
 

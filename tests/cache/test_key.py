@@ -85,7 +85,7 @@ def followed(*parts: str) -> set[str]:
 
 def test_unrelated_parts_of_graft_are_not_in_a_key():
     used = followed("graft.cache.features", "graft.backbones.lenet", "graft.data.sources.digits", "graft.data.module")
-    assert {"graft.backbones.base", "graft.backbones.cut", "graft.cache.rows", "graft.data.sampling"} <= used
+    assert {"graft.backbones.base", "graft.backbones.split_backbone", "graft.cache.rows", "graft.data.sampling"} <= used
     for other in ("backbones.huggingface", "backbones.timm", "data.table", "data.text_file", "terms.base", "report"):
         assert f"graft.{other}" not in used
 

@@ -206,13 +206,13 @@ def test_other_weights_and_other_data_have_features_of_their_own(tmp_path):
     ],
 )
 def test_only_what_never_changes_is_kept(tmp_path, settings, entries):
-    from graft.terms.base import Setup
+    from graft.terms.base import TermContext
 
     module, data = parts(FreezeUntil(stages=4), **settings)
     for term in module.terms.values():
         head = module.heads["shared"]
         term.prepare(
-            Setup(
+            TermContext(
                 backbone=module.backbone,
                 heads={"shared": head},
                 target_head=head,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from graft.errors import GraftError, first_line
 from graft.inputs.base import InputSpec
 from graft.inputs.image.transform import ImageSpec
-from graft.weights.input_conv import fold_channels, spread_over_channels
+from graft.weights.input_conv import adapt_input_conv, spread_over_channels
 
 HALF = (0.5, 0.5, 0.5)  # mean and std of a network without pretrained weights: inputs in [-1, 1]
 
@@ -198,7 +198,7 @@ class ImageBackbone(Backbone):
     def fit_input_layer(self, name: str, tensor: Tensor) -> Tensor:
         """The first convolution's weights for this number of channels."""
         if name.removesuffix(".weight") in self.input_layers and tensor.ndim == 4:
-            return fold_channels(tensor, self.channels)
+            return adapt_input_conv(tensor, self.channels)
         return tensor
 
 

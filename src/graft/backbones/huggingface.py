@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from graft.backbones.base import Stage
 from graft.backbones.stages import stages_from_groups
-from graft.backbones.text import POOLINGS, TextBackbone, refuse_unknown_pooling
+from graft.backbones.text import POOLINGS, TextBackbone, check_pooling
 from graft.config.types import Count
 from graft.errors import GraftError, first_line
 from graft.inputs.base import Fields
@@ -63,7 +63,7 @@ class HuggingFaceBackbone(TextBackbone):
     """
 
     def __init__(self, name: str, max_length: Count | None = 128, pooling: Literal[tuple(POOLINGS)] = "mean") -> None:
-        refuse_unknown_pooling(pooling)
+        check_pooling(pooling)
         transformers = imported_transformers()
         source = source_of(name)
         config = loaded(transformers.AutoConfig, name, source)

@@ -94,7 +94,7 @@ class MelNetwork:
             )
         self.mel = Mel(sample_rate, window, 1 << (window - 1).bit_length(), hop, bands)
         self.size = (bands, self.clip // hop)
-        refuse_fixed_size(self)
+        check_any_size(self)
 
     @property
     def input_spec(self) -> SpeechSpec:
@@ -129,7 +129,7 @@ def mel_backbone(
     )
 
 
-def refuse_fixed_size(backbone: ImageBackbone) -> None:
+def check_any_size(backbone: ImageBackbone) -> None:
     """Raise GraftError for a network that takes images of one size only; nothing is computed."""
     bands, frames = backbone.size
     try:

@@ -60,7 +60,7 @@ def first_pooled(tokens: Tensor, mask: Tensor) -> Tensor:
 POOLINGS = {"mean": mean_pooled, "cls": first_pooled}
 
 
-def refuse_unknown_pooling(pooling: str) -> None:
+def check_pooling(pooling: str) -> None:
     """Raise GraftError for a pooling that there is not."""
     if pooling not in POOLINGS:
         raise GraftError(f"backbone.pooling={pooling} is not known. Allowed: {', '.join(POOLINGS)}.")

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graft.backbones.cut import Cut
+from graft.backbones.split_backbone import SplitBackbone
 from graft.cache.disk import DiskCache, NoRoom
 from graft.cache.key import cache_key, code_used, numerics
 from graft.cache.rows import MappedRows, RowWriter
@@ -40,7 +40,7 @@ class Stored:
 class Wanted:
     """Activations at a cut, of what `depends_on` says; `parts` are what makes the inputs (see `code_used`)."""
 
-    def __init__(self, cut: Cut, depends_on: Mapping[str, Any], parts: Sequence[Any] = ()) -> None:
+    def __init__(self, cut: SplitBackbone, depends_on: Mapping[str, Any], parts: Sequence[Any] = ()) -> None:
         self.cut = cut
         layers = {type(module) for module in cut.backbone.modules()}
         network = {"cut": cut.name, "folded": cut.fold, "name": cut.backbone.name, "layers": repr(cut.backbone)}
@@ -94,7 +94,7 @@ class FeatureCache:
                 writers = [stack.enter_context(RowWriter(by_name[cut.name])) for cut in (last, *earlier)]
                 for places, inputs in batches():
                     with context():
-                        activations = last.begin_all(inputs, earlier)
+                        activations = last.trunk_all(inputs, earlier)
                     for writer, values in zip(writers, activations, strict=True):
                         writer.append(values, places)
             self._made.update(one.key for one in made)

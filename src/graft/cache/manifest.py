@@ -44,7 +44,7 @@ def check(entry: Path) -> None:
     try:
         if entry.is_symlink():
             raise Damaged("it is a link")
-        require_file(entry / MANIFEST)
+        status_of(entry / MANIFEST)
         for name, noted in json.loads((entry / MANIFEST).read_bytes())["files"].items():
             check_file(entry / name, noted)
     except OSError as error:
@@ -57,7 +57,7 @@ def check(entry: Path) -> None:
 
 def check_file(file: Path, noted: Mapping[str, Any]) -> None:
     """Raise Damaged unless a file has the size and checksum that its manifest says, OSError if it cannot be read."""
-    found = require_file(file)
+    found = status_of(file)
     if found.st_size != noted["bytes"]:
         raise Damaged(f"{file.name} has {found.st_size:,} bytes, {noted['bytes']:,} were written")
     if identity(file, found) not in _checked:
@@ -66,7 +66,7 @@ def check_file(file: Path, noted: Mapping[str, Any]) -> None:
         _checked.add(identity(file, found))
 
 
-def require_file(file: Path) -> os.stat_result:
+def status_of(file: Path) -> os.stat_result:
     """What the system knows of a file; Damaged where a folder, a link or something else stands in its place."""
     found = file.lstat()
     if not stat.S_ISREG(found.st_mode):

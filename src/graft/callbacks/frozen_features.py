@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
-from graft.backbones.cut import Cut, active_modules, find_cut, weights_hash
+from graft.backbones.split_backbone import SplitBackbone, active_modules, find_split, weights_hash
 from graft.cache.features import FeatureCache, Wanted
 from graft.cache.rows import MappedRows
 from graft.data.module import TransferDataModule
@@ -21,7 +21,7 @@ from graft.strategies.base import Phase, frozen_modules
 class Place:
     """Where a phase cuts the backbone, and a hash of the weights before it."""
 
-    cut: Cut
+    cut: SplitBackbone
     weights: str
 
 
@@ -48,7 +48,7 @@ class FrozenFeatures(Callback):
         self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
-        """Cut anew where a phase begins, and take the epoch's views."""
+        """Split the backbone again where a phase begins, and take the epoch's views."""
         epoch = min(trainer.current_epoch, trainer.max_epochs - 1)
         phase = pl_module.phase(epoch)
         if phase is not self._phase:
@@ -88,7 +88,7 @@ class FrozenFeatures(Callback):
         """Where a phase cuts the backbone, found once."""
         if id(phase) not in self._places:
             active = active_in(module, phase)
-            cut = find_cut(module.backbone, active, fold)
+            cut = find_split(module.backbone, active, fold)
             self._places[id(phase)] = Place(cut, weights_hash(module.backbone, active)) if cut else None
         return self._places[id(phase)]
 

@@ -127,9 +127,9 @@ def prepare(
     config.check(cfg, choices)
     settings = config.plain(cfg)
     if settings["soup"]:
-        ingredients.refuse_overrides(overrides)
+        ingredients.check_overrides(overrides)
         settings = ingredients.settings(settings)
-    run.refuse_foreign()
+    run.check_owner()
     if not sweep and is_done(run.path, cfg, settings):  # said even where nothing can be written
         return None
     run.take()

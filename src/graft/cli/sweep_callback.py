@@ -61,7 +61,7 @@ class SweepCallback(Callback):
         """Refuse a run's folder before Hydra makes it or writes to it."""
         if is_main_process():
             with refusal():
-                RunFolder(config.hydra.run.dir, beside=job.written_by_hydra(config.hydra)).refuse_foreign()
+                RunFolder(config.hydra.run.dir, beside=job.written_by_hydra(config.hydra)).check_owner()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Summarise and set the exit code."""

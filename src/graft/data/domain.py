@@ -181,7 +181,7 @@ def leak_notes(contents: Mapping[str, Sequence[Hashable]], kind: str) -> tuple[s
     return tuple(f"{count:,} {kind} of {part} are in train too" for part, count in shared.items() if count)
 
 
-def refuse_changes(kind: str, augment: str, shift: str | None) -> None:
+def check_unchanged(kind: str, augment: str, shift: str | None) -> None:
     """Raise GraftError where samples that are taken as they are, `kind` in words, are to be augmented or shifted."""
     if augment != "none":
         raise GraftError(f"data.augment={augment}: {kind} are taken as they are. Set data.augment=none.")

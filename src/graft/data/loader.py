@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from graft.backbones.cut import Activations
+from graft.backbones.split_backbone import Activations
 from graft.cache.rows import MappedRows
 from graft.data.sampling import EvalBatches, Key, TrainBatches
 from graft.inputs.base import Inputs, Rows, Transform

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from graft.cache.disk import DiskCache
-from graft.data.domain import Split, refuse_changes, rows_of
+from graft.data.domain import Split, check_unchanged, rows_of
 from graft.errors import GraftError
 from graft.inputs.base import Fields
 
@@ -49,7 +49,7 @@ class SequenceTransform:
     augment = None
 
     def __init__(self, spec: "SequenceSpec", augment: str = "none", shift: str | None = None) -> None:
-        refuse_changes("sequences", augment, shift)
+        check_unchanged("sequences", augment, shift)
         self.spec = spec
 
     @property

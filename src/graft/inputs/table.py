@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from graft.cache.disk import DiskCache
-from graft.data.domain import Split, refuse_changes, rows_of
+from graft.data.domain import Split, check_unchanged, rows_of
 from graft.inputs.base import Fields
 from graft.inputs.columns import FIRST, MISSING, UNKNOWN, Columns
 
@@ -50,7 +50,7 @@ class TableTransform:
     augment = None
 
     def __init__(self, columns: Columns, augment: str = "none", shift: str | None = None) -> None:
-        refuse_changes("tables", augment, shift)
+        check_unchanged("tables", augment, shift)
         self.columns = columns
 
     @property

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from graft.cache.disk import DiskCache, NoRoom
 from graft.cache.key import cache_key, code_used
 from graft.cache.ragged import MappedTokens, write_sequences
-from graft.data.domain import Split, refuse_changes
+from graft.data.domain import Split, check_unchanged
 from graft.inputs.base import Fields
 from graft.notes import say_once
 
@@ -67,7 +67,7 @@ class TextTransform:
     augment = None
 
     def __init__(self, spec: "TextSpec", augment: str = "none", shift: str | None = None) -> None:
-        refuse_changes("texts", augment, shift)
+        check_unchanged("texts", augment, shift)
         self.spec = spec
 
     @property

@@ -120,7 +120,7 @@ class RunFolder:
         has_groups = isinstance(config, Mapping) and all(isinstance(config.get(group), Mapping) for group in groups)
         return has_groups and isinstance(overrides, list) and all(isinstance(line, str) for line in overrides)
 
-    def refuse_foreign(self) -> None:
+    def check_owner(self) -> None:
         """FolderRefused where the folder, or a file in it that a run would write, is not Graft's."""
         record = self.record
         if record is None:
@@ -151,7 +151,7 @@ class RunFolder:
 
     def take(self) -> None:
         """Lock the folder for this process; FolderRefused where it is not Graft's or where another process has it."""
-        self.refuse_foreign()
+        self.check_owner()
         if self.is_held:
             return
         lock = Lock(self.path)
@@ -165,7 +165,7 @@ class RunFolder:
         if left:
             print(f"{self.path}: going on where {describe(left)} left it; that process is gone.", flush=True)
         try:
-            self.refuse_foreign()  # another process may have worked here between the first look and the lock
+            self.check_owner()  # another process may have worked here between the first look and the lock
         except FolderRefused:
             self.release()
             raise

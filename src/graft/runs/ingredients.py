@@ -76,11 +76,11 @@ def read(folder: Path, allow: Sequence[str] = ()) -> list[Ingredient]:
         )
         for one in jobs
     ]
-    refuse_different(folder, ingredients)
+    check_alike(folder, ingredients)
     return ingredients
 
 
-def refuse_different(folder: Path, ingredients: Iterable[Ingredient]) -> None:
+def check_alike(folder: Path, ingredients: Iterable[Ingredient]) -> None:
     """GraftError where jobs differ in data, network or pretrained weights, with what differs and in which of them."""
     found = {one.folder.name: identity(one) for one in ingredients}
     different = []
@@ -151,7 +151,7 @@ def found_number(ingredient: Ingredient, name: str) -> float:
     return value
 
 
-def refuse_overrides(overrides: Iterable[str]) -> None:
+def check_overrides(overrides: Iterable[str]) -> None:
     """GraftError for what a command with `soup=` cannot change."""
     keys = [sweeps.split_override(line)[0] for line in overrides]
     ignored = [key for key in keys if not any(key == own or key.startswith(f"{own}.") for own in OWN)]

@@ -10,7 +10,7 @@ from graft.selection.target_val import TargetValidation
 SelectionRule = TargetValidation | SourceValidation | Last
 
 
-def require_domain(rule: SelectionRule, domains: tuple[str, ...]) -> None:
+def check_domain(rule: SelectionRule, domains: tuple[str, ...]) -> None:
     """Refuse a rule whose domain has no data."""
     if rule.domain is not None and rule.domain not in domains:
         raise GraftError(

@@ -13,7 +13,7 @@ from graft.inputs.base import Inputs, join
 
 
 @dataclass
-class Step:
+class TrainStep:
     """One training step as terms see it; every mapping goes from a domain to a tensor, in the same order."""
 
     inputs: Mapping[str, Inputs]  # (B, ...)
@@ -58,7 +58,7 @@ class Teacher:
 
 
 @dataclass
-class Setup:
+class TermContext:
     """What a term can ask for before training; nothing here is in a checkpoint."""
 
     backbone: Backbone  # the one that trains, with its pretrained weights
@@ -92,9 +92,9 @@ class Term(nn.Module):
     replaces_batchnorm = False  # by layers that cannot be synchronised over processes
     needs_inputs = True  # False: looks at features, outputs and weights alone, so that inputs need not be there
 
-    def prepare(self, setup: Setup) -> None:
+    def prepare(self, context: TermContext) -> None:
         """Look at the pretrained network and the data once, before training and before a resumed state is loaded."""
 
-    def forward(self, step: Step) -> Tensor | None:
+    def forward(self, step: TrainStep) -> Tensor | None:
         """The value, a scalar; None for a term that acts by what it changed in `prepare`."""
         raise NotImplementedError

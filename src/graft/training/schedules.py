@@ -35,7 +35,7 @@ class Point(NamedTuple):
     momentum: float | None  # None: as the optimizer has it
 
 
-class Tail(NamedTuple):
+class AveragingWindow(NamedTuple):
     """The last epochs of a run, at a rate of their own."""
 
     first_epoch: int  # from 0

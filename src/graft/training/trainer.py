@@ -86,7 +86,7 @@ def device_type(accelerator: str) -> str:
     return "mps" if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available() else "cpu"
 
 
-def settle_precision(settings: Mapping[str, Any]) -> str:
+def resolve_precision(settings: Mapping[str, Any]) -> str:
     """What `trainer.precision` means on this machine; `auto` is the fastest that trains as well as 32 bits.
 
     On CUDA bfloat16 where the GPU computes with it, else float16, and TF32 for what stays in 32 bits. A CPU gains from

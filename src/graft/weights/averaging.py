@@ -14,7 +14,7 @@ from graft.config.types import FractionBelowOne, Positive
 from graft.errors import GraftError
 from graft.module import Batch, TransferModule
 from graft.training.normalization import batchnorms
-from graft.training.schedules import Tail
+from graft.training.schedules import AveragingWindow
 
 
 def network(module: TransferModule) -> nn.ModuleDict:
@@ -51,7 +51,7 @@ class Averaging(Callback):
         """Whether the weights enter the average after the optimizer step that was just taken."""
         raise NotImplementedError
 
-    def tail(self, epochs: int) -> Tail | None:
+    def window(self, epochs: int) -> AveragingWindow | None:
         """The last epochs of a run, where they are to have a learning rate of their own."""
         return None
 
@@ -191,9 +191,9 @@ class SWA(Averaging):
         """The first epoch (from 0) that is averaged."""
         return min(round(self.start_fraction * epochs), epochs - 1)
 
-    def tail(self, epochs: int) -> Tail:
+    def window(self, epochs: int) -> AveragingWindow:
         """The epochs that are averaged."""
-        return Tail(self.first_epoch(epochs), self.lr_fraction)
+        return AveragingWindow(self.first_epoch(epochs), self.lr_fraction)
 
     def show_average(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
         """Put the average into the module, with BatchNorm statistics of its own."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 
-def fold_channels(weight: Tensor, channels: int) -> Tensor:
+def adapt_input_conv(weight: Tensor, channels: int) -> Tensor:
     """Input weights `(O, I, ...)` for `channels` inputs instead of I.
 
     Down to one channel they are summed: a grey image then gives what the same image repeated over I channels gave.

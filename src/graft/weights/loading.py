@@ -78,7 +78,7 @@ def load_tensors(backbone: Backbone, content: dict[str, Any], source: str) -> Lo
             f"{_some(tensors)}; the network with {_some(network)}. Choose the backbone that the file was made for."
         )
 
-    refuse_nonfinite(source, backbone, found, classifier)
+    check_finite(source, backbone, found, classifier)
     backbone.network.load_state_dict({**network, **found})
     backbone.set_classifier(classifier)
     own = prefix.removesuffix("network.")  # of a file written by Graft
@@ -95,7 +95,7 @@ def load_tensors(backbone: Backbone, content: dict[str, Any], source: str) -> Lo
     )
 
 
-def refuse_nonfinite(source: str, backbone: Backbone, found: dict[str, Tensor], classifier: nn.Module | None) -> None:
+def check_finite(source: str, backbone: Backbone, found: dict[str, Tensor], classifier: nn.Module | None) -> None:
     """Raise GraftError for parameters that are NaN or infinite, and for buffers with NaN: masks may be infinite."""
     parameters = {name for name, _ in backbone.network.named_parameters(remove_duplicate=False)}
     heads = (

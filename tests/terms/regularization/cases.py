@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from graft.backbones.base import Backbone
-from graft.terms.base import Setup, Step
+from graft.terms.base import TermContext, TrainStep
 
 CLASSES = 3
 
@@ -19,7 +19,7 @@ def target_samples(backbone: Backbone, count: int = 12, seed: int = 3) -> tuple[
     return (inputs + labels.view(-1, 1, 1, 1)).to(backbone.input_mean.dtype), labels
 
 
-def setup_of(backbone: Backbone, **changes) -> Setup:
+def setup_of(backbone: Backbone, **changes) -> TermContext:
     """A setup with a linear head; samples come in two batches."""
     torch.manual_seed(1)
     head = nn.Linear(backbone.feature_size, CLASSES).to(backbone.input_mean)
@@ -38,29 +38,29 @@ def setup_of(backbone: Backbone, **changes) -> Setup:
         "samples": samples,
         "source_samples": None,
     }
-    return Setup(**(settings | changes))
+    return TermContext(**(settings | changes))
 
 
-def step_of(setup: Setup, batch: Mapping[str, tuple[Tensor, Tensor]], joint: bool = False) -> Step:
+def step_of(context: TermContext, batch: Mapping[str, tuple[Tensor, Tensor]], joint: bool = False) -> TrainStep:
     """A training step: a forward of the backbone for every domain, or one for all."""
     inputs = {domain: x for domain, (x, _) in batch.items()}
     if joint:
-        parts = setup.backbone(torch.cat(list(inputs.values()))).split([len(x) for x in inputs.values()])
+        parts = context.backbone(torch.cat(list(inputs.values()))).split([len(x) for x in inputs.values()])
         features = dict(zip(inputs, parts, strict=True))
     else:
-        features = {domain: setup.backbone(x) for domain, x in inputs.items()}
-    outputs = {domain: setup.target_head(f) for domain, f in features.items()}
-    return Step(inputs, {domain: y for domain, (_, y) in batch.items()}, features, outputs, progress=0.0)
+        features = {domain: context.backbone(x) for domain, x in inputs.items()}
+    outputs = {domain: context.target_head(f) for domain, f in features.items()}
+    return TrainStep(inputs, {domain: y for domain, (_, y) in batch.items()}, features, outputs, progress=0.0)
 
 
-def train(term, setup: Setup, steps: int = 30, lr: float = 0.1) -> list[float]:
+def train(term, context: TermContext, steps: int = 30, lr: float = 0.1) -> list[float]:
     """Minimise the term alone by gradient descent; its values."""
-    parameters = [*setup.backbone.parameters(), *setup.target_head.parameters()]
+    parameters = [*context.backbone.parameters(), *context.target_head.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=lr)
     values = []
     for _ in range(steps):
         optimizer.zero_grad()
-        value = term(step_of(setup, {"target": target_samples(setup.backbone)}))
+        value = term(step_of(context, {"target": target_samples(context.backbone)}))
         value.backward()
         optimizer.step()
         values.append(value.item())

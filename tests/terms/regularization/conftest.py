@@ -23,11 +23,11 @@ def make_setup(tiny_backbone):
 def make_step():
     """A training step of random target samples."""
 
-    def build(setup, size=8, labels=None, seed=0, unlabelled=False):
+    def build(context, size=8, labels=None, seed=0, unlabelled=False):
         generator = torch.Generator().manual_seed(seed)
-        inputs = torch.randn(size, 1, 8, 8, generator=generator).to(setup.backbone.input_mean.dtype)
+        inputs = torch.randn(size, 1, 8, 8, generator=generator).to(context.backbone.input_mean.dtype)
         if labels is None and not unlabelled:
             labels = torch.randint(0, CLASSES, (size,), generator=generator)
-        return step_of(setup, {"target": (inputs, labels)})
+        return step_of(context, {"target": (inputs, labels)})
 
     return build

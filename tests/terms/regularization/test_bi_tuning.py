@@ -77,16 +77,16 @@ def test_each_class_has_a_queue_that_forgets_its_oldest_keys():
 
 
 def test_the_value_is_both_losses_against_the_keys_of_earlier_steps(make_setup, make_step):
-    setup = make_setup(dtype=torch.float64)
+    context = make_setup(dtype=torch.float64)
     term = BiTuning(temperature=0.3, momentum=0.9, keys_per_class=5, projection_size=4)
-    term.prepare(setup)
+    term.prepare(context)
     term.double().train()
-    backbone, head = setup.backbone, setup.target_head
+    backbone, head = context.backbone, context.target_head
     queues = {label: [] for label in range(3)}  # of (h, z), newest last
     slow = copy.deepcopy(nn.ModuleDict({"backbone": backbone, "projector": term.projector}))
     optimizer = torch.optim.SGD([*backbone.parameters(), *term.projector.parameters()], lr=0.1)
     for number in range(4):
-        step = make_step(setup, seed=number)
+        step = make_step(context, seed=number)
         value = term(step)
 
         with torch.no_grad():
@@ -119,51 +119,51 @@ def test_the_value_is_both_losses_against_the_keys_of_earlier_steps(make_setup, 
 
 
 def test_gradients_reach_backbone_and_projector_but_neither_key_encoder_nor_classifier(make_setup, make_step):
-    setup = make_setup(dtype=torch.float64)
+    context = make_setup(dtype=torch.float64)
     term = BiTuning()
-    term.prepare(setup)
+    term.prepare(context)
     term.double().train()
-    setup.backbone.train()
-    term(make_step(setup, seed=1))
-    term(make_step(setup)).backward()
+    context.backbone.train()
+    term(make_step(context, seed=1))
+    term(make_step(context)).backward()
     assert all(
-        p.grad is not None and p.grad.any() for p in [*setup.backbone.parameters(), *term.projector.parameters()]
+        p.grad is not None and p.grad.any() for p in [*context.backbone.parameters(), *term.projector.parameters()]
     )
     assert all(p.grad is None and not p.requires_grad for p in term.key_backbone.parameters())
     assert all(p.grad is None and not p.requires_grad for p in term.key_projector.parameters())
-    assert all(p.grad is None for p in setup.target_head.parameters())
+    assert all(p.grad is None for p in context.target_head.parameters())
     assert [name for name, p in term.named_parameters() if p.requires_grad] == ["projector.weight", "projector.bias"]
 
 
 def test_the_key_encoder_freezes_what_the_strategy_froze(make_setup, make_step):
-    setup = make_setup()
+    context = make_setup()
     term = BiTuning()
-    term.prepare(setup)
+    term.prepare(context)
     term.train()
-    setup.backbone.train()
-    setup.backbone.network.stem.eval()
+    context.backbone.train()
+    context.backbone.network.stem.eval()
     before = copy.deepcopy(term.key_backbone.state_dict())
-    term(make_step(setup))
+    term(make_step(context))
     moved = {name for name, value in term.key_backbone.state_dict().items() if not torch.equal(value, before[name])}
     assert moved == {f"network.layer1.1.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")}
 
 
 def test_a_state_dict_holds_all_that_the_next_step_depends_on(make_setup, make_step):
     def prepared():
-        setup = make_setup()
+        context = make_setup()
         term = BiTuning(keys_per_class=4)
-        term.prepare(setup)
-        setup.backbone.train()
-        return setup, term.train()
+        term.prepare(context)
+        context.backbone.train()
+        return context, term.train()
 
-    setup, term = prepared()
-    optimizer = torch.optim.SGD([*setup.backbone.parameters(), *term.projector.parameters()], lr=0.1)
+    context, term = prepared()
+    optimizer = torch.optim.SGD([*context.backbone.parameters(), *term.projector.parameters()], lr=0.1)
     for number in range(3):
         optimizer.zero_grad()
-        term(make_step(setup, seed=number)).backward()
+        term(make_step(context, seed=number)).backward()
         optimizer.step()
-    states = [copy.deepcopy(module.state_dict()) for module in (setup.backbone, term)]
-    expected = term(make_step(setup, seed=9))
+    states = [copy.deepcopy(module.state_dict()) for module in (context.backbone, term)]
+    expected = term(make_step(context, seed=9))
 
     resumed_setup, resumed = prepared()
     resumed_setup.backbone.load_state_dict(states[0])
@@ -175,10 +175,10 @@ def test_a_state_dict_holds_all_that_the_next_step_depends_on(make_setup, make_s
 
 @pytest.mark.parametrize("head", [nn.Linear(6, 3), LinearHead(6, 3)])
 def test_takes_a_linear_head(make_setup, make_step, head):
-    setup = make_setup(target_head=head)
+    context = make_setup(target_head=head)
     term = BiTuning()
-    term.prepare(setup)
-    assert term(make_step(setup)).isfinite()
+    term.prepare(context)
+    assert term(make_step(context)).isfinite()
 
 
 @pytest.mark.parametrize(
@@ -191,13 +191,13 @@ def test_refuses_a_target_without_classes_and_a_head_without_a_vector_for_each(m
 
 
 def test_refuses_mixed_and_missing_labels(make_setup, make_step):
-    setup = make_setup()
+    context = make_setup()
     term = BiTuning()
-    term.prepare(setup)
+    term.prepare(context)
     with pytest.raises(GraftError, match="mixup"):
-        term(make_step(setup, labels=torch.full((8, 3), 1 / 3)))
+        term(make_step(context, labels=torch.full((8, 3), 1 / 3)))
     with pytest.raises(GraftError, match=r"data\.target_labeled=true"):
-        term(make_step(setup, unlabelled=True))
+        term(make_step(context, unlabelled=True))
 
 
 @pytest.mark.parametrize(

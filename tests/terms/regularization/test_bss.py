@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from graft.errors import GraftError
-from graft.terms.base import Step
+from graft.terms.base import TrainStep
 from graft.terms.regularization.bss import BSS, smallest_singular_values
 
 from .cases import setup_of, step_of, target_samples
@@ -11,7 +11,7 @@ from .cases import setup_of, step_of, target_samples
 
 def step_with(*features):
     named = dict(zip(("source", "target"), features, strict=False))
-    return Step({}, {}, named, {}, 0.0)
+    return TrainStep({}, {}, named, {}, 0.0)
 
 
 @pytest.mark.parametrize("shape", [(8, 5), (5, 8)])
@@ -64,16 +64,16 @@ def test_a_smaller_last_batch_uses_what_there_is_and_a_k_that_never_fits_is_refu
 
 
 def test_it_shrinks_the_weakest_direction_of_a_real_network_and_needs_no_pretrained_weights(tiny_backbone):
-    setup = setup_of(tiny_backbone(), pretrained=False)
+    context = setup_of(tiny_backbone(), pretrained=False)
     term = BSS()
-    term.prepare(setup)
-    optimizer = torch.optim.SGD(setup.backbone.parameters(), lr=0.05)
-    batch = {"target": target_samples(setup.backbone)}
-    before = torch.linalg.svdvals(step_of(setup, batch).all_features.detach())
+    term.prepare(context)
+    optimizer = torch.optim.SGD(context.backbone.parameters(), lr=0.05)
+    batch = {"target": target_samples(context.backbone)}
+    before = torch.linalg.svdvals(step_of(context, batch).all_features.detach())
     for _ in range(20):
         optimizer.zero_grad()
-        term(step_of(setup, batch)).backward()
+        term(step_of(context, batch)).backward()
         optimizer.step()
-    after = torch.linalg.svdvals(step_of(setup, batch).all_features.detach())
+    after = torch.linalg.svdvals(step_of(context, batch).all_features.detach())
     assert after[-1] < 0.5 * before[-1]
     assert after[0] > 0.8 * before[0]

@@ -84,10 +84,10 @@ def test_calibration_finds_the_temperature_that_overconfident_logits_need():
 
 @pytest.mark.parametrize("relationship", ["direct", "reverse"])
 def test_value_and_gradient_are_the_cross_entropy_to_the_relationship(make_setup, make_step, relationship):
-    setup = make_setup(dtype=torch.float64)
+    context = make_setup(dtype=torch.float64)
     term = CoTuning(relationship=relationship)
-    term.prepare(setup)
-    step = make_step(setup)
+    term.prepare(context)
+    step = make_step(context)
     features = step.features["target"].detach().requires_grad_()
     step.features["target"] = features
     value = term(step)
@@ -110,16 +110,16 @@ def test_value_and_gradient_are_the_cross_entropy_to_the_relationship(make_setup
 
 def test_the_relationship_comes_from_the_pretrained_nets_calibrated_predictions(make_setup):
     source = [(torch.randn(20, 1, 8, 8, dtype=torch.float64), torch.arange(20) % 4)]
-    setup = make_setup(dtype=torch.float64, source_samples=lambda: source)
+    context = make_setup(dtype=torch.float64, source_samples=lambda: source)
     term = CoTuning()
-    term.prepare(setup)
+    term.prepare(context)
     with torch.no_grad():
-        temperature = calibration_temperature(setup.classifier(setup.backbone(source[0][0])), source[0][1])
+        temperature = calibration_temperature(context.classifier(context.backbone(source[0][0])), source[0][1])
         assert not 0.9 < temperature < 1.1
         for target in range(3):
             rows = [
-                (setup.classifier(setup.backbone(x[None]))[0] / temperature).softmax(dim=0)
-                for inputs, labels in setup.samples()
+                (context.classifier(context.backbone(x[None]))[0] / temperature).softmax(dim=0)
+                for inputs, labels in context.samples()
                 for x, y in zip(inputs, labels, strict=True)
                 if y == target
             ]
@@ -127,33 +127,33 @@ def test_the_relationship_comes_from_the_pretrained_nets_calibrated_predictions(
 
 
 def test_mixed_labels_mix_the_rows(make_setup, make_step):
-    setup = make_setup(dtype=torch.float64)
+    context = make_setup(dtype=torch.float64)
     term = CoTuning()
-    term.prepare(setup)
+    term.prepare(context)
     first, second = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]), torch.tensor([1, 1, 0, 2, 2, 0, 1, 0])
     one_hot = torch.eye(3, dtype=torch.float64)
-    mixed = term(make_step(setup, labels=0.3 * one_hot[first] + 0.7 * one_hot[second]))
-    apart = [term(make_step(setup, labels=labels)) for labels in (first, second)]
+    mixed = term(make_step(context, labels=0.3 * one_hot[first] + 0.7 * one_hot[second]))
+    apart = [term(make_step(context, labels=labels)) for labels in (first, second)]
     torch.testing.assert_close(mixed, 0.3 * apart[0] + 0.7 * apart[1])
 
 
 def test_a_step_moves_backbone_and_copied_head_and_leaves_the_relationship(make_setup, make_step):
-    setup = make_setup()
+    context = make_setup()
     term = CoTuning()
-    term.prepare(setup)
-    setup.backbone.train()
+    term.prepare(context)
+    context.backbone.train()
     before = {name: value.clone() for name, value in term.state_dict().items()}
     assert set(before) == {"relationship", "classifier.weight", "classifier.bias"}
-    optimizer = torch.optim.SGD([*setup.backbone.parameters(), *term.parameters()], lr=0.1)
+    optimizer = torch.optim.SGD([*context.backbone.parameters(), *term.parameters()], lr=0.1)
     values = []
     for _ in range(20):
         optimizer.zero_grad()
-        value = term(make_step(setup))
+        value = term(make_step(context))
         value.backward()
         optimizer.step()
         values.append(value.item())
     assert values[-1] < values[0]
-    assert all(p.grad.any() for p in setup.backbone.parameters())
+    assert all(p.grad.any() for p in context.backbone.parameters())
     changed = {name for name, value in term.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"classifier.weight", "classifier.bias"}
 
@@ -173,16 +173,16 @@ def test_refuses_what_has_no_relationship(make_setup, changes, message):
 
 
 def test_reverse_refuses_a_class_with_one_sample(make_setup):
-    setup = make_setup(samples=lambda: [(torch.randn(5, 1, 8, 8), torch.tensor([0, 0, 1, 1, 2]))])
+    context = make_setup(samples=lambda: [(torch.randn(5, 1, 8, 8), torch.tensor([0, 0, 1, 1, 2]))])
     with pytest.raises(GraftError, match="relationship=direct"):
-        CoTuning(relationship="reverse").prepare(setup)
+        CoTuning(relationship="reverse").prepare(context)
 
 
 def test_refuses_an_unknown_relationship_and_steps_without_labels(make_setup, make_step):
     with pytest.raises(GraftError, match=r"'bayes' is not known\. Allowed: direct, reverse"):
         CoTuning(relationship="bayes")
-    setup = make_setup()
+    context = make_setup()
     term = CoTuning()
-    term.prepare(setup)
+    term.prepare(context)
     with pytest.raises(GraftError, match=r"objective\.alpha < 1"):
-        term(make_step(setup, unlabelled=True))
+        term(make_step(context, unlabelled=True))

@@ -47,10 +47,10 @@ def stage_maps(backbone, inputs):
 
 
 def prepared(backbone, **options):
-    setup = setup_of(backbone)
+    context = setup_of(backbone)
     term = DELTA(**options)
-    term.prepare(setup)
-    return term, setup
+    term.prepare(context)
+    return term, context
 
 
 def weights_of(term):
@@ -78,12 +78,12 @@ def test_the_penalty_and_its_gradient_are_those_of_the_formula():
 def test_the_term_sums_the_penalty_over_the_stages(tiny_backbone, attention):
     backbone = tiny_backbone().double().eval()
     before = copy.deepcopy(backbone)
-    term, setup = prepared(backbone, attention=attention)
+    term, context = prepared(backbone, attention=attention)
     backbone.train()  # as in training: the pretrained one stays in eval
     disturb(backbone)
     inputs, labels = target_samples(backbone)
     twin = copy.deepcopy(backbone)
-    value = term(step_of(setup, {"target": (inputs, labels)}))
+    value = term(step_of(context, {"target": (inputs, labels)}))
     trained, pretrained = stage_maps(twin, inputs), stage_maps(before, inputs)
     expected = sum(by_hand(trained[s], pretrained[s], weights_of(term)[s]) for s in LAYERS)
     assert value.item() == pytest.approx(expected, rel=1e-10)
@@ -99,12 +99,12 @@ def test_the_term_sums_the_penalty_over_the_stages(tiny_backbone, attention):
 def test_layers_chooses_stages(tiny_backbone):
     backbone = tiny_backbone().double().eval()
     before = copy.deepcopy(backbone)
-    term, setup = prepared(backbone, layers=["layer1"], attention=False)
+    term, context = prepared(backbone, layers=["layer1"], attention=False)
     backbone.train()
     disturb(backbone)
     inputs, labels = target_samples(backbone)
     twin = copy.deepcopy(backbone)
-    value = term(step_of(setup, {"target": (inputs, labels)}))
+    value = term(step_of(context, {"target": (inputs, labels)}))
     maps, pretrained = stage_maps(twin, inputs)["layer1"], stage_maps(before, inputs)["layer1"]
     assert value.item() == pytest.approx(by_hand(maps, pretrained, torch.full((6,), 1 / 6)), rel=1e-10)
 
@@ -177,18 +177,18 @@ def probe_by_newton(features, labels):
 
 
 def test_what_runs_before_a_layer_is_computed_once_and_the_backbone_is_left_as_it_was(tiny_backbone):
-    setup = setup_of(tiny_backbone())
+    context = setup_of(tiny_backbone())
     runs = {name: [] for name in LAYERS.values()}
     for name, seen in runs.items():
-        part = setup.teacher.backbone.get_submodule(name)[0]
+        part = context.teacher.backbone.get_submodule(name)[0]
         part.register_forward_hook(lambda _m, _x, _y, seen=seen: seen.append(1))
     term = DELTA()
-    term.prepare(setup)
+    term.prepare(context)
     # one sample for its shape, two batches for the probe, two runs without and one with every channel switched off
     assert {name: len(seen) for name, seen in runs.items()} == {"network.stem": 5 + 4, "network.layer1": 5 + 4 + 6}
-    inputs, _ = target_samples(setup.backbone)
-    torch.testing.assert_close(setup.teacher.backbone(inputs), setup.backbone.eval()(inputs))
-    assert not any("forward" in vars(module) for module in setup.teacher.backbone.modules())
+    inputs, _ = target_samples(context.backbone)
+    torch.testing.assert_close(context.teacher.backbone(inputs), context.backbone.eval()(inputs))
+    assert not any("forward" in vars(module) for module in context.teacher.backbone.modules())
 
 
 @pytest.mark.parametrize(
@@ -222,31 +222,31 @@ def test_the_attention_is_the_same_a_second_time_and_in_the_checkpoint(tiny_back
 
 def test_domains_are_paired_with_their_own_maps_however_they_run(tiny_backbone):
     backbone = tiny_backbone().double()
-    term, setup = prepared(backbone)
+    term, context = prepared(backbone)
     disturb(backbone)
     for module in backbone.modules():
         module.training = not isinstance(module, nn.BatchNorm2d)  # so that batches do not change each other
     batch = {"source": target_samples(backbone, 4, seed=9), "target": target_samples(backbone, 6)}
-    separate, joint = term(step_of(setup, batch)), term(step_of(setup, batch, joint=True))
-    swapped = term(step_of(setup, {"target": batch["target"], "source": batch["source"]}))
+    separate, joint = term(step_of(context, batch)), term(step_of(context, batch, joint=True))
+    swapped = term(step_of(context, {"target": batch["target"], "source": batch["source"]}))
     torch.testing.assert_close(separate, joint)
     torch.testing.assert_close(separate, swapped)
 
 
 def test_other_forwards_leave_a_step_alone(tiny_backbone):
     backbone = tiny_backbone().double()
-    term, setup = prepared(backbone)
+    term, context = prepared(backbone)
     disturb(backbone)
     batch = {"target": target_samples(backbone)}
     backbone.train()
-    expected = term(step_of(setup, batch)).item()
-    step = step_of(setup, batch)
+    expected = term(step_of(context, batch)).item()
+    step = step_of(context, batch)
     backbone.eval()
     backbone(target_samples(backbone, 5)[0])  # validation
     backbone.train()
     with torch.no_grad():
         copy.deepcopy(backbone)(target_samples(backbone, 5)[0])
-    setup.teacher.backbone(target_samples(backbone, 5)[0])
+    context.teacher.backbone(target_samples(backbone, 5)[0])
     assert term(step).item() == expected
     with pytest.raises(RuntimeError, match="did the backbone run"):
         term(step)  # its maps are gone
@@ -254,22 +254,22 @@ def test_other_forwards_leave_a_step_alone(tiny_backbone):
 
 def test_a_step_that_nobody_read_is_forgotten(tiny_backbone):
     backbone = tiny_backbone().double()
-    term, setup = prepared(backbone)
+    term, context = prepared(backbone)
     disturb(backbone)
     for _ in range(3):
-        step_of(setup, {"target": target_samples(backbone, 5)})
+        step_of(context, {"target": target_samples(backbone, 5)})
     twin = copy.deepcopy(backbone)
-    value = term(step_of(setup, {"target": target_samples(backbone)}))
+    value = term(step_of(context, {"target": target_samples(backbone)}))
     maps = stage_maps(twin, target_samples(backbone)[0])
-    pretrained = stage_maps(setup.teacher.backbone, target_samples(backbone)[0])
+    pretrained = stage_maps(context.teacher.backbone, target_samples(backbone)[0])
     expected = sum(by_hand(maps[s], pretrained[s], weights_of(term)[s]) for s in LAYERS)
     assert value.item() == pytest.approx(expected, rel=1e-10)
 
 
 def test_a_deep_copy_records_for_itself(tiny_backbone):
-    term, setup = prepared(tiny_backbone())
-    step = step_of(setup, {"target": target_samples(setup.backbone)})  # leaves maps with their graph behind
-    backbone, twin = copy.deepcopy((setup.backbone, term))
+    term, context = prepared(tiny_backbone())
+    step = step_of(context, {"target": target_samples(context.backbone)})  # leaves maps with their graph behind
+    backbone, twin = copy.deepcopy((context.backbone, term))
     twin_setup = setup_of(backbone)
     disturb(backbone)
     value = twin(step_of(twin_setup, {"target": target_samples(backbone)}))
@@ -277,22 +277,22 @@ def test_a_deep_copy_records_for_itself(tiny_backbone):
 
 
 def test_a_module_replaced_after_prepare_is_recorded(tiny_backbone):
-    term, setup = prepared(tiny_backbone(), layers=["layer1"])
-    setup.backbone.network.layer1 = copy.deepcopy(setup.backbone.network.layer1)
-    assert term(step_of(setup, {"target": target_samples(setup.backbone)})).requires_grad
+    term, context = prepared(tiny_backbone(), layers=["layer1"])
+    context.backbone.network.layer1 = copy.deepcopy(context.backbone.network.layer1)
+    assert term(step_of(context, {"target": target_samples(context.backbone)})).requires_grad
 
 
 def test_gradient_checkpointing_changes_nothing(tiny_backbone):
     values = []
     for checkpointing in (False, True):
         backbone = tiny_backbone().double()
-        term, setup = prepared(backbone)
+        term, context = prepared(backbone)
         disturb(backbone)
         if checkpointing:
             backbone.network.layer1.forward = partial(checkpoint, backbone.network.layer1.forward, use_reentrant=False)
             backbone.network.stem.forward = partial(checkpoint, backbone.network.stem.forward, use_reentrant=False)
             next(backbone.parameters()).register_hook(lambda grad: values.append("backward"))
-        values.append(train(term, setup, steps=3, lr=0.01))
+        values.append(train(term, context, steps=3, lr=0.01))
     assert values[0] == values.pop()
     assert values[1:] == ["backward"] * 3
 
@@ -301,29 +301,29 @@ def test_gradient_checkpointing_changes_nothing(tiny_backbone):
 
 
 def test_it_pulls_the_maps_back(tiny_backbone):
-    term, setup = prepared(tiny_backbone().eval())
-    disturb(setup.backbone, scale=0.3)
-    setup.backbone.train()
-    for module in setup.backbone.modules():
+    term, context = prepared(tiny_backbone().eval())
+    disturb(context.backbone, scale=0.3)
+    context.backbone.train()
+    for module in context.backbone.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
-    values = train(term, setup, steps=60, lr=0.05)
+    values = train(term, context, steps=60, lr=0.05)
     assert values[-1] < 0.1 * values[0]
 
 
 def test_a_vision_transformers_tokens_are_maps():
     backbone = TimmBackbone("vit_tiny_patch16_224", size=32)
-    term, setup = prepared(backbone, layers=["patch_embed", "blocks.0", "blocks.11"], attention=False)
+    term, context = prepared(backbone, layers=["patch_embed", "blocks.0", "blocks.11"], attention=False)
     assert term.channel_weights.shape == (3 * 192,)
     batch = {"target": target_samples(backbone, 4)}
-    assert term(step_of(setup, batch)) == 0
+    assert term(step_of(context, batch)) == 0
     disturb(backbone, scale=0.02)
-    value = term(step_of(setup, batch))
+    value = term(step_of(context, batch))
     inputs = batch["target"][0]
     expected = 0.0
     for name in ("patch_embed", "blocks.0", "norm"):
         outputs = []
-        for network in (backbone.network, setup.teacher.backbone.network):
+        for network in (backbone.network, context.teacher.backbone.network):
             module, keep = network.get_submodule(name), lambda _m, _x, y, kept=outputs: kept.append(y.detach())
             handle = module.register_forward_hook(keep)
             network(inputs)
@@ -331,7 +331,7 @@ def test_a_vision_transformers_tokens_are_maps():
         tokens, tokens0 = outputs  # (B, N, D)
         expected += 0.5 * ((tokens - tokens0) ** 2).sum(2).sum(1).mean().item() / tokens.shape[1]
     assert value.item() == pytest.approx(expected, rel=1e-4)
-    values = train(term, setup, steps=3, lr=1e-4)
+    values = train(term, context, steps=3, lr=1e-4)
     assert values[-1] < 0.8 * values[0]
 
 
@@ -346,13 +346,13 @@ def test_channels_last_maps_and_features_are_read_along_their_channels():
     network.add_module("features", nn.Sequential(nn.Flatten(), nn.Linear(5 * 36, 7)))
     stages = [Stage(name, (f"network.{name}",)) for name in ("maps", "features")]
     backbone = ImageBackbone("swin", network, size=8, channels=1, feature_size=7, stages=stages)
-    term, setup = prepared(backbone)
+    term, context = prepared(backbone)
     assert term.channel_weights.shape == (5 + 7,)
     disturb(backbone)
     twin = copy.deepcopy(network)
     inputs, labels = target_samples(backbone)
-    value = term(step_of(setup, {"target": (inputs, labels)}))
-    frozen = setup.teacher.backbone.network
+    value = term(step_of(context, {"target": (inputs, labels)}))
+    frozen = context.teacher.backbone.network
     maps, maps0 = twin.maps[0](inputs), frozen.maps[0](inputs)
     features, features0 = (net(inputs)[:, :, None, None] for net in (twin, frozen))
     first, second = term.channel_weights.split([5, 7])

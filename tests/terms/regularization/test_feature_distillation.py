@@ -39,49 +39,49 @@ def test_value_and_gradient_are_those_of_the_formula(normalize):
 
 @pytest.mark.parametrize("normalize", [True, False])
 def test_it_is_0_at_the_start_and_pulls_back_afterwards(tiny_backbone, normalize):
-    setup = setup_of(tiny_backbone().double().eval())
+    context = setup_of(tiny_backbone().double().eval())
     term = FeatureDistillation(normalize=normalize)
-    term.prepare(setup)
-    batch = {"target": target_samples(setup.backbone)}
-    assert term(step_of(setup, batch)).item() == pytest.approx(0, abs=1e-15)
-    disturb(setup.backbone, scale=0.3)
-    values = train(term, setup)
+    term.prepare(context)
+    batch = {"target": target_samples(context.backbone)}
+    assert term(step_of(context, batch)).item() == pytest.approx(0, abs=1e-15)
+    disturb(context.backbone, scale=0.3)
+    values = train(term, context)
     assert values[0] > 1e-4
     assert values[-1] < 0.3 * values[0]
 
 
 def test_the_teacher_stays_in_eval_and_frozen_and_out_of_checkpoints(tiny_backbone):
-    setup = setup_of(tiny_backbone(dropout=0.5))
+    context = setup_of(tiny_backbone(dropout=0.5))
     term = FeatureDistillation()
-    term.prepare(setup)
-    weights = {name: value.clone() for name, value in setup.teacher.backbone.state_dict().items()}
-    setup.backbone.train()
+    term.prepare(context)
+    weights = {name: value.clone() for name, value in context.teacher.backbone.state_dict().items()}
+    context.backbone.train()
     term.train()
-    train(term, setup, steps=2)
-    assert all(torch.equal(value, weights[name]) for name, value in setup.teacher.backbone.state_dict().items())
+    train(term, context, steps=2)
+    assert all(torch.equal(value, weights[name]) for name, value in context.teacher.backbone.state_dict().items())
     assert term.state_dict() == {}
     assert not list(term.parameters())
 
 
 def test_every_domain_is_compared_with_what_the_teacher_makes_of_it(tiny_backbone):
-    setup = setup_of(tiny_backbone().double().eval())
+    context = setup_of(tiny_backbone().double().eval())
     term = FeatureDistillation(normalize=False)
-    term.prepare(setup)
-    batch = {"source": target_samples(setup.backbone, 4, seed=8), "target": target_samples(setup.backbone, 6)}
-    assert term(step_of(setup, batch)).item() == pytest.approx(0, abs=1e-15)
-    disturb(setup.backbone)
-    value = term(step_of(setup, batch))
+    term.prepare(context)
+    batch = {"source": target_samples(context.backbone, 4, seed=8), "target": target_samples(context.backbone, 6)}
+    assert term(step_of(context, batch)).item() == pytest.approx(0, abs=1e-15)
+    disturb(context.backbone)
+    value = term(step_of(context, batch))
     inputs = torch.cat([x for x, _ in batch.values()])
-    expected = by_hand(setup.backbone(inputs), setup.teacher.backbone(inputs), normalize=False)
+    expected = by_hand(context.backbone(inputs), context.teacher.backbone(inputs), normalize=False)
     assert value.item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_transformer_is_pulled_back_too():
-    setup = setup_of(TimmBackbone("vit_tiny_patch16_224", size=32).eval())
+    context = setup_of(TimmBackbone("vit_tiny_patch16_224", size=32).eval())
     term = FeatureDistillation()
-    term.prepare(setup)
-    disturb(setup.backbone, scale=0.02)
-    values = train(term, setup, steps=3, lr=0.01)
+    term.prepare(context)
+    disturb(context.backbone, scale=0.02)
+    values = train(term, context, steps=3, lr=0.01)
     assert values[-1] < values[0]
 
 

@@ -44,28 +44,28 @@ def test_the_gradient_is_that_of_the_papers_cross_entropy():
 
 
 def test_the_outputs_of_the_untouched_net_cost_nothing_and_a_moved_one_does(make_setup, make_step):
-    setup = make_setup(dtype=torch.float64)
+    context = make_setup(dtype=torch.float64)
     term = LwF()
-    term.prepare(setup)
-    assert term(make_step(setup)).item() == pytest.approx(0, abs=1e-12)
+    term.prepare(context)
+    assert term(make_step(context)).item() == pytest.approx(0, abs=1e-12)
     with torch.no_grad():
-        for parameter in setup.backbone.parameters():
+        for parameter in context.backbone.parameters():
             parameter.add_(torch.randn_like(parameter))
-    step = make_step(setup)
-    old = setup.teacher.outputs(step.inputs["target"])
-    new = term.classifier(setup.backbone(step.inputs["target"]))
+    step = make_step(context)
+    old = context.teacher.outputs(step.inputs["target"])
+    new = term.classifier(context.backbone(step.inputs["target"]))
     loss, entropy = cross_entropy_and_entropy(new, old, 3.0)
     assert loss - entropy > 1e-4
     assert term(step).item() == pytest.approx(loss - entropy, rel=1e-9)
 
 
 def test_it_sees_the_samples_of_every_domain(make_setup, make_step):
-    setup = make_setup(dtype=torch.float64)
+    context = make_setup(dtype=torch.float64)
     term = LwF()
-    term.prepare(setup)
+    term.prepare(context)
     with torch.no_grad():
         term.classifier.weight.mul_(3)
-    both, other = make_step(setup), make_step(setup, size=4, seed=1)
+    both, other = make_step(context), make_step(context, size=4, seed=1)
     alone = [term(step).item() for step in (both, other)]
     for mine, its in ((both.inputs, other.inputs), (both.features, other.features)):
         mine["source"] = its["target"]
@@ -74,21 +74,21 @@ def test_it_sees_the_samples_of_every_domain(make_setup, make_step):
 
 
 def test_a_step_moves_backbone_and_copied_head_and_neither_the_teacher_nor_the_old_head(make_setup, make_step):
-    setup = make_setup()
+    context = make_setup()
     term = LwF()
-    term.prepare(setup)
-    setup.backbone.train()
-    old_head = setup.classifier.weight.clone()
-    before = setup.teacher.outputs(make_step(setup).inputs["target"])
+    term.prepare(context)
+    context.backbone.train()
+    old_head = context.classifier.weight.clone()
+    before = context.teacher.outputs(make_step(context).inputs["target"])
     copied = term.classifier.weight.clone()
-    optimizer = torch.optim.SGD([*setup.backbone.parameters(), *term.parameters()], lr=0.1)
-    term(make_step(setup)).backward()  # BatchNorm in training mode: the outputs differ from the teacher's
-    assert all(p.grad is not None and p.grad.any() for p in [*setup.backbone.parameters(), *term.parameters()])
+    optimizer = torch.optim.SGD([*context.backbone.parameters(), *term.parameters()], lr=0.1)
+    term(make_step(context)).backward()  # BatchNorm in training mode: the outputs differ from the teacher's
+    assert all(p.grad is not None and p.grad.any() for p in [*context.backbone.parameters(), *term.parameters()])
     optimizer.step()
     assert not torch.equal(term.classifier.weight, copied)
-    assert torch.equal(setup.classifier.weight, old_head)
-    setup.teacher._last = None
-    torch.testing.assert_close(setup.teacher.outputs(make_step(setup).inputs["target"]), before, rtol=0, atol=0)
+    assert torch.equal(context.classifier.weight, old_head)
+    context.teacher._last = None
+    torch.testing.assert_close(context.teacher.outputs(make_step(context).inputs["target"]), before, rtol=0, atol=0)
     assert set(term.state_dict()) == {"classifier.weight", "classifier.bias"}
 
 
@@ -102,11 +102,11 @@ def test_a_step_moves_backbone_and_copied_head_and_neither_the_teacher_nor_the_o
 )
 def test_refuses_what_has_no_old_outputs_to_keep(make_setup, changes, message):
     single = changes.pop("single", False)
-    setup = make_setup(**changes)
+    context = make_setup(**changes)
     if single:
-        setup.classifier = nn.Linear(6, 1)
+        context.classifier = nn.Linear(6, 1)
     with pytest.raises(GraftError, match=message):
-        LwF().prepare(setup)
+        LwF().prepare(context)
 
 
 def test_refuses_a_temperature_of_nothing():

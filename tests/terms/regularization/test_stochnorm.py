@@ -107,12 +107,12 @@ def test_the_activation_inside_timms_batchnorm_stays():
 
 
 def test_the_backbone_keeps_its_parameters_names_and_stages(make_setup):
-    setup = make_setup()
-    backbone = setup.backbone
+    context = make_setup()
+    backbone = context.backbone
     before = dict(backbone.named_parameters())
     names, norms = list(backbone.state_dict()), batchnorms(backbone)
     term = StochNorm()
-    term.prepare(setup)
+    term.prepare(context)
     assert list(backbone.state_dict()) == names
     assert all(before[name] is parameter for name, parameter in backbone.named_parameters())
     assert batchnorms(backbone) == norms
@@ -123,25 +123,25 @@ def test_the_backbone_keeps_its_parameters_names_and_stages(make_setup):
 
 
 def test_a_frozen_stage_is_not_stochastic(make_setup):
-    setup = make_setup()
-    StochNorm().prepare(setup)
+    context = make_setup()
+    StochNorm().prepare(context)
     inputs = torch.randn(8, 1, 8, 8)
-    setup.backbone.train()
-    assert not torch.equal(setup.backbone(inputs), setup.backbone(inputs))
-    for module in setup.backbone.modules():
+    context.backbone.train()
+    assert not torch.equal(context.backbone(inputs), context.backbone(inputs))
+    for module in context.backbone.modules():
         module.eval()
-    assert torch.equal(setup.backbone(inputs), setup.backbone(inputs))
+    assert torch.equal(context.backbone(inputs), context.backbone(inputs))
 
 
 def test_domains_with_statistics_of_their_own_each_use_theirs(make_setup):
-    setup = make_setup()
-    StochNorm(probability=0.0).prepare(setup)
-    add_source_statistics(setup.backbone)
-    norm = batchnorms(setup.backbone)[0].train()
+    context = make_setup()
+    StochNorm(probability=0.0).prepare(context)
+    add_source_statistics(context.backbone)
+    norm = batchnorms(context.backbone)[0].train()
     norm.source_running_mean.fill_(2.0)
     x = torch.randn(8, 4, 3, 3)
     difference = norm(x).mean()
-    with source_statistics(setup.backbone):
+    with source_statistics(context.backbone):
         difference = difference - norm(x).mean()
     assert difference > 1
 

@@ -15,7 +15,7 @@ from graft.objectives.alpha import AlphaWeighted
 from graft.rates.uniform import Uniform
 from graft.strategies.lp_ft import LinearProbeThenFineTune
 from graft.tasks.multiclass import Multiclass
-from graft.terms.base import Setup
+from graft.terms.base import TermContext
 from graft.terms.regularization.bi_tuning import BiTuning
 from graft.terms.regularization.bss import BSS
 from graft.terms.regularization.co_tuning import CoTuning
@@ -51,7 +51,7 @@ def fit(backbone, terms, callbacks=(), resume=None, bn="joint", alpha=0.0):
     data.train_domains = objective.domains()
     head = nn.Linear(backbone.feature_size, 10)
     backbone.set_classifier(nn.Linear(backbone.feature_size, 4))
-    setup = Setup(
+    context = TermContext(
         backbone=backbone,
         heads={"shared": head},
         target_head=head,
@@ -62,7 +62,7 @@ def fit(backbone, terms, callbacks=(), resume=None, bn="joint", alpha=0.0):
         source_samples=None,
     )
     for term in terms.values():
-        term.prepare(setup)
+        term.prepare(context)
     module = TransferModule(
         backbone=backbone,
         heads={"shared": head},

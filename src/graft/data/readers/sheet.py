@@ -69,7 +69,7 @@ def read_parquet(path: Path, key: str) -> Sheet:
             f"{key}={path} cannot be read as Parquet: {str(error).splitlines()[0].rstrip('.')}. "
             f"Write it anew, or give a CSV file: {key}=/path/to/table.csv"
         ) from None
-    refuse_names(table.column_names, path, key, "utf-8")
+    check_names(table.column_names, path, key, "utf-8")
     columns = {}
     for name, values in zip(table.column_names, table.columns, strict=True):
         if types.is_integer(values.type) or types.is_floating(values.type) or types.is_decimal(values.type):
@@ -104,7 +104,7 @@ def read_csv(path: Path, key: str, delimiter: str | None, header: bool, encoding
         return Sheet(str(path), {}, np.array([], dtype=np.int64))
     first = rows[0][1]
     names = [name.strip() for name in first] if header else [f"column{number}" for number in range(len(first))]
-    refuse_names(names, path, key, encoding)
+    check_names(names, path, key, encoding)
     bad, kept = {}, []
     for line, row in rows[1:] if header else rows:
         if len(row) != len(names):
@@ -131,7 +131,7 @@ def default_delimiter(path: Path) -> str:
     return "\t" if path.suffix in (".tsv", ".tab") else ","
 
 
-def refuse_names(names: Sequence[str], path: Path, key: str, encoding: str) -> None:
+def check_names(names: Sequence[str], path: Path, key: str, encoding: str) -> None:
     """Raise GraftError for a header that names a column twice, or not at all, or in another encoding."""
     if any(NOT_READ in name for name in names):
         raise GraftError(

@@ -128,9 +128,9 @@ class Table(Domain):
         names = [name for name in sheets["train"].columns if name not in (label, *self.ignore)]
         for key in ("numeric", "categorical", "ignore"):
             wanted = self.ignore if key == "ignore" else [n for n, kind in self.kinds.items() if kind == key]
-            refuse_missing(f"{self.key}.{key}", wanted, sheets["train"])
+            check_columns(f"{self.key}.{key}", wanted, sheets["train"])
         for sheet in sheets.values():
-            refuse_missing(self.key, [*names, label], sheet)
+            check_columns(self.key, [*names, label], sheet)
         if not names:
             raise GraftError(f"{self.key}: {sheets['train'].file} has no column beside the label {label!r}.")
 
@@ -240,7 +240,7 @@ class Table(Domain):
             raise GraftError(f"{self.key}: no row of class {absent[0]!r} is left for training.")
 
 
-def refuse_missing(key: str, wanted: Sequence[str], sheet: Sheet) -> None:
+def check_columns(key: str, wanted: Sequence[str], sheet: Sheet) -> None:
     """Raise GraftError for a column that a sheet does not have."""
     for name in wanted:
         if name not in sheet.columns:

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from graft.config.types import Count, Fraction, NonNegative, Positive
 from graft.errors import GraftError
-from graft.terms.base import Setup, Step, Term
-from graft.terms.requirements import require_labels
+from graft.terms.base import Term, TermContext, TrainStep
+from graft.terms.requirements import check_labels
 
 
 def contrast(query: Tensor, own: Tensor, keys: Tensor, positive: Tensor, temperature: float) -> Tensor:
@@ -91,24 +91,24 @@ class BiTuning(Term):
         self.keys_per_class = keys_per_class
         self.projection_size = projection_size
 
-    def prepare(self, setup: Setup) -> None:
+    def prepare(self, context: TermContext) -> None:
         """Make projector, key encoder and empty queues."""
-        linear = only_linear(setup.target_head)
-        if setup.num_classes is None or linear is None or linear.out_features != setup.num_classes:
+        linear = only_linear(context.target_head)
+        if context.num_classes is None or linear is None or linear.out_features != context.num_classes:
             raise GraftError(
                 "term.bi_tuning contrasts samples with the weights of a linear head over classes. Use head=linear and "
                 "task=multiclass with data that have classes, or leave the term out."
             )
-        size = setup.backbone.feature_size
+        size = context.backbone.feature_size
         self.projector = nn.Linear(size, self.projection_size)
-        self.key_backbone = copy.deepcopy(setup.backbone).requires_grad_(False)
+        self.key_backbone = copy.deepcopy(context.backbone).requires_grad_(False)
         self.key_projector = copy.deepcopy(self.projector).requires_grad_(False)
-        self.keys = Keys(setup.num_classes, self.keys_per_class, size + 1, self.projection_size)
-        self._trained = (setup.backbone, linear)  # in a tuple, so that they do not become parts of this module
+        self.keys = Keys(context.num_classes, self.keys_per_class, size + 1, self.projection_size)
+        self._trained = (context.backbone, linear)  # in a tuple, so that they do not become parts of this module
 
-    def forward(self, step: Step) -> Tensor:
+    def forward(self, step: TrainStep) -> Tensor:
         """Both contrasts of the step's target samples; then their keys join the queues."""
-        labels = require_labels(step.labels.get("target"), "bi_tuning")
+        labels = check_labels(step.labels.get("target"), "bi_tuning")
         if labels.ndim != 1:
             raise GraftError(
                 "term.bi_tuning needs one class a sample, but the labels are mixed or several. Turn mixup and CutMix "

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from graft.config.types import Count, NonNegative
 from graft.errors import GraftError
-from graft.terms.base import Setup, Step, Term
-from graft.terms.requirements import require_at_least
+from graft.terms.base import Term, TermContext, TrainStep
+from graft.terms.requirements import check_at_least
 
 
 def smallest_singular_values(features: Tensor, k: int) -> Tensor:
@@ -28,17 +28,17 @@ class BSS(Term):
 
     def __init__(self, weight: NonNegative = 1e-3, k: Count = 1) -> None:
         super().__init__()
-        require_at_least("bss.weight", weight, 0)
-        require_at_least("bss.k", k, 1)
+        check_at_least("bss.weight", weight, 0)
+        check_at_least("bss.k", k, 1)
         self.weight = weight
         self.k = k
         self._seen_a_batch = False
 
-    def prepare(self, setup: Setup) -> None:
+    def prepare(self, context: TermContext) -> None:
         """Compare k with the features."""
-        self._refuse_above(setup.backbone.feature_size, f"the {setup.backbone.name}'s features")
+        self._refuse_above(context.backbone.feature_size, f"the {context.backbone.name}'s features")
 
-    def forward(self, step: Step) -> Tensor:
+    def forward(self, step: TrainStep) -> Tensor:
         """The squares' sum over the features of all domains as one batch."""
         features = step.all_features
         if not self._seen_a_batch:  # the first is a full one

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from graft.config.types import NonNegative
 from graft.errors import GraftError
-from graft.terms.base import Setup, Step, Teacher, Term
-from graft.terms.requirements import require_labels, trainable_own_head
+from graft.terms.base import Teacher, Term, TermContext, TrainStep
+from graft.terms.requirements import check_labels, trainable_own_head
 
 LOG_TEMPERATURES = (-3.0, 3.0)  # searched; a net without a single mistake would have its temperature go to 0
 STRENGTHS = np.logspace(-4, 4, 9)  # of the logistic regression: sklearn's C, as widely as the reference code searches
@@ -91,28 +91,28 @@ class CoTuning(Term):
         self.weight = weight
         self.learn_relationship = RELATIONSHIPS[relationship]
 
-    def prepare(self, setup: Setup) -> None:
+    def prepare(self, context: TermContext) -> None:
         """Learn the relationship, and start the head that trains from the pretrained net's own."""
-        self.classifier = trainable_own_head(setup, "co_tuning")
-        if setup.num_classes is None:
+        self.classifier = trainable_own_head(context, "co_tuning")
+        if context.num_classes is None:
             raise GraftError("term.co_tuning needs a target with classes, but it has numbers. Leave the term out.")
         temperature = 1.0
-        if setup.source_samples is not None:
-            temperature = calibration_temperature(*old_outputs(setup.teacher, setup.source_samples()))
-        logits, labels = old_outputs(setup.teacher, setup.samples())
+        if context.source_samples is not None:
+            temperature = calibration_temperature(*old_outputs(context.teacher, context.source_samples()))
+        logits, labels = old_outputs(context.teacher, context.samples())
         probabilities = (logits.double() / temperature).softmax(dim=1)
-        relationship = self.learn_relationship(probabilities, labels, setup.num_classes)
+        relationship = self.learn_relationship(probabilities, labels, context.num_classes)
         self.register_buffer("relationship", relationship.to(logits.dtype))
 
-    def forward(self, step: Step) -> Tensor:
+    def forward(self, step: TrainStep) -> Tensor:
         """Mean cross entropy over the step's target samples; mixed labels mix their classes' rows."""
-        labels = require_labels(step.labels.get("target"), "co_tuning")
+        labels = check_labels(step.labels.get("target"), "co_tuning")
         expected = self.relationship[labels] if labels.ndim == 1 else labels @ self.relationship
         return F.cross_entropy(self.classifier(step.features["target"]), expected)
 
 
 def old_outputs(teacher: Teacher, samples: Iterable[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor]:
     """The pretrained net's outputs `(N, K_s)` and the labels `(N,)` of all samples."""
-    pairs = [(teacher.outputs(x), require_labels(y, "co_tuning")) for x, y in samples]
+    pairs = [(teacher.outputs(x), check_labels(y, "co_tuning")) for x, y in samples]
     logits, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     return logits, labels

@@ -10,10 +10,10 @@ from graft.backbones.base import Backbone
 from graft.config.types import Count, NonNegative
 from graft.errors import GraftError
 from graft.inputs.base import Fields
-from graft.terms.base import Setup, Step, Term
+from graft.terms.base import Term, TermContext, TrainStep
 from graft.terms.regularization.channel_attention import attention_weights, loss_increases
 from graft.terms.regularization.maps import MapRecorder, channel_dim, channels_first, output_module
-from graft.terms.requirements import require_at_least, require_pretrained
+from graft.terms.requirements import check_at_least, check_pretrained
 
 
 def delta_penalty(maps: Tensor, pretrained: Tensor, attention: Tensor) -> Tensor:
@@ -47,30 +47,30 @@ class DELTA(Term):
         standardize: bool = False,
     ) -> None:
         super().__init__()
-        require_at_least("delta.weight", weight, 0)
-        require_at_least("delta.attention_samples", attention_samples, 1)
+        check_at_least("delta.weight", weight, 0)
+        check_at_least("delta.attention_samples", attention_samples, 1)
         self.weight = weight
         self.layers = layers
         self.attention = attention
         self.attention_samples = attention_samples
         self.standardize = standardize
 
-    def prepare(self, setup: Setup) -> None:
+    def prepare(self, context: TermContext) -> None:
         """Record maps of both backbones from now on, and measure the channels' weights on the pretrained one."""
-        require_pretrained(setup, "delta")
-        modules = [output_module(setup.backbone, stage) for stage in self._stages(setup.backbone)]
-        self._teacher = setup.teacher
+        check_pretrained(context, "delta")
+        modules = [output_module(context.backbone, stage) for stage in self._stages(context.backbone)]
+        self._teacher = context.teacher
         self._pretrained_maps = MapRecorder(self._teacher.backbone, modules, training_only=False)
-        self._channels = self._count_channels(setup)
+        self._channels = self._count_channels(context)
         weights = [torch.full((channels,), 1 / channels) for channels in self._channels]
         if self.attention:
-            per_class = max(1, self.attention_samples // max(2, setup.num_classes or 0))
-            increases = loss_increases(self._teacher.backbone, modules, samples_of_classes(setup), per_class)
+            per_class = max(1, self.attention_samples // max(2, context.num_classes or 0))
+            increases = loss_increases(self._teacher.backbone, modules, samples_of_classes(context), per_class)
             weights = [attention_weights(increase, self.standardize) for increase in increases]
-        self.register_buffer("channel_weights", torch.cat(weights).to(next(setup.backbone.parameters())))
-        self._maps = MapRecorder(setup.backbone, modules, training_only=True)
+        self.register_buffer("channel_weights", torch.cat(weights).to(next(context.backbone.parameters())))
+        self._maps = MapRecorder(context.backbone, modules, training_only=True)
 
-    def forward(self, step: Step) -> Tensor:
+    def forward(self, step: TrainStep) -> Tensor:
         """The penalty on the samples of all domains; the trained backbone has run on them, the pretrained one runs."""
         inputs = step.all_inputs
         self._teacher.features(inputs)
@@ -91,22 +91,22 @@ class DELTA(Term):
             )
         return list(self.layers)
 
-    def _count_channels(self, setup: Setup) -> list[int]:
+    def _count_channels(self, context: TermContext) -> list[int]:
         """Channels of every layer, as one sample shows them; GraftError for a layer that puts out no map."""
-        inputs, _ = next(iter(setup.samples()))
+        inputs, _ = next(iter(context.samples()))
         if isinstance(inputs, Fields):
             raise GraftError(
-                f"term.delta compares maps of images, and {setup.backbone.name} takes {setup.backbone.kind}. "
+                f"term.delta compares maps of images, and {context.backbone.name} takes {context.backbone.kind}. "
                 "Use term=[feature_distillation] or term=[l2sp]."
             )
         self._teacher.features(inputs[:1])
         return [maps.shape[channel_dim(maps)] for maps in self._pretrained_maps.read(1)]
 
 
-def samples_of_classes(setup: Setup) -> Iterator[tuple[Tensor, Tensor]]:
+def samples_of_classes(context: TermContext) -> Iterator[tuple[Tensor, Tensor]]:
     """The target's training samples with their class; GraftError where they have none, or several."""
-    for inputs, labels in setup.samples():
-        if setup.num_classes is None or labels is None or labels.ndim != 1:
+    for inputs, labels in context.samples():
+        if context.num_classes is None or labels is None or labels.ndim != 1:
             raise GraftError(
                 "term.delta.attention=true measures what channels are worth for the target's classes, but the target "
                 "has none, or several a sample, or is unlabelled. Set term.delta.attention=false."

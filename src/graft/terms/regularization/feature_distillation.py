@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graft.config.types import NonNegative
-from graft.terms.base import Setup, Step, Term
-from graft.terms.requirements import require_at_least, require_pretrained
+from graft.terms.base import Term, TermContext, TrainStep
+from graft.terms.requirements import check_at_least, check_pretrained
 
 
 def feature_distance(features: Tensor, pretrained: Tensor, normalize: bool) -> Tensor:
@@ -26,15 +26,15 @@ class FeatureDistillation(Term):
 
     def __init__(self, weight: NonNegative = 1.0, normalize: bool = True) -> None:
         super().__init__()
-        require_at_least("feature_distillation.weight", weight, 0)
+        check_at_least("feature_distillation.weight", weight, 0)
         self.weight = weight
         self.normalize = normalize
 
-    def prepare(self, setup: Setup) -> None:
+    def prepare(self, context: TermContext) -> None:
         """Take the frozen pretrained backbone."""
-        require_pretrained(setup, "feature_distillation")
-        self._teacher = setup.teacher
+        check_pretrained(context, "feature_distillation")
+        self._teacher = context.teacher
 
-    def forward(self, step: Step) -> Tensor:
+    def forward(self, step: TrainStep) -> Tensor:
         """Mean distance over the samples of all domains."""
         return feature_distance(step.all_features, self._teacher.features(step.all_inputs), self.normalize)

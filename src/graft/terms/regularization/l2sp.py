@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graft.config.types import NonNegative
-from graft.terms.base import Setup, Step, Term
-from graft.terms.requirements import require_at_least, require_pretrained
+from graft.terms.base import Term, TermContext, TrainStep
+from graft.terms.requirements import check_at_least, check_pretrained
 
 
 def l2_sp_penalty(backbone: Iterable[tuple[Tensor, Tensor]], head: Iterable[Tensor], head_ratio: float = 1.0) -> Tensor:
@@ -31,22 +31,22 @@ class L2SP(Term):
 
     def __init__(self, weight: NonNegative = 0.01, head_ratio: NonNegative = 1.0) -> None:
         super().__init__()
-        require_at_least("l2sp.weight", weight, 0)
-        require_at_least("l2sp.head_ratio", head_ratio, 0)
+        check_at_least("l2sp.weight", weight, 0)
+        check_at_least("l2sp.head_ratio", head_ratio, 0)
         self.weight = weight
         self.head_ratio = head_ratio
 
-    def prepare(self, setup: Setup) -> None:
+    def prepare(self, context: TermContext) -> None:
         """Keep the pretrained values; a resumed run makes them anew, so they are in no checkpoint."""
-        require_pretrained(setup, "l2sp")
-        named = setup.backbone.named_parameters()
+        check_pretrained(context, "l2sp")
+        named = context.backbone.named_parameters()
         # In lists, where they are not parameters of this module
-        self._backbone: list[nn.Parameter] = [p for name, p in named if name not in setup.added_parameters]
-        self._head: list[nn.Parameter] = list(setup.target_head.parameters())
+        self._backbone: list[nn.Parameter] = [p for name, p in named if name not in context.added_parameters]
+        self._head: list[nn.Parameter] = list(context.target_head.parameters())
         for number, parameter in enumerate(self._backbone):
             self.register_buffer(f"pretrained_{number}", parameter.detach().clone(), persistent=False)
 
-    def forward(self, step: Step) -> Tensor:
+    def forward(self, step: TrainStep) -> Tensor:
         """The penalty on what trains at this step."""
         pairs = zip(self._backbone, self.buffers(), strict=True)
         backbone = [(w, w0) for w, w0 in pairs if w.requires_grad]

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from graft.config.types import NonNegative, Positive
 from graft.errors import GraftError
-from graft.terms.base import Setup, Step, Term
+from graft.terms.base import Term, TermContext, TrainStep
 from graft.terms.requirements import trainable_own_head
 
 
@@ -33,12 +33,12 @@ class LwF(Term):
         self.weight = weight
         self.temperature = temperature
 
-    def prepare(self, setup: Setup) -> None:
+    def prepare(self, context: TermContext) -> None:
         """Keep the pretrained net, and start the head that trains from its own."""
-        self.classifier = trainable_own_head(setup, "lwf")
-        self.teacher = setup.teacher
+        self.classifier = trainable_own_head(context, "lwf")
+        self.teacher = context.teacher
 
-    def forward(self, step: Step) -> Tensor:
+    def forward(self, step: TrainStep) -> Tensor:
         """How far the outputs over the old classes have moved on this step's samples, in nats."""
         outputs = self.classifier(step.all_features)
         return distillation(outputs, self.teacher.outputs(step.all_inputs), self.temperature)

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from graft.config.types import Fraction
 from graft.errors import GraftError
-from graft.terms.base import Setup, Step, Term
-from graft.terms.requirements import require_pretrained
+from graft.terms.base import Term, TermContext, TrainStep
+from graft.terms.requirements import check_pretrained
 from graft.training.normalization import batchnorms
 
 
@@ -97,14 +97,14 @@ class StochNorm(Term):
             raise GraftError(f"term.stochnorm.probability={probability} must be in [0, 1].")
         self.probability = probability
 
-    def prepare(self, setup: Setup) -> None:
+    def prepare(self, context: TermContext) -> None:
         """Replace the layers, in place."""
-        require_pretrained(setup, "stochnorm")
-        if not make_stochastic(setup.backbone, self.probability):
+        check_pretrained(context, "stochnorm")
+        if not make_stochastic(context.backbone, self.probability):
             raise GraftError(
-                f"term.stochnorm changes BatchNorm layers, but {setup.backbone.name} has none. Choose a backbone with "
-                "BatchNorm, such as backbone=resnet18, or leave the term out."
+                f"term.stochnorm changes BatchNorm layers, but {context.backbone.name} has none. Choose a backbone "
+                "with BatchNorm, such as backbone=resnet18, or leave the term out."
             )
 
-    def forward(self, step: Step) -> None:
+    def forward(self, step: TrainStep) -> None:
         """Nothing: it acts inside the backbone."""

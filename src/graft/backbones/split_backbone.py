@@ -38,11 +38,11 @@ class Activations:
         return Activations(self.values.pin_memory())
 
 
-class Cut:
+class SplitBackbone:
     """`finish(begin(inputs))` are the backbone's features `(B, D)`; `begin` needs no gradient and never changes."""
 
     def __init__(self, backbone: Backbone, name: str, before: Sequence[str] = (), fold: bool = True) -> None:
-        """Cut behind the module `name`; `before` are those that finish before it begins."""
+        """Split behind the module `name`; `before` are those that finish before it begins."""
         self.backbone = backbone
         self.name = name
         self.fold = fold
@@ -63,7 +63,7 @@ class Cut:
         """Shape of one sample's activation."""
         if self.whole:
             return (self.backbone.feature_size,)
-        return tuple(self.begin(self.backbone.example_inputs(1)).shape[1:])
+        return tuple(self.trunk(self.backbone.example_inputs(1)).shape[1:])
 
     @property
     def whole(self) -> bool:
@@ -71,12 +71,12 @@ class Cut:
         return self.name == FEATURES
 
     @torch.no_grad()
-    def begin(self, inputs: Any) -> Tensor:
+    def trunk(self, inputs: Any) -> Tensor:
         """Activations `(B, ...)` at the cut."""
-        return self.begin_all(inputs, ())[0]
+        return self.trunk_all(inputs, ())[0]
 
     @torch.no_grad()
-    def begin_all(self, inputs: Any, earlier: Sequence["Cut"]) -> list[Tensor]:
+    def trunk_all(self, inputs: Any, earlier: Sequence["SplitBackbone"]) -> list[Tensor]:
         """Activations at this cut, and in the same pass at cuts that lie before it."""
         found: dict[str, Tensor] = {}
 
@@ -103,7 +103,7 @@ class Cut:
                 hook.remove()
         return [found[cut.name] for cut in (self, *earlier)]
 
-    def finish(self, activations: Tensor) -> Tensor:
+    def rest(self, activations: Tensor) -> Tensor:
         """Features `(B, D)` of activations `(B, ...)`, with gradients to what trains.
 
         The network runs as it is, but modules before the cut give values that are never looked at, at no cost.
@@ -162,14 +162,14 @@ def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator
             module.forward = own
 
 
-def find_cut(backbone: Backbone, active: Collection[str], fold: bool = True) -> Cut | None:
+def find_split(backbone: Backbone, active: Collection[str], fold: bool = True) -> SplitBackbone | None:
     """The last place before anything that is active (see `active_modules`); None where the first layer is.
 
     Every cut is tried on random inputs: where values bypass it, as in the middle of a residual block, it moves back.
     With `fold` the first part runs without BatchNorm: faster, and the same but for rounding.
     """
     if not active:
-        return Cut(backbone, FEATURES, fold=fold)
+        return SplitBackbone(backbone, FEATURES, fold=fold)
     if backbone.input_shape is None:  # the rest could not be run without the inputs
         return None
     inputs = backbone.example_inputs()
@@ -179,17 +179,17 @@ def find_cut(backbone: Backbone, active: Collection[str], fold: bool = True) -> 
         done = outermost([call for call in calls if call.end < first])
         while done:
             *before, last = done
-            cut = Cut(backbone, last.name, [call.name for call in before], fold)
+            cut = SplitBackbone(backbone, last.name, [call.name for call in before], fold)
             if last.gives_tensor and works(cut, inputs, expected):
                 return cut
             done = before
     return None
 
 
-def works(cut: Cut, inputs: Any, expected: Tensor) -> bool:
+def works(cut: SplitBackbone, inputs: Any, expected: Tensor) -> bool:
     """Whether a cut backbone gives the features of the whole one."""
     try:
-        return same(cut.finish(cut.begin(inputs)), expected)
+        return same(cut.rest(cut.trunk(inputs)), expected)
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError):  # of code that looks at values
         return False
 
