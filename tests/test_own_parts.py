@@ -47,7 +47,7 @@ PARTS = {  # option -> (Python file, yaml file)
     "head": (
         """
         from graft.config.types import FractionBelowOne
-        from graft.heads import LinearHead
+        from graft.heads.linear import LinearHead
 
         class Doubting(LinearHead):
             def __init__(self, feature_size: int, outputs: int, doubt: FractionBelowOne = 0.1):
@@ -59,7 +59,7 @@ PARTS = {  # option -> (Python file, yaml file)
         """
         from typing import Literal
 
-        from graft.selection import TargetValidation
+        from graft.selection.target_val import TargetValidation
 
         class Mine(TargetValidation):
             name = "mine"
@@ -120,7 +120,8 @@ def train(own: Path, *arguments: str) -> tuple[str, str]:
     """(output, errors) of train.py with a user's package and config folder."""
     path = os.pathsep.join([str(own), str(PROJECT / "src")])
     environment = {**os.environ, "PYTHONPATH": path, "GRAFT_ROOT": str(own), "WANDB_MODE": "offline"}
-    command = [sys.executable, "-c", RUN, *arguments, f"--config-dir={own / 'conf'}"]
+    allow = [] if "--help" in arguments else ["allow=[mypkg]"]  # before the flag: argparse wants overrides in one piece
+    command = [sys.executable, "-c", RUN, *arguments, *allow, f"--config-dir={own / 'conf'}"]
     done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
     return done.stdout, done.stderr
 

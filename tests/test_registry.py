@@ -499,7 +499,8 @@ def test_an_installed_package_that_says_it_has_parts_is_allowed(package, tmp_pat
 
 
 def test_a_users_package_trains_where_it_is_allowed(package, tmp_path):
-    from graft.run import train
+    from graft.cli.job import execute
+    from graft.config import plain
 
     tiny = ["experiment=resnet_ft", "backbone=lenet", "data.image_size=16", "data.source=null", "strategy=scratch"]
     tiny += ["backbone.weights=null", "debug=fast", "trainer=cpu", "logger=csv", "data.num_workers=0"]
@@ -508,11 +509,11 @@ def test_a_users_package_trains_where_it_is_allowed(package, tmp_path):
         search = f"hydra.searchpath=['file://{package}']"
         cfg = compose("train", overrides=[*tiny, *where, search, "optimizer=mine", "allow=[mypkg]"])
     (tmp_path / "run").mkdir()
-    assert train(cfg)["status"] == "done"
+    assert execute(plain(cfg))["status"] == "done"
     assert (tmp_path / "note").read_text() == "built"
     cfg.allow = []
     with pytest.raises(GraftError, match=r"allow=\[mypkg\]"):
-        train(cfg)
+        execute(plain(cfg))
 
 
 @pytest.fixture

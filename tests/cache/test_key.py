@@ -86,17 +86,27 @@ def followed(*parts: str) -> set[str]:
 def test_unrelated_parts_of_graft_are_not_in_a_key():
     used = followed("graft.cache.features", "graft.backbones.lenet", "graft.data.sources.digits", "graft.data.module")
     assert {"graft.backbones.base", "graft.backbones.split_backbone", "graft.cache.rows", "graft.data.sampling"} <= used
-    for other in ("backbones.huggingface", "backbones.timm", "data.table", "data.text_file", "terms.base", "report"):
+    for other in (
+        "backbones.huggingface",
+        "backbones.timm",
+        "data.sources.table_file",
+        "data.sources.text_file",
+        "terms.base",
+        "report",
+    ):
         assert f"graft.{other}" not in used
 
 
 @pytest.mark.parametrize(
     ("parts", "libraries"),
     [
-        (("graft.data.decoded", "graft.data.sources.image_folder.ImageFiles"), {"pillow", "torch", "torchvision"}),
+        (
+            ("graft.inputs.image.decoded", "graft.data.sources.image_folder.ImageFiles"),
+            {"pillow", "torch", "torchvision"},
+        ),
         (("graft.cache.features", "graft.backbones.timm.TimmBackbone"), {"torch", "timm"}),
-        (("graft.data.tokens", "graft.backbones.huggingface.HuggingFaceTokenizer"), {"transformers"}),
-        (("graft.data.waveforms", "graft.data.readers.recordings.SoundFiles"), {"soundfile", "scipy"}),
+        (("graft.inputs.text", "graft.backbones.huggingface.HuggingFaceTokenizer"), {"transformers"}),
+        (("graft.inputs.audio.transform", "graft.data.readers.recordings.SoundFiles"), {"soundfile", "scipy"}),
         (("graft.pretrain", "graft.backbones.lenet.lenet"), {"torch", "torchmetrics", "pytorch-lightning"}),
         (("torch.nn.modules.conv.Conv2d",), {"torch"}),
     ],
