@@ -1,6 +1,5 @@
 """Nothing runs that is not Graft's: hostile targets and files, one list for every way in, and what may be named."""
 
-import importlib.util
 import pickle
 import sys
 from pathlib import Path
@@ -414,7 +413,7 @@ def test_all_of_torchs_optimizers_are_allowed():
     "name", [*(f"callbacks.{n}" for n in registry.CALLBACKS), *(f"loggers.{n}" for n in registry.LOGGERS)]
 )
 def test_lightnings_listed_parts_are_allowed(name):
-    spellings = ["pytorch_lightning", *(["lightning.pytorch"] if importlib.util.find_spec("lightning") else [])]
+    spellings = ["pytorch_lightning", "lightning.pytorch"]
     assert all(registry.resolve(f"{library}.{name}").__name__ == name.partition(".")[2] for library in spellings)
 
 

@@ -1,7 +1,7 @@
 """Names of folders: what Hydra's run and sweep folders are called.
 
 Importing this module registers the resolvers that conf/hydra/default.yaml uses. Workers of parallel launchers get them
-too, because Hydra hands them graft.sweep's callback, whose module imports this one.
+too, because Hydra hands them graft.cli.sweep_callback, whose module imports this one.
 """
 
 import hashlib

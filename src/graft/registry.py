@@ -57,7 +57,8 @@ def resolve(target: Any) -> Callable[..., Any]:
     """The class or function of a dotted name. Raises GraftError for one not in the registry, before importing it."""
     if reason := refusal(target, _trusted):
         raise GraftError(f"`{TARGET}: {target}`: {reason}")
-    module, _, name = target.rpartition(".")
+    # One library under two names, whose classes do not know each other: Graft's Trainer is of the first.
+    module, _, name = re.sub(r"^lightning\.pytorch\.", "pytorch_lightning.", target).rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:

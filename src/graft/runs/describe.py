@@ -18,7 +18,7 @@ from graft.pretrain import Pretrained
 from graft.runs.context import RunContext
 from graft.runs.record import FAILED, FORMAT
 from graft.tasks.base import Task
-from graft.training.fitting import Fitting
+from graft.training.fitting import Fitting, averaging_word
 from graft.weights.loading import LoadReport
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "numpy")
@@ -39,7 +39,7 @@ def of_setup(experiment: Experiment, context: RunContext, tuned: dict[str, Any])
         "settings": experiment.decided,
         "tuning": tuned,
         "note": module.strategy.note,
-        "averaging": config["averaging"].get("_target_", "none").split(".")[-1].lower(),
+        "averaging": averaging_word(config),
         "precision": config["trainer"]["precision"],
         "threads": torch.get_num_threads(),
         "seeds": {
