@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: a wheel carries conf/ inside of the package; a clone has it beside src/."""
+"""Put conf/ into a wheel, as graft/conf, where graft.locations finds it; an editable install reads the clone's."""
 
 import shutil
 from pathlib import Path
@@ -8,13 +8,13 @@ from setuptools.command.build_py import build_py
 
 
 class BuildWithConf(build_py):
-    """Copies conf/ to graft/conf, where graft.locations finds it."""
+    """Copy the config files beside the modules."""
 
     def run(self) -> None:
-        """Build as usual, then copy."""
+        """Build as ever, then copy."""
         super().run()
         if not self.editable_mode:
-            shutil.copytree("conf", Path(self.build_lib, "graft", "conf"), dirs_exist_ok=True)
+            shutil.copytree(Path(__file__).parent / "conf", Path(self.build_lib) / "graft/conf", dirs_exist_ok=True)
 
 
 setup(cmdclass={"build_py": BuildWithConf})

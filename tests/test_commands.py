@@ -1,126 +1,88 @@
-"""The verbs beside train.py, on real runs."""
+"""`graft <verb>`: the list of verbs, show and clean, in processes of their own where imports matter."""
 
-import json
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from graft.cli import main as cli
-from graft.commands import clean, show
-from graft.errors import GraftError
-
-PROJECT = Path(__file__).parents[1]
-SMALL = [
-    *("experiment=resnet_ft", "backbone=lenet", "strategy=scratch", "data.source.samples=60"),
-    *("training.epochs=2", "training.threads=1", "trainer=cpu", "logger=csv"),
-]
+import graft
+from graft.cli.main import main
+from graft.runs.folder import DONE, RECORD, RunFolder
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A folder with a finished run in it, made by `graft train` in a process of its own."""
-    folder = tmp_path_factory.mktemp("runs")
-    command = [sys.executable, "-m", "graft", "train", *SMALL, f"hydra.run.dir={folder / 'run'}"]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
-def test_verbs_are_listed_with_what_they_do(capsys):
-    assert cli.main([]) == 0
-    out = capsys.readouterr().out
-    for verb in ("train", "tune", "soup", "show", "clean"):
-        assert f"graft {verb}" in out
-    assert cli.main(["trian"]) == 2
-    assert "there is no such verb. Verbs: clean, show, soup, train, tune." in capsys.readouterr().err
-
-
-def test_help_and_a_mistake_import_no_torch():
-    code = "import sys; from graft.cli.main import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
-    for arguments in ([], ["train", "--help"], ["tune", "optimizer.lr=fast"], ["nothing"]):
-        done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=PROJECT, capture_output=True, text=True)
-        assert done.stdout.splitlines()[-1].endswith("False"), (arguments, done.stdout, done.stderr)
+def run(tmp_path_factory):
+    """The folder of a finished run."""
+    where = tmp_path_factory.mktemp("commands")
+    small = {"backbone": "lenet", "data.source.samples": 300, "pretrain.epochs": 1, "training.epochs": 1}
+    folders = {"paths.run_dir": where / "run", "paths.cache_dir": where / "cache"}
+    graft.train("experiment=resnet_ft", **small, **folders, logger="csv", **{"training.threads": 1})
+    return where / "run"
 
 
 @pytest.mark.parametrize(
-    ("words", "overrides"),
-    [
-        (["tune", "a=1"], ["a=1", "tune=lr"]),
-        (["soup", "logs/x", "b=2"], ["soup=logs/x", "b=2"]),
-        (["soup", "soup=logs/x"], ["soup=logs/x"]),
-        (["train", "a=1", "-m"], ["a=1", "-m"]),
-        (["a=1"], ["a=1"]),  # processes that Lightning starts for distributed training
-    ],
+    ("words", "code"),
+    [([], 0), (["--help"], 0), (["nothing"], 2), (["train", "--help"], 0), (["train", "seed=abc"], 2), (["soup"], 2)],
 )
-def test_verbs_become_overrides(monkeypatch, words, overrides):
-    found = []
-    monkeypatch.setattr(cli, "compose", lambda given: found.append(given) or 0)
-    assert cli.main(words) == 0
-    assert found == [overrides]
+def test_what_needs_no_torch_does_not_import_it(words, code):
+    script = "import sys; from graft.cli.main import main; code = main(sys.argv[1:]); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", f"{script}; sys.exit(code)", *words], capture_output=True, text=True)
+    assert done.returncode == code
+    assert done.stdout.splitlines()[-1] == "False"
+    assert "Traceback" not in done.stderr
 
 
-def test_show_prints_what_a_run_found_and_writes_nothing(runs, capsys):
-    before = {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
-    assert show.main([str(runs / "run")]) == 0
-    out = capsys.readouterr().out
-    accuracy = json.loads((runs / "run" / "results.json").read_text())["metrics"]["test/target/acc"]
-    assert out.startswith("resnet_ft: done\n")
-    assert f"{accuracy:.4f}" in out
-    assert {path: path.stat().st_mtime_ns for path in runs.rglob("*")} == before
+@pytest.mark.parametrize("verb", ["show", "clean"])
+def test_a_verb_without_its_folder_says_what_it_takes(verb, capsys, tmp_path):
+    assert main([verb]) == 2
+    assert f"graft {verb} <folder" in capsys.readouterr().err
+    assert main([verb, "--help"]) == 0
+    assert f"graft {verb} <folder" in capsys.readouterr().out
+    assert main([verb, str(tmp_path / "none")]) == 2
+    assert "there is no such folder" in capsys.readouterr().err
 
 
-def test_show_names_what_it_cannot_show(runs, tmp_path):
-    with pytest.raises(GraftError, match="there is no such folder"):
-        show.main([str(tmp_path / "nothing")])
-    with pytest.raises(GraftError, match="neither a run nor a sweep"):
-        show.main([str(tmp_path)])
-    torn = tmp_path / "torn"
-    shutil.copytree(runs / "run", torn)
-    (torn / "results.json").write_text("{")
-    with pytest.raises(GraftError, match=r"results\.json cannot be read"):
-        show.main([str(torn)])
+def test_show_prints_a_run_and_refuses_other_folders(run, capsys, tmp_path):
+    assert main(["show", str(run)]) == 0
+    shown = capsys.readouterr().out
+    assert "resnet_ft: done" in shown
+    assert "auroc" in shown
+    assert main(["show", str(tmp_path)]) == 2
+    assert "neither a run nor a sweep" in capsys.readouterr().err
 
 
-def test_a_record_of_a_newer_graft_is_refused_and_an_older_one_is_told(runs, tmp_path, capsys):
-    folder = tmp_path / "run"
-    shutil.copytree(runs / "run", folder)
-    results = json.loads((folder / "results.json").read_text())
-    (folder / "results.json").write_text(json.dumps(results | {"format": 99}))
-    with pytest.raises(GraftError, match="of a newer Graft"):
-        show.main([str(folder)])
-    del results["format"]
-    (folder / "results.json").write_text(json.dumps(results))
-    assert show.main([str(folder)]) == 0
-    assert "(of an older Graft)" in capsys.readouterr().out
+def test_clean_shows_first_and_removes_only_what_the_record_names(run, capsys):
+    last = run / "checkpoints" / "last.ckpt"
+    strange = run / "checkpoints" / "mine.ckpt"
+    strange.write_bytes(b"mine")
+    before = {path for path in run.rglob("*") if path.is_file()}
 
+    assert main(["clean", str(run.parent)]) == 0  # a folder of runs
+    shown = capsys.readouterr().out
+    assert str(last) in shown
+    assert "in 1 files may go" in shown
+    assert {path for path in run.rglob("*") if path.is_file()} == before
 
-def test_clean_shows_first_and_removes_only_what_the_record_names(runs, tmp_path, capsys):
-    shutil.copytree(runs, tmp_path / "runs")
-    checkpoints = tmp_path / "runs" / "run" / "checkpoints"
-    (checkpoints / "mine.pt").touch()
-    assert clean.main([str(tmp_path / "runs")]) == 0
-    assert "last.ckpt" in capsys.readouterr().out
-    assert {path.name for path in checkpoints.iterdir()} == {"best.ckpt", "last.ckpt", "mine.pt"}
-    assert clean.main([str(tmp_path / "runs"), "--yes"]) == 0
-    assert {path.name for path in checkpoints.iterdir()} == {"best.ckpt", "mine.pt"}
+    (run / DONE).rename(run / "kept")
+    assert main(["clean", str(run), "--yes"]) == 0
+    assert last.exists()  # not finished: resume=true needs it
+    (run / "kept").rename(run / DONE)
 
+    worker = RunFolder(run)
+    worker.take()
+    try:
+        script = "import sys; from graft.cli.main import main; sys.exit(main(sys.argv[1:]))"
+        subprocess.run([sys.executable, "-c", script, "clean", str(run), "--yes"], check=True, capture_output=True)
+        assert last.exists()  # in work
+    finally:
+        worker.release()
 
-def test_clean_leaves_a_run_that_is_not_done(runs, tmp_path, capsys):
-    shutil.copytree(runs, tmp_path / "runs")
-    (tmp_path / "runs" / "run" / "DONE").unlink()
-    assert clean.main([str(tmp_path / "runs"), "--yes"]) == 0
-    assert (tmp_path / "runs" / "run" / "checkpoints" / "last.ckpt").exists()
+    record = (run / RECORD).read_text()
+    (run / RECORD).write_text(record.replace('"checkpoints/last.ckpt"', '"checkpoints/other.ckpt"'))
+    assert main(["clean", str(run), "--yes"]) == 0
+    assert last.exists()  # the record does not name it
+    (run / RECORD).write_text(record)
 
-
-def test_clean_does_not_follow_a_record_out_of_its_folder(runs, tmp_path, capsys):
-    shutil.copytree(runs, tmp_path / "runs")
-    (tmp_path / "precious.txt").touch()
-    record = tmp_path / "runs" / "run" / ".graft.json"
-    content = json.loads(record.read_text())
-    record.write_text(json.dumps(content | {"files": ["../../precious.txt"]}))
-    assert clean.main([str(tmp_path / "runs"), "--yes"]) == 0
-    assert (tmp_path / "precious.txt").exists()
-    assert "left alone" in capsys.readouterr().err
+    assert main(["clean", str(run), "--yes"]) == 0
+    assert "1 files removed" in capsys.readouterr().out
+    assert {path for path in run.rglob("*") if path.is_file()} == before - {last}

@@ -1,77 +1,100 @@
-"""Graft from Python: the config check, the run folder and the caches of the command line."""
+"""graft.train and graft.assemble, which leave what the command line leaves."""
 
 import os
 import signal
-from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 import graft
-from graft.errors import GraftError
+from graft.errors import Diverged, GraftError
+from graft.runs.folder import CONFIG, DONE, ERROR, OVERRIDES, RECORD, RESULTS
 
-SMALL = [
-    *("experiment=resnet_ft", "backbone=lenet", "data.source.samples=60", "pretrain.epochs=1", "training.epochs=1"),
-    *("training.threads=1", "trainer=cpu", "logger=csv"),
-]
-
-
-@pytest.fixture(autouse=True)
-def places(tmp_path, monkeypatch):
-    monkeypatch.setenv("GRAFT_ROOT", str(tmp_path))
-    monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / "cache"))
-
-
-def test_a_run_leaves_a_whole_folder_and_is_not_done_twice(tmp_path, capsys):
-    handler, environment = signal.getsignal(signal.SIGINT), dict(os.environ)
-    folder = tmp_path / "run"
-    values = {"hydra.run.dir": folder, "data.test_shifts": ["blur"], "optimizer.lr": 2e-3}
-    results = graft.train(*SMALL, seed=1, **values)
-    assert "test/target_blur/acc" in results["metrics"]
-    assert {"config.yaml", "overrides.yaml", "results.json", "metrics.csv", "DONE", "checkpoints", ".graft.json"} <= {
-        path.name for path in folder.iterdir()
-    }
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    assert (config["seed"], config["optimizer"]["lr"], config["data"]["test_shifts"]) == (1, 2e-3, ["blur"])
-    assert (signal.getsignal(signal.SIGINT), dict(os.environ)) == (handler, environment)
-    assert "Pretraining on the source" in capsys.readouterr().out
-
-    assert graft.train(*SMALL, seed=1, **values)["metrics"] == results["metrics"]
-    other = graft.train(*SMALL, seed=2)
-    assert other["weights"]["source"] == "source (cached)"
-    assert "Pretraining" not in capsys.readouterr().out
-    assert len(list(tmp_path.glob("logs/resnet_ft/runs/*/DONE"))) == 1
+SMALL = {
+    "backbone": "lenet",
+    "data.source.samples": 300,
+    "pretrain.epochs": 1,
+    "training.epochs": 1,
+    "training.threads": 1,
+    "logger": "csv",
+}
 
 
-def test_mistakes_are_told_at_once_and_leave_no_folder(tmp_path):
-    with pytest.raises(GraftError, match="2 mistakes") as error:
-        graft.train(*SMALL, seed=-1, **{"optimizer.lr": "fast"})
-    assert "`seed=-1`" in str(error.value)
-    assert not list(tmp_path.glob("logs/*/runs/*/config.yaml"))
+@pytest.fixture(scope="module")
+def where(tmp_path_factory):
+    return tmp_path_factory.mktemp("notebook")
 
 
-def test_a_whole_config_is_taken_too(tmp_path):
-    folder = tmp_path / "first"
-    first = graft.train(*SMALL, **{"hydra.run.dir": folder})
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    again = graft.train(config, **{"paths.run_dir": str(tmp_path / "second")})
-    assert again["metrics"] == first["metrics"]
-    assert (tmp_path / "second" / "DONE").exists()
-    with pytest.raises(GraftError, match="one mapping that is a whole config"):
+def values(where, name, **more):
+    return {**SMALL, "paths.run_dir": where / name, "paths.cache_dir": where / "cache", **more}
+
+
+@pytest.fixture(scope="module")
+def first(where):
+    """One run, with the environment and the Ctrl-C handler from before and after."""
+    before = dict(os.environ), signal.getsignal(signal.SIGINT)
+    results = graft.train("experiment=resnet_ft", **values(where, "first"))
+    return results, before, (dict(os.environ), signal.getsignal(signal.SIGINT))
+
+
+def test_train_leaves_a_whole_run_folder_and_the_process_as_it_was(first, where):
+    results, before, after = first
+    assert {CONFIG, OVERRIDES, DONE, RECORD, RESULTS, "checkpoints"} <= {p.name for p in (where / "first").iterdir()}
+    assert "test/target/acc" in results["metrics"]
+    assert before == after
+
+
+def test_a_finished_folder_is_not_run_again(first, where):
+    written = (where / "first" / RESULTS).stat().st_mtime_ns
+    results = graft.train("experiment=resnet_ft", **values(where, "first"))
+    assert results["metrics"] == first[0]["metrics"]
+    assert (where / "first" / RESULTS).stat().st_mtime_ns == written
+    with pytest.raises(GraftError, match=r"another configuration.*seed: "):
+        graft.train("experiment=resnet_ft", **values(where, "first", seed=5))
+
+
+def test_a_second_run_takes_the_pretrained_backbone_and_a_mapping_is_a_whole_config(first, where, capsys):
+    config = yaml.safe_load((where / "first" / CONFIG).read_text())
+    results = graft.train(config, **{"paths.run_dir": str(where / "second")})
+    assert "Pretraining on the source" not in capsys.readouterr().out
+    assert results["metrics"] == first[0]["metrics"]
+    assert (where / "second" / DONE).is_file()
+
+
+def test_mistakes_are_listed_and_leave_no_folder(where):
+    with pytest.raises(GraftError) as caught:
+        graft.train("experiment=resnet_ft", **values(where, "wrong", seed="abc", **{"training.epochs": -1}))
+    assert "seed" in str(caught.value)
+    assert "training.epochs" in str(caught.value)
+    assert not (where / "wrong").exists()
+    with pytest.raises(GraftError, match="one mapping that is a whole"):
         graft.train({"seed": 1})
 
 
-def test_assemble_builds_what_is_named_and_trains_nothing(tmp_path):
-    experiment = graft.assemble(*SMALL, strategy="scratch")
-    assert experiment.module.backbone.name == "lenet"
-    assert experiment.pretrained is None
-    assert not (tmp_path / "cache" / "computed").exists()
-    inputs = torch.rand(2, *experiment.module.backbone.input_shape)
-    assert experiment.module(inputs).shape == (2, 10)
-    assert not list(Path(tmp_path).glob("logs/*/runs/*/config.yaml"))
+def test_a_failed_run_leaves_its_error(where):
+    (where / "broken.pt").write_bytes(b"no weights")
+    with pytest.raises(GraftError) as caught:
+        graft.train("experiment=resnet_ft", **values(where, "failed", **{"backbone.weights": where / "broken.pt"}))
+    assert (where / "failed" / ERROR).read_text().strip() == str(caught.value).strip()
+    assert not (where / "failed" / DONE).exists()
 
 
-def test_the_size_that_a_strategy_decides_reaches_the_backbone():
-    experiment = graft.assemble(*SMALL, strategy="bit_hyperrule", **{"data.image_size": None})
-    assert experiment.decided["data.image_size"] == experiment.module.backbone.size[0] == 128
+def test_a_diverged_run_is_done_and_not_run_again(where):
+    more = {"optimizer.lr": 1e30}
+    for again in ("loss is nan", "Diverged before"):
+        with pytest.raises(Diverged, match=again):
+            graft.train("experiment=resnet_ft", **values(where, "diverged", **more))
+        assert (where / "diverged" / DONE).read_text().strip() == "diverged"
+
+
+def test_assemble_takes_nested_values(where):
+    built = graft.assemble("experiment=resnet_ft", **values(where, "none", **{"data.test_shifts": ["blur"]}))
+    assert built.config["data"]["test_shifts"] == ["blur"]
+    assert not (where / "none").exists()
+
+
+def test_the_image_size_of_the_hyperrule_reaches_the_backbone(where):
+    more = {"strategy": "bit_hyperrule", "backbone.size": None, "data.image_size": None}
+    built = graft.assemble("experiment=resnet_ft", **values(where, "none", **more))
+    assert built.config["backbone"]["size"] == 128
+    assert built.module.backbone.input_spec.size == (128, 128)

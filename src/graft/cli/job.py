@@ -212,11 +212,16 @@ def fail(run: RunFolder, overrides: list[str], message: str, details: str, exit_
     """Record and show a job that failed."""
     STATE.exit_code = exit_code
     if is_main_process() and run.is_writable:
-        (run.path / ERROR).write_text(details.rstrip() + "\n")
-        if not (run.path / OVERRIDES).exists():
-            OmegaConf.save(OmegaConf.create(overrides), run.path / OVERRIDES)
+        write_error(run, overrides, details)
         message = f"{message}\n({run.path / ERROR})"
     print(f"FAILED {' '.join(overrides)}\n{message}", file=sys.stderr)
+
+
+def write_error(run: RunFolder, overrides: list[str], details: str) -> None:
+    """Leave in a job's folder why it failed."""
+    (run.path / ERROR).write_text(details.rstrip() + "\n")
+    if not (run.path / OVERRIDES).exists():
+        OmegaConf.save(OmegaConf.create(overrides), run.path / OVERRIDES)
 
 
 def diverged(folder: Path, overrides: list[str], message: str) -> None:
@@ -250,8 +255,10 @@ def interrupted(folder: Path, sweep: Path | None, message: str) -> None:
 def command(*more: str) -> str:
     """This process's command line with other overrides, ready to be pasted into a shell."""
     keys = {override.split("=")[0] for override in more}
-    kept = [argument for argument in sys.argv if argument.split("=")[0] not in keys]
-    return shlex.join(["python", *kept, *more])
+    kept = [argument for argument in sys.argv[1:] if argument.split("=")[0] not in keys]
+    as_module = Path(sys.argv[0]).name == "__main__.py"
+    program = ["python", "-m", "graft"] if as_module else ["python", sys.argv[0]]
+    return shlex.join([*program, *kept, *more])
 
 
 @contextmanager

@@ -28,7 +28,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"graft {verb}: there is no such verb. Verbs: {', '.join(verbs())}.", file=sys.stderr)
         return USER_ERROR
     if verb in ("train", "tune", "soup"):
+        if verb == "soup" and not any(is_word(word) or word.startswith(("soup=", "-")) for word in rest):
+            print("graft soup <folder of a finished sweep>", file=sys.stderr)
+            return USER_ERROR
         return compose(overrides_of(verb, rest))
+    if "--help" in rest or "-h" in rest:
+        print(verbs()[verb])
+        return 0
     try:
         return importlib.import_module(f"graft.commands.{verb}").main(rest)
     except GraftError as error:

@@ -14,40 +14,57 @@ from graft import config, experiment
 from graft import paths as paths  # registers the resolvers that name folders
 from graft.cli import job
 from graft.cli.hydra_versions import VERSION_BASE
-from graft.errors import Diverged, GraftError
+from graft.errors import Diverged, GraftError, Interrupted
 from graft.locations import CONF, ROOT
 from graft.runs import record
-from graft.runs.folder import DONE, ERROR, RunFolder
+from graft.runs.folder import DONE, RunFolder
 
 FIRST_KEYS = ("data", "backbone", "paths")  # a mapping without them is no whole config
 
 
 def train(*overrides: str | Mapping[str, Any], **values: Any) -> dict[str, Any]:
     """Run one experiment, or return the results of the finished run that its folder holds; see graft.train."""
-    with composed(overrides, values) as (cfg, choices, words):
+    with job.restored_process(), composed(overrides, values) as (cfg, choices, words):
         run = RunFolder(cfg.paths.run_dir)
         try:
             settings = job.prepare(cfg, choices, words, run, sweep=None)
             if settings is None:
-                return record.read(run.path)
-            with job.restored_process():
-                results = job.execute(settings)
+                return finished(run)
+            results = execute(settings, run, words)
             (run.path / DONE).write_text(f"{record.FINISHED}\n")
             return results
-        except Diverged:
-            (run.path / DONE).write_text(f"{record.DIVERGED}\n")
-            raise
-        except Exception:
-            if run.is_writable:
-                (run.path / ERROR).write_text(traceback.format_exc())
-            raise
         finally:
             run.release()
 
 
+def execute(settings: Mapping[str, Any], run: RunFolder, overrides: list[str]) -> dict[str, Any]:
+    """Do what a checked config asks for; how it fails is left in the folder as on the command line, and raised."""
+    try:
+        return job.execute(settings)
+    except Diverged:
+        (run.path / DONE).write_text(f"{record.DIVERGED}\n")
+        raise
+    except (Interrupted, KeyboardInterrupt):
+        raise  # nothing is wrong: resume=true goes on
+    except GraftError as error:
+        job.write_error(run, overrides, str(error))
+        raise
+    except BaseException:
+        job.write_error(run, overrides, traceback.format_exc())
+        raise
+
+
+def finished(run: RunFolder) -> dict[str, Any]:
+    """The results of a finished run; Diverged again where it diverged."""
+    results = record.read(run.path)
+    if results.get("status") == record.DIVERGED:
+        raise Diverged(f"{results['message']}\nDiverged before, not run again. To run it anew, delete {run.path}")
+    return results
+
+
 def assemble(*overrides: str | Mapping[str, Any], **values: Any) -> experiment.Experiment:
     """Check a config and build what it names; see graft.assemble."""
-    with composed(overrides, values) as (cfg, choices, _):
+    with job.restored_process(), composed(overrides, values) as (cfg, choices, _):
         config.check(cfg, choices)
         return experiment.assemble(config.plain(cfg))
 
@@ -67,7 +84,8 @@ def composed(
         choices, folder = dict(cfg.hydra.runtime.choices), cfg.hydra.run.dir
         with open_dict(cfg):
             del cfg.hydra
-        cfg.paths.run_dir = str(Path(folder).absolute())
+        if OmegaConf.is_interpolation(cfg.paths, "run_dir"):  # Hydra's, which runs no app here
+            cfg.paths.run_dir = str(Path(folder).absolute())
         yield cfg, choices, words
 
 

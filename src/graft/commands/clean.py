@@ -29,8 +29,13 @@ def main(arguments: list[str]) -> int:
         print(f"{(run.path / name).stat().st_size / MIB:10,.1f} MiB  {run.path / name}")
     total = sum((run.path / name).stat().st_size for run, name in found) / MIB
     if "--yes" in arguments:
-        for run, name in found:
-            run.remove(name)
+        for run in dict.fromkeys(run for run, _ in found):
+            run.take()  # nobody goes on with the run meanwhile
+            try:
+                for name in not_needed(run):
+                    run.remove(name)
+            finally:
+                run.release()
     done = "removed" if "--yes" in arguments else f"may go: graft clean {folder} --yes"
     print(f"{total:10,.1f} MiB in {len(found)} files {done if found else 'may go'}")
     return 0
@@ -49,7 +54,7 @@ def run_folders(folder: Path) -> Iterator[RunFolder]:
 
 def not_needed(run: RunFolder) -> Iterator[str]:
     """Names of files in a run folder that nothing needs any more."""
-    if not (run.path / DONE).is_file() or run.holder():
+    if not (run.path / DONE).is_file() or (not run.is_held and run.holder()):
         return
     checkpoints = run.path / CHECKPOINTS
     names = [f"{CHECKPOINTS}/{BEST}.unfinished", f"{LAST_CHECKPOINT.as_posix()}.unfinished", NONFINITE_BATCH]
