@@ -48,7 +48,7 @@ def test_columns_follow_from_the_training_rows(table):
         ("flag", "categorical"),
     ]
     assert columns.categorical[0].categories == ("cook", "smith")
-    assert data.kind == "tables"
+    assert data.modality == "table"
     assert data.classes == ("no", "yes")
     assert any("constant in training: same" in note for note in data.notes)
     assert [len(part) for part in (data.train, data.val, data.test)] == [42, 9, 9]

@@ -22,7 +22,7 @@ MISSING_NUMBER = 1  # row of a numeric column's weights that a missing number ad
 class TableBackbone(Backbone):
     """`Fields` of numbers `(B, n)`, missing `(B, n)` and codes `(B, k)` to features `(B, D)`."""
 
-    kind = "tables"
+    modality = "table"
     named_inputs = True
 
     def __init__(self, name: str, columns: Columns, network: nn.Module, feature_size: int, parts: list[str]) -> None:

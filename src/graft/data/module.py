@@ -13,7 +13,7 @@ from torch.utils.data import ConcatDataset
 from graft.cache.disk import DiskCache
 from graft.cache.rows import MappedRows
 from graft.config.types import Auto, Count, Natural, Seed
-from graft.data.domain import Domain, DomainData, Split
+from graft.data.domain import Domain, DomainData, Modality, Split
 from graft.data.loader import Batch, EvalLoader, Loader, ResumableLoader
 from graft.data.sampling import EvalBatches, TrainBatches, balanced_weights
 from graft.data.splits import label_budget
@@ -101,8 +101,11 @@ class TransferDataModule(pl.LightningDataModule):
                 self.domains[name] = domain.load(self.split_seed)
         target = self.domains["target"]
         for name, data in self.domains.items():
-            if data.kind != target.kind:
-                raise GraftError(f"data.{name} holds {data.kind}, but data.target {target.kind}: both need one kind.")
+            if data.modality != target.modality:
+                raise GraftError(
+                    f"data.{name} holds {data.modality} data, but data.target {target.modality} data: "
+                    "both need one modality."
+                )
         self._pool = len(target.train)
         self.domains["target"] = replace(target, train=self._budgeted(target))
 
@@ -133,9 +136,9 @@ class TransferDataModule(pl.LightningDataModule):
         return task.outputs(self.classes(domain))
 
     @property
-    def kind(self) -> str:
+    def modality(self) -> Modality:
         """What a sample is, on both sides."""
-        return self.domains["target"].kind
+        return self.domains["target"].modality
 
     @property
     def backbone_arguments(self) -> dict[str, Any]:
@@ -158,7 +161,7 @@ class TransferDataModule(pl.LightningDataModule):
     def image_side(self) -> int | None:
         """Side in pixels of a square of the first target image's area; None without any image."""
         inputs = self.domains["target"].train.inputs
-        shape = tuple(inputs[0].shape) if len(inputs) and self.kind == "images" else ()
+        shape = tuple(inputs[0].shape) if len(inputs) and self.modality == "image" else ()
         return round(math.sqrt(shape[-2] * shape[-1])) if len(shape) == 3 else None
 
     @property
@@ -175,7 +178,7 @@ class TransferDataModule(pl.LightningDataModule):
         return len(data.train) / (len(data.classes) * counts.clamp(min=1)).float()
 
     def set_input(self, input_spec: InputSpec) -> None:
-        """Build the transforms for a backbone's input; GraftError where augmentation or shifts are of another kind."""
+        """Build the transforms for a backbone's input; GraftError for augmentation or shifts of another modality."""
         self._input_spec = input_spec
         self._train_transform = input_spec.transform(self.augment)
         self._eval_transform = input_spec.transform()
@@ -223,7 +226,7 @@ class TransferDataModule(pl.LightningDataModule):
         lengths = self._lengths_of(self.domains[domain].train, self._train_transform)
         if lengths is None:
             raise GraftError(
-                f"data.bucket_by_length=true: {self.kind} have no length. Set data.bucket_by_length=false."
+                f"data.bucket_by_length=true: {self.modality} data have no length. Set data.bucket_by_length=false."
             )
         return lengths
 

@@ -62,7 +62,7 @@ class InputSpec(Protocol):
     """What a backbone wants to see; plain values, so that its repr tells one from another."""
 
     def transform(self, augment: str = "none", shift: str | None = None) -> Any:
-        """What makes a domain's samples so (see graft.data.transforms), with augmentation or a shift of its kind."""
+        """What makes a domain's samples so (see graft.inputs), with augmentation or a shift of its modality."""
 
 
 class Rows(Protocol):
@@ -77,7 +77,7 @@ class Rows(Protocol):
 
 
 class Transform(Protocol):
-    """What makes a domain's samples into what a backbone takes; each kind of input has its own (see an input spec).
+    """What makes a domain's samples into what a backbone takes; each modality has its own (see an input spec).
 
     What is never random is done once by `rows`, and kept, under `key`; `finish` does the rest for each batch.
     """

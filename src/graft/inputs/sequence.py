@@ -95,6 +95,6 @@ def described(parts: dict[str, Split]) -> dict[str, Any]:
     """What DomainData has to say of sequences, the standardised parts among it."""
     return {
         **standardised(parts),
-        "kind": "sequences",
+        "modality": "sequence",
         "backbone_arguments": {"input_size": rows_of(parts["train"]).values.shape[2]},
     }

@@ -14,6 +14,7 @@ from graft.data.domain import (
     Domain,
     DomainData,
     Inputs,
+    Modality,
     OnBadSample,
     Split,
     content_groups,
@@ -50,7 +51,7 @@ class LabelledSamples(Domain):
     """A domain of rows that `read` gives."""
 
     title: str  # of the domain
-    kind: str  # as in DomainData
+    modality: Modality  # as in DomainData
     noun: str  # what messages call several samples
     unit = "rows"  # what messages call several of what `read` gives
     advice: str  # where labels come from, for data of one class
@@ -77,7 +78,7 @@ class LabelledSamples(Domain):
         raise NotImplementedError
 
     def inputs(self, rows: Sequence[Row]) -> Inputs:
-        """The samples of some rows, as the transform of the kind takes them."""
+        """The samples of some rows, as the transform of the modality takes them."""
         raise NotImplementedError
 
     def bytes_of(self, row: Row) -> bytes:
@@ -116,7 +117,7 @@ class LabelledSamples(Domain):
                 *duplicate_notes(groups, labels["train"], self.noun),
                 *leak_notes(contents, self.noun),
             ),
-            kind=self.kind,
+            modality=self.modality,
             backbone_arguments=self.backbone_arguments(splits["train"]),
         )
 

@@ -25,7 +25,7 @@ MANY = 10_000  # files; checking fewer takes no time worth a line
 class LabelledRecordings(LabelledSamples):
     """A domain of sound files that `list_files` gives; the content of a row is the file's path."""
 
-    kind = "speech"
+    modality = "audio"
     noun = "recordings"
 
     def list_files(self) -> dict[str, list[Row]]:

@@ -117,7 +117,7 @@ class Table(Domain):
             channels=None,
             fingerprint=self.fingerprint,
             notes=notes,
-            kind="tables",
+            modality="table",
             backbone_arguments={"columns": columns},
             baseline=GradientBoosting(),
             **splits,

@@ -11,7 +11,7 @@ from graft.data.readers.labelled import LabelledSamples, Row
 class LabelledTexts(LabelledSamples):
     """A domain of texts that `read` gives."""
 
-    kind = "text"
+    modality = "text"
     noun = "texts"
 
     def __init__(self, label: str | int, *options: Any) -> None:
