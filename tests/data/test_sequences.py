@@ -60,7 +60,7 @@ def test_a_batch_is_as_long_as_its_longest_sequence(archive):
     file, _ = archive()
     rows = rows_of(SequenceArrays(file).load(0).train)
     short = (rows.lengths <= 2).nonzero().flatten()
-    fields = SequenceBackbone("lstm", 3).input_spec.transform().finish(rows[short])
+    fields = SequenceBackbone("lstm", 3).input_spec.transform().collate(rows[short])
     assert fields["values"].shape == (len(short), 2, 3)
     assert fields["mask"].sum(1).tolist() == rows.lengths[short].tolist()
 

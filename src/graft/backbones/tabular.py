@@ -68,12 +68,12 @@ class TableBackbone(Backbone):
 
 def shared_rows(own: Tensor, own_categories: Tensor, theirs: Tensor, their_categories: Tensor) -> Tensor:
     """Weights `(2 + K, D)` with a file's rows for missing, unknown and the categories that both have."""
-    places = {category: place for place, category in enumerate(their_categories.tolist(), start=FIRST)}
+    indices = {category: index for index, category in enumerate(their_categories.tolist(), start=FIRST)}
     rows = own.clone()
     rows[:FIRST] = theirs[:FIRST]
-    for place, category in enumerate(own_categories.tolist(), start=FIRST):
-        if category in places:
-            rows[place] = theirs[places[category]]
+    for index, category in enumerate(own_categories.tolist(), start=FIRST):
+        if category in indices:
+            rows[index] = theirs[indices[category]]
     return rows
 
 

@@ -85,11 +85,11 @@ def rows_of(split: Split) -> Any:
 
 def names_of(split: Split, indices: Tensor) -> list[str]:
     """What messages call the samples at `indices` `(M,)`: their files where they have any, else their numbers."""
-    inputs, places = split.inputs, indices.tolist()
+    inputs, of_inputs = split.inputs, indices.tolist()
     while isinstance(inputs, Subset):
-        inputs, places = inputs.dataset, [inputs.indices[place] for place in places]
+        inputs, of_inputs = inputs.dataset, [inputs.indices[index] for index in of_inputs]
     files = getattr(inputs, "files", None)
-    return [f"sample {index}" for index in indices.tolist()] if files is None else [str(files[p]) for p in places]
+    return [f"sample {index}" for index in indices.tolist()] if files is None else [str(files[i]) for i in of_inputs]
 
 
 class Baseline(Protocol):
