@@ -144,7 +144,7 @@ def test_the_smallest_images_have_four_pixels_and_none_is_larger_than_full_size(
 # From the config
 
 
-IMAGES = SimpleNamespace(kind="images")
+IMAGES = SimpleNamespace(modality="image")
 
 
 def build(training, backbone=IMAGES, **tasks):
@@ -192,5 +192,5 @@ def test_every_size_to_come_is_tried():
     "training", [{"mixup_alpha": 0.2}, {"cutmix_alpha": 1.0}, {"progressive_resizing": {"initial_scale": 0.5}}]
 )
 def test_what_changes_images_is_refused_for_other_inputs(training):
-    with pytest.raises(GraftError, match="changes images, and tiny takes text"):
-        build(training, backbone=SimpleNamespace(kind="text", name="tiny"))
+    with pytest.raises(GraftError, match="changes images, and tiny takes text inputs"):
+        build(training, backbone=SimpleNamespace(modality="text", name="tiny"))

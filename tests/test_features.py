@@ -21,7 +21,7 @@ def cut_before(stage):
 
 def ask(cache, cut, images, also=(), **depends_on):
     order = torch.arange(len(images)).flip(0)
-    batches = lambda: ((places, images[places]) for places in order.split(4))  # noqa: E731
+    batches = lambda: ((indices, images[indices]) for indices in order.split(4))  # noqa: E731
     return cache.rows(Wanted(cut, depends_on), also, batches, len(images), nullcontext, "target", "train")
 
 

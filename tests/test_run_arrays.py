@@ -105,10 +105,10 @@ def test_steps_of_another_size_are_refused(run, readings):
     ("keys", "said"),
     [
         (["data.augment=light"], r"data\.augment=light: sequences are taken as they are"),
-        (["backbone=lenet"], r"backbone\.channels=auto: the target holds sequences"),
-        (["backbone=lstm"], r"backbone\.texts=auto: the target holds sequences"),
-        (["data=glyphs_digits"], r"backbone\.input_size=auto: the target holds images"),
-        (["training.mixup_alpha=0.2"], "changes images, and gru takes sequences"),
+        (["backbone=lenet"], r"backbone\.channels=auto: the target holds sequence data"),
+        (["backbone=lstm"], r"backbone\.texts=auto: the target holds sequence data"),
+        (["data=glyphs_digits"], r"backbone\.input_size=auto: the target holds image data"),
+        (["training.mixup_alpha=0.2"], "changes images, and gru takes sequence inputs"),
     ],
 )
 def test_what_is_not_for_sequences_is_refused(run, keys, said):

@@ -125,15 +125,15 @@ def test_the_same_seed_gives_the_same_weights(run, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["backbone=lenet"], r"backbone\.channels=auto: the target holds speech"),
-        (["backbone=mlp"], r"backbone\.columns=auto: the target holds speech"),
+        (["backbone=lenet"], r"backbone\.channels=auto: the target holds audio data"),
+        (["backbone=mlp"], r"backbone\.columns=auto: the target holds audio data"),
         ([*LSTM, "data.augment=crop"], r"data\.augment='crop' is not for speech"),
         ([*LSTM, "data.test_shifts=[blur]"], r"data\.test_shifts=\[blur\]: it is not for speech"),
         (
             [*LSTM, "training.mixup_alpha=0.2"],
-            r"training\.mixup_alpha=0\.2 changes images, and speaker_lstm takes speech",
+            r"training\.mixup_alpha=0\.2 changes images, and speaker_lstm takes audio inputs",
         ),
-        ([*MEL, "data/domain@data.source=digits"], r"data\.source holds images, but data\.target speech"),
+        ([*MEL, "data/domain@data.source=digits"], r"data\.source holds image data, but data\.target audio data"),
     ],
 )
 def test_what_is_not_for_speech_is_refused_before_anything_trains(run, overrides, message):

@@ -113,7 +113,7 @@ def test_both_tables_at_once(run):
 
 
 def test_a_table_for_a_network_of_images(run):
-    with pytest.raises(GraftError, match=r"backbone\.channels=auto: the target holds tables"):
+    with pytest.raises(GraftError, match=r"backbone\.channels=auto: the target holds table data"):
         run("strategy=scratch", "backbone=lenet")
 
 

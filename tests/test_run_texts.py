@@ -104,7 +104,7 @@ def test_options_of_training(run, options):
         (["training.mixup_alpha=0.2"], r"training\.mixup_alpha=0\.2 changes images"),
         (["data.test_shifts=[blur]"], r"data\.test_shifts=\[blur\]: there is no such shift of texts"),
         (["data.augment=light"], r"data\.augment=light: texts are taken as they are"),
-        (["term=[delta]"], r"term\.delta compares maps of images, and .* takes text"),
+        (["term=[delta]"], r"term\.delta compares maps of images, and .* takes text inputs"),
         (["strategy=lora", *LSTM, *SOURCE], r"lstm has no linear layer and no 2d convolution that lora could adapt"),
         (["term=[lwf]"], r"term\.lwf needs the head that the backbone was pretrained with"),
     ],
@@ -137,12 +137,12 @@ def test_kept_features_are_those_of_their_texts(run):
 
 
 @pytest.mark.parametrize(
-    ("kind", "task", "words"),
-    [("text", Multiclass(), "text"), ("images", Binary(), "labels of task=binary"), ("images", Multiclass(), None)],
+    ("modality", "task", "words"),
+    [("text", Multiclass(), "text data"), ("image", Binary(), "labels of task=binary"), ("image", Multiclass(), None)],
 )
-def test_bit_hyperrule_leaves_out_mixing_what_cannot_be_mixed(kind, task, words):
+def test_bit_hyperrule_leaves_out_mixing_what_cannot_be_mixed(modality, task, words):
     target = SimpleNamespace(train=range(20_000))
-    data = SimpleNamespace(kind=kind, domains={"target": target}, image_side=lambda: None)
+    data = SimpleNamespace(modality=modality, domains={"target": target}, image_side=lambda: None)
     strategy = BitHyperRule()
     decided = settings_of_strategy(strategy, {"data": {"image_size": None}, "backbone": {}}, data, task)
     assert decided.get("training.mixup_alpha") == (None if words else 0.1)

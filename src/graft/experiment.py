@@ -181,8 +181,8 @@ def settings_of_strategy(
         decided.pop("data.image_size", None)
     if "data.image_size" in decided and config["backbone"].get("size", 0) is None:
         decided["backbone.size"] = decided["data.image_size"]
-    if not (data.kind == "images" and task.soft_labels) and decided.pop("training.mixup_alpha", None):
-        what = f"labels of task={task.name}" if data.kind == "images" else data.kind
+    if not (data.modality == "image" and task.soft_labels) and decided.pop("training.mixup_alpha", None):
+        what = f"labels of task={task.name}" if data.modality == "image" else f"{data.modality} data"
         strategy.note = f"without the strategy's MixUp: {what} cannot be mixed"
     return decided
 

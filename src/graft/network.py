@@ -20,20 +20,20 @@ def build_backbone(config: Mapping[str, Any], data: TransferDataModule) -> Backb
     """The backbone with random weights, made for the data where the config says `auto`.
 
     Pretraining is checkpointed like the training itself: that changes what it costs and not what it computes.
-    Raises GraftError where the backbone takes another kind of input than the data have.
+    Raises GraftError where the backbone takes another modality than the data have.
     """
     settings = {key: value for key, value in config["backbone"].items() if key != "weights"}
     left_open = [key for key, value in settings.items() if value == "auto"]
     if unknown := [key for key in left_open if key not in data.backbone_arguments]:
         raise GraftError(
-            f"backbone.{unknown[0]}=auto: the target holds {data.kind}, which do not say it. "
+            f"backbone.{unknown[0]}=auto: the target holds {data.modality} data, which do not determine it. "
             "Choose a backbone for them: backbone=<option>, see `python train.py --help`."
         )
     backbone = build(settings, **{key: data.backbone_arguments[key] for key in left_open})
-    if backbone.kind != data.kind:
+    if backbone.modality != data.modality:
         raise GraftError(
-            f"backbone.name={backbone.name} takes {backbone.kind}, but the target holds {data.kind}. "
-            "Choose a backbone for them: backbone=<option>, see `python train.py --help`."
+            f"backbone.name={backbone.name} takes {backbone.modality} inputs, but the target holds {data.modality} "
+            "data. Choose a backbone for them: backbone=<option>, see `python train.py --help`."
         )
     if config["training"]["gradient_checkpointing"]:
         checkpoint_gradients(backbone)

@@ -20,7 +20,7 @@ TEXTS = ["good film", "it was a very bad film", "not good"]
 
 def encode(backbone, texts):
     transform = backbone.input_spec.transform()
-    return transform.finish([torch.tensor(ids) for ids, _ in backbone.tokenizer(texts, backbone.max_length)])
+    return transform.collate([torch.tensor(ids) for ids, _ in backbone.tokenizer(texts, backbone.max_length)])
 
 
 def test_features_have_the_promised_shape_and_every_parameter_learns(tiny_bert):

@@ -48,7 +48,7 @@ def wav2vec2(tmp_path):
 
 
 def encode(backbone, sounds):
-    return backbone.input_spec.transform().finish(sounds)
+    return backbone.input_spec.transform().collate(sounds)
 
 
 def sounds():
@@ -137,7 +137,7 @@ def test_masks_need_a_spectrogram(wav2vec2, tmp_path):
     with pytest.raises(GraftError, match=r"data\.augment=specaugment: it masks spectrograms.*data\.augment=light"):
         HuggingFaceAudioBackbone(wav2vec2).input_spec.transform("specaugment")
     ast = HuggingFaceAudioBackbone(saved(tmp_path / "ast", "AST", False))
-    assert ast.input_spec.transform("specaugment").finish(sounds()).shape == (3, 40, 32)
+    assert ast.input_spec.transform("specaugment").collate(sounds()).shape == (3, 40, 32)
 
 
 def test_what_cannot_be_taken(wav2vec2, tiny_bert, monkeypatch):

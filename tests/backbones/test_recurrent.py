@@ -16,7 +16,7 @@ def backbone(name="lstm", **options):
 
 def encode(network, texts):
     transform = network.input_spec.transform()
-    return transform.finish([torch.tensor(ids) for ids, _ in network.tokenizer(texts, network.max_length)])
+    return transform.collate([torch.tensor(ids) for ids, _ in network.tokenizer(texts, network.max_length)])
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru"])

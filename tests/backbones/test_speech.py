@@ -24,7 +24,7 @@ def inputs(backbone, samples=3):
 @pytest.mark.parametrize(("name", "library"), SMALL)
 def test_a_network_of_images_sees_log_mels(name, library):
     backbone = mel_backbone(name, library, **TINY)
-    assert backbone.kind == "speech"
+    assert backbone.modality == "audio"
     images = inputs(backbone)
     assert images.shape == (3, *backbone.input_shape) == (3, 1, 32, 50)
     assert -1 <= images.min() < images.max() <= 1

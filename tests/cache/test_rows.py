@@ -24,8 +24,8 @@ def test_rows_come_back_as_they_were_written(tmp_path, dtype):
 def test_rows_go_to_their_places(tmp_path, dtype):
     values, order = torch.randn(25, 3, 4).to(dtype), torch.tensor([*range(20, 25), *torch.randperm(20).tolist()])
     with RowWriter(tmp_path) as writer:
-        for places in order.split(10):
-            writer.append(values[places], places)
+        for indices in order.split(10):
+            writer.append(values[indices], indices)
     assert torch.equal(MappedRows(tmp_path)[:], values)
 
 

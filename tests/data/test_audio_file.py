@@ -22,7 +22,7 @@ def load(file, **options):
 
 def test_rows_are_recordings(table, tmp_path):
     data = load(table)
-    assert (data.kind, data.name, data.classes) == ("speech", "tones", ("high", "low"))
+    assert (data.modality, data.name, data.classes) == ("audio", "tones", ("high", "low"))
     assert [len(split) for split in (data.train, data.val, data.test)] == [12, 4, 4]
     elsewhere = tmp_path / "elsewhere.tsv"
     lines = table.read_text().splitlines()[1:]

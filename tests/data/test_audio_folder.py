@@ -40,7 +40,7 @@ def names(split):
 
 def test_class_folders_and_names_give_the_same_samples(tones, folders):
     data = load(folders, None, **HALVES)
-    assert (data.kind, data.name, data.classes, data.channels) == ("speech", "tones", ("high", "low"), None)
+    assert (data.modality, data.name, data.classes, data.channels) == ("audio", "tones", ("high", "low"), None)
     assert [len(split) for split in (data.train, data.val, data.test)] == [12, 4, 4]
     for file in folders.rglob("*.wav"):
         file.rename(tones / file.name)

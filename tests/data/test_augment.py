@@ -9,10 +9,10 @@ from graft.inputs.image.augment import (
     Augmentation,
     affine,
     crop_boxes,
-    places,
     random_affine,
     random_crop,
     random_flip,
+    random_offsets,
     random_resized_crop,
 )
 
@@ -59,7 +59,7 @@ def moments(images):
 
 
 def test_places_are_all_as_likely_and_both_ends_are_among_them():
-    drawn = places(torch.tensor([0, 3]).repeat(4000, 1))
+    drawn = random_offsets(torch.tensor([0, 3]).repeat(4000, 1))
     assert (drawn[:, 0] == 0).all()
     shares = drawn[:, 1].bincount() / len(drawn)
     assert shares.tolist() == pytest.approx([0.25] * 4, abs=0.03)

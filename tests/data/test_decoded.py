@@ -13,7 +13,7 @@ from graft.data.domain import LazyTensor, Split
 from graft.data.sources.image_folder import ImageFolder
 from graft.errors import GraftError
 from graft.inputs.image import decoded
-from graft.inputs.image.decoded import Undecoded, Unfitted, fitted_rows
+from graft.inputs.image.decoded import LazyImages, LazyResize, resized_images
 from graft.inputs.image.geometry import Geometry
 from graft.inputs.image.transform import AUGMENTATIONS
 
@@ -56,11 +56,11 @@ def never(*_):
 @pytest.mark.parametrize("augment", AUGMENTATIONS)
 def test_what_is_kept_is_what_decoding_gives(folder, tmp_path, augment, size, monkeypatch):
     geometry = Geometry((size, size), augment)
-    uncached = fitted_rows(training_part(folder), geometry, None)
-    assert isinstance(uncached, Undecoded)
-    fitted_rows(training_part(folder), geometry, cache_in(tmp_path))
+    uncached = resized_images(training_part(folder), geometry, None)
+    assert isinstance(uncached, LazyImages)
+    resized_images(training_part(folder), geometry, cache_in(tmp_path))
     monkeypatch.setattr(decoded, "decode_all", never)
-    cached = fitted_rows(training_part(folder), geometry, cache_in(tmp_path))
+    cached = resized_images(training_part(folder), geometry, cache_in(tmp_path))
     indices = ALL.flip(0)
     assert all(torch.equal(a, b) for a, b in zip(cached[indices], uncached[indices], strict=True))
     assert type(cached[indices]) is type(uncached[indices])
@@ -69,18 +69,20 @@ def test_what_is_kept_is_what_decoding_gives(folder, tmp_path, augment, size, mo
 def test_another_part_and_another_geometry_are_kept_apart(folder, tmp_path):
     train = training_part(folder)
     for split in (train, train, train.subset(torch.tensor([1, 2])), train.subset(torch.tensor([2, 1]))):
-        fitted_rows(split, Geometry((96, 96)), cache_in(tmp_path))
+        resized_images(split, Geometry((96, 96)), cache_in(tmp_path))
     assert len(entries(tmp_path)) == 3
-    fitted_rows(train, Geometry((96, 96), "crop"), cache_in(tmp_path))
+    resized_images(train, Geometry((96, 96), "crop"), cache_in(tmp_path))
     assert len(entries(tmp_path)) == 4
 
 
 def test_a_changed_file_is_decoded_again(folder, tmp_path):
     geometry = Geometry((32, 32))
-    fitted_rows(training_part(folder), geometry, cache_in(tmp_path))
+    resized_images(training_part(folder), geometry, cache_in(tmp_path))
     Image.new("RGB", (50, 60), "red").save(folder / "cat" / "3.jpg")
     train = training_part(folder)
-    assert torch.equal(fitted_rows(train, geometry, cache_in(tmp_path))[ALL], fitted_rows(train, geometry, None)[ALL])
+    assert torch.equal(
+        resized_images(train, geometry, cache_in(tmp_path))[ALL], resized_images(train, geometry, None)[ALL]
+    )
 
 
 def test_a_broken_file_is_named_and_nothing_is_kept(folder, tmp_path):
@@ -88,7 +90,7 @@ def test_a_broken_file_is_named_and_nothing_is_kept(folder, tmp_path):
     file = train.inputs.dataset.files[train.inputs.indices[5]]
     file.write_bytes(b"no image")
     with pytest.raises(GraftError, match=rf"{file.name} cannot be read as an image"):
-        fitted_rows(train, Geometry((96, 96)), cache_in(tmp_path))
+        resized_images(train, Geometry((96, 96)), cache_in(tmp_path))
     assert entries(tmp_path) == []
 
 
@@ -100,8 +102,8 @@ def test_where_they_cannot_be_kept_images_are_decoded_as_they_are_drawn(folder, 
         (tmp_path / "cache").write_text("no folder")
     cache = cache_in(tmp_path, limit=1000 if reason == "limit" else 2**30)
     for _ in range(2):
-        rows = fitted_rows(training_part(folder), Geometry((96, 96), augment), cache)
-        assert isinstance(rows, Undecoded)
+        rows = resized_images(training_part(folder), Geometry((96, 96), augment), cache)
+        assert isinstance(rows, LazyImages)
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("Images are decoded anew in every epoch, because they cannot be kept")
     assert ("cache.limit_gb" if reason == "limit" else str(tmp_path / "cache")) in line
@@ -110,7 +112,7 @@ def test_where_they_cannot_be_kept_images_are_decoded_as_they_are_drawn(folder, 
 def test_many_images_are_announced(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(decoded, "MANY", 12)
     for _ in range(2):
-        fitted_rows(training_part(folder), Geometry((96, 96)), cache_in(tmp_path))
+        resized_images(training_part(folder), Geometry((96, 96)), cache_in(tmp_path))
     assert capsys.readouterr().out == f"Decoding 12 images, kept in {tmp_path / 'cache'}\n"
 
 
@@ -119,8 +121,8 @@ def test_concurrent_jobs_share_one_entry(folder, tmp_path, augment):
     geometry = Geometry((96, 96), augment)
     split = training_part(folder)
     with ThreadPoolExecutor(3) as jobs:  # the lock is one between processes and threads alike
-        started = [jobs.submit(fitted_rows, split, geometry, cache_in(tmp_path)) for _ in range(3)]
-    expected = fitted_rows(split, geometry, None)[ALL]
+        started = [jobs.submit(resized_images, split, geometry, cache_in(tmp_path)) for _ in range(3)]
+    expected = resized_images(split, geometry, None)[ALL]
     for job in started:
         assert all(torch.equal(a, b) for a, b in zip(job.result()[ALL], expected, strict=True))
     assert len(entries(tmp_path)) == 1
@@ -128,7 +130,7 @@ def test_concurrent_jobs_share_one_entry(folder, tmp_path, augment):
 
 def test_the_kept_images_outlive_the_files(folder, tmp_path):
     """A job that runs while the cache is emptied, or the photos are moved, goes on."""
-    rows = fitted_rows(training_part(folder), Geometry((96, 96)), cache_in(tmp_path))
+    rows = resized_images(training_part(folder), Geometry((96, 96)), cache_in(tmp_path))
     before = rows[ALL]
     shutil.rmtree(folder)
     shutil.rmtree(tmp_path / "cache")
@@ -140,12 +142,12 @@ def test_images_in_memory_are_resized_once(lazy, monkeypatch):
     images = torch.randint(0, 256, (300, 1, 8, 8), dtype=torch.uint8)
     split = Split(LazyTensor(300, lambda: images) if lazy else images, None, "images")
     geometry = Geometry((32, 32))
-    rows = fitted_rows(split, geometry, None)
+    rows = resized_images(split, geometry, None)
     assert torch.equal(rows, geometry(images))
-    assert fitted_rows(split, Geometry((8, 8)), None) is images
+    assert resized_images(split, Geometry((8, 8)), None) is images
     monkeypatch.setattr(decoded, "IN_MEMORY", 300 * 32 * 32 - 1)
-    later = fitted_rows(split, geometry, None)
-    assert isinstance(later, Unfitted)
+    later = resized_images(split, geometry, None)
+    assert isinstance(later, LazyResize)
     assert torch.equal(later[ALL], rows[ALL])
 
 
@@ -163,6 +165,6 @@ def test_real_photos_are_kept_as_they_are_decoded(tmp_path, augment):
     if not FLOWERS.is_dir():
         pytest.skip(f"no data in {FLOWERS}; set GRAFT_DATA")
     test = ImageFolder(str(FLOWERS)).load(0).test
-    cached, uncached = (fitted_rows(test, Geometry((96, 96), augment), c) for c in (cache_in(tmp_path), None))
+    cached, uncached = (resized_images(test, Geometry((96, 96), augment), c) for c in (cache_in(tmp_path), None))
     drawn = torch.arange(0, len(test), 20)
     assert all(torch.equal(a, b) for a, b in zip(cached[drawn], uncached[drawn], strict=True))

@@ -39,7 +39,7 @@ def sizes(data):
 def test_official_parts_and_class_names_are_kept_and_what_has_no_labels_is_left_out(tmp_path):
     name = saved(tmp_path, train=part([0, 1] * 10), validation=part([1, 0, 1]), test=part([-1, -1]))
     data = HuggingFaceDataset(name).load(0)
-    assert (data.name, data.kind, data.classes) == ("reviews", "text", ("bad", "good"))
+    assert (data.name, data.modality, data.classes) == ("reviews", "text", ("bad", "good"))
     assert sizes(data) == [17, 3, 3]
     assert data.val.labels.tolist() == [1, 0, 1]
     assert HuggingFaceDataset("glue", "sst2").title == "glue/sst2"

@@ -35,7 +35,7 @@ def domain(file, **settings):
 def test_official_parts_stay_whole(archive):
     file, arrays = archive()
     data = domain(file, class_names=["normal", "ill"]).load(0)
-    assert (data.name, data.classes, data.channels, data.kind) == ("xray", ("normal", "ill"), 1, "images")
+    assert (data.name, data.classes, data.channels, data.modality) == ("xray", ("normal", "ill"), 1, "image")
     assert data.notes == ()
     for part in ("train", "val", "test"):
         split = getattr(data, part)

@@ -62,14 +62,14 @@ def test_nothing_is_decoded_before_the_first_batch(photos, photo_spec, tmp_path)
     assert (tmp_path / "cache").exists()
 
 
-def test_a_split_is_fitted_once_for_all_loaders(spec):
+def test_a_split_is_prepared_once_for_all_loaders(spec):
     data = make(Numbers(20), spec)
     first, second = (data.val_dataloader()[0] for _ in range(2))
-    assert first._samples.rows is second._samples.rows
+    assert first._samples.prepared is second._samples.prepared
     data.test_shift = "blur"
     shifted = data.test_dataloader()[0]
     data.test_shift = None
-    assert shifted._samples.rows is data.test_dataloader()[0]._samples.rows
+    assert shifted._samples.prepared is data.test_dataloader()[0]._samples.prepared
 
 
 def test_only_augmentation_touches_the_random_state(spec, monkeypatch):

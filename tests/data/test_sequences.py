@@ -31,7 +31,7 @@ def archive(tmp_path):
 def test_each_channel_is_standardised_by_the_steps_of_training_sequences(archive):
     file, _ = archive()
     data = SequenceArrays(file).load(0)
-    assert (data.kind, data.backbone_arguments) == ("sequences", {"input_size": 3})
+    assert (data.modality, data.backbone_arguments) == ("sequence", {"input_size": 3})
     train = rows_of(data.train)
     known = train.values[train.mask.bool()]
     torch.testing.assert_close(known.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
@@ -60,7 +60,7 @@ def test_a_batch_is_as_long_as_its_longest_sequence(archive):
     file, _ = archive()
     rows = rows_of(SequenceArrays(file).load(0).train)
     short = (rows.lengths <= 2).nonzero().flatten()
-    fields = SequenceBackbone("lstm", 3).input_spec.transform().finish(rows[short])
+    fields = SequenceBackbone("lstm", 3).input_spec.transform().collate(rows[short])
     assert fields["values"].shape == (len(short), 2, 3)
     assert fields["mask"].sum(1).tolist() == rows.lengths[short].tolist()
 

@@ -16,7 +16,7 @@ def load(**options):
 
 def test_words_are_classes_and_every_part_is_said_in_its_own_way():
     data = load()
-    assert (data.kind, data.classes) == ("speech", tuple(WORDS))
+    assert (data.modality, data.classes) == ("audio", tuple(WORDS))
     assert [len(split) for split in (data.train, data.val, data.test)] == [12, 6, 6]
     assert data.train.labels.bincount().tolist() == [4, 4, 4]
     said = [utterance for split in (data.train, data.val, data.test) for utterance in split.inputs.said]

@@ -48,7 +48,7 @@ def test_columns_follow_from_the_training_rows(table):
         ("flag", "categorical"),
     ]
     assert columns.categorical[0].categories == ("cook", "smith")
-    assert data.kind == "tables"
+    assert data.modality == "table"
     assert data.classes == ("no", "yes")
     assert any("constant in training: same" in note for note in data.notes)
     assert [len(part) for part in (data.train, data.val, data.test)] == [42, 9, 9]
@@ -65,7 +65,7 @@ def test_what_is_fitted_comes_from_training_rows_alone(table, tmp_path):
     age = rows_of(data.train).numbers[:, 0]
     assert age.mean().abs() < 1e-5
     assert age.std(correction=0) == pytest.approx(1)
-    fields = TableTransform(columns).finish(TableTransform(columns).rows(data.test, None))
+    fields = TableTransform(columns).collate(TableTransform(columns).prepare(data.test, None))
     assert fields["numbers"][0, 0] > 1e3
     assert fields["codes"].tolist()[0] == [1, 1]  # a job and a flag that training never saw
     assert fields["codes"].tolist()[1] == [2, 3]
@@ -75,7 +75,7 @@ def test_missing_values_become_the_median_and_a_mark_and_a_category(table):
     content = HEADER + "\n".join([*lines(), *[f"NA,NA,{i % 2},7,{'yes' if i % 2 else 'no'}" for i in range(20)]])
     data, columns = loaded(table(content))
     transform = TableTransform(columns)
-    fields = transform.finish(transform.rows(data.train, None))
+    fields = transform.collate(transform.prepare(data.train, None))
     missing = fields["missing"][:, 0] == 1
     assert 0 < missing.sum() < len(missing)
     known = fields["numbers"][~missing, 0]
@@ -275,7 +275,7 @@ def test_equal_rows_are_told_and_so_are_those_of_another_part(table, tmp_path):
 
 def test_every_second_row_makes_two_tables():
     parts = {rows: SklearnTable("wine", rows=rows).read()["train"] for rows in ("all", "odd", "even")}
-    assert [len(sheet) for sheet in parts.values()] == [178, 89, 89]
+    assert [len(table) for table in parts.values()] == [178, 89, 89]
     assert parts["odd"].lines[:3].tolist() == [1, 3, 5]
     assert parts["even"].columns["alcohol"][0] == parts["all"].columns["alcohol"][1]
     assert SklearnTable("wine", rows="odd").fingerprint != SklearnTable("wine", rows="even").fingerprint

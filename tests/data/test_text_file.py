@@ -46,7 +46,7 @@ def test_every_format_gives_the_same_samples(tmp_path, ending):
     if ending == "csv.bz2":
         file.write_bytes(bz2.compress(file.read_bytes()))
     data = load(file)
-    assert (data.kind, data.name, data.classes, data.channels) == ("text", "reviews", ("0", "1"), None)
+    assert (data.modality, data.name, data.classes, data.channels) == ("text", "reviews", ("0", "1"), None)
     assert [len(split) for split in (data.train, data.val, data.test)] == [14, 3, 3]
     assert pairs(data.train, data.val, data.test) == expected()
 

@@ -28,21 +28,21 @@ def split(texts=TEXTS):
 
 def test_the_mask_is_one_exactly_on_the_tokens_of_a_text(spec):
     transform = spec.transform()
-    fields = transform.finish(transform.rows(split(), None)[torch.tensor([2, 0, 1])])
+    fields = transform.collate(transform.prepare(split(), None)[torch.tensor([2, 0, 1])])
     assert fields["attention_mask"].tolist() == [[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 0, 0], [1] * 6]
     assert fields["input_ids"].tolist() == [[2, 8, 4, 3, 0, 0], [2, 4, 6, 3, 0, 0], [2, 11, 13, 10, 9, 3]]
 
 
 def test_a_batch_is_as_long_as_its_longest_text(spec):
     transform = spec.transform()
-    assert transform.finish(transform.rows(split(), None)[torch.tensor([0])])["input_ids"].shape == (1, 4)
+    assert transform.collate(transform.prepare(split(), None)[torch.tensor([0])])["input_ids"].shape == (1, 4)
 
 
 def test_tokens_are_kept_and_read_again_as_they_were(spec, cache, monkeypatch):
     transform = spec.transform()
-    made = transform.rows(split(), cache)
+    made = transform.prepare(split(), cache)
     monkeypatch.setattr(TextTransform, "_tokens", lambda *_: pytest.fail("split into tokens again"))
-    again = spec.transform().rows(split(), cache)
+    again = spec.transform().prepare(split(), cache)
     expected = [[2, 4, 6, 3], [2, 11, 13, 10, 9, 3], [2, 8, 4, 3]]
     assert [ids.tolist() for ids in made[ALL]] == [ids.tolist() for ids in again[ALL]] == expected
     assert again.lengths.tolist() == [4, 6, 4]
@@ -51,7 +51,7 @@ def test_tokens_are_kept_and_read_again_as_they_were(spec, cache, monkeypatch):
 def test_other_texts_and_other_lengths_have_entries_of_their_own(spec, tiny_bert, cache):
     longer = HuggingFaceBackbone(str(tiny_bert), max_length=12).input_spec
     for one, texts in ((spec, TEXTS), (spec, TEXTS[:2]), (longer, TEXTS)):
-        one.transform().rows(split(texts), cache)
+        one.transform().prepare(split(texts), cache)
     assert len([path for path in cache.folder.iterdir() if path.name != "locks"]) == 3
 
 
@@ -59,14 +59,14 @@ def test_other_texts_and_other_lengths_have_entries_of_their_own(spec, tiny_bert
 def test_cut_texts_are_counted_in_one_line(spec, cache, capsys, cached):
     decoded.say_once.cache_clear()
     for _ in range(2):
-        spec.transform().rows(split(), cache if cached else None)
+        spec.transform().prepare(split(), cache if cached else None)
     line = "1 of 3 texts (33.33%) have more than backbone.max_length=6 tokens: what comes after them is left out\n"
     assert capsys.readouterr().out == line
 
 
 def test_without_room_texts_are_split_in_memory(spec, tmp_path, capsys):
     decoded.say_once.cache_clear()
-    rows = spec.transform().rows(split(), DiskCache(tmp_path / "cache", 1))
+    rows = spec.transform().prepare(split(), DiskCache(tmp_path / "cache", 1))
     assert [len(ids) for ids in rows[ALL]] == [4, 6, 4]
     assert "cannot be kept" in capsys.readouterr().out
 

@@ -55,11 +55,11 @@ def test_clips_from_anywhere_reach_both_ends_and_lose_nothing_of_short_ones():
 
 def test_recordings_are_kept_as_they_were_read(spec, split, cache, monkeypatch):
     transform = spec.transform()
-    plain = transform.rows(split, None)[ALL]
-    kept = transform.rows(split, cache)
+    plain = transform.prepare(split, None)[ALL]
+    kept = transform.prepare(split, cache)
     assert isinstance(kept, MappedWaveforms)
     monkeypatch.setattr(SoundFiles, "read", lambda *_: pytest.fail("read again"))
-    again = transform.rows(split, cache)
+    again = transform.prepare(split, cache)
     assert all(torch.equal(one, other) for one, other in zip(plain, again[ALL], strict=True))
     assert again.lengths.tolist() == [len(sound) for sound in plain]
 
@@ -67,13 +67,13 @@ def test_recordings_are_kept_as_they_were_read(spec, split, cache, monkeypatch):
 def test_other_samples_and_rates_have_entries_of_their_own(spec, split, cache):
     longer = mel_backbone("test_resnet", sample_rate=8000, seconds=0.5, bands=64).input_spec
     for one, part in ((spec, split), (longer, split), (SpeakerLSTM().input_spec, split), (spec, split.subset(ALL[:3]))):
-        one.transform().rows(part, cache)
+        one.transform().prepare(part, cache)
     assert len([path for path in cache.folder.iterdir() if path.name != "locks"]) == 3
 
 
 def test_without_room_recordings_are_read_every_time(spec, split, tmp_path, capsys):
     decoded.say_once.cache_clear()
-    rows = spec.transform().rows(split, DiskCache(tmp_path / "cache", 1))
+    rows = spec.transform().prepare(split, DiskCache(tmp_path / "cache", 1))
     assert rows.slow
     assert len(rows[ALL]) == 12
     assert "cannot be kept" in capsys.readouterr().out
@@ -81,26 +81,26 @@ def test_without_room_recordings_are_read_every_time(spec, split, tmp_path, caps
 
 def test_evaluation_is_the_same_each_time_and_augmentation_follows_the_seed(spec, split):
     plain, changed = spec.transform(), spec.transform("specaugment")
-    sounds = plain.rows(split, None)[ALL]
-    assert torch.equal(plain.finish(sounds), plain.finish(sounds))
+    sounds = plain.prepare(split, None)[ALL]
+    assert torch.equal(plain.collate(sounds), plain.collate(sounds))
 
     def drawn(seed):
         torch.manual_seed(seed)
-        return changed.finish(sounds)
+        return changed.collate(sounds)
 
     assert torch.equal(drawn(1), drawn(1))
     assert not torch.equal(drawn(1), drawn(2))
-    assert drawn(1).shape == plain.finish(sounds).shape == (12, 1, 32, 30)
+    assert drawn(1).shape == plain.collate(sounds).shape == (12, 1, 32, 30)
 
 
 def test_shifts_change_the_same_clips_in_the_same_way(spec, split):
-    sounds = spec.transform().rows(split, None)[ALL]
-    plain = spec.transform().finish(sounds)
+    sounds = spec.transform().prepare(split, None)[ALL]
+    plain = spec.transform().collate(sounds)
     for shift in ("noise", "telephone"):
         transform = spec.transform(shift=shift)
-        together = transform.finish(sounds)
+        together = transform.collate(sounds)
         assert not torch.allclose(together, plain)
-        torch.testing.assert_close(transform.finish(sounds[3:4]), together[3:4])
+        torch.testing.assert_close(transform.collate(sounds[3:4]), together[3:4])
 
 
 def test_what_is_not_for_speech_is_refused(spec):
@@ -114,7 +114,7 @@ def test_a_file_that_breaks_after_it_was_checked_is_named(spec, split, tones):
     for file in tones.glob("*.wav"):
         os.truncate(file, 10)
     with pytest.raises(GraftError, match=r"\.wav cannot be read as sound: .*Replace or remove the file"):
-        spec.transform().rows(split, None)[ALL]
+        spec.transform().prepare(split, None)[ALL]
 
 
 def test_resampling_keeps_the_tone_and_drops_what_is_above(tmp_path):

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from graft.data.domain import Modality
 from graft.errors import GraftError, first_line
 from graft.inputs.base import InputSpec
 from graft.inputs.image.transform import ImageSpec
@@ -29,12 +30,12 @@ class Stage:
 
 
 class Backbone(nn.Module):
-    """Inputs `(B, ...)` of one kind to features `(B, D)`; what the kind is, a subclass says.
+    """Inputs `(B, ...)` of one modality, which a subclass sets, to features `(B, D)`.
 
     Every parameter belongs to exactly one of `stages`, which go from input to output.
     """
 
-    kind: str  # of the inputs, as in DomainData.kind
+    modality: Modality  # of the inputs, as in DomainData.modality
     classifier: nn.Module | None  # the pretrained weights' own head, features to its classes; no part of the parameters
     input_shape: tuple[int, ...] | None = None  # of one input; None where inputs differ in shape
     named_inputs = False  # whether weights belong to inputs by name, so that a file's order says nothing
@@ -144,7 +145,7 @@ class ImageBackbone(Backbone):
     The normalisation lives in two buffers, so that a saved backbone knows what it was trained on.
     """
 
-    kind = "images"
+    modality = "image"
     pretrained_mean: tuple[float, ...] = HALF  # what the library's weights for this network were trained on
     pretrained_std: tuple[float, ...] = HALF
 

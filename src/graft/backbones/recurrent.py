@@ -152,8 +152,8 @@ class RecurrentBackbone(TextBackbone):
             return tensors
         weight, vectors = self.network.embedding.weight.detach().clone(), tensors.get("embedding.weight")
         if vectors is not None and vectors.shape[1:] == weight.shape[1:]:
-            places = {word: place for place, word in enumerate(tensors["words"].tolist())}
-            own = [(place, places[word]) for place, word in enumerate(self.network.words.tolist()) if word in places]
+            indices = {word: index for index, word in enumerate(tensors["words"].tolist())}
+            own = [(index, indices[word]) for index, word in enumerate(self.network.words.tolist()) if word in indices]
             to, of = torch.tensor(own).unbind(1)
             weight[to] = vectors[of]
             tensors = {**tensors, "embedding.weight": weight}
@@ -162,9 +162,9 @@ class RecurrentBackbone(TextBackbone):
 
 def reversed_within(x: Tensor, lengths: Tensor) -> Tensor:
     """Sequences `(B, L, D)` from their last value to their first; what lies behind their ends stays there."""
-    places = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
-    turned = lengths[:, None] - 1 - places
-    return x.gather(1, torch.where(turned >= 0, turned, places).unsqueeze(-1).expand_as(x))
+    positions = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
+    turned = lengths[:, None] - 1 - positions
+    return x.gather(1, torch.where(turned >= 0, turned, positions).unsqueeze(-1).expand_as(x))
 
 
 def words_tokenizer(texts: Sequence[str] | str, max_words: int, min_count: int) -> Tokenizer:

@@ -17,7 +17,7 @@ EXAMPLE_LENGTH = 8  # steps of an example
 class SequenceBackbone(Backbone):
     """`Fields` of values `(B, L, D)` and a mask `(B, L)` to features `(B, F)`; each layer is a stage."""
 
-    kind = "sequences"
+    modality = "sequence"
 
     def __init__(
         self,

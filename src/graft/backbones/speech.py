@@ -60,7 +60,7 @@ class SpeakerMel:
 class SpeechBackbone(Backbone):
     """Clips `(B, ...)` of one length, as `front` makes them, to features `(B, D)`."""
 
-    kind = "speech"
+    modality = "audio"
 
     def example_inputs(self, samples: int = 2) -> Tensor:
         """Random inputs `(samples, *input_shape)`, always the same ones."""
@@ -71,7 +71,7 @@ class SpeechBackbone(Backbone):
 class MelNetwork:
     """Mixed into a backbone of images: a CNN over log-mels as images of one channel."""
 
-    kind = "speech"
+    modality = "audio"
 
     def __init__(
         self,

@@ -22,7 +22,7 @@ MISSING_NUMBER = 1  # row of a numeric column's weights that a missing number ad
 class TableBackbone(Backbone):
     """`Fields` of numbers `(B, n)`, missing `(B, n)` and codes `(B, k)` to features `(B, D)`."""
 
-    kind = "tables"
+    modality = "table"
     named_inputs = True
 
     def __init__(self, name: str, columns: Columns, network: nn.Module, feature_size: int, parts: list[str]) -> None:
@@ -68,12 +68,12 @@ class TableBackbone(Backbone):
 
 def shared_rows(own: Tensor, own_categories: Tensor, theirs: Tensor, their_categories: Tensor) -> Tensor:
     """Weights `(2 + K, D)` with a file's rows for missing, unknown and the categories that both have."""
-    places = {category: place for place, category in enumerate(their_categories.tolist(), start=FIRST)}
+    indices = {category: index for index, category in enumerate(their_categories.tolist(), start=FIRST)}
     rows = own.clone()
     rows[:FIRST] = theirs[:FIRST]
-    for place, category in enumerate(own_categories.tolist(), start=FIRST):
-        if category in places:
-            rows[place] = theirs[places[category]]
+    for index, category in enumerate(own_categories.tolist(), start=FIRST):
+        if category in indices:
+            rows[index] = theirs[indices[category]]
     return rows
 
 

@@ -16,7 +16,7 @@ EXAMPLE_LENGTH = 8  # tokens of an example
 class TextBackbone(Backbone):
     """`input_ids` and `attention_mask`, both `(B, L)`, to features `(B, D)`."""
 
-    kind = "text"
+    modality = "text"
 
     def __init__(
         self,

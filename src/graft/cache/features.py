@@ -76,7 +76,7 @@ class FeatureCache:
         domain: str,
         part: str,
     ) -> MappedRows | None:
-        """Activations `(samples, ...)` of the inputs in `batches`, which say their places; from the disk if there.
+        """Activations `(samples, ...)` of the inputs in `batches`, which come with indices; from the disk if there.
 
         Where they have to be computed, the same pass computes what is wanted later, `also`. `context` is entered for
         every batch, such as autocast. None where they are too large to be worth keeping.
@@ -92,11 +92,11 @@ class FeatureCache:
             by_name = {one.cut.name: folder for one, folder in zip(made, folders, strict=True)}
             with torch.inference_mode(), ExitStack() as stack:
                 writers = [stack.enter_context(RowWriter(by_name[cut.name])) for cut in (last, *earlier)]
-                for places, inputs in batches():
+                for indices, inputs in batches():
                     with context():
                         activations = last.trunk_all(inputs, earlier)
                     for writer, values in zip(writers, activations, strict=True):
-                        writer.append(values, places)
+                        writer.append(values, indices)
             self._made.update(one.key for one in made)
 
         def make_together(missing: Sequence[Wanted], folders: Sequence[Path]) -> None:

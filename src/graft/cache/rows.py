@@ -92,15 +92,15 @@ class RowWriter:
         self._file = (self.folder / DATA).open("wb")
         return self
 
-    def append(self, batch: Tensor, places: Tensor | None = None) -> None:
-        """Write a batch behind the others, or its rows to their `places` `(B,)`; in the end every place is filled."""
+    def append(self, batch: Tensor, indices: Tensor | None = None) -> None:
+        """Write a batch behind the others, or its rows to their `indices` `(B,)`; in the end every index is filled."""
         rows = batch.detach().cpu()
         channels_last = rows.ndim == 4 and not rows.is_contiguous()
         rows = (rows.permute(0, 2, 3, 1) if channels_last else rows).contiguous()
         content = rows.flatten().view(torch.uint8).view(len(rows), -1).numpy()
         first = self._count
-        for begin, end, place in runs(torch.arange(first, first + len(rows)) if places is None else places):
-            self._file.seek(place * content.shape[1])
+        for begin, end, index in runs(torch.arange(first, first + len(rows)) if indices is None else indices):
+            self._file.seek(index * content.shape[1])
             self._file.write(content[begin:end].data)
         self._count += len(rows)
         self._meta = {
@@ -114,10 +114,10 @@ class RowWriter:
         (self.folder / META).write_text(json.dumps(self._meta))
 
 
-def runs(places: Tensor) -> Iterator[tuple[int, int, int]]:
-    """(begin, end, first place) of each part of `places` `(B,)` that counts up by one."""
-    begins = [0, *((places.diff() != 1).nonzero().flatten() + 1).tolist()]
-    yield from zip(begins, [*begins[1:], len(places)], places[begins].tolist(), strict=True)
+def runs(indices: Tensor) -> Iterator[tuple[int, int, int]]:
+    """(begin, end, first index) of each part of `indices` `(B,)` that counts up by one."""
+    begins = [0, *((indices.diff() != 1).nonzero().flatten() + 1).tolist()]
+    yield from zip(begins, [*begins[1:], len(indices)], indices[begins].tolist(), strict=True)
 
 
 def write_rows(folder: Path, batches: Iterable[Tensor]) -> None:

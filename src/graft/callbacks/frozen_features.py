@@ -137,8 +137,8 @@ class FrozenFeatures(Callback):
         }
 
         def batches() -> Iterator[tuple[Tensor, Any]]:
-            for places, (inputs, _) in data.placed_batches(domain, part, view):
-                yield places, trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(inputs))
+            for indices, (inputs, _) in data.indexed_batches(domain, part, view):
+                yield indices, trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(inputs))
 
         parts = data.parts(domain)
         wanted, *also = [Wanted(p.cut, {**depends_on, "weights": p.weights}, parts) for p in (place, *later)]

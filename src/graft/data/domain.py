@@ -13,6 +13,8 @@ from graft.errors import GraftError
 
 HELD_OUT = ("val", "test")
 
+Modality = Literal["image", "text", "audio", "table", "sequence"]
+
 OnBadSample = Literal[
     "error", "skip"
 ]  # what becomes of samples that cannot be used: a refusal, or left out and counted
@@ -47,8 +49,8 @@ Inputs = Tensor | LazyTensor | Sequence[Tensor] | Sequence[str] | Subset
 class Split:
     """Samples and labels of one part of a domain.
 
-    `inputs` is a uint8 tensor `(N, C, H, W)`, or gives a uint8 `(C, H, W)` by index; of another kind, what the
-    transform of that kind takes. `labels` are int64 `(N,)` classes, float `(N, K)` for multilabel, float `(N,)`
+    `inputs` is a uint8 tensor `(N, C, H, W)`, or gives a uint8 `(C, H, W)` by index; of another modality, what
+    its transform takes. `labels` are int64 `(N,)` classes, float `(N, K)` for multilabel, float `(N,)`
     numbers; None where the domain counts as unlabelled. `fingerprint` is a hash of what decides the inputs, so that
     what is computed from them can be kept under it.
     """
@@ -83,15 +85,15 @@ def rows_of(split: Split) -> Any:
 
 def names_of(split: Split, indices: Tensor) -> list[str]:
     """What messages call the samples at `indices` `(M,)`: their files where they have any, else their numbers."""
-    inputs, places = split.inputs, indices.tolist()
+    inputs, of_inputs = split.inputs, indices.tolist()
     while isinstance(inputs, Subset):
-        inputs, places = inputs.dataset, [inputs.indices[place] for place in places]
+        inputs, of_inputs = inputs.dataset, [inputs.indices[index] for index in of_inputs]
     files = getattr(inputs, "files", None)
-    return [f"sample {index}" for index in indices.tolist()] if files is None else [str(files[p]) for p in places]
+    return [f"sample {index}" for index in indices.tolist()] if files is None else [str(files[i]) for i in of_inputs]
 
 
 class Baseline(Protocol):
-    """What anybody would try first on data of a kind; its score stands beside the network's."""
+    """What anybody would try first on data of a modality; its score stands beside the network's."""
 
     name: str
 
@@ -111,7 +113,7 @@ class DomainData:
     channels: int | None  # of images
     fingerprint: str
     notes: tuple[str, ...] = ()
-    kind: str = "images"  # what a sample is
+    modality: Modality = "image"  # of a sample
     # what a backbone that is made for these data has to know
     backbone_arguments: Mapping[str, Any] = field(default_factory=dict)
     baseline: Baseline | None = None  # tested on the same parts
@@ -162,7 +164,7 @@ def group_numbers(contents: Iterable[Hashable]) -> Tensor:
     return torch.tensor([seen.setdefault(content, len(seen)) for content in contents], dtype=torch.int64)
 
 
-def duplicate_notes(groups: Tensor, labels: Tensor, kind: str) -> tuple[str, ...]:
+def duplicate_notes(groups: Tensor, labels: Tensor, noun: str) -> tuple[str, ...]:
     """One line on samples that occur more than once, and whether their labels agree; empty where none does."""
     seen: dict[int, list[int]] = {}
     for group, label in zip(groups.tolist(), labels.tolist(), strict=True):
@@ -171,19 +173,19 @@ def duplicate_notes(groups: Tensor, labels: Tensor, kind: str) -> tuple[str, ...
     if not copies:
         return ()
     conflicts = sum(len(set(members)) > 1 for members in copies)
-    return (f"{len(copies):,} {kind} occur more than once, {conflicts} of them with different labels",)
+    return (f"{len(copies):,} {noun} occur more than once, {conflicts} of them with different labels",)
 
 
-def leak_notes(contents: Mapping[str, Sequence[Hashable]], kind: str) -> tuple[str, ...]:
+def leak_notes(contents: Mapping[str, Sequence[Hashable]], noun: str) -> tuple[str, ...]:
     """Lines on samples of an official part that train's has too."""
     known = set(contents["train"])
     shared = {part: sum(content in known for content in contents[part]) for part in HELD_OUT if part in contents}
-    return tuple(f"{count:,} {kind} of {part} are in train too" for part, count in shared.items() if count)
+    return tuple(f"{count:,} {noun} of {part} are in train too" for part, count in shared.items() if count)
 
 
-def check_unchanged(kind: str, augment: str, shift: str | None) -> None:
-    """Raise GraftError where samples that are taken as they are, `kind` in words, are to be augmented or shifted."""
+def check_unchanged(noun: str, augment: str, shift: str | None) -> None:
+    """Raise GraftError for augmentation or a shift of samples (`noun` in the message) that are taken as they are."""
     if augment != "none":
-        raise GraftError(f"data.augment={augment}: {kind} are taken as they are. Set data.augment=none.")
+        raise GraftError(f"data.augment={augment}: {noun} are taken as they are. Set data.augment=none.")
     if shift is not None:
-        raise GraftError(f"data.test_shifts=[{shift}]: there is no such shift of {kind}. Set data.test_shifts=[].")
+        raise GraftError(f"data.test_shifts=[{shift}]: there is no such shift of {noun}. Set data.test_shifts=[].")

@@ -12,42 +12,42 @@ from torch.utils.data import DataLoader, Dataset
 from graft.backbones.split_backbone import Activations
 from graft.cache.rows import MappedRows
 from graft.data.sampling import EvalBatches, Key, TrainBatches
-from graft.inputs.base import Inputs, Rows, Transform
+from graft.inputs.base import Inputs, Prepared, Transform
 
 Batch = tuple[Inputs | Activations, Tensor | None]
 
 
-class TransformedRows(Dataset):
+class TransformedSamples(Dataset):
     """Whole batches by key; the randomness of a batch comes from its key alone."""
 
-    def __init__(self, rows: Rows, labels: Tensor | None, transform: Transform) -> None:
-        self.rows = rows
+    def __init__(self, prepared: Prepared, labels: Tensor | None, transform: Transform) -> None:
+        self.prepared = prepared
         self.labels = labels
         self.transform = transform
 
     def __getitem__(self, key: Key) -> Batch:
         """Inputs float `(B, C, H, W)` and labels `(B,)`, or None where the domain counts as unlabelled."""
         seed, indices = key
-        images = self.rows[indices]
+        images = self.prepared[indices]
         labels = None if self.labels is None else self.labels[indices]
         if self.transform.augment is None:
-            return self.transform.finish(images), labels
+            return self.transform.collate(images), labels
         with torch.random.fork_rng(devices=()):
             torch.default_generator.manual_seed(seed)  # the only one that is drawn from, and the one that is restored
-            return self.transform.finish(images), labels
+            return self.transform.collate(images), labels
 
 
 class Loader:
     """Batches `(x, y)` in the order of a batch sampler, made by this process itself where that is quick.
 
-    Worker processes serve files that have to be decoded and augmentation that goes image by image. `rows` gives the
+    Worker processes serve files that have to be decoded and augmentation that goes image by image. `prepared` gives the
     images; it is called at the first batch, because many runs never look at a split. `stored` is asked in every epoch
     whether there are activations `(N, ...)` that stand in the images' place.
     """
 
     def __init__(
         self,
-        rows: Callable[[], Rows],
+        prepared: Callable[[], Prepared],
         labels: Tensor | None,
         transform: Transform,
         batch_sampler: TrainBatches | EvalBatches,
@@ -56,7 +56,7 @@ class Loader:
     ) -> None:
         self.batch_sampler = batch_sampler
         self.num_workers = num_workers
-        self._rows = rows
+        self._prepared = prepared
         self._labels = labels
         self._transform = transform
         self._stored = stored
@@ -81,13 +81,13 @@ class Loader:
         return Activations(activations[indices]), None if self._labels is None else self._labels[indices]
 
     @functools.cached_property
-    def _samples(self) -> TransformedRows:
-        return TransformedRows(self._rows(), self._labels, self._transform)
+    def _samples(self) -> TransformedSamples:
+        return TransformedSamples(self._prepared(), self._labels, self._transform)
 
     @property
     def _slow(self) -> bool:
         augment = self._transform.augment
-        return getattr(self._samples.rows, "slow", False) or (augment is not None and augment.slow)
+        return getattr(self._samples.prepared, "slow", False) or (augment is not None and augment.slow)
 
     @functools.cached_property
     def _workers(self) -> DataLoader:

@@ -13,13 +13,13 @@ from torch.utils.data import ConcatDataset
 from graft.cache.disk import DiskCache
 from graft.cache.rows import MappedRows
 from graft.config.types import Auto, Count, Natural, Seed
-from graft.data.domain import Domain, DomainData, Split
+from graft.data.domain import Domain, DomainData, Modality, Split
 from graft.data.loader import Batch, EvalLoader, Loader, ResumableLoader
 from graft.data.sampling import EvalBatches, TrainBatches, balanced_weights
 from graft.data.splits import label_budget
 from graft.errors import GraftError
 from graft.inputs.audio import augment as augment_speech
-from graft.inputs.base import InputSpec, Rows, Transform
+from graft.inputs.base import InputSpec, Prepared, Transform
 from graft.inputs.image import transform as transforms
 from graft.tasks.base import Task
 
@@ -86,7 +86,7 @@ class TransferDataModule(pl.LightningDataModule):
         # (domain, part) -> activations `(N, ...)` that stand for its inputs, see graft.callbacks.frozen_features
         self.stored: dict[tuple[str, str], MappedRows | None] = {}
         self._pool = 0  # labelled target samples before the budget
-        self._rows: dict[tuple[str, str], Rows] = {}  # by split and geometry; copies of this module share it
+        self._prepared: dict[tuple[str, str], Prepared] = {}  # by split and geometry; copies of this module share it
 
     def load(self) -> None:
         """Read both domains and apply the label budget; a second call does nothing.
@@ -101,8 +101,11 @@ class TransferDataModule(pl.LightningDataModule):
                 self.domains[name] = domain.load(self.split_seed)
         target = self.domains["target"]
         for name, data in self.domains.items():
-            if data.kind != target.kind:
-                raise GraftError(f"data.{name} holds {data.kind}, but data.target {target.kind}: both need one kind.")
+            if data.modality != target.modality:
+                raise GraftError(
+                    f"data.{name} holds {data.modality} data, but data.target {target.modality} data: "
+                    "both need one modality."
+                )
         self._pool = len(target.train)
         self.domains["target"] = replace(target, train=self._budgeted(target))
 
@@ -133,9 +136,9 @@ class TransferDataModule(pl.LightningDataModule):
         return task.outputs(self.classes(domain))
 
     @property
-    def kind(self) -> str:
+    def modality(self) -> Modality:
         """What a sample is, on both sides."""
-        return self.domains["target"].kind
+        return self.domains["target"].modality
 
     @property
     def backbone_arguments(self) -> dict[str, Any]:
@@ -158,7 +161,7 @@ class TransferDataModule(pl.LightningDataModule):
     def image_side(self) -> int | None:
         """Side in pixels of a square of the first target image's area; None without any image."""
         inputs = self.domains["target"].train.inputs
-        shape = tuple(inputs[0].shape) if len(inputs) and self.kind == "images" else ()
+        shape = tuple(inputs[0].shape) if len(inputs) and self.modality == "image" else ()
         return round(math.sqrt(shape[-2] * shape[-1])) if len(shape) == 3 else None
 
     @property
@@ -175,7 +178,7 @@ class TransferDataModule(pl.LightningDataModule):
         return len(data.train) / (len(data.classes) * counts.clamp(min=1)).float()
 
     def set_input(self, input_spec: InputSpec) -> None:
-        """Build the transforms for a backbone's input; GraftError where augmentation or shifts are of another kind."""
+        """Build the transforms for a backbone's input; GraftError for augmentation or shifts of another modality."""
         self._input_spec = input_spec
         self._train_transform = input_spec.transform(self.augment)
         self._eval_transform = input_spec.transform()
@@ -223,13 +226,13 @@ class TransferDataModule(pl.LightningDataModule):
         lengths = self._lengths_of(self.domains[domain].train, self._train_transform)
         if lengths is None:
             raise GraftError(
-                f"data.bucket_by_length=true: {self.kind} have no length. Set data.bucket_by_length=false."
+                f"data.bucket_by_length=true: {self.modality} data have no length. Set data.bucket_by_length=false."
             )
         return lengths
 
     def _lengths_of(self, split: Split, transform: Transform) -> Tensor | None:
         """Lengths `(N,)` of a split's samples; None where they have none."""
-        return getattr(self._fitted_rows(split, transform), "lengths", None)
+        return getattr(self._prepared_samples(split, transform), "lengths", None)
 
     def train_dataloader(self) -> dict[str, ResumableLoader]:
         """A loader for each training domain, of equal length; batches are `{domain: (x, y)}`, y None if unlabelled."""
@@ -252,7 +255,7 @@ class TransferDataModule(pl.LightningDataModule):
             yield dict(zip(loaders, batches, strict=True))
 
     def train_batch(self, epoch: int, step: int, rank: int) -> dict[str, tuple[Tensor, Batch]]:
-        """What a process trained on at a step of an epoch, by domain: places `(B,)` in the training split, `(x, y)`."""
+        """What a process trained on at a step, by domain: indices `(B,)` in the training split, `(x, y)`."""
         drawn = {}
         for domain, loader in self.train_dataloader().items():
             loader.batch_sampler.set_epoch(epoch)
@@ -275,9 +278,9 @@ class TransferDataModule(pl.LightningDataModule):
 
     def plain_batches(self, domain: str, part: str) -> Iterator[Batch]:
         """Batches `(x, y)` of a domain's train, val or test part, without augmentation; every process gets all."""
-        return (batch for _, batch in self.placed_batches(domain, part))
+        return (batch for _, batch in self.indexed_batches(domain, part))
 
-    def placed_batches(self, domain: str, part: str, view: int | None = None) -> Iterator[tuple[Tensor, Batch]]:
+    def indexed_batches(self, domain: str, part: str, view: int | None = None) -> Iterator[tuple[Tensor, Batch]]:
         """Places `(B,)` in a part of a domain, and the batch `(x, y)` of them; every process gets all.
 
         Without augmentation, or as the `view`-th of endlessly many augmented versions of the part.
@@ -287,8 +290,8 @@ class TransferDataModule(pl.LightningDataModule):
         seed, lengths = (self.seed, domain, "view", view), functools.partial(self._lengths_of, split, transform)
         batches = EvalBatches(len(split), self.eval_batch_size, seed, shared=False, lengths=lengths)
         loader = Loader(*self._samples(split, transform), batches, self.num_workers)
-        for (_, places), batch in zip(batches, loader, strict=True):
-            yield places, batch
+        for (_, indices), batch in zip(batches, loader, strict=True):
+            yield indices, batch
 
     def parts(self, domain: str) -> list[Any]:
         """The objects whose code makes a domain's batches, for the keys of what is kept of them."""
@@ -315,15 +318,15 @@ class TransferDataModule(pl.LightningDataModule):
         batches = EvalBatches(len(split), self.eval_batch_size, lengths=lengths)
         return EvalLoader(domain, *self._samples(split, transform), batches, self.num_workers, stored)
 
-    def _samples(self, split: Split, transform: Transform) -> tuple[Callable[[], Rows], Tensor | None, Transform]:
+    def _samples(self, split: Split, transform: Transform) -> tuple[Callable[[], Prepared], Tensor | None, Transform]:
         """What a loader draws from; nothing is decoded before the first batch."""
-        return functools.partial(self._fitted_rows, split, transform), split.labels, transform
+        return functools.partial(self._prepared_samples, split, transform), split.labels, transform
 
-    def _fitted_rows(self, split: Split, transform: Transform) -> Rows:
+    def _prepared_samples(self, split: Split, transform: Transform) -> Prepared:
         key = (split.fingerprint, transform.key)
-        if key not in self._rows:
-            self._rows[key] = transform.rows(split, self.decoded)
-        return self._rows[key]
+        if key not in self._prepared:
+            self._prepared[key] = transform.prepare(split, self.decoded)
+        return self._prepared[key]
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Sizes, classes and label counts of each domain, for the printout and results.json."""

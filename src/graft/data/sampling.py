@@ -88,7 +88,7 @@ class TrainBatches(Sampler[Key]):
         positions = torch.arange(first + rank, first + size, world)
         cycles = (positions // self.samples).unique_consecutive(return_counts=True)
         pieces = zip(cycles[0].tolist(), (positions % self.samples).split(cycles[1].tolist()), strict=True)
-        return torch.cat([self._order(cycle)[places] for cycle, places in pieces])
+        return torch.cat([self._order(cycle)[indices] for cycle, indices in pieces])
 
     def _order(self, cycle: int) -> Tensor:
         """The cycle-th permutation `(N,)`, or as many draws by weight."""
@@ -136,7 +136,7 @@ class EvalBatches(Sampler[Key]):
         order = torch.arange(self.samples) if lengths is None else lengths.argsort(stable=True)
         batches = order[rank::world].tensor_split(len(self))
         if lengths is not None:
-            batches = [batches[place] for place in torch.randperm(len(batches), generator=generator("evaluation"))]
+            batches = [batches[index] for index in torch.randperm(len(batches), generator=generator("evaluation"))]
         for step, indices in enumerate(batches):
             yield seed_of(self.seed, "batch", step), indices
 

@@ -62,10 +62,10 @@ class InputSpec(Protocol):
     """What a backbone wants to see; plain values, so that its repr tells one from another."""
 
     def transform(self, augment: str = "none", shift: str | None = None) -> Any:
-        """What makes a domain's samples so (see graft.data.transforms), with augmentation or a shift of its kind."""
+        """What makes a domain's samples so (see graft.inputs), with augmentation or a shift of its modality."""
 
 
-class Rows(Protocol):
+class Prepared(Protocol):
     """Samples by indices `(B,)`: images are a tensor `(B, C, H, W)`, or a list where every sample has its own size.
 
     Those that are read from files whenever they are asked for say so: their `slow` is true.
@@ -77,16 +77,16 @@ class Rows(Protocol):
 
 
 class Transform(Protocol):
-    """What makes a domain's samples into what a backbone takes; each kind of input has its own (see an input spec).
+    """What makes a domain's samples into what a backbone takes; each modality has its own (see an input spec).
 
-    What is never random is done once by `rows`, and kept, under `key`; `finish` does the rest for each batch.
+    What is never random is done once by `prepare`, and kept, under `key`; `collate` does the rest for each batch.
     """
 
-    key: str  # all that decides what `rows` gives
+    key: str  # all that decides what `prepare` gives
     augment: Any  # None where nothing is random; `augment.slow` says whether worker processes are worth their while
 
-    def rows(self, split: Split, cache: DiskCache | None) -> Rows:
-        """The split's samples before `finish`, by indices."""
+    def prepare(self, split: Split, cache: DiskCache | None) -> Prepared:
+        """The split's samples before `collate`, by indices."""
 
-    def finish(self, samples: Any) -> Inputs:
+    def collate(self, samples: Any) -> Inputs:
         """Inputs `(B, ...)` of some rows; only here is something random drawn, from torch's global generator."""

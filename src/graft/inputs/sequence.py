@@ -57,7 +57,7 @@ class SequenceTransform:
         """The size of a vector in words."""
         return repr(self.spec)
 
-    def rows(self, split: Split, cache: DiskCache | None) -> Sequences:
+    def prepare(self, split: Split, cache: DiskCache | None) -> Sequences:
         """The split's sequences."""
         sequences = rows_of(split)
         if sequences.values.shape[2] != self.spec.input_size:
@@ -67,7 +67,7 @@ class SequenceTransform:
             )
         return sequences
 
-    def finish(self, sequences: Sequences) -> Fields:
+    def collate(self, sequences: Sequences) -> Fields:
         """Without what is behind the longest sequence of the batch."""
         longest = int(sequences.lengths.max())
         return Fields({"values": sequences.values[:, :longest], "mask": sequences.mask[:, :longest]})
@@ -95,6 +95,6 @@ def described(parts: dict[str, Split]) -> dict[str, Any]:
     """What DomainData has to say of sequences, the standardised parts among it."""
     return {
         **standardised(parts),
-        "kind": "sequences",
+        "modality": "sequence",
         "backbone_arguments": {"input_size": rows_of(parts["train"]).values.shape[2]},
     }

@@ -58,24 +58,24 @@ class TableTransform:
         """The backbone's columns in words."""
         return repr(self.columns)
 
-    def rows(self, split: Split, cache: DiskCache | None) -> TableRows:
+    def prepare(self, split: Split, cache: DiskCache | None) -> TableRows:
         """The split's rows in the backbone's columns."""
         table = rows_of(split)
         numbers = torch.zeros(len(table), len(self.columns.numeric))
         codes = torch.full((len(table), len(self.columns.categorical)), MISSING)
-        places = {column.key: place for place, column in enumerate(table.columns.numeric)}
-        for place, column in enumerate(self.columns.numeric):
-            if column.key in places:
-                numbers[:, place] = table.numbers[:, places[column.key]]
-        places = {column.key: place for place, column in enumerate(table.columns.categorical)}
-        for place, column in enumerate(self.columns.categorical):
-            if column.key in places:
-                theirs = places[column.key]
+        indices = {column.key: index for index, column in enumerate(table.columns.numeric)}
+        for index, column in enumerate(self.columns.numeric):
+            if column.key in indices:
+                numbers[:, index] = table.numbers[:, indices[column.key]]
+        indices = {column.key: index for index, column in enumerate(table.columns.categorical)}
+        for index, column in enumerate(self.columns.categorical):
+            if column.key in indices:
+                theirs = indices[column.key]
                 own_codes = codes_in(table.columns.categorical[theirs].categories, column.categories)
-                codes[:, place] = own_codes[table.codes[:, theirs]]
+                codes[:, index] = own_codes[table.codes[:, theirs]]
         return TableRows(self.columns, numbers, codes)
 
-    def finish(self, rows: TableRows) -> Fields:
+    def collate(self, rows: TableRows) -> Fields:
         """Rows `(B, ...)` with the training median in the place of missing numbers, and a mark where that is so."""
         medians = torch.tensor([(column.median - column.mean) / column.std for column in self.columns.numeric])
         missing = rows.numbers.isnan()

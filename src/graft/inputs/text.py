@@ -75,16 +75,16 @@ class TextTransform:
         """The tokenizer and the longest length in words."""
         return repr(self.spec)
 
-    def rows(self, split: Split, cache: DiskCache | None) -> TokenLists | MappedTokens:
+    def prepare(self, split: Split, cache: DiskCache | None) -> TokenLists | MappedTokens:
         """The split's token ids, from the cache where they are there."""
         code = code_used(__name__, self.spec.tokenizer)
         key = cache_key({"split": split.fingerprint, "tokens": self.key, "code": code})
         if cache is not None:
             make = functools.partial(self._write, split)
             try:
-                rows, cut = cache.get(key, lambda: BYTES * len(split) * self.spec.max_length, make, read_tokens)
+                kept, cut = cache.get(key, lambda: BYTES * len(split) * self.spec.max_length, make, read_tokens)
                 self._say(cut, len(split))
-                return rows
+                return kept
             except (NoRoom, OSError) as error:
                 say_once(f"Texts are split into tokens in every run, because they cannot be kept: {error}.")
         sequences, cut = self._tokens(split)
@@ -108,7 +108,7 @@ class TextTransform:
                 f"backbone.max_length={self.spec.max_length} tokens: what comes after them is left out"
             )
 
-    def finish(self, sequences: Sequence[Tensor]) -> Fields:
+    def collate(self, sequences: Sequence[Tensor]) -> Fields:
         """Pad ids `(L,)` to the longest of the batch; the mask is 1 exactly on the tokens of a text."""
         ids = pad_sequence([*sequences], batch_first=True, padding_value=self.spec.tokenizer.padding).long()
         lengths = torch.tensor([len(sequence) for sequence in sequences])

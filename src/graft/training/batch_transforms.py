@@ -136,8 +136,8 @@ def check_images(training: Mapping[str, Any], backbone: Backbone) -> None:
         **{key: training[key] for key in ("mixup_alpha", "cutmix_alpha")},
     }
     key = next((key for key, value in asked.items() if value is not None), None)
-    if key and backbone.kind != "images":
+    if key and backbone.modality != "image":
         raise GraftError(
-            f"training.{key}={asked[key]} changes images, and {backbone.name} takes {backbone.kind}. "
+            f"training.{key}={asked[key]} changes images, and {backbone.name} takes {backbone.modality} inputs. "
             f"Set training.{key}=null."
         )

@@ -47,9 +47,9 @@ def training_report(
     blamed = [name for name in drawn[-1] if not math.isfinite(losses.get(name, 0.0))] or [*drawn[-1]]
     names, problems, largest = {}, [], []
     for batches in reversed(drawn):  # the step's own batch first
-        for domain, (places, (inputs, _)) in batches.items():
+        for domain, (indices, (inputs, _)) in batches.items():
             if domain in blamed:
-                called = names_of(trainer.datamodule.domains[domain].train, places)
+                called = names_of(trainer.datamodule.domains[domain].train, indices)
                 names.setdefault(domain, called)
                 problems += [f"{domain} {line}" for line in not_finite(inputs, called)]
                 largest.append(largest_of(inputs, called))
@@ -87,12 +87,12 @@ def validation_report(
     names, problems, largest = {}, [], []
     for domain in dict.fromkeys(name.split("/")[1] for name in losses):
         found: list[str] = []
-        for places, (inputs, _) in trainer.datamodule.placed_batches(domain, "val"):
-            called = names_of(trainer.datamodule.domains[domain].val, places)
+        for indices, (inputs, _) in trainer.datamodule.indexed_batches(domain, "val"):
+            called = names_of(trainer.datamodule.domains[domain].val, indices)
             problems += [f"{domain} {line}" for line in not_finite(inputs, called)]
             largest.append(largest_of(inputs, called))
             finite = outputs_of(trainer, module, inputs, domain).isfinite().flatten(1).all(1)
-            found += [called[place] for place in (~finite).nonzero().flatten().tolist()]
+            found += [called[index] for index in (~finite).nonzero().flatten().tolist()]
         names[domain] = found
     shown = ", ".join(f"{name} is {value:g}" for name, value in losses.items())
     lines = [
@@ -208,10 +208,10 @@ def save_batches(
     content = {"losses": dict(losses), "batches": []}
     for step, batches in zip(steps, drawn, strict=True):
         domains = {}
-        for domain, (places, (inputs, labels)) in batches.items():
+        for domain, (indices, (inputs, labels)) in batches.items():
             domains[domain] = {
-                "indices": places,
-                "names": names_of(trainer.datamodule.domains[domain].train, places),
+                "indices": indices,
+                "names": names_of(trainer.datamodule.domains[domain].train, indices),
                 "inputs": dict(inputs.tensors) if isinstance(inputs, Fields) else inputs,
                 "labels": labels,
             }

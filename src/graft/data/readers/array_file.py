@@ -64,11 +64,11 @@ class ArrayFile(Domain):
         self.on_bad_sample = on_bad_sample
 
     def samples_of(self, arrays: "Arrays", prefix: str) -> Found:
-        """The samples of a part, in the form that their kind is kept in; GraftError for an array that is none."""
+        """The samples of a part, in the form that their modality is kept in; GraftError for an array that is none."""
         raise NotImplementedError
 
     def described(self, parts: Mapping[str, Split]) -> dict[str, Any]:
-        """What DomainData has to say of samples of this kind."""
+        """What DomainData has to say of samples of this modality."""
         raise NotImplementedError
 
     def load(self, split_seed: int) -> DomainData:

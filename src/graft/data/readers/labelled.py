@@ -14,6 +14,7 @@ from graft.data.domain import (
     Domain,
     DomainData,
     Inputs,
+    Modality,
     OnBadSample,
     Split,
     content_groups,
@@ -26,7 +27,7 @@ from graft.errors import GraftError
 
 
 @dataclass(frozen=True)
-class Row:
+class Record:
     """A sample and the word that is its label; `problem` says why it cannot be used, and is empty where it can."""
 
     file: Path
@@ -50,7 +51,7 @@ class LabelledSamples(Domain):
     """A domain of rows that `read` gives."""
 
     title: str  # of the domain
-    kind: str  # as in DomainData
+    modality: Modality  # as in DomainData
     noun: str  # what messages call several samples
     unit = "rows"  # what messages call several of what `read` gives
     advice: str  # where labels come from, for data of one class
@@ -68,7 +69,7 @@ class LabelledSamples(Domain):
         self.test_fraction = test_fraction
         self.on_bad_sample = on_bad_sample
 
-    def read(self) -> dict[str, list[Row]]:
+    def read(self) -> dict[str, list[Record]]:
         """Rows of `train`, and of `val` and `test` where they are official, with those that cannot be used."""
         raise NotImplementedError
 
@@ -76,11 +77,11 @@ class LabelledSamples(Domain):
         """The key of the config that names where a part comes from, and its value."""
         raise NotImplementedError
 
-    def inputs(self, rows: Sequence[Row]) -> Inputs:
-        """The samples of some rows, as the transform of the kind takes them."""
+    def inputs(self, rows: Sequence[Record]) -> Inputs:
+        """The samples of some rows, as the transform of the modality takes them."""
         raise NotImplementedError
 
-    def bytes_of(self, row: Row) -> bytes:
+    def bytes_of(self, row: Record) -> bytes:
         """What is the same exactly where two samples are."""
         raise NotImplementedError
 
@@ -116,7 +117,7 @@ class LabelledSamples(Domain):
                 *duplicate_notes(groups, labels["train"], self.noun),
                 *leak_notes(contents, self.noun),
             ),
-            kind=self.kind,
+            modality=self.modality,
             backbone_arguments=self.backbone_arguments(splits["train"]),
         )
 
@@ -135,7 +136,7 @@ class LabelledSamples(Domain):
         return sha256([*(repr(part).encode() for part in content), repr(classes).encode()])
 
     @functools.cached_property
-    def _parts(self) -> tuple[dict[str, list[Row]], tuple[str, ...], tuple[str, ...]]:
+    def _parts(self) -> tuple[dict[str, list[Record]], tuple[str, ...], tuple[str, ...]]:
         """Usable rows of every part that there is, the class names, and what a reader should know."""
         rows = self.read()
         if not rows.get("train"):
@@ -155,14 +156,14 @@ class LabelledSamples(Domain):
         self._refuse_unusable(rows, classes)
         return rows, classes, self._skipped_notes(bad)
 
-    def _skipped_notes(self, bad: Sequence[Row]) -> tuple[str, ...]:
+    def _skipped_notes(self, bad: Sequence[Record]) -> tuple[str, ...]:
         """One line on the rows that were skipped, with the first of them; empty where there are none."""
         if not bad:
             return ()
         first = bad[0]
         return (f"{len(bad):,} {self.unit} are skipped, the first is {first.short_place}: {first.problem}",)
 
-    def _refuse_unusable(self, rows: Mapping[str, list[Row]], classes: Sequence[str]) -> None:
+    def _refuse_unusable(self, rows: Mapping[str, list[Record]], classes: Sequence[str]) -> None:
         """Raise GraftError for a part without rows, and for labels that leave nothing to tell apart."""
         for name, part in rows.items():
             if not part:
@@ -181,7 +182,7 @@ class LabelledSamples(Domain):
             )
 
 
-def checked(row: Row, classes: Sequence[str], allowed: str) -> Row:
+def checked(row: Record, classes: Sequence[str], allowed: str) -> Record:
     """The row, with a problem where its label is none of the classes, which are `allowed` in words."""
     if row.problem or row.label in classes:
         return row

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graft.data.readers.labelled import LabelledSamples, Row
+from graft.data.readers.labelled import LabelledSamples, Record
 from graft.errors import GraftError, first_line
 
 EXTENSIONS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au"}
@@ -25,14 +25,14 @@ MANY = 10_000  # files; checking fewer takes no time worth a line
 class LabelledRecordings(LabelledSamples):
     """A domain of sound files that `list_files` gives; the content of a row is the file's path."""
 
-    kind = "speech"
+    modality = "audio"
     noun = "recordings"
 
-    def list_files(self) -> dict[str, list[Row]]:
+    def list_files(self) -> dict[str, list[Record]]:
         """Rows of each part that there is, with a problem where no file could be named; files are not opened."""
         raise NotImplementedError
 
-    def read(self) -> dict[str, list[Row]]:
+    def read(self) -> dict[str, list[Record]]:
         """The rows of all parts, with a problem where the file cannot be used."""
         parts = self.list_files()
         self._require_soundfile()
@@ -48,11 +48,11 @@ class LabelledRecordings(LabelledSamples):
             for part, rows in parts.items()
         }
 
-    def inputs(self, rows: Sequence[Row]) -> "SoundFiles":
+    def inputs(self, rows: Sequence[Record]) -> "SoundFiles":
         """Their files."""
         return SoundFiles([row.content for row in rows])
 
-    def bytes_of(self, row: Row) -> bytes:
+    def bytes_of(self, row: Record) -> bytes:
         """Hash of the file."""
         return self._hashes[row.content]
 

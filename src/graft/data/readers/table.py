@@ -1,339 +1,207 @@
-"""Tables: columns of numbers and categories, fitted on training rows."""
+"""Reading a table as it stands in a file; what is wrong with a row is noted, and nothing is fitted."""
 
-import functools
-from collections.abc import Sequence
-from typing import Literal
+import csv
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from graft.baselines.boosting import GradientBoosting
-from graft.config.types import FractionBelowOne, Natural
-from graft.data.domain import (
-    Domain,
-    DomainData,
-    OnBadSample,
-    Split,
-    duplicate_notes,
-    group_numbers,
-    leak_notes,
-    seed_of,
-    sha256,
-)
-from graft.data.readers.sheet import (
-    LARGEST,
-    Sheet,
-    column_name,
-    describe_bad,
-    number,
-    texts,
-    to_numbers,
-    to_texts,
-)
-from graft.data.splits import stratified_split
 from graft.errors import GraftError
-from graft.inputs.columns import CATEGORICAL, FIRST, MISSING, NUMERIC, UNKNOWN, Column, Columns
-from graft.inputs.table import TableRows
 
-PARTS = ("train", "val", "test")
-NUMBERS_SHARE = 0.9  # a column of texts counts as numbers where so many of its values are; the others are mistakes then
-CLASSES_SHOWN = 10
-MANY_CATEGORIES = 0.5  # categories over rows from which a column is probably a name or a number of the row
-TABLES = ("breast_cancer", "diabetes", "iris", "wine")  # of scikit-learn
+PARQUET = (".parquet", ".pq")
+NOT_READ = "\N{REPLACEMENT CHARACTER}"  # what stands for bytes that are no text in the file's encoding
+ROWS_SHOWN = 3
+LARGEST = float(np.finfo(np.float32).max)  # of the numbers that networks compute with
 
 
-class Table(Domain):
-    """Rows with a label each; how a column is read follows from its training values, unless a key says so."""
+@dataclass(frozen=True)
+class Table:
+    """A column is an array `(N,)` of float64, NaN where one is missing, or of texts, None where one is missing.
 
-    def __init__(
-        self,
-        label: str | int,
-        label_kind: Literal["classes", "numbers"] = "classes",
-        class_names: Sequence[str | int] | None = None,
-        numeric: Sequence[str] = (),
-        categorical: Sequence[str] = (),
-        ignore: Sequence[str] = (),
-        few_values: Natural = 5,
-        val_fraction: FractionBelowOne = 0.15,
-        test_fraction: FractionBelowOne = 0.15,
-        on_bad_sample: OnBadSample = "error",
-    ) -> None:
-        """`label` is a column's name or place, `class_names` are those of its values in their order.
+    `lines` `(N,)` are the rows' numbers in the file, from 1, and `bad` what is wrong with rows that are left out.
+    """
 
-        A column of `few_values` different whole numbers or less is one of categories.
-        """
-        self.label = label
-        self.label_kind = label_kind
-        self.class_names = None if class_names is None else tuple(str(name) for name in class_names)
-        self.kinds = {**dict.fromkeys(numeric, NUMERIC), **dict.fromkeys(categorical, CATEGORICAL)}
-        self.ignore = tuple(ignore)
-        self.few_values = few_values
-        self.fractions = {"test": test_fraction, "val": val_fraction}
-        self.on_bad_sample = on_bad_sample
+    file: str
+    columns: dict[str, np.ndarray]
+    lines: np.ndarray
+    bad: dict[int, str] = field(default_factory=dict)
 
-    name: str
+    def __len__(self) -> int:
+        return len(self.lines)
 
-    def read(self) -> dict[str, Sheet]:
-        """The sheet of each official part, `train` alone where there is none."""
-        raise NotImplementedError
+    def rows(self, indices: np.ndarray) -> "Table":
+        """The rows at `indices`, or where a mask `(N,)` is true."""
+        columns = {name: values[indices] for name, values in self.columns.items()}
+        return replace(self, columns=columns, lines=self.lines[indices])
 
-    def load(self, split_seed: int) -> DomainData:
-        """Read, split what has no official split, and fit the columns on the training part.
+    def without(self, wrong: np.ndarray, reason: Callable[[int], str]) -> "Table":
+        """Without the rows where the mask `(N,)` is true; `reason` says for a row's index what is wrong with it."""
+        found = {int(self.lines[index]): reason(index) for index in wrong.nonzero()[0]}
+        return replace(self.rows(~wrong), bad={**found, **self.bad})
 
-        Raises GraftError for a missing file or column, rows that cannot be used, or a single class.
-        """
-        sheets = self.read()
-        read = {part: len(sheet) + len(sheet.bad) for part, sheet in sheets.items()}
-        label = column_name(sheets["train"], self.label, f"{self.key}.label")
-        self._refuse_columns(sheets, label)
-        sheets = {part: self._with_labels(sheet, label) for part, sheet in sheets.items()}
-        classes = self._classes(sheets["train"], label) if self.label_kind == "classes" else None
-        if classes is not None:
-            sheets = {part: with_classes(sheet, label, classes) for part, sheet in sheets.items()}
 
-        bad = {part: sheet.bad for part, sheet in sheets.items()}
-        parts = self._split(sheets, label, split_seed)
-        copies = self._copies(sheets["train"], parts, label)
-        columns, notes = self._fit(parts["train"], label)
-        parts = {part: with_numbers(sheet, columns) for part, sheet in parts.items()}
-        for part, sheet in parts.items():
-            bad.setdefault("train" if part not in bad else part, {})
-            owner = part if part in sheets else "train"
-            bad[owner] = {**bad[owner], **sheet.bad}
-        notes = (*self._bad_notes(sheets, bad, read), *notes, *copies)
-        self._refuse_empty(parts, label, classes)
-        splits = {
-            part: Split(
-                encode(sheet, columns),
-                labels_of(sheet.columns[label], classes),
-                sha256([self.fingerprint.encode(), f"{split_seed}/{part}".encode()]),
-            )
-            for part, sheet in parts.items()
-        }
-        return DomainData(
-            name=self.name,
-            classes=self._named(classes),
-            channels=None,
-            fingerprint=self.fingerprint,
-            notes=notes,
-            kind="tables",
-            backbone_arguments={"columns": columns},
-            baseline=GradientBoosting(),
-            **splits,
+def read_table(
+    path: Path, key: str, delimiter: str | None, header: bool, encoding: str, missing: Collection[str]
+) -> Table:
+    """A CSV or Parquet file; GraftError that names `key` where there is none or it holds no row."""
+    if not path.is_file():
+        raise GraftError(f"{key}={path}: no such file. Give a CSV or Parquet file: {key}=/path/to/table.csv")
+    table = read_parquet(path, key) if path.suffix in PARQUET else read_csv(path, key, delimiter, header, encoding)
+    if not len(table) and not table.bad:
+        raise GraftError(f"{key}={path}: the file has no row of values. Give a table with a row for each sample.")
+    none = {text.strip() for text in missing} | {""}
+    return replace(table, columns={name: without_missing(values, none) for name, values in table.columns.items()})
+
+
+def read_parquet(path: Path, key: str) -> Table:
+    """A Parquet file, with pyarrow."""
+    try:
+        from pyarrow import ArrowException, parquet, types
+    except ModuleNotFoundError:
+        raise GraftError(
+            f"{key}={path}: Parquet files need pyarrow. Install it: pip install 'graft[tabular]', or give a CSV file."
+        ) from None
+    try:
+        content = parquet.read_table(path)
+    except (OSError, ArrowException) as error:
+        raise GraftError(
+            f"{key}={path} cannot be read as Parquet: {str(error).splitlines()[0].rstrip('.')}. "
+            f"Write it anew, or give a CSV file: {key}=/path/to/table.csv"
+        ) from None
+    check_names(content.column_names, path, key, "utf-8")
+    columns = {}
+    for name, values in zip(content.column_names, content.columns, strict=True):
+        if types.is_integer(values.type) or types.is_floating(values.type) or types.is_decimal(values.type):
+            numbers = [np.nan if value is None else float(value) for value in values.to_pylist()]
+            columns[name] = np.array(numbers, dtype=np.float64)
+        else:
+            columns[name] = texts([None if value is None else str(value) for value in values.to_pylist()])
+    return Table(str(path), columns, np.arange(1, len(content) + 1))
+
+
+def read_csv(path: Path, key: str, delimiter: str | None, header: bool, encoding: str) -> Table:
+    """A text file with a row a line; blank lines do not count. A row of another length than the first one is bad."""
+    try:
+        content = path.read_text(encoding, errors="replace")
+    except LookupError:
+        raise GraftError(
+            f"{key.rpartition('.')[0]}.encoding={encoding}: no such encoding. Usual are utf-8, latin-1."
+        ) from None
+    except (OSError, UnicodeError) as error:
+        raise GraftError(
+            f"{key}={path} cannot be read as {encoding}: {str(error).splitlines()[0]}. Give a text file, or name its "
+            f"encoding: {key.rpartition('.')[0]}.encoding=latin-1"
+        ) from None
+    try:
+        rows = list(split_rows(content.removeprefix("\N{BYTE ORDER MARK}"), delimiter or default_delimiter(path)))
+    except (TypeError, ValueError, csv.Error) as error:
+        raise GraftError(
+            f"{key}={path} cannot be read as CSV: {error}. Columns are separated by one character, such as "
+            f"{key.rpartition('.')[0]}.delimiter=';', or by {key.rpartition('.')[0]}.delimiter=whitespace"
+        ) from None
+    if not rows:
+        return Table(str(path), {}, np.array([], dtype=np.int64))
+    first = rows[0][1]
+    names = [name.strip() for name in first] if header else [f"column{number}" for number in range(len(first))]
+    check_names(names, path, key, encoding)
+    bad, kept = {}, []
+    for line, row in rows[1:] if header else rows:
+        if len(row) != len(names):
+            bad[line] = f"{len(row)} values where there are {len(names)} columns"
+        elif any(NOT_READ in value for value in row):
+            bad[line] = f"not readable as {encoding}; try {key.rpartition('.')[0]}.encoding=latin-1"
+        else:
+            kept.append((line, row))
+    columns = {name: texts([row[place].strip() for _, row in kept]) for place, name in enumerate(names)}
+    return Table(str(path), columns, np.array([line for line, _ in kept], dtype=np.int64), bad)
+
+
+def split_rows(content: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The number and the values of every line that is not blank."""
+    if delimiter == "whitespace":
+        yield from ((n, line.split()) for n, line in enumerate(content.splitlines(), start=1) if line.strip())
+        return
+    reader = csv.reader(content.splitlines(keepends=True), delimiter=delimiter)
+    yield from ((reader.line_num, row) for row in reader if any(value.strip() for value in row))
+
+
+def default_delimiter(path: Path) -> str:
+    """What separates the values of a file of that name."""
+    return "\t" if path.suffix in (".tsv", ".tab") else ","
+
+
+def check_names(names: Sequence[str], path: Path, key: str, encoding: str) -> None:
+    """Raise GraftError for a header that names a column twice, or not at all, or in another encoding."""
+    if any(NOT_READ in name for name in names):
+        raise GraftError(
+            f"{key}={path}: the header is not readable as {encoding}. Try {key.rpartition('.')[0]}.encoding=latin-1."
         )
-
-    def _refuse_columns(self, sheets: dict[str, Sheet], label: str) -> None:
-        """Raise GraftError for columns that a key names and the file lacks, or an official part lacks."""
-        names = [name for name in sheets["train"].columns if name not in (label, *self.ignore)]
-        for key in ("numeric", "categorical", "ignore"):
-            wanted = self.ignore if key == "ignore" else [n for n, kind in self.kinds.items() if kind == key]
-            check_columns(f"{self.key}.{key}", wanted, sheets["train"])
-        for sheet in sheets.values():
-            check_columns(self.key, [*names, label], sheet)
-        if not names:
-            raise GraftError(f"{self.key}: {sheets['train'].file} has no column beside the label {label!r}.")
-
-    def _with_labels(self, sheet: Sheet, label: str) -> Sheet:
-        """The rows that have a label, as a text or a number."""
-        if self.label_kind == "classes":
-            labels = to_texts(sheet.columns[label])
-            wrong = np.array([value is None for value in labels], dtype=bool)
-        else:
-            labels, _ = to_numbers(sheet.columns[label])
-            wrong = np.isnan(labels)
-        given = to_texts(sheet.columns[label])
-        word = "no label" if self.label_kind == "classes" else "no number as label"
-
-        def reason(index: int) -> str:
-            return f"{word} in {label!r}" + (f" but {given[index]!r}" if given[index] is not None else "")
-
-        columns = {**sheet.columns, label: labels}
-        return Sheet(sheet.file, columns, sheet.lines, sheet.bad).without(wrong, reason)
-
-    def _classes(self, sheet: Sheet, label: str) -> tuple[str, ...]:
-        """Names of the training part's classes, in the order of their numbers where they are numbers."""
-        found = sorted(set(sheet.columns[label]))
-        numbers, wrong = to_numbers(texts(found))
-        if found and not wrong.any():
-            found = [found[place] for place in np.argsort(numbers, kind="stable")]
-        if len(found) < 2:
-            raise GraftError(
-                f"{self.key}: {sheet.file} needs at least 2 classes in the label column {label!r}, but has "
-                f"{', '.join(found) or 'none'}. Choose another column: {self.key}.label=<name or number>"
-            )
-        return tuple(found)
-
-    def _copies(self, train: Sheet, parts: dict[str, Sheet], label: str) -> tuple[str, ...]:
-        """Notes on rows with the same features, before and after the split.
-
-        They are only told of and may be on both sides: where there are few categories they need not be copies.
-        """
-        names = [name for name in train.columns if name not in (label, *self.ignore)]
-        groups = group_numbers(contents_of(train, names))
-        contents = {part: contents_of(sheet, names) for part, sheet in parts.items()}
-        return (*duplicate_notes(groups, train.columns[label], "rows"), *leak_notes(contents, "rows"))
-
-    def _named(self, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        """Names for the label's values, in their order."""
-        if classes is None or self.class_names is None:
-            return classes
-        if len(self.class_names) != len(classes):
-            raise GraftError(
-                f"{self.key}.class_names=[{', '.join(self.class_names)}]: the label has {len(classes)} values, "
-                f"{', '.join(classes)}. Give a name for each, in this order."
-            )
-        return self.class_names
-
-    def _split(self, sheets: dict[str, Sheet], label: str, seed: int) -> dict[str, Sheet]:
-        """All three parts; those that are not official come from the training rows, classes in their shares."""
-        sizes = {part: size for part, size in self.fractions.items() if part not in sheets}
-        train = sheets["train"]
-        strata = train.columns[label] if self.label_kind == "classes" else np.zeros(len(train))
-        _, numbers = np.unique(strata.astype(str), return_inverse=True)
-        indices = stratified_split(torch.from_numpy(numbers), sizes, seed)
-        return sheets | {part: Sheet.rows(without_bad(train), index.numpy()) for part, index in indices.items()}
-
-    def _fit(self, train: Sheet, label: str) -> tuple[Columns, tuple[str, ...]]:
-        """What the training rows say of the columns, and what a reader should know of it."""
-        columns, constant, names = [], [], []
-        for name, values in train.columns.items():
-            if name == label or name in self.ignore:
-                continue
-            kind = self.kinds.get(name) or kind_of(values, self.few_values)
-            column = fit_numbers(name, values) if kind == NUMERIC else fit_categories(name, values)
-            if column is None:
-                constant.append(name)
-                continue
-            columns.append(column)
-            if len(column.categories) > MANY_CATEGORIES * len(train):
-                names.append(f"{name!r} has {len(column.categories):,} categories in {len(train):,} training rows")
-        if not columns:
-            raise GraftError(f"{self.key}: every column of {train.file} is constant: there is nothing to learn from.")
-        found = Columns(columns)
-        notes = [
-            f"{len(found.numeric)} numeric and {len(found.categorical)} categorical columns, fitted on the training "
-            "part alone (all of it, whatever the label budget)"
-        ]
-        notes += [f"left out, constant in training: {', '.join(constant)}"] if constant else []
-        notes += [f"{line}: is it the row's name? {self.key}.ignore leaves it out" for line in names]
-        return found, tuple(notes)
-
-    def _bad_notes(self, sheets: dict[str, Sheet], bad: dict[str, dict[int, str]], read: dict[str, int]) -> list[str]:
-        """A line for each file with rows that were skipped; GraftError where they are not to be."""
-        lines = [describe_bad(sheets[part].file, rows, read[part]) for part, rows in bad.items() if rows]
-        if lines and self.on_bad_sample == "error":
-            raise GraftError(
-                f"{self.key}: {'; '.join(lines)}. Mend the file, or leave them out: {self.key}.on_bad_sample=skip"
-            )
-        return [f"skipped: {line}" for line in lines]
-
-    def _refuse_empty(self, parts: dict[str, Sheet], label: str, classes: tuple[str, ...] | None) -> None:
-        """Raise GraftError for a part without rows, or a class that training never sees."""
-        for part, sheet in parts.items():
-            if not len(sheet):
-                raise GraftError(
-                    f"{self.key}: {sheet.file} has too few rows for a {part} part. Add rows, or raise "
-                    f"{self.key}.{part if part != 'train' else 'test'}_fraction."
-                )
-        if classes and (absent := sorted(set(classes) - set(parts["train"].columns[label]))):
-            raise GraftError(f"{self.key}: no row of class {absent[0]!r} is left for training.")
+    seen = [name.replace(".", "_") for name in names]  # as the modules of a backbone are named
+    for place, name in enumerate(seen):
+        if not name or name in seen[:place]:
+            what = f"names {names[place]!r} twice" if name else f"has no name for column {place}"
+            raise GraftError(f"{key}={path}: the header {what}. Every column needs a name of its own.")
 
 
-def check_columns(key: str, wanted: Sequence[str], sheet: Sheet) -> None:
-    """Raise GraftError for a column that a sheet does not have."""
-    for name in wanted:
-        if name not in sheet.columns:
-            known = ", ".join(sheet.columns)
-            raise GraftError(f"{key}: {sheet.file} has no column {name!r}. Columns: {known}.")
+def texts(values: Sequence[str | None]) -> np.ndarray:
+    """An array of texts of any length."""
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
 
 
-def with_classes(sheet: Sheet, label: str, classes: Sequence[str]) -> Sheet:
-    """The rows whose label is one of the training part's classes."""
-    labels = sheet.columns[label]
-    wrong = np.array([value not in classes for value in labels], dtype=bool)
-    known = ", ".join(classes[:CLASSES_SHOWN]) + (", ..." if len(classes) > CLASSES_SHOWN else "")
-    return sheet.without(wrong, lambda index: f"label {labels[index]!r} is no class of the training part: {known}")
+def without_missing(values: np.ndarray, none: Collection[str]) -> np.ndarray:
+    """Texts with None in the place of words that mean no value."""
+    return values if values.dtype != object else texts([None if value in none else value for value in values])
 
 
-def without_bad(sheet: Sheet) -> Sheet:
-    """The same rows, with nothing said of those that were left out."""
-    return Sheet(sheet.file, sheet.columns, sheet.lines)
+def column_name(table: Table, column: str | int, key: str) -> str:
+    """The name of a column, which may be given by its place, from 0 or from -1 backwards; messages name the `key`."""
+    names = list(table.columns)
+    if isinstance(column, int) and -len(names) <= column < len(names):
+        return names[column]
+    if column in names:
+        return column
+    raise GraftError(
+        f"{key}={column}: {table.file} has no such column. Columns: {', '.join(names) or 'none'}. "
+        f"Name one of them, {key}=<name>, or what separates the columns, {key.rpartition('.')[0]}.delimiter=';'"
+    )
 
 
-def with_numbers(sheet: Sheet, columns: Columns) -> Sheet:
-    """The rows whose values in numeric columns are numbers, or missing."""
-    for column in columns.numeric:
-        values = sheet.columns[column.name]
-        numbers, wrong = to_numbers(values)
-        wrong |= np.abs((numbers - column.mean) / column.std) > LARGEST
-        sheet = sheet.without(wrong, functools.partial(wrong_number, values, column.name))
-    return sheet
+def to_numbers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers `(N,)`, NaN where there is none, and a mask of what is neither missing nor a number of 32 bits."""
+    if values.dtype != object:
+        numbers, given = values, ~np.isnan(values)
+    else:
+        numbers = np.array([number(value) for value in values], dtype=np.float64)
+        given = np.array([value is not None and not is_nan(value) for value in values], dtype=bool)
+    finite = np.abs(numbers) <= LARGEST
+    return np.where(finite, numbers, np.nan), given & ~finite
 
 
-def wrong_number(values: np.ndarray, name: str, index: int) -> str:
-    """What is wrong with a value of a numeric column."""
-    text = str(values[index])
-    return f"{text!r} in {name!r} is {'too large' if np.isfinite(number(text)) else 'no number'}"
+def number(text: str | None) -> float:
+    """The number in a text; NaN where it holds none."""
+    try:
+        return float("nan" if text is None else text)
+    except ValueError:
+        return float("nan")
 
 
-def kind_of(values: np.ndarray, few_values: int) -> str:
-    """Whether a column's training values are numbers, or categories; a few whole numbers are categories."""
-    numbers, wrong = to_numbers(values)
-    known = numbers[~np.isnan(numbers)]
-    if wrong.sum() > (1 - NUMBERS_SHARE) * (len(known) + wrong.sum()):
-        return CATEGORICAL
-    whole = bool((known == np.round(known)).all())
-    return CATEGORICAL if whole and len(np.unique(known)) <= few_values and not wrong.any() else NUMERIC
+def is_nan(text: str) -> bool:
+    """Whether a text says itself that it is no number."""
+    return text.strip().lower().lstrip("+-") == "nan"
 
 
-def fit_numbers(name: str, values: np.ndarray) -> Column | None:
-    """Mean, standard deviation and median of a column's training values; None where it is constant."""
-    numbers, _ = to_numbers(values)
-    known = numbers[~np.isnan(numbers)]
-    varies = len(np.unique(known)) > 1
-    if not varies and (not len(known) or len(known) == len(numbers)):
-        return None
-    std = float(known.std()) if varies else 1.0
-    return Column(name, NUMERIC, mean=float(known.mean()), std=std or 1.0, median=float(np.median(known)))
+def to_texts(values: np.ndarray) -> np.ndarray:
+    """Texts `(N,)`, None where one is missing; whole numbers without a point."""
+    if values.dtype == object:
+        return values
+    return texts([None if np.isnan(v) else str(int(v)) if float(v).is_integer() else repr(float(v)) for v in values])
 
 
-def fit_categories(name: str, values: np.ndarray) -> Column | None:
-    """The categories of a column's training values; None where it is constant."""
-    found = set(to_texts(values))
-    if len(found) < 2:
-        return None
-    return Column(name, CATEGORICAL, tuple(sorted(found - {None})))
-
-
-def encode(sheet: Sheet, columns: Columns) -> TableRows:
-    """A sheet's rows as numbers and codes."""
-    numbers = np.empty((len(sheet), len(columns.numeric)))
-    for place, column in enumerate(columns.numeric):
-        numbers[:, place] = (to_numbers(sheet.columns[column.name])[0] - column.mean) / column.std
-    codes = np.empty((len(sheet), len(columns.categorical)), dtype=np.int64)
-    for place, column in enumerate(columns.categorical):
-        known = {None: MISSING} | {name: code for code, name in enumerate(column.categories, start=FIRST)}
-        codes[:, place] = [known.get(value, UNKNOWN) for value in to_texts(sheet.columns[column.name])]
-    return TableRows(columns, torch.from_numpy(numbers).float(), torch.from_numpy(codes))
-
-
-def contents_of(sheet: Sheet, names: Sequence[str]) -> list[bytes]:
-    """What each row holds in some columns, to compare with other rows."""
-    columns = np.empty((len(sheet), len(names)), dtype=np.int64)
-    for place, name in enumerate(names):
-        values = sheet.columns[name]
-        if values.dtype == object:
-            codes = {value: seed_of(value) for value in set(values)}
-            columns[:, place] = [codes[value] for value in values]
-        else:
-            columns[:, place] = values.view(np.int64)
-    return [row.tobytes() for row in columns]
-
-
-def labels_of(labels: np.ndarray, classes: Sequence[str] | None) -> Tensor:
-    """Classes int64 `(N,)` or numbers float32 `(N,)`."""
-    if classes is None:
-        return torch.tensor(labels, dtype=torch.float32)
-    places = {name: place for place, name in enumerate(classes)}
-    return torch.tensor([places[label] for label in labels], dtype=torch.int64)
+def describe_bad(file: str, bad: dict[int, str], rows: int) -> str:
+    """Which of a file's rows are bad and why, in a line."""
+    shown = [f"row {line}: {bad[line]}" for line in sorted(bad)[:ROWS_SHOWN]]
+    more = f" and {len(bad) - ROWS_SHOWN:,} more" if len(bad) > ROWS_SHOWN else ""
+    return f"{len(bad):,} of {rows:,} rows of {file} cannot be used ({'; '.join(shown)}{more})"

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from graft.data.domain import Split
-from graft.data.readers.labelled import LabelledSamples, Row
+from graft.data.readers.labelled import LabelledSamples, Record
 
 
 class LabelledTexts(LabelledSamples):
     """A domain of texts that `read` gives."""
 
-    kind = "text"
+    modality = "text"
     noun = "texts"
 
     def __init__(self, label: str | int, *options: Any) -> None:
@@ -24,11 +24,11 @@ class LabelledTexts(LabelledSamples):
         """The key of the labels' column."""
         return f"{self.key}.label={self.label}: name another column."
 
-    def inputs(self, rows: Sequence[Row]) -> "Texts":
+    def inputs(self, rows: Sequence[Record]) -> "Texts":
         """Their texts."""
         return Texts([row.content for row in rows])
 
-    def bytes_of(self, row: Row) -> bytes:
+    def bytes_of(self, row: Record) -> bytes:
         """The text."""
         return row.content.encode()
 
@@ -37,18 +37,18 @@ class LabelledTexts(LabelledSamples):
         return {"texts": train.inputs}
 
 
-def labelled_row(file: Path, number: int, text: Any, label: Any) -> Row:
+def labelled_record(file: Path, number: int, text: Any, label: Any) -> Record:
     """A row of what stands in the two columns, with a problem where that is no text with a label."""
     if text is None or text != text or not str(text).strip():
-        return Row(file, number, "", "", "its text is empty")
+        return Record(file, number, "", "", "its text is empty")
     if not isinstance(text, str):
-        return Row(file, number, "", "", f"its text is no text but {text!r}")
+        return Record(file, number, "", "", f"its text is no text but {text!r}")
     if problem := not_utf8(text) or not_utf8(str(label)):
-        return Row(file, number, "", "", f"it {problem}")
+        return Record(file, number, "", "", f"it {problem}")
     word = str(int(label) if isinstance(label, float) and label.is_integer() else label).strip()
     if label is None or word.lower() in ("", "nan") or isinstance(label, list | dict):
-        return Row(file, number, text.strip(), "", f"its label is missing ({label!r})")
-    return Row(file, number, text.strip(), word)
+        return Record(file, number, text.strip(), "", f"its label is missing ({label!r})")
+    return Record(file, number, text.strip(), word)
 
 
 def not_utf8(text: str) -> str:

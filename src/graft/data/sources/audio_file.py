@@ -5,9 +5,9 @@ from pathlib import Path
 
 from graft.config.types import FractionBelowOne
 from graft.data.domain import OnBadSample
-from graft.data.readers.labelled import Row
+from graft.data.readers.labelled import Record
 from graft.data.readers.recordings import LabelledRecordings
-from graft.data.readers.sheet import Sheet, column_name, read_sheet, to_texts
+from graft.data.readers.table import Table, column_name, read_table, to_texts
 from graft.errors import GraftError
 
 MISSING = ("nan", "NaN", "NA")  # words that are no label, beside an empty field
@@ -56,25 +56,25 @@ class AudioFile(LabelledRecordings):
         """Key and name of a part's file."""
         return f"{self.key}.{KEYS[part]}={self.files[part]}"
 
-    def list_files(self) -> dict[str, list[Row]]:
+    def list_files(self) -> dict[str, list[Record]]:
         """The rows of every file."""
         if self.folder is not None and not self.folder.is_dir():
             raise GraftError(f"{self.key}.folder={self.folder}: no such folder. Paths of recordings are below it.")
-        sheets = {
-            part: read_sheet(file, f"{self.key}.{KEYS[part]}", **self.reading) for part, file in self.files.items()
+        tables = {
+            part: read_table(file, f"{self.key}.{KEYS[part]}", **self.reading) for part, file in self.files.items()
         }
-        return {part: self._rows(sheet, self.files[part]) for part, sheet in sheets.items()}
+        return {part: self._records(table, self.files[part]) for part, table in tables.items()}
 
-    def _rows(self, sheet: Sheet, file: Path) -> list[Row]:
-        """All rows of a sheet, with those that cannot be used."""
-        names = [column_name(sheet, column, f"{self.key}.{key}") for key, column in self.columns.items()]
-        paths, labels = (to_texts(sheet.columns[name]) for name in names)
-        rows = [self._row(file, *values) for values in zip(sheet.lines.tolist(), paths, labels, strict=True)]
-        rows += [Row(file, line, None, "", problem) for line, problem in sheet.bad.items()]
+    def _records(self, table: Table, file: Path) -> list[Record]:
+        """All rows of a table, with those that cannot be used."""
+        names = [column_name(table, column, f"{self.key}.{key}") for key, column in self.columns.items()]
+        paths, labels = (to_texts(table.columns[name]) for name in names)
+        rows = [self._record(file, *values) for values in zip(table.lines.tolist(), paths, labels, strict=True)]
+        rows += [Record(file, line, None, "", problem) for line, problem in table.bad.items()]
         return sorted(rows, key=lambda row: row.number)
 
-    def _row(self, file: Path, number: int, path: str | None, label: str | None) -> Row:
+    def _record(self, file: Path, number: int, path: str | None, label: str | None) -> Record:
         if path is None or label is None:
-            return Row(file, number, None, "", f"its {'path' if path is None else 'label'} is missing")
+            return Record(file, number, None, "", f"its {'path' if path is None else 'label'} is missing")
         found = (self.folder or file.parent) / Path(path).expanduser()
-        return Row(file, number, found, label, "" if found.is_file() else f"there is no file {found}")
+        return Record(file, number, found, label, "" if found.is_file() else f"there is no file {found}")

@@ -8,7 +8,7 @@ from typing import Any
 from graft.config.types import FractionBelowOne
 from graft.data.domain import HELD_OUT, OnBadSample
 from graft.data.readers.folders import class_files, files_below, official_folders
-from graft.data.readers.labelled import Row
+from graft.data.readers.labelled import Record
 from graft.data.readers.recordings import EXTENSIONS, LabelledRecordings
 from graft.errors import GraftError
 
@@ -60,7 +60,7 @@ class AudioFolder(LabelledRecordings):
         """The folder."""
         return f"{self.key}.root={self.root}" + (f", {part}" if part != "train" else "")
 
-    def list_files(self) -> dict[str, list[Row]]:
+    def list_files(self) -> dict[str, list[Record]]:
         """Files of each class folder, or of the whole folder by their names."""
         if not self.root.is_dir():
             raise GraftError(
@@ -82,7 +82,7 @@ class AudioFolder(LabelledRecordings):
         if not parts["train"]:
             raise GraftError(f"{origin}: no sub-folders of recordings there. {self.advice}")
         return {
-            part: [Row(path, None, path, label) for label, paths in files.items() for path in paths]
+            part: [Record(path, None, path, label) for label, paths in files.items() for path in paths]
             for part, files in parts.items()
         }
 
@@ -104,7 +104,7 @@ class AudioFolder(LabelledRecordings):
                 )
         return pattern
 
-    def _by_name(self, pattern: re.Pattern) -> dict[str, list[Row]]:
+    def _by_name(self, pattern: re.Pattern) -> dict[str, list[Record]]:
         """Files whose names fit the pattern, in the parts that the config says; others are bad rows of `train`."""
         paths = files_below(self.root, self.root, EXTENSIONS)
         if not paths:
@@ -114,18 +114,18 @@ class AudioFolder(LabelledRecordings):
         matches = {path: pattern.fullmatch(path.relative_to(self.root).with_suffix("").as_posix()) for path in paths}
         groups = {path: match.groupdict(default="") for path, match in matches.items() if match}
         self._refuse_unknown_values(groups.values())
-        parts: dict[str, list[Row]] = {"train": []}
+        parts: dict[str, list[Record]] = {"train": []}
         parts |= {part: [] for part in HELD_OUT if f"{part}_where" in self.chosen}
         for path in paths:
             if path not in groups:
                 problem = f"its name does not fit {self.key}.pattern={self.pattern}"
-                parts["train"].append(Row(path, None, path, "", problem))
+                parts["train"].append(Record(path, None, path, "", problem))
             elif fits(groups[path], self.chosen.get("where", {})):
                 part = next(
                     (name for name in parts if name != "train" and fits(groups[path], self.chosen[f"{name}_where"])),
                     "train",
                 )
-                parts[part].append(Row(path, None, path, groups[path][LABEL]))
+                parts[part].append(Record(path, None, path, groups[path][LABEL]))
         return parts
 
     def _refuse_unknown_values(self, groups: Any) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 from graft.backbones.huggingface import hub_answers
 from graft.config.types import FractionBelowOne
 from graft.data.domain import OnBadSample
-from graft.data.readers.labelled import Row
-from graft.data.readers.texts import LabelledTexts, labelled_row
+from graft.data.readers.labelled import Record
+from graft.data.readers.texts import LabelledTexts, labelled_record
 from graft.errors import GraftError, first_line
 
 # Names that data sets give their parts, the first that exists counts.
@@ -46,16 +46,16 @@ class HuggingFaceDataset(LabelledTexts):
         """Key and name of the data set."""
         return f"{self.key}.name={self.name}, {part}"
 
-    def read(self) -> dict[str, list[Row]]:
+    def read(self) -> dict[str, list[Record]]:
         """Rows of every official part that has labels."""
         found = self._dataset()
         names = {part: next((name for name in known if name in found), None) for part, known in PARTS.items()}
         if names["train"] is None:
             raise GraftError(f"{self.key}.name={self.name}: it has no part `train`, but {', '.join(found)}.")
-        rows = {part: self._rows(found[name], str(name)) for part, name in names.items() if name is not None}
+        rows = {part: self._records(found[name], str(name)) for part, name in names.items() if name is not None}
         return {part: kept for part, kept in rows.items() if kept}
 
-    def _rows(self, part: Any, name: str) -> list[Row]:
+    def _records(self, part: Any, name: str) -> list[Record]:
         """Rows of a part; none where it has no labels."""
         for key, column in {"text": self.text, "label": self.label}.items():
             if column not in part.features:
@@ -69,7 +69,7 @@ class HuggingFaceDataset(LabelledTexts):
         if names := getattr(part.features[self.label], "names", None):
             labels = [names[label] if label in range(len(names)) else None for label in labels]
         pairs = zip(part[self.text], labels, strict=True)
-        return [labelled_row(Path(self.name) / name, number, *pair) for number, pair in enumerate(pairs, start=1)]
+        return [labelled_record(Path(self.name) / name, number, *pair) for number, pair in enumerate(pairs, start=1)]
 
     def _dataset(self) -> Any:
         """The data set's parts by name."""

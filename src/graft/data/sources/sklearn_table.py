@@ -8,17 +8,17 @@ import numpy as np
 from graft.data.domain import (
     sha256,
 )
-from graft.data.readers.sheet import (
-    Sheet,
+from graft.data.readers.table import (
+    Table,
     texts,
 )
-from graft.data.readers.table import TABLES, Table
+from graft.data.readers.table_source import TABLES, TableSource
 from graft.errors import GraftError
 
 ROWS = {"all": slice(None), "even": slice(1, None, 2), "odd": slice(None, None, 2)}  # counted from 1
 
 
-class SklearnTable(Table):
+class SklearnTable(TableSource):
     """A table that comes with scikit-learn: breast_cancer, wine (classes) or diabetes (numbers)."""
 
     def __init__(self, name: str, rows: Literal[tuple(ROWS)] = "all", **table: object) -> None:
@@ -27,7 +27,7 @@ class SklearnTable(Table):
         self.name = name
         self.rows = ROWS[rows]
 
-    def read(self) -> dict[str, Sheet]:
+    def read(self) -> dict[str, Table]:
         """The rows, with the names of the classes in the label's place."""
         from sklearn import datasets
 
@@ -39,7 +39,7 @@ class SklearnTable(Table):
         classes = self.label_kind == "classes"
         columns["target"] = texts([str(found.target_names[t]) for t in found.target]) if classes else found.target
         lines = np.arange(1, len(found.data) + 1)
-        return {"train": Sheet(f"scikit-learn's {self.name}", columns, lines).rows(lines[self.rows] - 1)}
+        return {"train": Table(f"scikit-learn's {self.name}", columns, lines).rows(lines[self.rows] - 1)}
 
     @functools.cached_property
     def fingerprint(self) -> str:

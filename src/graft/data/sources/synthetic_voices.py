@@ -66,7 +66,7 @@ class SyntheticSpeech(Domain):
             classes=self.words,
             channels=None,
             fingerprint=self.fingerprint,
-            kind="speech",
+            modality="audio",
             **splits,
         )
 

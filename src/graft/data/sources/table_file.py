@@ -7,17 +7,17 @@ from pathlib import Path
 from graft.data.domain import (
     sha256,
 )
-from graft.data.readers.sheet import (
-    Sheet,
-    read_sheet,
+from graft.data.readers.table import (
+    Table,
+    read_table,
 )
-from graft.data.readers.table import Table
+from graft.data.readers.table_source import TableSource
 from graft.data.sources.image_folder import file_hash
 
 MISSING_WORDS = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?")
 
 
-class TableFile(Table):
+class TableFile(TableSource):
     """A CSV or Parquet file with a row for each sample, or one for each official part."""
 
     def __init__(
@@ -39,10 +39,10 @@ class TableFile(Table):
         self.reading = {"delimiter": delimiter, "header": header, "encoding": encoding, "missing": tuple(missing)}
         self.name = self.files["train"].stem
 
-    def read(self) -> dict[str, Sheet]:
+    def read(self) -> dict[str, Table]:
         """Every file."""
         keys = {"train": "file", "val": "val_file", "test": "test_file"}
-        return {part: read_sheet(path, f"{self.key}.{keys[part]}", **self.reading) for part, path in self.files.items()}
+        return {part: read_table(path, f"{self.key}.{keys[part]}", **self.reading) for part, path in self.files.items()}
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -13,8 +13,8 @@ from typing import Any, Literal, TextIO, TypeVar
 
 from graft.config.types import FractionBelowOne, Natural
 from graft.data.domain import OnBadSample
-from graft.data.readers.labelled import Row
-from graft.data.readers.texts import LabelledTexts, labelled_row, not_utf8
+from graft.data.readers.labelled import Record
+from graft.data.readers.texts import LabelledTexts, labelled_record, not_utf8
 from graft.errors import GraftError, first_line
 from graft.packages import PREFIX, file_in_package
 
@@ -55,7 +55,7 @@ class TextFile(LabelledTexts):
         name = file.name.partition(".")[0]
         return file.absolute().parent.name if name == "train" else name
 
-    def read(self) -> dict[str, list[Row]]:
+    def read(self) -> dict[str, list[Record]]:
         """Rows of every part that has a file."""
         return {name: self._rows(name) for name, file in self.files.items() if file is not None}
 
@@ -71,7 +71,7 @@ class TextFile(LabelledTexts):
         in_package = value.startswith(PREFIX)
         return file_in_package(value, self._key_of(part)) if in_package else Path(value).expanduser()
 
-    def _rows(self, part: str) -> list[Row]:
+    def _rows(self, part: str) -> list[Record]:
         """All rows of a part's file, with those that cannot be used."""
         file, key = self._path(part), self._key_of(part)
         if not file.is_file():
@@ -132,15 +132,15 @@ class TextFile(LabelledTexts):
                     f"{self.key}.text=0 {self.key}.label=1"
                 )
 
-    def _row(self, file: Path, number: int, record: Mapping[Any, Any] | str) -> Row:
+    def _row(self, file: Path, number: int, record: Mapping[Any, Any] | str) -> Record:
         if isinstance(record, str):
-            return Row(file, number, "", "", record)
+            return Record(file, number, "", "", record)
         fields, values = [*record.values()], []
         for key, column in {"text": self.text, "label": self.label}.items():
             if column not in record and not has_place(fields, column):
-                return Row(file, number, "", "", f"it has no column {column} ({self.key}.{key})")
+                return Record(file, number, "", "", f"it has no column {column} ({self.key}.{key})")
             values.append(record[column] if column in record else fields[column])
-        return labelled_row(file, number, *values)
+        return labelled_record(file, number, *values)
 
 
 # Reading

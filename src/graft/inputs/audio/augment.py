@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from graft.inputs.image.augment import places, uniform
+from graft.inputs.image.augment import random_offsets, uniform
 
 AUGMENTATIONS = ("none", "light", "specaugment")
 GAIN = (-6.0, 6.0)  # decibels
@@ -48,8 +48,8 @@ class SpeechAugmentation:
 
 def random_range(number: int, size: int, share: float) -> Tensor:
     """Masks `(number, size)`, true in a range of up to `share` of the places, at any of them."""
-    width = places(torch.full((number,), int(share * size)))
-    begin = places(size - width)
+    width = random_offsets(torch.full((number,), int(share * size)))
+    begin = random_offsets(size - width)
     place = torch.arange(size)
     return (place >= begin[:, None]) & (place < (begin + width)[:, None])
 

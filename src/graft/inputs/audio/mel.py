@@ -43,7 +43,7 @@ def filterbank(sample_rate: int, fft: int, bands: int) -> Tensor:
     nyquist = sample_rate / 2
     edges = to_hertz(torch.linspace(0, to_mel(nyquist), bands + 2, dtype=torch.float64))
     frequencies = torch.linspace(0, nyquist, fft // 2 + 1, dtype=torch.float64)
-    low, middle, high = (edges[place : place + bands, None] for place in range(3))
+    low, middle, high = (edges[index : index + bands, None] for index in range(3))
     rising, falling = (frequencies - low) / (middle - low), (high - frequencies) / (high - middle)
     triangles = torch.minimum(rising, falling).clamp(min=0)
     return (triangles * 2 / (high - low)).float()

@@ -19,7 +19,7 @@ from graft.data.domain import Split
 from graft.errors import GraftError
 from graft.inputs.audio.augment import AUGMENTATIONS, SHIFTS, SpeechAugmentation
 from graft.inputs.base import Inputs
-from graft.inputs.image.augment import places
+from graft.inputs.image.augment import random_offsets
 from graft.inputs.image.decoded import MANY, SAMPLE, THREADS, decode_chunks, innermost
 from graft.notes import say_once
 
@@ -56,7 +56,7 @@ class Sounds(Protocol):
         """A recording float32 `(L,)` in so many samples a second."""
 
 
-class Unread:
+class LazyAudio:
     """Recordings that are read whenever they are asked for; indexing by `(B,)` gives a list of `(L,)`."""
 
     slow = True
@@ -69,9 +69,9 @@ class Unread:
         return len(self.inputs)
 
     def __getitem__(self, indices: Tensor) -> list[Tensor]:
-        return [self.fitted(index) for index in indices.tolist()]
+        return [self.load(index) for index in indices.tolist()]
 
-    def fitted(self, index: int) -> Tensor:
+    def load(self, index: int) -> Tensor:
         """One recording `(L,)`."""
         inputs = self.inputs
         while isinstance(inputs, Subset):
@@ -104,24 +104,24 @@ class SpeechTransform:
         """The sample rate: clips are cut from what is kept."""
         return f"waveforms at {self.spec.sample_rate} Hz"
 
-    def rows(self, split: Split, cache: DiskCache | None) -> Unread | MappedWaveforms:
+    def prepare(self, split: Split, cache: DiskCache | None) -> LazyAudio | MappedWaveforms:
         """The split's recordings, whole; from the cache where they are there."""
-        unread = Unread(split.inputs, self.spec.sample_rate)
-        if cache is None or not len(unread):
-            return unread
+        lazy = LazyAudio(split.inputs, self.spec.sample_rate)
+        if cache is None or not len(lazy):
+            return lazy
         depends_on = {
             "split": split.fingerprint,
             "waveforms": self.key,
             "code": code_used(__name__, innermost(split.inputs)),
         }
         try:
-            size, make = functools.partial(expected_bytes, unread), functools.partial(read_all, unread)
+            size, make = functools.partial(expected_bytes, lazy), functools.partial(read_all, lazy)
             return cache.get(cache_key(depends_on), size, make, MappedWaveforms)
         except (NoRoom, OSError) as error:
             say_once(f"Recordings are read anew in every epoch, because they cannot be kept: {error}.")
-            return unread
+            return lazy
 
-    def finish(self, recordings: Sequence[Tensor]) -> Inputs:
+    def collate(self, recordings: Sequence[Tensor]) -> Inputs:
         """Inputs of some recordings; only here is something random drawn."""
         clips, lengths = clipped(recordings, self.spec.samples, anywhere=self.augment is not None)
         if self.augment is not None:
@@ -141,7 +141,7 @@ def clipped(recordings: Sequence[Tensor], samples: int, anywhere: bool) -> tuple
     """
     lengths = torch.tensor([len(recording) for recording in recordings])
     room = (lengths - samples).abs()
-    begins = places(room) if anywhere else torch.where(lengths > samples, room // 2, 0)
+    begins = random_offsets(room) if anywhere else torch.where(lengths > samples, room // 2, 0)
     clips = []
     for recording, begin in zip(recordings, begins.tolist(), strict=True):
         if len(recording) > samples:
@@ -151,14 +151,14 @@ def clipped(recordings: Sequence[Tensor], samples: int, anywhere: bool) -> tuple
     return torch.stack(clips), torch.where(lengths > samples, samples, begins + lengths)
 
 
-def expected_bytes(recordings: Unread) -> int:
+def expected_bytes(recordings: LazyAudio) -> int:
     """What all recordings take, from a few of them."""
     number = min(SAMPLE, len(recordings))
-    sample = [recordings.fitted(i * len(recordings) // number) for i in range(number)]
+    sample = [recordings.load(i * len(recordings) // number) for i in range(number)]
     return sum(recording.nbytes for recording in sample) * len(recordings) // number
 
 
-def read_all(recordings: Unread, folder: Path) -> None:
+def read_all(recordings: LazyAudio, folder: Path) -> None:
     """Write all recordings into a folder, read by several threads."""
     if len(recordings) >= MANY:
         print(f"Reading {len(recordings):,} recordings, kept in {folder.parent}", flush=True)

@@ -21,7 +21,7 @@ ATTEMPTS = 10  # to draw a crop that fits into the image
 
 
 class Augmentation:
-    """Images that `Geometry` has fitted, to uint8 `(B, C, *size)`.
+    """Images that `Geometry` has resized, to uint8 `(B, C, *size)`.
 
     `slow` says whether something is computed image by image, so that worker processes are worth their while.
     """
@@ -78,7 +78,7 @@ def random_crop(images: Images, size: tuple[int, int]) -> Tensor:
     """A window of `size` from each image, every place as likely."""
     height, width = size
     sides = sides_of(images)
-    tops, lefts = places(sides[:, 0] - height), places(sides[:, 1] - width)
+    tops, lefts = random_offsets(sides[:, 0] - height), random_offsets(sides[:, 1] - width)
     # Slices, because gather takes some ten times as long, one index a pixel.
     return torch.stack([image[:, y : y + height, x : x + width] for image, y, x in rows(images, tops, lefts)])
 
@@ -107,7 +107,7 @@ def crop_boxes(sides: Tensor) -> Tensor:
     middle = torch.minimum(sides, (sides.flip(1) * torch.tensor([1 / low, high])).round().long())
     found = fits.any(0)[:, None]
     box = torch.where(found, chosen, middle)
-    return torch.cat([torch.where(found, places(sides - box), (sides - box) // 2), box], 1)
+    return torch.cat([torch.where(found, random_offsets(sides - box), (sides - box) // 2), box], 1)
 
 
 def random_flip(images: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ def rows(images: Images, *drawn: Tensor) -> Iterable[tuple]:
     return zip(images, *(values.tolist() for values in drawn), strict=True)
 
 
-def places(room: Tensor) -> Tensor:
+def random_offsets(room: Tensor) -> Tensor:
     """A whole number from 0 to `room` for each of its elements, all as likely."""
     return (torch.rand(room.shape, dtype=torch.float64) * (room + 1)).long()
 

@@ -17,7 +17,7 @@ from graft.cache.key import cache_key, code_used
 from graft.cache.rows import MappedRows, write_rows
 from graft.data.domain import LazyTensor, Split
 from graft.data.sources.image_folder import ImageFiles
-from graft.inputs.base import Rows
+from graft.inputs.base import Prepared
 from graft.inputs.image.geometry import Geometry
 from graft.notes import say_once
 
@@ -28,8 +28,8 @@ MANY = 1000  # images; decoding fewer takes no time worth a line
 THREADS = min(8, os.cpu_count() or 1)
 
 
-class Undecoded:
-    """Images that are decoded and fitted whenever they are asked for."""
+class LazyImages:
+    """Images that are decoded and resized whenever they are asked for."""
 
     slow = True
 
@@ -44,19 +44,19 @@ class Undecoded:
         return self.geometry.batch([self.read(index) for index in indices.tolist()])
 
     def read(self, index: int) -> Tensor:
-        """One image `(C, H, W)`, not fitted yet."""
+        """One image `(C, H, W)`, not resized yet."""
         inputs = self.inputs
         while isinstance(inputs, Subset):
             inputs, index = inputs.dataset, inputs.indices[index]
         return inputs.read(index, self.geometry.shorter) if isinstance(inputs, ImageFiles) else inputs[index]
 
-    def fitted(self, index: int) -> Tensor:
+    def load(self, index: int) -> Tensor:
         """One image `(C, H, W)`."""
         return self.geometry(self.read(index))
 
 
-class Unfitted:
-    """Images in memory that are fitted whenever they are asked for."""
+class LazyResize:
+    """Images in memory that are resized whenever they are asked for."""
 
     def __init__(self, images: Tensor, geometry: Geometry) -> None:
         self.images = images
@@ -69,15 +69,15 @@ class Unfitted:
         return self.geometry(self.images[indices])
 
 
-def fitted_rows(split: Split, geometry: Geometry, cache: DiskCache | None) -> Rows:
+def resized_images(split: Split, geometry: Geometry, cache: DiskCache | None) -> Prepared:
     """The split's images after the geometry; files are decoded into the cache, where there is one with room for them.
 
     Raises GraftError that names a broken file.
     """
     inputs = split.inputs.tensor if isinstance(split.inputs, LazyTensor) else split.inputs
     if isinstance(inputs, Tensor):
-        return fit_in_memory(inputs, geometry)
-    images = Undecoded(inputs, geometry)
+        return resize_in_memory(inputs, geometry)
+    images = LazyImages(inputs, geometry)
     if cache is None:
         return images
     depends_on = {
@@ -101,24 +101,24 @@ def innermost(inputs: Any) -> Any:
     return inputs
 
 
-def fit_in_memory(images: Tensor, geometry: Geometry) -> Tensor | Unfitted:
-    """Images `(N, C, H, W)` fitted at once, or batch by batch where that would take too much memory."""
+def resize_in_memory(images: Tensor, geometry: Geometry) -> Tensor | LazyResize:
+    """Images `(N, C, H, W)` resized at once, or batch by batch where that would take too much memory."""
     height, width = geometry.shape or images.shape[-2:]
     if len(images) * images.shape[1] * height * width > IN_MEMORY:
-        return Unfitted(images, geometry)
+        return LazyResize(images, geometry)
     if geometry(images[:1]).is_set_to(images[:1]):
         return images  # nothing to do
     return torch.cat([geometry(chunk) for chunk in images.split(CHUNK)])
 
 
-def expected_bytes(images: Undecoded) -> int:
+def expected_bytes(images: LazyImages) -> int:
     """What all images take, from a few of them: one where all get the same size."""
     number = 1 if images.geometry.shape else min(SAMPLE, len(images))
-    sample = [images.fitted(i * len(images) // number).numel() for i in range(number)]
+    sample = [images.load(i * len(images) // number).numel() for i in range(number)]
     return sum(sample) * len(images) // number
 
 
-def decode_all(images: Undecoded, folder: Path) -> None:
+def decode_all(images: LazyImages, folder: Path) -> None:
     """Write all images into a folder, decoded by several threads."""
     if len(images) >= MANY:
         print(f"Decoding {len(images):,} images, kept in {folder.parent}", flush=True)
@@ -129,7 +129,7 @@ def decode_all(images: Undecoded, folder: Path) -> None:
             write_rows(folder, (torch.stack(chunk) for chunk in decode_chunks(images, pool)))
 
 
-def decode_chunks(images: Undecoded, pool: ThreadPoolExecutor) -> Iterator[list[Tensor]]:
+def decode_chunks(images: LazyImages, pool: ThreadPoolExecutor) -> Iterator[list[Tensor]]:
     """All images, CHUNK at a time."""
     for chunk in torch.arange(len(images)).split(CHUNK):
-        yield list(pool.map(images.fitted, chunk.tolist()))
+        yield list(pool.map(images.load, chunk.tolist()))

@@ -49,8 +49,8 @@ class Geometry:
         """Fit a batch: a tensor `(B, C, H, W)`, or images of any sizes, which stay a list where each keeps its own."""
         if isinstance(images, Tensor):
             return self(images)
-        fitted = [self(image) for image in images]
-        return fitted if self.shape is None else torch.stack(fitted)
+        resized = [self(image) for image in images]
+        return resized if self.shape is None else torch.stack(resized)
 
     def __repr__(self) -> str:
         """What tells one geometry from another, as cache entries are named by it."""

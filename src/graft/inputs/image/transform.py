@@ -12,9 +12,9 @@ from torchvision.transforms import v2
 from graft.cache.disk import DiskCache
 from graft.data.domain import Split
 from graft.errors import GraftError
-from graft.inputs.base import Rows
+from graft.inputs.base import Prepared
 from graft.inputs.image.augment import Augmentation
-from graft.inputs.image.decoded import fitted_rows
+from graft.inputs.image.decoded import resized_images
 from graft.inputs.image.geometry import Geometry
 
 
@@ -41,7 +41,7 @@ BLUR = 1 / 64  # the blur shift: standard deviation over the image's longer side
 class ImageTransform:
     """Images uint8 `(C, H, W)`, as a tensor `(B, C, H, W)` or a list of any sizes, to float `(B, channels, *size)`.
 
-    `geometry` comes first and is never random, so that its result can be kept; `finish` does the rest.
+    `geometry` comes first and is never random, so that its result can be kept; `collate` does the rest.
     """
 
     def __init__(self, spec: ImageSpec, augment: str = "none", shift: str | None = None) -> None:
@@ -59,19 +59,19 @@ class ImageTransform:
 
     def __call__(self, images: Tensor | Sequence[Tensor]) -> Tensor:
         """Transform a batch."""
-        return self.finish(self.geometry.batch(images))
+        return self.collate(self.geometry.batch(images))
 
     @property
     def key(self) -> str:
         """The geometry in words."""
         return repr(self.geometry)
 
-    def rows(self, split: Split, cache: DiskCache | None) -> Rows:
+    def prepare(self, split: Split, cache: DiskCache | None) -> Prepared:
         """The split's images after the geometry."""
-        return fitted_rows(split, self.geometry, cache)
+        return resized_images(split, self.geometry, cache)
 
-    def finish(self, images: Tensor | Sequence[Tensor]) -> Tensor:
-        """Transform a batch of images that the geometry has fitted; only here is something random drawn."""
+    def collate(self, images: Tensor | Sequence[Tensor]) -> Tensor:
+        """Transform a batch of images that the geometry has resized; only here is something random drawn."""
         images = convert_channels(self.augment(images) if self.augment else images, self.channels)
         return self.normalize(images if self.shift is None else SHIFTS[self.shift](images))
 

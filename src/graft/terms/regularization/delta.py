@@ -96,8 +96,8 @@ class DELTA(Term):
         inputs, _ = next(iter(context.samples()))
         if isinstance(inputs, Fields):
             raise GraftError(
-                f"term.delta compares maps of images, and {context.backbone.name} takes {context.backbone.kind}. "
-                "Use term=[feature_distillation] or term=[l2sp]."
+                f"term.delta compares maps of images, and {context.backbone.name} takes {context.backbone.modality} "
+                "inputs. Use term=[feature_distillation] or term=[l2sp]."
             )
         self._teacher.features(inputs[:1])
         return [maps.shape[channel_dim(maps)] for maps in self._pretrained_maps.read(1)]
