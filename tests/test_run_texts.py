@@ -143,7 +143,7 @@ def test_kept_features_are_those_of_their_texts(run):
 def test_bit_hyperrule_leaves_out_mixing_what_cannot_be_mixed(modality, task, words):
     target = SimpleNamespace(train=range(20_000))
     data = SimpleNamespace(modality=modality, domains={"target": target}, image_side=lambda: None)
-    strategy, cfg = BitHyperRule(), SimpleNamespace(data=SimpleNamespace(image_size=None))
-    decided = settings_of_strategy(strategy, plain(cfg), data, task)
+    strategy, settings = BitHyperRule(), {"data": {"image_size": None}, "backbone": {}}
+    decided = settings_of_strategy(strategy, settings, data, task)
     assert decided.get("training.mixup_alpha") == (None if words else 0.1)
     assert strategy.note == (f"without the strategy's MixUp: {words} cannot be mixed" if words else "")

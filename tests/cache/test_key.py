@@ -93,10 +93,13 @@ def test_unrelated_parts_of_graft_are_not_in_a_key():
 @pytest.mark.parametrize(
     ("parts", "libraries"),
     [
-        (("graft.data.decoded", "graft.data.sources.image_folder.ImageFiles"), {"pillow", "torch", "torchvision"}),
+        (
+            ("graft.inputs.image.decoded", "graft.data.sources.image_folder.ImageFiles"),
+            {"pillow", "torch", "torchvision"},
+        ),
         (("graft.cache.features", "graft.backbones.timm.TimmBackbone"), {"torch", "timm"}),
-        (("graft.data.tokens", "graft.backbones.huggingface.HuggingFaceTokenizer"), {"transformers"}),
-        (("graft.data.waveforms", "graft.data.readers.recordings.SoundFiles"), {"soundfile", "scipy"}),
+        (("graft.inputs.text", "graft.backbones.huggingface.HuggingFaceTokenizer"), {"transformers"}),
+        (("graft.inputs.audio.transform", "graft.data.readers.recordings.SoundFiles"), {"soundfile", "scipy"}),
         (("graft.pretrain", "graft.backbones.lenet.lenet"), {"torch", "torchmetrics", "pytorch-lightning"}),
         (("torch.nn.modules.conv.Conv2d",), {"torch"}),
     ],
