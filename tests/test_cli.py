@@ -74,6 +74,8 @@ def test_completion_in_a_shell_imports_no_torch(monkeypatch):
     ("argument", "expected"),
     [
         ("optimizer.lrr=1", "`optimizer.lrr`: there is no such key or group (did you mean `optimizer.lr`?)"),
+        ("backbone.bands=40", "`backbone.bands` is now `backbone.n_mels`"),
+        ("~backbone.hop_ms", "`backbone.hop_ms` is now `backbone.hop_length_ms`"),
         ("epochs=3", "did you mean `pretrain.epochs` or `training.epochs`?"),
         ("labels_per_clas=3", "did you mean `data.labels_per_class`?"),
         ("stratgy=full", "did you mean `strategy`?"),

@@ -7,6 +7,7 @@ from train_app import PROJECT, App
 
 from graft import config
 from graft.cli.hydra_versions import VERSION_BASE
+from graft.config.renamed import RENAMED
 from graft.errors import GraftError
 
 CONF = PROJECT / "conf"
@@ -314,6 +315,18 @@ def test_a_misspelt_key_in_an_experiment_is_found(app, tmp_path):
     assert outcome.code == 2
     assert "`training.epochz`: there is no such key (did you mean `training.epochs`?)" in outcome.err
     assert outcome.err.count("  - ") == 1
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_a_renamed_key_is_told_by_its_new_name(app, tmp_path, old):
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    text = f"# @package _global_\n# Mine\nbackbone: {{{old.removeprefix('backbone.')}: 3}}\n"
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(text)
+    for arguments in ([f"+{old}=3"], [f"--config-dir={tmp_path / 'conf'}", "experiment=mine"]):
+        outcome = app(*arguments, "backbone=mel_cnn")
+        assert outcome.code == 2
+        assert f"`{old}` is now `{RENAMED[old]}`" in outcome.err
+        assert outcome.err.count("  - ") == 1
 
 
 def test_values_alone_are_checked_without_hydra():

@@ -25,11 +25,11 @@ MEL = [
     "backbone=mel_cnn",
     "backbone.name=test_resnet",
     "backbone.sample_rate=8000",
-    "backbone.seconds=0.3",
-    "backbone.bands=32",
-    "backbone.hop_ms=10",
+    "backbone.clip_seconds=0.3",
+    "backbone.n_mels=32",
+    "backbone.hop_length_ms=10",
 ]
-LSTM = ["backbone=speaker_lstm", "backbone.seconds=0.1"]
+LSTM = ["backbone=speaker_lstm", "backbone.clip_seconds=0.1"]
 SOURCE = [
     "data/domain@data.source=audio_folder",
     PATTERN.format("source"),
@@ -107,7 +107,7 @@ def test_hugging_face_encoders(run, tmp_path, kind, strategy):
     if strategy == "lora":
         pytest.importorskip("peft")
     name = saved(tmp_path / "encoder", kind, True)
-    encoder = ["backbone=wav2vec2", f"backbone.name={name}", "backbone.seconds=0.2", "backbone.weights=pretrained"]
+    encoder = ["backbone=wav2vec2", f"backbone.name={name}", "backbone.clip_seconds=0.2", "backbone.weights=pretrained"]
     found = run(f"strategy={strategy}", *encoder)
     assert found["weights"]["matched"] == found["weights"]["total"]
 

@@ -57,7 +57,7 @@ def sounds():
 
 
 def test_features_have_the_promised_shape_and_every_parameter_learns(folder):
-    backbone = HuggingFaceAudioBackbone(folder, seconds=0.25)
+    backbone = HuggingFaceAudioBackbone(folder, clip_seconds=0.25)
     features = backbone.train()(encode(backbone, sounds()))
     assert features.shape == (3, backbone.feature_size) == (3, 16)
     (features * torch.randn_like(features)).sum().backward()
@@ -70,14 +70,14 @@ def test_features_have_the_promised_shape_and_every_parameter_learns(folder):
 
 
 def test_features_do_not_depend_on_what_else_is_in_the_batch(folder):
-    backbone = HuggingFaceAudioBackbone(folder, seconds=0.25).eval()
+    backbone = HuggingFaceAudioBackbone(folder, clip_seconds=0.25).eval()
     together = backbone(encode(backbone, sounds()))
     alone = torch.cat([backbone(encode(backbone, [sound])) for sound in sounds()])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 
 def test_zeros_behind_the_sound_are_not_looked_at(wav2vec2):
-    short, long = (HuggingFaceAudioBackbone(wav2vec2, seconds=seconds).eval() for seconds in (0.25, 0.5))
+    short, long = (HuggingFaceAudioBackbone(wav2vec2, clip_seconds=seconds).eval() for seconds in (0.25, 0.5))
     for backbone in (short, long):
         load_weights(backbone, "pretrained")
     sound = sounds()[:1]
@@ -85,7 +85,7 @@ def test_zeros_behind_the_sound_are_not_looked_at(wav2vec2):
 
 
 def test_the_mean_is_over_the_models_own_frames_of_normalised_sound(wav2vec2):
-    backbone = HuggingFaceAudioBackbone(wav2vec2, seconds=0.25).eval()
+    backbone = HuggingFaceAudioBackbone(wav2vec2, clip_seconds=0.25).eval()
     load_weights(backbone, "pretrained")
     sound = sounds()[0]
     model = transformers.AutoModel.from_pretrained(wav2vec2).eval()
@@ -97,7 +97,7 @@ def test_the_mean_is_over_the_models_own_frames_of_normalised_sound(wav2vec2):
 
 
 def test_what_a_model_draws_from_other_random_states_is_off(wav2vec2):
-    backbone = HuggingFaceAudioBackbone(wav2vec2, seconds=0.25)
+    backbone = HuggingFaceAudioBackbone(wav2vec2, clip_seconds=0.25)
     config = transformers.AutoConfig.from_pretrained(wav2vec2)
     assert (config.mask_time_prob, config.layerdrop) == (0.05, 0.1)
     assert (backbone.network.config.mask_time_prob, backbone.network.config.layerdrop) == (0.0, 0.0)
@@ -105,7 +105,7 @@ def test_what_a_model_draws_from_other_random_states_is_off(wav2vec2):
 
 def test_own_weights_are_all_taken(folder):
     torch.manual_seed(1)
-    backbone = HuggingFaceAudioBackbone(folder, seconds=0.25).eval()
+    backbone = HuggingFaceAudioBackbone(folder, clip_seconds=0.25).eval()
     before = backbone(backbone.example_inputs())
     report = load_weights(backbone, "pretrained")
     assert (report.matched, report.missing) == (report.total, [])
@@ -118,12 +118,12 @@ def test_what_is_no_module_tells_one_from_another(wav2vec2, tmp_path):
     assert repr(one) != repr(other)
     assert repr(one.input_spec) != repr(other.input_spec)
     assert repr(one.input_spec) == repr(HuggingFaceAudioBackbone(wav2vec2).input_spec)
-    assert repr(one.input_spec) != repr(HuggingFaceAudioBackbone(wav2vec2, seconds=1.0).input_spec)
+    assert repr(one.input_spec) != repr(HuggingFaceAudioBackbone(wav2vec2, clip_seconds=1.0).input_spec)
 
 
 def test_lora_begins_as_the_same_function(folder):
     pytest.importorskip("peft")
-    backbone = HuggingFaceAudioBackbone(folder, seconds=0.25).eval()
+    backbone = HuggingFaceAudioBackbone(folder, clip_seconds=0.25).eval()
     inputs = backbone.example_inputs()
     before = backbone(inputs)
     strategy = LoRA()
@@ -141,8 +141,8 @@ def test_masks_need_a_spectrogram(wav2vec2, tmp_path):
 
 
 def test_what_cannot_be_taken(wav2vec2, tiny_bert, monkeypatch):
-    with pytest.raises(GraftError, match=r"backbone\.seconds=0\.001: .* takes no less than 0\.002"):
-        HuggingFaceAudioBackbone(wav2vec2, seconds=0.001)
+    with pytest.raises(GraftError, match=r"backbone\.clip_seconds=0\.001: .* takes no less than 0\.002"):
+        HuggingFaceAudioBackbone(wav2vec2, clip_seconds=0.001)
     with pytest.raises(
         GraftError, match=r"backbone\.name=.*AutoFeatureExtractor cannot read it|takes no sound|not complete"
     ):

@@ -39,7 +39,7 @@ def test_the_spectrogram_is_the_power_in_the_bands():
         mel_filters=filterbank(RATE, 512, 40).double().numpy().T,
         mel_floor=0.0,
     )
-    found = Mel(RATE, window=400, fft=512, hop=160, bands=40)(torch.from_numpy(wave).float()[None])
+    found = Mel(RATE, window=400, fft=512, hop=160, n_mels=40)(torch.from_numpy(wave).float()[None])
     assert found.shape == (1, 40, 25)
     torch.testing.assert_close(found[0], torch.from_numpy(expected[:, :25]).float(), atol=1e-6, rtol=1e-3)
 

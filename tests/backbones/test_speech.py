@@ -11,7 +11,7 @@ from graft.strategies.adapter import Adapter
 from graft.weights.loading import load_weights
 
 SMALL = [("shufflenet_v2_x0_5", "torchvision"), ("test_resnet", "timm")]
-TINY = {"sample_rate": 8000, "seconds": 0.5, "bands": 32, "hop_ms": 10.0}
+TINY = {"sample_rate": 8000, "clip_seconds": 0.5, "n_mels": 32, "hop_length_ms": 10.0}
 
 
 def inputs(backbone, samples=3):
@@ -52,7 +52,7 @@ def test_weights_of_three_colours_give_what_the_same_grey_image_gave(tmp_path):
 def test_what_decides_the_input_tells_one_from_another():
     specs = {
         repr(mel_backbone("test_resnet", **{**TINY, **change}).input_spec)
-        for change in ({}, {"bands": 16}, {"hop_ms": 5})
+        for change in ({}, {"n_mels": 16}, {"hop_length_ms": 5})
     }
     assert len(specs) == 3
 
@@ -60,10 +60,10 @@ def test_what_decides_the_input_tells_one_from_another():
 def test_networks_and_sizes_that_do_not_fit():
     with pytest.raises(GraftError, match=r"backbone\.name=vit_b_16 cannot take spectrograms of 32 bands and 50 frames"):
         mel_backbone("vit_b_16", "torchvision", **TINY)
-    with pytest.raises(GraftError, match=r"backbone\.hop_ms=50 backbone\.window_ms=25 .*may not be longer"):
-        mel_backbone("test_resnet", hop_ms=50.0)
-    with pytest.raises(GraftError, match=r"backbone\.seconds=0\.01"):
-        mel_backbone("test_resnet", seconds=0.01)
+    with pytest.raises(GraftError, match=r"backbone\.hop_length_ms=50 backbone\.win_length_ms=25 .*may not be longer"):
+        mel_backbone("test_resnet", hop_length_ms=50.0)
+    with pytest.raises(GraftError, match=r"backbone\.clip_seconds=0\.01"):
+        mel_backbone("test_resnet", clip_seconds=0.01)
 
 
 class Resemblyzer(nn.Module):
@@ -116,7 +116,7 @@ def test_quiet_speech_is_made_louder_and_loud_speech_stays():
 
 
 def test_adapters_begin_as_the_same_function():
-    backbone = SpeakerLSTM(seconds=0.1).eval()
+    backbone = SpeakerLSTM(clip_seconds=0.1).eval()
     mels = inputs(backbone)
     before = backbone(mels)
     Adapter().prepare(backbone)
@@ -124,5 +124,5 @@ def test_adapters_begin_as_the_same_function():
 
 
 def test_a_clip_is_no_shorter_than_a_window():
-    with pytest.raises(GraftError, match=r"backbone\.seconds=0\.01: a clip is no shorter"):
-        SpeakerLSTM(seconds=0.01)
+    with pytest.raises(GraftError, match=r"backbone\.clip_seconds=0\.01: a clip is no shorter"):
+        SpeakerLSTM(clip_seconds=0.01)

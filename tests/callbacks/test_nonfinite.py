@@ -204,7 +204,7 @@ def test_a_recording_that_makes_everything_infinite_is_named(run, tmp_path, part
                 sound[100] = 1e30 if (place, label, index) == (part, "low", 2) else sound[100]
                 soundfile.write(folder / f"{index}.wav", sound.astype(np.float32), 8000, subtype="FLOAT")
     speech = ["data=speech", f"data.target.root={tmp_path / 'tones'}", "backbone=mel_cnn", "strategy=scratch"]
-    speech += ["backbone.sample_rate=8000", "backbone.seconds=0.4", "backbone.bands=32", "training.epochs=1"]
+    speech += ["backbone.sample_rate=8000", "backbone.clip_seconds=0.4", "backbone.n_mels=32", "training.epochs=1"]
     with pytest.raises(Diverged) as raised:
         run(*speech, "trainer=cpu", "logger=csv", "training.threads=1", defaults=[])
     assert f"inputs that are NaN or infinite: target {tmp_path / 'tones' / part / 'low' / '2.wav'}" in str(raised.value)

@@ -58,7 +58,7 @@ def test_gain_and_noise_are_drawn_for_each_clip_within_their_limits():
 def test_masks_hide_ranges_of_bands_and_frames_behind_the_mean():
     torch.manual_seed(0)
     spectrograms = torch.randn(300, 1, 80, 50)
-    masked = SpeechAugmentation(masks=True).masked(spectrograms, bands=2)
+    masked = SpeechAugmentation(masks=True).masked(spectrograms, frequency_dim=2)
     mean = spectrograms.mean((2, 3), keepdim=True)
     hidden = (masked == mean).squeeze(1)
     assert torch.equal(masked[~hidden[:, None]], spectrograms[~hidden[:, None]])
@@ -74,9 +74,9 @@ def test_frequency_may_be_the_last_dimension():
     torch.manual_seed(0)
     spectrograms = torch.randn(4, 50, 80)
     torch.manual_seed(0)
-    masked = SpeechAugmentation(masks=True).masked(spectrograms, bands=2)
+    masked = SpeechAugmentation(masks=True).masked(spectrograms, frequency_dim=2)
     torch.manual_seed(0)
-    turned = SpeechAugmentation(masks=True).masked(spectrograms.transpose(1, 2), bands=1)
+    turned = SpeechAugmentation(masks=True).masked(spectrograms.transpose(1, 2), frequency_dim=1)
     torch.testing.assert_close(masked, turned.transpose(1, 2))
 
 

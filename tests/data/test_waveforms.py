@@ -20,7 +20,7 @@ ALL = torch.arange(12)
 
 @pytest.fixture(scope="module")
 def spec():
-    return mel_backbone("test_resnet", sample_rate=8000, seconds=0.3, bands=32, hop_ms=10).input_spec
+    return mel_backbone("test_resnet", sample_rate=8000, clip_seconds=0.3, n_mels=32, hop_length_ms=10).input_spec
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_recordings_are_kept_as_they_were_read(spec, split, cache, monkeypatch):
 
 
 def test_other_samples_and_rates_have_entries_of_their_own(spec, split, cache):
-    longer = mel_backbone("test_resnet", sample_rate=8000, seconds=0.5, bands=64).input_spec
+    longer = mel_backbone("test_resnet", sample_rate=8000, clip_seconds=0.5, n_mels=64).input_spec
     for one, part in ((spec, split), (longer, split), (SpeakerLSTM().input_spec, split), (spec, split.subset(ALL[:3]))):
         one.transform().prepare(part, cache)
     assert len([path for path in cache.folder.iterdir() if path.name != "locks"]) == 3

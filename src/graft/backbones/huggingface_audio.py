@@ -29,7 +29,7 @@ class ExtractedFeatures:
         self.extractor = extractor
         self.samples = samples
         self.waveforms = extractor.model_input_names[0] == "input_values" and not hasattr(extractor, "num_mel_bins")
-        self.bands = None if self.waveforms else 2
+        self.frequency_dim = None if self.waveforms else 2
 
     def __call__(self, waves: Tensor, lengths: Tensor) -> Inputs:
         """Waveforms `(B, T)` and their lengths, or spectrograms `(B, frames, bands)`."""
@@ -53,8 +53,8 @@ class HuggingFaceAudioBackbone(SpeechBackbone):
     Stages are what comes before the layers, and each layer.
     """
 
-    def __init__(self, name: str, seconds: Positive = 2.0) -> None:
-        """A recording longer than `seconds` is cut, a shorter one filled up, with zeros that are not looked at."""
+    def __init__(self, name: str, clip_seconds: Positive = 2.0) -> None:
+        """A recording longer than `clip_seconds` is cut, a shorter one filled up, with zeros that are not looked at."""
         transformers = imported_transformers(EXTRA)
         source = source_of(name)
         config = loaded(transformers.AutoConfig, name, source, advice=ADVICE)
@@ -66,7 +66,7 @@ class HuggingFaceAudioBackbone(SpeechBackbone):
         for key, value in OFF.items():
             if hasattr(config, key):
                 setattr(config, key, value)
-        samples = round(seconds * extractor.sampling_rate)
+        samples = round(clip_seconds * extractor.sampling_rate)
         network = transformers.AutoModel.from_config(config, trust_remote_code=False)
         super().__init__(
             name,
@@ -79,7 +79,8 @@ class HuggingFaceAudioBackbone(SpeechBackbone):
         self._masks = bool(getattr(extractor, "return_attention_mask", False))
         if self.spec.front.waveforms and (shortest := self._shortest()) > samples:
             raise GraftError(
-                f"backbone.seconds={seconds:g}: {name} takes no less than {shortest / extractor.sampling_rate:.3f}."
+                f"backbone.clip_seconds={clip_seconds:g}: {name} takes no less than "
+                f"{shortest / extractor.sampling_rate:.3f}."
             )
 
     @property

@@ -21,7 +21,7 @@ from graft.inputs.audio.mel import Mel, relative_decibels
 from graft.inputs.audio.transform import SpeechSpec
 
 SPEAKER_RATE, SPEAKER_BANDS, SPEAKER_SIZE = 16_000, 40, 256  # resemblyzer's hparams.py
-SPEAKER_MEL = Mel(SPEAKER_RATE, window=400, fft=400, hop=160, bands=SPEAKER_BANDS)
+SPEAKER_MEL = Mel(SPEAKER_RATE, window=400, fft=400, hop=160, n_mels=SPEAKER_BANDS)
 SPEAKER_LOUDNESS = 10 ** (-30 / 20)  # root mean square: -30 dB of full scale
 TORCH_LSTM = re.compile(r"lstm\.(\w+)_l(\d)$")  # names of the weights of a torch.nn.LSTM of several layers
 
@@ -34,7 +34,7 @@ class MelImage:
     mean: float
     std: float
 
-    bands = 2
+    frequency_dim = 2
 
     def __call__(self, waves: Tensor, lengths: Tensor) -> Tensor:
         """The images of some clips."""
@@ -48,7 +48,7 @@ class SpeakerMel:
     Its voice detection, which shortens long silences, is left out.
     """
 
-    bands = 2
+    frequency_dim = 2
 
     def __call__(self, waves: Tensor, lengths: Tensor) -> Tensor:
         """The spectrograms of some clips."""
@@ -78,22 +78,23 @@ class MelNetwork:
         name: str,
         *,
         sample_rate: int,
-        seconds: float,
-        bands: int,
-        window_ms: float,
-        hop_ms: float,
+        clip_seconds: float,
+        n_mels: int,
+        win_length_ms: float,
+        hop_length_ms: float,
     ) -> None:
         """Pretrained filters of three colours are summed into one channel."""
         super().__init__(name, channels=1)
-        window, hop = (round(sample_rate * ms / 1000) for ms in (window_ms, hop_ms))
-        self.clip = round(sample_rate * seconds)
+        window, hop = (round(sample_rate * ms / 1000) for ms in (win_length_ms, hop_length_ms))
+        self.clip = round(sample_rate * clip_seconds)
         if not 1 <= hop <= window <= self.clip:
             raise GraftError(
-                f"backbone.hop_ms={hop_ms:g} backbone.window_ms={window_ms:g} backbone.seconds={seconds:g}: a hop may "
+                f"backbone.hop_length_ms={hop_length_ms:g} backbone.win_length_ms={win_length_ms:g} "
+                f"backbone.clip_seconds={clip_seconds:g}: a hop may "
                 "not be longer than a window, nor a window longer than a clip."
             )
-        self.mel = Mel(sample_rate, window, 1 << (window - 1).bit_length(), hop, bands)
-        self.size = (bands, self.clip // hop)
+        self.mel = Mel(sample_rate, window, 1 << (window - 1).bit_length(), hop, n_mels)
+        self.size = (n_mels, self.clip // hop)
         check_any_size(self)
 
     @property
@@ -118,14 +119,19 @@ def mel_backbone(
     name: str,
     library: Literal[tuple(LIBRARIES)] = "timm",
     sample_rate: Annotated[int, Ge(1000)] = 16_000,
-    seconds: Positive = 1.0,
-    bands: Count = 64,
-    window_ms: Positive = 25.0,
-    hop_ms: Positive = 16.0,
+    clip_seconds: Positive = 1.0,
+    n_mels: Count = 64,
+    win_length_ms: Positive = 25.0,
+    hop_length_ms: Positive = 16.0,
 ) -> ImageBackbone:
     """A model of a library of images, by its name there, over log-mels."""
     return LIBRARIES[library](
-        name, sample_rate=sample_rate, seconds=seconds, bands=bands, window_ms=window_ms, hop_ms=hop_ms
+        name,
+        sample_rate=sample_rate,
+        clip_seconds=clip_seconds,
+        n_mels=n_mels,
+        win_length_ms=win_length_ms,
+        hop_length_ms=hop_length_ms,
     )
 
 
@@ -139,7 +145,7 @@ def check_any_size(backbone: ImageBackbone) -> None:
         raise GraftError(
             f"backbone.name={backbone.name} cannot take spectrograms of {bands} bands and {frames} frames "
             f"({first_line(error)}). Use a convolutional network, such as backbone.name=tf_efficientnet_lite0, or "
-            "more of backbone.bands and backbone.seconds."
+            "more of backbone.n_mels and backbone.clip_seconds."
         ) from error
 
 
@@ -163,14 +169,16 @@ class SpeakerNetwork(nn.Module):
 class SpeakerLSTM(SpeechBackbone):
     """The speaker encoder of resemblyzer, three LSTM layers over 16 kHz; stages are each layer and the linear one."""
 
-    def __init__(self, name: str = "speaker_lstm", seconds: Positive = 1.6) -> None:
+    def __init__(self, name: str = "speaker_lstm", clip_seconds: Positive = 1.6) -> None:
         """The package's own clips have 1.6 seconds, with zeros behind shorter recordings."""
         parts = ("layers.0", "layers.1", "layers.2", "linear")
         stages: Sequence[Stage] = [Stage(part, (f"network.{part}",)) for part in parts]
         super().__init__(name, SpeakerNetwork(), feature_size=SPEAKER_SIZE, stages=stages)
-        self.clip = round(SPEAKER_RATE * seconds)
+        self.clip = round(SPEAKER_RATE * clip_seconds)
         if self.clip < SPEAKER_MEL.window:
-            raise GraftError(f"backbone.seconds={seconds:g}: a clip is no shorter than a window of 0.025 seconds.")
+            raise GraftError(
+                f"backbone.clip_seconds={clip_seconds:g}: a clip is no shorter than a window of 0.025 seconds."
+            )
 
     @property
     def input_shape(self) -> tuple[int, int]:

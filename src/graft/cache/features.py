@@ -76,7 +76,7 @@ class FeatureCache:
         domain: str,
         part: str,
     ) -> MappedRows | None:
-        """Activations `(samples, ...)` of the inputs in `batches`, which come with indices; from the disk if there.
+        """Activations `(samples, ...)` of `batches` of indices and inputs; from the disk if there.
 
         Where they have to be computed, the same pass computes what is wanted later, `also`. `context` is entered for
         every batch, such as autocast. None where they are too large to be worth keeping.

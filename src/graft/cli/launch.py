@@ -50,6 +50,7 @@ def launch(app: Callable[[], None], conf: Path) -> int:
 def explain(error: Exception, conf: Path) -> str:
     """What is wrong with the config, with the closest match instead of Hydra's own advice."""
     from graft.config import suggestion
+    from graft.config.renamed import new_name
 
     text = str(error) or str(error.__cause__)
     if found := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
@@ -61,9 +62,13 @@ def explain(error: Exception, conf: Path) -> str:
     if found := re.search(r"An item is already at '([^']+)'", text):
         return f"`+{found[1]}`: the key exists; set it without the plus sign."
     if found := re.search(r"Could not (?:override|delete)\b[^']*'([^']+)'", text):
+        if renamed := new_name(found[1]):
+            return f"{renamed}.\n{SEE_HELP}"
         hint = suggestion(found[1].split("@")[0], known_names(conf)) if "@" not in found[1] else ""
         return f"`{found[1]}`: there is no such key or group{hint}.\n{SEE_HELP}"
     if found := re.search(r"^Key '([^']+)' is not in struct.*full_key: (\S+)", text, flags=re.DOTALL):
+        if renamed := new_name(found[2]):
+            return f"{renamed}.\n{SEE_HELP}"
         return f"`{found[2]}`: there is no such key{suggestion(found[2], known_names(conf))}.\n{SEE_HELP}"
     if "Config group override must be" in text:
         empty = [argument for argument in sys.argv[1:] if re.fullmatch(r"\+*[\w/@.]+=(null)?", argument)]

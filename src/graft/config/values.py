@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graft.config.facts import Field, Fields, arguments, rule_at
+from graft.config.renamed import new_name
 from graft.config.sources import NotThereError, UnreadableError
 from graft.config.text import shown, suggestion
 from graft.config.types import SINGULAR, Kind, Rule, is_a
@@ -29,7 +30,7 @@ class Findings:
         """Messages about keys that nothing takes, of those that are no references to others."""
         for key in self.unknown:
             if key.partition("[")[0] in own:
-                yield f"`{key}`: there is no such key{suggestion(key, self.known)}"
+                yield new_name(key) or f"`{key}`: there is no such key{suggestion(key, self.known)}"
         for key in self.given:
             yield f"`{key}`: the run itself gives this argument; leave the key out"
 

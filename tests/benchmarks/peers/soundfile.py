@@ -12,7 +12,7 @@ from tests.benchmarks.peers.graft import exhaust
 from tests.benchmarks.turns import Plan, Turn
 
 RATE, SAMPLES = 16_000, 16_000  # a second, and of a clip
-MEL = Mel(RATE, window=400, fft=512, hop=160, bands=64)  # that of conf/backbone/mel_cnn.yaml
+MEL = Mel(RATE, window=400, fft=512, hop=160, n_mels=64)  # that of conf/backbone/mel_cnn.yaml
 
 
 class Recordings(Dataset):

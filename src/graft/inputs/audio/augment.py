@@ -29,15 +29,15 @@ class SpeechAugmentation:
         noisy = with_noise(clips, lengths, torch.randn(clips.shape), uniform(len(clips), *SNR))
         return gain[:, None] * torch.where(torch.rand(len(clips), 1) < NOISY, noisy, clips)
 
-    def masked(self, spectrograms: Tensor, bands: int) -> Tensor:
+    def masked(self, spectrograms: Tensor, frequency_dim: int) -> Tensor:
         """SpecAugment's masks (Park et al., Interspeech 2019): each clip's mean in a range of bands or of frames.
 
-        `bands` is the dimension of frequency, of the last two; that of time is the other one.
+        `frequency_dim` is the dimension of frequency, of the last two; that of time is the other one.
         """
         last = spectrograms.ndim - 1
-        frames = last if bands == last - 1 else last - 1
+        frames = last if frequency_dim == last - 1 else last - 1
         mean = spectrograms.mean((last - 1, last), keepdim=True)
-        for dimension, share in ((bands, BANDS), (frames, FRAMES)):
+        for dimension, share in ((frequency_dim, BANDS), (frames, FRAMES)):
             for _ in range(MASKS):
                 mask = random_range(len(spectrograms), spectrograms.shape[dimension], share)
                 shape = [1] * spectrograms.ndim

@@ -16,13 +16,13 @@ SILENCE = 1e-8  # power that counts as the loudest where there is less
 
 @dataclass(frozen=True)
 class Mel:
-    """Waveforms `(B, T)` to power in mel bands over time `(B, bands, T // hop)`; frames are centred, zeros around."""
+    """Waveforms `(B, T)` to power in mel bands over time `(B, n_mels, T // hop)`; frames are centred, zeros around."""
 
     sample_rate: int
     window: int  # samples, of a Hann window
     fft: int  # samples, the window with zeros around it
     hop: int  # samples
-    bands: int
+    n_mels: int
 
     def __call__(self, waves: Tensor) -> Tensor:
         """The spectrogram of a batch."""
@@ -31,19 +31,19 @@ class Mel:
             waves, self.fft, self.hop, self.window, window, center=True, pad_mode="constant", return_complex=True
         )
         power = spectrum.abs().square()[..., : waves.shape[-1] // self.hop]
-        return filterbank(self.sample_rate, self.fft, self.bands) @ power
+        return filterbank(self.sample_rate, self.fft, self.n_mels) @ power
 
 
 @functools.cache
-def filterbank(sample_rate: int, fft: int, bands: int) -> Tensor:
-    """Weights `(bands, fft // 2 + 1)` of frequencies in bands that are equally wide in mels, from 0 Hz to the highest.
+def filterbank(sample_rate: int, fft: int, n_mels: int) -> Tensor:
+    """Weights `(n_mels, fft // 2 + 1)` of frequencies in bands that are equally wide in mels, from 0 Hz to the highest.
 
     Each is a triangle that reaches from one neighbour's middle to the other's, of area 1 over Hz.
     """
     nyquist = sample_rate / 2
-    edges = to_hertz(torch.linspace(0, to_mel(nyquist), bands + 2, dtype=torch.float64))
+    edges = to_hertz(torch.linspace(0, to_mel(nyquist), n_mels + 2, dtype=torch.float64))
     frequencies = torch.linspace(0, nyquist, fft // 2 + 1, dtype=torch.float64)
-    low, middle, high = (edges[index : index + bands, None] for index in range(3))
+    low, middle, high = (edges[index : index + n_mels, None] for index in range(3))
     rising, falling = (frequencies - low) / (middle - low), (high - frequencies) / (high - middle)
     triangles = torch.minimum(rising, falling).clamp(min=0)
     return (triangles * 2 / (high - low)).float()
@@ -62,7 +62,7 @@ def to_hertz(mels: Tensor) -> Tensor:
 
 
 def relative_decibels(power: Tensor) -> Tensor:
-    """Power `(B, bands, frames)` as an image in [0, 1]: from DYNAMIC_RANGE below each recording's loudest value to it.
+    """Power `(B, n_mels, frames)` as an image in [0, 1]: from DYNAMIC_RANGE below each recording's loudest value to it.
 
     How loud a recording is does not matter; silence is black.
     """

@@ -27,7 +27,7 @@ from graft.notes import say_once
 class Front(Protocol):
     """From waveforms to what a network takes; its repr says all that decides how."""
 
-    bands: int | None  # the dimension of frequency in its inputs, that of time is the other last one; None without one
+    frequency_dim: int | None  # of its inputs, time is the other one of the last two; None without one
 
     def __call__(self, waves: Tensor, lengths: Tensor) -> Inputs:
         """Inputs `(B, ...)` of waveforms `(B, T)`, of which `lengths` `(B,)` samples are sound and the rest zeros."""
@@ -90,7 +90,7 @@ class SpeechTransform:
             raise GraftError(f"data.augment={augment!r} is not for speech. Allowed: {', '.join(AUGMENTATIONS)}.")
         if shift is not None and shift not in SHIFTS:
             raise GraftError(f"data.test_shifts=[{shift}]: it is not for speech. Allowed: {', '.join(SHIFTS)}.")
-        if augment == "specaugment" and spec.front.bands is None:
+        if augment == "specaugment" and spec.front.frequency_dim is None:
             raise GraftError(
                 "data.augment=specaugment: it masks spectrograms, and this backbone takes waveforms. "
                 "Use data.augment=light."
@@ -130,7 +130,7 @@ class SpeechTransform:
             clips = SHIFTS[self.shift](clips, lengths, self.spec.sample_rate)
         inputs = self.spec.front(clips, lengths)
         if self.augment is not None and self.augment.masks:
-            inputs = self.augment.masked(inputs, self.spec.front.bands)
+            inputs = self.augment.masked(inputs, self.spec.front.frequency_dim)
         return inputs
 
 
