@@ -68,7 +68,7 @@ def test_one_pass_fills_what_is_wanted_later(tmp_path):
     later = [cut_before("layer4"), cut_before("layer3")]
     ask(cache, cut, images, also=[Wanted(one, {}) for one in later])
     for one in later:
-        expected, one.trunk_all = one.begin(images), None  # nothing is computed any more
+        expected, one.trunk_all = one.trunk(images), None  # nothing is computed any more
         torch.testing.assert_close(ask(cache, one, images)[:10], expected, rtol=1e-4, atol=1e-5)
     assert [entry.computed for entry in cache.report] == [True, True, True]
     assert [entry.cut for entry in cache.report] == ["features", "network.layer3", "network.layer2"]

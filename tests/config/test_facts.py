@@ -142,7 +142,7 @@ def test_a_star_import_is_followed():
 
 
 def test_what_cannot_be_read_is_said():
-    assert "hidden" in arguments("readable.parts.hidden").lazy
+    assert "hidden" in arguments("readable.parts.hidden").unread
     for target in ("readable.parts.at_run_time", "readable.parts.Dynamic", "math.sqrt", "readable.parts.Made.own"):
         with pytest.raises(UnreadableError):
             arguments(target)

@@ -282,7 +282,7 @@ def copies(
     trial.optimizer_config["lr"] = 1.0
     trial.strategy = widest_phase(module, config["training"]["epochs"])
     trial.fixed_progress = HALFWAY
-    trial.tail = None  # a run's last epochs may have a rate of their own
+    trial.window = None  # a run's last epochs may have a rate of their own
     trial_data = copy.copy(data)
     trial_data.epoch = steps
     return trial, trial_data
