@@ -55,7 +55,7 @@ format: $(SETUP) ## let ruff fix and format the code
 
 lock: $(SETUP) ## write requirements.lock anew from pyproject.toml
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.10 \
-	  --custom-compile-command "make lock" --extra dev --extra sweep --extra peft --group files \
+	  --custom-compile-command "make lock" --extra dev --extra docs --extra sweep --extra peft --group files \
 	  --upgrade --output-file requirements.lock pyproject.toml
 
 bench: $(SETUP) ## measure speed and memory beside bare loops and other libraries, into logs/bench/
