@@ -11,7 +11,7 @@ from torchmetrics import Metric, MetricCollection
 
 from graft.backbones.base import Backbone
 from graft.backbones.split_backbone import Activations, SplitBackbone
-from graft.data.domain import seed_of
+from graft.data.samples import seed_of
 from graft.errors import GraftError
 from graft.inputs.base import Inputs, join
 from graft.objectives.base import Objective

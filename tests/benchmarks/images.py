@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torchvision.datasets import MNIST
 from torchvision.models import resnet18
 
-from graft.data.domain import Domain, DomainData, Split, generator, sha256
+from graft.data.domain import Domain
+from graft.data.samples import DomainData, Split, generator, sha256
 from graft.data.sources.glyphs import render
 
 Part = tuple[Tensor, Tensor]  # images uint8 (N, C, H, W), labels int64 (N,)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from graft.data.domain import Domain, DomainData, Split
+from graft.data.domain import Domain
+from graft.data.samples import DomainData, Split
 from graft.inputs.image.transform import ImageSpec
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from graft.baselines.boosting import GradientBoosting
-from graft.data.domain import Split
+from graft.data.samples import Split
 from graft.inputs.columns import Column, Columns
 from graft.inputs.table import TableRows
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from graft.cache.disk import DiskCache
-from graft.data.domain import LazyTensor, Split
+from graft.data.samples import LazyTensor, Split
 from graft.data.sources.image_folder import ImageFolder
 from graft.errors import GraftError
 from graft.inputs.image import decoded

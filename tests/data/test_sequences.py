@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from graft.backbones.sequence import SequenceBackbone
-from graft.data.domain import rows_of
+from graft.data.samples import rows_of
 from graft.data.sources.digits import DigitRows
 from graft.data.sources.sequence_arrays import SequenceArrays
 from graft.errors import GraftError

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from graft.data.domain import content_groups
+from graft.data.samples import content_groups
 from graft.data.splits import label_budget, stratified_split
 from graft.errors import GraftError
 

@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from pyarrow import csv, parquet
 
-from graft.data.domain import rows_of
+from graft.data.samples import rows_of
 from graft.data.sources.sklearn_table import SklearnTable
 from graft.data.sources.table_file import TableFile
 from graft.errors import GraftError

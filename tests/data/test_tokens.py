@@ -3,7 +3,7 @@ import torch
 
 from graft.backbones.huggingface import HuggingFaceBackbone
 from graft.cache.disk import DiskCache
-from graft.data.domain import Split
+from graft.data.samples import Split
 from graft.errors import GraftError
 from graft.inputs.image import decoded
 from graft.inputs.text import TextTransform

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from graft.data.domain import Split
+from graft.data.samples import Split
 from graft.data.sources.torchvision import TorchvisionDataset, images_of, labels_of
 from graft.errors import GraftError
 

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from graft.data.domain import Modality
+from graft.data.samples import Modality
 from graft.errors import GraftError, first_line
 from graft.inputs.base import InputSpec
 from graft.inputs.image.transform import ImageSpec

@@ -7,7 +7,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from graft.data.domain import Split, rows_of
+from graft.data.samples import Split, rows_of
 from graft.inputs.columns import FIRST, MISSING
 
 TREES = 200

@@ -13,8 +13,9 @@ from torch.utils.data import ConcatDataset
 from graft.cache.disk import DiskCache
 from graft.cache.rows import MappedRows
 from graft.config.types import Auto, Count, Natural, Seed
-from graft.data.domain import Domain, DomainData, Modality, Split
+from graft.data.domain import Domain
 from graft.data.loader import Batch, EvalLoader, Loader, ResumableLoader
+from graft.data.samples import DomainData, Modality, Split
 from graft.data.sampling import EvalBatches, TrainBatches, balanced_weights
 from graft.data.splits import label_budget
 from graft.errors import GraftError

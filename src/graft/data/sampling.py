@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from graft.data.domain import generator, seed_of
+from graft.data.samples import generator, seed_of
 
 POOL = 50  # batches among which samples are sorted by length
 

@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from graft.data.domain import Domain, DomainData
+from graft.data.domain import Domain
 from graft.data.module import TransferDataModule
+from graft.data.samples import DomainData
 
 MAX_SHARED = 4  # domains that a process keeps: two runs' sources and targets
 
@@ -28,11 +29,6 @@ class Shared(Domain):
             self.domain.key = self.key
             self.loaded[name] = self.domain.load(split_seed)
         return self.loaded[name]
-
-    @property
-    def fingerprint(self) -> str:
-        """The domain's own."""
-        return self.domain.fingerprint
 
 
 def share_domains(data: TransferDataModule, settings: Mapping[str, Any]) -> None:

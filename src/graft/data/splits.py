@@ -1,9 +1,15 @@
-"""Splits by seed and label budgets: stratified, and with copies of one image on one side."""
+"""Splits by seed, group or time, and label budgets: stratified, and with copies of one sample on one side."""
 
+import re
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
 import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from graft.data.domain import generator
+from graft.data.samples import Samples, generator
 from graft.errors import GraftError
 
 
@@ -32,20 +38,73 @@ def stratified_split(
     return {name: torch.tensor(sorted(part), dtype=torch.int64) for name, part in {"train": rest, **parts}.items()}
 
 
-def split_off(
-    labels: Tensor, sizes: dict[str, float], seed: int, groups: Tensor, *, key: str, origin: str, noun: str
-) -> dict[str, Tensor]:
-    """`stratified_split` of a domain's own samples; GraftError where they are too few for a part.
+def merged_groups(groupings: Sequence[Tensor]) -> Tensor:
+    """Group number `(N,)` of each sample; samples that share a group in any of the groupings `(N,)` share one."""
+    joined = groupings[0]
+    for other in groupings[1:]:
+        size = int(joined.max()) + 1
+        links = (np.ones(len(joined)), (joined.numpy(), other.numpy() + size))
+        graph = coo_array(links, shape=(size + int(other.max()) + 1,) * 2)
+        joined = torch.from_numpy(connected_components(graph, directed=False)[1].astype(np.int64))[joined]
+    return joined
 
-    Messages name the config's `key`, where the samples come from, and what they are called.
+
+def group_values(samples: Samples, wanted: str, key: str) -> list[Hashable]:
+    """What each sample's group is: the value in the column `wanted`, or what that expression finds in a file's path.
+
+    Raises GraftError for a column that is not there, and for a file in which the expression finds nothing.
     """
-    parts = stratified_split(labels, sizes, seed, groups)
-    if empty := [name for name, index in parts.items() if len(index) == 0]:
+    if wanted in samples.columns:
+        values = samples.columns[wanted]
+        return [("", index) if value is None else value for index, value in enumerate(values)]
+    columns = ", ".join(samples.columns)
+    if columns:
+        raise GraftError(f"{key}={wanted}: there is no such column. Columns: {columns}.")
+    try:
+        found = [re.search(wanted, place) for place in samples.places]
+    except re.error as error:
+        raise GraftError(f"{key}={wanted}: this is no regular expression ({error}).") from None
+    if None in found:
         raise GraftError(
-            f"{origin}: {len(labels)} {noun} are too few to split off a {empty[0]} part. "
-            f"Add {noun}, or raise {key}.{empty[0]}_fraction."
+            f"{key}={wanted}: it finds nothing in {samples.places[found.index(None)]}. Give a regular expression whose "
+            rf"first group is what belongs together, such as '(patient\d+)'."
         )
-    return parts
+    return [match[1] if match.re.groups else match[0] for match in found]
+
+
+def times_of(samples: Samples, wanted: str, key: str) -> Tensor:
+    """Times float64 `(N,)` in the column `wanted`, the config's `key`; GraftError for what is no number and no date."""
+    if wanted not in samples.columns:
+        columns = ", ".join(samples.columns) or "none"
+        raise GraftError(f"{key}={wanted}: there is no such column. Columns: {columns}.")
+    times = []
+    for place, value in zip(samples.places, samples.columns[wanted], strict=True):
+        try:
+            times.append(float(value))
+        except (TypeError, ValueError):
+            try:
+                times.append(np.datetime64(str(value).strip().rstrip("Z"), "us").astype(np.int64) / 1e6)
+            except ValueError:
+                raise GraftError(
+                    f"{key}={wanted}: {place}: {value!r} is neither a number nor a date such as 2024-02-29 or "
+                    "2024-02-29T12:00:00."
+                ) from None
+    return torch.tensor(times, dtype=torch.float64)
+
+
+def time_split(times: Tensor, sizes: Mapping[str, float | int]) -> dict[str, Tensor]:
+    """Indices of each split: the latest are the test split, those before them validation; equal times stay together."""
+    order = times.argsort(stable=True)
+    end, indices = len(times), {}
+    for name in ("test", "val"):
+        if name in sizes:
+            size = sizes[name]
+            begin = end - (round(size * len(times)) if size < 1 else int(size))
+            while 0 < begin < end and times[order[begin]] == times[order[begin - 1]]:
+                begin += 1
+            indices[name] = order[max(begin, 0) : end].sort().values
+            end = max(begin, 0)
+    return {"train": order[:end].sort().values, **indices}
 
 
 def label_budget(labels: Tensor, per_class: int, seed: int, classes: tuple[str, ...], key: str) -> Tensor:

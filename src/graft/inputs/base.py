@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graft.cache.disk import DiskCache
-from graft.data.domain import Split
+from graft.data.samples import Split
 
 
 @dataclass

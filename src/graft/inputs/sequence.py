@@ -1,13 +1,14 @@
 """Sequences of vectors: their spec, and how they become what a backbone takes."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from graft.cache.disk import DiskCache
-from graft.data.domain import Split, check_unchanged, rows_of
+from graft.data.samples import Samples, Split, check_unchanged, rows_of, sha256
 from graft.errors import GraftError
 from graft.inputs.base import Fields
 
@@ -73,28 +74,22 @@ class SequenceTransform:
         return Fields({"values": sequences.values[:, :longest], "mask": sequences.mask[:, :longest]})
 
 
-def standardised(parts: dict[str, Split]) -> dict[str, Split]:
-    """The parts with values of mean 0 and deviation 1 in each channel of the training part; zeros behind the ends.
+def standardised(splits: Mapping[str, Samples]) -> tuple[dict[str, Samples], dict[str, Any]]:
+    """The splits with values of mean 0 and deviation 1 in each channel of train; zeros behind the ends.
 
     Fitted before the label budget, for which no label is needed; a channel that is constant in training becomes zero.
+    Also what DomainData has to know of sequences.
     """
-    train = rows_of(parts["train"])
+    train = rows_of(splits["train"])
     known = train.values[train.mask.bool()]
     mean, std = known.double().mean(0).float(), known.double().std(0, correction=0).float()
     scale = torch.where(std > 0, 1 / std, 0.0)
+    fitted = sha256([mean.numpy().tobytes(), scale.numpy().tobytes()])
 
-    def scaled(split: Split) -> Split:
-        rows = rows_of(split)
+    def scaled(samples: Samples) -> Samples:
+        rows = rows_of(samples)
         values = torch.where(rows.mask.bool().unsqueeze(-1), (rows.values - mean) * scale, 0.0)
-        return Split(Sequences(values, rows.lengths), split.labels, f"{split.fingerprint}/{parts['train'].fingerprint}")
+        return replace(samples, inputs=Sequences(values, rows.lengths), fitted=fitted)
 
-    return {name: scaled(split) for name, split in parts.items()}
-
-
-def described(parts: dict[str, Split]) -> dict[str, Any]:
-    """What DomainData has to say of sequences, the standardised parts among it."""
-    return {
-        **standardised(parts),
-        "modality": "sequence",
-        "backbone_arguments": {"input_size": rows_of(parts["train"]).values.shape[2]},
-    }
+    encoded = {name: scaled(samples) for name, samples in splits.items()}
+    return encoded, {"backbone_arguments": {"input_size": train.values.shape[2]}}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from graft.cache.disk import DiskCache
-from graft.data.domain import Split, check_unchanged, rows_of
+from graft.data.samples import Split, check_unchanged, rows_of
 from graft.inputs.base import Fields
 from graft.inputs.columns import FIRST, MISSING, UNKNOWN, Columns
 

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from graft.cache.disk import DiskCache, NoRoom
 from graft.cache.key import cache_key, code_used
 from graft.cache.ragged import MappedTokens, write_sequences
-from graft.data.domain import Split, check_unchanged
+from graft.data.samples import Split, check_unchanged
 from graft.inputs.base import Fields
 from graft.notes import say_once
 

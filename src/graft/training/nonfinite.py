@@ -13,8 +13,8 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
-from graft.data.domain import names_of
 from graft.data.loader import Batch
+from graft.data.samples import names_of
 from graft.inputs.base import Fields, Inputs
 from graft.module import TransferModule
 from graft.runs.folder import NONFINITE_BATCH

@@ -1,34 +1,21 @@
 """Samples and labels in an npz: `train_images`, `train_labels` and so on, as MedMNIST has them, or one set to split."""
 
-import functools
 import hashlib
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from graft.config.types import FractionBelowOne
-from graft.data.domain import Domain, DomainData, OnBadSample, Split, duplicate_notes, group_numbers, leak_notes, sha256
-from graft.data.splits import split_off
+from graft.data.domain import Domain
+from graft.data.samples import Raw, Samples
 from graft.errors import GraftError
 
-PARTS = ("train", "val", "test")
-SHOWN = 3  # bad samples that a message names, and classes
-
-
-@dataclass(frozen=True)
-class Part:
-    """Samples `(N, ...)` of one part, their labels int64 `(N,)`, and a hash `(N,)` of each sample's content."""
-
-    samples: Any
-    labels: Tensor
-    hashes: list[bytes]
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -41,9 +28,7 @@ class Found:
 
 
 class ArrayFile(Domain):
-    """A domain in an npz; what its samples are, a subclass says."""
-
-    word: str  # for its samples, which is also the config key that names their arrays
+    """A domain in an npz; what its samples are, a subclass says. The noun is also the key that names their arrays."""
 
     def __init__(
         self,
@@ -51,117 +36,103 @@ class ArrayFile(Domain):
         samples: str,
         labels: str = "labels",
         class_names: Sequence[str | int] | None = None,
-        val_fraction: FractionBelowOne = 0.15,
-        test_fraction: FractionBelowOne = 0.15,
-        on_bad_sample: OnBadSample = "error",
+        **settings: Any,
     ) -> None:
         """`samples` and `labels` are names of arrays, with `train_`, `val_` and `test_` before them or without."""
+        super().__init__(**settings)
         self.file = Path(file).expanduser()
         self.samples = samples
         self.labels = labels
         self.class_names = None if class_names is None else tuple(str(name) for name in class_names)
-        self.fractions = {"test": test_fraction, "val": val_fraction}
-        self.on_bad_sample = on_bad_sample
 
     def samples_of(self, arrays: "Arrays", prefix: str) -> Found:
-        """The samples of a part, in the form that their modality is kept in; GraftError for an array that is none."""
+        """The samples of a split, in the form that their modality is kept in; GraftError for an array that is none."""
         raise NotImplementedError
 
-    def described(self, parts: Mapping[str, Split]) -> dict[str, Any]:
-        """What DomainData has to say of samples of this modality."""
-        raise NotImplementedError
+    @property
+    def title(self) -> str:
+        """The file's name."""
+        return self.file.stem
 
-    def load(self, split_seed: int) -> DomainData:
-        """Read every part and split off what has no official one; copies of one sample stay on one side.
+    @property
+    def advice(self) -> str:
+        """The key of the labels' array."""
+        return f"Name another array: {self.key}.labels=<name>"
 
-        Raises GraftError for a missing file or array, one of another form, and samples that cannot be used.
-        """
-        parts, classes, notes = self._parts
-        splits = {name: Split(part.samples, part.labels, f"{self.fingerprint}/{name}") for name, part in parts.items()}
-        labels, groups = parts["train"].labels, group_numbers(parts["train"].hashes)
-        sizes = {name: size for name, size in self.fractions.items() if name not in parts}
-        if sizes:
-            origin = f"{self.key}.file={self.file}"
-            cut = split_off(labels, sizes, split_seed, groups, key=self.key, origin=origin, noun=self.word)
-            whole = splits["train"]
-            splits |= {name: whole.subset(index) for name, index in cut.items()}
-        self._refuse_absent(splits["train"].labels, classes)
-        return DomainData(
-            **{
-                "name": self.file.stem,
-                "classes": classes,
-                "channels": None,
-                "fingerprint": self.fingerprint,
-                "notes": (
-                    *notes,
-                    *duplicate_notes(groups, labels, self.word),
-                    *leak_notes({name: part.hashes for name, part in parts.items()}, self.word),
-                ),
-                **splits,
-                **self.described(splits),
-            }
-        )
+    def origin(self, split: str) -> str:
+        """The file."""
+        return f"{self.key}.file={self.file}" + (f", {split}" if split != "train" else "")
 
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """Hash of samples and labels of every part, of which those that cannot be used are no part."""
-        parts, classes, _ = self._parts
-        labels = [part.labels.numpy().tobytes() for part in parts.values()]
-        return sha256([repr(classes).encode(), *labels, *(b"".join(part.hashes) for part in parts.values())])
-
-    @functools.cached_property
-    def _parts(self) -> tuple[dict[str, Part], tuple[str, ...], tuple[str, ...]]:
-        """Usable samples of every official part (`train` alone where there is none), classes, notes."""
-        parts, bad, classes = {}, {}, self.class_names
+    def read(self) -> Raw:
+        """The samples of every split that has arrays; other arrays of one value a sample may name groups and times."""
+        found: dict[str, Found] = {}
+        labels: dict[str, np.ndarray] = {}
+        columns: dict[str, dict[str, list[Any]]] = {}
         with Arrays(self.file, f"{self.key}.file") as arrays:
-            for name, prefix in self._prefixes(arrays).items():
-                found = self.samples_of(arrays, prefix)
-                labels = self._labels(arrays, prefix, len(found.hashes))
-                if name == "train":
-                    self._refuse_single_class(prefix + self.samples, labels)
-                    classes = classes or numbers_up_to(labels)
-                known = f"{', '.join(classes[:SHOWN])}{', ...' if len(classes) > SHOWN else ''}"
-                for index in ((labels < 0) | (labels >= len(classes))).nonzero().flatten().tolist():
-                    bad[prefix + self.labels, index] = (
-                        f"label {int(labels[index])} is none of 0 to {len(classes) - 1}, the classes {known}"
-                    )
-                bad |= {(prefix + self.samples, index): problem for index, problem in found.bad.items()}
-                wrong = {index for array, index in bad if array in (prefix + self.labels, prefix + self.samples)}
-                parts[name] = without(Part(found.samples, labels, found.hashes), wrong)
-                if not len(parts[name].labels):
-                    raise GraftError(
-                        f"{self.key}.file={self.file}: none of the {self.word} in {prefix + self.samples} can be used"
-                        f"{self._listed(bad)}. Give at least one."
-                    )
-        if bad and self.on_bad_sample == "error":
-            raise GraftError(
-                f"{self.key}.file={self.file}: {len(bad):,} {self.word} cannot be used{self._listed(bad)}. "
-                f"Correct the file, or leave them out: {self.key}.on_bad_sample=skip"
+            prefixes = self._prefixes(arrays)
+            for name, prefix in prefixes.items():
+                found[name] = self.samples_of(arrays, prefix)
+                labels[name] = self._labels(arrays, prefix, len(found[name].hashes))
+                columns[name] = self._columns(arrays, prefix, len(found[name].hashes))
+        if not len(labels["train"]):
+            raise GraftError(f"{self.origin('train')}: the arrays are empty. Give some {self.noun} for each class.")
+        classes = self._classes(labels["train"])
+        splits = {}
+        for name, prefix in prefixes.items():
+            splits[name] = Samples(
+                inputs=found[name].samples,
+                labels=self._words(labels[name], classes),
+                places=[f"{prefix}{self.samples}[{index}]" for index in range(len(labels[name]))],
+                contents=found[name].hashes,
+                problems=found[name].bad,
+                columns=columns[name],
             )
-        self._refuse_absent(parts["train"].labels, classes)
-        return parts, classes, (f"skipped: {len(bad):,} {self.word}{self._listed(bad)}",) if bad else ()
+        return Raw(splits, classes)
 
-    def _listed(self, bad: Mapping[tuple[str, int], str]) -> str:
-        """The first bad samples in words, in brackets; empty where there is none."""
-        lines = [f"{array}[{index}]: {problem}" for (array, index), problem in list(bad.items())[:SHOWN]]
-        more = f"; and {len(bad) - SHOWN:,} more" if len(bad) > SHOWN else ""
-        return f" ({'; '.join(lines)}{more})" if lines else ""
+    def _classes(self, labels: np.ndarray) -> tuple[str, ...] | None:
+        """Names of the classes, or of the columns of several labels; numbers where they have none."""
+        if self.label_kind == "numbers":
+            return None
+        if self.label_kind == "multilabel":
+            number = labels.shape[1]
+            if self.class_names and len(self.class_names) != number:
+                raise GraftError(
+                    f"{self.key}.class_names names {len(self.class_names)} labels, but {self.labels} has {number} "
+                    "columns. Give a name for each, in their order."
+                )
+            return self.class_names or tuple(map(str, range(number)))
+        # As many names as the largest label, if there can be one of each.
+        return self.class_names or tuple(map(str, range(min(int(labels.max()), len(labels)) + 1)))
+
+    def _words(self, labels: np.ndarray, classes: tuple[str, ...] | None) -> Any:
+        """Labels as Samples hold them."""
+        if self.label_kind == "numbers":
+            return labels.tolist()
+        if self.label_kind == "multilabel":
+            return torch.from_numpy(labels.astype(np.float32))
+        return [classes[label] if 0 <= label < len(classes) else str(label) for label in labels.tolist()]
 
     def _prefixes(self, arrays: "Arrays") -> dict[str, str]:
-        """What stands before the names of each part's arrays; `train` alone where they have no parts."""
-        official = {part: f"{part}_" for part in PARTS if f"{part}_{self.samples}" in arrays.names}
+        """What stands before the names of each split's arrays; `train` alone where they have no splits."""
+        official = {name: f"{name}_" for name in SPLITS if f"{name}_{self.samples}" in arrays.names}
         if "train" in official:
             return official
         if self.samples in arrays.names:
             return {"train": ""}
         raise GraftError(
             f"{self.key}.file={self.file}: there is no array train_{self.samples} or {self.samples}. It has "
-            f"{', '.join(arrays.names) or 'none'}. Name the one with the {self.word}: {self.key}.{self.word}=<name "
+            f"{', '.join(arrays.names) or 'none'}. Name the one with the {self.noun}: {self.key}.{self.noun}=<name "
             "without train_>"
         )
 
-    def _labels(self, arrays: "Arrays", prefix: str, samples: int) -> Tensor:
-        """Labels int64 `(N,)` of a part; GraftError where they are no whole numbers, or of another length."""
+    def _columns(self, arrays: "Arrays", prefix: str, samples: int) -> dict[str, list[Any]]:
+        """The arrays that a split by group or time names."""
+        names = [self.split[key] for key in ("group", "time") if self.split.get(key)]
+        columns = {name: arrays[prefix + name] for name in names if prefix + name in arrays.names}
+        return {name: values.tolist() for name, values in columns.items() if values.shape == (samples,)}
+
+    def _labels(self, arrays: "Arrays", prefix: str, samples: int) -> np.ndarray:
+        """Labels of a split: whole numbers `(N,)`, numbers `(N,)`, or 0 and 1 `(N, K)`; GraftError for others."""
         name = prefix + self.labels
         where = f"{self.key}.file={self.file}: {name}"
         if name not in arrays.names:
@@ -170,47 +141,37 @@ class ArrayFile(Domain):
                 f"Name the one with the labels: {self.key}.labels=<name{' without ' + prefix if prefix else ''}>"
             )
         labels = arrays[name]
-        if labels.ndim == 2 and labels.shape[1] == 1:
+        several = self.label_kind == "multilabel"
+        if labels.ndim == 2 and labels.shape[1] == 1 and not several:
             labels = labels[:, 0]
-        if labels.ndim != 1 or labels.dtype.kind not in "uif":
+        if labels.ndim != 1 + several or labels.dtype.kind not in "uifb":
+            expected = {
+                "classes": "labels are whole numbers from 0, of the shape (N,) or (N, 1)",
+                "numbers": "labels are numbers of the shape (N,) or (N, 1)",
+                "multilabel": "several labels are 0 or 1, of the shape (N, K)",
+            }[self.label_kind]
+            more = f", or say that samples have several: {self.key}.label_kind=multilabel" if labels.ndim == 2 else ""
             raise GraftError(
-                f"{where} has the shape {labels.shape} and the type {labels.dtype}; labels are whole numbers from 0, "
-                f"of the shape (N,) or (N, 1). Name another array: {self.key}.labels=<name>"
+                f"{where} has the shape {labels.shape} and the type {labels.dtype}; {expected}. "
+                f"Name another array: {self.key}.labels=<name>{'' if several else more}"
             )
         if len(labels) != samples:
             raise GraftError(
-                f"{where} has {len(labels):,} labels, but {prefix + self.samples} {samples:,} {self.word}. "
-                f"Each needs one label; name other arrays: {self.key}.{self.word}=<name> {self.key}.labels=<name>"
+                f"{where} has {len(labels):,} labels, but {prefix + self.samples} {samples:,} {self.noun}. "
+                f"Each needs one label; name other arrays: {self.key}.{self.noun}=<name> {self.key}.labels=<name>"
             )
-        whole = np.isfinite(labels) & (labels == np.floor(labels)) if labels.dtype.kind == "f" else labels == labels
-        if not whole.all():
-            index = int(np.flatnonzero(~whole)[0])
+        if self.label_kind == "numbers":
+            return labels
+        allowed = np.isin(labels, (0, 1)) if several else np.isfinite(labels) & (labels == np.floor(labels))
+        if not allowed.all():
+            index = tuple(np.argwhere(~allowed)[0].tolist())
+            what = "several labels are 0 or 1" if several else "labels are whole numbers from 0, one for each class"
+            numbers = "" if several else f", or read them as numbers: {self.key}.label_kind=numbers task=regression"
             raise GraftError(
-                f"{where}[{index}] is {labels[index]}; labels are whole numbers from 0, one for each class. "
-                f"Correct the file, or name another array: {self.key}.labels=<name>"
+                f"{where}[{', '.join(map(str, index))}] is {labels[index]}; {what}. "
+                f"Correct the file, or name another array: {self.key}.labels=<name>{numbers}"
             )
-        return torch.from_numpy(labels.astype(np.int64))
-
-    def _refuse_single_class(self, array: str, labels: Tensor) -> None:
-        """Raise GraftError for training samples of one class, or none at all."""
-        present = set(labels.tolist())
-        if not present:
-            raise GraftError(f"{self.key}.file={self.file}: {array} is empty. Give some {self.word} for each class.")
-        if len(present) < 2:
-            raise GraftError(
-                f"{self.key}.file={self.file}: every label in training is {min(present)}, but at least 2 classes are "
-                f"needed. Name another array: {self.key}.labels=<name>"
-            )
-
-    def _refuse_absent(self, labels: Tensor, classes: Sequence[str]) -> None:
-        """Raise GraftError for a class that training never sees."""
-        present = set(labels.tolist())
-        if absent := [number for number in range(len(classes)) if number not in present]:
-            raise GraftError(
-                f"{self.key}.file={self.file}: no label in training is {absent[0]}, which stands for "
-                f"{classes[absent[0]]!r}, one of {len(classes)} classes. Labels count from 0, and "
-                f"{self.key}.class_names=[...] names as many as there are."
-            )
+        return labels.astype(np.int64)
 
 
 class Arrays:
@@ -254,20 +215,6 @@ class Arrays:
         return GraftError(
             f"{self.key}={self.file}{array} cannot be read ({reason}). Write it with numpy.savez or savez_compressed."
         )
-
-
-def numbers_up_to(labels: Tensor) -> tuple[str, ...]:
-    """Names of classes that have none: 0, 1, ... up to the largest label, if there can be one of each."""
-    return tuple(map(str, range(min(int(labels.max()), len(labels)) + 1)))
-
-
-def without(part: Part, wrong: set[int]) -> Part:
-    """The samples that are not `wrong`."""
-    if not wrong:
-        return part
-    kept = torch.tensor([index for index in range(len(part.labels)) if index not in wrong], dtype=torch.int64)
-    hashes = [part.hashes[index] for index in kept.tolist()]
-    return replace(part, samples=part.samples[kept], labels=part.labels[kept], hashes=hashes)
 
 
 def hashes_of(samples: np.ndarray) -> list[bytes]:

@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graft.data.readers.labelled import LabelledSamples, Record
+from graft.data.domain import Domain
+from graft.data.readers.labelled import Record, raw_of
+from graft.data.samples import Raw
 from graft.errors import GraftError, first_line
 
 EXTENSIONS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au"}
@@ -22,18 +24,23 @@ THREADS = 4
 MANY = 10_000  # files; checking fewer takes no time worth a line
 
 
-class LabelledRecordings(LabelledSamples):
-    """A domain of sound files that `list_files` gives; the content of a row is the file's path."""
+class LabelledRecordings(Domain):
+    """A domain of sound files that `list_files` gives; the content of a record is the file's path."""
 
     modality = "audio"
     noun = "recordings"
+
+    def __init__(self, classes: Sequence[str | int] | None = None, **settings: Any) -> None:
+        """`classes` in their order, a recording of another one is bad."""
+        super().__init__(**settings)
+        self.classes = None if classes is None else tuple(str(name) for name in classes)
 
     def list_files(self) -> dict[str, list[Record]]:
         """Rows of each part that there is, with a problem where no file could be named; files are not opened."""
         raise NotImplementedError
 
-    def read(self) -> dict[str, list[Record]]:
-        """The rows of all parts, with a problem where the file cannot be used."""
+    def read(self) -> Raw:
+        """The recordings of all splits; every file is looked into."""
         parts = self.list_files()
         self._require_soundfile()
         files = [row.content for rows in parts.values() for row in rows if not row.problem]
@@ -41,20 +48,11 @@ class LabelledRecordings(LabelledSamples):
             print(f"Checking {len(files):,} sound files", flush=True)
         with ThreadPoolExecutor(THREADS) as pool:
             found = dict(zip(files, pool.map(inspect, files), strict=True))
-        self._hashes = {path: digest for path, (digest, _) in found.items()}
-        problems = {path: problem for path, (_, problem) in found.items()}
-        return {
-            part: [row if row.problem else replace(row, problem=problems[row.content]) for row in rows]
+        records = {
+            part: [row if row.problem else replace(row, problem=found[row.content][1]) for row in rows]
             for part, rows in parts.items()
         }
-
-    def inputs(self, rows: Sequence[Record]) -> "SoundFiles":
-        """Their files."""
-        return SoundFiles([row.content for row in rows])
-
-    def bytes_of(self, row: Record) -> bytes:
-        """Hash of the file."""
-        return self._hashes[row.content]
+        return raw_of(records, self.classes, SoundFiles, lambda path: found[path][0])
 
     def _require_soundfile(self) -> None:
         try:

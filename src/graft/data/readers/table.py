@@ -1,11 +1,12 @@
 """Reading a table as it stands in a file; what is wrong with a row is noted, and nothing is fitted."""
 
 import csv
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from graft.errors import GraftError
 
@@ -35,10 +36,8 @@ class Table:
         columns = {name: values[indices] for name, values in self.columns.items()}
         return replace(self, columns=columns, lines=self.lines[indices])
 
-    def without(self, wrong: np.ndarray, reason: Callable[[int], str]) -> "Table":
-        """Without the rows where the mask `(N,)` is true; `reason` says for a row's index what is wrong with it."""
-        found = {int(self.lines[index]): reason(index) for index in wrong.nonzero()[0]}
-        return replace(self.rows(~wrong), bad={**found, **self.bad})
+    def __getitem__(self, indices: Tensor) -> "Table":
+        return self.rows(indices.numpy())
 
 
 def read_table(
@@ -198,10 +197,3 @@ def to_texts(values: np.ndarray) -> np.ndarray:
     if values.dtype == object:
         return values
     return texts([None if np.isnan(v) else str(int(v)) if float(v).is_integer() else repr(float(v)) for v in values])
-
-
-def describe_bad(file: str, bad: dict[int, str], rows: int) -> str:
-    """Which of a file's rows are bad and why, in a line."""
-    shown = [f"row {line}: {bad[line]}" for line in sorted(bad)[:ROWS_SHOWN]]
-    more = f" and {len(bad) - ROWS_SHOWN:,} more" if len(bad) > ROWS_SHOWN else ""
-    return f"{len(bad):,} of {rows:,} rows of {file} cannot be used ({'; '.join(shown)}{more})"

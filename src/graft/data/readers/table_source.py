@@ -1,44 +1,30 @@
 """Tables: columns of numbers and categories, fitted on training rows."""
 
-import functools
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from graft.baselines.boosting import GradientBoosting
-from graft.config.types import FractionBelowOne, Natural
-from graft.data.domain import (
-    Domain,
-    DomainData,
-    OnBadSample,
-    Split,
-    duplicate_notes,
-    group_numbers,
-    leak_notes,
-    seed_of,
-    sha256,
-)
+from graft.config.types import Natural
+from graft.data.domain import Domain
 from graft.data.readers.table import (
     LARGEST,
     Table,
     column_name,
-    describe_bad,
     number,
-    texts,
     to_numbers,
     to_texts,
 )
-from graft.data.splits import stratified_split
+from graft.data.samples import Raw, Samples, rows_of, seed_of, sha256
 from graft.errors import GraftError
 from graft.inputs.columns import CATEGORICAL, FIRST, MISSING, NUMERIC, UNKNOWN, Column, Columns
 from graft.inputs.table import TableRows
 
-PARTS = ("train", "val", "test")
 NUMBERS_SHARE = 0.9  # a column of texts counts as numbers where so many of its values are; the others are mistakes then
-CLASSES_SHOWN = 10
 MANY_CATEGORIES = 0.5  # categories over rows from which a column is probably a name or a number of the row
 TABLES = ("breast_cancer", "diabetes", "iris", "wine")  # of scikit-learn
 
@@ -46,85 +32,62 @@ TABLES = ("breast_cancer", "diabetes", "iris", "wine")  # of scikit-learn
 class TableSource(Domain):
     """Rows with a label each; how a column is read follows from its training values, unless a key says so."""
 
+    modality = "table"
+    noun = "rows"
+    copies_stay_together = False  # where there are few categories, equal rows need not be copies
+
     def __init__(
         self,
         label: str | int,
-        label_kind: Literal["classes", "numbers"] = "classes",
         class_names: Sequence[str | int] | None = None,
         numeric: Sequence[str] = (),
         categorical: Sequence[str] = (),
         ignore: Sequence[str] = (),
         few_values: Natural = 5,
-        val_fraction: FractionBelowOne = 0.15,
-        test_fraction: FractionBelowOne = 0.15,
-        on_bad_sample: OnBadSample = "error",
+        **settings: Any,
     ) -> None:
         """`label` is a column's name or index, `class_names` are those of its values in their order.
 
         A column of `few_values` different whole numbers or less is one of categories.
         """
+        super().__init__(**settings)
         self.label = label
-        self.label_kind = label_kind
         self.class_names = None if class_names is None else tuple(str(name) for name in class_names)
         self.kinds = {**dict.fromkeys(numeric, NUMERIC), **dict.fromkeys(categorical, CATEGORICAL)}
         self.ignore = tuple(ignore)
         self.few_values = few_values
-        self.fractions = {"test": test_fraction, "val": val_fraction}
-        self.on_bad_sample = on_bad_sample
 
-    name: str
+    @property
+    def advice(self) -> str:
+        """The key of the labels' column."""
+        return f"Choose another column: {self.key}.label=<name or number>"
 
-    def read(self) -> dict[str, Table]:
-        """The table of each official part, `train` alone where there is none."""
+    def tables(self) -> dict[str, Table]:
+        """The table of each official split, `train` alone where there is none."""
         raise NotImplementedError
 
-    def load(self, split_seed: int) -> DomainData:
-        """Read, split what has no official split, and fit the columns on the training part.
-
-        Raises GraftError for a missing file or column, rows that cannot be used, or a single class.
-        """
-        tables = self.read()
-        read = {part: len(table) + len(table.bad) for part, table in tables.items()}
+    def read(self) -> Raw:
+        """The rows of every split; raises GraftError for columns that are not there."""
+        tables = self.tables()
         label = column_name(tables["train"], self.label, f"{self.key}.label")
         self._refuse_columns(tables, label)
-        tables = {part: self._with_labels(table, label) for part, table in tables.items()}
-        classes = self._classes(tables["train"], label) if self.label_kind == "classes" else None
-        if classes is not None:
-            tables = {part: with_classes(table, label, classes) for part, table in tables.items()}
+        return Raw({name: self._samples(table, label) for name, table in tables.items()})
 
-        bad = {part: table.bad for part, table in tables.items()}
-        parts = self._split(tables, label, split_seed)
-        copies = self._copies(tables["train"], parts, label)
-        columns, notes = self._fit(parts["train"], label)
-        parts = {part: with_numbers(table, columns) for part, table in parts.items()}
-        for part, table in parts.items():
-            bad.setdefault("train" if part not in bad else part, {})
-            owner = part if part in tables else "train"
-            bad[owner] = {**bad[owner], **table.bad}
-        notes = (*self._bad_notes(tables, bad, read), *notes, *copies)
-        self._refuse_empty(parts, label, classes)
-        splits = {
-            part: Split(
-                encode(table, columns),
-                labels_of(table.columns[label], classes),
-                sha256([self.fingerprint.encode(), f"{split_seed}/{part}".encode()]),
-            )
-            for part, table in parts.items()
-        }
-        return DomainData(
-            name=self.name,
-            classes=self._named(classes),
-            channels=None,
-            fingerprint=self.fingerprint,
-            notes=notes,
-            modality="table",
-            backbone_arguments={"columns": columns},
-            baseline=GradientBoosting(),
-            **splits,
+    def _samples(self, table: Table, label: str) -> Samples:
+        """A table's rows, with its other columns as inputs."""
+        features = {name: v for name, v in table.columns.items() if name != label and name not in self.ignore}
+        wanted = [self.split[key] for key in ("group", "time") if self.split.get(key) in table.columns]
+        return Samples(
+            inputs=replace(table, columns=features, bad={}),
+            labels=to_texts(table.columns[label]).tolist(),
+            places=[f"{table.file}, row {line}" for line in table.lines.tolist()],
+            contents=contents_of(table, list(features)),
+            columns={name: to_texts(table.columns[name]).tolist() for name in wanted},
+            unread=[(f"{table.file}, row {line}", problem) for line, problem in sorted(table.bad.items())],
         )
 
     def _refuse_columns(self, tables: dict[str, Table], label: str) -> None:
-        """Raise GraftError for columns that a key names and the file lacks, or an official part lacks."""
+        """Raise GraftError for columns that a key names and the file lacks, or an official split lacks."""
         names = [name for name in tables["train"].columns if name not in (label, *self.ignore)]
         for key in ("numeric", "categorical", "ignore"):
             wanted = self.ignore if key == "ignore" else [n for n, kind in self.kinds.items() if kind == key]
@@ -134,49 +97,14 @@ class TableSource(Domain):
         if not names:
             raise GraftError(f"{self.key}: {tables['train'].file} has no column beside the label {label!r}.")
 
-    def _with_labels(self, table: Table, label: str) -> Table:
-        """The rows that have a label, as a text or a number."""
-        if self.label_kind == "classes":
-            labels = to_texts(table.columns[label])
-            wrong = np.array([value is None for value in labels], dtype=bool)
-        else:
-            labels, _ = to_numbers(table.columns[label])
-            wrong = np.isnan(labels)
-        given = to_texts(table.columns[label])
-        word = "no label" if self.label_kind == "classes" else "no number as label"
+    def strata(self, labels: Tensor, classes: Sequence[str] | None) -> Tensor:
+        """Classes numbered in the order of their names as texts, on which the splits of published seeds depend."""
+        order = {name: number for number, name in enumerate(sorted(classes))}
+        return torch.tensor([order[name] for name in classes])[labels]
 
-        def reason(index: int) -> str:
-            return f"{word} in {label!r}" + (f" but {given[index]!r}" if given[index] is not None else "")
-
-        columns = {**table.columns, label: labels}
-        return Table(table.file, columns, table.lines, table.bad).without(wrong, reason)
-
-    def _classes(self, table: Table, label: str) -> tuple[str, ...]:
-        """Names of the training part's classes, in the order of their numbers where they are numbers."""
-        found = sorted(set(table.columns[label]))
-        numbers, wrong = to_numbers(texts(found))
-        if found and not wrong.any():
-            found = [found[index] for index in np.argsort(numbers, kind="stable")]
-        if len(found) < 2:
-            raise GraftError(
-                f"{self.key}: {table.file} needs at least 2 classes in the label column {label!r}, but has "
-                f"{', '.join(found) or 'none'}. Choose another column: {self.key}.label=<name or number>"
-            )
-        return tuple(found)
-
-    def _copies(self, train: Table, parts: dict[str, Table], label: str) -> tuple[str, ...]:
-        """Notes on rows with the same features, before and after the split.
-
-        They are only told of and may be on both sides: where there are few categories they need not be copies.
-        """
-        names = [name for name in train.columns if name not in (label, *self.ignore)]
-        groups = group_numbers(contents_of(train, names))
-        contents = {part: contents_of(table, names) for part, table in parts.items()}
-        return (*duplicate_notes(groups, train.columns[label], "rows"), *leak_notes(contents, "rows"))
-
-    def _named(self, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    def named(self, classes: tuple[str, ...]) -> tuple[str, ...]:
         """Names for the label's values, in their order."""
-        if classes is None or self.class_names is None:
+        if self.class_names is None:
             return classes
         if len(self.class_names) != len(classes):
             raise GraftError(
@@ -185,21 +113,30 @@ class TableSource(Domain):
             )
         return self.class_names
 
-    def _split(self, tables: dict[str, Table], label: str, seed: int) -> dict[str, Table]:
-        """All three parts; those that are not official come from the training rows, classes in their shares."""
-        sizes = {part: size for part, size in self.fractions.items() if part not in tables}
-        train = tables["train"]
-        strata = train.columns[label] if self.label_kind == "classes" else np.zeros(len(train))
-        _, numbers = np.unique(strata.astype(str), return_inverse=True)
-        indices = stratified_split(torch.from_numpy(numbers), sizes, seed)
-        return tables | {part: Table.rows(without_bad(train), index.numpy()) for part, index in indices.items()}
+    def encode(self, splits: Mapping[str, Samples]) -> tuple[dict[str, Samples], dict[str, Any]]:
+        """Rows as numbers and codes, by what train says of the columns."""
+        tables = {name: rows_of(samples) for name, samples in splits.items()}
+        columns, notes = self._fit(tables["train"])
+        fitted = sha256([repr(columns).encode()])
+        encoded = {
+            name: replace(
+                samples,
+                inputs=encode(tables[name], columns),
+                problems=wrong_values(tables[name], columns),
+                fitted=fitted,
+            )
+            for name, samples in splits.items()
+        }
+        return encoded, {
+            "notes": notes,
+            "backbone_arguments": {"columns": columns},
+            "baseline": GradientBoosting(),
+        }
 
-    def _fit(self, train: Table, label: str) -> tuple[Columns, tuple[str, ...]]:
+    def _fit(self, train: Table) -> tuple[Columns, tuple[str, ...]]:
         """What the training rows say of the columns, and what a reader should know of it."""
         columns, constant, names = [], [], []
         for name, values in train.columns.items():
-            if name == label or name in self.ignore:
-                continue
             kind = self.kinds.get(name) or kind_of(values, self.few_values)
             column = fit_numbers(name, values) if kind == NUMERIC else fit_categories(name, values)
             if column is None:
@@ -219,26 +156,6 @@ class TableSource(Domain):
         notes += [f"{line}: is it the row's name? {self.key}.ignore leaves it out" for line in names]
         return found, tuple(notes)
 
-    def _bad_notes(self, tables: dict[str, Table], bad: dict[str, dict[int, str]], read: dict[str, int]) -> list[str]:
-        """A line for each file with rows that were skipped; GraftError where they are not to be."""
-        lines = [describe_bad(tables[part].file, rows, read[part]) for part, rows in bad.items() if rows]
-        if lines and self.on_bad_sample == "error":
-            raise GraftError(
-                f"{self.key}: {'; '.join(lines)}. Mend the file, or leave them out: {self.key}.on_bad_sample=skip"
-            )
-        return [f"skipped: {line}" for line in lines]
-
-    def _refuse_empty(self, parts: dict[str, Table], label: str, classes: tuple[str, ...] | None) -> None:
-        """Raise GraftError for a part without rows, or a class that training never sees."""
-        for part, table in parts.items():
-            if not len(table):
-                raise GraftError(
-                    f"{self.key}: {table.file} has too few rows for a {part} part. Add rows, or raise "
-                    f"{self.key}.{part if part != 'train' else 'test'}_fraction."
-                )
-        if classes and (absent := sorted(set(classes) - set(parts["train"].columns[label]))):
-            raise GraftError(f"{self.key}: no row of class {absent[0]!r} is left for training.")
-
 
 def check_columns(key: str, wanted: Sequence[str], table: Table) -> None:
     """Raise GraftError for a column that a table does not have."""
@@ -248,27 +165,16 @@ def check_columns(key: str, wanted: Sequence[str], table: Table) -> None:
             raise GraftError(f"{key}: {table.file} has no column {name!r}. Columns: {known}.")
 
 
-def with_classes(table: Table, label: str, classes: Sequence[str]) -> Table:
-    """The rows whose label is one of the training part's classes."""
-    labels = table.columns[label]
-    wrong = np.array([value not in classes for value in labels], dtype=bool)
-    known = ", ".join(classes[:CLASSES_SHOWN]) + (", ..." if len(classes) > CLASSES_SHOWN else "")
-    return table.without(wrong, lambda index: f"label {labels[index]!r} is no class of the training part: {known}")
-
-
-def without_bad(table: Table) -> Table:
-    """The same rows, with nothing said of those that were left out."""
-    return Table(table.file, table.columns, table.lines)
-
-
-def with_numbers(table: Table, columns: Columns) -> Table:
-    """The rows whose values in numeric columns are numbers, or missing."""
+def wrong_values(table: Table, columns: Columns) -> dict[int, str]:
+    """By index the rows whose value in a numeric column is neither a number nor missing."""
+    problems: dict[int, str] = {}
     for column in columns.numeric:
         values = table.columns[column.name]
         numbers, wrong = to_numbers(values)
         wrong |= np.abs((numbers - column.mean) / column.std) > LARGEST
-        table = table.without(wrong, functools.partial(wrong_number, values, column.name))
-    return table
+        for index in wrong.nonzero()[0].tolist():
+            problems.setdefault(index, wrong_number(values, column.name, index))
+    return problems
 
 
 def wrong_number(values: np.ndarray, name: str, index: int) -> str:
@@ -329,11 +235,3 @@ def contents_of(table: Table, names: Sequence[str]) -> list[bytes]:
         else:
             columns[:, index] = values.view(np.int64)
     return [row.tobytes() for row in columns]
-
-
-def labels_of(labels: np.ndarray, classes: Sequence[str] | None) -> Tensor:
-    """Classes int64 `(N,)` or numbers float32 `(N,)`."""
-    if classes is None:
-        return torch.tensor(labels, dtype=torch.float32)
-    indices = {name: index for index, name in enumerate(classes)}
-    return torch.tensor([indices[label] for label in labels], dtype=torch.int64)

@@ -1,44 +1,66 @@
 """Texts with labels, row by row, whatever they come from."""
 
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from graft.data.domain import Split
-from graft.data.readers.labelled import LabelledSamples, Record
+from graft.data.domain import Domain
+from graft.data.readers.labelled import Record, raw_of
+from graft.data.samples import Raw, Samples
 
 
-class LabelledTexts(LabelledSamples):
-    """A domain of texts that `read` gives."""
+class LabelledTexts(Domain):
+    """A domain of texts that `records` gives."""
 
     modality = "text"
     noun = "texts"
+    unit = "rows"
 
-    def __init__(self, label: str | int, *options: Any) -> None:
-        """`label` is the column of the labels."""
-        super().__init__(*options)
+    def __init__(self, label: str | int, classes: Sequence[str | int] | None = None, **settings: Any) -> None:
+        """`label` is the column of the labels; `classes` in their order, a row of another one is bad."""
+        super().__init__(**settings)
         self.label = label
+        self.classes = None if classes is None else tuple(str(name) for name in classes)
 
     @property
     def advice(self) -> str:
         """The key of the labels' column."""
         return f"{self.key}.label={self.label}: name another column."
 
-    def inputs(self, rows: Sequence[Record]) -> "Texts":
-        """Their texts."""
-        return Texts([row.content for row in rows])
+    def records(self) -> dict[str, list[Record]]:
+        """Rows of `train`, and of `val` and `test` where they are official, with those that cannot be used."""
+        raise NotImplementedError
 
-    def bytes_of(self, row: Record) -> bytes:
-        """The text."""
-        return row.content.encode()
+    @property
+    def split_columns(self) -> tuple[str, ...]:
+        """The columns that a split by group or time asks for."""
+        return tuple(str(self.split[key]) for key in ("group", "time") if self.split.get(key))
 
-    def backbone_arguments(self, train: Split) -> dict[str, Any]:
-        """Whose words a vocabulary may be made of."""
-        return {"texts": train.inputs}
+    def read(self) -> Raw:
+        """The texts of every split that there is."""
+        return raw_of(self.records(), self.classes, Texts, str.encode)
+
+    def near_keys(self, splits: Mapping[str, Samples]) -> dict[str, list[str]]:
+        """Texts without case, punctuation and blanks."""
+        return {name: [normalised(text) for text in samples.inputs] for name, samples in splits.items()}
+
+    def encode(self, splits: Mapping[str, Samples]) -> tuple[dict[str, Samples], dict[str, Any]]:
+        """Texts as they are; a vocabulary may be made of train's words."""
+        return dict(splits), {"backbone_arguments": {"texts": splits["train"].inputs}}
 
 
-def labelled_record(file: Path, number: int, text: Any, label: Any) -> Record:
-    """A row of what stands in the two columns, with a problem where that is no text with a label."""
+def normalised(text: str) -> str:
+    """A text without case, punctuation and blanks."""
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text).casefold())
+
+
+def labelled_record(file: Path, number: int, text: Any, label: Any, columns: Mapping[str, Any] | None = None) -> Record:
+    """A row of what stands in the two columns, with a problem where that is no text with a label.
+
+    `columns` are those that a split asks for.
+    """
     if text is None or text != text or not str(text).strip():
         return Record(file, number, "", "", "its text is empty")
     if not isinstance(text, str):
@@ -48,7 +70,7 @@ def labelled_record(file: Path, number: int, text: Any, label: Any) -> Record:
     word = str(int(label) if isinstance(label, float) and label.is_integer() else label).strip()
     if label is None or word.lower() in ("", "nan") or isinstance(label, list | dict):
         return Record(file, number, text.strip(), "", f"its label is missing ({label!r})")
-    return Record(file, number, text.strip(), word)
+    return Record(file, number, text.strip(), word, columns=columns or {})
 
 
 def not_utf8(text: str) -> str:

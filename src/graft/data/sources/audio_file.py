@@ -1,10 +1,9 @@
 """Your own recordings: a table of their paths and labels, or one for each of train, val and test."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from graft.config.types import FractionBelowOne
-from graft.data.domain import OnBadSample
 from graft.data.readers.labelled import Record
 from graft.data.readers.recordings import LabelledRecordings
 from graft.data.readers.table import Table, column_name, read_table, to_texts
@@ -28,13 +27,10 @@ class AudioFile(LabelledRecordings):
         delimiter: str | None = None,
         header: bool = True,
         encoding: str = "utf-8",
-        classes: Sequence[str | int] | None = None,
-        val_fraction: FractionBelowOne = 0.15,
-        test_fraction: FractionBelowOne = 0.15,
-        on_bad_sample: OnBadSample = "error",
+        **settings: Any,
     ) -> None:
         """Columns by name or place; paths are below `folder`, null is that of the file they stand in."""
-        super().__init__(classes, val_fraction, test_fraction, on_bad_sample)
+        super().__init__(**settings)
         files = {"train": file, "val": val_file, "test": test_file}
         self.files = {part: Path(name).expanduser() for part, name in files.items() if name is not None}
         self.folder = None if folder is None else Path(folder).expanduser()
@@ -69,12 +65,18 @@ class AudioFile(LabelledRecordings):
         """All rows of a table, with those that cannot be used."""
         names = [column_name(table, column, f"{self.key}.{key}") for key, column in self.columns.items()]
         paths, labels = (to_texts(table.columns[name]) for name in names)
-        rows = [self._record(file, *values) for values in zip(table.lines.tolist(), paths, labels, strict=True)]
+        columns = {name: to_texts(values) for name, values in table.columns.items() if name not in names}
+        rows = [
+            self._record(file, *values, {name: column[index] for name, column in columns.items()})
+            for index, values in enumerate(zip(table.lines.tolist(), paths, labels, strict=True))
+        ]
         rows += [Record(file, line, None, "", problem) for line, problem in table.bad.items()]
         return sorted(rows, key=lambda row: row.number)
 
-    def _record(self, file: Path, number: int, path: str | None, label: str | None) -> Record:
+    def _record(
+        self, file: Path, number: int, path: str | None, label: str | None, columns: Mapping[str, Any]
+    ) -> Record:
         if path is None or label is None:
             return Record(file, number, None, "", f"its {'path' if path is None else 'label'} is missing")
         found = (self.folder or file.parent) / Path(path).expanduser()
-        return Record(file, number, found, label, "" if found.is_file() else f"there is no file {found}")
+        return Record(file, number, found, label, "" if found.is_file() else f"there is no file {found}", columns)

@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from graft.config.types import FractionBelowOne
-from graft.data.domain import HELD_OUT, OnBadSample
 from graft.data.readers.folders import class_files, files_below, official_folders
 from graft.data.readers.labelled import Record
 from graft.data.readers.recordings import EXTENSIONS, LabelledRecordings
+from graft.data.samples import HELD_OUT
 from graft.errors import GraftError
 
 LABEL = "label"  # the group of a pattern that is the class
@@ -30,16 +29,13 @@ class AudioFolder(LabelledRecordings):
         where: Where | None = None,
         val_where: Where | None = None,
         test_where: Where | None = None,
-        classes: Sequence[str | int] | None = None,
-        val_fraction: FractionBelowOne = 0.15,
-        test_fraction: FractionBelowOne = 0.15,
-        on_bad_sample: OnBadSample = "error",
+        **settings: Any,
     ) -> None:
         """`pattern` is a regular expression with named groups for a whole path below `root`, without its ending.
 
         `where` says which files count, `val_where` and `test_where` which of them make up those parts.
         """
-        super().__init__(classes, val_fraction, test_fraction, on_bad_sample)
+        super().__init__(**settings)
         self.root = Path(root).expanduser()
         self.pattern = pattern
         chosen = {"where": where, "val_where": val_where, "test_where": test_where}
@@ -125,7 +121,7 @@ class AudioFolder(LabelledRecordings):
                     (name for name in parts if name != "train" and fits(groups[path], self.chosen[f"{name}_where"])),
                     "train",
                 )
-                parts[part].append(Record(path, None, path, groups[path][LABEL]))
+                parts[part].append(Record(path, None, path, groups[path][LABEL], columns=groups[path]))
         return parts
 
     def _refuse_unknown_values(self, groups: Any) -> None:

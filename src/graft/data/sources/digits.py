@@ -1,63 +1,58 @@
 """scikit-learn's 1797 real handwritten digits, 8x8 pixels, which come with the package: no download."""
 
-import functools
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 
-from graft.data.domain import Domain, DomainData, Split, content_groups, sha256
-from graft.data.splits import stratified_split
-from graft.inputs.sequence import Sequences, described
+from graft.data.domain import Domain
+from graft.data.samples import Raw, Samples
+from graft.inputs.sequence import Sequences, standardised
 
 TEST, VAL = 500, 297  # samples; the other 1000 are the pool that a label budget draws from
 
 
 class Digits(Domain):
-    """Real digits 0-9; the test and validation parts depend on the split seed alone, never on a budget."""
+    """Real digits 0-9; the test and validation splits depend on the split seed alone, never on a budget."""
 
-    def load(self, split_seed: int) -> DomainData:
-        """Split 1000/297/500, stratified."""
-        images, labels = self._arrays
-        whole = Split(images, labels, self.fingerprint)
-        groups = content_groups(image.numpy().tobytes() for image in images)
-        parts = stratified_split(labels, {"test": TEST, "val": VAL}, split_seed, groups)
-        return DomainData(
-            name="digits",
-            train=whole.subset(parts["train"]),
-            val=whole.subset(parts["val"]),
-            test=whole.subset(parts["test"]),
-            classes=tuple("0123456789"),
-            channels=1,
-            fingerprint=self.fingerprint,
-        )
+    noun = "images"
+    title = "digits"
 
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """Hash of images and labels."""
-        return sha256(part.numpy().tobytes() for part in self._arrays)
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes = {"test": TEST, "val": VAL}
 
-    @functools.cached_property
-    def _arrays(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images uint8 `(1797, 1, 8, 8)`, scaled from ink counts 0..16 to 0..255, and labels int64 `(1797,)`."""
+    def read(self) -> Raw:
+        """Images uint8 `(1797, 1, 8, 8)`, scaled from ink counts 0..16 to 0..255."""
         from sklearn.datasets import load_digits
 
         digits = load_digits()
         images = torch.from_numpy(digits.images).float().mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
-        return images, torch.from_numpy(digits.target).long()
+        samples = Samples(
+            inputs=images,
+            labels=[str(digit) for digit in digits.target],
+            places=[f"digit {index}" for index in range(len(images))],
+            contents=[image.numpy().tobytes() for image in images],
+        )
+        return Raw({"train": samples}, tuple("0123456789"))
+
+    def encode(self, splits: Mapping[str, Samples]) -> tuple[dict[str, Samples], dict[str, Any]]:
+        """Grey images as they are."""
+        return dict(splits), {"channels": 1}
 
 
 class DigitRows(Digits):
     """The same digits as sequences: 8 rows of 8 pixels, from top to bottom."""
 
-    def load(self, split_seed: int) -> DomainData:
-        """Split as the images are, then standardised by the training part."""
-        data = super().load(split_seed)
-        parts = {"train": data.train, "val": data.val, "test": data.test}
+    modality = "sequence"
+    title = "digit_rows"
 
-        def rows(split: Split) -> Split:
-            images = split.inputs[:, 0].float()
-            return Split(Sequences(images, torch.full((len(images),), 8)), split.labels, split.fingerprint)
+    def encode(self, splits: Mapping[str, Samples]) -> tuple[dict[str, Samples], dict[str, Any]]:
+        """Rows of pixels, standardised by train."""
 
-        return replace(
-            data, name="digit_rows", channels=None, **described({name: rows(split) for name, split in parts.items()})
-        )
+        def rows(samples: Samples) -> Samples:
+            images = samples.inputs[:, 0].float()
+            return replace(samples, inputs=Sequences(images, torch.full((len(images),), 8)))
+
+        return standardised({name: rows(samples) for name, samples in splits.items()})

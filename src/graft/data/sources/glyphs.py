@@ -5,7 +5,9 @@ a threshold, and a blend of two fonts' fields is a shape between them.
 """
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +16,8 @@ from PIL import Image, ImageDraw, ImageFont, __version__
 from torch import Tensor
 
 from graft.config.types import Count, Seed
-from graft.data.domain import Domain, DomainData, LazyTensor, Split, generator, sha256
+from graft.data.domain import Domain
+from graft.data.samples import LazyTensor, Raw, Samples, generator, sha256
 
 FONTS = ("DejaVuSans*", "DejaVuSerif*", "STIXGeneral*", "cmr10", "cmb10", "cmss10", "cmtt10")
 CANVAS, HEIGHT = 48, 30  # pixels: side of a distance field, and how tall the digit in it is
@@ -33,39 +36,42 @@ SHIFT = 1 / 32  # sideways, in widths of the image
 class Glyphs(Domain):
     """Rendered digits; a split is rendered at first use. All splits share the fonts and differ in everything else."""
 
+    noun = "images"
+    title = "glyphs"
+
     def __init__(self, samples: Count = 8000, size: Count = 32, block: Count = 4, seed: Seed = 0) -> None:
         """`samples` for training, an eighth of it for validation and test each; images are `size / block` pixels.
 
         `block=4` counts the ink in blocks of 4x4 pixels, the way scikit-learn's digits were scanned.
         """
+        super().__init__()
         self.samples = samples
         self.size = size
         self.block = block
         self.seed = seed
 
-    def load(self, split_seed: int) -> DomainData:
+    def read(self) -> Raw:
         """The three splits; nothing is rendered yet, and the split seed has nothing to decide."""
         few = max(self.samples // 8, 10)
-        return DomainData(
-            name="glyphs",
-            train=self._split("train", self.samples),
-            val=self._split("val", few),
-            test=self._split("test", few),
-            classes=tuple("0123456789"),
-            channels=1,
-            fingerprint=self.fingerprint,
-        )
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """Hash of what decides the pixels: settings, this file, the fonts and the library that draws them."""
+        counts = {"train": self.samples, "val": few, "test": few}
         settings = repr((self.samples, self.size, self.block, self.seed, __version__)).encode()
-        return sha256([settings, Path(__file__).read_bytes(), *(path.read_bytes() for path in font_files())])
+        code = [Path(__file__).read_bytes(), *(path.read_bytes() for path in font_files())]
+        splits = {name: self._samples(name, number) for name, number in counts.items()}
+        return Raw(splits, tuple("0123456789"), fingerprint=sha256([settings, *code]))
 
-    def _split(self, name: str, samples: int) -> Split:
-        labels = torch.arange(samples) % 10
+    def encode(self, splits: Mapping[str, Samples]) -> tuple[dict[str, Samples], dict[str, Any]]:
+        """Grey images as they are."""
+        return dict(splits), {"channels": 1}
+
+    def _samples(self, name: str, number: int) -> Samples:
+        labels = torch.arange(number) % 10
         make = functools.partial(render, labels, self.size, self.block, (self.seed, name))
-        return Split(LazyTensor(samples, make), labels, f"{self.fingerprint}/{name}")
+        return Samples(
+            inputs=LazyTensor(number, make),
+            labels=[str(label) for label in labels.tolist()],
+            places=[f"glyph {index} of {name}" for index in range(number)],
+            contents=None,  # no two are the same
+        )
 
 
 def render(labels: Tensor, size: int, block: int, seed: object) -> Tensor:

@@ -1,12 +1,9 @@
 """Texts of a Hugging Face data set: by its name on the hub, or from a folder on this machine."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from graft.backbones.huggingface import hub_answers
-from graft.config.types import FractionBelowOne
-from graft.data.domain import OnBadSample
 from graft.data.readers.labelled import Record
 from graft.data.readers.texts import LabelledTexts, labelled_record
 from graft.errors import GraftError, first_line
@@ -26,13 +23,10 @@ class HuggingFaceDataset(LabelledTexts):
         config: str | None = None,
         text: str = "text",
         label: str = "label",
-        classes: Sequence[str | int] | None = None,
-        val_fraction: FractionBelowOne = 0.15,
-        test_fraction: FractionBelowOne = 0.15,
-        on_bad_sample: OnBadSample = "error",
+        **settings: Any,
     ) -> None:
         """`config` is the data set's own word for one of its variants."""
-        super().__init__(label, classes, val_fraction, test_fraction, on_bad_sample)
+        super().__init__(label, **settings)
         self.name = name
         self.config = config
         self.text = text
@@ -46,7 +40,7 @@ class HuggingFaceDataset(LabelledTexts):
         """Key and name of the data set."""
         return f"{self.key}.name={self.name}, {part}"
 
-    def read(self) -> dict[str, list[Record]]:
+    def records(self) -> dict[str, list[Record]]:
         """Rows of every official part that has labels."""
         found = self._dataset()
         names = {part: next((name for name in known if name in found), None) for part, known in PARTS.items()}
@@ -68,8 +62,14 @@ class HuggingFaceDataset(LabelledTexts):
             return []
         if names := getattr(part.features[self.label], "names", None):
             labels = [names[label] if label in range(len(names)) else None for label in labels]
-        pairs = zip(part[self.text], labels, strict=True)
-        return [labelled_record(Path(self.name) / name, number, *pair) for number, pair in enumerate(pairs, start=1)]
+        columns = {name: part[name] for name in self.split_columns if name in part.features}
+        rows = enumerate(zip(part[self.text], labels, strict=True))
+        return [
+            labelled_record(
+                Path(self.name) / name, index + 1, *row, {column: values[index] for column, values in columns.items()}
+            )
+            for index, row in rows
+        ]
 
     def _dataset(self) -> Any:
         """The data set's parts by name."""

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from graft.data.domain import Split
 from graft.data.readers.array_file import ArrayFile, Arrays, Found, hashes_of
+from graft.data.samples import Samples
 from graft.errors import GraftError
 
 CHANNELS = (1, 3, 4)
@@ -18,7 +18,7 @@ ROUNDING = 1e-3  # by which a number from 0 to 1 may be off
 class ImageArrays(ArrayFile):
     """Images `(N, H, W)` or `(N, H, W, C)` with a class each, kept as uint8 `(N, C, H, W)`."""
 
-    word = "images"
+    noun = "images"
 
     def __init__(self, file: str, images: str = "images", **settings: Any) -> None:
         super().__init__(file, images, **settings)
@@ -32,22 +32,22 @@ class ImageArrays(ArrayFile):
             raise GraftError(
                 f"{self.key}.file={self.file}: {name} has the shape {images.shape} and the type {images.dtype}; images "
                 "are numbers of the shape (N, H, W) or (N, H, W, C) with 1, 3 or 4 channels. "
-                f"Name another array: {self.key}.{self.word}=<name without train_>"
+                f"Name another array: {self.key}.{self.noun}=<name without train_>"
             )
         pixels, bad = (images, {}) if images.dtype == np.uint8 else as_bytes(images)
         pixels = pixels[:, None] if pixels.ndim == 3 else np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         return Found(torch.from_numpy(pixels), hashes_of(pixels), bad)
 
-    def described(self, parts: Mapping[str, Split]) -> dict[str, Any]:
-        """Their channels, which are the same in every part."""
-        channels = {name: split.inputs.shape[1] for name, split in parts.items()}
+    def encode(self, splits: Mapping[str, Samples]) -> tuple[dict[str, Samples], dict[str, Any]]:
+        """Images as they are, and their channels, which are the same in every split."""
+        channels = {name: samples.inputs.shape[1] for name, samples in splits.items()}
         if len(set(channels.values())) > 1:
             listed = ", ".join(f"{number} in {name}" for name, number in channels.items())
             raise GraftError(
                 f"{self.key}.file={self.file}: images have different numbers of channels, {listed}. "
-                "Write all parts with the same number."
+                "Write all splits with the same number."
             )
-        return {"channels": channels["train"]}
+        return dict(splits), {"channels": channels["train"]}
 
 
 def as_bytes(images: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:

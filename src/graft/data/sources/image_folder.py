@@ -2,140 +2,95 @@
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from graft.config.types import FractionBelowOne
-from graft.data.domain import Domain, DomainData, OnBadSample, Split, content_groups, duplicate_notes, sha256
+from graft.data.domain import Domain
 from graft.data.readers.folders import class_files, official_folders
-from graft.data.splits import split_off
+from graft.data.samples import Raw, Samples
 from graft.errors import GraftError
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
 class ImageFolder(Domain):
-    """`root/<class>/*.jpg`, or the same under `root/train`, `root/val`, `root/test`; missing parts come from train."""
+    """`root/<class>/*.jpg`, or the same under `root/train`, `root/val`, `root/test`; missing splits come from train."""
 
-    def __init__(
-        self,
-        root: str,
-        val_fraction: FractionBelowOne = 0.15,
-        test_fraction: FractionBelowOne = 0.15,
-        channels: Literal[3, 1] = 3,
-        on_bad_sample: OnBadSample = "error",
-    ) -> None:
-        """Channels: 3 for colour, 1 to read everything as grey. A broken file ends the run when its turn comes.
+    noun = "images"
+    unit = "files"
 
-        With `on_bad_sample="skip"` every file is decoded once while they are listed, and broken ones are left out.
-        """
+    def __init__(self, root: str, channels: Literal[3, 1] = 3, **settings: Any) -> None:
+        """Channels: 3 for colour, 1 to read everything as grey."""
+        super().__init__(**settings)
         self.root = Path(root).expanduser()
-        self.val_fraction = val_fraction
-        self.test_fraction = test_fraction
         self.channels = channels
-        self.on_bad_sample = on_bad_sample
 
-    def load(self, split_seed: int) -> DomainData:
-        """List files and split what has no official split; copies of one image stay on one side.
+    @property
+    def title(self) -> str:
+        """The folder's name."""
+        return self.root.name
 
-        Raises GraftError for a missing folder, a class without images, or a class that training never sees.
-        """
-        parts, classes, notes = self._parts
-        train, labels = parts["train"]
-        splits = {
-            name: Split(ImageFiles(files, self.channels), part_labels, f"{self.fingerprint}/{name}")
-            for name, (files, part_labels) in parts.items()
-        }
-        sizes = {"test": self.test_fraction, "val": self.val_fraction}
-        sizes = {name: size for name, size in sizes.items() if name not in parts}
-        groups = content_groups(self._hashes[path] for path in train)
-        if sizes:
-            whole, origin = splits["train"], f"{self.key}.root={self.root}"
-            cut = split_off(labels, sizes, split_seed, groups, key=self.key, origin=origin, noun="images")
-            splits |= {name: whole.subset(index) for name, index in cut.items()}
-        return DomainData(
-            name=self.root.name,
-            train=splits["train"],
-            val=splits["val"],
-            test=splits["test"],
-            classes=classes,
-            channels=self.channels,
-            fingerprint=self.fingerprint,
-            notes=(*notes, *duplicate_notes(groups, labels, "images")),
-        )
+    @property
+    def advice(self) -> str:
+        """Where classes come from."""
+        return f"Give a folder with one sub-folder of images per class: {self.key}.root=/path/to/photos"
 
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """Hash of relative paths and file contents, and of how they are read."""
-        files = sorted(self._hashes)
-        names = (str(path.relative_to(self.root)).encode() for path in files)
-        return sha256([str(self.channels).encode(), *names, *(self._hashes[path] for path in files)])
+    def origin(self, split: str) -> str:
+        """The folder."""
+        return f"{self.key}.root={self.root}" + (f", {split}" if split != "train" else "")
 
-    @functools.cached_property
-    def _hashes(self) -> dict[Path, bytes]:
-        """Content hash of every file of every part."""
-        files = [path for paths, _ in self._parts[0].values() for path in paths]
-        with ThreadPoolExecutor(4) as pool:
-            return dict(zip(files, pool.map(file_hash, files), strict=True))
-
-    @functools.cached_property
-    def _parts(self) -> tuple[dict[str, tuple[list[Path], Tensor]], tuple[str, ...], tuple[str, ...]]:
-        """Files and labels of every official part (`train` alone where there is none), class names, notes."""
+    def read(self) -> Raw:
+        """The files of every split; each is opened, so that a broken one is found before anything is trained."""
         if not self.root.is_dir():
-            raise GraftError(
-                f"{self.key}.root={self.root}: no such folder. Give a folder with one sub-folder of images per class: "
-                f"{self.key}.root=/path/to/photos"
-            )
+            raise GraftError(f"{self.origin('train')}: no such folder. {self.advice}")
         folders = official_folders(self.root)
-        found = {name: self._files(folder) for name, folder in folders.items()}
-        classes = tuple(sorted(found["train"]))
+        files = {
+            name: class_files(self.root, folder, EXTENSIONS, self.origin("train"), "images")
+            for name, folder in folders.items()
+        }
+        classes = tuple(sorted(files["train"]))
         if len(classes) < 2:
             raise GraftError(
-                f"{self.key}.root={self.root}: {folders['train']} needs at least 2 sub-folders of images, one per "
-                f"class, but has {list(classes)}."
+                f"{self.origin('train')}: {folders['train']} needs at least 2 sub-folders of images, one per class, "
+                f"but has {list(classes)}."
             )
-        for name, files in found.items():
-            if unknown := sorted(set(files) - set(classes)):
-                raise GraftError(
-                    f"{self.key}.root={self.root}: class {unknown[0]!r} is in {folders[name]} but not in "
-                    f"{folders['train']}. Classes for training: {', '.join(classes)}."
-                )
-        bad = self._broken(found) if self.on_bad_sample == "skip" else {}
-        if bad:
-            found = {
-                name: {label: [path for path in paths if path not in bad] for label, paths in files.items()}
-                for name, files in found.items()
-            }
-            if empty := [label for label, paths in found["train"].items() if not paths]:
-                raise GraftError(f"{self.key}.root={self.root}: no image of class {empty[0]!r} can be read.")
-        first = next(iter(bad.values()), "")
-        notes = (f"{len(bad):,} images are skipped, the first because {first}",) if bad else ()
-        return {name: flatten(files, classes) for name, files in found.items()}, classes, notes
+        return Raw(
+            {name: self._samples(found) for name, found in files.items()}, classes, fingerprint=str(self.channels)
+        )
 
-    def _broken(self, found: dict[str, dict[str, list[Path]]]) -> dict[Path, str]:
-        """Files that cannot be decoded, and why."""
-
-        def problem(path: Path) -> str:
-            try:
-                decode(path, self.channels, shorter=1)
-            except GraftError as error:
-                return str(error).partition(". ")[0]
-            return ""
-
-        paths = [path for files in found.values() for members in files.values() for path in members]
+    def _samples(self, files: dict[str, list[Path]]) -> Samples:
+        """The files of all classes in one list."""
+        paths = [path for name in sorted(files) for path in files[name]]
         with ThreadPoolExecutor(4) as pool:
-            return {path: why for path, why in zip(paths, pool.map(problem, paths), strict=True) if why}
+            problems = [*pool.map(functools.partial(problem_of, channels=self.channels), paths)]
+            contents = [*pool.map(file_hash, paths)]
+        return Samples(
+            inputs=ImageFiles(paths, self.channels),
+            labels=[name for name in sorted(files) for _ in files[name]],
+            places=[str(path) for path in paths],
+            contents=contents,
+            problems={index: problem for index, problem in enumerate(problems) if problem},
+        )
 
-    def _files(self, folder: Path) -> dict[str, list[Path]]:
-        """Image files of each class folder, in a fixed order."""
-        return class_files(self.root, folder, EXTENSIONS, f"{self.key}.root={self.root}", "images")
+    def encode(self, splits: Mapping[str, Samples]) -> tuple[dict[str, Samples], dict[str, Any]]:
+        """Files, decoded when asked for."""
+        return dict(splits), {"channels": self.channels}
+
+
+def problem_of(path: Path, channels: int) -> str:
+    """Why a file cannot be decoded; empty where it can."""
+    try:
+        decode(path, channels, shorter=1)
+    except GraftError as error:
+        return str(error).partition(". ")[0].removeprefix(f"{path} ")
+    return ""
 
 
 class ImageFiles(Sequence):
@@ -189,10 +144,3 @@ def image_tensor(image: Image.Image, channels: int = 3) -> Tensor:
 def file_hash(path: Path) -> bytes:
     """SHA-256 of a file's bytes."""
     return hashlib.sha256(path.read_bytes()).digest()
-
-
-def flatten(files: dict[str, list[Path]], classes: tuple[str, ...]) -> tuple[list[Path], Tensor]:
-    """Files of all classes in one list, and their labels `(N,)`."""
-    paths = [path for name in classes for path in files.get(name, [])]
-    labels = [label for label, name in enumerate(classes) for _ in files.get(name, [])]
-    return paths, torch.tensor(labels, dtype=torch.int64)

@@ -6,16 +6,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from graft.data.domain import Split, rows_of
 from graft.data.readers.array_file import ArrayFile, Arrays, Found, hashes_of
+from graft.data.samples import Samples, rows_of
 from graft.errors import GraftError
-from graft.inputs.sequence import Sequences, described
+from graft.inputs.sequence import Sequences, standardised
 
 
 class SequenceArrays(ArrayFile):
     """Sequences `(N, L, D)` with a class each and, where they have not all the same, their lengths `(N,)`."""
 
-    word = "sequences"
+    modality = "sequence"
+    noun = "sequences"
 
     def __init__(self, file: str, sequences: str = "sequences", lengths: str = "lengths", **settings: Any) -> None:
         """`lengths` names the arrays that say how many steps count; without them all do."""
@@ -60,13 +61,13 @@ class SequenceArrays(ArrayFile):
             )
         return lengths
 
-    def described(self, parts: Mapping[str, Split]) -> dict[str, Any]:
-        """Standardised, and how many values a step has, which is the same in every part."""
-        sizes = {name: rows_of(split).values.shape[2] for name, split in parts.items()}
+    def encode(self, splits: Mapping[str, Samples]) -> tuple[dict[str, Samples], dict[str, Any]]:
+        """Standardised by train, and how many values a step has, which is the same in every split."""
+        sizes = {name: rows_of(samples).values.shape[2] for name, samples in splits.items()}
         if len(set(sizes.values())) > 1:
             listed = ", ".join(f"{size} in {name}" for name, size in sizes.items())
             raise GraftError(
                 f"{self.key}.file={self.file}: steps have different numbers of values, {listed}. "
-                "Write all parts with the same number."
+                "Write all splits with the same number."
             )
-        return described(dict(parts))
+        return standardised(splits)

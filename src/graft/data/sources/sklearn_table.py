@@ -1,13 +1,9 @@
 """The tables that come with scikit-learn."""
 
-import functools
 from typing import Literal
 
 import numpy as np
 
-from graft.data.domain import (
-    sha256,
-)
 from graft.data.readers.table import (
     Table,
     texts,
@@ -24,10 +20,10 @@ class SklearnTable(TableSource):
     def __init__(self, name: str, rows: Literal[tuple(ROWS)] = "all", **table: object) -> None:
         """`rows` are all, or every second one, the even or the odd ones: two tables of different rows."""
         super().__init__("target", **table)
-        self.name = name
+        self.name = self.title = name
         self.rows = ROWS[rows]
 
-    def read(self) -> dict[str, Table]:
+    def tables(self) -> dict[str, Table]:
         """The rows, with the names of the classes in the label's place."""
         from sklearn import datasets
 
@@ -40,10 +36,3 @@ class SklearnTable(TableSource):
         columns["target"] = texts([str(found.target_names[t]) for t in found.target]) if classes else found.target
         lines = np.arange(1, len(found.data) + 1)
         return {"train": Table(f"scikit-learn's {self.name}", columns, lines).rows(lines[self.rows] - 1)}
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """Hash of the values and of how they are read."""
-        settings = {name: value for name, value in vars(self).items() if name not in ("key", "fingerprint")}
-        columns = self.read()["train"].columns.values()
-        return sha256([repr(settings).encode(), *(repr(values.tolist()).encode() for values in columns)])

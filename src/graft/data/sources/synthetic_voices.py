@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from graft.config.types import Count, Seed
-from graft.data.domain import Domain, DomainData, Split, generator, sha256
+from graft.data.domain import Domain
 from graft.data.readers import espeak
 from graft.data.readers.recordings import resampled
+from graft.data.samples import Raw, Samples, generator, sha256
 from graft.data.sources.image_folder import file_hash
 from graft.errors import GraftError
 
@@ -43,35 +44,36 @@ class Utterance:
 class SyntheticSpeech(Domain):
     """Each word is a class; no two samples of a word share voice, speed, pitch and range, in whatever part they are."""
 
+    modality = "audio"
+    noun = "recordings"
+    title = "synthetic speech"
+
     def __init__(self, words: Sequence[str], voices: Sequence[str], samples: Count = 2000, seed: Seed = 0) -> None:
         """`samples` for training, an eighth of it for validation and test each; `voices` are `<language>+<variant>`."""
+        super().__init__()
         self.words = tuple(words)
         self.voices = tuple(voices)
         self.samples = samples
         self.seed = seed
 
-    def load(self, split_seed: int) -> DomainData:
+    def read(self) -> Raw:
         """The three splits; nothing is spoken yet, and the split seed has nothing to decide."""
         self._refuse_unusable()
         counts = {"train": self.samples, "val": self._few, "test": self._few}
         begins = dict(zip(counts, itertools.accumulate(counts.values(), initial=0), strict=False))
         plan = self._plan(sum(counts.values()))
         splits = {}
-        for part, count in counts.items():
-            said = plan[begins[part] : begins[part] + count]
-            labels = torch.tensor([self.words.index(utterance.text) for utterance in said])
-            splits[part] = Split(Utterances(said, self._engine), labels, f"{self.fingerprint}/{part}")
-        return DomainData(
-            name="synthetic speech",
-            classes=self.words,
-            channels=None,
-            fingerprint=self.fingerprint,
-            modality="audio",
-            **splits,
-        )
+        for name, count in counts.items():
+            utterances = plan[begins[name] : begins[name] + count]
+            splits[name] = Samples(
+                inputs=Utterances(utterances, self._engine),
+                labels=[utterance.text for utterance in utterances],
+                places=[f"{utterance.text} by {utterance.voice}" for utterance in utterances],
+                contents=None,  # no two are the same
+            )
+        return Raw(splits, self.words, fingerprint=self._fingerprint())
 
-    @functools.cached_property
-    def fingerprint(self) -> str:
+    def _fingerprint(self) -> str:
         """Hash of what decides the sound: settings, this code and the engine."""
         settings = repr((self.words, self.voices, self.samples, self.seed, SPEEDS, PITCHES, RANGES)).encode()
         code = [Path(__file__).read_bytes(), Path(espeak.__file__).read_bytes()]

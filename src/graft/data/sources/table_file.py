@@ -1,19 +1,15 @@
 """Your own table in CSV or Parquet."""
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from graft.data.domain import (
-    sha256,
-)
 from graft.data.readers.table import (
     Table,
     read_table,
 )
 from graft.data.readers.table_source import TableSource
-from graft.data.sources.image_folder import file_hash
 
+KEYS = {"train": "file", "val": "val_file", "test": "test_file"}
 MISSING_WORDS = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?")
 
 
@@ -35,17 +31,20 @@ class TableFile(TableSource):
         """`delimiter` null is what the file's name suggests, `whitespace` any number of blanks."""
         super().__init__(label, **table)
         files = {"train": file, "val": val_file, "test": test_file}
-        self.files = {part: Path(name).expanduser() for part, name in files.items() if name is not None}
+        self.files = {split: Path(name).expanduser() for split, name in files.items() if name is not None}
         self.reading = {"delimiter": delimiter, "header": header, "encoding": encoding, "missing": tuple(missing)}
-        self.name = self.files["train"].stem
 
-    def read(self) -> dict[str, Table]:
+    @property
+    def title(self) -> str:
+        """The file's name."""
+        return self.files["train"].stem
+
+    def origin(self, split: str) -> str:
+        """Key and name of a split's file."""
+        return f"{self.key}.{KEYS.get(split, 'file')}={self.files.get(split, self.files['train'])}"
+
+    def tables(self) -> dict[str, Table]:
         """Every file."""
-        keys = {"train": "file", "val": "val_file", "test": "test_file"}
-        return {part: read_table(path, f"{self.key}.{keys[part]}", **self.reading) for part, path in self.files.items()}
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """Hash of the files and of how they are read."""
-        settings = {name: value for name, value in vars(self).items() if name not in ("files", "key", "fingerprint")}
-        return sha256([repr(settings).encode(), *map(file_hash, self.files.values())])
+        return {
+            split: read_table(path, f"{self.key}.{KEYS[split]}", **self.reading) for split, path in self.files.items()
+        }

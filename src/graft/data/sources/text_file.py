@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TextIO, TypeVar
 
-from graft.config.types import FractionBelowOne, Natural
-from graft.data.domain import OnBadSample
+from graft.config.types import Natural
 from graft.data.readers.labelled import Record
 from graft.data.readers.texts import LabelledTexts, labelled_record, not_utf8
 from graft.errors import GraftError, first_line
@@ -36,13 +35,10 @@ class TextFile(LabelledTexts):
         label: str | Natural = "label",
         header: bool = True,
         format: Literal["auto", "tsv", "csv", "jsonl"] = "auto",
-        classes: Sequence[str | int] | None = None,
-        val_fraction: FractionBelowOne = 0.15,
-        test_fraction: FractionBelowOne = 0.15,
-        on_bad_sample: OnBadSample = "error",
+        **settings: Any,
     ) -> None:
-        """Columns by name, or by number from 0; `classes` in their order, a row of another one is bad."""
-        super().__init__(label, classes, val_fraction, test_fraction, on_bad_sample)
+        """Columns by name, or by number from 0."""
+        super().__init__(label, **settings)
         self.files = {"train": file, "val": val_file, "test": test_file}
         self.text = text
         self.header = header
@@ -55,7 +51,7 @@ class TextFile(LabelledTexts):
         name = file.name.partition(".")[0]
         return file.absolute().parent.name if name == "train" else name
 
-    def read(self) -> dict[str, list[Record]]:
+    def records(self) -> dict[str, list[Record]]:
         """Rows of every part that has a file."""
         return {name: self._rows(name) for name, file in self.files.items() if file is not None}
 
@@ -140,7 +136,7 @@ class TextFile(LabelledTexts):
             if column not in record and not has_place(fields, column):
                 return Record(file, number, "", "", f"it has no column {column} ({self.key}.{key})")
             values.append(record[column] if column in record else fields[column])
-        return labelled_record(file, number, *values)
+        return labelled_record(file, number, *values, {name: record.get(name) for name in self.split_columns})
 
 
 # Reading

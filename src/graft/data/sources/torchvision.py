@@ -1,11 +1,10 @@
 """Any torchvision classification data set by class name, with its official splits."""
 
 import difflib
-import functools
 import hashlib
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ from torch.utils.data import Dataset
 from torchvision import datasets
 
 from graft.config.types import FractionBelowOne
-from graft.data.domain import Domain, DomainData, Split, content_groups, duplicate_notes, sha256
+from graft.data.domain import Domain
+from graft.data.samples import Raw, Samples
 from graft.data.sources.image_folder import file_hash, image_tensor
-from graft.data.splits import stratified_split
 from graft.errors import GraftError
 
 # Names that data sets give their parts, the first that exists counts.
@@ -36,6 +35,9 @@ class TorchvisionDataset(Domain):
     (EuroSAT, Caltech101) the test part is cut off by seed like the validation part. `options` go to the class.
     """
 
+    noun = "images"
+    may_lack_classes = True
+
     def __init__(
         self,
         name: str,
@@ -44,60 +46,51 @@ class TorchvisionDataset(Domain):
         val_fraction: FractionBelowOne = 0.1,
         test_fraction: FractionBelowOne = 0.2,
         options: dict[str, Any] | None = None,
+        **settings: Any,
     ) -> None:
+        super().__init__(val_fraction=val_fraction, test_fraction=test_fraction, **settings)
         self.name = name
         self.root = Path(root).expanduser()
         self.download = download
-        self.val_fraction = val_fraction
-        self.test_fraction = test_fraction
         self.options = dict(options or {})
 
-    def load(self, split_seed: int) -> DomainData:
-        """Read the official parts and cut off what is missing; raises GraftError where files are missing."""
-        parts = self._parts
-        splits = {
-            name: Split(images_of(dataset), self._labels[name], f"{self.name}/{self.fingerprint}/{name}")
-            for name, dataset in parts.items()
-        }
-        whole, labels = splits["train"], self._labels["train"]
-        groups = content_groups(self._hashes["train"])
-        sizes = {"test": self.test_fraction, "val": self.val_fraction}
-        sizes = {name: size for name, size in sizes.items() if name not in splits}
-        if sizes:
-            cut = stratified_split(labels, sizes, split_seed, groups)
-            splits |= {name: whole.subset(index) for name, index in cut.items()}
-        return DomainData(
-            name=self.name,
-            train=splits["train"],
-            val=splits["val"],
-            test=splits["test"],
-            classes=class_names(parts["train"], int(labels.max()) + 1),
-            channels=whole.inputs.shape[1] if isinstance(whole.inputs, Tensor) else 3,
-            fingerprint=self.fingerprint,
-            notes=duplicate_notes(groups, labels, "images"),
-        )
+    @property
+    def title(self) -> str:
+        """The class's name."""
+        return self.name
 
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """Hash of images and labels of every part; files count as they are on disk."""
-        labels = [labels.numpy().tobytes() for labels in self._labels.values()]
-        return sha256([*labels, *(sha256(hashes).encode() for hashes in self._hashes.values())])
+    def origin(self, split: str) -> str:
+        """The data set."""
+        return f"{self.key}.name={self.name}" + (f", {split}" if split != "train" else "")
 
-    @functools.cached_property
-    def _hashes(self) -> dict[str, list[bytes]]:
-        """A hash of every image of every part, to find copies and changes."""
-        return {name: image_hashes(dataset) for name, dataset in self._parts.items()}
-
-    @functools.cached_property
-    def _labels(self) -> dict[str, Tensor]:
-        """Classes int64 `(N,)` of every part."""
+    def read(self) -> Raw:
+        """The official splits as torchvision gives them; raises GraftError where files are missing."""
+        splits = self._splits()
         try:
-            return {name: torch.tensor(labels_of(dataset)) for name, dataset in self._parts.items()}
+            labels = {name: labels_of(dataset) for name, dataset in splits.items()}
+            classes = class_names(splits["train"], int(torch.tensor(labels["train"]).max()) + 1)
         except (TypeError, ValueError) as error:
             raise GraftError(f"{self.key}.name={self.name} does not give each image one class: {error}.") from error
+        return Raw(
+            {
+                name: Samples(
+                    inputs=images_of(dataset),
+                    labels=[classes[label] for label in labels[name]],
+                    places=[str(path) for path in files_of(dataset)]
+                    or [f"image {index} of {name}" for index in range(len(dataset))],
+                    contents=image_hashes(dataset),
+                )
+                for name, dataset in splits.items()
+            },
+            classes,
+        )
 
-    @functools.cached_property
-    def _parts(self) -> dict[str, Dataset]:
+    def encode(self, splits: Mapping[str, Samples]) -> tuple[dict[str, Samples], dict[str, Any]]:
+        """Images as they are."""
+        images = splits["train"].inputs
+        return dict(splits), {"channels": images.shape[1] if isinstance(images, Tensor) else 3}
+
+    def _splits(self) -> dict[str, Dataset]:
         """The official parts as torchvision gives them; `train` alone where there are none."""
         parameters = inspect.signature(self._class).parameters
         if "train" in parameters:

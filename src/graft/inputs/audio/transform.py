@@ -15,7 +15,7 @@ from torch.utils.data import Subset
 from graft.cache.disk import DiskCache, NoRoom
 from graft.cache.key import cache_key, code_used
 from graft.cache.ragged import MappedWaveforms, write_sequences
-from graft.data.domain import Split
+from graft.data.samples import Split
 from graft.errors import GraftError
 from graft.inputs.audio.augment import AUGMENTATIONS, SHIFTS, SpeechAugmentation
 from graft.inputs.base import Inputs

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from graft.cache.disk import DiskCache
-from graft.data.domain import Split
+from graft.data.samples import Split
 from graft.errors import GraftError
 from graft.inputs.base import Prepared
 from graft.inputs.image.augment import Augmentation

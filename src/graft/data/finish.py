@@ -1,0 +1,390 @@
+"""The one story of loading: labels, bad samples, copies, leaks, the split, and a report of what became of everything.
+
+A source only reads (graft.data.domain). Everything here is the same for all of them.
+"""
+
+import math
+import unicodedata
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from graft.data.samples import HELD_OUT, DomainData, Raw, Report, Samples, Split, group_numbers, sha256
+from graft.data.splits import group_values, merged_groups, stratified_split, time_split, times_of
+from graft.errors import GraftError
+
+if TYPE_CHECKING:
+    from graft.data.domain import Domain
+
+SHOWN = 3  # bad samples that a message names
+CLASSES_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A sample that cannot be used."""
+
+    split: str
+    place: str
+    problem: str
+
+
+def finish(domain: "Domain", split_seed: int) -> DomainData:
+    """Read a domain and make splits of it.
+
+    Raises GraftError for samples that cannot be used (unless they are to be skipped), for splits without samples, and
+    for labels that leave nothing to learn.
+    """
+    raw = domain.read()
+    if not len(raw.splits["train"]) and not raw.splits["train"].unread:
+        raise GraftError(f"{domain.origin('train')}: there are no {domain.unit} to train on.")
+    found = sum(len(one) + len(one.unread) + sum(one.left_out.values()) for one in raw.splits.values())
+    splits, classes, notes = with_labels(domain, raw)
+    splits, skipped = without_bad(domain, splits)
+    check_not_empty(domain, splits)
+    fingerprint = fingerprint_of(domain, raw, splits, classes)
+
+    notes += tuple(raw.notes) + copy_notes(domain, splits)
+    indices, rule = split_off(domain, splits, classes, split_seed)
+    whole = splits["train"]
+    official, splits = splits, splits | {name: whole.take(index) for name, index in indices.items()}
+    notes += leak_notes_after(domain, official, splits)
+    splits, fields = domain.encode(splits)
+    encoded_notes = tuple(fields.pop("notes", ()))
+    splits, later = without_bad(domain, splits)
+    check_not_empty(domain, splits)
+    splits, classes = without_lost_classes(splits, classes, raw) if later else (splits, classes)
+    check_classes(domain, splits["train"], classes)
+
+    skipped += later
+    report = Report(
+        found=found,
+        used={name: len(splits[name]) for name in ("train", "val", "test")},
+        left_out=dict(sum((Counter(one.left_out) for one in raw.splits.values()), Counter())),
+        skipped=tuple({"split": bad.split, "sample": bad.place, "reason": bad.problem} for bad in skipped),
+        split=rule,
+    )
+    return DomainData(
+        **{
+            "name": domain.title,
+            "classes": classes if classes is None else domain.named(classes),
+            "channels": None,
+            "fingerprint": fingerprint,
+            "modality": domain.modality,
+            "notes": (*skipped_notes(domain, skipped), *notes, *encoded_notes),
+            "report": report,
+            **{name: as_split(fingerprint, name, samples, indices) for name, samples in splits.items()},
+            **fields,
+        }
+    )
+
+
+# Labels
+
+
+def with_labels(domain: "Domain", raw: Raw) -> tuple[dict[str, Samples], tuple[str, ...] | None, tuple[str, ...]]:
+    """All splits with labels as tensors, and a problem where there is none that counts; the classes, and notes."""
+    match domain.label_kind:
+        case "numbers":
+            return {name: with_numbers(samples) for name, samples in raw.splits.items()}, None, ()
+        case "multilabel":
+            return {name: replace(one, labels=one.labels.float()) for name, one in raw.splits.items()}, raw.classes, ()
+    spellings, notes = one_spelling(domain, raw)
+    usable = {
+        name: [spellings.get(word, word) for i, word in enumerate(one.labels)] for name, one in raw.splits.items()
+    }
+    problems = raw.splits["train"].problems
+    found = {word for i, word in enumerate(usable["train"]) if word is not None and i not in problems}
+    classes = raw.classes or ordered(found)
+    allowed = "the classes" if raw.classes else "train's classes"
+    splits = {name: with_classes(one, usable[name], classes, allowed) for name, one in raw.splits.items()}
+    return splits, classes, notes
+
+
+def with_numbers(samples: Samples) -> Samples:
+    """Labels as float32 `(N,)`, with a problem where one is no number."""
+    numbers = [number_of(label) for label in samples.labels]
+    wrong = {
+        index: "its label is missing" if label is None else f"its label {label!r} is no number"
+        for index, (label, number) in enumerate(zip(samples.labels, numbers, strict=True))
+        if not math.isfinite(number)
+    }
+    return replace(samples, labels=torch.tensor(numbers, dtype=torch.float32), problems=wrong | dict(samples.problems))
+
+
+def with_classes(samples: Samples, words: Sequence[str | None], classes: Sequence[str], allowed: str) -> Samples:
+    """Labels as int64 `(N,)`, with a problem where one is missing or no class."""
+    number = {name: index for index, name in enumerate(classes)}
+    known = ", ".join(classes[:CLASSES_SHOWN]) + (", ..." if len(classes) > CLASSES_SHOWN else "")
+    wrong = {
+        index: "its label is missing" if word is None else f"its label {word!r} is not one of {allowed}: {known}"
+        for index, word in enumerate(words)
+        if word not in number
+    }
+    labels = torch.tensor([number.get(word, 0) for word in words], dtype=torch.int64)
+    return replace(samples, labels=labels, problems=wrong | dict(samples.problems))
+
+
+def one_spelling(domain: "Domain", raw: Raw) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Another spelling for labels that mean the same (0 and 0.0), and notes on those that may (Cat and cat)."""
+    counts = Counter(word for samples in raw.splits.values() for word in samples.labels if word is not None)
+    same: dict[str, list[str]] = {}
+    for word in counts:
+        same.setdefault(canonical(word), []).append(word)
+    spellings, notes = {}, []
+    for words in same.values():
+        chosen = next((word for word in words if raw.classes and word in raw.classes), min(words, key=len))
+        if len(words) > 1 and not (raw.classes and set(words) <= set(raw.classes)):
+            spellings |= dict.fromkeys(words, chosen)
+            listed = " and ".join(f"{word!r} ({counts[word]:,})" for word in sorted(words))
+            notes.append(f"labels {listed} count as one class, {chosen!r}")
+    alike: dict[str, list[str]] = {}
+    for words in same.values():
+        alike.setdefault(canonical(words[0]).casefold(), []).append(spellings.get(words[0], words[0]))
+    notes += [
+        f"labels {' and '.join(map(repr, sorted(words)))} differ in case alone, and are different classes here"
+        for words in alike.values()
+        if len(words) > 1
+    ]
+    return spellings, tuple(notes)
+
+
+def canonical(word: str) -> str:
+    """What two spellings of one label have in common: numbers by their value, text without odd blanks and forms."""
+    text = " ".join(unicodedata.normalize("NFKC", word).split())
+    number = number_of(text) if text[:1] in "+-.0123456789" else math.nan
+    written = text.lstrip("+-").lstrip("0")
+    return repr(number + 0.0) if math.isfinite(number) and not (text[:1] == "0" and written[:1].isdigit()) else text
+
+
+def number_of(label: Any) -> float:
+    """The number that a label is or reads as; NaN where it is none."""
+    try:
+        return math.nan if label is None or "_" in str(label) else float(label)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def ordered(labels: Iterable[str]) -> tuple[str, ...]:
+    """Class names in order, numbers by their value."""
+    names = sorted(labels)
+    try:
+        return tuple(sorted(names, key=lambda name: (float(name), name)))
+    except ValueError:
+        return tuple(names)
+
+
+# Samples that cannot be used
+
+
+def without_bad(domain: "Domain", splits: Mapping[str, Samples]) -> tuple[dict[str, Samples], list[Skipped]]:
+    """The samples that can be used, and what is wrong with the others; GraftError where none may be left out."""
+    skipped = [
+        bad
+        for name, samples in splits.items()
+        for bad in (
+            *(Skipped(name, place, problem) for place, problem in samples.unread),
+            *(Skipped(name, samples.places[i], problem) for i, problem in sorted(samples.problems.items())),
+        )
+    ]
+    if not skipped:
+        return dict(splits), []
+    if domain.on_bad_sample == "error":
+        number = sum(len(samples) + len(samples.unread) for samples in splits.values())
+        raise GraftError(
+            f"{domain.key}: {len(skipped):,} of {number:,} {domain.unit} cannot be used ({listed(skipped)}). "
+            f"Correct them, or leave them out: {domain.key}.on_bad_sample=skip"
+        )
+    kept = {
+        name: torch.tensor([i for i in range(len(samples)) if i not in samples.problems], dtype=torch.int64)
+        for name, samples in splits.items()
+    }
+    usable = {name: samples.take(kept[name]) if samples.problems else samples for name, samples in splits.items()}
+    return {name: replace(samples, unread=()) for name, samples in usable.items()}, skipped
+
+
+def listed(skipped: Sequence[Skipped]) -> str:
+    """The first of the bad samples with their reasons."""
+    shown = [f"{bad.place}: {bad.problem}" for bad in skipped[:SHOWN]]
+    return "; ".join(shown) + (f"; and {len(skipped) - SHOWN:,} more" if len(skipped) > SHOWN else "")
+
+
+def skipped_notes(domain: "Domain", skipped: Sequence[Skipped]) -> tuple[str, ...]:
+    """One line on what was skipped; empty where nothing was."""
+    return (f"skipped: {len(skipped):,} {domain.unit} ({listed(skipped)})",) if skipped else ()
+
+
+# Copies and the split
+
+
+def copy_notes(domain: "Domain", splits: Mapping[str, Samples]) -> tuple[str, ...]:
+    """Lines on samples that occur more than once in train, and on samples of official splits that train has too."""
+    train = splits["train"]
+    if train.contents is None:
+        return ()
+    contents = {name: samples.contents for name, samples in splits.items() if samples.contents is not None}
+    labels = [tuple(label) if isinstance(label, list) else label for label in train.labels.tolist()]
+    return (
+        *duplicate_notes(group_numbers(train.contents), labels, domain.noun),
+        *leak_notes(contents, domain.noun),
+    )
+
+
+def duplicate_notes(groups: Tensor, labels: Sequence[Hashable], noun: str) -> tuple[str, ...]:
+    """One line on samples that occur more than once, and whether their labels agree; empty where none does."""
+    seen: dict[int, list[Hashable]] = {}
+    for group, label in zip(groups.tolist(), labels, strict=True):
+        seen.setdefault(group, []).append(label)
+    copies = [members for members in seen.values() if len(members) > 1]
+    if not copies:
+        return ()
+    conflicts = sum(len(set(members)) > 1 for members in copies)
+    return (f"{len(copies):,} {noun} occur more than once, {conflicts} of them with different labels",)
+
+
+def leak_notes(contents: Mapping[str, Sequence[Hashable]], noun: str) -> tuple[str, ...]:
+    """Lines on samples of a held-out split that train has too."""
+    known = set(contents["train"])
+    shared = {name: sum(one in known for one in contents[name]) for name in HELD_OUT if name in contents}
+    return tuple(f"{count:,} {noun} of {name} are in train too" for name, count in shared.items() if count)
+
+
+def leak_notes_after(
+    domain: "Domain", official: Mapping[str, Samples], splits: Mapping[str, Samples]
+) -> tuple[str, ...]:
+    """Lines on what is on both sides although it belongs together: groups of official splits, near duplicates, copies.
+
+    Copies that a random split keeps on one side need no line; tables and splits by time may have some on both.
+    """
+    notes: tuple[str, ...] = ()
+    if column := domain.split.get("group"):
+        key = f"{domain.key}.split.group"
+        groups = {name: group_values(samples, column, key) for name, samples in splits.items()}
+        notes += leak_notes(groups, f"{domain.noun}, by their {column},")
+    loose = {name: one.contents for name, one in splits.items() if name not in official or name == "train"}
+    if len(loose) > 1 and None not in loose.values():
+        notes += leak_notes(loose, domain.noun)
+    if domain.split.get("near_duplicates", "note") != "ignore" and (keys := domain.near_keys(splits)):
+        train = set(keys["train"])
+        exact = set(splits["train"].contents or ())
+        for name in HELD_OUT:
+            contents = splits[name].contents or [None] * len(splits[name])
+            alike = sum(key in train and one not in exact for key, one in zip(keys[name], contents, strict=True))
+            if alike:
+                notes += (
+                    f"{alike:,} of {len(splits[name]):,} {domain.noun} of {name} look like one of train (near "
+                    f"duplicates): {domain.key}.split.near_duplicates=group keeps such on one side",
+                )
+    return notes
+
+
+def split_off(
+    domain: "Domain", splits: Mapping[str, Samples], classes: Sequence[str] | None, seed: int
+) -> tuple[dict[str, Tensor], str]:
+    """Indices in train of what is not official and of what stays, empty where all is; and the rule in words."""
+    sizes = {name: size for name, size in domain.sizes.items() if name not in splits}
+    if not sizes:
+        return {}, "official splits"
+    fractions = {name: size for name, size in sizes.items() if size < 1}
+    if sum(fractions.values()) >= 1:
+        given = " ".join(f"{domain.key}.{name}_fraction={size:g}" for name, size in fractions.items())
+        raise GraftError(
+            f"{given}: together they leave nothing to train on. Give fractions whose sum is below 1, such as "
+            f"{domain.key}.val_fraction=0.15 {domain.key}.test_fraction=0.15"
+        )
+    train, rule = splits["train"], "random, stratified split"
+    if column := domain.split.get("time"):
+        indices = time_split(times_of(train, column, f"{domain.key}.split.time"), sizes)
+        rule = f"split by time, {column}"
+    else:
+        groups = [group_numbers(train.contents)] if domain.copies_stay_together and train.contents is not None else []
+        if column := domain.split.get("group"):
+            values = group_values(train, column, f"{domain.key}.split.group")
+            groups.append(group_numbers(values))
+            rule = f"split by {column}, {len(set(values)):,} groups"
+        if domain.split.get("near_duplicates") == "group" and (keys := domain.near_keys({"train": train})):
+            groups.append(group_numbers(keys["train"]))
+        strata = strata_of(domain, train.labels, classes)
+        indices = stratified_split(strata, sizes, seed, merged_groups(groups) if groups else None)
+    if empty := [name for name, index in indices.items() if len(index) == 0]:
+        change = f"lower {domain.key}.test" if empty[0] == "train" else f"raise {domain.key}.{empty[0]}"
+        raise GraftError(
+            f"{domain.origin('train')}: {len(train)} {domain.noun} are too few to split off a {empty[0]} split "
+            f"({rule}). Add {domain.noun}, or {change}_fraction."
+        )
+    return indices, rule
+
+
+def strata_of(domain: "Domain", labels: Tensor, classes: Sequence[str] | None) -> Tensor:
+    """What a split keeps the shares of `(N,)`: classes, combinations of labels, or nothing where labels are numbers."""
+    match domain.label_kind:
+        case "numbers":
+            return torch.zeros(len(labels), dtype=torch.int64)
+        case "multilabel":
+            return torch.unique(labels, dim=0, return_inverse=True)[1]
+    return domain.strata(labels, classes)
+
+
+def fingerprint_of(domain: "Domain", raw: Raw, splits: Mapping[str, Samples], classes: Sequence[str] | None) -> str:
+    """Hash of all samples that can be used and of their labels, wherever their files lie."""
+    parts = [raw.fingerprint.encode(), domain.label_kind.encode(), repr(classes).encode()]
+    for name, samples in splits.items():
+        parts += [name.encode(), samples.labels.numpy().tobytes()]
+        parts += [one if isinstance(one, bytes) else repr(one).encode() for one in samples.contents or ()]
+    return sha256(parts)
+
+
+def as_split(fingerprint: str, name: str, samples: Samples, indices: Mapping[str, Tensor]) -> Split:
+    """The samples that are left as a split, whose fingerprint holds which of the domain's they are."""
+    fingerprint = f"{fingerprint}/{'train' if name in indices else name}"
+    if name in indices:
+        fingerprint = sha256([fingerprint.encode(), indices[name].numpy().tobytes()])
+    if samples.fitted:
+        fingerprint = sha256([fingerprint.encode(), samples.fitted.encode()])
+    return Split(samples.inputs, samples.labels, fingerprint)
+
+
+# What is left
+
+
+def check_not_empty(domain: "Domain", splits: Mapping[str, Samples]) -> None:
+    """Raise GraftError for a split without usable samples."""
+    for name, samples in splits.items():
+        if not len(samples):
+            raise GraftError(f"{domain.origin(name)}: there are no {domain.unit} that can be used for {name}.")
+
+
+def without_lost_classes(
+    splits: Mapping[str, Samples], classes: tuple[str, ...] | None, raw: Raw
+) -> tuple[dict[str, Samples], tuple[str, ...] | None]:
+    """Without the classes of which every sample turned out to be unusable, such as a second header row's."""
+    if classes is None or raw.classes is not None:
+        return dict(splits), classes
+    present = torch.cat([samples.labels for samples in splits.values()]).unique()
+    if len(present) == len(classes):
+        return dict(splits), classes
+    kept = {name: replace(one, labels=torch.searchsorted(present, one.labels)) for name, one in splits.items()}
+    return kept, tuple(classes[index] for index in present.tolist())
+
+
+def check_classes(domain: "Domain", train: Samples, classes: Sequence[str] | None) -> None:
+    """Raise GraftError for a class that training never sees, and for labels that leave nothing to tell apart."""
+    if classes is None or domain.label_kind == "multilabel":
+        return
+    present = {classes[index] for index in train.labels.unique().tolist()}
+    if len(present) < 2:
+        raise GraftError(
+            f"{domain.origin('train')}: every label is {next(iter(present))!r}, but at least 2 classes are needed. "
+            f"{domain.advice}"
+        )
+    if domain.may_lack_classes:
+        return
+    if missing := [name for name in classes if name not in present]:
+        raise GraftError(
+            f"{domain.origin('train')}: no training sample has the label {missing[0]!r}, one of {len(classes)} classes."
+            f" Its labels are {', '.join(list(ordered(present))[:CLASSES_SHOWN])}."
+        )

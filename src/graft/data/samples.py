@@ -1,0 +1,229 @@
+"""What a source reads, and what becomes of it: named splits of samples and labels."""
+
+import hashlib
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import Subset
+
+from graft.errors import GraftError
+
+HELD_OUT = ("val", "test")
+
+Modality = Literal["image", "text", "audio", "table", "sequence"]
+
+LabelKind = Literal["classes", "numbers", "multilabel"]
+
+# What becomes of samples that cannot be used: a refusal, or left out and counted.
+OnBadSample = Literal["error", "skip"]
+
+
+class LazyTensor:
+    """Images that are made at first use, because many runs never look at a split (the source's, once it is cached)."""
+
+    def __init__(self, length: int, make: Callable[[], Tensor]) -> None:
+        self.length = length
+        self._make = make
+        self._tensor: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int | Tensor) -> Tensor:
+        return self.tensor[index]
+
+    @property
+    def tensor(self) -> Tensor:
+        """All images, uint8 `(N, C, H, W)`."""
+        if self._tensor is None:
+            self._tensor = self._make()
+        return self._tensor
+
+
+Inputs = Tensor | LazyTensor | Sequence[Tensor] | Sequence[str] | Subset
+
+
+@dataclass(frozen=True)
+class Split:
+    """Samples and labels of one part of a domain.
+
+    `inputs` is a uint8 tensor `(N, C, H, W)`, or gives a uint8 `(C, H, W)` by index; of another modality, what
+    its transform takes. `labels` are int64 `(N,)` classes, float `(N, K)` for multilabel, float `(N,)`
+    numbers; None where the domain counts as unlabelled. `fingerprint` is a hash of what decides the inputs, so that
+    what is computed from them can be kept under it.
+    """
+
+    inputs: Inputs
+    labels: Tensor | None
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def subset(self, indices: Tensor) -> "Split":
+        """The samples at `indices` `(M,)`; images on disk stay there."""
+        labels = None if self.labels is None else self.labels[indices]
+        return Split(take(self.inputs, indices), labels, sha256([self.fingerprint.encode(), indices.numpy().tobytes()]))
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One split as a source reads it: N samples, usable or not; lists and arrays are `(N,)`.
+
+    `labels` are words (None where one is missing) for classes, anything that reads as a number for numbers, or 0 and 1
+    `(N, K)` for multilabel.
+    """
+
+    inputs: Any  # samples by index, as the modality's transform takes them
+    labels: Any
+    places: Sequence[str]  # what messages call each sample: its file, or "reviews.csv, row 7"
+    contents: Sequence[Hashable] | None  # equal where two samples are the same; None: no two are
+    problems: Mapping[int, str] = field(default_factory=dict)  # by index, why a sample cannot be used
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # what split.group and split.time may name
+    unread: Sequence[tuple[str, str]] = ()  # place and problem of what could not even be read as a sample
+    left_out: Mapping[str, int] = field(default_factory=dict)  # reason -> number of files that are no samples at all
+    fitted: str = ""  # what was learned from train to encode the inputs, for their fingerprint
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def take(self, indices: Tensor) -> "Samples":
+        """The samples at `indices` `(M,)`."""
+        chosen = indices.tolist()
+        place = {index: number for number, index in enumerate(chosen)}
+        return replace(
+            self,
+            inputs=take(self.inputs, indices),
+            labels=self.labels[indices] if isinstance(self.labels, Tensor) else [self.labels[i] for i in chosen],
+            places=[self.places[i] for i in chosen],
+            contents=None if self.contents is None else [self.contents[i] for i in chosen],
+            problems={place[i]: problem for i, problem in self.problems.items() if i in place},
+            columns={name: [values[i] for i in chosen] for name, values in self.columns.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What a source reads: `train`, and `val` and `test` where they are official."""
+
+    splits: Mapping[str, Samples]
+    classes: tuple[str, ...] | None = None  # in their order; None = those of train's labels
+    notes: tuple[str, ...] = ()
+    fingerprint: str = ""  # of what decides the inputs beside the samples' contents
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of everything that was found, for the printout and results.json."""
+
+    found: int
+    used: Mapping[str, int]  # by split
+    left_out: Mapping[str, int]  # reason -> number
+    skipped: tuple[Mapping[str, str], ...]  # split, sample and reason of each sample that cannot be used
+    split: str  # how what is not official was split off
+
+    def sentence(self, noun: str) -> str:
+        """All of it in one line."""
+        used = ", ".join(f"{number:,} {name}" for name, number in self.used.items())
+        reasons = dict(self.left_out)
+        if self.skipped:
+            reasons["skipped"] = len(self.skipped)
+        left = ", ".join(f"{number:,} {reason}" for reason, number in reasons.items())
+        without = f"; {sum(reasons.values()):,} left out ({left})" if left else ""
+        return f"{self.found:,} {noun} found, {sum(self.used.values()):,} used ({used}; {self.split}){without}"
+
+
+def take(inputs: Any, indices: Tensor) -> Any:
+    """The inputs at `indices` `(M,)`; what decodes one by one stays as it is, behind a view."""
+    if isinstance(inputs, LazyTensor):
+        return LazyTensor(len(indices), lambda: inputs.tensor[indices])
+    if isinstance(inputs, Tensor):
+        return inputs[indices]
+    return Subset(inputs, indices.tolist())
+
+
+def rows_of(split: "Split | Samples") -> Any:
+    """A split's samples, whatever part of a part it is, of inputs that take indices `(M,)`: tables and sequences."""
+    inputs, indices = split.inputs, None
+    while isinstance(inputs, Subset):
+        own = torch.tensor(inputs.indices, dtype=torch.int64)
+        inputs, indices = inputs.dataset, own if indices is None else own[indices]
+    return inputs if indices is None else inputs[indices]
+
+
+def names_of(split: Split, indices: Tensor) -> list[str]:
+    """What messages call the samples at `indices` `(M,)`: their files where they have any, else their numbers."""
+    inputs, of_inputs = split.inputs, indices.tolist()
+    while isinstance(inputs, Subset):
+        inputs, of_inputs = inputs.dataset, [inputs.indices[index] for index in of_inputs]
+    files = getattr(inputs, "files", None)
+    return [f"sample {index}" for index in indices.tolist()] if files is None else [str(files[i]) for i in of_inputs]
+
+
+class Baseline(Protocol):
+    """What anybody would try first on data of a modality; its score stands beside the network's."""
+
+    name: str
+
+    def predictions(self, train: Split, val: Split, test: Split, classes: int | None, seed: int) -> Tensor:
+        """Probabilities `(N, K)` of the test part's classes, or numbers `(N,)`, after learning from the other parts."""
+
+
+@dataclass(frozen=True)
+class DomainData:
+    """A domain, split. `fingerprint` changes whenever the content does; `notes` say what a reader should know."""
+
+    name: str
+    train: Split
+    val: Split
+    test: Split
+    classes: tuple[str, ...] | None
+    channels: int | None  # of images
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+    modality: Modality = "image"  # of a sample
+    # what a backbone that is made for these data has to know
+    backbone_arguments: Mapping[str, Any] = field(default_factory=dict)
+    baseline: Baseline | None = None  # tested on the same parts
+    report: Report | None = None  # None for data that are made, not found
+
+
+def sha256(parts: Iterable[bytes]) -> str:
+    """Hash of a sequence of byte strings; lengths are hashed too, so that moving a boundary changes it."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def seed_of(*parts: object) -> int:
+    """A seed that depends on every part, and for nothing else: `seed_of(seed, "target", epoch)`."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "little")
+
+
+def generator(*parts: object) -> torch.Generator:
+    """A random generator seeded by `seed_of(*parts)`."""
+    return torch.Generator().manual_seed(seed_of(*parts))
+
+
+def content_groups(contents: Iterable[bytes | memoryview]) -> Tensor:
+    """Group number `(N,)` of each sample; samples with the same bytes share one."""
+    return group_numbers(hashlib.sha256(content).digest() for content in contents)
+
+
+def group_numbers(contents: Iterable[Hashable]) -> Tensor:
+    """Group number `(N,)` of each sample; equal ones share one."""
+    seen: dict[Hashable, int] = {}
+    return torch.tensor([seen.setdefault(content, len(seen)) for content in contents], dtype=torch.int64)
+
+
+def check_unchanged(noun: str, augment: str, shift: str | None) -> None:
+    """Raise GraftError for augmentation or a shift of samples (`noun` in the message) that are taken as they are."""
+    if augment != "none":
+        raise GraftError(f"data.augment={augment}: {noun} are taken as they are. Set data.augment=none.")
+    if shift is not None:
+        raise GraftError(f"data.test_shifts=[{shift}]: there is no such shift of {noun}. Set data.test_shifts=[].")
