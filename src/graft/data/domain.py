@@ -11,6 +11,7 @@ from torch.utils.data import Subset
 
 from graft.errors import GraftError
 
+SPLITS = ("train", "val", "test")
 HELD_OUT = ("val", "test")
 
 Modality = Literal["image", "text", "audio", "table", "sequence"]
@@ -47,7 +48,7 @@ Inputs = Tensor | LazyTensor | Sequence[Tensor] | Sequence[str] | Subset
 
 @dataclass(frozen=True)
 class Split:
-    """Samples and labels of one part of a domain.
+    """Samples and labels of one split of a domain.
 
     `inputs` is a uint8 tensor `(N, C, H, W)`, or gives a uint8 `(C, H, W)` by index; of another modality, what
     its transform takes. `labels` are int64 `(N,)` classes, float `(N, K)` for multilabel, float `(N,)`
@@ -75,7 +76,7 @@ class Split:
 
 
 def rows_of(split: Split) -> Any:
-    """A split's samples, whatever part of a part it is, of inputs that take indices `(M,)`: tables and sequences."""
+    """A split's samples, however often it was subset, of inputs that take indices `(M,)`: tables and sequences."""
     inputs, indices = split.inputs, None
     while isinstance(inputs, Subset):
         own = torch.tensor(inputs.indices, dtype=torch.int64)
@@ -98,7 +99,7 @@ class Baseline(Protocol):
     name: str
 
     def predictions(self, train: Split, val: Split, test: Split, classes: int | None, seed: int) -> Tensor:
-        """Probabilities `(N, K)` of the test part's classes, or numbers `(N,)`, after learning from the other parts."""
+        """Probabilities `(N, K)` of the test split's classes, or numbers `(N,)`, after learning from train and val."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class DomainData:
     modality: Modality = "image"  # of a sample
     # what a backbone that is made for these data has to know
     backbone_arguments: Mapping[str, Any] = field(default_factory=dict)
-    baseline: Baseline | None = None  # tested on the same parts
+    baseline: Baseline | None = None  # tested on the same splits
 
 
 class Domain:
@@ -177,10 +178,10 @@ def duplicate_notes(groups: Tensor, labels: Tensor, noun: str) -> tuple[str, ...
 
 
 def leak_notes(contents: Mapping[str, Sequence[Hashable]], noun: str) -> tuple[str, ...]:
-    """Lines on samples of an official part that train's has too."""
+    """Lines on samples of an official split that train's has too."""
     known = set(contents["train"])
-    shared = {part: sum(content in known for content in contents[part]) for part in HELD_OUT if part in contents}
-    return tuple(f"{count:,} {noun} of {part} are in train too" for part, count in shared.items() if count)
+    shared = {split: sum(content in known for content in contents[split]) for split in HELD_OUT if split in contents}
+    return tuple(f"{count:,} {noun} of {split} are in train too" for split, count in shared.items() if count)
 
 
 def check_unchanged(noun: str, augment: str, shift: str | None) -> None:

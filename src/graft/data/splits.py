@@ -10,10 +10,10 @@ from graft.errors import GraftError
 def stratified_split(
     labels: Tensor, sizes: dict[str, float | int], seed: int, groups: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """Indices of each named part, and of `train`, which gets the rest; classes keep their shares.
+    """Indices of each named split, and of `train`, which gets the rest; classes keep their shares.
 
     `sizes` are fractions of the whole (below 1) or numbers of samples. Samples of one group (copies of one image) stay
-    together, with the class of the first of them, so parts may be off by a few samples where there are copies.
+    together, with the class of the first of them, so splits may be off by a few samples where there are copies.
     """
     members: dict[int, list[int]] = {}
     for index, group in enumerate(range(len(labels)) if groups is None else groups.tolist()):
@@ -24,28 +24,28 @@ def stratified_split(
     for position in shuffled:
         queues[classes[grouped[position][0]]].append(grouped[position])
     totals = torch.tensor([sum(len(group) for group in queue) for queue in queues.values()])
-    parts = {}
+    splits = {}
     for name, size in sizes.items():
         quotas = _quotas(totals, round(size * len(labels)) if size < 1 else int(size))
-        parts[name] = [i for queue, quota in zip(queues.values(), quotas, strict=True) for i in _take(queue, quota)]
+        splits[name] = [i for queue, quota in zip(queues.values(), quotas, strict=True) for i in _take(queue, quota)]
     rest = [index for queue in queues.values() for group in queue for index in group]
-    return {name: torch.tensor(sorted(part), dtype=torch.int64) for name, part in {"train": rest, **parts}.items()}
+    return {name: torch.tensor(sorted(index), dtype=torch.int64) for name, index in {"train": rest, **splits}.items()}
 
 
 def split_off(
     labels: Tensor, sizes: dict[str, float], seed: int, groups: Tensor, *, key: str, origin: str, noun: str
 ) -> dict[str, Tensor]:
-    """`stratified_split` of a domain's own samples; GraftError where they are too few for a part.
+    """`stratified_split` of a domain's own samples; GraftError where they are too few for a split.
 
     Messages name the config's `key`, where the samples come from, and what they are called.
     """
-    parts = stratified_split(labels, sizes, seed, groups)
-    if empty := [name for name, index in parts.items() if len(index) == 0]:
+    splits = stratified_split(labels, sizes, seed, groups)
+    if empty := [name for name, index in splits.items() if len(index) == 0]:
         raise GraftError(
-            f"{origin}: {len(labels)} {noun} are too few to split off a {empty[0]} part. "
+            f"{origin}: {len(labels)} {noun} are too few for a {empty[0]} split. "
             f"Add {noun}, or raise {key}.{empty[0]}_fraction."
         )
-    return parts
+    return splits
 
 
 def label_budget(labels: Tensor, per_class: int, seed: int, classes: tuple[str, ...], key: str) -> Tensor:

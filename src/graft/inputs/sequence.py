@@ -73,12 +73,12 @@ class SequenceTransform:
         return Fields({"values": sequences.values[:, :longest], "mask": sequences.mask[:, :longest]})
 
 
-def standardised(parts: dict[str, Split]) -> dict[str, Split]:
-    """The parts with values of mean 0 and deviation 1 in each channel of the training part; zeros behind the ends.
+def standardised(splits: dict[str, Split]) -> dict[str, Split]:
+    """The splits with values of mean 0 and deviation 1 in each channel of the training split; zeros behind the ends.
 
     Fitted before the label budget, for which no label is needed; a channel that is constant in training becomes zero.
     """
-    train = rows_of(parts["train"])
+    train = rows_of(splits["train"])
     known = train.values[train.mask.bool()]
     mean, std = known.double().mean(0).float(), known.double().std(0, correction=0).float()
     scale = torch.where(std > 0, 1 / std, 0.0)
@@ -86,15 +86,17 @@ def standardised(parts: dict[str, Split]) -> dict[str, Split]:
     def scaled(split: Split) -> Split:
         rows = rows_of(split)
         values = torch.where(rows.mask.bool().unsqueeze(-1), (rows.values - mean) * scale, 0.0)
-        return Split(Sequences(values, rows.lengths), split.labels, f"{split.fingerprint}/{parts['train'].fingerprint}")
+        return Split(
+            Sequences(values, rows.lengths), split.labels, f"{split.fingerprint}/{splits['train'].fingerprint}"
+        )
 
-    return {name: scaled(split) for name, split in parts.items()}
+    return {name: scaled(split) for name, split in splits.items()}
 
 
-def described(parts: dict[str, Split]) -> dict[str, Any]:
-    """What DomainData has to say of sequences, the standardised parts among it."""
+def described(splits: dict[str, Split]) -> dict[str, Any]:
+    """What DomainData has to say of sequences, the standardised splits among it."""
     return {
-        **standardised(parts),
+        **standardised(splits),
         "modality": "sequence",
-        "backbone_arguments": {"input_size": rows_of(parts["train"]).values.shape[2]},
+        "backbone_arguments": {"input_size": rows_of(splits["train"]).values.shape[2]},
     }

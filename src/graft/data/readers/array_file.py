@@ -14,17 +14,26 @@ import torch
 from torch import Tensor
 
 from graft.config.types import FractionBelowOne
-from graft.data.domain import Domain, DomainData, OnBadSample, Split, duplicate_notes, group_numbers, leak_notes, sha256
+from graft.data.domain import (
+    SPLITS,
+    Domain,
+    DomainData,
+    OnBadSample,
+    Split,
+    duplicate_notes,
+    group_numbers,
+    leak_notes,
+    sha256,
+)
 from graft.data.splits import split_off
 from graft.errors import GraftError
 
-PARTS = ("train", "val", "test")
 SHOWN = 3  # bad samples that a message names, and classes
 
 
 @dataclass(frozen=True)
-class Part:
-    """Samples `(N, ...)` of one part, their labels int64 `(N,)`, and a hash `(N,)` of each sample's content."""
+class RawSplit:
+    """Samples `(N, ...)` of one split, their labels int64 `(N,)`, and a hash `(N,)` of each sample's content."""
 
     samples: Any
     labels: Tensor
@@ -64,22 +73,22 @@ class ArrayFile(Domain):
         self.on_bad_sample = on_bad_sample
 
     def samples_of(self, arrays: "Arrays", prefix: str) -> Found:
-        """The samples of a part, in the form that their modality is kept in; GraftError for an array that is none."""
+        """The samples of a split, in the form that their modality is kept in; GraftError for an array that is none."""
         raise NotImplementedError
 
-    def described(self, parts: Mapping[str, Split]) -> dict[str, Any]:
+    def described(self, splits: Mapping[str, Split]) -> dict[str, Any]:
         """What DomainData has to say of samples of this modality."""
         raise NotImplementedError
 
     def load(self, split_seed: int) -> DomainData:
-        """Read every part and split off what has no official one; copies of one sample stay on one side.
+        """Read every split and split off what has no official one; copies of one sample stay on one side.
 
         Raises GraftError for a missing file or array, one of another form, and samples that cannot be used.
         """
-        parts, classes, notes = self._parts
-        splits = {name: Split(part.samples, part.labels, f"{self.fingerprint}/{name}") for name, part in parts.items()}
-        labels, groups = parts["train"].labels, group_numbers(parts["train"].hashes)
-        sizes = {name: size for name, size in self.fractions.items() if name not in parts}
+        official, classes, notes = self._official
+        splits = {name: Split(raw.samples, raw.labels, f"{self.fingerprint}/{name}") for name, raw in official.items()}
+        labels, groups = official["train"].labels, group_numbers(official["train"].hashes)
+        sizes = {name: size for name, size in self.fractions.items() if name not in official}
         if sizes:
             origin = f"{self.key}.file={self.file}"
             cut = split_off(labels, sizes, split_seed, groups, key=self.key, origin=origin, noun=self.word)
@@ -95,7 +104,7 @@ class ArrayFile(Domain):
                 "notes": (
                     *notes,
                     *duplicate_notes(groups, labels, self.word),
-                    *leak_notes({name: part.hashes for name, part in parts.items()}, self.word),
+                    *leak_notes({name: raw.hashes for name, raw in official.items()}, self.word),
                 ),
                 **splits,
                 **self.described(splits),
@@ -104,15 +113,15 @@ class ArrayFile(Domain):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of samples and labels of every part, of which those that cannot be used are no part."""
-        parts, classes, _ = self._parts
-        labels = [part.labels.numpy().tobytes() for part in parts.values()]
-        return sha256([repr(classes).encode(), *labels, *(b"".join(part.hashes) for part in parts.values())])
+        """Hash of samples and labels of every split, without those that cannot be used."""
+        official, classes, _ = self._official
+        labels = [raw.labels.numpy().tobytes() for raw in official.values()]
+        return sha256([repr(classes).encode(), *labels, *(b"".join(raw.hashes) for raw in official.values())])
 
     @functools.cached_property
-    def _parts(self) -> tuple[dict[str, Part], tuple[str, ...], tuple[str, ...]]:
-        """Usable samples of every official part (`train` alone where there is none), classes, notes."""
-        parts, bad, classes = {}, {}, self.class_names
+    def _official(self) -> tuple[dict[str, RawSplit], tuple[str, ...], tuple[str, ...]]:
+        """Usable samples of every official split (`train` alone where there is none), classes, notes."""
+        official, bad, classes = {}, {}, self.class_names
         with Arrays(self.file, f"{self.key}.file") as arrays:
             for name, prefix in self._prefixes(arrays).items():
                 found = self.samples_of(arrays, prefix)
@@ -127,8 +136,8 @@ class ArrayFile(Domain):
                     )
                 bad |= {(prefix + self.samples, index): problem for index, problem in found.bad.items()}
                 wrong = {index for array, index in bad if array in (prefix + self.labels, prefix + self.samples)}
-                parts[name] = without(Part(found.samples, labels, found.hashes), wrong)
-                if not len(parts[name].labels):
+                official[name] = without(RawSplit(found.samples, labels, found.hashes), wrong)
+                if not len(official[name].labels):
                     raise GraftError(
                         f"{self.key}.file={self.file}: none of the {self.word} in {prefix + self.samples} can be used"
                         f"{self._listed(bad)}. Give at least one."
@@ -138,8 +147,8 @@ class ArrayFile(Domain):
                 f"{self.key}.file={self.file}: {len(bad):,} {self.word} cannot be used{self._listed(bad)}. "
                 f"Correct the file, or leave them out: {self.key}.on_bad_sample=skip"
             )
-        self._refuse_absent(parts["train"].labels, classes)
-        return parts, classes, (f"skipped: {len(bad):,} {self.word}{self._listed(bad)}",) if bad else ()
+        self._refuse_absent(official["train"].labels, classes)
+        return official, classes, (f"skipped: {len(bad):,} {self.word}{self._listed(bad)}",) if bad else ()
 
     def _listed(self, bad: Mapping[tuple[str, int], str]) -> str:
         """The first bad samples in words, in brackets; empty where there is none."""
@@ -148,8 +157,8 @@ class ArrayFile(Domain):
         return f" ({'; '.join(lines)}{more})" if lines else ""
 
     def _prefixes(self, arrays: "Arrays") -> dict[str, str]:
-        """What stands before the names of each part's arrays; `train` alone where they have no parts."""
-        official = {part: f"{part}_" for part in PARTS if f"{part}_{self.samples}" in arrays.names}
+        """What stands before the names of each split's arrays; `train` alone where there is one set."""
+        official = {split: f"{split}_" for split in SPLITS if f"{split}_{self.samples}" in arrays.names}
         if "train" in official:
             return official
         if self.samples in arrays.names:
@@ -161,7 +170,7 @@ class ArrayFile(Domain):
         )
 
     def _labels(self, arrays: "Arrays", prefix: str, samples: int) -> Tensor:
-        """Labels int64 `(N,)` of a part; GraftError where they are no whole numbers, or of another length."""
+        """Labels int64 `(N,)` of a split; GraftError where they are no whole numbers, or of another length."""
         name = prefix + self.labels
         where = f"{self.key}.file={self.file}: {name}"
         if name not in arrays.names:
@@ -261,13 +270,13 @@ def numbers_up_to(labels: Tensor) -> tuple[str, ...]:
     return tuple(map(str, range(min(int(labels.max()), len(labels)) + 1)))
 
 
-def without(part: Part, wrong: set[int]) -> Part:
+def without(raw: RawSplit, wrong: set[int]) -> RawSplit:
     """The samples that are not `wrong`."""
     if not wrong:
-        return part
-    kept = torch.tensor([index for index in range(len(part.labels)) if index not in wrong], dtype=torch.int64)
-    hashes = [part.hashes[index] for index in kept.tolist()]
-    return replace(part, samples=part.samples[kept], labels=part.labels[kept], hashes=hashes)
+        return raw
+    kept = torch.tensor([index for index in range(len(raw.labels)) if index not in wrong], dtype=torch.int64)
+    hashes = [raw.hashes[index] for index in kept.tolist()]
+    return replace(raw, samples=raw.samples[kept], labels=raw.labels[kept], hashes=hashes)
 
 
 def hashes_of(samples: np.ndarray) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Samples with a label each, row by row, whatever they are: bad rows named or skipped, missing parts split off."""
+"""Samples with a label each, row by row, whatever they are: bad rows named or skipped, missing splits split off."""
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
@@ -73,8 +73,8 @@ class LabelledSamples(Domain):
         """Rows of `train`, and of `val` and `test` where they are official, with those that cannot be used."""
         raise NotImplementedError
 
-    def origin(self, part: str) -> str:
-        """The key of the config that names where a part comes from, and its value."""
+    def origin(self, split: str) -> str:
+        """The key of the config that names where a split comes from, and its value."""
         raise NotImplementedError
 
     def inputs(self, rows: Sequence[Record]) -> Inputs:
@@ -90,20 +90,20 @@ class LabelledSamples(Domain):
         return {}
 
     def load(self, split_seed: int) -> DomainData:
-        """Read the parts that there are and split off the others; copies of one sample stay on one side.
+        """Read the splits that there are and split off the others; copies of one sample stay on one side.
 
         Raises GraftError for what is missing, a row that cannot be used, or fewer than two classes.
         """
-        rows, classes, notes = self._parts
-        labels = {part: torch.tensor([classes.index(row.label) for row in members]) for part, members in rows.items()}
+        rows, classes, notes = self._official
+        labels = {split: torch.tensor([classes.index(row.label) for row in members]) for split, members in rows.items()}
         splits = {
-            part: Split(self.inputs(members), labels[part], f"{self.fingerprint}/{part}")
-            for part, members in rows.items()
+            split: Split(self.inputs(members), labels[split], f"{self.fingerprint}/{split}")
+            for split, members in rows.items()
         }
-        contents = {part: [self.bytes_of(row) for row in members] for part, members in rows.items()}
+        contents = {split: [self.bytes_of(row) for row in members] for split, members in rows.items()}
         groups = content_groups(contents["train"])
         whole = splits["train"]
-        splits |= {part: whole.subset(index) for part, index in self._cut(labels, groups, split_seed).items()}
+        splits |= {split: whole.subset(index) for split, index in self._cut(labels, groups, split_seed).items()}
         return DomainData(
             name=self.title,
             train=splits["train"],
@@ -122,37 +122,37 @@ class LabelledSamples(Domain):
         )
 
     def _cut(self, labels: Mapping[str, Tensor], groups: Tensor, seed: int) -> dict[str, Tensor]:
-        """Indices of the parts that are split off `train`, and of what is left of it; empty where all are official."""
+        """Indices of the splits that are split off `train`, and of what is left of it; empty where all are official."""
         sizes = {"test": self.test_fraction, "val": self.val_fraction}
-        sizes = {part: size for part, size in sizes.items() if part not in labels}
+        sizes = {split: size for split, size in sizes.items() if split not in labels}
         words = {"key": self.key, "origin": self.key, "noun": self.noun}
         return split_off(labels["train"], sizes, seed, groups, **words) if sizes else {}
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hash of all samples and labels."""
-        parts, classes, _ = self._parts
-        content = [(name, [(self.bytes_of(row), row.label) for row in rows]) for name, rows in parts.items()]
-        return sha256([*(repr(part).encode() for part in content), repr(classes).encode()])
+        official, classes, _ = self._official
+        content = [(name, [(self.bytes_of(row), row.label) for row in rows]) for name, rows in official.items()]
+        return sha256([*(repr(rows).encode() for rows in content), repr(classes).encode()])
 
     @functools.cached_property
-    def _parts(self) -> tuple[dict[str, list[Record]], tuple[str, ...], tuple[str, ...]]:
-        """Usable rows of every part that there is, the class names, and what a reader should know."""
+    def _official(self) -> tuple[dict[str, list[Record]], tuple[str, ...], tuple[str, ...]]:
+        """Usable rows of every split that there is, the class names, and what a reader should know."""
         rows = self.read()
         if not rows.get("train"):
             raise GraftError(f"{self.origin('train')}: there are no {self.unit} left to train on.")
         train = [row for row in rows["train"] if not row.problem]
         classes = self.wanted or ordered({row.label for row in train})
         allowed = f"{self.key}.classes" if self.wanted else "train's"
-        rows = {name: [checked(row, classes, allowed) for row in part] for name, part in rows.items()}
-        bad = [row for part in rows.values() for row in part if row.problem]
+        rows = {name: [checked(row, classes, allowed) for row in members] for name, members in rows.items()}
+        bad = [row for members in rows.values() for row in members if row.problem]
         if bad and self.on_bad_sample == "error":
             others = f"; {len(bad) - 1} more {self.unit} cannot be used either" if len(bad) > 1 else ""
             raise GraftError(
                 f"{self.key}: {bad[0].place}: {bad[0].problem}{others}. "
                 f"Correct it, or leave such {self.unit} out: {self.key}.on_bad_sample=skip"
             )
-        rows = {name: [row for row in part if not row.problem] for name, part in rows.items()}
+        rows = {name: [row for row in members if not row.problem] for name, members in rows.items()}
         self._refuse_unusable(rows, classes)
         return rows, classes, self._skipped_notes(bad)
 
@@ -164,9 +164,9 @@ class LabelledSamples(Domain):
         return (f"{len(bad):,} {self.unit} are skipped, the first is {first.short_place}: {first.problem}",)
 
     def _refuse_unusable(self, rows: Mapping[str, list[Record]], classes: Sequence[str]) -> None:
-        """Raise GraftError for a part without rows, and for labels that leave nothing to tell apart."""
-        for name, part in rows.items():
-            if not part:
+        """Raise GraftError for a split without rows, and for labels that leave nothing to distinguish."""
+        for name, members in rows.items():
+            if not members:
                 raise GraftError(f"{self.origin(name)}: there are no {self.unit} that can be used.")
         present = {row.label for row in rows["train"]}
         if missing := [name for name in classes if name not in present]:

@@ -29,14 +29,14 @@ class LabelledRecordings(LabelledSamples):
     noun = "recordings"
 
     def list_files(self) -> dict[str, list[Record]]:
-        """Rows of each part that there is, with a problem where no file could be named; files are not opened."""
+        """Rows of each split that there is, with a problem where no file could be named; files are not opened."""
         raise NotImplementedError
 
     def read(self) -> dict[str, list[Record]]:
-        """The rows of all parts, with a problem where the file cannot be used."""
-        parts = self.list_files()
+        """The rows of all splits, with a problem where the file cannot be used."""
+        splits = self.list_files()
         self._require_soundfile()
-        files = [row.content for rows in parts.values() for row in rows if not row.problem]
+        files = [row.content for rows in splits.values() for row in rows if not row.problem]
         if len(files) >= MANY:
             print(f"Checking {len(files):,} sound files", flush=True)
         with ThreadPoolExecutor(THREADS) as pool:
@@ -44,8 +44,8 @@ class LabelledRecordings(LabelledSamples):
         self._hashes = {path: digest for path, (digest, _) in found.items()}
         problems = {path: problem for path, (_, problem) in found.items()}
         return {
-            part: [row if row.problem else replace(row, problem=problems[row.content]) for row in rows]
-            for part, rows in parts.items()
+            split: [row if row.problem else replace(row, problem=problems[row.content]) for row in rows]
+            for split, rows in splits.items()
         }
 
     def inputs(self, rows: Sequence[Record]) -> "SoundFiles":

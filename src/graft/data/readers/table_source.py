@@ -36,7 +36,6 @@ from graft.errors import GraftError
 from graft.inputs.columns import CATEGORICAL, FIRST, MISSING, NUMERIC, UNKNOWN, Column, Columns
 from graft.inputs.table import TableRows
 
-PARTS = ("train", "val", "test")
 NUMBERS_SHARE = 0.9  # a column of texts counts as numbers where so many of its values are; the others are mistakes then
 CLASSES_SHOWN = 10
 MANY_CATEGORIES = 0.5  # categories over rows from which a column is probably a name or a number of the row
@@ -75,41 +74,41 @@ class TableSource(Domain):
     name: str
 
     def read(self) -> dict[str, Table]:
-        """The table of each official part, `train` alone where there is none."""
+        """The table of each official split, `train` alone where there is none."""
         raise NotImplementedError
 
     def load(self, split_seed: int) -> DomainData:
-        """Read, split what has no official split, and fit the columns on the training part.
+        """Read, split what has no official split, and fit the columns on the training split.
 
         Raises GraftError for a missing file or column, rows that cannot be used, or a single class.
         """
         tables = self.read()
-        read = {part: len(table) + len(table.bad) for part, table in tables.items()}
+        read = {split: len(table) + len(table.bad) for split, table in tables.items()}
         label = column_name(tables["train"], self.label, f"{self.key}.label")
         self._refuse_columns(tables, label)
-        tables = {part: self._with_labels(table, label) for part, table in tables.items()}
+        tables = {split: self._with_labels(table, label) for split, table in tables.items()}
         classes = self._classes(tables["train"], label) if self.label_kind == "classes" else None
         if classes is not None:
-            tables = {part: with_classes(table, label, classes) for part, table in tables.items()}
+            tables = {split: with_classes(table, label, classes) for split, table in tables.items()}
 
-        bad = {part: table.bad for part, table in tables.items()}
-        parts = self._split(tables, label, split_seed)
-        copies = self._copies(tables["train"], parts, label)
-        columns, notes = self._fit(parts["train"], label)
-        parts = {part: with_numbers(table, columns) for part, table in parts.items()}
-        for part, table in parts.items():
-            bad.setdefault("train" if part not in bad else part, {})
-            owner = part if part in tables else "train"
+        bad = {split: table.bad for split, table in tables.items()}
+        by_split = self._split(tables, label, split_seed)
+        copies = self._copies(tables["train"], by_split, label)
+        columns, notes = self._fit(by_split["train"], label)
+        by_split = {split: with_numbers(table, columns) for split, table in by_split.items()}
+        for split, table in by_split.items():
+            bad.setdefault("train" if split not in bad else split, {})
+            owner = split if split in tables else "train"
             bad[owner] = {**bad[owner], **table.bad}
         notes = (*self._bad_notes(tables, bad, read), *notes, *copies)
-        self._refuse_empty(parts, label, classes)
+        self._refuse_empty(by_split, label, classes)
         splits = {
-            part: Split(
+            split: Split(
                 encode(table, columns),
                 labels_of(table.columns[label], classes),
-                sha256([self.fingerprint.encode(), f"{split_seed}/{part}".encode()]),
+                sha256([self.fingerprint.encode(), f"{split_seed}/{split}".encode()]),
             )
-            for part, table in parts.items()
+            for split, table in by_split.items()
         }
         return DomainData(
             name=self.name,
@@ -124,7 +123,7 @@ class TableSource(Domain):
         )
 
     def _refuse_columns(self, tables: dict[str, Table], label: str) -> None:
-        """Raise GraftError for columns that a key names and the file lacks, or an official part lacks."""
+        """Raise GraftError for columns that a key names and the file lacks, or an official split lacks."""
         names = [name for name in tables["train"].columns if name not in (label, *self.ignore)]
         for key in ("numeric", "categorical", "ignore"):
             wanted = self.ignore if key == "ignore" else [n for n, kind in self.kinds.items() if kind == key]
@@ -152,7 +151,7 @@ class TableSource(Domain):
         return Table(table.file, columns, table.lines, table.bad).without(wrong, reason)
 
     def _classes(self, table: Table, label: str) -> tuple[str, ...]:
-        """Names of the training part's classes, in the order of their numbers where they are numbers."""
+        """Names of the training split's classes, in the order of their numbers where they are numbers."""
         found = sorted(set(table.columns[label]))
         numbers, wrong = to_numbers(texts(found))
         if found and not wrong.any():
@@ -164,14 +163,14 @@ class TableSource(Domain):
             )
         return tuple(found)
 
-    def _copies(self, train: Table, parts: dict[str, Table], label: str) -> tuple[str, ...]:
+    def _copies(self, train: Table, by_split: dict[str, Table], label: str) -> tuple[str, ...]:
         """Notes on rows with the same features, before and after the split.
 
         They are only told of and may be on both sides: where there are few categories they need not be copies.
         """
         names = [name for name in train.columns if name not in (label, *self.ignore)]
         groups = group_numbers(contents_of(train, names))
-        contents = {part: contents_of(table, names) for part, table in parts.items()}
+        contents = {split: contents_of(table, names) for split, table in by_split.items()}
         return (*duplicate_notes(groups, train.columns[label], "rows"), *leak_notes(contents, "rows"))
 
     def _named(self, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -186,13 +185,13 @@ class TableSource(Domain):
         return self.class_names
 
     def _split(self, tables: dict[str, Table], label: str, seed: int) -> dict[str, Table]:
-        """All three parts; those that are not official come from the training rows, classes in their shares."""
-        sizes = {part: size for part, size in self.fractions.items() if part not in tables}
+        """All three splits; those that are not official come from the training rows, classes in their shares."""
+        sizes = {split: size for split, size in self.fractions.items() if split not in tables}
         train = tables["train"]
         strata = train.columns[label] if self.label_kind == "classes" else np.zeros(len(train))
         _, numbers = np.unique(strata.astype(str), return_inverse=True)
         indices = stratified_split(torch.from_numpy(numbers), sizes, seed)
-        return tables | {part: Table.rows(without_bad(train), index.numpy()) for part, index in indices.items()}
+        return tables | {split: Table.rows(without_bad(train), index.numpy()) for split, index in indices.items()}
 
     def _fit(self, train: Table, label: str) -> tuple[Columns, tuple[str, ...]]:
         """What the training rows say of the columns, and what a reader should know of it."""
@@ -213,7 +212,7 @@ class TableSource(Domain):
         found = Columns(columns)
         notes = [
             f"{len(found.numeric)} numeric and {len(found.categorical)} categorical columns, fitted on the training "
-            "part alone (all of it, whatever the label budget)"
+            "split alone (all of it, whatever the label budget)"
         ]
         notes += [f"left out, constant in training: {', '.join(constant)}"] if constant else []
         notes += [f"{line}: is it the row's name? {self.key}.ignore leaves it out" for line in names]
@@ -221,22 +220,22 @@ class TableSource(Domain):
 
     def _bad_notes(self, tables: dict[str, Table], bad: dict[str, dict[int, str]], read: dict[str, int]) -> list[str]:
         """A line for each file with rows that were skipped; GraftError where they are not to be."""
-        lines = [describe_bad(tables[part].file, rows, read[part]) for part, rows in bad.items() if rows]
+        lines = [describe_bad(tables[split].file, rows, read[split]) for split, rows in bad.items() if rows]
         if lines and self.on_bad_sample == "error":
             raise GraftError(
                 f"{self.key}: {'; '.join(lines)}. Mend the file, or leave them out: {self.key}.on_bad_sample=skip"
             )
         return [f"skipped: {line}" for line in lines]
 
-    def _refuse_empty(self, parts: dict[str, Table], label: str, classes: tuple[str, ...] | None) -> None:
-        """Raise GraftError for a part without rows, or a class that training never sees."""
-        for part, table in parts.items():
+    def _refuse_empty(self, by_split: dict[str, Table], label: str, classes: tuple[str, ...] | None) -> None:
+        """Raise GraftError for a split without rows, or a class that training never sees."""
+        for split, table in by_split.items():
             if not len(table):
                 raise GraftError(
-                    f"{self.key}: {table.file} has too few rows for a {part} part. Add rows, or raise "
-                    f"{self.key}.{part if part != 'train' else 'test'}_fraction."
+                    f"{self.key}: {table.file} has too few rows for a {split} split. Add rows, or raise "
+                    f"{self.key}.{split if split != 'train' else 'test'}_fraction."
                 )
-        if classes and (absent := sorted(set(classes) - set(parts["train"].columns[label]))):
+        if classes and (absent := sorted(set(classes) - set(by_split["train"].columns[label]))):
             raise GraftError(f"{self.key}: no row of class {absent[0]!r} is left for training.")
 
 
@@ -249,11 +248,11 @@ def check_columns(key: str, wanted: Sequence[str], table: Table) -> None:
 
 
 def with_classes(table: Table, label: str, classes: Sequence[str]) -> Table:
-    """The rows whose label is one of the training part's classes."""
+    """The rows whose label is one of the training split's classes."""
     labels = table.columns[label]
     wrong = np.array([value not in classes for value in labels], dtype=bool)
     known = ", ".join(classes[:CLASSES_SHOWN]) + (", ..." if len(classes) > CLASSES_SHOWN else "")
-    return table.without(wrong, lambda index: f"label {labels[index]!r} is no class of the training part: {known}")
+    return table.without(wrong, lambda index: f"label {labels[index]!r} is no class of the training split: {known}")
 
 
 def without_bad(table: Table) -> Table:

@@ -37,7 +37,7 @@ class AudioFolder(LabelledRecordings):
     ) -> None:
         """`pattern` is a regular expression with named groups for a whole path below `root`, without its ending.
 
-        `where` says which files count, `val_where` and `test_where` which of them make up those parts.
+        `where` says which files count, `val_where` and `test_where` which of them make up those splits.
         """
         super().__init__(classes, val_fraction, test_fraction, on_bad_sample)
         self.root = Path(root).expanduser()
@@ -56,9 +56,9 @@ class AudioFolder(LabelledRecordings):
         """Where classes come from."""
         return f"Give a folder for each class, or {self.key}.pattern with a group {LABEL} that differs."
 
-    def origin(self, part: str) -> str:
+    def origin(self, split: str) -> str:
         """The folder."""
-        return f"{self.key}.root={self.root}" + (f", {part}" if part != "train" else "")
+        return f"{self.key}.root={self.root}" + (f", {split}" if split != "train" else "")
 
     def list_files(self) -> dict[str, list[Record]]:
         """Files of each class folder, or of the whole folder by their names."""
@@ -75,15 +75,15 @@ class AudioFolder(LabelledRecordings):
                 rf"such as '(?P<label>\d)_(?P<speaker>\w+)_(?P<index>\d+)'."
             )
         origin = f"{self.key}.root={self.root}"
-        parts = {
-            part: class_files(self.root, folder, EXTENSIONS, origin, "recordings")
-            for part, folder in official_folders(self.root).items()
+        splits = {
+            split: class_files(self.root, folder, EXTENSIONS, origin, "recordings")
+            for split, folder in official_folders(self.root).items()
         }
-        if not parts["train"]:
+        if not splits["train"]:
             raise GraftError(f"{origin}: no sub-folders of recordings there. {self.advice}")
         return {
-            part: [Record(path, None, path, label) for label, paths in files.items() for path in paths]
-            for part, files in parts.items()
+            split: [Record(path, None, path, label) for label, paths in files.items() for path in paths]
+            for split, files in splits.items()
         }
 
     def _compiled(self) -> re.Pattern:
@@ -105,7 +105,7 @@ class AudioFolder(LabelledRecordings):
         return pattern
 
     def _by_name(self, pattern: re.Pattern) -> dict[str, list[Record]]:
-        """Files whose names fit the pattern, in the parts that the config says; others are bad rows of `train`."""
+        """Files whose names fit the pattern, in the splits that the config says; others are bad rows of `train`."""
         paths = files_below(self.root, self.root, EXTENSIONS)
         if not paths:
             raise GraftError(
@@ -114,19 +114,19 @@ class AudioFolder(LabelledRecordings):
         matches = {path: pattern.fullmatch(path.relative_to(self.root).with_suffix("").as_posix()) for path in paths}
         groups = {path: match.groupdict(default="") for path, match in matches.items() if match}
         self._refuse_unknown_values(groups.values())
-        parts: dict[str, list[Record]] = {"train": []}
-        parts |= {part: [] for part in HELD_OUT if f"{part}_where" in self.chosen}
+        splits: dict[str, list[Record]] = {"train": []}
+        splits |= {split: [] for split in HELD_OUT if f"{split}_where" in self.chosen}
         for path in paths:
             if path not in groups:
                 problem = f"its name does not fit {self.key}.pattern={self.pattern}"
-                parts["train"].append(Record(path, None, path, "", problem))
+                splits["train"].append(Record(path, None, path, "", problem))
             elif fits(groups[path], self.chosen.get("where", {})):
-                part = next(
-                    (name for name in parts if name != "train" and fits(groups[path], self.chosen[f"{name}_where"])),
+                split = next(
+                    (name for name in splits if name != "train" and fits(groups[path], self.chosen[f"{name}_where"])),
                     "train",
                 )
-                parts[part].append(Record(path, None, path, groups[path][LABEL]))
-        return parts
+                splits[split].append(Record(path, None, path, groups[path][LABEL]))
+        return splits
 
     def _refuse_unknown_values(self, groups: Any) -> None:
         """Raise GraftError for a value that no file has."""

@@ -13,19 +13,19 @@ TEST, VAL = 500, 297  # samples; the other 1000 are the pool that a label budget
 
 
 class Digits(Domain):
-    """Real digits 0-9; the test and validation parts depend on the split seed alone, never on a budget."""
+    """Real digits 0-9; the test and validation splits depend on the split seed alone, never on a budget."""
 
     def load(self, split_seed: int) -> DomainData:
         """Split 1000/297/500, stratified."""
         images, labels = self._arrays
         whole = Split(images, labels, self.fingerprint)
         groups = content_groups(image.numpy().tobytes() for image in images)
-        parts = stratified_split(labels, {"test": TEST, "val": VAL}, split_seed, groups)
+        indices = stratified_split(labels, {"test": TEST, "val": VAL}, split_seed, groups)
         return DomainData(
             name="digits",
-            train=whole.subset(parts["train"]),
-            val=whole.subset(parts["val"]),
-            test=whole.subset(parts["test"]),
+            train=whole.subset(indices["train"]),
+            val=whole.subset(indices["val"]),
+            test=whole.subset(indices["test"]),
             classes=tuple("0123456789"),
             channels=1,
             fingerprint=self.fingerprint,
@@ -34,7 +34,7 @@ class Digits(Domain):
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hash of images and labels."""
-        return sha256(part.numpy().tobytes() for part in self._arrays)
+        return sha256(array.numpy().tobytes() for array in self._arrays)
 
     @functools.cached_property
     def _arrays(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -50,14 +50,14 @@ class DigitRows(Digits):
     """The same digits as sequences: 8 rows of 8 pixels, from top to bottom."""
 
     def load(self, split_seed: int) -> DomainData:
-        """Split as the images are, then standardised by the training part."""
+        """Split as the images are, then standardised by the training split."""
         data = super().load(split_seed)
-        parts = {"train": data.train, "val": data.val, "test": data.test}
+        splits = {"train": data.train, "val": data.val, "test": data.test}
 
         def rows(split: Split) -> Split:
             images = split.inputs[:, 0].float()
             return Split(Sequences(images, torch.full((len(images),), 8)), split.labels, split.fingerprint)
 
         return replace(
-            data, name="digit_rows", channels=None, **described({name: rows(split) for name, split in parts.items()})
+            data, name="digit_rows", channels=None, **described({name: rows(split) for name, split in splits.items()})
         )

@@ -11,14 +11,14 @@ from graft.data.readers.labelled import Record
 from graft.data.readers.texts import LabelledTexts, labelled_record
 from graft.errors import GraftError, first_line
 
-# Names that data sets give their parts, the first that exists counts.
-PARTS = {"train": ("train",), "val": ("validation", "val", "valid", "dev"), "test": ("test",)}
-SAVED = ("dataset_dict.json", "state.json")  # what `save_to_disk` writes for a data set of parts, and for one part
+# Names that data sets give their splits, the first that exists counts.
+SPLIT_NAMES = {"train": ("train",), "val": ("validation", "val", "valid", "dev"), "test": ("test",)}
+SAVED = ("dataset_dict.json", "state.json")  # what `save_to_disk` writes for a data set of splits, and for one split
 UNLABELLED = -1  # what public data sets put where the labels of a test are kept secret
 
 
 class HuggingFaceDataset(LabelledTexts):
-    """A text classification data set with its official parts; those without labels are left out."""
+    """A text classification data set with its official splits; those without labels are left out."""
 
     def __init__(
         self,
@@ -39,40 +39,40 @@ class HuggingFaceDataset(LabelledTexts):
 
     @property
     def title(self) -> str:
-        """The last part of the name, with the variant."""
+        """The last component of the name, with the variant."""
         return "/".join([Path(self.name).name, *([self.config] if self.config else [])])
 
-    def origin(self, part: str) -> str:
+    def origin(self, split: str) -> str:
         """Key and name of the data set."""
-        return f"{self.key}.name={self.name}, {part}"
+        return f"{self.key}.name={self.name}, {split}"
 
     def read(self) -> dict[str, list[Record]]:
-        """Rows of every official part that has labels."""
+        """Rows of every official split that has labels."""
         found = self._dataset()
-        names = {part: next((name for name in known if name in found), None) for part, known in PARTS.items()}
+        names = {split: next((name for name in known if name in found), None) for split, known in SPLIT_NAMES.items()}
         if names["train"] is None:
-            raise GraftError(f"{self.key}.name={self.name}: it has no part `train`, but {', '.join(found)}.")
-        rows = {part: self._records(found[name], str(name)) for part, name in names.items() if name is not None}
-        return {part: kept for part, kept in rows.items() if kept}
+            raise GraftError(f"{self.key}.name={self.name}: it has no split `train`, but {', '.join(found)}.")
+        rows = {split: self._records(found[name], str(name)) for split, name in names.items() if name is not None}
+        return {split: kept for split, kept in rows.items() if kept}
 
-    def _records(self, part: Any, name: str) -> list[Record]:
-        """Rows of a part; none where it has no labels."""
+    def _records(self, rows: Any, name: str) -> list[Record]:
+        """Rows of a split; none where it has no labels."""
         for key, column in {"text": self.text, "label": self.label}.items():
-            if column not in part.features:
+            if column not in rows.features:
                 raise GraftError(
-                    f"{self.key}.{key}={column}: {self.name} has no such column; it has {', '.join(part.features)}. "
+                    f"{self.key}.{key}={column}: {self.name} has no such column; it has {', '.join(rows.features)}. "
                     f"Name one of them: {self.key}.{key}=<column>"
                 )
-        labels = [*part[self.label]]
+        labels = [*rows[self.label]]
         if all(label == UNLABELLED for label in labels):
             return []
-        if names := getattr(part.features[self.label], "names", None):
+        if names := getattr(rows.features[self.label], "names", None):
             labels = [names[label] if label in range(len(names)) else None for label in labels]
-        pairs = zip(part[self.text], labels, strict=True)
+        pairs = zip(rows[self.text], labels, strict=True)
         return [labelled_record(Path(self.name) / name, number, *pair) for number, pair in enumerate(pairs, start=1)]
 
     def _dataset(self) -> Any:
-        """The data set's parts by name."""
+        """The data set's splits by name."""
         try:
             import datasets
             from huggingface_hub import constants

@@ -38,14 +38,14 @@ class ImageArrays(ArrayFile):
         pixels = pixels[:, None] if pixels.ndim == 3 else np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         return Found(torch.from_numpy(pixels), hashes_of(pixels), bad)
 
-    def described(self, parts: Mapping[str, Split]) -> dict[str, Any]:
-        """Their channels, which are the same in every part."""
-        channels = {name: split.inputs.shape[1] for name, split in parts.items()}
+    def described(self, splits: Mapping[str, Split]) -> dict[str, Any]:
+        """Their channels, which are the same in every split."""
+        channels = {name: split.inputs.shape[1] for name, split in splits.items()}
         if len(set(channels.values())) > 1:
             listed = ", ".join(f"{number} in {name}" for name, number in channels.items())
             raise GraftError(
                 f"{self.key}.file={self.file}: images have different numbers of channels, {listed}. "
-                "Write all parts with the same number."
+                "Write all splits with the same number."
             )
         return {"channels": channels["train"]}
 

@@ -22,7 +22,7 @@ EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
 class ImageFolder(Domain):
-    """`root/<class>/*.jpg`, or the same under `root/train`, `root/val`, `root/test`; missing parts come from train."""
+    """`root/<class>/*.jpg`, or the same under `root/train`, `root/val`, `root/test`; missing splits come from train."""
 
     def __init__(
         self,
@@ -47,14 +47,14 @@ class ImageFolder(Domain):
 
         Raises GraftError for a missing folder, a class without images, or a class that training never sees.
         """
-        parts, classes, notes = self._parts
-        train, labels = parts["train"]
+        official, classes, notes = self._official
+        train, labels = official["train"]
         splits = {
-            name: Split(ImageFiles(files, self.channels), part_labels, f"{self.fingerprint}/{name}")
-            for name, (files, part_labels) in parts.items()
+            name: Split(ImageFiles(files, self.channels), split_labels, f"{self.fingerprint}/{name}")
+            for name, (files, split_labels) in official.items()
         }
         sizes = {"test": self.test_fraction, "val": self.val_fraction}
-        sizes = {name: size for name, size in sizes.items() if name not in parts}
+        sizes = {name: size for name, size in sizes.items() if name not in official}
         groups = content_groups(self._hashes[path] for path in train)
         if sizes:
             whole, origin = splits["train"], f"{self.key}.root={self.root}"
@@ -80,14 +80,14 @@ class ImageFolder(Domain):
 
     @functools.cached_property
     def _hashes(self) -> dict[Path, bytes]:
-        """Content hash of every file of every part."""
-        files = [path for paths, _ in self._parts[0].values() for path in paths]
+        """Content hash of every file of every split."""
+        files = [path for paths, _ in self._official[0].values() for path in paths]
         with ThreadPoolExecutor(4) as pool:
             return dict(zip(files, pool.map(file_hash, files), strict=True))
 
     @functools.cached_property
-    def _parts(self) -> tuple[dict[str, tuple[list[Path], Tensor]], tuple[str, ...], tuple[str, ...]]:
-        """Files and labels of every official part (`train` alone where there is none), class names, notes."""
+    def _official(self) -> tuple[dict[str, tuple[list[Path], Tensor]], tuple[str, ...], tuple[str, ...]]:
+        """Files and labels of every official split (`train` alone where there is none), class names, notes."""
         if not self.root.is_dir():
             raise GraftError(
                 f"{self.key}.root={self.root}: no such folder. Give a folder with one sub-folder of images per class: "

@@ -60,13 +60,13 @@ class SequenceArrays(ArrayFile):
             )
         return lengths
 
-    def described(self, parts: Mapping[str, Split]) -> dict[str, Any]:
-        """Standardised, and how many values a step has, which is the same in every part."""
-        sizes = {name: rows_of(split).values.shape[2] for name, split in parts.items()}
+    def described(self, splits: Mapping[str, Split]) -> dict[str, Any]:
+        """Standardised, and how many values a step has, which is the same in every split."""
+        sizes = {name: rows_of(split).values.shape[2] for name, split in splits.items()}
         if len(set(sizes.values())) > 1:
             listed = ", ".join(f"{size} in {name}" for name, size in sizes.items())
             raise GraftError(
                 f"{self.key}.file={self.file}: steps have different numbers of values, {listed}. "
-                "Write all parts with the same number."
+                "Write all splits with the same number."
             )
-        return described(dict(parts))
+        return described(dict(splits))

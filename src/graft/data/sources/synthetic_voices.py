@@ -41,7 +41,7 @@ class Utterance:
 
 
 class SyntheticSpeech(Domain):
-    """Each word is a class; no two samples of a word share voice, speed, pitch and range, in whatever part they are."""
+    """Each word is a class; no two samples of a word share voice, speed, pitch and range, in any split."""
 
     def __init__(self, words: Sequence[str], voices: Sequence[str], samples: Count = 2000, seed: Seed = 0) -> None:
         """`samples` for training, an eighth of it for validation and test each; `voices` are `<language>+<variant>`."""
@@ -57,10 +57,10 @@ class SyntheticSpeech(Domain):
         begins = dict(zip(counts, itertools.accumulate(counts.values(), initial=0), strict=False))
         plan = self._plan(sum(counts.values()))
         splits = {}
-        for part, count in counts.items():
-            said = plan[begins[part] : begins[part] + count]
+        for split, count in counts.items():
+            said = plan[begins[split] : begins[split] + count]
             labels = torch.tensor([self.words.index(utterance.text) for utterance in said])
-            splits[part] = Split(Utterances(said, self._engine), labels, f"{self.fingerprint}/{part}")
+            splits[split] = Split(Utterances(said, self._engine), labels, f"{self.fingerprint}/{split}")
         return DomainData(
             name="synthetic speech",
             classes=self.words,

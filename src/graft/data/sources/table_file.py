@@ -18,7 +18,7 @@ MISSING_WORDS = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?")
 
 
 class TableFile(TableSource):
-    """A CSV or Parquet file with a row for each sample, or one for each official part."""
+    """A CSV or Parquet file with a row for each sample, or one for each official split."""
 
     def __init__(
         self,
@@ -35,14 +35,16 @@ class TableFile(TableSource):
         """`delimiter` null is what the file's name suggests, `whitespace` any number of blanks."""
         super().__init__(label, **table)
         files = {"train": file, "val": val_file, "test": test_file}
-        self.files = {part: Path(name).expanduser() for part, name in files.items() if name is not None}
+        self.files = {split: Path(name).expanduser() for split, name in files.items() if name is not None}
         self.reading = {"delimiter": delimiter, "header": header, "encoding": encoding, "missing": tuple(missing)}
         self.name = self.files["train"].stem
 
     def read(self) -> dict[str, Table]:
         """Every file."""
         keys = {"train": "file", "val": "val_file", "test": "test_file"}
-        return {part: read_table(path, f"{self.key}.{keys[part]}", **self.reading) for part, path in self.files.items()}
+        return {
+            split: read_table(path, f"{self.key}.{keys[split]}", **self.reading) for split, path in self.files.items()
+        }
 
     @functools.cached_property
     def fingerprint(self) -> str:

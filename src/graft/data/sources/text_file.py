@@ -25,7 +25,7 @@ FORMATS = {".tsv": "tsv", ".txt": "tsv", ".tab": "tsv", ".csv": "csv", ".jsonl":
 
 
 class TextFile(LabelledTexts):
-    """Texts and labels in TSV, CSV or JSON lines, also compressed; missing parts are split off by seed."""
+    """Texts and labels in TSV, CSV or JSON lines, also compressed; missing splits are split off by seed."""
 
     def __init__(
         self,
@@ -56,37 +56,37 @@ class TextFile(LabelledTexts):
         return file.absolute().parent.name if name == "train" else name
 
     def read(self) -> dict[str, list[Record]]:
-        """Rows of every part that has a file."""
+        """Rows of every split that has a file."""
         return {name: self._rows(name) for name, file in self.files.items() if file is not None}
 
-    def origin(self, part: str) -> str:
-        """Key and name of a part's file."""
-        return f"{self._key_of(part)}={self.files[part]}"
+    def origin(self, split: str) -> str:
+        """Key and name of a split's file."""
+        return f"{self._key_of(split)}={self.files[split]}"
 
-    def _key_of(self, part: str) -> str:
-        return f"{self.key}.file" if part == "train" else f"{self.key}.{part}_file"
+    def _key_of(self, split: str) -> str:
+        return f"{self.key}.file" if split == "train" else f"{self.key}.{split}_file"
 
-    def _path(self, part: str) -> Path:
-        value = str(self.files[part])
+    def _path(self, split: str) -> Path:
+        value = str(self.files[split])
         in_package = value.startswith(PREFIX)
-        return file_in_package(value, self._key_of(part)) if in_package else Path(value).expanduser()
+        return file_in_package(value, self._key_of(split)) if in_package else Path(value).expanduser()
 
-    def _rows(self, part: str) -> list[Record]:
-        """All rows of a part's file, with those that cannot be used."""
-        file, key = self._path(part), self._key_of(part)
+    def _rows(self, split: str) -> list[Record]:
+        """All rows of a split's file, with those that cannot be used."""
+        file, key = self._path(split), self._key_of(split)
         if not file.is_file():
             what = "that is a folder" if file.is_dir() else "no such file"
-            raise GraftError(f"{self.origin(part)}: {what}. Give a file of texts and labels: {key}=reviews.tsv")
+            raise GraftError(f"{self.origin(split)}: {what}. Give a file of texts and labels: {key}=reviews.tsv")
         try:
             with opened(file) as stream:
                 rows = [self._row(file, number, record) for number, record in self._records(file, stream, key)]
         except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
             raise GraftError(
-                f"{self.origin(part)}: it cannot be read ({first_line(error)}). Give a whole file: {key}=reviews.tsv"
+                f"{self.origin(split)}: it cannot be read ({first_line(error)}). Give a whole file: {key}=reviews.tsv"
             ) from error
         if not rows:
             raise GraftError(
-                f"{self.origin(part)}: the file is empty. Give one with a text and a label in each row, "
+                f"{self.origin(split)}: the file is empty. Give one with a text and a label in each row, "
                 f"{key}=reviews.tsv"
             )
         return rows

@@ -21,8 +21,8 @@ from graft.data.sources.image_folder import file_hash, image_tensor
 from graft.data.splits import stratified_split
 from graft.errors import GraftError
 
-# Names that data sets give their parts, the first that exists counts.
-PARTS = {
+# Names that data sets give their splits, the first that exists counts.
+SPLIT_NAMES = {
     "train": ("train", "trainval", "train-standard"),
     "val": ("val", "valid"),
     "test": ("test",),
@@ -30,10 +30,10 @@ PARTS = {
 
 
 class TorchvisionDataset(Domain):
-    """A data set of `torchvision.datasets`: the official test part stays whole, validation comes from train.
+    """A data set of `torchvision.datasets`: the official test split stays whole, validation comes from train.
 
-    Where only an official `val` exists (ImageNet, Imagenette) it is the test part. Where there are no parts at all
-    (EuroSAT, Caltech101) the test part is cut off by seed like the validation part. `options` go to the class.
+    Where only an official `val` exists (ImageNet, Imagenette) it is the test split. Where there are no splits at all
+    (EuroSAT, Caltech101) the test split is cut off by seed like the validation split. `options` go to the class.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class TorchvisionDataset(Domain):
         self.options = dict(options or {})
 
     def load(self, split_seed: int) -> DomainData:
-        """Read the official parts and cut off what is missing; raises GraftError where files are missing."""
-        parts = self._parts
+        """Read the official splits and cut off what is missing; raises GraftError where files are missing."""
+        official = self._official
         splits = {
             name: Split(images_of(dataset), self._labels[name], f"{self.name}/{self.fingerprint}/{name}")
-            for name, dataset in parts.items()
+            for name, dataset in official.items()
         }
         whole, labels = splits["train"], self._labels["train"]
         groups = content_groups(self._hashes["train"])
@@ -71,7 +71,7 @@ class TorchvisionDataset(Domain):
             train=splits["train"],
             val=splits["val"],
             test=splits["test"],
-            classes=class_names(parts["train"], int(labels.max()) + 1),
+            classes=class_names(official["train"], int(labels.max()) + 1),
             channels=whole.inputs.shape[1] if isinstance(whole.inputs, Tensor) else 3,
             fingerprint=self.fingerprint,
             notes=duplicate_notes(groups, labels, "images"),
@@ -79,39 +79,39 @@ class TorchvisionDataset(Domain):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of images and labels of every part; files count as they are on disk."""
+        """Hash of images and labels of every split; files count as they are on disk."""
         labels = [labels.numpy().tobytes() for labels in self._labels.values()]
         return sha256([*labels, *(sha256(hashes).encode() for hashes in self._hashes.values())])
 
     @functools.cached_property
     def _hashes(self) -> dict[str, list[bytes]]:
-        """A hash of every image of every part, to find copies and changes."""
-        return {name: image_hashes(dataset) for name, dataset in self._parts.items()}
+        """A hash of every image of every split, to find copies and changes."""
+        return {name: image_hashes(dataset) for name, dataset in self._official.items()}
 
     @functools.cached_property
     def _labels(self) -> dict[str, Tensor]:
-        """Classes int64 `(N,)` of every part."""
+        """Classes int64 `(N,)` of every split."""
         try:
-            return {name: torch.tensor(labels_of(dataset)) for name, dataset in self._parts.items()}
+            return {name: torch.tensor(labels_of(dataset)) for name, dataset in self._official.items()}
         except (TypeError, ValueError) as error:
             raise GraftError(f"{self.key}.name={self.name} does not give each image one class: {error}.") from error
 
     @functools.cached_property
-    def _parts(self) -> dict[str, Dataset]:
-        """The official parts as torchvision gives them; `train` alone where there are none."""
+    def _official(self) -> dict[str, Dataset]:
+        """The official splits as torchvision gives them; `train` alone where there are none."""
         parameters = inspect.signature(self._class).parameters
         if "train" in parameters:
             return {"train": self._open(train=True), "test": self._open(train=False)}
         if "split" not in parameters:
             return {"train": self._open()}
-        parts = {}
-        for part, names in PARTS.items():
+        found = {}
+        for split, names in SPLIT_NAMES.items():
             opened = (self._open_split(name) for name in names)
             if dataset := next((dataset for dataset in opened if dataset is not None), None):
-                parts[part] = dataset
-        if "test" not in parts and "val" in parts:
-            parts["test"] = parts.pop("val")
-        return parts
+                found[split] = dataset
+        if "test" not in found and "val" in found:
+            found["test"] = found.pop("val")
+        return found
 
     @property
     def _class(self) -> type[Dataset]:
@@ -126,7 +126,7 @@ class TorchvisionDataset(Domain):
         return getattr(datasets, self.name)
 
     def _open_split(self, split: str) -> Dataset | None:
-        """The part that the data set calls `split`; None where it has none, or keeps its labels secret."""
+        """The split that the data set calls `split`; None where it has none, or keeps its labels secret."""
         try:
             dataset = self._open(split=split)
         except ValueError as error:
@@ -135,13 +135,13 @@ class TorchvisionDataset(Domain):
             raise
         return None if None in labels_of(dataset) else dataset
 
-    def _open(self, **part: Any) -> Dataset:
-        """One part. Raises GraftError that names the folder where files are expected, when they are not there."""
+    def _open(self, **selection: Any) -> Dataset:
+        """One split. Raises GraftError that names the folder where files are expected, when they are not there."""
         fetches = "download" in inspect.signature(self._class).parameters
         options = {"download": self.download} if fetches else {}
         dataset = self._class.__new__(self._class)
         try:
-            dataset.__init__(str(self.root), **part, **options, **self.options)
+            dataset.__init__(str(self.root), **selection, **options, **self.options)
         except (RuntimeError, OSError) as error:
             # A class sets its folder before it looks into it, so the unfinished object knows it.
             folder = getattr(dataset, "raw_folder", None) or getattr(dataset, "_base_folder", None)
