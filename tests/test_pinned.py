@@ -69,9 +69,9 @@ def write_inputs(root: Path) -> None:
     np.savez(root / "sequences.npz", sequences=sequences, labels=codes)
     images = np.repeat(np.array(numbers, dtype=np.uint8)[:, None], 64, axis=1).reshape(-1, 8, 8)
     np.savez(root / "images.npz", images=images, labels=codes)
-    parts = {"train": slice(0, 30), "test": slice(30, NUMBER)}
-    arrays = {f"{part}_images": images[cut] for part, cut in parts.items()}
-    np.savez(root / "parts.npz", **arrays, **{f"{part}_labels": codes[cut] for part, cut in parts.items()})
+    splits = {"train": slice(0, 30), "test": slice(30, NUMBER)}
+    arrays = {f"{split}_images": images[cut] for split, cut in splits.items()}
+    np.savez(root / "parts.npz", **arrays, **{f"{split}_labels": codes[cut] for split, cut in splits.items()})
     for number, (value, label) in enumerate(zip(numbers, labels, strict=True)):
         folder = root / "photos" / label
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def write_recordings(root: Path, numbers: list[int], labels: list[str]) -> None:
         sound = np.full(80, value / 100, dtype=np.float32)
         soundfile.write(root / "recordings" / f"{label}_{number:03}.wav", sound, 8000)
         soundfile.write(root / "spoken" / f"{label[1:]}_ann_{number:03}.wav", sound, 8000)
-    for number in range(5):  # the official test part
+    for number in range(5):  # the official test split
         soundfile.write(root / "spoken" / f"{number % CLASSES}_bob_{number}.wav", np.full(80, 0.7 + number / 50), 8000)
     rows = [(f"recordings/{label}_{number:03}.wav", label) for number, label in enumerate(labels)]
     write_csv(root / "recordings.csv", [("path", "label"), *rows])
@@ -99,10 +99,10 @@ def write_recordings(root: Path, numbers: list[int], labels: list[str]) -> None:
 def write_mnist(raw: Path, images: np.ndarray, labels: np.ndarray) -> None:
     """The four files that torchvision's MNIST reads."""
     raw.mkdir(parents=True)
-    for part, cut in (("train", slice(0, 40)), ("t10k", slice(40, NUMBER))):
+    for split, cut in (("train", slice(0, 40)), ("t10k", slice(40, NUMBER))):
         for name, values in (("images-idx3", images[cut]), ("labels-idx1", labels[cut].astype(np.uint8))):
             header = (0x0800 + values.ndim).to_bytes(4, "big") + b"".join(n.to_bytes(4, "big") for n in values.shape)
-            (raw / f"{part}-{name}-ubyte").write_bytes(header + values.tobytes())
+            (raw / f"{split}-{name}-ubyte").write_bytes(header + values.tobytes())
 
 
 def write_csv(path: Path, rows: list[tuple]) -> None:
@@ -111,7 +111,7 @@ def write_csv(path: Path, rows: list[tuple]) -> None:
 
 
 def splits(source: str, inputs: Path, seed: int) -> dict[str, dict]:
-    """Of every part its length and a hash of which samples it holds, in their order, and of their labels."""
+    """Of every split its length and a hash of which samples it holds, in their order, and of their labels."""
     overrides = [override.replace("{in}", str(inputs)) for override in SOURCES[source]]
     overrides.insert(1, f"data/domain@data.target={source}")
     with initialize_config_dir(str(PROJECT / "conf"), **VERSION_BASE):
@@ -120,16 +120,16 @@ def splits(source: str, inputs: Path, seed: int) -> dict[str, dict]:
     data = build(cfg.data)
     data.load()
     target = data.domains["target"]
-    contents = {part: content(source, getattr(target, part)) for part in ("train", "val", "test")}
-    known = sorted({one for part in contents.values() for one in part})
+    contents = {split: content(source, getattr(target, split)) for split in ("train", "val", "test")}
+    known = sorted({one for split in contents.values() for one in split})
     place = {one: number for number, one in enumerate(known)}
     return {
-        part: {
+        split: {
             "count": len(found),
             "samples": digest([place[one] for one in found]),
-            "labels": digest([round(float(label), 3) for label in getattr(target, part).labels]),
+            "labels": digest([round(float(label), 3) for label in getattr(target, split).labels]),
         }
-        for part, found in contents.items()
+        for split, found in contents.items()
     }
 
 

@@ -33,13 +33,13 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "reviews.tsv").write_text("text\tlabel\n" + "".join(reviews))
     raw = tmp_path / "data" / "torchvision" / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    for part, count in (("train", 200), ("t10k", 40)):
+    for split, count in (("train", 200), ("t10k", 40)):
         images = random.integers(0, 255, (count, 28, 28), dtype=np.uint8)
         labels = (np.arange(count) % 10).astype(np.uint8)
         for kind, magic, array in (("images-idx3", 2051, images), ("labels-idx1", 2049, labels)):
             content = struct.pack(f">{1 + array.ndim}i", magic, *array.shape) + array.tobytes()
-            (raw / f"{part}-{kind}-ubyte").write_bytes(content)
-            (raw / f"{part}-{kind}-ubyte.gz").write_bytes(gzip.compress(content))
+            (raw / f"{split}-{kind}-ubyte").write_bytes(content)
+            (raw / f"{split}-{kind}-ubyte.gz").write_bytes(gzip.compress(content))
     monkeypatch.setenv("GRAFT_ROOT", str(tmp_path))
     monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("GRAFT_DATA", str(tmp_path / "data"))

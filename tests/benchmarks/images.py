@@ -16,9 +16,9 @@ from graft.data.domain import Domain
 from graft.data.samples import DomainData, Split, generator, sha256
 from graft.data.sources.glyphs import render
 
-Part = tuple[Tensor, Tensor]  # images uint8 (N, C, H, W), labels int64 (N,)
+Arrays = tuple[Tensor, Tensor]  # of a split: images uint8 (N, C, H, W), labels int64 (N,)
 PHOTO_SIDE = 128  # pixels of a rendered photo
-FEW = 64  # images of a part that only has to be there
+FEW = 64  # images of a split that only has to be there
 
 
 class Stored(Domain):
@@ -28,15 +28,15 @@ class Stored(Domain):
         self.file = Path(file)
 
     def load(self, split_seed: int) -> DomainData:
-        """The parts as they were stored."""
-        parts = load(self.file)
-        classes = int(parts["train"][1].max()) + 1
+        """The splits as they were stored."""
+        splits = load(self.file)
+        classes = int(splits["train"][1].max()) + 1
         return DomainData(
             name="stored",
             classes=tuple(map(str, range(classes))),
-            channels=parts["train"][0].shape[1],
+            channels=splits["train"][0].shape[1],
             fingerprint=self.fingerprint,
-            **{name: Split(*part, f"{self.fingerprint}/{name}") for name, part in parts.items()},
+            **{name: Split(*arrays, f"{self.fingerprint}/{name}") for name, arrays in splits.items()},
         )
 
     @property
@@ -45,13 +45,13 @@ class Stored(Domain):
         return sha256([self.file.read_bytes()])
 
 
-def load(file: Path) -> dict[str, Part]:
-    """The parts `train`, `val` and `test` of a file of `store`."""
+def load(file: Path) -> dict[str, Arrays]:
+    """The splits `train`, `val` and `test` of a file of `store`."""
     return torch.load(file, weights_only=True)
 
 
-def store(file: Path, train: Part, val: Part, test: Part) -> Path:
-    """Write three parts to a file."""
+def store(file: Path, train: Arrays, val: Arrays, test: Arrays) -> Path:
+    """Write three splits to a file."""
     torch.save({"train": train, "val": val, "test": test}, file)
     return file
 
@@ -80,13 +80,13 @@ def patches(file: Path, samples: int, side: int, classes: int = 5, channels: int
     random = generator("benchmark", side, classes)
     colours = torch.randint(0, 128, (classes, channels, 1, 1), generator=random, dtype=torch.uint8)
 
-    def part(count: int) -> Part:
+    def arrays(count: int) -> Arrays:
         labels = torch.arange(count) % classes
         noise = torch.randint(0, 128, (count, channels, -(-side // 8), -(-side // 8)), generator=random)
         images = noise.to(torch.uint8).repeat_interleave(8, 2).repeat_interleave(8, 3)[..., :side, :side]
         return (images + colours[labels]).contiguous(), labels
 
-    return store(file, part(samples), part(max(val, classes)), part(max(FEW, classes)))
+    return store(file, arrays(samples), arrays(max(val, classes)), arrays(max(FEW, classes)))
 
 
 def photos(folder: Path, train: int, few: int = 50) -> str:
@@ -97,17 +97,17 @@ def photos(folder: Path, train: int, few: int = 50) -> str:
     sizes = {"train": train, "val": few, "test": few}
     files = flowers()
     if len(files) >= sum(sizes.values()):
-        for part, size in sizes.items():
+        for split, size in sizes.items():
             for _ in range(size):
                 source = files.pop()
-                copy = folder / part / source.parent.name / source.name
+                copy = folder / split / source.parent.name / source.name
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, copy)
         return "flowers5"
     random = np.random.default_rng(0)
-    for part, size in sizes.items():
+    for split, size in sizes.items():
         for number in range(size):
-            file = folder / part / f"class{number % 5}" / f"{number}.jpg"
+            file = folder / split / f"class{number % 5}" / f"{number}.jpg"
             file.parent.mkdir(parents=True, exist_ok=True)
             coarse = Image.fromarray(random.integers(0, 255, (8, 8, 3), dtype=np.uint8))
             coarse.resize((PHOTO_SIDE, PHOTO_SIDE), Image.Resampling.BICUBIC).save(file, quality=90)

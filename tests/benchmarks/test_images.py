@@ -18,15 +18,15 @@ def test_stored_patches_come_back_as_a_domain(tmp_path):
 def test_digits_are_rendered_where_there_is_no_mnist(tmp_path, monkeypatch):
     monkeypatch.setenv("GRAFT_DATA", str(tmp_path))
     assert images.digits(tmp_path / "digits.pt", 30) == "rendered digits"
-    parts = images.load(tmp_path / "digits.pt")
-    assert parts["train"][0].shape == (30, 1, 28, 28)
-    assert len(parts["val"][1]) == len(parts["test"][1]) == images.FEW
+    splits = images.load(tmp_path / "digits.pt")
+    assert splits["train"][0].shape == (30, 1, 28, 28)
+    assert len(splits["val"][1]) == len(splits["test"][1]) == images.FEW
 
 
 def test_photos_are_written_where_there_are_no_flowers(tmp_path, monkeypatch):
     monkeypatch.setenv("GRAFT_DATA", str(tmp_path / "nothing"))
     assert images.photos(tmp_path / "photos", train=10, few=5) == "rendered JPEGs"
-    counts = {part: len(list((tmp_path / "photos" / part).glob("*/*.jpg"))) for part in ("train", "val", "test")}
+    counts = {split: len(list((tmp_path / "photos" / split).glob("*/*.jpg"))) for split in ("train", "val", "test")}
     assert counts == {"train": 10, "val": 5, "test": 5}
 
 

@@ -169,7 +169,7 @@ def test_a_second_run_computes_nothing(tmp_path):
         count = Count()
         trainer = fit(module, data, [FrozenFeatures(cache), count])
         trainer.test(module, data, verbose=False)
-        assert [(entry.domain, entry.part) for entry in cache.report] == [
+        assert [(entry.domain, entry.split) for entry in cache.report] == [
             ("target", "train"),
             ("target", "val"),
             ("target", "test"),
@@ -225,7 +225,7 @@ def test_only_what_never_changes_is_kept(tmp_path, settings, entries):
         )
     cache = FeatureCache(DiskCache(tmp_path, 2**30))
     fit(module, data, [FrozenFeatures(cache)])
-    assert [entry.part for entry in cache.report] == entries
+    assert [entry.split for entry in cache.report] == entries
 
 
 def test_what_trains_from_the_first_layer_on_keeps_nothing(tmp_path):
@@ -258,7 +258,7 @@ def test_augmented_views_take_turns(tmp_path):
     cache, batches = FeatureCache(DiskCache(tmp_path, 2**30)), Batches()
     fit(module, data, [FrozenFeatures(cache, views=2), batches])
     epochs = [batches.epochs[epoch][0] for epoch in range(EPOCHS)]
-    assert [entry.part for entry in cache.report] == ["train", "train", "val"]
+    assert [entry.split for entry in cache.report] == ["train", "train", "val"]
     assert torch.equal(epochs[0], epochs[2])
     assert torch.equal(epochs[1], epochs[3])
     assert not torch.allclose(epochs[0], epochs[1])

@@ -192,23 +192,25 @@ def test_pretraining_that_diverges_is_named_and_not_kept(run, tmp_path):
     assert list((tmp_path / "cache").glob("*/*/weights.pt")) == []
 
 
-@pytest.mark.parametrize("part", ["train", "val"])
-def test_a_recording_that_makes_everything_infinite_is_named(run, tmp_path, part):
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_recording_that_makes_everything_infinite_is_named(run, tmp_path, split):
     soundfile = pytest.importorskip("soundfile")
-    for place in ("train", "val", "test"):
+    for name in ("train", "val", "test"):
         for label, hertz in (("high", 1500), ("low", 300)):
-            folder = tmp_path / "tones" / place / label
+            folder = tmp_path / "tones" / name / label
             folder.mkdir(parents=True)
             for index in range(4):
                 sound = 0.1 * np.sin(2 * np.pi * (hertz + 20 * index) * np.arange(3200) / 8000)
-                sound[100] = 1e30 if (place, label, index) == (part, "low", 2) else sound[100]
+                sound[100] = 1e30 if (name, label, index) == (split, "low", 2) else sound[100]
                 soundfile.write(folder / f"{index}.wav", sound.astype(np.float32), 8000, subtype="FLOAT")
     speech = ["data=speech", f"data.target.root={tmp_path / 'tones'}", "backbone=mel_cnn", "strategy=scratch"]
     speech += ["backbone.sample_rate=8000", "backbone.clip_seconds=0.4", "backbone.n_mels=32", "training.epochs=1"]
     with pytest.raises(Diverged) as raised:
         run(*speech, "trainer=cpu", "logger=csv", "training.threads=1", defaults=[])
-    assert f"inputs that are NaN or infinite: target {tmp_path / 'tones' / part / 'low' / '2.wav'}" in str(raised.value)
-    assert ("training loss" if part == "train" else "val/target/loss") in str(raised.value).splitlines()[0]
+    assert f"inputs that are NaN or infinite: target {tmp_path / 'tones' / split / 'low' / '2.wav'}" in str(
+        raised.value
+    )
+    assert ("training loss" if split == "train" else "val/target/loss") in str(raised.value).splitlines()[0]
 
 
 class Waits(pl.Callback):

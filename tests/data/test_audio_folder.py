@@ -45,18 +45,18 @@ def test_class_folders_and_names_give_the_same_samples(tones, folders):
     for file in folders.rglob("*.wav"):
         file.rename(tones / file.name)
     named = load(tones, PATTERN, **HALVES)
-    for part in ("train", "val", "test"):
-        assert names(getattr(named, part)) == names(getattr(data, part))
-        assert torch.equal(getattr(named, part).labels, getattr(data, part).labels)
+    for split in ("train", "val", "test"):
+        assert names(getattr(named, split)) == names(getattr(data, split))
+        assert torch.equal(getattr(named, split).labels, getattr(data, split).labels)
     assert named.train.labels.bincount().tolist() == [6, 6]
 
 
 def test_official_folders_stay_whole(folders):
-    for part, speaker in (("train", "ann"), ("test", "bob")):
+    for split, speaker in (("train", "ann"), ("test", "bob")):
         for label in ("high", "low"):
-            (folders / part / label).mkdir(parents=True)
+            (folders / split / label).mkdir(parents=True)
             for file in (folders / label).glob(f"*_{speaker}_*"):
-                file.rename(folders / part / label / file.name)
+                file.rename(folders / split / label / file.name)
     data = load(folders, None, val_fraction=0.4)
     assert [len(split) for split in (data.train, data.val, data.test)] == [6, 4, 10]
     assert all("bob" in name for name in names(data.test))
@@ -170,7 +170,7 @@ def test_a_name_that_does_not_fit_and_a_class_that_train_has_not(tones):
             {"classes": ["low", "high", "middle"]},
             r"classes: no file of .* has the label 'middle'\. Its labels are high, low: name those",
         ),
-        ({"test_fraction": 0.01}, "recordings are too few to split off a test part"),
+        ({"test_fraction": 0.01}, "recordings are too few for a test split"),
     ],
 )
 def test_folders_that_cannot_be_used(tones, options, message):

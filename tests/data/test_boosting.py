@@ -17,16 +17,16 @@ def split(rows, seed, label):
 
 
 def test_probabilities_of_classes():
-    parts = [split(200, seed, lambda age, job: ((age > 0) ^ (job == 2)).long()) for seed in range(3)]
-    predicted = GradientBoosting().predictions(*parts, 2, 0)
+    splits = [split(200, seed, lambda age, job: ((age > 0) ^ (job == 2)).long()) for seed in range(3)]
+    predicted = GradientBoosting().predictions(*splits, 2, 0)
     assert torch.allclose(predicted.sum(dim=1), torch.ones(200))
-    assert (predicted.argmax(dim=1) == parts[2].labels).float().mean() > 0.9
+    assert (predicted.argmax(dim=1) == splits[2].labels).float().mean() > 0.9
 
 
 def test_numbers():
-    parts = [split(200, seed, lambda age, job: 100 + 10 * age + 5.0 * job) for seed in range(3)]
-    predicted = GradientBoosting().predictions(*parts, None, 0)
-    assert (predicted - parts[2].labels).abs().mean() < 0.5 * parts[2].labels.std()
+    splits = [split(200, seed, lambda age, job: 100 + 10 * age + 5.0 * job) for seed in range(3)]
+    predicted = GradientBoosting().predictions(*splits, None, 0)
+    assert (predicted - splits[2].labels).abs().mean() < 0.5 * splits[2].labels.std()
 
 
 @pytest.mark.parametrize("rows", [4, 12])

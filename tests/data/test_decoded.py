@@ -34,7 +34,7 @@ def folder(tmp_path):
     return root
 
 
-def training_part(folder) -> Split:
+def training_split(folder) -> Split:
     train = ImageFolder(str(folder), val_fraction=0.2, test_fraction=0.2).load(0).train
     assert len(train) == len(ALL)
     return train
@@ -56,18 +56,18 @@ def never(*_):
 @pytest.mark.parametrize("augment", AUGMENTATIONS)
 def test_what_is_kept_is_what_decoding_gives(folder, tmp_path, augment, size, monkeypatch):
     geometry = Geometry((size, size), augment)
-    uncached = resized_images(training_part(folder), geometry, None)
+    uncached = resized_images(training_split(folder), geometry, None)
     assert isinstance(uncached, LazyImages)
-    resized_images(training_part(folder), geometry, cache_in(tmp_path))
+    resized_images(training_split(folder), geometry, cache_in(tmp_path))
     monkeypatch.setattr(decoded, "decode_all", never)
-    cached = resized_images(training_part(folder), geometry, cache_in(tmp_path))
+    cached = resized_images(training_split(folder), geometry, cache_in(tmp_path))
     indices = ALL.flip(0)
     assert all(torch.equal(a, b) for a, b in zip(cached[indices], uncached[indices], strict=True))
     assert type(cached[indices]) is type(uncached[indices])
 
 
 def test_another_part_and_another_geometry_are_kept_apart(folder, tmp_path):
-    train = training_part(folder)
+    train = training_split(folder)
     for split in (train, train, train.subset(torch.tensor([1, 2])), train.subset(torch.tensor([2, 1]))):
         resized_images(split, Geometry((96, 96)), cache_in(tmp_path))
     assert len(entries(tmp_path)) == 3
@@ -77,16 +77,16 @@ def test_another_part_and_another_geometry_are_kept_apart(folder, tmp_path):
 
 def test_a_changed_file_is_decoded_again(folder, tmp_path):
     geometry = Geometry((32, 32))
-    resized_images(training_part(folder), geometry, cache_in(tmp_path))
+    resized_images(training_split(folder), geometry, cache_in(tmp_path))
     Image.new("RGB", (50, 60), "red").save(folder / "cat" / "3.jpg")
-    train = training_part(folder)
+    train = training_split(folder)
     assert torch.equal(
         resized_images(train, geometry, cache_in(tmp_path))[ALL], resized_images(train, geometry, None)[ALL]
     )
 
 
 def test_a_broken_file_is_named_and_nothing_is_kept(folder, tmp_path):
-    train = training_part(folder)
+    train = training_split(folder)
     file = train.inputs.dataset.files[train.inputs.indices[5]]
     file.write_bytes(b"no image")
     with pytest.raises(GraftError, match=rf"{file.name} cannot be read as an image"):
@@ -102,7 +102,7 @@ def test_where_they_cannot_be_kept_images_are_decoded_as_they_are_drawn(folder, 
         (tmp_path / "cache").write_text("no folder")
     cache = cache_in(tmp_path, limit=1000 if reason == "limit" else 2**30)
     for _ in range(2):
-        rows = resized_images(training_part(folder), Geometry((96, 96), augment), cache)
+        rows = resized_images(training_split(folder), Geometry((96, 96), augment), cache)
         assert isinstance(rows, LazyImages)
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("Images are decoded anew in every epoch, because they cannot be kept")
@@ -112,14 +112,14 @@ def test_where_they_cannot_be_kept_images_are_decoded_as_they_are_drawn(folder, 
 def test_many_images_are_announced(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(decoded, "MANY", 12)
     for _ in range(2):
-        resized_images(training_part(folder), Geometry((96, 96)), cache_in(tmp_path))
+        resized_images(training_split(folder), Geometry((96, 96)), cache_in(tmp_path))
     assert capsys.readouterr().out == f"Decoding 12 images, kept in {tmp_path / 'cache'}\n"
 
 
 @pytest.mark.parametrize("augment", ["none", "light"])
 def test_concurrent_jobs_share_one_entry(folder, tmp_path, augment):
     geometry = Geometry((96, 96), augment)
-    split = training_part(folder)
+    split = training_split(folder)
     with ThreadPoolExecutor(3) as jobs:  # the lock is one between processes and threads alike
         started = [jobs.submit(resized_images, split, geometry, cache_in(tmp_path)) for _ in range(3)]
     expected = resized_images(split, geometry, None)[ALL]
@@ -130,7 +130,7 @@ def test_concurrent_jobs_share_one_entry(folder, tmp_path, augment):
 
 def test_the_kept_images_outlive_the_files(folder, tmp_path):
     """A job that runs while the cache is emptied, or the photos are moved, goes on."""
-    rows = resized_images(training_part(folder), Geometry((96, 96)), cache_in(tmp_path))
+    rows = resized_images(training_split(folder), Geometry((96, 96)), cache_in(tmp_path))
     before = rows[ALL]
     shutil.rmtree(folder)
     shutil.rmtree(tmp_path / "cache")

@@ -3,7 +3,7 @@ import torch
 from graft.data.sources.digits import Digits
 
 
-def test_parts():
+def test_splits():
     data = Digits().load(0)
     assert [len(split) for split in (data.train, data.val, data.test)] == [1000, 297, 500]
     assert data.train.inputs.shape == (1000, 1, 8, 8)

@@ -20,15 +20,15 @@ def offline(tmp_path, monkeypatch):
     datasets.disable_progress_bars()
 
 
-def part(labels, names=("bad", "good"), text="text"):
+def rows(labels, names=("bad", "good"), text="text"):
     kind = datasets.ClassLabel(names=[*names]) if names else datasets.Value("int64")
     features = datasets.Features({text: datasets.Value("string"), "label": kind})
     texts = [f"film {number} of {len(labels)}" for number in range(len(labels))]
     return datasets.Dataset.from_dict({text: texts, "label": labels}, features=features)
 
 
-def saved(tmp_path, **parts):
-    datasets.DatasetDict(parts).save_to_disk(tmp_path / "reviews")
+def saved(tmp_path, **splits):
+    datasets.DatasetDict(splits).save_to_disk(tmp_path / "reviews")
     return str(tmp_path / "reviews")
 
 
@@ -37,7 +37,7 @@ def sizes(data):
 
 
 def test_official_parts_and_class_names_are_kept_and_what_has_no_labels_is_left_out(tmp_path):
-    name = saved(tmp_path, train=part([0, 1] * 10), validation=part([1, 0, 1]), test=part([-1, -1]))
+    name = saved(tmp_path, train=rows([0, 1] * 10), validation=rows([1, 0, 1]), test=rows([-1, -1]))
     data = HuggingFaceDataset(name).load(0)
     assert (data.name, data.modality, data.classes) == ("reviews", "text", ("bad", "good"))
     assert sizes(data) == [17, 3, 3]
@@ -46,7 +46,7 @@ def test_official_parts_and_class_names_are_kept_and_what_has_no_labels_is_left_
 
 
 def test_a_single_part_is_split(tmp_path):
-    part([0, 1] * 10).save_to_disk(tmp_path / "single")
+    rows([0, 1] * 10).save_to_disk(tmp_path / "single")
     assert sizes(HuggingFaceDataset(str(tmp_path / "single")).load(0)) == [14, 3, 3]
 
 
@@ -54,8 +54,8 @@ def test_a_single_part_is_split(tmp_path):
 def test_a_folder_of_files_is_read_too(tmp_path, ending):
     (tmp_path / "reviews").mkdir()
     for name, labels in {"train": [0, 1] * 10, "test": [1, 0, 1]}.items():
-        rows, file = part(labels, names=None), tmp_path / "reviews" / f"{name}.{ending}"
-        {"csv": rows.to_csv, "jsonl": rows.to_json, "parquet": rows.to_parquet}[ending](file)
+        table, file = rows(labels, names=None), tmp_path / "reviews" / f"{name}.{ending}"
+        {"csv": table.to_csv, "jsonl": table.to_json, "parquet": table.to_parquet}[ending](file)
     data = HuggingFaceDataset(str(tmp_path / "reviews")).load(0)
     assert sizes(data) == [17, 3, 3]
     assert (data.classes, data.test.labels.tolist()) == (("0", "1"), [1, 0, 1])
@@ -63,7 +63,7 @@ def test_a_folder_of_files_is_read_too(tmp_path, ending):
 
 @pytest.mark.parametrize(("names", "missing"), [(None, None), (("bad", "good"), None), (("bad", "good"), -1)])
 def test_a_missing_label_is_named_or_skipped(tmp_path, names, missing):
-    name = saved(tmp_path, train=part([0, 1, missing, *[0, 1] * 9], names))
+    name = saved(tmp_path, train=rows([0, 1, missing, *[0, 1] * 9], names))
     with pytest.raises(GraftError, match=r"reviews/train, row 3: its label is missing"):
         HuggingFaceDataset(name).load(0)
     data = HuggingFaceDataset(name, on_bad_sample="skip").load(0)
@@ -72,11 +72,11 @@ def test_a_missing_label_is_named_or_skipped(tmp_path, names, missing):
 
 
 def test_columns_and_parts_that_are_not_there_are_named(tmp_path):
-    name = saved(tmp_path, train=part([0, 1], text="sentence"))
+    name = saved(tmp_path, train=rows([0, 1], text="sentence"))
     with pytest.raises(GraftError, match=r"data\.target\.text=text: .* has no such column; it has sentence, label"):
         HuggingFaceDataset(name).load(0)
-    name = saved(tmp_path / "other", all=part([0, 1]))
-    with pytest.raises(GraftError, match=r"it has no part `train`, but all"):
+    name = saved(tmp_path / "other", all=rows([0, 1]))
+    with pytest.raises(GraftError, match=r"it has no split `train`, but all"):
         HuggingFaceDataset(name).load(0)
 
 

@@ -13,12 +13,12 @@ from graft.errors import GraftError
 
 @pytest.fixture
 def archive(tmp_path):
-    """An npz of grey 6x5 images of two classes in official parts, with some arrays in the place of its own."""
+    """An npz of grey 6x5 images of two classes in official splits, with some arrays in the place of its own."""
     random = np.random.default_rng(0)
     arrays = {}
-    for part, number in {"train": 20, "val": 6, "test": 8}.items():
-        arrays[f"{part}_images"] = random.integers(0, 256, (number, 6, 5), dtype=np.uint8)
-        arrays[f"{part}_labels"] = (np.arange(number) % 2).astype(np.uint8)[:, None]
+    for split, number in {"train": 20, "val": 6, "test": 8}.items():
+        arrays[f"{split}_images"] = random.integers(0, 256, (number, 6, 5), dtype=np.uint8)
+        arrays[f"{split}_labels"] = (np.arange(number) % 2).astype(np.uint8)[:, None]
 
     def archive(without=(), **changes):
         content = {name: array for name, array in {**arrays, **changes}.items() if name not in without}
@@ -37,10 +37,10 @@ def test_official_parts_stay_whole(archive):
     data = domain(file, class_names=["normal", "ill"]).load(0)
     assert (data.name, data.classes, data.channels, data.modality) == ("xray", ("normal", "ill"), 1, "image")
     assert data.notes == ()
-    for part in ("train", "val", "test"):
-        split = getattr(data, part)
-        assert torch.equal(split.inputs, torch.from_numpy(arrays[f"{part}_images"])[:, None])
-        assert split.labels.tolist() == arrays[f"{part}_labels"][:, 0].tolist()
+    for name in ("train", "val", "test"):
+        split = getattr(data, name)
+        assert torch.equal(split.inputs, torch.from_numpy(arrays[f"{name}_images"])[:, None])
+        assert split.labels.tolist() == arrays[f"{name}_labels"][:, 0].tolist()
 
 
 def test_one_set_is_split_by_seed_and_copies_stay_together(tmp_path):
@@ -50,8 +50,8 @@ def test_one_set_is_split_by_seed_and_copies_stay_together(tmp_path):
     settings = {"images": "photos", "labels": "kinds", "val_fraction": 0.2, "test_fraction": 0.2}
     data = domain(tmp_path / "set.npz", **settings).load(0)
     assert (data.classes, data.channels) == (("0", "1", "2"), 3)
-    assert [len(part) for part in (data.train, data.val, data.test)] == [36, 12, 12]
-    contents = [{image.numpy().tobytes() for image in part.inputs} for part in (data.train, data.val, data.test)]
+    assert [len(split) for split in (data.train, data.val, data.test)] == [36, 12, 12]
+    contents = [{image.numpy().tobytes() for image in split.inputs} for split in (data.train, data.val, data.test)]
     assert len(set.union(*contents)) == sum(map(len, contents)) == 30
     assert data.notes == ("30 images occur more than once, 0 of them with different labels",)
     assert torch.equal(data.train.inputs, domain(tmp_path / "set.npz", **settings).load(0).train.inputs)
@@ -158,7 +158,7 @@ def test_arrays_that_cannot_be_used_are_one_error(archive, without, changes, set
 
 def test_one_class_of_a_set_that_is_too_small_to_split(tmp_path):
     np.savez(tmp_path / "set.npz", images=np.zeros((4, 2, 2), np.uint8), labels=np.array([0, 0, 1, 1]))
-    with pytest.raises(GraftError, match=r"4 images are too few to split off a test part.*test_fraction"):
+    with pytest.raises(GraftError, match=r"4 images are too few for a test split.*test_fraction"):
         domain(tmp_path / "set.npz").load(0)
 
 
@@ -213,5 +213,5 @@ def test_pneumonia():
     if not file.is_file():
         pytest.skip(f"no {file}")
     data = domain(file, class_names=["normal", "pneumonia"]).load(0)
-    assert [len(part) for part in (data.train, data.val, data.test)] == [2428, 270, 468]
+    assert [len(split) for split in (data.train, data.val, data.test)] == [2428, 270, 468]
     assert data.notes[-1] == "3 images of val are in train too"

@@ -28,9 +28,9 @@ def test_one_tree_is_split_by_seed(photos):
 
 
 def test_official_parts_stay_whole(photos, tmp_path):
-    root = tmp_path / "parts"
-    for part in ("train", "test"):
-        shutil.copytree(photos, root / part)
+    root = tmp_path / "splits"
+    for split in ("train", "test"):
+        shutil.copytree(photos, root / split)
     (root / "test" / "eel" / "0.png").unlink()
     data = ImageFolder(str(root), val_fraction=0.2).load(0)
     assert counts(data) == [24, 6, 29]
@@ -75,7 +75,7 @@ def test_mistakes_are_named(photos, tmp_path):
         ImageFolder(str(tmp_path / "nowhere")).load(0)
     with pytest.raises(GraftError, match="at least 2 sub-folders"):
         ImageFolder(str(photos / "cat")).load(0)
-    with pytest.raises(GraftError, match="too few to split off a val part"):
+    with pytest.raises(GraftError, match="too few for a val split"):
         ImageFolder(str(photos), val_fraction=0.01).load(0)
     (photos / "fox").mkdir()
     with pytest.raises(GraftError, match=r"no images in .*fox"):
@@ -83,7 +83,7 @@ def test_mistakes_are_named(photos, tmp_path):
 
 
 def test_a_class_that_training_never_sees_is_named(photos, tmp_path):
-    root = tmp_path / "parts"
+    root = tmp_path / "splits"
     shutil.copytree(photos, root / "test")
     shutil.copytree(photos, root / "train")
     shutil.rmtree(root / "train" / "eel")
@@ -99,7 +99,7 @@ def test_broken_files_are_counted_and_left_out_where_asked(photos):
     data = ImageFolder(str(photos), on_bad_sample="skip").load(0)
     assert sum(counts(data)) == whole - 1
     assert "2 images are skipped, the first because" in data.notes[0]
-    assert all(image.ndim == 3 for part in (data.train, data.val, data.test) for image in part.inputs)
+    assert all(image.ndim == 3 for split in (data.train, data.val, data.test) for image in split.inputs)
 
 
 def test_a_class_of_broken_files_alone_is_named(photos):

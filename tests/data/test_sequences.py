@@ -108,6 +108,6 @@ def test_arrays_that_cannot_be_used_are_one_error(archive, changes, said):
 
 def test_digits_row_by_row():
     data = DigitRows().load(0)
-    assert [len(part) for part in (data.train, data.val, data.test)] == [1000, 297, 500]
+    assert [len(split) for split in (data.train, data.val, data.test)] == [1000, 297, 500]
     assert rows_of(data.train).values.shape == (1000, 8, 8)
     assert data.classes == tuple("0123456789")

@@ -10,11 +10,11 @@ CLASSES = ("a", "b", "c")
 
 
 def test_parts_are_disjoint_complete_and_stratified():
-    parts = stratified_split(LABELS, {"test": 0.3, "val": 10}, seed=0)
-    assert {name: len(part) for name, part in parts.items()} == {"train": 60, "test": 30, "val": 10}
-    assert torch.cat(list(parts.values())).sort().values.equal(torch.arange(100))
-    assert LABELS[parts["test"]].bincount().tolist() == [15, 9, 6]
-    assert LABELS[parts["val"]].bincount().tolist() == [5, 3, 2]
+    splits = stratified_split(LABELS, {"test": 0.3, "val": 10}, seed=0)
+    assert {name: len(split) for name, split in splits.items()} == {"train": 60, "test": 30, "val": 10}
+    assert torch.cat(list(splits.values())).sort().values.equal(torch.arange(100))
+    assert LABELS[splits["test"]].bincount().tolist() == [15, 9, 6]
+    assert LABELS[splits["val"]].bincount().tolist() == [5, 3, 2]
 
 
 def test_the_seed_decides():
@@ -27,10 +27,10 @@ def test_copies_stay_on_one_side_even_when_labels_conflict():
     contents = [bytes([i // 2]) for i in range(100)]  # pairs of copies
     labels = torch.arange(100) % 2  # and every pair has two labels
     groups = content_groups(contents)
-    parts = stratified_split(labels, {"test": 0.3, "val": 0.2}, 0, groups)
-    sides = [set(groups[part].tolist()) for part in parts.values()]
+    splits = stratified_split(labels, {"test": 0.3, "val": 0.2}, 0, groups)
+    sides = [set(groups[split].tolist()) for split in splits.values()]
     assert sum(len(side) for side in sides) == len(set.union(*sides)) == 50
-    assert sorted(map(len, parts.values())) == [20, 30, 50]
+    assert sorted(map(len, splits.values())) == [20, 30, 50]
 
 
 def test_every_class_keeps_a_training_sample():

@@ -51,7 +51,7 @@ def test_columns_follow_from_the_training_rows(table):
     assert data.modality == "table"
     assert data.classes == ("no", "yes")
     assert any("constant in training: same" in note for note in data.notes)
-    assert [len(part) for part in (data.train, data.val, data.test)] == [42, 9, 9]
+    assert [len(split) for split in (data.train, data.val, data.test)] == [42, 9, 9]
 
 
 def test_keys_decide_over_values(table):
@@ -104,7 +104,7 @@ def test_a_bad_row_is_named_or_left_out_and_counted(table, line, said):
     assert "data.target.on_bad_sample=skip" in str(error.value)
     data = table(content, on_bad_sample="skip").load(0)
     assert any(f"row 32: {said}" in note for note in data.notes)
-    assert sum(len(part) for part in (data.train, data.val, data.test)) == 60
+    assert sum(len(split) for split in (data.train, data.val, data.test)) == 60
 
 
 def test_many_bad_rows_are_one_error(table):
@@ -129,7 +129,7 @@ def test_another_encoding_is_named(table):
 def test_a_label_that_training_never_saw(table, tmp_path):
     (tmp_path / "test.csv").write_text(HEADER + "\n".join([*lines(10), "30,cook,1,7,perhaps"]))
     test_file = str(tmp_path / "test.csv")
-    with pytest.raises(GraftError, match=r"test\.csv .*row 12: label 'perhaps' is no class .* part: no, yes\)"):
+    with pytest.raises(GraftError, match=r"test\.csv .*row 12: label 'perhaps' is no class .* split: no, yes\)"):
         table(test_file=test_file).load(0)
     assert len(table(test_file=test_file, on_bad_sample="skip").load(0).test) == 10
 
@@ -264,7 +264,7 @@ def test_classes_get_names_in_the_order_of_the_labels_values(table):
         table(class_names=["good"]).load(0)
 
 
-def test_equal_rows_are_told_and_so_are_those_of_another_part(table, tmp_path):
+def test_equal_rows_are_told_and_so_are_those_of_another_split(table, tmp_path):
     (tmp_path / "test.csv").write_text(HEADER + "\n".join([*lines(3), "99,cook,1,7,no"]))
     repeated = [*lines(), "20,,0,7,yes", "20,cook,0,7,yes", "20,cook,0,7,no"]
     data = table(HEADER + "\n".join(repeated), test_file=str(tmp_path / "test.csv"), val_fraction=0.02).load(0)
@@ -274,10 +274,10 @@ def test_equal_rows_are_told_and_so_are_those_of_another_part(table, tmp_path):
 
 
 def test_every_second_row_makes_two_tables():
-    parts = {rows: SklearnTable("wine", rows=rows).read()["train"] for rows in ("all", "odd", "even")}
-    assert [len(table) for table in parts.values()] == [178, 89, 89]
-    assert parts["odd"].lines[:3].tolist() == [1, 3, 5]
-    assert parts["even"].columns["alcohol"][0] == parts["all"].columns["alcohol"][1]
+    tables = {rows: SklearnTable("wine", rows=rows).read()["train"] for rows in ("all", "odd", "even")}
+    assert [len(table) for table in tables.values()] == [178, 89, 89]
+    assert tables["odd"].lines[:3].tolist() == [1, 3, 5]
+    assert tables["even"].columns["alcohol"][0] == tables["all"].columns["alcohol"][1]
     assert SklearnTable("wine", rows="odd").fingerprint != SklearnTable("wine", rows="even").fingerprint
 
 

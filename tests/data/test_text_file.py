@@ -188,7 +188,7 @@ def test_lines_that_are_no_json_objects(tmp_path):
             {"classes": ["0", "1", "2"]},
             r"data\.target\.classes: .*'2'\. Its labels are 0, 1",
         ),
-        ("text\tlabel\na\t1\nb\t0\n", {}, "2 texts are too few to split off a .* part"),
+        ("text\tlabel\na\t1\nb\t0\n", {}, "2 texts are too few for a .* split"),
         ("text\tlabel\nA\t1\nb\t0\n".encode("utf-16"), {}, "row 1 is not UTF-8 from its beginning"),
         ("café\tlabel\na\t1\nb\t0\n".encode("latin-1"), {}, "row 1 is not UTF-8 behind 'caf'.*iconv"),
         ('text,label\na,1\n"b,0\nc,1\n', {"format": "csv"}, r"a\.tsv, row 3: this is no CSV"),
@@ -232,8 +232,8 @@ def test_real_sentences():
     if not (DATA / "sst2").is_dir() or not (DATA / "sentiment_uci").is_dir():
         pytest.skip(f"no sentences in {DATA}; set GRAFT_DATA")
     columns = {"header": False, "text": 0, "label": 1}
-    parts = {f"{part}_file": str(DATA / "sst2" / f"{name}.tsv") for part, name in (("val", "dev"), ("test", "test"))}
-    data = load(DATA / "sst2" / "train.tsv", **parts, **columns)
+    splits = {f"{split}_file": str(DATA / "sst2" / f"{name}.tsv") for split, name in (("val", "dev"), ("test", "test"))}
+    data = load(DATA / "sst2" / "train.tsv", **splits, **columns)
     assert data.name == "sst2"
     assert [len(split) for split in (data.train, data.val, data.test)] == [6920, 872, 1821]
     for file in (DATA / "sentiment_uci").glob("*.txt"):

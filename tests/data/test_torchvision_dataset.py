@@ -29,16 +29,16 @@ def files(split: Split):
 
 @pytest.fixture
 def pets(tmp_path):
-    """OxfordIIITPet, whose parts are called trainval and test, in miniature."""
+    """OxfordIIITPet, whose splits are called trainval and test, in miniature."""
     base = tmp_path / "oxford-iiit-pet"
-    for part, number in (("trainval", 20), ("test", 6)):
+    for split, number in (("trainval", 20), ("test", 6)):
         lines = []
         for i in range(number):
-            name = f"{('Beagle', 'Sphynx')[i % 2]}_{part}{i}"
+            name = f"{('Beagle', 'Sphynx')[i % 2]}_{split}{i}"
             photo(base / "images" / f"{name}.jpg")
             lines.append(f"{name} {i % 2 + 1} 1 1")
         (base / "annotations").mkdir(exist_ok=True)
-        (base / "annotations" / f"{part}.txt").write_text("\n".join(lines))
+        (base / "annotations" / f"{split}.txt").write_text("\n".join(lines))
     return tmp_path
 
 
@@ -66,18 +66,18 @@ def test_fingerprint_follows_the_files(pets):
 
 
 def test_official_validation_part_is_kept(tmp_path):
-    for part, number in (("train", 5), ("valid", 3), ("test", 4)):
+    for split, number in (("train", 5), ("valid", 3), ("test", 4)):
         for country in ("AD", "ZW"):
             for i in range(number):
-                photo(tmp_path / "country211" / part / country / f"{i}.jpg")
+                photo(tmp_path / "country211" / split / country / f"{i}.jpg")
     assert counts(TorchvisionDataset("Country211", str(tmp_path)).load(0)) == [10, 6, 8]
 
 
-def test_an_official_validation_part_alone_is_the_test_part(tmp_path):
-    for part, number in (("train", 10), ("val", 3)):
+def test_an_official_validation_split_alone_is_the_test_split(tmp_path):
+    for split, number in (("train", 10), ("val", 3)):
         for wnid in ("n01440764", "n02102040"):
             for i in range(number):
-                photo(tmp_path / "imagenette2" / part / wnid / f"{i}.JPEG")
+                photo(tmp_path / "imagenette2" / split / wnid / f"{i}.JPEG")
     data = TorchvisionDataset("Imagenette", str(tmp_path), val_fraction=0.2).load(0)
     assert counts(data) == [16, 4, 6]
     assert data.classes[0] == "tench"

@@ -66,8 +66,13 @@ def test_recordings_are_kept_as_they_were_read(spec, split, cache, monkeypatch):
 
 def test_other_samples_and_rates_have_entries_of_their_own(spec, split, cache):
     longer = mel_backbone("test_resnet", sample_rate=8000, clip_seconds=0.5, n_mels=64).input_spec
-    for one, part in ((spec, split), (longer, split), (SpeakerLSTM().input_spec, split), (spec, split.subset(ALL[:3]))):
-        one.transform().prepare(part, cache)
+    for one, samples in (
+        (spec, split),
+        (longer, split),
+        (SpeakerLSTM().input_spec, split),
+        (spec, split.subset(ALL[:3])),
+    ):
+        one.transform().prepare(samples, cache)
     assert len([path for path in cache.folder.iterdir() if path.name != "locks"]) == 3
 
 

@@ -16,12 +16,12 @@ MAX_CATEGORIES = 255  # that scikit-learn's trees can hold; a column with more i
 
 
 class GradientBoosting:
-    """scikit-learn's HistGradientBoosting; how many trees are used is chosen by the loss on the validation part."""
+    """scikit-learn's HistGradientBoosting; how many trees are used is chosen by the loss on the validation split."""
 
     name = "gradient boosting"
 
     def predictions(self, train: Split, val: Split, test: Split, classes: int | None, seed: int) -> Tensor:
-        """Probabilities `(N, K)` of the test part's classes, or numbers `(N,)` where there are none."""
+        """Probabilities `(N, K)` of the test split's classes, or numbers `(N,)` where there are none."""
         with threadpool_limits(torch.get_num_threads(), "openmp"):  # as many as the job has; more would wait in turn
             return self._predictions(train, val, test, classes, seed)
 

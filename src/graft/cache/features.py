@@ -30,7 +30,7 @@ class Stored:
 
     cut: str  # the module behind which they are taken, or features
     domain: str
-    part: str
+    split: str
     samples: int
     bytes: int
     computed: bool  # in this run, not by an earlier one
@@ -74,7 +74,7 @@ class FeatureCache:
         samples: int,
         context: Callable[[], AbstractContextManager],
         domain: str,
-        part: str,
+        split: str,
     ) -> MappedRows | None:
         """Activations `(samples, ...)` of `batches` of indices and inputs; from the disk if there.
 
@@ -119,7 +119,7 @@ class FeatureCache:
             self.refused = str(error)
             return None
         seconds, computed = time.perf_counter() - started, wanted.key in self._made
-        self.report.append(Stored(wanted.cut.name, domain, part, samples, wanted.bytes(samples), computed, seconds))
+        self.report.append(Stored(wanted.cut.name, domain, split, samples, wanted.bytes(samples), computed, seconds))
         return rows
 
     def describe(self) -> dict[str, Any]:

@@ -120,11 +120,11 @@ class FrozenFeatures(Callback):
         place: Place,
         later: Sequence[Place],
         domain: str,
-        part: str,
+        split_name: str,
         view: int | None = None,
     ) -> MappedRows | None:
         data: TransferDataModule = trainer.datamodule
-        split = getattr(data.domains[domain], part)
+        split = getattr(data.domains[domain], split_name)
         if len(split) == 0:
             return None
         depends_on = {
@@ -137,13 +137,13 @@ class FrozenFeatures(Callback):
         }
 
         def batches() -> Iterator[tuple[Tensor, Any]]:
-            for indices, (inputs, _) in data.indexed_batches(domain, part, view):
+            for indices, (inputs, _) in data.indexed_batches(domain, split_name, view):
                 yield indices, trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(inputs))
 
         parts = data.parts(domain)
         wanted, *also = [Wanted(p.cut, {**depends_on, "weights": p.weights}, parts) for p in (place, *later)]
         context = trainer.precision_plugin.forward_context  # such as autocast
-        return self.cache.rows(wanted, also, batches, len(split), context, domain, part)
+        return self.cache.rows(wanted, also, batches, len(split), context, domain, split_name)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
         """Let go: other weights may be loaded from now on."""

@@ -18,7 +18,7 @@ from graft.training.evaluation import validation_metrics
 from graft.weights import soup as soups
 from graft.weights.averaging import network
 
-PARTS = ("backbone.", "heads.")
+WEIGHT_PREFIXES = ("backbone.", "heads.")
 
 
 @in_own_folder
@@ -73,7 +73,9 @@ def tested_weights(ingredient: ingredients.Ingredient, network: Mapping[str, Ten
     if file.name == BEST:
         checkpoints.of_run(content, file, RunFolder(ingredient.folder).checkpoint_ids)
     parts = {f"{part}.{name}": v for part in ("backbone", "heads") for name, v in content.get(part, {}).items()}
-    weights = {name: value for name, value in content.get("state_dict", parts).items() if name.startswith(PARTS)}
+    weights = {
+        name: value for name, value in content.get("state_dict", parts).items() if name.startswith(WEIGHT_PREFIXES)
+    }
     shape = checkpoints.shape
     if different := [name for name in {**weights, **network} if shape(weights, name) != shape(network, name)]:
         raise GraftError(

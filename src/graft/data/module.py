@@ -84,7 +84,7 @@ class TransferDataModule(pl.LightningDataModule):
         self.train_domains: tuple[str, ...] = ("target",)
         self.eval_domains: tuple[str, ...] = ("target",)
         self.test_domains: tuple[str, ...] = ("target",) if source is None else ("target", "source")
-        # (domain, part) -> activations `(N, ...)` that stand for its inputs, see graft.callbacks.frozen_features
+        # (domain, split) -> activations `(N, ...)` that stand for its inputs, see graft.callbacks.frozen_features
         self.stored: dict[tuple[str, str], MappedRows | None] = {}
         self._pool = 0  # labelled target samples before the budget
         self._prepared: dict[tuple[str, str], Prepared] = {}  # by split and geometry; copies of this module share it
@@ -277,17 +277,17 @@ class TransferDataModule(pl.LightningDataModule):
             return [self._whole_loader("target", "test", self._input_spec.transform(shift=self.test_shift))]
         return [self._eval_loader(domain, "test") for domain in self.test_domains]
 
-    def plain_batches(self, domain: str, part: str) -> Iterator[Batch]:
-        """Batches `(x, y)` of a domain's train, val or test part, without augmentation; every process gets all."""
-        return (batch for _, batch in self.indexed_batches(domain, part))
+    def plain_batches(self, domain: str, split_name: str) -> Iterator[Batch]:
+        """Batches `(x, y)` of a domain's train, val or test split, without augmentation; every process gets all."""
+        return (batch for _, batch in self.indexed_batches(domain, split_name))
 
-    def indexed_batches(self, domain: str, part: str, view: int | None = None) -> Iterator[tuple[Tensor, Batch]]:
-        """Places `(B,)` in a part of a domain, and the batch `(x, y)` of them; every process gets all.
+    def indexed_batches(self, domain: str, split_name: str, view: int | None = None) -> Iterator[tuple[Tensor, Batch]]:
+        """Indices `(B,)` in a split of a domain, and the batch `(x, y)` of them; every process gets all.
 
-        Without augmentation, or as the `view`-th of endlessly many augmented versions of the part.
+        Without augmentation, or as the `view`-th of endlessly many augmented versions of the split.
         """
         transform = self._eval_transform if view is None else self._train_transform
-        split = getattr(self.domains[domain], part)
+        split = getattr(self.domains[domain], split_name)
         seed, lengths = (self.seed, domain, "view", view), functools.partial(self._lengths_of, split, transform)
         batches = EvalBatches(len(split), self.eval_batch_size, seed, shared=False, lengths=lengths)
         loader = Loader(*self._samples(split, transform), batches, self.num_workers)
@@ -299,19 +299,19 @@ class TransferDataModule(pl.LightningDataModule):
         source = getattr(self, domain)
         return [TransferDataModule, getattr(source, "domain", source), self._eval_transform]
 
-    def _eval_loader(self, domain: str, part: str) -> EvalLoader:
+    def _eval_loader(self, domain: str, split_name: str) -> EvalLoader:
         return self._whole_loader(
-            domain, part, self._eval_transform, functools.partial(self.stored.get, (domain, part))
+            domain, split_name, self._eval_transform, functools.partial(self.stored.get, (domain, split_name))
         )
 
     def _whole_loader(
         self,
         domain: str,
-        part: str,
+        split_name: str,
         transform: Transform,
         stored: Callable[[], MappedRows | None] = lambda: None,
     ) -> EvalLoader:
-        split = getattr(self.domains[domain], part)
+        split = getattr(self.domains[domain], split_name)
 
         def lengths() -> Tensor | None:
             return self._lengths_of(split, transform) if stored() is None else None

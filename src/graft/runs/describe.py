@@ -127,7 +127,7 @@ def of_score(metrics: Mapping[str, float], task: Task) -> dict[str, Any]:
 
 
 def of_baseline(data: TransferDataModule, task: Task, seed: int) -> dict[str, Any] | None:
-    """Test metrics of what the target's kind of data has as its baseline, from the same parts and label budget.
+    """Test metrics of what the target's kind of data has as its baseline, from the same splits and label budget.
 
     `time_s` is what learning and predicting took, in seconds.
     """

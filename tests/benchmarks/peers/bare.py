@@ -10,7 +10,7 @@ from tests.benchmarks.turns import Plan, Turn
 
 
 def tensors(plan: Plan) -> tuple[Tensor, Tensor]:
-    """Images float `(N, C, H, W)` and labels `(N,)` of the plan's training part."""
+    """Images float `(N, C, H, W)` and labels `(N,)` of the plan's training split."""
     images, labels = load(plan.images)["train"]
     return normalised(images), labels
 

@@ -21,16 +21,16 @@ def missing() -> str:
     return "" if importlib.util.find_spec("soundfile") else "needs soundfile"
 
 
-def recordings(folder: Path, parts: dict[str, int]) -> Path:
-    """Write WAV files of .3 to .8 seconds of a tone in noise, a folder a class under each part's."""
+def recordings(folder: Path, splits: dict[str, int]) -> Path:
+    """Write WAV files of .3 to .8 seconds of a tone in noise, a folder a class under each split's."""
     from soundfile import write
 
     random = np.random.default_rng(0)
-    for part, number in ((part, number) for part, count in parts.items() for number in range(count)):
+    for split, number in ((split, number) for split, count in splits.items() for number in range(count)):
         label = number % CLASSES
         times = np.arange(random.integers(int(0.3 * RATE), int(0.8 * RATE))) / RATE
         wave = 0.5 * np.sin(2 * np.pi * 200 * (label + 1) * times) + 0.05 * random.standard_normal(len(times))
-        file = folder / part / str(label) / f"{number}.wav"
+        file = folder / split / str(label) / f"{number}.wav"
         file.parent.mkdir(parents=True, exist_ok=True)
         write(file, wave, RATE)
     return folder

@@ -22,9 +22,9 @@ def more_images(settings: Settings, strategy: str) -> Measured:
 
     runs = itertools.count()
 
-    def peak(part: str) -> float:
+    def peak(size: str) -> float:
         overrides = [
-            *("data=image_folder", f"data.target.root={quoted(folders[part])}", "data.image_size=64"),
+            *("data=image_folder", f"data.target.root={quoted(folders[size])}", "data.image_size=64"),
             *(
                 "data.num_workers=0",
                 "data.eval_batch_size=64",
@@ -36,7 +36,7 @@ def more_images(settings: Settings, strategy: str) -> Measured:
         run = settings.folder / f"run{next(runs)}"
         return commands.run(overrides, run, cache=run.with_suffix(".cache"))["peak_memory_mb"]
 
-    peaks = interleave({part: lambda part=part: peak(part) for part in folders}, settings.repeats)
+    peaks = interleave({size: lambda size=size: peak(size) for size in folders}, settings.repeats)
     note = f"on {name}; {few} images: {statistics.median(peaks['few']):,.0f} MiB"
     return Measured(ratios(peaks["many"], peaks["few"]), notes=[note], details={"peak_memory_mb": peaks})
 

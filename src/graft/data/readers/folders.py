@@ -5,15 +5,15 @@ from pathlib import Path
 
 from graft.errors import GraftError
 
-PARTS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
 def official_folders(root: Path) -> dict[str, Path]:
-    """The folder of each official part; `train` alone, which is the root, where there is none."""
+    """The folder of each official split; `train` alone, which is the root, where there is none."""
     if not (root / "train").is_dir() or not any(path.is_dir() for path in (root / "train").iterdir()):
         return {"train": root}
-    paths = {part: [root / n for n in allowed if (root / n).is_dir()] for part, allowed in PARTS.items()}
-    return {part: found[0] for part, found in paths.items() if found}
+    paths = {split: [root / n for n in allowed if (root / n).is_dir()] for split, allowed in SPLIT_NAMES.items()}
+    return {split: found[0] for split, found in paths.items() if found}
 
 
 def class_files(root: Path, folder: Path, extensions: Collection[str], origin: str, noun: str) -> dict[str, list[Path]]:
@@ -35,7 +35,7 @@ def files_below(folder: Path, root: Path, extensions: Collection[str]) -> list[P
     """Files of a folder and of those in it, in a fixed order; what is hidden below the root is left out."""
 
     def wanted(path: Path) -> bool:
-        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+        hidden = any(name.startswith(".") for name in path.relative_to(root).parts)
         return path.suffix.lower() in extensions and not hidden and path.is_file()
 
     return sorted(path for path in folder.rglob("*") if wanted(path))

@@ -14,7 +14,7 @@ KEYS = {"train": "file", "val": "val_file", "test": "test_file"}
 
 
 class AudioFile(LabelledRecordings):
-    """A CSV or Parquet file with a row for each recording; missing parts are split off by seed."""
+    """A CSV or Parquet file with a row for each recording; missing splits are split off by seed."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class AudioFile(LabelledRecordings):
         """Columns by name or place; paths are below `folder`, null is that of the file they stand in."""
         super().__init__(**settings)
         files = {"train": file, "val": val_file, "test": test_file}
-        self.files = {part: Path(name).expanduser() for part, name in files.items() if name is not None}
+        self.files = {split: Path(name).expanduser() for split, name in files.items() if name is not None}
         self.folder = None if folder is None else Path(folder).expanduser()
         self.columns = {"path": path, "label": label}
         self.reading = {"delimiter": delimiter, "header": header, "encoding": encoding, "missing": MISSING}
@@ -48,18 +48,18 @@ class AudioFile(LabelledRecordings):
         """The key of the labels' column."""
         return f"{self.key}.label={self.columns['label']}: name another column."
 
-    def origin(self, part: str) -> str:
-        """Key and name of a part's file."""
-        return f"{self.key}.{KEYS[part]}={self.files[part]}"
+    def origin(self, split: str) -> str:
+        """Key and name of a split's file."""
+        return f"{self.key}.{KEYS[split]}={self.files[split]}"
 
     def list_files(self) -> dict[str, list[Record]]:
         """The rows of every file."""
         if self.folder is not None and not self.folder.is_dir():
             raise GraftError(f"{self.key}.folder={self.folder}: no such folder. Paths of recordings are below it.")
         tables = {
-            part: read_table(file, f"{self.key}.{KEYS[part]}", **self.reading) for part, file in self.files.items()
+            split: read_table(file, f"{self.key}.{KEYS[split]}", **self.reading) for split, file in self.files.items()
         }
-        return {part: self._records(table, self.files[part]) for part, table in tables.items()}
+        return {split: self._records(table, self.files[split]) for split, table in tables.items()}
 
     def _records(self, table: Table, file: Path) -> list[Record]:
         """All rows of a table, with those that cannot be used."""

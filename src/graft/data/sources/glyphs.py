@@ -23,7 +23,7 @@ FONTS = ("DejaVuSans*", "DejaVuSerif*", "STIXGeneral*", "cmr10", "cmb10", "cmss1
 CANVAS, HEIGHT = 48, 30  # pixels: side of a distance field, and how tall the digit in it is
 CHUNK = 500  # images rendered at once, to bound memory
 
-# Ranges of variation, chosen by what a small network that saw only glyphs reads on the digits' validation part.
+# Ranges of variation, chosen by what a small network that saw only glyphs reads on the digits' validation split.
 ROTATION = 12  # degrees, either way
 SHEAR = 0.3  # either way
 ASPECT = 0.15  # log of the width's factor, either way

@@ -95,7 +95,7 @@ def resized_images(split: Split, geometry: Geometry, cache: DiskCache | None) ->
 
 
 def innermost(inputs: Any) -> Any:
-    """What a part of a part of a domain's inputs was taken from."""
+    """What a subset of a subset of a domain's inputs was taken from."""
     while isinstance(inputs, Subset):
         inputs = inputs.dataset
     return inputs
