@@ -421,7 +421,8 @@ def test_a_file_of_weights_is_one_whatever_its_ending_and_however_it_is_written(
 
 
 def test_the_run_gives_some_arguments_itself():
-    assert problems("+head.outputs=3") == ["`head.outputs`: the run itself gives this argument; leave the key out"]
+    expected = "`head.num_outputs`: the run itself gives this argument; leave the key out"
+    assert problems("+head.num_outputs=3") == [expected]
 
 
 def test_every_strategy_that_keeps_pretrained_weights_needs_some():

@@ -12,8 +12,8 @@ from graft.tasks.regression import Regression
 @pytest.mark.parametrize("task", [Multiclass(), Multilabel(), Regression()], ids=lambda task: task.name)
 def test_training_metrics_are_those_of_all_batches_whatever_their_sizes(task, batches):
     torch.manual_seed(0)
-    outputs = 1 if task.name == "regression" else 4
-    metrics, losses, seen = TrainingMetrics(task, outputs), [], []
+    num_outputs = 1 if task.name == "regression" else 4
+    metrics, losses, seen = TrainingMetrics(task, num_outputs), [], []
     for number in range(batches):
         size = 3 + number % 2
         labels = {
@@ -21,13 +21,13 @@ def test_training_metrics_are_those_of_all_batches_whatever_their_sizes(task, ba
             "multilabel": torch.randint(2, (size, 4)).float(),
             "regression": torch.randn(size),
         }[task.name]
-        logits = torch.randn(size, outputs, requires_grad=True)
+        logits = torch.randn(size, num_outputs, requires_grad=True)
         loss = task.loss(logits, labels)
         metrics.add(loss, logits, labels)
         losses.append(loss.item() * size)
         seen.append((logits.detach(), labels))
     logits, labels = (torch.cat(column) for column in zip(*seen, strict=True))
-    score = task.metrics(outputs)[task.main_metric]
+    score = task.metrics(num_outputs)[task.main_metric]
     score.update(task.predictions(logits), task.targets(labels))
     values = metrics.compute()
     assert values["loss"].item() == pytest.approx(sum(losses) / len(labels), rel=1e-6)

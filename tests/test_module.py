@@ -36,7 +36,7 @@ def build_module(backbone, heads=("shared",), objective=None, strategy=None, **k
         backbone=backbone,
         heads={name: nn.Linear(backbone.feature_size, 3) for name in heads},
         tasks={"target": Multiclass(), "source": Multiclass()},
-        outputs={"target": 3, "source": 3},
+        num_outputs={"target": 3, "source": 3},
         objective=objective or AlphaWeighted(0.0),
         strategy=strategy or Full(),
         **settings,

@@ -50,8 +50,8 @@ PARTS = {  # option -> (Python file, yaml file)
         from graft.heads.linear import LinearHead
 
         class Doubting(LinearHead):
-            def __init__(self, feature_size: int, outputs: int, doubt: FractionBelowOne = 0.1):
-                super().__init__(feature_size, outputs)
+            def __init__(self, feature_size: int, num_outputs: int, doubt: FractionBelowOne = 0.1):
+                super().__init__(feature_size, num_outputs)
         """,
         "# Mine\n_target_: mypkg.head.Doubting\nsharing: auto\ndoubt: 0.1 # fraction\n",
     ),
@@ -145,7 +145,14 @@ def test_help_lists_them_and_what_their_keys_may_hold(own):
 def test_their_wrong_values_and_unknown_keys_are_refused_without_torch(own):
     wrong = ["strategy.caution=1", "term.mine.weight=-1", "head.doubt=2", "selection.mood=bd", "data.source.few=0"]
     wrong += ["backbone.more=x", "data.source.block=0"]
-    unknown = ["strategy.cautoin", "term.mine.wait", "head.outputs", "selection.x", "data.source.samples", "backbone.x"]
+    unknown = [
+        "strategy.cautoin",
+        "term.mine.wait",
+        "head.num_outputs",
+        "selection.x",
+        "data.source.samples",
+        "backbone.x",
+    ]
     out, err = train(own, *CHOICES, *wrong, *(f"+{key}=1" for key in unknown))
     assert out.endswith("code 2 False\n"), err
     told = sorted(line.split("`")[1] for line in err.splitlines() if line.startswith("  - "))

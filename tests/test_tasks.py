@@ -14,20 +14,20 @@ def generator():
     return torch.Generator().manual_seed(0)
 
 
-def compute(task, outputs, labels, size):
+def compute(task, logits, labels, size):
     metrics = task.metrics(size), task.test_metrics(size)
     for collection in metrics:
         if collection:
-            collection.update(task.predictions(outputs), task.targets(labels))
+            collection.update(task.predictions(logits), task.targets(labels))
     values = {name: value for collection in metrics if collection for name, value in collection.compute().items()}
     confusion = values.pop("confusion", None)
     return {name: value.item() for name, value in values.items()}, confusion
 
 
 def test_multiclass_against_sklearn(generator):
-    outputs, labels = torch.randn(60, 3, generator=generator), torch.randint(0, 3, (60,), generator=generator)
-    values, confusion = compute(Multiclass(), outputs, labels, 3)
-    predicted, probabilities = outputs.argmax(1), outputs.softmax(1)
+    logits, labels = torch.randn(60, 3, generator=generator), torch.randint(0, 3, (60,), generator=generator)
+    values, confusion = compute(Multiclass(), logits, labels, 3)
+    predicted, probabilities = logits.argmax(1), logits.softmax(1)
     assert values["acc"] == pytest.approx(reference.accuracy_score(labels, predicted))
     assert values["f1"] == pytest.approx(reference.f1_score(labels, predicted, average="macro"))
     assert values["auroc"] == pytest.approx(reference.roc_auc_score(labels, probabilities, multi_class="ovr"))
@@ -35,41 +35,41 @@ def test_multiclass_against_sklearn(generator):
 
 
 def test_multiclass_loss_with_smoothing_and_weights(generator):
-    outputs, labels = torch.randn(8, 3, generator=generator).double(), torch.randint(0, 3, (8,), generator=generator)
-    log_p = outputs.log_softmax(1)
+    logits, labels = torch.randn(8, 3, generator=generator).double(), torch.randint(0, 3, (8,), generator=generator)
+    log_p = logits.log_softmax(1)
     smoothed = -(0.9 * log_p[range(8), labels] + 0.1 * log_p.mean(1)).mean()
-    assert Multiclass(label_smoothing=0.1).loss(outputs, labels).item() == pytest.approx(smoothed.item())
+    assert Multiclass(label_smoothing=0.1).loss(logits, labels).item() == pytest.approx(smoothed.item())
     weights = torch.tensor([1.0, 2.0, 5.0]).double()
     weighted = -(weights[labels] * log_p[range(8), labels]).sum() / weights[labels].sum()
-    assert Multiclass().loss(outputs, labels, weights).item() == pytest.approx(weighted.item())
+    assert Multiclass().loss(logits, labels, weights).item() == pytest.approx(weighted.item())
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_multiclass_loss_of_soft_labels_with_smoothing_and_weights(generator, smoothing, weighted):
-    outputs = torch.randn(8, 3, generator=generator).double()
+    logits = torch.randn(8, 3, generator=generator).double()
     soft = torch.rand(8, 3, generator=generator).double()
     soft /= soft.sum(1, keepdim=True)
     weights = torch.tensor([1.0, 2.0, 5.0]).double() if weighted else None
     w = torch.ones(3).double() if weights is None else weights
-    log_p = outputs.log_softmax(1)
+    log_p = logits.log_softmax(1)
     total = sum(
         -w[k] * ((1 - smoothing) * soft[i, k] + smoothing / 3) * log_p[i, k] for i in range(8) for k in range(3)
     )
     expected = total / sum(w[k] * soft[i, k] for i in range(8) for k in range(3))
     task = Multiclass(smoothing)
-    assert task.loss(outputs, soft, weights).item() == pytest.approx(expected.item(), rel=1e-12)
+    assert task.loss(logits, soft, weights).item() == pytest.approx(expected.item(), rel=1e-12)
 
     labels = torch.randint(0, 3, (8,), generator=generator)  # a class is a soft label with all its weight on one
     one_hot = torch.eye(3).double()[labels]
-    assert task.loss(outputs, one_hot, weights).item() == pytest.approx(task.loss(outputs, labels, weights).item())
+    assert task.loss(logits, one_hot, weights).item() == pytest.approx(task.loss(logits, labels, weights).item())
 
 
 def test_multilabel_loss_of_soft_labels(generator):
-    outputs, soft = (torch.randn(4, 3, generator=generator).double(), torch.rand(4, 3, generator=generator).double())
-    p = outputs.sigmoid()
+    logits, soft = (torch.randn(4, 3, generator=generator).double(), torch.rand(4, 3, generator=generator).double())
+    p = logits.sigmoid()
     expected = -(soft * p.log() + (1 - soft) * (1 - p).log()).mean()
-    assert Multilabel().loss(outputs, soft).item() == pytest.approx(expected.item())
+    assert Multilabel().loss(logits, soft).item() == pytest.approx(expected.item())
 
 
 def test_metrics_take_the_label_that_weighs_most():
@@ -80,40 +80,40 @@ def test_metrics_take_the_label_that_weighs_most():
 
 
 def test_binary_against_sklearn(generator):
-    outputs, labels = torch.randn(50, 1, generator=generator), torch.randint(0, 2, (50,), generator=generator).float()
-    values, confusion = compute(Binary(), outputs, labels, 1)
-    predicted = (outputs[:, 0] > 0).long()
+    logits, labels = torch.randn(50, 1, generator=generator), torch.randint(0, 2, (50,), generator=generator).float()
+    values, confusion = compute(Binary(), logits, labels, 1)
+    predicted = (logits[:, 0] > 0).long()
     assert values["acc"] == pytest.approx(reference.accuracy_score(labels, predicted))
     assert values["f1"] == pytest.approx(reference.f1_score(labels, predicted))
     assert values["sensitivity"] == pytest.approx(reference.recall_score(labels, predicted))
     assert values["specificity"] == pytest.approx(reference.recall_score(labels, predicted, pos_label=0))
-    assert values["auroc"] == pytest.approx(reference.roc_auc_score(labels, outputs[:, 0]))
-    by_auroc, _ = compute(Binary("auroc"), outputs, labels, 1)
+    assert values["auroc"] == pytest.approx(reference.roc_auc_score(labels, logits[:, 0]))
+    by_auroc, _ = compute(Binary("auroc"), logits, labels, 1)
     assert by_auroc == pytest.approx(values)
     assert confusion.tolist() == reference.confusion_matrix(labels, predicted).tolist()
-    expected = reference.log_loss(labels, outputs[:, 0].sigmoid().double())
-    assert Binary().loss(outputs, labels).item() == pytest.approx(expected, rel=1e-5)
+    expected = reference.log_loss(labels, logits[:, 0].sigmoid().double())
+    assert Binary().loss(logits, labels).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_multilabel_against_sklearn(generator):
-    outputs = torch.randn(40, 3, generator=generator)
+    logits = torch.randn(40, 3, generator=generator)
     labels = torch.randint(0, 2, (40, 3), generator=generator).float()
-    values, _ = compute(Multilabel(), outputs, labels, 3)
-    predicted = (outputs > 0).long()
+    values, _ = compute(Multilabel(), logits, labels, 3)
+    predicted = (logits > 0).long()
     assert values["acc"] == pytest.approx((predicted == labels).float().mean().item())
     assert values["f1"] == pytest.approx(reference.f1_score(labels, predicted, average="macro"))
-    assert values["auroc"] == pytest.approx(reference.roc_auc_score(labels, outputs, average="macro"))
+    assert values["auroc"] == pytest.approx(reference.roc_auc_score(labels, logits, average="macro"))
 
 
 @pytest.mark.parametrize(("loss", "function"), [("mse", "mean_squared_error"), ("l1", "mean_absolute_error")])
 def test_regression_against_sklearn(generator, loss, function):
-    outputs, labels = torch.randn(30, 1, generator=generator), torch.randn(30, generator=generator)
+    logits, labels = torch.randn(30, 1, generator=generator), torch.randn(30, generator=generator)
     task = Regression(loss)
-    values, _ = compute(task, outputs, labels, 1)
-    assert values["mae"] == pytest.approx(reference.mean_absolute_error(labels, outputs[:, 0]), rel=1e-5)
-    assert values["rmse"] == pytest.approx(reference.root_mean_squared_error(labels, outputs[:, 0]), rel=1e-5)
-    assert values["r2"] == pytest.approx(reference.r2_score(labels, outputs[:, 0]), rel=1e-4)
-    assert task.loss(outputs, labels).item() == pytest.approx(getattr(reference, function)(labels, outputs[:, 0]))
+    values, _ = compute(task, logits, labels, 1)
+    assert values["mae"] == pytest.approx(reference.mean_absolute_error(labels, logits[:, 0]), rel=1e-5)
+    assert values["rmse"] == pytest.approx(reference.root_mean_squared_error(labels, logits[:, 0]), rel=1e-5)
+    assert values["r2"] == pytest.approx(reference.r2_score(labels, logits[:, 0]), rel=1e-4)
+    assert task.loss(logits, labels).item() == pytest.approx(getattr(reference, function)(labels, logits[:, 0]))
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_regression_against_sklearn(generator, loss, function):
 )
 def test_data_that_does_not_fit_the_task_is_refused(task, classes, message):
     with pytest.raises(GraftError, match=message):
-        task.outputs(classes)
+        task.num_outputs(classes)
 
 
 def test_an_unknown_regression_loss_is_refused():

@@ -85,9 +85,9 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
 
     epochs = config["training"]["epochs"]
     backbone = build_backbone(config, data)
-    outputs = {domain: data.num_outputs(domain, task) for domain, task in tasks.items()}
+    num_outputs = {domain: data.num_outputs(domain, task) for domain, task in tasks.items()}
     trained = {domain: tasks[domain] for domain in data.train_domains}
-    batch_transforms = build_batch_transforms(config["training"], epochs, backbone, trained, outputs)
+    batch_transforms = build_batch_transforms(config["training"], epochs, backbone, trained, num_outputs)
     window = averaging.window(epochs) if averaging else None
     check_suitable(strategy, backbone, config["training"], window)
     weights = config["backbone"]["weights"] if strategy.pretrained else None
@@ -101,7 +101,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
         backbone=backbone,
         heads=heads,
         tasks=tasks,
-        outputs=outputs,
+        num_outputs=num_outputs,
         objective=objective,
         strategy=strategy,
         rates=build(config["rates"]),
@@ -213,7 +213,7 @@ def term_context(experiment: Experiment, added: frozenset[str]) -> TermContext:
         backbone=module.backbone,
         heads=dict(module.heads.items()),
         target_head=module.head("target"),
-        classifier=module.backbone.classifier,
+        pretrained_head=module.backbone.pretrained_head,
         pretrained=weights is not None,
         num_classes=len(classes) if (classes := data.classes("target")) else None,
         samples=lambda: data.plain_batches("target", "train"),

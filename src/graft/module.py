@@ -52,7 +52,7 @@ class TransferModule(pl.LightningModule):
         backbone: Backbone,
         heads: Mapping[str, nn.Module],
         tasks: Mapping[str, Task],
-        outputs: Mapping[str, int],
+        num_outputs: Mapping[str, int],
         objective: Objective,
         strategy: Strategy,
         rates: Any,
@@ -93,11 +93,11 @@ class TransferModule(pl.LightningModule):
         self._frozen: list[nn.Module] = []
         self.start_source_statistics()
         trained = objective.domains()
-        self.train_metrics = nn.ModuleDict({d: TrainingMetrics(tasks[d], outputs[d]) for d in trained})
+        self.train_metrics = nn.ModuleDict({d: TrainingMetrics(tasks[d], num_outputs[d]) for d in trained})
         self.term_values = nn.ModuleDict({name: Mean() for name in self.terms})
         self.eval_losses = nn.ModuleDict({domain: Mean() for domain in tasks})
-        self.eval_metrics = nn.ModuleDict({d: task.metrics(outputs[d]) for d, task in tasks.items()})
-        self.test_metrics = nn.ModuleDict({d: task.test_metrics(outputs[d]) for d, task in tasks.items()})
+        self.eval_metrics = nn.ModuleDict({d: task.metrics(num_outputs[d]) for d, task in tasks.items()})
+        self.test_metrics = nn.ModuleDict({d: task.test_metrics(num_outputs[d]) for d, task in tasks.items()})
 
     def start_source_statistics(self) -> None:
         """Begin the source's BatchNorm statistics at what the backbone has now, where domains have their own."""
@@ -155,18 +155,18 @@ class TransferModule(pl.LightningModule):
         """Predictions of every domain from its features."""
         return {domain: self.head(domain)(values) for domain, values in features.items()}
 
-    def domain_losses(self, batch: Batch, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def domain_losses(self, batch: Batch, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Mean loss of every domain that has labels."""
         return {
-            domain: self.tasks[domain].loss(outputs[domain], labels, self.weights_of_classes(domain, outputs[domain]))
+            domain: self.tasks[domain].loss(logits[domain], labels, self.weights_of_classes(domain, logits[domain]))
             for domain, (_, labels) in batch.items()
             if labels is not None
         }
 
-    def weights_of_classes(self, domain: str, outputs: Tensor) -> Tensor | None:
+    def weights_of_classes(self, domain: str, logits: Tensor) -> Tensor | None:
         """Loss weights `(K,)` of a domain's classes, where `data.balance=weights` asks for them."""
         weights = self.class_weights.get(domain)
-        return None if weights is None else weights.to(outputs)
+        return None if weights is None else weights.to(logits)
 
     # Training
 
@@ -175,29 +175,29 @@ class TransferModule(pl.LightningModule):
         for transform in self.batch_transforms:
             batch = transform(batch, self.current_epoch)
         features = self.domain_features(batch)
-        outputs = self.predict(features)
-        losses = self.domain_losses(batch, outputs)
-        terms = self.term_losses(batch, features, outputs)
+        logits = self.predict(features)
+        losses = self.domain_losses(batch, logits)
+        terms = self.term_losses(batch, features, logits)
         weighted = sum((self.terms[name].weight * value for name, value in terms.items()), start=0.0)
         loss = self.objective(losses, self.progress) + weighted
         self.step_losses = {name: value.detach() for name, value in losses.items()}
         self.step_losses |= {f"term {name}": value.detach() for name, value in terms.items()}
         if not self.leave_out_nonfinite or bool(loss.isfinite()):
             for domain, value in losses.items():
-                self.train_metrics[domain].add(value, outputs[domain], batch[domain][1])
+                self.train_metrics[domain].add(value, logits[domain], batch[domain][1])
             for name, value in terms.items():
                 self.term_values[name].update(value.detach(), 1)
         return loss
 
     def term_losses(
-        self, batch: Batch, features: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
+        self, batch: Batch, features: Mapping[str, Tensor], logits: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """The value of every term that has one in this step, without its weight."""
         if not self.terms:
             return {}
         inputs = {domain: x for domain, (x, _) in batch.items()}
         labels = {domain: y for domain, (_, y) in batch.items()}
-        step = TrainStep(inputs, labels, features, outputs, self.progress)
+        step = TrainStep(inputs, labels, features, logits, self.progress)
         values = {name: term(step) for name, term in self.terms.items()}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -367,18 +367,18 @@ class TransferModule(pl.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect test metrics."""
-        for domain, (outputs, labels) in self._evaluate(batch).items():
+        for domain, (logits, labels) in self._evaluate(batch).items():
             task = self.tasks[domain]
             if self.test_metrics[domain]:
-                self.test_metrics[domain].update(task.predictions(outputs), task.targets(labels))
+                self.test_metrics[domain].update(task.predictions(logits), task.targets(labels))
 
     def _evaluate(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         results = {}
         for domain, (inputs, labels) in batch.items():
-            task, outputs = self.tasks[domain], self(inputs, domain)
-            self.eval_losses[domain].update(task.loss(outputs, labels) * len(inputs), len(inputs))
-            self.eval_metrics[domain].update(task.predictions(outputs), task.targets(labels))
-            results[domain] = (outputs, labels)
+            task, logits = self.tasks[domain], self(inputs, domain)
+            self.eval_losses[domain].update(task.loss(logits, labels) * len(inputs), len(inputs))
+            self.eval_metrics[domain].update(task.predictions(logits), task.targets(labels))
+            results[domain] = (logits, labels)
         return results
 
     def on_validation_epoch_end(self) -> None:

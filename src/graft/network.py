@@ -68,7 +68,7 @@ def build_heads(
     }
 
 
-def build_head(config: Mapping[str, Any], backbone: Backbone, outputs: int) -> nn.Module:
+def build_head(config: Mapping[str, Any], backbone: Backbone, num_outputs: int) -> nn.Module:
     """A new head on the backbone's features."""
     settings = {key: value for key, value in config["head"].items() if key != "sharing"}
-    return build(settings, feature_size=backbone.feature_size, outputs=outputs)
+    return build(settings, feature_size=backbone.feature_size, num_outputs=num_outputs)

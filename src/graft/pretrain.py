@@ -142,7 +142,7 @@ def pretrain(experiment: "Experiment") -> None:
     learned = {k: v for k, v in found.weights["backbone"].items() if k.removeprefix("network.") not in new}
     backbone.load_state_dict({**backbone.state_dict(), **learned})
     head.load_state_dict(found.weights["head"])
-    backbone.set_classifier(copy.deepcopy(head))
+    backbone.set_pretrained_head(copy.deepcopy(head))
     seconds = time.perf_counter() - started if trained else 0.0
     tensors = len(found.weights["backbone"])
     experiment.pretrained = Pretrained(found.metrics, cache.folder / name, tensors, new, seconds)
@@ -186,7 +186,7 @@ def train_on_source(experiment: "Experiment", folder: Path) -> tuple[pl.Trainer,
         backbone=backbone,
         heads={"source": head},
         tasks={"source": task},
-        outputs={"source": data.num_outputs("source", task)},
+        num_outputs={"source": data.num_outputs("source", task)},
         objective=AlphaWeighted(alpha=1.0),
         strategy=Scratch(),
         rates=Uniform(),

@@ -49,19 +49,19 @@ def test_normalisation_travels_with_the_state_dict() -> None:
 def test_classifier_is_beside_the_backbone() -> None:
     backbone = lenet()
     names = [name for name, _ in backbone.named_parameters()]
-    backbone.set_classifier(nn.Linear(500, 10))
+    backbone.set_pretrained_head(nn.Linear(500, 10))
     assert [name for name, _ in backbone.named_parameters()] == names
     assert not any("classifier" in name for name in backbone.state_dict())
-    assert not backbone.classifier.weight.requires_grad
-    assert not backbone.classifier.training
+    assert not backbone.pretrained_head.weight.requires_grad
+    assert not backbone.pretrained_head.training
 
 
 def test_classifier_moves_with_the_backbone() -> None:
     backbone = lenet().eval()
-    backbone.set_classifier(nn.Linear(500, 10))
+    backbone.set_pretrained_head(nn.Linear(500, 10))
     moved = copy.deepcopy(backbone).double()
-    assert moved.classifier(moved(torch.randn(2, 1, 28, 28, dtype=torch.float64))).dtype == torch.float64
-    assert backbone.classifier.weight.dtype == torch.float32
+    assert moved.pretrained_head(moved(torch.randn(2, 1, 28, 28, dtype=torch.float64))).dtype == torch.float64
+    assert backbone.pretrained_head.weight.dtype == torch.float32
 
 
 @pytest.mark.slow

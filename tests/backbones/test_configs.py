@@ -61,7 +61,7 @@ def test_every_backbone_config_for_images_builds(file: Path) -> None:
 def test_every_head_config_builds(file: Path) -> None:
     settings = OmegaConf.load(file)
     assert settings.pop("sharing") == "auto"
-    assert build(settings, feature_size=6, outputs=3)(torch.randn(2, 6)).shape == (2, 3)
+    assert build(settings, feature_size=6, num_outputs=3)(torch.randn(2, 6)).shape == (2, 3)
 
 
 @pytest.mark.parametrize(

@@ -249,7 +249,7 @@ def test_other_names_are_matched_by_order(tmp_path: Path) -> None:
     assert_same(fresh.network, pretrained.network)
     assert report.matched == report.total == len(values)
     assert report.adapted == [f"all {len(values)} tensors matched by order: the file has other names"]
-    assert torch.equal(fresh.classifier.weight, head.weight)
+    assert torch.equal(fresh.pretrained_head.weight, head.weight)
 
 
 def test_order_is_not_trusted_where_a_shape_differs(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_old_densenet_names(tmp_path: Path) -> None:
     assert report.matched == report.total
     deep = "denseblock4.denselayer16.conv2.weight"
     assert torch.equal(fresh.network.features.state_dict()[deep], whole.features.state_dict()[deep])
-    assert torch.equal(fresh.classifier.weight, whole.classifier.weight)
+    assert torch.equal(fresh.pretrained_head.weight, whole.classifier.weight)
 
 
 # Channels and sizes
@@ -337,7 +337,7 @@ def test_torchvision_vit_at_another_size(tmp_path: Path) -> None:
     assert report.adapted == ["encoder.pos_embedding: 1x50x768 -> 1x10x768"]
     positions = small.network.encoder.pos_embedding.detach()
     torch.testing.assert_close(positions, torch.linspace(-1, 1, 768).expand_as(positions), rtol=1e-4, atol=1e-4)
-    assert isinstance(small.classifier, nn.Linear)
+    assert isinstance(small.pretrained_head, nn.Linear)
 
 
 # The pretrained head
@@ -352,14 +352,14 @@ def test_pretrained_head_gives_the_whole_networks_output(tmp_path: Path, name: s
     assert report.unexpected == []
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(backbone.classifier(backbone(x)), whole(x), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(backbone.pretrained_head(backbone(x)), whole(x), rtol=1e-4, atol=1e-4)
 
 
 def test_head_that_does_not_fit_pooled_features_is_left_out(tmp_path: Path) -> None:
     torch.save(models.squeezenet1_1().state_dict(), tmp_path / "weights.pt")
     backbone = TorchvisionBackbone("squeezenet1_1", size=64)
     report = load_weights(backbone, str(tmp_path / "weights.pt"))
-    assert backbone.classifier is None
+    assert backbone.pretrained_head is None
     assert report.unexpected == ["classifier.1.weight", "classifier.1.bias"]
 
 
@@ -369,9 +369,9 @@ def test_a_second_file_without_head_forgets_the_first_ones(tmp_path: Path) -> No
     torch.save({k: v for k, v in whole.state_dict().items() if "fc" not in k}, tmp_path / "headless.pt")
     backbone = small_resnet()
     load_weights(backbone, str(tmp_path / "whole.pt"))
-    assert backbone.classifier is not None
+    assert backbone.pretrained_head is not None
     load_weights(backbone, str(tmp_path / "headless.pt"))
-    assert backbone.classifier is None
+    assert backbone.pretrained_head is None
 
 
 # imagenet
@@ -414,7 +414,7 @@ def test_imagenet_from_torchs_cache(tmp_path: Path) -> None:
     assert report.matched == report.total
     assert report.source.startswith("ResNet18_Weights.IMAGENET1K_V1")
     assert backbone.input_spec.mean == (0.485, 0.456, 0.406)
-    assert torch.equal(backbone.classifier.weight, whole.fc.weight)
+    assert torch.equal(backbone.pretrained_head.weight, whole.fc.weight)
 
 
 @pytest.mark.usefixtures("_hub")
@@ -427,7 +427,7 @@ def test_imagenet_of_timm_from_torchs_cache(tmp_path: Path) -> None:
     backbone = small_convnext()
     report = load_weights(backbone, "imagenet")
     assert report.matched == report.total
-    assert torch.equal(backbone.classifier.weight, whole.head.fc.weight)
+    assert torch.equal(backbone.pretrained_head.weight, whole.head.fc.weight)
 
 
 def test_no_imagenet_weights_for_lenet() -> None:
@@ -465,7 +465,7 @@ def test_mobilenet_package_equals_torchvisions_own_loading() -> None:
     whole.load_state_dict(torch.load(file.locate(), weights_only=True))
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(backbone.classifier(backbone(x)), whole(x))
+        torch.testing.assert_close(backbone.pretrained_head(backbone(x)), whole(x))
 
 
 @needs(EFFICIENTNET)
@@ -474,7 +474,7 @@ def test_efficientnet_package_is_matched_by_order() -> None:
     report = load_weights(backbone, f"pip:{EFFICIENTNET}")
     assert (report.matched, report.total, report.missing, report.unexpected) == (245, 245, [], [])
     assert backbone.input_spec.mean == backbone.input_spec.std == (0.5, 0.5, 0.5)
-    assert backbone.classifier.weight.shape == (1000, 1280)
+    assert backbone.pretrained_head.weight.shape == (1000, 1280)
 
 
 @pytest.mark.parametrize(
@@ -491,7 +491,7 @@ def test_packaged_weights_see_a_palace(build: Callable[[], Backbone], package: s
     load_weights(backbone, f"pip:{package}")
     photo = torch.from_numpy(load_sample_image("china.jpg").copy()).permute(2, 0, 1)
     with torch.no_grad():
-        logits = backbone.classifier(backbone(prepared(photo, backbone)[None]))
+        logits = backbone.pretrained_head(backbone(prepared(photo, backbone)[None]))
     assert logits.argmax() == PALACE
 
 

@@ -41,7 +41,7 @@ def fit(backbone, callbacks, strategy=None, epochs=EPOCHS, resume=None):
         backbone=backbone,
         heads={"target": nn.Linear(backbone.feature_size, 3)},
         tasks={"target": Multiclass()},
-        outputs={"target": 3},
+        num_outputs={"target": 3},
         objective=AlphaWeighted(0.0),
         strategy=strategy or Full(),
         rates=Uniform(),

@@ -41,7 +41,7 @@ def fit(tiny_backbone, *callbacks, strategy=None, bn="joint", alpha=0.0, epochs=
         backbone=backbone,
         heads={"shared": nn.Linear(backbone.feature_size, 3)},
         tasks={"target": Multiclass(), "source": Multiclass()},
-        outputs={"target": 3, "source": 3},
+        num_outputs={"target": 3, "source": 3},
         objective=AlphaWeighted(alpha),
         strategy=strategy or Full(),
         rates=Uniform(),

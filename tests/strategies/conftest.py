@@ -26,7 +26,7 @@ def train():
             backbone=backbone,
             heads={"target": nn.Linear(backbone.feature_size, 3).to(backbone.input_mean)},
             tasks={"target": Multiclass()},
-            outputs={"target": 3},
+            num_outputs={"target": 3},
             objective=AlphaWeighted(0.0),
             strategy=strategy,
             rates=Uniform(),

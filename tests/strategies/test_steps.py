@@ -48,7 +48,7 @@ def build(strategy, rates=None, backbone=None, schedule=None, optimizer="SGD", c
         backbone=backbone,
         heads={"target": nn.Linear(backbone.feature_size, classes)},
         tasks={"target": Multiclass()},
-        outputs={"target": classes},
+        num_outputs={"target": classes},
         objective=AlphaWeighted(0.0),
         strategy=strategy,
         rates=rates or Uniform(),

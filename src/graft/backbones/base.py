@@ -36,7 +36,7 @@ class Backbone(nn.Module):
     """
 
     modality: Modality  # of the inputs, as in DomainData.modality
-    classifier: nn.Module | None  # the pretrained weights' own head, features to its classes; no part of the parameters
+    pretrained_head: nn.Module | None  # features to the pretrained classes; no parameter
     input_shape: tuple[int, ...] | None = None  # of one input; None where inputs differ in shape
     named_inputs = False  # whether weights belong to inputs by name, so that a file's order says nothing
 
@@ -46,7 +46,7 @@ class Backbone(nn.Module):
         self.network = network
         self.feature_size = feature_size
         self.stages = tuple(stages)
-        self.set_classifier(None)
+        self.set_pretrained_head(None)
 
     def forward(self, x: Any) -> Tensor:
         """Features `(B, D)` of inputs `(B, ...)`."""
@@ -72,16 +72,16 @@ class Backbone(nn.Module):
         """Names in the network of weights that other data, described by `backbone_arguments`, cannot have taught."""
         return []
 
-    def set_classifier(self, classifier: nn.Module | None) -> None:
+    def set_pretrained_head(self, pretrained_head: nn.Module | None) -> None:
         """Keep a pretrained head in eval mode beside the backbone: neither a parameter nor in the state dict."""
-        if classifier is not None:
-            classifier.requires_grad_(False).eval()
-        object.__setattr__(self, "classifier", classifier)
+        if pretrained_head is not None:
+            pretrained_head.requires_grad_(False).eval()
+        object.__setattr__(self, "pretrained_head", pretrained_head)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Backbone":
-        """Move the classifier with the backbone (`to`, `cuda`, `double`)."""
-        if self.classifier is not None:
-            self.classifier._apply(fn, recurse)
+        """Move the pretrained head with the backbone (`to`, `cuda`, `double`)."""
+        if self.pretrained_head is not None:
+            self.pretrained_head._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
     def stage_parameters(self, name: str) -> dict[str, nn.Parameter]:
@@ -134,7 +134,7 @@ class Backbone(nn.Module):
         """A file's tensors under this network's names and for this input size."""
         return tensors
 
-    def build_classifier(self, tensors: dict[str, Tensor]) -> tuple[nn.Module | None, set[str]]:
+    def build_pretrained_head(self, tensors: dict[str, Tensor]) -> tuple[nn.Module | None, set[str]]:
         """The head that a file holds for these features, and the names it was made of."""
         return None, set()
 

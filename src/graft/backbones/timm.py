@@ -80,7 +80,7 @@ class TimmBackbone(ImageBackbone):
             return tensors
         return dict(conversion(dict(tensors), self.network))
 
-    def build_classifier(self, tensors: dict[str, Tensor]) -> tuple[nn.Module | None, set[str]]:
+    def build_pretrained_head(self, tensors: dict[str, Tensor]) -> tuple[nn.Module | None, set[str]]:
         """The linear head of a file where it takes these features."""
         names = _names(self.cfg.classifier)
         if len(names) != 1 or f"{names[0]}.weight" not in tensors:

@@ -88,7 +88,7 @@ class TorchvisionBackbone(ImageBackbone):
         resized = interpolate_embeddings(self.size[0], self.network.patch_size, dict(tensors))
         return dict(resized)
 
-    def build_classifier(self, tensors: dict[str, Tensor]) -> tuple[nn.Module | None, set[str]]:
+    def build_pretrained_head(self, tensors: dict[str, Tensor]) -> tuple[nn.Module | None, set[str]]:
         """The head that was cut off, with a file's weights and number of classes."""
         linears = {name: layer for name, layer in self._tail if isinstance(layer, nn.Linear)}
         if not linears or any(f"{name}.weight" not in tensors for name in linears):

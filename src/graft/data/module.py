@@ -134,7 +134,7 @@ class TransferDataModule(pl.LightningDataModule):
 
     def num_outputs(self, domain: str, task: Task) -> int:
         """Size of the head's output for a task on a domain."""
-        return task.outputs(self.classes(domain))
+        return task.num_outputs(self.classes(domain))
 
     @property
     def modality(self) -> Modality:

@@ -10,4 +10,4 @@ class HeadSettings(TypedDict):
 
     sharing: Literal["auto", "shared", "separate"]
     feature_size: Given
-    outputs: Given
+    num_outputs: Given

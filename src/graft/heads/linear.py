@@ -8,9 +8,9 @@ class LinearHead(nn.Module):
 
     linear_in_features = True  # a vector for each class
 
-    def __init__(self, feature_size: int, outputs: int) -> None:
+    def __init__(self, feature_size: int, num_outputs: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(feature_size, outputs)
+        self.linear = nn.Linear(feature_size, num_outputs)
 
     def forward(self, features: Tensor) -> Tensor:
         """Predictions `(B, K)` of features `(B, D)`."""

@@ -21,7 +21,7 @@ class MLPHead(nn.Module):
     def __init__(
         self,
         feature_size: int,
-        outputs: int,
+        num_outputs: int,
         hidden: Annotated[Sequence[Count], MinLen(1)] = (256,),
         activation: Literal[tuple(ACTIVATIONS)] = "relu",
         dropout: FractionBelowOne = 0.0,
@@ -39,7 +39,7 @@ class MLPHead(nn.Module):
         for width in hidden:
             layers += [nn.Linear(feature_size, width), ACTIVATIONS[activation](), nn.Dropout(dropout)]
             feature_size = width
-        self.layers = nn.Sequential(*layers, nn.Linear(feature_size, outputs))
+        self.layers = nn.Sequential(*layers, nn.Linear(feature_size, num_outputs))
 
     def forward(self, features: Tensor) -> Tensor:
         """Predictions `(B, K)` of features `(B, D)`."""

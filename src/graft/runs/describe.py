@@ -134,14 +134,14 @@ def of_baseline(data: TransferDataModule, task: Task, seed: int) -> dict[str, An
     target = data.domains["target"]
     if target.baseline is None or target.train.labels is None:
         return None
-    classes, outputs = target.classes and len(target.classes), data.num_outputs("target", task)
+    classes, num_outputs = target.classes and len(target.classes), data.num_outputs("target", task)
     started = time.perf_counter()
     predicted = target.baseline.predictions(target.train, target.val, target.test, classes, seed)
     seconds = time.perf_counter() - started
-    if outputs == 1 and predicted.ndim == 2:
+    if num_outputs == 1 and predicted.ndim == 2:
         predicted = predicted[:, 1]  # of yes or no
     found: dict[str, float] = {}
-    for metrics in (task.metrics(outputs), task.test_metrics(outputs)):
+    for metrics in (task.metrics(num_outputs), task.test_metrics(num_outputs)):
         metrics.update(predicted, task.targets(target.test.labels))
         scalars = {name: value for name, value in metrics.compute().items() if value.numel() == 1}
         found |= {f"test/target/{name}": float(value) for name, value in scalars.items()}

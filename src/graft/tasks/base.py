@@ -14,29 +14,29 @@ class Task:
     higher_is_better = True
     soft_labels = False  # whether the loss takes labels (B, K) that are mixtures, with entries in [0, 1]
 
-    def outputs(self, classes: Sequence[str] | None) -> int:
+    def num_outputs(self, classes: Sequence[str] | None) -> int:
         """Size of the head's output."""
         return len(classes) if classes else 1
 
     def fit(self, labels: Tensor) -> None:
         """Take from the training labels `(N,)` what the task has to know of them; nothing for classes."""
 
-    def loss(self, outputs: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-        """Mean loss over the samples of a batch: outputs `(B, K)`, labels `(B,)` or `(B, K)`."""
+    def loss(self, logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+        """Mean loss over the samples of a batch: logits `(B, K)`, labels `(B,)` or `(B, K)`."""
         raise NotImplementedError
 
-    def predictions(self, outputs: Tensor) -> Tensor:
+    def predictions(self, logits: Tensor) -> Tensor:
         """What the metrics take: probabilities, or the numbers themselves."""
-        return outputs
+        return logits
 
     def targets(self, labels: Tensor) -> Tensor:
         """Labels in the type that the metrics take; of soft ones those that weigh most."""
         return labels.long()
 
-    def metrics(self, outputs: int) -> MetricCollection:
+    def metrics(self, num_outputs: int) -> MetricCollection:
         """Cheap metrics, computed on validation and test."""
         raise NotImplementedError
 
-    def test_metrics(self, outputs: int) -> MetricCollection:
+    def test_metrics(self, num_outputs: int) -> MetricCollection:
         """Metrics that keep every prediction, or a matrix; computed on test only."""
         return MetricCollection({})

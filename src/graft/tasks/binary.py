@@ -31,7 +31,7 @@ class Binary(Task):
             raise GraftError(f"task.main_metric={main_metric!r} is not known. Allowed: {', '.join(MAIN_METRICS)}.")
         self.main_metric = main_metric
 
-    def outputs(self, classes: Sequence[str] | None) -> int:
+    def num_outputs(self, classes: Sequence[str] | None) -> int:
         """One output: the log-odds of the second class."""
         if classes and len(classes) != 2:
             raise GraftError(
@@ -40,18 +40,18 @@ class Binary(Task):
             )
         return 1
 
-    def loss(self, outputs: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    def loss(self, logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
         """Binary cross entropy, weighted by class where weights are given."""
-        labels = labels.to(outputs.dtype)
-        weights = None if class_weights is None else class_weights.to(outputs.dtype)[labels.long()]
-        loss = F.binary_cross_entropy_with_logits(outputs.squeeze(-1), labels, weight=weights, reduction="sum")
+        labels = labels.to(logits.dtype)
+        weights = None if class_weights is None else class_weights.to(logits.dtype)[labels.long()]
+        loss = F.binary_cross_entropy_with_logits(logits.squeeze(-1), labels, weight=weights, reduction="sum")
         return loss / (len(labels) if weights is None else weights.sum())
 
-    def predictions(self, outputs: Tensor) -> Tensor:
+    def predictions(self, logits: Tensor) -> Tensor:
         """Probability of the second class, `(B,)`."""
-        return outputs.squeeze(-1).sigmoid()
+        return logits.squeeze(-1).sigmoid()
 
-    def metrics(self, outputs: int) -> MetricCollection:
+    def metrics(self, num_outputs: int) -> MetricCollection:
         """Accuracy, F1 and sensitivity of the second class, specificity; AUROC where it is the main metric."""
         return MetricCollection(
             {
@@ -63,7 +63,7 @@ class Binary(Task):
             }
         )
 
-    def test_metrics(self, outputs: int) -> MetricCollection:
+    def test_metrics(self, num_outputs: int) -> MetricCollection:
         """AUROC, where it is not among the others, and the confusion matrix."""
         auroc = {} if self.main_metric == "auroc" else {"auroc": BinaryAUROC()}
         return MetricCollection({**auroc, "confusion": BinaryConfusionMatrix()}, compute_groups=False)

@@ -32,23 +32,23 @@ class Mean(Metric):
 class TrainingMetrics(nn.Module):
     """Mean loss and main metric of a domain over an epoch's training batches."""
 
-    def __init__(self, task: Task, outputs: int) -> None:
+    def __init__(self, task: Task, num_outputs: int) -> None:
         super().__init__()
         self.task = task
         self.loss = Mean()
-        self.score = task.metrics(outputs)[task.main_metric]
+        self.score = task.metrics(num_outputs)[task.main_metric]
         self._held: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def add(self, loss: Tensor, outputs: Tensor, labels: Tensor) -> None:
-        """Keep a batch: its mean loss, outputs `(B, K)` and labels `(B, ...)`."""
-        self._held.append((loss.detach() * len(labels), outputs.detach(), labels))
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Keep a batch: its mean loss, logits `(B, K)` and labels `(B, ...)`."""
+        self._held.append((loss.detach() * len(labels), logits.detach(), labels))
         if len(self._held) == HELD:
             self._update()
 
     def _update(self) -> None:
         if self._held:
-            losses, outputs, labels = (list(column) for column in zip(*self._held, strict=True))
-            samples, targets = torch.cat(outputs), torch.cat(labels)
+            losses, logits, labels = (list(column) for column in zip(*self._held, strict=True))
+            samples, targets = torch.cat(logits), torch.cat(labels)
             self.loss.update(torch.stack(losses).sum(), len(targets))
             self.score.update(self.task.predictions(samples), self.task.targets(targets))
             self._held = []

@@ -26,7 +26,7 @@ class Multiclass(Task):
     def __init__(self, label_smoothing: FractionBelowOne = 0.0) -> None:
         self.label_smoothing = label_smoothing
 
-    def outputs(self, classes: Sequence[str] | None) -> int:
+    def num_outputs(self, classes: Sequence[str] | None) -> int:
         """One output a class."""
         if not classes or len(classes) < 2:
             raise GraftError(
@@ -35,34 +35,35 @@ class Multiclass(Task):
             )
         return len(classes)
 
-    def loss(self, outputs: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    def loss(self, logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
         """Cross entropy with label smoothing, class-weighted where weights are given."""
         smoothing = self.label_smoothing
         if labels.ndim == 1:
-            return F.cross_entropy(outputs, labels, weight=class_weights, label_smoothing=smoothing)
+            return F.cross_entropy(logits, labels, weight=class_weights, label_smoothing=smoothing)
         # torch's mean over soft labels leaves out the sum of the weights, which it divides by for classes.
-        loss = F.cross_entropy(outputs, labels, weight=class_weights, label_smoothing=smoothing, reduction="sum")
+        loss = F.cross_entropy(logits, labels, weight=class_weights, label_smoothing=smoothing, reduction="sum")
         return loss / (len(labels) if class_weights is None else (labels * class_weights).sum())
 
-    def predictions(self, outputs: Tensor) -> Tensor:
+    def predictions(self, logits: Tensor) -> Tensor:
         """Class probabilities `(B, K)`."""
-        return outputs.softmax(dim=-1)
+        return logits.softmax(dim=-1)
 
     def targets(self, labels: Tensor) -> Tensor:
         """Classes `(B,)`; of soft labels the one that weighs most."""
         return labels.long() if labels.ndim == 1 else labels.argmax(dim=-1)
 
-    def metrics(self, outputs: int) -> MetricCollection:
+    def metrics(self, num_outputs: int) -> MetricCollection:
         """Accuracy over samples and macro F1 over classes."""
         return MetricCollection(
             {
-                "acc": MulticlassAccuracy(outputs, average="micro", validate_args=False),
-                "f1": MulticlassF1Score(outputs, average="macro", validate_args=False),
+                "acc": MulticlassAccuracy(num_outputs, average="micro", validate_args=False),
+                "f1": MulticlassF1Score(num_outputs, average="macro", validate_args=False),
             }
         )
 
-    def test_metrics(self, outputs: int) -> MetricCollection:
+    def test_metrics(self, num_outputs: int) -> MetricCollection:
         """Macro one-vs-rest AUROC and the confusion matrix."""
         return MetricCollection(
-            {"auroc": MulticlassAUROC(outputs), "confusion": MulticlassConfusionMatrix(outputs)}, compute_groups=False
+            {"auroc": MulticlassAUROC(num_outputs), "confusion": MulticlassConfusionMatrix(num_outputs)},
+            compute_groups=False,
         )

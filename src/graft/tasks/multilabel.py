@@ -19,32 +19,32 @@ class Multilabel(Task):
     name = "multilabel"
     soft_labels = True
 
-    def loss(self, outputs: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    def loss(self, logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
         """Binary cross entropy, mean over samples and labels."""
-        if labels.shape != outputs.shape:
+        if labels.shape != logits.shape:
             raise GraftError(
-                f"task=multilabel needs a yes or no for each of {outputs.shape[1]} labels, but the data has one class "
+                f"task=multilabel needs a yes or no for each of {logits.shape[1]} labels, but the data has one class "
                 "a sample. Use task=multiclass."
             )
-        return F.binary_cross_entropy_with_logits(outputs, labels.to(outputs.dtype), weight=class_weights)
+        return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), weight=class_weights)
 
-    def predictions(self, outputs: Tensor) -> Tensor:
+    def predictions(self, logits: Tensor) -> Tensor:
         """A probability a label, `(B, K)`."""
-        return outputs.sigmoid()
+        return logits.sigmoid()
 
     def targets(self, labels: Tensor) -> Tensor:
         """Yes or no for each label; of soft labels those of the sample that weighs most."""
         return (labels > 0.5).long()
 
-    def metrics(self, outputs: int) -> MetricCollection:
+    def metrics(self, num_outputs: int) -> MetricCollection:
         """Accuracy over all labels and macro F1."""
         return MetricCollection(
             {
-                "acc": MultilabelAccuracy(outputs, average="micro", validate_args=False),
-                "f1": MultilabelF1Score(outputs, average="macro", validate_args=False),
+                "acc": MultilabelAccuracy(num_outputs, average="micro", validate_args=False),
+                "f1": MultilabelF1Score(num_outputs, average="macro", validate_args=False),
             }
         )
 
-    def test_metrics(self, outputs: int) -> MetricCollection:
+    def test_metrics(self, num_outputs: int) -> MetricCollection:
         """Macro AUROC."""
-        return MetricCollection({"auroc": MultilabelAUROC(outputs)})
+        return MetricCollection({"auroc": MultilabelAUROC(num_outputs)})

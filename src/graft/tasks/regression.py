@@ -32,24 +32,24 @@ class Regression(Task):
         self.mean = float(labels.double().mean())
         self.std = float(labels.double().std(correction=0)) or 1.0
 
-    def outputs(self, classes: Sequence[str] | None) -> int:
+    def num_outputs(self, classes: Sequence[str] | None) -> int:
         """One number."""
         if classes:
             raise GraftError(f"task=regression needs numbers, but the data has classes: {', '.join(classes)}.")
         return 1
 
-    def loss(self, outputs: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    def loss(self, logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
         """Mean squared or absolute error, in standard deviations of the training labels."""
-        return self.loss_function(outputs.squeeze(-1), ((labels - self.mean) / self.std).to(outputs.dtype))
+        return self.loss_function(logits.squeeze(-1), ((labels - self.mean) / self.std).to(logits.dtype))
 
-    def predictions(self, outputs: Tensor) -> Tensor:
+    def predictions(self, logits: Tensor) -> Tensor:
         """The number itself, `(B,)`, in the labels' unit."""
-        return outputs.squeeze(-1) * self.std + self.mean
+        return logits.squeeze(-1) * self.std + self.mean
 
     def targets(self, labels: Tensor) -> Tensor:
         """Labels as floats."""
         return labels.to(torch.get_default_dtype())
 
-    def metrics(self, outputs: int) -> MetricCollection:
+    def metrics(self, num_outputs: int) -> MetricCollection:
         """Mean absolute error, root mean squared error, coefficient of determination."""
         return MetricCollection({"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False), "r2": R2Score()})

@@ -19,7 +19,7 @@ class TrainStep:
     inputs: Mapping[str, Inputs]  # (B, ...)
     labels: Mapping[str, Tensor | None]  # (B,), or soft ones (B, K) after mixup; None where unlabelled
     features: Mapping[str, Tensor]  # (B, D)
-    outputs: Mapping[str, Tensor]  # (B, K)
+    logits: Mapping[str, Tensor]  # (B, K)
     progress: float  # fraction of the optimizer steps that are done
 
     @cached_property
@@ -52,9 +52,9 @@ class Teacher:
         return self._last[1]
 
     @torch.no_grad()
-    def outputs(self, inputs: Inputs) -> Tensor:
+    def logits(self, inputs: Inputs) -> Tensor:
         """What the pretrained net's own head said `(B, K_source)`; only where it has one."""
-        return self.backbone.classifier(self.features(inputs))
+        return self.backbone.pretrained_head(self.features(inputs))
 
 
 @dataclass
@@ -64,11 +64,11 @@ class TermContext:
     backbone: Backbone  # the one that trains, with its pretrained weights
     heads: Mapping[str, nn.Module]
     target_head: nn.Module
-    classifier: nn.Module | None  # the pretrained net's own head (features to its classes), None where it has none
+    pretrained_head: nn.Module | None  # of the pretrained net (features to its classes), None where it has none
     pretrained: bool  # False: the backbone starts from random weights, so there is nothing to stay near to
     num_classes: int | None  # of the target; None where it has none
     samples: Callable[[], Iterable[tuple[Tensor, Tensor | None]]]  # target training batches without augmentation
-    # Validation samples of what `classifier` predicts; None where the pretraining's data are not here
+    # Validation samples of what `pretrained_head` predicts; None where the pretraining's data are not here
     source_samples: Callable[[], Iterable[tuple[Tensor, Tensor | None]]] | None
     added_parameters: frozenset[str] = frozenset()  # names in the backbone of what the strategy added: not pretrained
 

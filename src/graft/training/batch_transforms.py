@@ -104,9 +104,13 @@ class Mixing:
 
 
 def build_batch_transforms(
-    training: Mapping[str, Any], epochs: int, backbone: Backbone, tasks: Mapping[str, Task], outputs: Mapping[str, int]
+    training: Mapping[str, Any],
+    epochs: int,
+    backbone: Backbone,
+    tasks: Mapping[str, Task],
+    num_outputs: Mapping[str, int],
 ) -> list[BatchTransform]:
-    """What the `training` keys ask for; `tasks` and `outputs` are those of the domains that train.
+    """What the `training` keys ask for; `tasks` and `num_outputs` are those of the domains that train.
 
     Raises GraftError for a task whose labels cannot be mixed, and a backbone that takes images of one size only.
     """
@@ -125,7 +129,7 @@ def build_batch_transforms(
                 f"task=multiclass or multilabel. Set training.{key}=null."
             )
     if alphas:
-        transforms.append(Mixing(outputs, **alphas))
+        transforms.append(Mixing(num_outputs, **alphas))
     return transforms
 
 

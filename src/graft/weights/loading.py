@@ -36,7 +36,7 @@ class LoadReport:
 
 
 def load_weights(backbone: Backbone, weights: str) -> LoadReport:
-    """Load `imagenet`, `pretrained`, `pip:<package>` or a file into the backbone, with normalisation and classifier.
+    """Load `imagenet`, `pretrained`, `pip:<package>` or a file into the backbone, with normalisation and head.
 
     Raises GraftError where the file is missing or unreadable, or not one tensor fits.
     """
@@ -59,7 +59,7 @@ def load_tensors(backbone: Backbone, content: dict[str, Any], source: str) -> Lo
     except Exception:  # a conversion that expects another network's names; the match below says what is wrong
         converted = inside
 
-    classifier, classifier_names = backbone.build_classifier(converted)
+    pretrained_head, head_names = backbone.build_pretrained_head(converted)
     adapted = [
         f"{name}: {_shape(inside[name])} -> {_shape(value)}"
         for name, value in converted.items()
@@ -69,7 +69,7 @@ def load_tensors(backbone: Backbone, content: dict[str, Any], source: str) -> Lo
     if any(name not in found for name in _counted(network)) and not backbone.named_inputs:
         renamed = match_by_order(inside, network, backbone)
         if renamed is not None:
-            found, folded, classifier, classifier_names = renamed
+            found, folded, pretrained_head, head_names = renamed
             adapted = [f"all {len(found)} tensors matched by order: the file has other names"]
             converted = {}
     if not found:
@@ -78,9 +78,9 @@ def load_tensors(backbone: Backbone, content: dict[str, Any], source: str) -> Lo
             f"{_some(tensors)}; the network with {_some(network)}. Choose the backbone that the file was made for."
         )
 
-    check_finite(source, backbone, found, classifier)
+    check_finite(source, backbone, found, pretrained_head)
     backbone.network.load_state_dict({**network, **found})
-    backbone.set_classifier(classifier)
+    backbone.set_pretrained_head(pretrained_head)
     own = prefix.removesuffix("network.")  # of a file written by Graft
     beside = {key: key.removeprefix(own) for key in tensors if key.removeprefix(own) in dict(backbone.named_buffers())}
     backbone.set_normalisation_of({name: tensors[key] for key, name in beside.items()})
@@ -90,16 +90,18 @@ def load_tensors(backbone: Backbone, content: dict[str, Any], source: str) -> Lo
         matched=len(_counted(found)),
         total=len(_counted(network)),
         missing=[_explain(name, value, converted) for name, value in _counted(network).items() if name not in found],
-        unexpected=[*outside, *(k for k in _counted(converted) if k not in network and k not in classifier_names)],
+        unexpected=[*outside, *(k for k in _counted(converted) if k not in network and k not in head_names)],
         adapted=adapted + folded,
     )
 
 
-def check_finite(source: str, backbone: Backbone, found: dict[str, Tensor], classifier: nn.Module | None) -> None:
+def check_finite(source: str, backbone: Backbone, found: dict[str, Tensor], pretrained_head: nn.Module | None) -> None:
     """Raise GraftError for parameters that are NaN or infinite, and for buffers with NaN: masks may be infinite."""
     parameters = {name for name, _ in backbone.network.named_parameters(remove_duplicate=False)}
     heads = (
-        {f"classifier.{name}": value.detach() for name, value in classifier.named_parameters()} if classifier else {}
+        {f"classifier.{name}": value.detach() for name, value in pretrained_head.named_parameters()}
+        if pretrained_head
+        else {}
     )
     for name, value in {**found, **heads}.items():
         if not value.is_floating_point():

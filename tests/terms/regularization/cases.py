@@ -32,7 +32,7 @@ def setup_of(backbone: Backbone, **changes) -> TermContext:
         "backbone": backbone,
         "heads": {"shared": head},
         "target_head": head,
-        "classifier": None,
+        "pretrained_head": None,
         "pretrained": True,
         "num_classes": CLASSES,
         "samples": samples,
@@ -49,8 +49,8 @@ def step_of(context: TermContext, batch: Mapping[str, tuple[Tensor, Tensor]], jo
         features = dict(zip(inputs, parts, strict=True))
     else:
         features = {domain: context.backbone(x) for domain, x in inputs.items()}
-    outputs = {domain: context.target_head(f) for domain, f in features.items()}
-    return TrainStep(inputs, {domain: y for domain, (_, y) in batch.items()}, features, outputs, progress=0.0)
+    logits = {domain: context.target_head(f) for domain, f in features.items()}
+    return TrainStep(inputs, {domain: y for domain, (_, y) in batch.items()}, features, logits, progress=0.0)
 
 
 def train(term, context: TermContext, steps: int = 30, lr: float = 0.1) -> list[float]:

@@ -13,8 +13,8 @@ def make_setup(tiny_backbone):
         backbone = (backbone or tiny_backbone()).to(dtype).eval()
         torch.manual_seed(7)
         if own_head:
-            backbone.set_classifier(nn.Linear(backbone.feature_size, 4).to(dtype))
-        return setup_of(backbone, **{"classifier": backbone.classifier} | changes)
+            backbone.set_pretrained_head(nn.Linear(backbone.feature_size, 4).to(dtype))
+        return setup_of(backbone, **{"pretrained_head": backbone.pretrained_head} | changes)
 
     return build
 

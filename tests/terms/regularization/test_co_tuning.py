@@ -114,11 +114,11 @@ def test_the_relationship_comes_from_the_pretrained_nets_calibrated_predictions(
     term = CoTuning()
     term.prepare(context)
     with torch.no_grad():
-        temperature = calibration_temperature(context.classifier(context.backbone(source[0][0])), source[0][1])
+        temperature = calibration_temperature(context.pretrained_head(context.backbone(source[0][0])), source[0][1])
         assert not 0.9 < temperature < 1.1
         for target in range(3):
             rows = [
-                (context.classifier(context.backbone(x[None]))[0] / temperature).softmax(dim=0)
+                (context.pretrained_head(context.backbone(x[None]))[0] / temperature).softmax(dim=0)
                 for inputs, labels in context.samples()
                 for x, y in zip(inputs, labels, strict=True)
                 if y == target

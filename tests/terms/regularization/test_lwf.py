@@ -52,7 +52,7 @@ def test_the_outputs_of_the_untouched_net_cost_nothing_and_a_moved_one_does(make
         for parameter in context.backbone.parameters():
             parameter.add_(torch.randn_like(parameter))
     step = make_step(context)
-    old = context.teacher.outputs(step.inputs["target"])
+    old = context.teacher.logits(step.inputs["target"])
     new = term.classifier(context.backbone(step.inputs["target"]))
     loss, entropy = cross_entropy_and_entropy(new, old, 3.0)
     assert loss - entropy > 1e-4
@@ -78,17 +78,17 @@ def test_a_step_moves_backbone_and_copied_head_and_neither_the_teacher_nor_the_o
     term = LwF()
     term.prepare(context)
     context.backbone.train()
-    old_head = context.classifier.weight.clone()
-    before = context.teacher.outputs(make_step(context).inputs["target"])
+    old_head = context.pretrained_head.weight.clone()
+    before = context.teacher.logits(make_step(context).inputs["target"])
     copied = term.classifier.weight.clone()
     optimizer = torch.optim.SGD([*context.backbone.parameters(), *term.parameters()], lr=0.1)
     term(make_step(context)).backward()  # BatchNorm in training mode: the outputs differ from the teacher's
     assert all(p.grad is not None and p.grad.any() for p in [*context.backbone.parameters(), *term.parameters()])
     optimizer.step()
     assert not torch.equal(term.classifier.weight, copied)
-    assert torch.equal(context.classifier.weight, old_head)
+    assert torch.equal(context.pretrained_head.weight, old_head)
     context.teacher._last = None
-    torch.testing.assert_close(context.teacher.outputs(make_step(context).inputs["target"]), before, rtol=0, atol=0)
+    torch.testing.assert_close(context.teacher.logits(make_step(context).inputs["target"]), before, rtol=0, atol=0)
     assert set(term.state_dict()) == {"classifier.weight", "classifier.bias"}
 
 
@@ -104,7 +104,7 @@ def test_refuses_what_has_no_old_outputs_to_keep(make_setup, changes, message):
     single = changes.pop("single", False)
     context = make_setup(**changes)
     if single:
-        context.classifier = nn.Linear(6, 1)
+        context.pretrained_head = nn.Linear(6, 1)
     with pytest.raises(GraftError, match=message):
         LwF().prepare(context)
 

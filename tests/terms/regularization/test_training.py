@@ -50,12 +50,12 @@ def fit(backbone, terms, callbacks=(), resume=None, bn="joint", alpha=0.0):
     objective = AlphaWeighted(alpha)
     data.train_domains = objective.domains()
     head = nn.Linear(backbone.feature_size, 10)
-    backbone.set_classifier(nn.Linear(backbone.feature_size, 4))
+    backbone.set_pretrained_head(nn.Linear(backbone.feature_size, 4))
     context = TermContext(
         backbone=backbone,
         heads={"shared": head},
         target_head=head,
-        classifier=backbone.classifier,
+        pretrained_head=backbone.pretrained_head,
         pretrained=True,
         num_classes=10,
         samples=lambda: data.plain_batches("target", "train"),
@@ -67,7 +67,7 @@ def fit(backbone, terms, callbacks=(), resume=None, bn="joint", alpha=0.0):
         backbone=backbone,
         heads={"shared": head},
         tasks={"source": Multiclass(), "target": Multiclass()},
-        outputs={"source": 10, "target": 10},
+        num_outputs={"source": 10, "target": 10},
         objective=objective,
         strategy=LinearProbeThenFineTune(0.5),
         rates=Uniform(),

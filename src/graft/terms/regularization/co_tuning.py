@@ -14,7 +14,7 @@ from torch import Tensor
 from graft.config.types import NonNegative
 from graft.errors import GraftError
 from graft.terms.base import Teacher, Term, TermContext, TrainStep
-from graft.terms.requirements import check_labels, trainable_own_head
+from graft.terms.requirements import check_labels, trainable_pretrained_head
 
 LOG_TEMPERATURES = (-3.0, 3.0)  # searched; a net without a single mistake would have its temperature go to 0
 STRENGTHS = np.logspace(-4, 4, 9)  # of the logistic regression: sklearn's C, as widely as the reference code searches
@@ -93,7 +93,7 @@ class CoTuning(Term):
 
     def prepare(self, context: TermContext) -> None:
         """Learn the relationship, and start the head that trains from the pretrained net's own."""
-        self.classifier = trainable_own_head(context, "co_tuning")
+        self.classifier = trainable_pretrained_head(context, "co_tuning")
         if context.num_classes is None:
             raise GraftError("term.co_tuning needs a target with classes, but it has numbers. Leave the term out.")
         temperature = 1.0
@@ -112,7 +112,7 @@ class CoTuning(Term):
 
 
 def old_outputs(teacher: Teacher, samples: Iterable[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor]:
-    """The pretrained net's outputs `(N, K_s)` and the labels `(N,)` of all samples."""
-    pairs = [(teacher.outputs(x), check_labels(y, "co_tuning")) for x, y in samples]
+    """The pretrained net's logits `(N, K_s)` and the labels `(N,)` of all samples."""
+    pairs = [(teacher.logits(x), check_labels(y, "co_tuning")) for x, y in samples]
     logits, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     return logits, labels

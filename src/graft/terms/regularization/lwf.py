@@ -6,15 +6,15 @@ from torch import Tensor
 from graft.config.types import NonNegative, Positive
 from graft.errors import GraftError
 from graft.terms.base import Term, TermContext, TrainStep
-from graft.terms.requirements import trainable_own_head
+from graft.terms.requirements import trainable_pretrained_head
 
 
-def distillation(outputs: Tensor, old_outputs: Tensor, temperature: float) -> Tensor:
-    """Mean over samples of KL(old || new) between softmaxes at `temperature`; both outputs `(B, K)`.
+def distillation(logits: Tensor, old_logits: Tensor, temperature: float) -> Tensor:
+    """Mean over samples of KL(old || new) between softmaxes at `temperature`; both logits `(B, K)`.
 
-    The paper writes the cross entropy: the old outputs' entropy more, with the same gradient. There is no factor T^2.
+    The paper writes the cross entropy: the old logits' entropy more, with the same gradient. There is no factor T^2.
     """
-    new, old = (F.log_softmax(logits / temperature, dim=-1) for logits in (outputs, old_outputs))
+    new, old = (F.log_softmax(logits / temperature, dim=-1) for logits in (logits, old_logits))
     return F.kl_div(new, old, reduction="batchmean", log_target=True)
 
 
@@ -35,10 +35,10 @@ class LwF(Term):
 
     def prepare(self, context: TermContext) -> None:
         """Keep the pretrained net, and start the head that trains from its own."""
-        self.classifier = trainable_own_head(context, "lwf")
+        self.classifier = trainable_pretrained_head(context, "lwf")
         self.teacher = context.teacher
 
     def forward(self, step: TrainStep) -> Tensor:
         """How far the outputs over the old classes have moved on this step's samples, in nats."""
-        outputs = self.classifier(step.all_features)
-        return distillation(outputs, self.teacher.outputs(step.all_inputs), self.temperature)
+        logits = self.classifier(step.all_features)
+        return distillation(logits, self.teacher.logits(step.all_inputs), self.temperature)
