@@ -16,7 +16,6 @@ PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL) for line in block.splitlines()]
 TRAIN = [line for line in COMMANDS if line.startswith("python train.py")]
-MAKE = [line.split()[1] for line in COMMANDS if line.startswith("make")]
 SHORT = ["debug=fast", "training.threads=1", "data.batch_size=4", "data.eval_batch_size=64", "trainer=cpu"]
 
 
@@ -83,10 +82,3 @@ def test_a_command_of_the_readme_runs(command, folder, monkeypatch, capsys):
         assert "vgg16-397923af.pth" in capsys.readouterr().err
         arguments += ["backbone.weights=null", "strategy=scratch"]
     assert run(monkeypatch, arguments) == 0, capsys.readouterr().err
-
-
-def test_the_readme_shows_every_experiment_and_the_make_targets_exist():
-    experiments = {path.stem for path in (PROJECT / "conf" / "experiment").glob("*.yaml")}
-    assert experiments == set(re.findall(r"experiment=(\w+)", README)) & experiments
-    targets = set(re.findall(r"^([a-z-]+):.*##", (PROJECT / "Makefile").read_text(), flags=re.MULTILINE))
-    assert set(MAKE) <= targets
