@@ -70,7 +70,7 @@ def groups() -> Iterator[str]:
             yield "Chosen for either side: `data/domain@data.target=...`, `data/domain@data.source=...`.\n"
         for option, file in config_help.options_in(group, [CONF]).items():
             default = " (default)" if option in defaults.get(group, ()) else ""
-            yield f"### {group}={option}\n\n{escaped(config_help.description(file))}.{default}\n"
+            yield f"### {group}={option}\n\n{escaped(config_help.description(file)).removesuffix('.')}.{default}\n"
             yield from table(group, option)
 
 
@@ -78,9 +78,10 @@ def table(group: str, option: str) -> Iterator[str]:
     """The keys of an option as a table; nothing where it has none."""
     others, rows = describe_rows(group, option, [CONF])
     if others:
-        yield "With " + ", ".join(f"`{other}`" for other in others) + ".\n"
+        choices = ", ".join(f"`{other}`" for other in others).replace("'", "")
+        yield f"Chosen with it, unless you choose others: {choices}.\n"
     if rows:
-        yield "| key and default | may be | |\n|---|---|---|"
+        yield "| key and default | may be | note |\n|---|---|---|"
         yield from (f"| {code(key)} | {escaped(may)} | {escaped(comment)} |" for key, may, comment in rows)
         yield ""
 
@@ -92,4 +93,4 @@ def code(text: str) -> str:
 
 def escaped(text: str) -> str:
     """Text in which Markdown and HTML find nothing."""
-    return re.sub(r"([|*_<>\[\]`])", r"\\\1", text).rstrip(".")
+    return re.sub(r"([|*_\[\]`])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;"))
