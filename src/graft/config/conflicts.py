@@ -52,8 +52,9 @@ def strategy_contradictions(config: Mapping[str, Any], names: Names) -> Iterator
         )
     elif weights is None and names.says("strategy", "needs_pretrained", False):
         yield (
-            f"`strategy={names['strategy']}` with `backbone.weights=null`: it needs pretrained weights; give some "
-            "(backbone.weights=source, imagenet, ...) or use another strategy"
+            f"`strategy={names['strategy']}` with `backbone.weights=null`: it needs pretrained weights, and what it "
+            "reaches from random ones says nothing about transfer; give some (backbone.weights=source, imagenet, ...) "
+            "or use strategy=scratch"
         )
     if epochs < (least := names.says("strategy", "min_epochs", 1)):
         yield f"`training.epochs={epochs}` with `strategy={names['strategy']}`: its phases need {least} epochs"
