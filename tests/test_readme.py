@@ -21,7 +21,7 @@ SHORT = ["debug=fast", "training.threads=1", "data.batch_size=4", "data.eval_bat
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """What the README assumes to be there: photos, texts, and MNIST under data/."""
+    """What the README assumes to be there: photos, texts, a table, recordings, and MNIST under data/."""
     random = np.random.default_rng(0)
     for name in ("cat", "dog"):
         (tmp_path / "photos" / name).mkdir(parents=True)
@@ -30,6 +30,13 @@ def folder(tmp_path, monkeypatch):
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.jpg")
     reviews = [f"film {number} is {('bad', 'good')[number % 2]}\t{number % 2}\n" for number in range(200)]
     (tmp_path / "reviews.tsv").write_text("text\tlabel\n" + "".join(reviews))
+    rows = [f"{random.random():.4f},{'xyz'[number % 3]},{number % 2},{number}" for number in range(60)]
+    (tmp_path / "table.csv").write_text("\n".join(["width,colour,outcome,price", *rows]))
+    soundfile = pytest.importorskip("soundfile")
+    for name in ("dog", "rain"):
+        (tmp_path / "recordings" / name).mkdir(parents=True)
+        for number in range(20):
+            soundfile.write(tmp_path / "recordings" / name / f"{number}.wav", 0.1 * random.normal(size=4000), 8000)
     raw = tmp_path / "data" / "torchvision" / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for part, count in (("train", 200), ("t10k", 40)):
@@ -75,10 +82,4 @@ def test_a_command_of_the_readme_runs(command, folder, monkeypatch, capsys):
         arguments += ["seed=0", "optimizer.lr=1e-3", "strategy=scratch,lp_ft"]
         arguments += ["objective.alpha=0"] * ("alpha_sweep" in command)
         arguments += ["hydra/launcher=basic"] * ("compare_strategies" in command)  # its workers take longer to start
-    if "training.compile=true" in command:
-        arguments.append("backbone=lenet")  # a ResNet takes minutes to compile
-    if "backbone.weights=imagenet" in command:
-        assert run(monkeypatch, [*arguments, "logger=csv"]) == 2
-        assert "vgg16-397923af.pth" in capsys.readouterr().err
-        arguments += ["backbone.weights=null", "strategy=scratch"]
     assert run(monkeypatch, arguments) == 0, capsys.readouterr().err

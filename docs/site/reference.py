@@ -34,11 +34,11 @@ def experiments() -> Iterator[str]:
     yield "# Experiments\n\nEach is a file in `conf/experiment/`, a short list of differences from `conf/train.yaml`.\n"
     for name, file in config_help.options_in("experiment", [CONF]).items():
         head, commands, rest = header(file)
-        yield f"## {name}\n\n{head}.\n"
+        yield f"## {name}\n\n{escaped(head)}.\n"
         if commands:
             yield "\n".join(["```sh", *commands, "```", ""])
         if rest:
-            yield f"{rest}\n"
+            yield f"{escaped(rest)}\n"
 
 
 def header(file: Path) -> tuple[str, list[str], str]:
