@@ -9,11 +9,13 @@ import sys
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 from test_readme import COMMANDS as OF_README
 from test_readme import PROJECT, README, folder, run, shortened  # noqa: F401  folder is a fixture
 
 from graft import config
 from graft.cli import notebook
+from graft.cli.main import main
 
 DOCS = PROJECT / "docs"
 PAGES = {str(path.relative_to(DOCS)): path.read_text() for path in sorted(DOCS.rglob("*.md"))}
@@ -111,22 +113,27 @@ def execute(command, folder):  # noqa: F811
     return done.stdout
 
 
-def test_parts_of_all_pages_train_together(tmp_path):
+def test_parts_of_all_pages_train_together(tmp_path, monkeypatch, capsys):
     options = {}
     for page in EXTEND:
         (yaml,) = (name for name in written(page, tmp_path) if name.endswith(".yaml"))
         group, _, option = yaml.removeprefix("conf/").removesuffix(".yaml").rpartition("/")
         options[group] = option
     assert sorted(options) == ["backbone", "data/domain", "selection", "strategy", "task", "term"]
-    described = [f"{group}={option}" for group, option in options.items()]
-    shown = execute(f"python -m graft train --config-dir=conf --help {shlex.join(described)}", tmp_path)
-    assert "not checked" not in shown
-    execute(commands(PAGES["extend/source.md"])[0], tmp_path)  # writes digits.csv
+    images, labels = load_digits(return_X_y=True)
+    np.savetxt(tmp_path / "digits.csv", np.column_stack([labels, images * 15]), "%d", ",")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("GRAFT_ROOT", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["graft"])
+    assert main(["train", "--config-dir=conf", "--help", *(f"{g}={option}" for g, option in options.items())]) == 0
+    assert "not checked" not in capsys.readouterr().out
     term, source = options.pop("term"), options.pop("data/domain")
     chosen = [f"{group}={option}" for group, option in options.items()]
     chosen += [f"term=[{term}]", f"data/domain@data.target={source}", "data.target.file=digits.csv"]
     chosen += ["backbone.weights=source", "data.source.samples=200", "allow=[mypkg]", *SHORT]
-    out = execute(f"python -m graft train --config-dir=conf {shlex.join(chosen)}", tmp_path)
+    assert main(["train", "--config-dir=conf", *chosen]) == 0, capsys.readouterr().err
+    out = capsys.readouterr().out
     assert "checkpoint: best_f1" in out
     assert "pixel_rows" in out
 
