@@ -11,7 +11,7 @@ PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-hydra14 lint format lock bench clean
+.PHONY: help setup demo test test-all test-hydra14 lint format lock docs bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1@/p' Makefile | awk -F@ '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -57,6 +57,9 @@ lock: $(SETUP) ## write requirements.lock anew from pyproject.toml
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.10 \
 	  --custom-compile-command "make lock" --extra dev --extra docs --extra sweep --extra peft --group files \
 	  --upgrade --output-file requirements.lock pyproject.toml
+
+docs: $(SETUP) ## build the documentation into build/docs; a broken link or any other warning is an error
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict -f docs/site/mkdocs.yml
 
 bench: $(SETUP) ## measure speed and memory beside bare loops and other libraries, into logs/bench/
 	$(PY) -m tests.benchmarks $(ARGUMENTS)

@@ -91,6 +91,16 @@ PARTS = {  # option -> (Python file, yaml file)
         "# Mine\n_target_: mypkg.backbone.tiny\nname: tiny\nweights: null\nsize: ${data.image_size}\n"
         "channels: auto\nmore: 1 # times\n",
     ),
+    "task": (
+        """
+        from graft.tasks.base import Task
+
+        class Counts(Task):
+            name = "counts"
+            label_kind = "numbers"
+        """,
+        "# Mine\n_target_: mypkg.task.Counts\n",
+    ),
 }
 CHOICES = ["strategy=mine", "term=[mine]", "head=mine", "selection=mine", "backbone=mine"]
 CHOICES += ["data/domain@data.source=mine", "backbone.weights=source"]
@@ -167,6 +177,14 @@ def test_what_they_need_is_honoured(own):
     out, err = train(own, "term=[mine]", "backbone.weights=null")
     assert "`term=mine` with `backbone.weights=null`" in err
     assert out.endswith("code 2 False\n")
+
+
+def test_a_task_says_which_labels_it_takes(own):
+    _, err = train(own, "experiment=tabular_medical", "task=mine")
+    assert "`task=mine` with `data.target.label_kind=classes`: it needs data.target.label_kind=numbers" in err
+    _, err = train(own, "experiment=tabular_regression", "task=mine", "training.validate_every_epochs=7")
+    assert "A mistake in" in err
+    assert "label_kind" not in err
 
 
 @pytest.mark.slow

@@ -6,8 +6,29 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from graft.cli.program import with_program
+
+START = """\
+Graft: does transfer learning help on your data, which strategy, and how sure are we?
+
+Your own data, one command each:
+  python train.py experiment=my_photos data.target.root=photos                              photos, a folder per class
+  python train.py experiment=my_table data.target.file=table.csv data.target.label=outcome  a table: a row per sample
+  python train.py experiment=my_texts data.target.file=reviews.csv                          columns `text` and `label`
+  python train.py experiment=my_recordings data.target.root=recordings                      sounds, a folder per class
+
+No data at hand (handwritten digits; nothing is downloaded):
+  python train.py experiment=resnet_ft
+
+Does it help, and how sure is that? Strategies and seeds side by side, with a summary:
+  python train.py -m experiment=resnet_ft strategy=scratch,frozen,full seed=0,1,2
+
+Other commands: graft tune (find a learning rate), graft soup (average a sweep's weights),
+  graft show (print a finished run or sweep), graft clean (free disk space)
+"""
+SEE_HELP = "Everything that can be chosen: python train.py --help"
 USAGE = """\
-Graft: train, test and record one configuration, or a sweep of them.
+More that a command can say:
 
   python train.py experiment=resnet_ft                        one run
   python train.py experiment=resnet_ft optimizer.lr=3e-3      the same with another value
@@ -39,7 +60,7 @@ def show_help(arguments: list[str], conf: Path) -> int:
     folders = config_folders(arguments, conf)
     wanted = words_after_help(arguments)
     if not wanted:
-        print(help_text(*folders))
+        print(with_program(help_text(*folders)))
         return 0
     try:
         texts = [group_text(word, folders) for word in wanted]
@@ -47,6 +68,12 @@ def show_help(arguments: list[str], conf: Path) -> int:
         print(error.args[0], file=sys.stderr)
         return 2
     print("\n\n".join(texts))
+    return 0
+
+
+def show_start() -> int:
+    """Print where to begin: what a command line without a word asks for."""
+    print(with_program(START + SEE_HELP))
     return 0
 
 
@@ -115,7 +142,11 @@ def help_text(*folders: Path) -> str:
     defaults = default_options(folders[-1])
     groups = group_names(folders)
     first = [group for group in ("experiment", "strategy") if group in groups]
-    parts = [USAGE, "Options of each group, with * at the default:"]
+    parts = [
+        START,
+        USAGE,
+        "Options of each group, with * at the default:",
+    ]
     for group in first + [group for group in groups if group not in first]:
         parts += [f"\n{group}=", *option_lines(options_in(group, folders), defaults.get(group, ()))]
         for name in below_group(group, folders):

@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from graft import config
+from graft.cli.program import program, with_program
 from graft.errors import Diverged, GraftError, Interrupted
 from graft.runs import ingredients, record
 from graft.runs.folder import CONFIG, DONE, ERROR, LAST_CHECKPOINT, OVERRIDES, STOPPED, RunFolder, SweepFolder, quoted
@@ -205,7 +206,7 @@ def refuse(folder: Path, sweep: Path | None, overrides: list[str], message: str)
     if sweep and is_main_process():
         SweepFolder(sweep).refuse(folder.name, overrides, message)
         message = f"FAILED {' '.join(overrides)}\n{message}"
-    print(message, file=sys.stderr)
+    print(with_program(message), file=sys.stderr)
 
 
 def fail(run: RunFolder, overrides: list[str], message: str, details: str, exit_code: int) -> None:
@@ -214,7 +215,7 @@ def fail(run: RunFolder, overrides: list[str], message: str, details: str, exit_
     if is_main_process() and run.is_writable:
         write_error(run, overrides, details)
         message = f"{message}\n({run.path / ERROR})"
-    print(f"FAILED {' '.join(overrides)}\n{message}", file=sys.stderr)
+    print(with_program(f"FAILED {' '.join(overrides)}\n{message}"), file=sys.stderr)
 
 
 def write_error(run: RunFolder, overrides: list[str], details: str) -> None:
@@ -256,9 +257,9 @@ def command(*more: str) -> str:
     """This process's command line with other overrides, ready to be pasted into a shell."""
     keys = {override.split("=")[0] for override in more}
     kept = [argument for argument in sys.argv[1:] if argument.split("=")[0] not in keys]
-    as_module = Path(sys.argv[0]).name == "__main__.py"
-    program = ["python", "-m", "graft"] if as_module else ["python", sys.argv[0]]
-    return shlex.join([*program, *kept, *more])
+    typed = program()
+    words = ["python", sys.argv[0]] if typed == "python train.py" else typed.split()
+    return shlex.join([*words, *kept, *more])
 
 
 @contextmanager

@@ -3,10 +3,12 @@
 import difflib
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from graft.cli.program import program, with_program
 from graft.locations import ROOT
 
 
@@ -35,7 +37,7 @@ def launch(app: Callable[[], None], conf: Path) -> int:
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         if wants_traceback:
             raise
-        print(explain(error, conf), file=sys.stderr)
+        print(with_program(explain(error, conf)), file=sys.stderr)
         return job.USER_ERROR
     except LaunchRefused as error:
         print(error, file=sys.stderr)
@@ -77,7 +79,7 @@ def explain(error: Exception, conf: Path) -> str:
         empty = [argument for argument in sys.argv[1:] if re.fullmatch(r"\+*[\w/@.]+=(null)?", argument)]
         return f"`{' '.join(empty)}`: a group needs an option.\n{SEE_HELP}"
     if found := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '([^']+)'", text):
-        return f"`{found[1]}`: several values make a sweep, which needs -m: python train.py -m {' '.join(sys.argv[1:])}"
+        return f"`{found[1]}`: several values make a sweep, which needs -m: {program()} -m {shlex.join(sys.argv[1:])}"
     text = re.sub(r"\s*See https://hydra\.cc\S*.*", "", text)
     return f"The configuration cannot be read: {text.strip()}\n{SEE_HELP}"
 

@@ -6,7 +6,9 @@ have a `main(arguments)` of their own. Nothing heavy is imported before it is cl
 
 import ast
 import importlib
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from graft.cli import help as config_help
@@ -15,6 +17,7 @@ from graft.locations import CONF
 
 COMMANDS = Path(__file__).parents[1] / "commands"
 USER_ERROR = 2
+WHERE_NEXT = "`graft train` shows where to start, `graft train --help` lists experiments and groups."
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,8 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     verb, rest = (words[0], words[1:]) if words and is_word(words[0]) else ("train" if words else "", words)
     if not verb or words[0] in ("--help", "-h"):
-        print(usage())
-        return 0
+        return printed(lambda: print(usage()))
     if verb not in verbs():
         print(f"graft {verb}: there is no such verb. Verbs: {', '.join(verbs())}.", file=sys.stderr)
         return USER_ERROR
@@ -36,16 +38,29 @@ def main(arguments: list[str] | None = None) -> int:
         print(verbs()[verb])
         return 0
     try:
-        return importlib.import_module(f"graft.commands.{verb}").main(rest)
+        return printed(lambda: importlib.import_module(f"graft.commands.{verb}").main(rest))
     except GraftError as error:
         print(error, file=sys.stderr)
         return USER_ERROR
 
 
+def printed(show: Callable[[], int | None]) -> int:
+    """The exit code of what only prints (None is 0); a reader that has seen enough, such as `| head`, is no error."""
+    try:
+        code = show()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
+        return 0
+    return code or 0
+
+
 def compose(overrides: list[str]) -> int:
-    """Answer --help from the config files, or give the overrides to Hydra; returns the exit code."""
+    """Show where to start, answer --help from the config files, or give the overrides to Hydra; the exit code."""
+    if not overrides:
+        return printed(config_help.show_start)
     if config_help.asks_for_help(overrides):
-        return config_help.show_help(overrides, CONF)
+        return printed(lambda: config_help.show_help(overrides, CONF))
 
     import hydra
 
@@ -81,4 +96,12 @@ def usage() -> str:
     """All verbs, a line each."""
     width = max(map(len, verbs()))
     lines = [f"  graft {verb:{width}}  {line}" for verb, line in verbs().items()]
-    return "\n".join(["Graft: what can be done.", "", *lines, "", "`graft train --help` lists experiments and groups."])
+    return "\n".join(
+        [
+            "Graft: what can be done.",
+            "",
+            *lines,
+            "",
+            WHERE_NEXT,
+        ]
+    )

@@ -52,8 +52,9 @@ def strategy_contradictions(config: Mapping[str, Any], names: Names) -> Iterator
         )
     elif weights is None and names.says("strategy", "needs_pretrained", False):
         yield (
-            f"`strategy={names['strategy']}` with `backbone.weights=null`: it needs pretrained weights; give some "
-            "(backbone.weights=source, imagenet, ...) or use another strategy"
+            f"`strategy={names['strategy']}` with `backbone.weights=null`: it needs pretrained weights, and what it "
+            "reaches from random ones says nothing about transfer; give some (backbone.weights=source, imagenet, ...) "
+            "or use strategy=scratch"
         )
     if epochs < (least := names.says("strategy", "min_epochs", 1)):
         yield f"`training.epochs={epochs}` with `strategy={names['strategy']}`: its phases need {least} epochs"
@@ -135,7 +136,7 @@ def missing_runs(config: Mapping[str, Any]) -> Iterator[str]:
 
 def table_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
     """A table and what is not for one: backbones and options of images, tasks for labels of another kind."""
-    data, training, task = config["data"], config["training"], names.says("task", "name", "")
+    data, training = config["data"], config["training"]
     kind = data["target"].get("label_kind")
     if kind is None:
         if "columns" in config["backbone"]:
@@ -143,10 +144,11 @@ def table_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[st
         return
     if "columns" not in config["backbone"]:
         yield "`data.target` is a table, and this backbone takes none: use backbone=mlp or backbone=ft_transformer"
-    if kind == "numbers" and task != "regression":
-        yield f"`data.target.label_kind=numbers` with `task={task}`: numbers need task=regression"
-    if kind == "classes" and task == "regression":
-        yield "`task=regression` with `data.target.label_kind=classes`: it needs data.target.label_kind=numbers"
+    takes = names.says("task", "label_kind", "classes")
+    if kind == "numbers" and takes != "numbers":
+        yield f"`data.target.label_kind=numbers` with `task={names['task']}`: numbers need task=regression"
+    if kind == "classes" and takes == "numbers":
+        yield f"`task={names['task']}` with `data.target.label_kind=classes`: it needs data.target.label_kind=numbers"
     for key, value, off in (
         ("data.augment", data["augment"], "none"),
         ("data.test_shifts", data["test_shifts"], []),

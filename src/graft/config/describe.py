@@ -33,16 +33,21 @@ class Key:
 
 def describe(group: str, option: str, folders: Sequence[Path]) -> Iterator[str]:
     """A line for each key of an option: `key=default`, what it may hold, and what its comment says."""
-    keys: dict[str, Key] = {}
-    content: dict[str, Any] = {}
-    others = read(group, option, folders, keys, content)
-    rows = [*rows_of("", content, rule_at(SCHEMA), keys)]
+    others, rows = describe_rows(group, option, folders)
     widths = [min(WIDEST, max((len(row[column]) for row in rows), default=0)) for column in (0, 1)]
     for other in others:
         yield f"    with {other}"
     for written, may, comment in rows:
         text = f"    {written:{widths[0]}}  {may:{widths[1]}}"
         yield (f"{text}  # {comment}" if comment else text).rstrip()
+
+
+def describe_rows(group: str, option: str, folders: Sequence[Path]) -> tuple[list[str], list[tuple[str, str, str]]]:
+    """The choices in other groups that an option makes, and (`key=default`, what it may hold, comment) of each key."""
+    keys: dict[str, Key] = {}
+    content: dict[str, Any] = {}
+    others = read(group, option, folders, keys, content)
+    return others, [*rows_of("", content, rule_at(SCHEMA), keys)]
 
 
 def read(group: str, option: str, folders: Sequence[Path], keys: dict[str, Key], content: dict[str, Any]) -> list[str]:

@@ -11,6 +11,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from graft.cli.program import program
+
 PIPE_WIDTH = 160  # columns away from a terminal, so that names are not cut
 NAMES_SHOWN = 5
 
@@ -73,7 +75,7 @@ def print_suggestions(results: Mapping[str, Any], run_dir: Path) -> None:
 def command_with(overrides: Sequence[str], rate: float) -> str:
     """The command that trains at a rate what these overrides have tuned."""
     kept = [override for override in overrides if override.lstrip("+").split("=")[0] not in ("tune", "optimizer.lr")]
-    return shlex.join(["python", "train.py", *kept, f"optimizer.lr={rate:g}"])
+    return f"{program()} {shlex.join([*kept, f'optimizer.lr={rate:g}'])}"
 
 
 def tuning_lines(summary: Mapping[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ class BitHyperRule(Strategy):
     """
 
     own_schedules = True
+    needs_pretrained = True
 
     def __init__(self, train_bn: bool | None = None) -> None:
         super().__init__(train_bn)

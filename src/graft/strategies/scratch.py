@@ -7,6 +7,7 @@ class Scratch(Full):
     """Everything trains, from random initialisation."""
 
     pretrained = False
+    needs_pretrained = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -20,6 +20,7 @@ class Regression(Task):
     name = "regression"
     main_metric = "mae"
     higher_is_better = False
+    label_kind = "numbers"
 
     def __init__(self, loss: Literal[tuple(LOSSES)] = "mse") -> None:
         if loss not in LOSSES:
