@@ -17,6 +17,7 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     yield from source_contradictions(config, names)
     yield from objective_contradictions(config, names)
     yield from term_contradictions(config, names)
+    yield from label_contradictions(config, names)
     yield from table_contradictions(config, names)
     yield from training_contradictions(config, names)
     yield from tuning_contradictions(config)
@@ -134,21 +135,28 @@ def missing_runs(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"`soup={soup}`: there is no such folder; give a sweep's, logs/<name>/sweeps/<time>_<id>"
 
 
+def label_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """Labels of another kind than the task predicts."""
+    needed = {"numbers": "numbers need task=regression", "multilabel": "several labels need task=multilabel"}
+    for side, group in (("target", "task"), ("source", "source_task" if config["source_task"] else "task")):
+        kind = (config["data"][side] or {}).get("label_kind")
+        takes = names.says(group, "label_kind", "classes")
+        if kind in needed and kind != takes:
+            yield f"`data.{side}.label_kind={kind}` with `{group}={names[group]}`: {needed[kind]}"
+        elif kind not in (None, takes):
+            key = f"data.{side}.label_kind"
+            yield f"`{group}={names[group]}` with `{key}={kind}`: it needs {key}={takes}"
+
+
 def table_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
-    """A table and what is not for one: backbones and options of images, tasks for labels of another kind."""
+    """A table and what is not for one: backbones and options of images."""
     data, training = config["data"], config["training"]
-    kind = data["target"].get("label_kind")
-    if kind is None:
+    if attribute(data["target"]["_target_"], "modality", "table") != "table":
         if "columns" in config["backbone"]:
             yield "`backbone` takes tables, and `data.target` is none: use another backbone, or data=table"
         return
     if "columns" not in config["backbone"]:
         yield "`data.target` is a table, and this backbone takes none: use backbone=mlp or backbone=ft_transformer"
-    takes = names.says("task", "label_kind", "classes")
-    if kind == "numbers" and takes != "numbers":
-        yield f"`data.target.label_kind=numbers` with `task={names['task']}`: numbers need task=regression"
-    if kind == "classes" and takes == "numbers":
-        yield f"`task={names['task']}` with `data.target.label_kind=classes`: it needs data.target.label_kind=numbers"
     for key, value, off in (
         ("data.augment", data["augment"], "none"),
         ("data.test_shifts", data["test_shifts"], []),

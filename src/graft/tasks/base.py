@@ -12,7 +12,7 @@ class Task:
     name: str
     main_metric = "acc"
     higher_is_better = True
-    label_kind = "classes"  # classes | numbers: what labels of a table have to be
+    label_kind = "classes"  # classes | numbers | multilabel: what data.target.label_kind has to be
     soft_labels = False  # whether the loss takes labels (B, K) that are mixtures, with entries in [0, 1]
 
     def num_outputs(self, classes: Sequence[str] | None) -> int:

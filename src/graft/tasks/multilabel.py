@@ -17,6 +17,7 @@ class Multilabel(Task):
     """Any number of labels at once, `(B, K)`; soft ones lie between 0 and 1."""
 
     name = "multilabel"
+    label_kind = "multilabel"
     soft_labels = True
 
     def loss(self, logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
