@@ -56,6 +56,7 @@ def explain(error: Exception, conf: Path) -> str:
     if found := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
         group, option = found.groups()
         options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE) or [p.stem for p in (conf / group).glob("*.yaml")]
+        options = [name for name in options if not name.startswith("_")]
         close = difflib.get_close_matches(option, options, n=1)
         hint = f" (did you mean `{group}={close[0]}`?)" if close else ""
         return f"`{group}={option}`: there is no such option{hint}. Options of {group}: {', '.join(sorted(options))}."
