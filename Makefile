@@ -71,8 +71,8 @@ lock: $(SETUP) ## write requirements.lock from pyproject.toml
 	  --upgrade --output-file requirements.lock pyproject.toml
 
 bench: $(SETUP) ## measure speed and memory beside bare loops and other libraries, into logs/bench/
-	$(PY) -m tests.benchmarks $(ARGUMENTS)
+	$(PY) -m benchmarks $(ARGUMENTS)
 
 clean: ## remove the environment, caches and build files; logs/ stays
 	rm -rf .venv .cache .pytest_cache .ruff_cache build dist src/*.egg-info
-	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
