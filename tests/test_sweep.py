@@ -401,3 +401,13 @@ def test_diverged_jobs_are_counted_apart_and_fail_a_sweep_only_where_all_diverge
     assert "DIVERGED" in first.out
     again = app(*command)
     assert (again.code, app.configs) == (code, [])
+
+
+def test_an_experiment_that_is_a_sweep_takes_further_values_without_the_flag():
+    from graft.cli.hydra_versions import with_sweep_flag
+
+    folders, words = [PROJECT / "conf"], ["experiment=alpha_sweep", "seed=0,1"]
+    assert with_sweep_flag(words, folders) == ["-m", *words]
+    assert with_sweep_flag(["-m", *words], folders) == ["-m", *words]
+    assert with_sweep_flag([*words, "--cfg", "job"], folders) == [*words, "--cfg", "job"]
+    assert with_sweep_flag(["experiment=resnet_ft", "seed=0"], folders) == ["experiment=resnet_ft", "seed=0"]
