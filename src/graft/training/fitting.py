@@ -14,6 +14,7 @@ from graft.callbacks.checkpoints import Checkpoints
 from graft.callbacks.compilation import Compilation
 from graft.callbacks.frozen_features import FrozenFeatures
 from graft.callbacks.nonfinite import NonFinite
+from graft.callbacks.progress import Progress
 from graft.callbacks.throughput import Throughput
 from graft.errors import GraftError
 from graft.experiment import Experiment
@@ -34,6 +35,9 @@ class Fitting:
         self.test_started = 0.0
         callbacks: list[Callback] = [*([averaging] if averaging else []), self.nonfinite]
         callbacks += [build(settings) for settings in config["callbacks"].values() if settings]
+        if in_sweep:
+            for progress in (one for one in callbacks if isinstance(one, Progress)):
+                progress.in_sweep()
         callbacks += [checkpoints_callback(experiment, in_sweep), self.throughput]
         if config["cache"]["features"]:
             views, compiles = config["cache"]["augmented_views"], config["training"]["compile"]
