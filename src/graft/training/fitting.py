@@ -20,6 +20,7 @@ from graft.errors import GraftError
 from graft.experiment import Experiment
 from graft.runs import checkpoints
 from graft.runs.folder import CHECKPOINTS, RunFolder
+from graft.selection.base import higher_is_better
 from graft.training.trainer import build_trainer
 
 
@@ -55,7 +56,7 @@ def checkpoints_callback(experiment: Experiment, in_sweep: bool) -> Checkpoints:
     return Checkpoints(
         experiment.folder / CHECKPOINTS,
         monitor,
-        higher_is_better=monitor is None or module.tasks[rule.domain].higher_is_better,
+        higher_is_better=monitor is None or higher_is_better(monitor, module.tasks),
         ready=(lambda: averaging.started) if averaging else (lambda: True),
         keep_last=monitor is None or not in_sweep,
         run_id=RunFolder(experiment.folder).run_id,
