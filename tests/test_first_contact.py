@@ -128,3 +128,9 @@ def test_a_file_that_holds_no_weights_is_called_so(tmp_path):
     page.write_text("<!DOCTYPE html>\n<html>not found</html>")
     with pytest.raises(GraftError, match=r"is not a file of weights: .* begins with b'<!DOCTYPE html>'"):
         read_tensors(page)
+
+
+def test_a_run_has_one_folder(app, tmp_path):
+    outcome = app("experiment=resnet_ft", f"paths.run_dir={tmp_path}")
+    assert (outcome.code, app.configs) == (2, [])
+    assert f"hydra.run.dir={tmp_path}" in outcome.err

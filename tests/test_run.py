@@ -837,7 +837,8 @@ def test_the_metric_that_selects_can_be_chosen(run, metric, mode):
     results, folder = run(f"selection.metric={metric}", "training.epochs=3", "optimizer.lr=3e-2")
     chosen = results["selection"]
     assert (chosen["monitor"], chosen["mode"]) == (f"val/target/{metric}", mode)
-    rows = [row for row in csv.DictReader((folder / "metrics.csv").open()) if row.get(f"val/target/{metric}")]
+    rows = csv.DictReader((folder / "metrics.csv").read_text().splitlines())
+    rows = [row for row in rows if row.get(f"val/target/{metric}")]
     best = (max if mode == "max" else min)(float(row[f"val/target/{metric}"]) for row in rows)
     assert chosen["value"] == pytest.approx(best)
     assert results["score"]["metric"] == "test/target/acc"
