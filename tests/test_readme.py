@@ -19,7 +19,12 @@ PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL) for line in block.splitlines()]
 TRAIN = [line for line in COMMANDS if line.startswith("python train.py")]
-QUICK = ("--help", "experiment=my_table", "experiment=tabular_medical", "experiment=resnet_ft seed")  # some seconds each
+QUICK = (
+    "--help",
+    "experiment=my_table",
+    "experiment=tabular_medical",
+    "experiment=resnet_ft seed",
+)  # some seconds each
 SHORT = ["debug=fast", "training.threads=1", "data.batch_size=4", "data.eval_batch_size=64", "trainer=cpu"]
 
 

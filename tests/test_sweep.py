@@ -16,6 +16,7 @@ from train_app import PROJECT, App
 
 from graft.errors import Diverged, Interrupted
 from graft.report import summary as sweep
+from graft.runs import sweep_plan
 
 
 @pytest.fixture
@@ -411,3 +412,28 @@ def test_an_experiment_that_is_a_sweep_takes_further_values_without_the_flag():
     assert with_sweep_flag(["-m", *words], folders) == ["-m", *words]
     assert with_sweep_flag([*words, "--cfg", "job"], folders) == [*words, "--cfg", "job"]
     assert with_sweep_flag(["experiment=resnet_ft", "seed=0"], folders) == ["experiment=resnet_ft", "seed=0"]
+
+
+def test_a_sweep_prints_one_line_a_job(app, tmp_path):
+    app.score = lambda cfg: 0.5 + 0.1 * cfg.seed
+    outcome = app(
+        "-m", "experiment=resnet_ft", "optimizer.lr=0.001,0.01", "seed=1,2", f"hydra.sweep.dir={tmp_path / 's'}"
+    )
+    lines = [line for line in outcome.out.splitlines() if line.startswith("[")]
+    assert [line.split("  ")[:2] for line in lines] == [
+        ["[1/4] optimizer.lr=0.001 seed=1", "test/target/acc 0.6000"],
+        ["[2/4] optimizer.lr=0.001 seed=2", "test/target/acc 0.7000"],
+        ["[3/4] optimizer.lr=0.01 seed=1", "test/target/acc 0.6000"],
+        ["[4/4] optimizer.lr=0.01 seed=2", "test/target/acc 0.7000"],
+    ]
+    assert "best so far 0.7000 (optimizer.lr=0.001 seed=2)" in lines[2]
+    assert all("left" in line for line in lines[:3])
+    assert "left" not in lines[3]
+    assert outcome.out.count("seed=2") == 2 + 3  # each job once, as the best three times: no line of Hydra's
+
+
+def test_the_plan_of_a_sweep_counts_its_jobs():
+    plan = sweep_plan.plan_of(["seed=range(3)", "strategy=full,lora", "optimizer.lr=1"], is_grid=True)
+    assert (plan.jobs, plan.varied) == (6, ["seed", "strategy"])
+    assert plan.label(["optimizer.lr=1", "seed=2", "strategy=lora"]) == "seed=2 strategy=lora"
+    assert sweep_plan.plan_of(["seed=1,2"], is_grid=False).jobs is None
