@@ -6,10 +6,10 @@ from pathlib import Path
 
 def program() -> str:
     """`graft train` or `python -m graft train` where that was used, else `python train.py`."""
-    name = Path(sys.argv[0]).name
-    if name == "__main__.py":
+    script = Path(sys.argv[0])
+    if (script.parent.name, script.name) == ("graft", "__main__.py"):
         return "python -m graft train"
-    return "graft train" if Path(name).stem == "graft" else "python train.py"
+    return "graft train" if script.stem == "graft" else "python train.py"
 
 
 def with_program(text: str) -> str:
