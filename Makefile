@@ -5,13 +5,15 @@ PY := .venv/bin/python
 UV := $(PY) -m uv
 SETUP := .venv/.stamp
 HYDRA14 := .cache/hydra14
+LOWEST := .cache/lowest
 PARALLEL := -n logical --maxprocesses 4 --dist loadfile
+FAST := -m "not slow and not real_data"
 
 # Where this is set, every Python process would compile torch's sources again: seconds, each time.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-hydra14 lint format lock docs bench clean
+.PHONY: help setup demo test test-all test-hydra14 test-lowest lint format lock docs bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1@/p' Makefile | awk -F@ '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -30,19 +32,29 @@ $(SETUP): requirements.lock pyproject.toml
 demo: $(SETUP) ## pretrain on rendered digits, fine-tune on 10 handwritten ones a class, test
 	$(PY) train.py experiment=resnet_ft
 
-test: $(SETUP) ## the tests that CI runs, on up to four cores
-	$(PY) -m pytest $(PARALLEL) -m "not slow and not real_data"
+test: $(SETUP) ## the fast tests, which CI runs, on up to four cores
+	$(PY) -m pytest $(PARALLEL) $(FAST)
 
 test-all: $(SETUP) ## slow tests and those on real data (GRAFT_DATA) too
-	$(PY) -m pytest
+	$(PY) -m pytest $(PARALLEL)
 
-test-hydra14: $(HYDRA14)/.stamp ## tests of configs, sweeps and the command line on the next Hydra, which CI runs too
-	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/$(HYDRA14)" $(PY) -m pytest $(PARALLEL) -m "not slow and not real_data" \
-	  tests/test_config.py tests/test_cli.py tests/test_job.py tests/test_sweep.py
+test-hydra14: $(HYDRA14)/.stamp ## tests of configs, jobs and the command line on the next Hydra, which CI runs too
+	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/$(HYDRA14)" $(PY) -m pytest $(PARALLEL) $(FAST) \
+	  tests/test_config.py tests/test_cli.py tests/test_job.py \
+	  tests/test_sweep.py::test_jobs_of_two_experiments_share_the_sweeps_folder_and_have_short_names
+
+test-lowest: $(LOWEST)/.stamp ## tests of configs on the lowest versions that pyproject.toml allows
+	PYTHONPATH="$(CURDIR)/src" $(LOWEST)/bin/python -m pytest $(FAST) -o filterwarnings=default \
+	  tests/test_config.py tests/test_configs.py
 
 $(HYDRA14)/.stamp: $(SETUP)
 	$(UV) pip install --quiet --python $(PY) --target $(HYDRA14) --no-deps --prerelease allow \
 	  hydra-core==1.4.0rc3 omegaconf==2.4.1rc1
+	@touch $@
+
+$(LOWEST)/.stamp: $(SETUP)
+	$(UV) venv --quiet --python $(PY) $(LOWEST)
+	$(UV) pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[dev,sweep]'
 	@touch $@
 
 lint: $(SETUP) ## ruff's checks and its formatting, changing nothing
@@ -53,7 +65,7 @@ format: $(SETUP) ## let ruff fix and format the code
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-lock: $(SETUP) ## write requirements.lock anew from pyproject.toml
+lock: $(SETUP) ## write requirements.lock from pyproject.toml
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.10 \
 	  --custom-compile-command "make lock" --extra dev --extra docs --extra sweep --extra peft --group files \
 	  --upgrade --output-file requirements.lock pyproject.toml

@@ -8,6 +8,7 @@ from train_app import PROJECT, App
 
 from graft.cli import help as cli
 from graft.cli.launch import known_names
+from graft.config.renamed import EXPERIMENTS
 
 CONF = PROJECT / "conf"
 RUN_AND_LIST_MODULES = """
@@ -36,7 +37,7 @@ def run_and_list_modules(*arguments):
 def test_help_lists_every_option_and_imports_nothing_heavy(flag):
     out = run_and_list_modules("experiment=resnet_ft", flag)
     assert out.endswith("code 0\nmodules\n")
-    for path in CONF.glob("*/*.yaml"):
+    for path in CONF.glob("*/[!_]*.yaml"):
         if path.parent.name not in ("hydra", "sweep"):
             lines = [line.split(maxsplit=1) for line in out.splitlines() if line.startswith("  ")]
             assert any(line[0].strip("* ") == path.stem or line[1].startswith(path.stem) for line in lines), path
@@ -163,3 +164,15 @@ def test_help_of_every_group_knows_what_every_key_may_hold(capsys):
     out = capsys.readouterr().out
     assert "not checked" not in out
     assert "no such argument" not in out
+
+
+@pytest.mark.parametrize("old", EXPERIMENTS)
+def test_a_removed_experiment_is_answered_with_its_command(app, old):
+    outcome = app(f"experiment={old}")
+    assert outcome.code == 2
+    assert outcome.err == f"`experiment={old}` is now `{EXPERIMENTS[old]}`.\n"
+
+
+@pytest.mark.parametrize("command", EXPERIMENTS.values())
+def test_the_command_of_a_removed_experiment_runs(app, command):
+    assert app(*command.split()).code == 0

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lanes import slow
 from train_app import PROJECT, App
 
 from graft.cli import job
@@ -369,7 +370,7 @@ def waiting_script(tmp_path):
     return start
 
 
-@pytest.mark.parametrize(("flags", "gap"), [([], 0), ([], None), (["-m"], 0), (["-m"], None)], ids=str)
+@pytest.mark.parametrize(("flags", "gap"), [([], 0), *slow(([], None), (["-m"], 0), (["-m"], None))], ids=str)
 def test_of_two_processes_in_one_folder_one_runs_and_the_other_is_refused(tmp_path, flags, gap):
     start, folder = waiting_script(tmp_path), tmp_path / "run"
     where = f"hydra.sweep.dir={folder}" if flags else f"hydra.run.dir={folder}"
@@ -393,6 +394,7 @@ def test_of_two_processes_in_one_folder_one_runs_and_the_other_is_refused(tmp_pa
     assert not list(folder.rglob(".graft.lock*"))
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_at_once(tmp_path):
     start, folder = waiting_script(tmp_path), tmp_path / "run"
     killed = start(f"hydra.run.dir={folder}")
@@ -405,6 +407,7 @@ def test_a_killed_run_goes_on_at_once(tmp_path):
     killed.communicate()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_process_with_130(tmp_path):
     with waiting_script(tmp_path)("name=waits") as process:
         assert process.stdout.readline() == "ready\n"

@@ -6,10 +6,24 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 PROJECT = Path(__file__).parents[1]
 LOCK = (PROJECT / "requirements.lock").read_text()
-TARGETS = ["help", "setup", "demo", "test", "test-all", "test-hydra14", "lint", "format", "lock", "bench", "clean"]
+TARGETS = [
+    "help",
+    "setup",
+    "demo",
+    "test",
+    "test-all",
+    "test-hydra14",
+    "test-lowest",
+    "lint",
+    "format",
+    "lock",
+    "bench",
+    "clean",
+]
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
@@ -85,4 +99,18 @@ def test_the_lock_holds_what_pyproject_asks_for():
 
 def test_ci_runs_the_readmes_test_command_and_the_linter():
     commands = [line for line in (PROJECT / ".ci" / "run").read_text().splitlines() if line.startswith("make")]
-    assert commands == ["make test", "make test-hydra14", "make lint"]
+    assert commands == ["make lint", "make test", "make test-hydra14"]
+
+
+def test_the_workflow_runs_what_is_there():
+    workflow = yaml.safe_load((PROJECT / ".github" / "workflows" / "ci.yml").read_text())
+    commands = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+    assert commands == ["bash .ci/run", "make test-all", "make test-lowest"]
+    assert {command.split()[1] for command in commands} <= {".ci/run", *TARGETS}
+
+
+def test_the_citation_has_the_version_and_the_license_of_the_package():
+    citation = yaml.safe_load((PROJECT / "CITATION.cff").read_text())
+    project = (PROJECT / "pyproject.toml").read_text()
+    assert f'version = "{citation["version"]}"' in project
+    assert f'license = "{citation["license"]}"' in project

@@ -14,6 +14,7 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from lanes import slow
 from PIL import Image
 
 from graft.callbacks import checkpoints
@@ -95,6 +96,7 @@ def test_a_run_leaves_a_folder_that_explains_itself(run):
     assert "val/target/acc" in (folder / "metrics.csv").read_text().splitlines()[0]
 
 
+@pytest.mark.slow
 def test_weights_are_laid_out_for_convolutions_and_values_stay(run):
     _, folder = run("strategy=scratch", "seed=7", "training.channels_last=true")
     _, plain = run("strategy=scratch", "seed=7", "training.channels_last=false", folder="plain")
@@ -142,6 +144,7 @@ def test_a_job_alone_has_torchs_own_threads():
     assert threads_of_job() == DEFAULT_THREADS
 
 
+@pytest.mark.slow
 def test_shifts_change_the_test_images_of_the_target_and_nothing_else(run):
     plain, _ = run()
     shifted, _ = run("data.test_shifts=[colour,blur]", folder="shifted")
@@ -154,6 +157,7 @@ def test_shifts_change_the_test_images_of_the_target_and_nothing_else(run):
     assert len(set(losses.values())) == len(losses)
 
 
+@pytest.mark.slow
 def test_forgetting_is_what_the_source_lost_and_absent_for_scratch(run):
     results, _ = run("strategy=full")
     metrics = results["metrics"]
@@ -163,6 +167,7 @@ def test_forgetting_is_what_the_source_lost_and_absent_for_scratch(run):
     assert scratch["weights"] is None
 
 
+@pytest.mark.slow
 def test_what_lora_learned_is_tested_and_saved_as_plain_weights(run):
     results, folder = run("strategy=lora", "selection=last", "optimizer.lr=0.01")
     assert results["note"] == "lora adapts conv*.0 (2), fc.1 (1)"
@@ -185,6 +190,7 @@ def test_frozen_forgets_nothing_with_a_head_of_its_own(run):
     assert trainable == {"head/target"}
 
 
+@pytest.mark.slow
 def test_the_pretrained_backbone_is_computed_once(run):
     first, _ = run("data.source.seed=5")
     second, _ = run("data.source.seed=5", "strategy=frozen", "seed=1", folder="second")
@@ -194,6 +200,7 @@ def test_the_pretrained_backbone_is_computed_once(run):
     assert second["weights"]["folder"] == first["weights"]["folder"] != other["weights"]["folder"]
 
 
+@pytest.mark.slow
 def test_pretraining_depends_on_its_own_seed_and_not_on_the_runs(run, tmp_path):
     found = []
     for number, override in enumerate(("seed=0", "seed=1", "head.sharing=separate", "pretrain.seed=1")):
@@ -204,6 +211,7 @@ def test_pretraining_depends_on_its_own_seed_and_not_on_the_runs(run, tmp_path):
     assert same == [True, True, False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "override", ["trainer.limit_train_batches=1", "pretrain.epochs=2", "pretrain.optimizer.lr=0.1"]
 )
@@ -213,6 +221,7 @@ def test_what_changes_pretraining_makes_a_new_cache_entry(run, override):
     assert plain["weights"]["folder"] != other["weights"]["folder"]
 
 
+@pytest.mark.slow
 def test_a_damaged_pretrained_backbone_is_trained_again_bit_for_bit_and_said(run, tmp_path, capsys):
     own = f"++paths.cache_dir={tmp_path / 'own'}"
     first, _ = run(own)
@@ -230,6 +239,7 @@ def test_a_damaged_pretrained_backbone_is_trained_again_bit_for_bit_and_said(run
     assert all(torch.equal(value, again[part][name]) for part in whole for name, value in whole[part].items())
 
 
+@pytest.mark.slow
 def test_without_room_for_it_pretraining_is_done_in_every_run_and_said(run, tmp_path, capsys):
     kept, _ = run()
     small = [f"++paths.cache_dir={tmp_path / 'own'}", "cache.limit_gb=1e-5"]
@@ -239,6 +249,7 @@ def test_without_room_for_it_pretraining_is_done_in_every_run_and_said(run, tmp_
     assert not Path(results["weights"]["folder"]).exists()
 
 
+@pytest.mark.slow
 def test_a_callback_that_may_change_training_makes_a_new_cache_entry(run):
     plain, _ = run("strategy=frozen")
     quiet, _ = run("strategy=frozen", "callbacks.progress=null", folder="quiet")
@@ -266,6 +277,7 @@ def test_a_mistake_that_a_constructor_finds_is_a_plain_message(run, override, me
         run(*override.split())
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(run):
     runs = {"a": 1, "b": 1, "c": 2}
     folders = [run("data.augment=light", f"seed={seed}", folder=name)[1] for name, seed in runs.items()]
@@ -274,6 +286,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(run):
     assert not torch.equal(a, c)
 
 
+@pytest.mark.slow
 def test_alpha_zero_is_a_run_without_source_bit_for_bit(run):
     joint, with_source = run("objective.alpha=0", "backbone.weights=null", "head.sharing=separate")
     _, alone = run("data.source=null", "backbone.weights=null", "head.sharing=separate", folder="alone")
@@ -282,12 +295,14 @@ def test_alpha_zero_is_a_run_without_source_bit_for_bit(run):
     assert "test/source/acc" not in joint["metrics"]  # a head that never learned says nothing about the source
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bn", ["joint", "separate", "domain_specific"])
 def test_joint_training_uses_both_sides(run, bn):
     results, _ = run("backbone=resnet18", "strategy=scratch", "objective.alpha=0.5", f"bn={bn}", "training.epochs=1")
     assert {"test/target/acc", "test/source/acc"} <= set(results["metrics"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["additive", "additive_retraining"])
 def test_additive_objectives(run, objective):
     sharing = "head.sharing=separate" if objective == "additive" else "head.sharing=auto"
@@ -296,6 +311,7 @@ def test_additive_objectives(run, objective):
     assert bool(trainable["head/source"]) is (objective == "additive")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["source_val", "last"])
 def test_selection_rules_use_no_target_label(run, rule):
     results, folder = run(f"selection={rule}", "objective.alpha=0.5")
@@ -315,6 +331,7 @@ def test_retraining_with_a_source_head_that_cannot_be_kept_is_refused(run, overr
         run("objective=additive_retraining", override)
 
 
+@pytest.mark.slow
 def test_an_unlabelled_target_is_trained_on_the_source_alone_and_target_selection_is_an_oracle(run):
     results, _ = run("data.target_labeled=false", "data.labels_per_class=null", "objective.alpha=1.0")
     assert results["selection"]["oracle"] is True
@@ -345,7 +362,7 @@ def every_epoch_saved(monkeypatch):
 
 
 @pytest.mark.usefixtures("every_epoch_saved")
-@pytest.mark.parametrize("where", ["epoch: 1", "epoch: 2", "epoch: 1, batch: 0", "epoch: 3, batch: 1"])
+@pytest.mark.parametrize("where", ["epoch: 1, batch: 0", *slow("epoch: 1", "epoch: 2", "epoch: 3, batch: 1")])
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(run, tmp_path, where):
     options = ["strategy=lp_ft", "training.epochs=4", "data.augment=light", "data.batch_size=16"]
     _, whole = run(*options, folder="whole")
@@ -357,6 +374,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(run, tmp_path, where
     assert results["metrics"] == json.loads((whole / "results.json").read_text())["metrics"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("averaging", ["ema", "swa"])
 @pytest.mark.parametrize("where", ["epoch: 1, batch: 1", "epoch: 3, batch: 1"])
 def test_a_resumed_run_has_the_average_of_the_uninterrupted_one_bit_for_bit(run, tmp_path, averaging, where):
@@ -387,6 +405,7 @@ def same(first, second):
     return all(torch.equal(value, second[name]) for name, value in first.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("averaging", ["ema", "swa"])
 @pytest.mark.parametrize("selection", ["target_val", "last"])
 def test_the_average_is_validated_selected_and_tested(run, averaging, selection):
@@ -405,12 +424,14 @@ def test_the_average_is_validated_selected_and_tested(run, averaging, selection)
     assert {k: v for k, v in results["metrics"].items() if k.startswith("test/")}.items() <= again["metrics"].items()
 
 
+@pytest.mark.slow
 def test_swa_tests_an_average_even_where_an_epoch_before_it_was_better(run):
     options = ["averaging=swa", "averaging.start_fraction=0.7", "averaging.lr_fraction=1000", "training.epochs=3"]
     results, _ = run(*options)
     assert results["selection"]["epoch"] == 2
 
 
+@pytest.mark.slow
 def test_a_checkpoint_with_an_average_does_not_go_on_without_it(run):
     run("averaging=ema")
     with pytest.raises(
@@ -419,6 +440,7 @@ def test_a_checkpoint_with_an_average_does_not_go_on_without_it(run):
         run("resume=true", "training.epochs=3")
 
 
+@pytest.mark.slow
 def test_wise_ft_tests_the_best_on_validation_between_pretrained_and_tuned(run, tmp_path):
     alphas = "training.wise_ft_alphas=[0,0.5,1]"
     results, folder = run(alphas, "optimizer.lr=0.03", "+callbacks.tested={_target_: test_run.Tested}")
@@ -454,6 +476,7 @@ def sweep(run, tmp_path, jobs, folder="sweep"):
     return tmp_path / folder
 
 
+@pytest.mark.slow
 def test_a_soup_is_made_of_a_sweeps_jobs_and_tested(run, tmp_path):
     jobs = {
         "a": ["seed=0"],
@@ -482,6 +505,7 @@ def test_a_soup_is_made_of_a_sweeps_jobs_and_tested(run, tmp_path):
     assert used["weights"]["matched"] == used["weights"]["total"]
 
 
+@pytest.mark.slow
 def test_a_job_with_another_network_is_named(run, tmp_path):
     folder = sweep(run, tmp_path, {"a": ["seed=0"], "b": ["objective.alpha=0.5", "head.sharing=auto"]})
     content = torch.load(folder / "b" / "checkpoints" / "best.ckpt", weights_only=True)
@@ -510,6 +534,7 @@ RESNET = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["epoch: 1, batch: 1", "epoch: 2, batch: 3"])
 def test_a_resumed_run_draws_the_same_mixtures_and_branches_bit_for_bit(run, where):
     options = [*EVERYTHING, *RESNET, "training.epochs=4", "objective.alpha=0.3", "bn=separate"]
@@ -522,6 +547,7 @@ def test_a_resumed_run_draws_the_same_mixtures_and_branches_bit_for_bit(run, whe
     assert results["metrics"] == json.loads((whole / "results.json").read_text())["metrics"]
 
 
+@pytest.mark.slow
 def test_training_options_change_what_is_learned_and_not_what_was_pretrained(run):
     plain, folder = run(*RESNET, "backbone.weights=source")
     for number, option in enumerate(EVERYTHING[:4]):
@@ -531,6 +557,7 @@ def test_training_options_change_what_is_learned_and_not_what_was_pretrained(run
         assert other["weights"]["folder"] == plain["weights"]["folder"], option
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", ["term=[delta,stochnorm]", "strategy=adapter averaging=ema"])
 def test_gradient_checkpointing_changes_no_bit_of_a_run_nor_of_its_pretraining(run, tmp_path, options):
     _, plain = run(*RESNET, *EVERYTHING, *options.split())
@@ -540,6 +567,7 @@ def test_gradient_checkpointing_changes_no_bit_of_a_run_nor_of_its_pretraining(r
     assert same(weights(plain), weights(checkpointed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["gradual", "norm_only", "fine_tune"])
 def test_the_training_options_go_with_a_strategy(run, strategy):
     on = ["training.gradient_checkpointing=true", "training.epochs=3", "trainer.precision=bf16-mixed"]
@@ -549,6 +577,7 @@ def test_the_training_options_go_with_a_strategy(run, strategy):
     assert results["status"] == "done"
 
 
+@pytest.mark.slow
 def test_an_unlabelled_target_is_not_mixed(run):
     unlabelled = ["data.target_labeled=false", "data.labels_per_class=null", "objective.alpha=1.0"]
     results, _ = run(*unlabelled, "training.mixup_alpha=0.4", "training.epochs=1")
@@ -568,6 +597,7 @@ def test_training_options_that_do_not_suit_are_refused_before_pretraining(run, t
     assert not (tmp_path / "new_cache").exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_takes_the_rates_of_its_own_config_and_selects_among_both_folders(run):
     _, first = run("training.epochs=3", "optimizer.lr=0.01", folder="first")
     results, second = run(f"resume={first / 'checkpoints' / 'last.ckpt'}", "training.epochs=4", "optimizer.lr=1e-9")
@@ -578,6 +608,7 @@ def test_a_resumed_run_takes_the_rates_of_its_own_config_and_selects_among_both_
     assert results["selection"]["value"] == max(checkpoint["metrics"]["val/target/acc"] for checkpoint in best)
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_of_another_run_is_refused_before_and_after_training(run, tmp_path):
     _, other = run(folder="other")
     _, first = run(folder="first")
@@ -606,6 +637,7 @@ class Swap(pl.Callback):
         shutil.copy(self.file, Path(trainer.default_root_dir) / "checkpoints" / "best.ckpt")
 
 
+@pytest.mark.slow
 def test_a_run_does_not_report_the_network_of_another_one(run):
     _, other = run("strategy=scratch", folder="other")
     file = other / "checkpoints" / "best.ckpt"
@@ -613,6 +645,7 @@ def test_a_run_does_not_report_the_network_of_another_one(run):
         run("strategy=scratch", f"+callbacks.swap={{_target_: test_run.Swap, file: {file}}}")
 
 
+@pytest.mark.slow
 def test_a_folder_of_a_graft_without_ids_goes_on(run):
     _, first = run(folder="first")
     (first / ".graft.json").unlink()
@@ -653,6 +686,7 @@ def test_a_killed_run_goes_on_at_once_and_is_the_uninterrupted_one_bit_for_bit(t
     assert same(weights(tmp_path / "whole", "best"), weights(folder, "best"))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_after_its_last_epoch_only_does_its_test(run):
     whole, folder = run()
     (folder / "results.json").unlink()
@@ -669,6 +703,7 @@ def no_search(*arguments):
     raise AssertionError("a number that is known was looked for again")
 
 
+@pytest.mark.slow
 def test_auto_is_a_run_with_the_numbers_that_were_found_bit_for_bit(run):
     results, found = run(*SEARCH, folder="found")
     rate, size = results["tuning"]["lr"]["value"], results["tuning"]["batch_size"]["value"]
@@ -682,6 +717,7 @@ def test_auto_is_a_run_with_the_numbers_that_were_found_bit_for_bit(run):
     assert all(torch.equal(value, weights(given)[name]) for name, value in weights(found).items())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("every_epoch_saved")
 def test_a_resumed_run_takes_what_was_found_and_does_not_look_again(run, monkeypatch):
     options = [*SEARCH, "training.epochs=4", "data.augment=light"]
@@ -696,6 +732,7 @@ def test_a_resumed_run_takes_what_was_found_and_does_not_look_again(run, monkeyp
         assert results["tuning"][name] == {"value": whole_results["tuning"][name]["value"], "resumed": True}
 
 
+@pytest.mark.slow
 def test_tune_looks_for_a_rate_and_trains_nothing(run, capsys):
     results, folder = run("tune=lr", "strategy=lp_ft", "tuning.suggestion=steep", "tuning.steps=20")
     assert results["status"] == "done"
@@ -709,18 +746,21 @@ def test_tune_looks_for_a_rate_and_trains_nothing(run, capsys):
     assert out.splitlines()[-1] == str(folder)
 
 
+@pytest.mark.slow
 def test_plateau_takes_the_rate_that_was_found(run):
     results, folder = run("optimizer.lr=auto", "scheduler=plateau", "tuning.steps=20")
     groups = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"]
     assert groups[-1]["lr"] == results["tuning"]["lr"]["value"]
 
 
+@pytest.mark.slow
 def test_one_batch_of_everything_survives_a_search(run):
     results, _ = run("debug=fast", "optimizer.lr=auto", "data.batch_size=auto")
     assert results["tuning"]["lr"]["steps"] <= 10
     assert results["tuning"]["batch_size"]["value"] == 8
 
 
+@pytest.mark.slow
 def test_checkpoints_that_cannot_be_resumed_are_refused(run, tmp_path):
     _, first = run(folder="first")
     last = first / "checkpoints" / "last.ckpt"
@@ -761,6 +801,7 @@ def command_line(tmp_path, *arguments, flags=()):
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
 
+@pytest.mark.slow
 def test_a_strategy_sets_what_it_decides_from_the_data(run):
     results, folder = run("strategy=bit_hyperrule", "trainer.limit_train_batches=2", "data.batch_size=16")
     assert results["settings"] == {"data.epoch": 50, "training.epochs": 10}  # the config names an image size
@@ -769,6 +810,7 @@ def test_a_strategy_sets_what_it_decides_from_the_data(run):
     assert (checkpoint["config"]["data"]["epoch"], checkpoint["global_step"]) == (50, 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sweep", "kept"), [("a sweep", {"best.ckpt"}), (None, {"best.ckpt", "last.ckpt"})])
 def test_a_sweeps_finished_job_keeps_no_optimizer_state(run, monkeypatch, sweep, kept):
     monkeypatch.setattr("graft.run.run_context", lambda: RunContext(sweep=sweep))

@@ -81,6 +81,7 @@ def test_sequences_of_different_lengths(run, readings):
     assert run(*SEQUENCES, *readings(), *keys)["metrics"]["test/target/acc"] > 0.9
 
 
+@pytest.mark.slow
 def test_a_frozen_network_from_other_sequences_keeps_its_features(run, readings):
     keys = [*SEQUENCES, *readings("source"), *readings(), "backbone.weights=source", "pretrain.epochs=1"]
     first = run(*keys, "strategy=frozen", folder="first")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from lanes import slow
 
 from graft.cli.hydra_versions import VERSION_BASE
 from graft.cli.job import execute
@@ -60,6 +61,7 @@ def run(tones, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_tones_are_told_apart(run):
     found = run(
         "strategy=scratch", *MEL, "training.epochs=30", "training.validate_every_epochs=30", "optimizer.lr=1e-2"
@@ -74,7 +76,7 @@ def test_shifts_are_tested_too(run):
     assert {"test/target_noise/acc", "test/target_telephone/acc"} <= set(found["metrics"])
 
 
-@pytest.mark.parametrize("strategy", ["frozen", "full", "gradual", "layer_decay", "bitfit", "adapter"])
+@pytest.mark.parametrize("strategy", ["frozen", *slow("full", "gradual", "layer_decay", "bitfit", "adapter")])
 def test_strategies_from_one_speaker_to_another(run, strategy):
     found = run(f"strategy={strategy}", *LSTM, *SOURCE)
     assert found["status"] == "done"
@@ -82,11 +84,13 @@ def test_strategies_from_one_speaker_to_another(run, strategy):
     assert found["data"]["target"]["name"] == "tones (bob)"
 
 
+@pytest.mark.slow
 def test_both_speakers_at_once(run):
     found = run("strategy=full", *MEL, *SOURCE, "objective.alpha=0.5", "bn=domain_specific")
     assert {"test/target/acc", "test/source/acc"} <= set(found["metrics"])
 
 
+@pytest.mark.slow
 def test_frozen_features_and_waveforms_come_from_the_cache(run):
     first = run("strategy=frozen", *LSTM, *SOURCE, folder="first")
     second = run("strategy=frozen", *LSTM, *SOURCE, folder="second")
@@ -97,11 +101,13 @@ def test_frozen_features_and_waveforms_come_from_the_cache(run):
     assert plain["metrics"]["test/target/loss"] == pytest.approx(first["metrics"]["test/target/loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_part_of_a_network_is_frozen_and_kept(run):
     found = run("strategy=freeze_until", "strategy.stages=3", *MEL, *SOURCE)
     assert found["feature_cache"]["entries"][0]["cut"].startswith("network.layer")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "strategy"), [("Wav2Vec2", "lora"), ("AST", "layer_decay")])
 def test_hugging_face_encoders(run, tmp_path, kind, strategy):
     if strategy == "lora":
@@ -112,6 +118,7 @@ def test_hugging_face_encoders(run, tmp_path, kind, strategy):
     assert found["weights"]["matched"] == found["weights"]["total"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights(run, tmp_path):
     for folder in ("first", "second"):
         run("strategy=scratch", *MEL, "data.augment=specaugment", folder=folder)

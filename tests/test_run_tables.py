@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from lanes import slow
 
 from graft.cli.hydra_versions import VERSION_BASE
 from graft.cli.job import execute
@@ -59,11 +60,13 @@ def test_from_scratch_beside_gradient_boosting(run, capsys):
     assert f"{found['baseline']['metrics']['test/target/acc']:.4f}" in printed
 
 
+@pytest.mark.slow
 def test_a_yes_or_no_task(run):
     found = run("strategy=scratch", "task=binary")
     assert found["baseline"]["metrics"]["test/target/auroc"] >= 0
 
 
+@pytest.mark.slow
 def test_numbers_are_predicted_in_their_own_unit(run):
     numbers = ["data.target.label=score", "data.target.label_kind=numbers", "data.target.ignore=[outcome]"]
     found = run("strategy=scratch", "task=regression", *numbers, "training.epochs=20", "optimizer.lr=0.01")
@@ -71,8 +74,10 @@ def test_numbers_are_predicted_in_their_own_unit(run):
     assert found["baseline"]["metrics"]["test/target/mae"] < 8
 
 
-@pytest.mark.parametrize("strategy", ["frozen", "full", "gradual", "layer_decay", "lora", "adapter", "lp_ft", "bitfit"])
-@pytest.mark.parametrize("backbone", ["mlp", "ft_transformer"])
+@pytest.mark.parametrize(
+    "strategy", ["full", *slow("frozen", "gradual", "layer_decay", "lora", "adapter", "lp_ft", "bitfit")]
+)
+@pytest.mark.parametrize("backbone", ["mlp", *slow("ft_transformer")])
 def test_strategies_from_another_table(run, strategy, backbone):
     if strategy == "lora":
         pytest.importorskip("peft")
@@ -83,6 +88,7 @@ def test_strategies_from_another_table(run, strategy, backbone):
     assert all("numeric_height" in name for name in found["weights"]["missing"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["mlp", "ft_transformer"])
 def test_shared_columns_are_the_sources_and_new_ones_are_fresh(run, tmp_path, backbone):
     found = run("strategy=frozen", *SOURCE, f"backbone={backbone}", "pretrain.epochs=2", folder="frozen")
@@ -99,6 +105,7 @@ def test_shared_columns_are_the_sources_and_new_ones_are_fresh(run, tmp_path, ba
     assert any("numeric_age" in name and not torch.equal(fresh[f"backbone.{name}"], learned[name]) for name in learned)
 
 
+@pytest.mark.slow
 def test_a_file_of_another_tables_weights_says_what_is_new(run, tmp_path):
     run("strategy=scratch", "data.target.ignore=[height]", folder="first")
     weights = tmp_path / "first" / "checkpoints" / "best.ckpt"
@@ -107,6 +114,7 @@ def test_a_file_of_another_tables_weights_says_what_is_new(run, tmp_path):
     assert found["weights"]["matched"] == found["weights"]["total"] - 1
 
 
+@pytest.mark.slow
 def test_both_tables_at_once(run):
     found = run("strategy=full", *SOURCE, "objective.alpha=0.5")
     assert {"test/target/acc", "test/source/acc"} <= set(found["metrics"])
@@ -122,6 +130,7 @@ def test_augmentation_is_refused(run):
         run("strategy=scratch", "data.augment=light")
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights(run, tmp_path):
     run("strategy=scratch", folder="first")
     run("strategy=scratch", folder="second")

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from lanes import slow
 
 from graft.cli.hydra_versions import VERSION_BASE
 from graft.cli.job import execute
@@ -61,10 +62,10 @@ def run(tmp_path, tiny_bert):
     return run
 
 
-STRATEGIES = ("frozen", "full", "gradual", "layer_decay", "freeze_until", "surgical", "bitfit", "norm_only", "lp_ft")
+STRATEGIES = ("frozen", "gradual", "layer_decay", "freeze_until", "surgical", "bitfit", "norm_only", "lp_ft")
 
 
-@pytest.mark.parametrize("strategy", [*STRATEGIES, "lora", "ia3", "adapter"])
+@pytest.mark.parametrize("strategy", ["full", *slow(*STRATEGIES, "lora", "ia3", "adapter")])
 def test_strategies_on_an_encoder(run, strategy):
     if strategy in ("lora", "ia3"):
         pytest.importorskip("peft")
@@ -73,13 +74,14 @@ def test_strategies_on_an_encoder(run, strategy):
     assert found["weights"]["source"].endswith("tiny_bert0")
 
 
-@pytest.mark.parametrize("strategy", ["gradual", "layer_decay", "adapter"])
+@pytest.mark.parametrize("strategy", ["gradual", *slow("layer_decay", "adapter")])
 def test_strategies_on_a_recurrent_network_that_saw_the_source(run, strategy):
     found, _ = run(f"strategy={strategy}", *LSTM, *SOURCE)
     assert found["weights"]["source"].startswith("source")
     assert found["weights"]["missing"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -116,6 +118,7 @@ def test_what_texts_cannot_do_is_refused(run, options, message):
         run("strategy=full", *options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["strategy=full"], ["strategy=gradual", *LSTM, "backbone.layers=2", *SOURCE]])
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(run, options):
     options = [*options, "training.epochs=3"]
@@ -127,6 +130,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(run, options):
     assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
 
 
+@pytest.mark.slow
 def test_kept_features_are_those_of_their_texts(run):
     kept, _ = run("strategy=frozen", folder="kept")
     plain, _ = run("strategy=frozen", "cache.features=false", folder="plain")

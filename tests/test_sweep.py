@@ -262,6 +262,7 @@ def test_ctrl_c_between_jobs_begins_no_further_one(app):
     assert signal.getsignal(signal.SIGINT) is handler
 
 
+@pytest.mark.slow
 def test_a_job_of_another_configuration_in_the_same_folder_is_refused(app, tmp_path, monkeypatch):
     command = ["-m", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     app(*command)
@@ -287,6 +288,7 @@ def test_a_strangers_folder_is_no_sweeps_folder(app, tmp_path):
     assert contents(tmp_path) == {Path("project/multirun.yaml"): b"mine: 1\n"}
 
 
+@pytest.mark.slow
 def test_a_strangers_folder_in_a_sweep_is_left_out_and_told(app, tmp_path):
     sweep_folder = tmp_path / "sweep"
     command = ["-m", "seed=0,1", f"hydra.sweep.dir={sweep_folder}", "hydra.sweep.subdir=job_${seed}"]
@@ -305,6 +307,7 @@ def test_a_strangers_folder_in_a_sweep_is_left_out_and_told(app, tmp_path):
     assert [line["count"] for line in read_csv(sweep_folder)] == ["2"]
 
 
+@pytest.mark.slow
 def test_a_sweep_of_an_older_graft_is_completed(app, tmp_path):
     command = ["-m", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     app.behave = lambda cfg: (_ for _ in ()).throw(Interrupted("saved")) if cfg.seed else None
@@ -370,6 +373,7 @@ def test_a_parallel_launcher_gives_the_same_folders_and_exit_code(tmp_path):
     assert names[0] == names[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rates", "code"), [("1e-3,1e6", 0), ("1e5,1e6", 1)])
 def test_diverged_jobs_are_counted_apart_and_fail_a_sweep_only_where_all_diverged(app, tmp_path, rates, code):
     def diverge(cfg):

@@ -141,6 +141,7 @@ def offline_run(run_dir):
     return run, config, rows, summary, exit_code
 
 
+@pytest.mark.slow
 def test_offline_run_reads_back(tmp_path, capfd):
     run_dir = tmp_path / "a run"
     loggers = loggers_for(run_dir)

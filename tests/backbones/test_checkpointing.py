@@ -84,6 +84,7 @@ def test_layers_of_encoders_are_cut(tiny_bert, network):
     assert_same(step(plain, forward), step(other, forward))
 
 
+@pytest.mark.slow
 def test_bfloat16_is_the_same_too():
     plain = TorchvisionBackbone("resnet18", size=32).train()
     other = checkpointed(copy.deepcopy(plain))

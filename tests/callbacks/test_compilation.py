@@ -5,6 +5,7 @@ import copy
 import pytest
 import pytorch_lightning as pl
 import torch
+from lanes import slow
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -74,7 +75,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["full", *slow(*list(CASES)[1:])])
 def test_a_compiled_run_is_the_uncompiled_one(tiny_backbone, capsys, case):
     """Three batches an epoch, the last one smaller; measuring leaves weights, statistics and random numbers."""
     plain = fit(tiny_backbone, **CASES[case]).state_dict()

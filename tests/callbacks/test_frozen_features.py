@@ -5,6 +5,7 @@ import copy
 import pytest
 import pytorch_lightning as pl
 import torch
+from lanes import slow
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
@@ -129,12 +130,14 @@ def both(tmp_path, **settings):
     ("strategy", "alpha"),
     [
         (Frozen(), 0.0),
-        (Frozen(), 0.5),
         (LinearProbeThenFineTune(), 0.0),
-        (FineTune(freeze_epochs=2), 0.0),
-        (FreezeUntil(stages=4), 0.0),
-        (FreezeUntil(stages=4), 0.5),
-        (Gradual(every_epochs=2), 0.0),
+        *slow(
+            (Frozen(), 0.5),
+            (FineTune(freeze_epochs=2), 0.0),
+            (FreezeUntil(stages=4), 0.0),
+            (FreezeUntil(stages=4), 0.5),
+            (Gradual(every_epochs=2), 0.0),
+        ),
     ],
 )
 def test_the_cache_changes_nothing_but_the_work(tmp_path, strategy, alpha):
@@ -145,6 +148,7 @@ def test_the_cache_changes_nothing_but_the_work(tmp_path, strategy, alpha):
     assert images < 0.8 * all_images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", [FreezeUntil(stages=4), Gradual(every_epochs=2), LinearProbeThenFineTune()])
 def test_where_the_backbone_trains_rounding_is_the_same_too(tmp_path, strategy):
     (values, state, _), (expected, expected_state, _) = both(tmp_path, strategy=strategy)
@@ -162,6 +166,7 @@ def test_one_pass_computes_what_all_phases_need(tmp_path):
     assert count.images < 1.2 * samples
 
 
+@pytest.mark.slow
 def test_a_second_run_computes_nothing(tmp_path):
     for first in (True, False):
         module, data = parts(Frozen())
@@ -179,6 +184,7 @@ def test_a_second_run_computes_nothing(tmp_path):
         assert (count.images > 300) == first  # but a few, on which the network is tried out
 
 
+@pytest.mark.slow
 def test_other_weights_and_other_data_have_features_of_their_own(tmp_path):
     computed = []
     for labels_per_class, seed in ((4, 0), (5, 0), (4, 1), (4, 0)):
@@ -194,6 +200,7 @@ def test_other_weights_and_other_data_have_features_of_their_own(tmp_path):
     assert computed == [[True, True], [True, False], [True, True], [False, False]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "entries"),
     [
@@ -228,6 +235,7 @@ def test_only_what_never_changes_is_kept(tmp_path, settings, entries):
     assert [entry.part for entry in cache.report] == entries
 
 
+@pytest.mark.slow
 def test_what_trains_from_the_first_layer_on_keeps_nothing(tmp_path):
     module, data = parts(Full())
     cache = FeatureCache(DiskCache(tmp_path, 2**30))
@@ -252,6 +260,7 @@ class Batches(pl.Callback):
         self.epochs.setdefault(trainer.current_epoch, []).append(batch["target"][0].values.sort(0).values)
 
 
+@pytest.mark.slow
 def test_augmented_views_take_turns(tmp_path):
     module, data = parts(Frozen(), augment="light")
     data.batch_size = 40  # all samples in one batch, so that their order does not matter
@@ -276,6 +285,7 @@ class StopAt(pl.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 3, 4, 5])
 def test_a_run_resumes_inside_any_phase_bit_for_bit(tmp_path, step):
     def run(callbacks, resume=None):

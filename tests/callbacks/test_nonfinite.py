@@ -13,6 +13,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
+from lanes import slow
 
 from graft.callbacks import checkpoints
 from graft.callbacks.nonfinite import READ_EVERY
@@ -96,7 +97,7 @@ def finite(tensors):
     return all(bool(value.isfinite().all()) for value in tensors.values())
 
 
-@pytest.mark.parametrize("what", ["inputs", "gradients"])
+@pytest.mark.parametrize("what", ["inputs", *slow("gradients")])
 def test_a_run_stops_before_anything_that_is_not_finite_is_saved(run, tmp_path, what):
     folder = tmp_path / "run"
     with pytest.raises(Diverged) as raised:
@@ -117,6 +118,7 @@ def test_a_run_stops_before_anything_that_is_not_finite_is_saved(run, tmp_path, 
     assert saved["batches"][-1]["domains"]["target"]["inputs"].shape[0] == 10
 
 
+@pytest.mark.slow
 def test_the_batch_is_drawn_again_as_it_was(run, tmp_path):
     class Keep(Poison):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
@@ -132,7 +134,7 @@ def test_the_batch_is_drawn_again_as_it_was(run, tmp_path):
     assert torch.equal(drawn["labels"], Keep.labels)
 
 
-@pytest.mark.parametrize("what", ["inputs", "gradients"])
+@pytest.mark.parametrize("what", ["inputs", *slow("gradients")])
 def test_skip_leaves_a_step_out_and_keeps_weights_momentum_and_statistics(run, what):
     results = run("training.on_nonfinite=skip", poison([[1, 2]], what))
     assert results["status"] == "done"
@@ -144,6 +146,7 @@ def test_skip_leaves_a_step_out_and_keeps_weights_momentum_and_statistics(run, w
     assert math.isfinite(results["metrics"]["test/target/loss"])
 
 
+@pytest.mark.slow
 def test_skip_changes_no_bit_of_a_run_without_a_bad_step(run, tmp_path):
     for policy in ("stop", "skip", "continue"):
         assert run(f"training.on_nonfinite={policy}", folder=policy)["nonfinite"] is None
@@ -151,12 +154,14 @@ def test_skip_changes_no_bit_of_a_run_without_a_bad_step(run, tmp_path):
     assert all(torch.equal(value, skip[name]) and torch.equal(value, on[name]) for name, value in plain.items())
 
 
+@pytest.mark.slow
 def test_an_epoch_without_a_good_step_is_diverged_under_skip_too(run, tmp_path):
     with pytest.raises(Diverged, match="every step of epoch 2 was left out"):
         run("training.on_nonfinite=skip", poison([[1, batch] for batch in range(4)]))
     assert read(tmp_path / "run")["nonfinite"]["skipped_steps"] == 4
 
 
+@pytest.mark.slow
 def test_continue_goes_on_and_says_so(run, capsys):
     results = run("training.on_nonfinite=continue", poison([[1, 2]]), "selection=last")
     assert results["status"] == "done"
@@ -166,6 +171,7 @@ def test_continue_goes_on_and_says_so(run, capsys):
     assert "NOT FINITE: test/target/loss" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", ["optimizer.lr=1e30", "optimizer.weight_decay=1e38", "optimizer.lr=1e30 averaging=ema"]
 )
@@ -175,6 +181,7 @@ def test_settings_that_diverge_end_as_diverged(run, tmp_path, options):
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_a_checkpoint_of_before_with_another_rate(run, tmp_path):
     with pytest.raises(Diverged):
         run(poison([[1, 3]]), folder="diverged")
@@ -184,6 +191,7 @@ def test_training_goes_on_from_a_checkpoint_of_before_with_another_rate(run, tmp
     assert math.isfinite(results["metrics"]["test/target/loss"])
 
 
+@pytest.mark.slow
 def test_pretraining_that_diverges_is_named_and_not_kept(run, tmp_path):
     source = ["backbone.weights=source", "strategy=full"]
     with pytest.raises(Diverged, match=r"^Pretraining on the source(.|\n)*pretrain.optimizer.lr"):
@@ -192,6 +200,7 @@ def test_pretraining_that_diverges_is_named_and_not_kept(run, tmp_path):
     assert list((tmp_path / "cache").glob("*/*/weights.pt")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["train", "val"])
 def test_a_recording_that_makes_everything_infinite_is_named(run, tmp_path, part):
     soundfile = pytest.importorskip("soundfile")
@@ -224,6 +233,7 @@ class Waits(pl.Callback):
         Waits.inside = False
 
 
+@pytest.mark.slow
 def test_no_step_waits_for_the_device(run, monkeypatch):
     for name in ("item", "tolist", "__bool__", "__float__", "__int__"):
         original = getattr(torch.Tensor, name)

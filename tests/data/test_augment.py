@@ -38,6 +38,7 @@ def test_affine_is_torchvisions_for_each_image(size):
         assert (result.int() - expected.int()).abs().max() <= 1
 
 
+@pytest.mark.slow
 def test_affine_draws_what_random_affine_draws():
     """The centre and spread of a dot that is off the middle, over many draws."""
     image = torch.zeros(1, 1, 50, 50)

@@ -132,8 +132,11 @@ def below_group(group: str, folders: Sequence[Path]) -> list[str]:
 
 
 def options_in(group: str, folders: Sequence[Path]) -> dict[str, Path]:
-    """The options of a group and their files; the first of two folders wins, as with Hydra."""
-    files = {path.stem: path for folder in reversed(folders) for path in (folder / group).glob("*.yaml")}
+    """The options of a group and their files; the first of two folders wins, as with Hydra.
+
+    A file whose name begins with an underscore is what options build on, and none itself.
+    """
+    files = {path.stem: path for folder in reversed(folders) for path in (folder / group).glob("[!_]*.yaml")}
     return dict(sorted(files.items()))
 
 

@@ -52,12 +52,15 @@ def launch(app: Callable[[], None], conf: Path) -> int:
 def explain(error: Exception, conf: Path) -> str:
     """What is wrong with the config, with the closest match instead of Hydra's own advice."""
     from graft.config import suggestion
-    from graft.config.renamed import new_name
+    from graft.config.renamed import EXPERIMENTS, new_name
 
     text = str(error) or str(error.__cause__)
     if found := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
         group, option = found.groups()
+        if group == "experiment" and option in EXPERIMENTS:
+            return f"`experiment={option}` is now `{EXPERIMENTS[option]}`."
         options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE) or [p.stem for p in (conf / group).glob("*.yaml")]
+        options = [name for name in options if not name.startswith("_")]
         close = difflib.get_close_matches(option, options, n=1)
         hint = f" (did you mean `{group}={close[0]}`?)" if close else ""
         return f"`{group}={option}`: there is no such option{hint}. Options of {group}: {', '.join(sorted(options))}."

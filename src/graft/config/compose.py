@@ -62,10 +62,11 @@ def composed(search_path: str, wanted: tuple[tuple[str, str], ...]) -> tuple["Di
 
 
 def options_of(group: str) -> list[str]:
-    """The options of a group."""
+    """The options of a group; what begins with an underscore is what they build on."""
     from hydra.core.global_hydra import GlobalHydra
 
-    return GlobalHydra.instance().config_loader().get_group_options(group)
+    options = GlobalHydra.instance().config_loader().get_group_options(group)
+    return [option for option in options if not option.startswith("_")]
 
 
 def group_problems(

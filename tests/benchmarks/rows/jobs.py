@@ -12,7 +12,14 @@ from tests.benchmarks.row import Bar, Measured, Row, Settings
 def cost(settings: Settings, *logger: str) -> Measured:
     """Cost of every job but the first of a sweep over seeds; `repeats` counts jobs."""
     overrides = [
-        *("experiment=resnet_frozen", "data.source.samples=512", "pretrain.epochs=1", "training.epochs=2"),
+        *(
+            "experiment=resnet_ft",
+            "strategy=frozen",
+            "optimizer.lr=5e-3",
+            "data.source.samples=512",
+            "pretrain.epochs=1",
+            "training.epochs=2",
+        ),
         *(f"training.threads={settings.threads}", f"seed={','.join(map(str, range(settings.repeats + 1)))}", *logger),
     ]
     jobs = commands.sweep(overrides, settings.folder / "sweep", settings.folder / "cache")
