@@ -25,7 +25,7 @@ $(SETUP): requirements.lock pyproject.toml
 	  echo 'Graft needs Python 3.10 or newer; "$(PYTHON)" is not one. Name another: make setup PYTHON=python3.12'; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(UV) pip install --python $(PY) --no-deps --require-hashes -r requirements.lock
+	$(UV) pip install --quiet --python $(PY) --no-deps --require-hashes -r requirements.lock
 	$(UV) pip install --quiet --python $(PY) --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -60,7 +60,7 @@ def test_clean_shows_first_and_removes_only_what_the_record_names(run, capsys):
     assert main(["clean", str(run.parent)]) == 0  # a folder of runs
     shown = capsys.readouterr().out
     assert str(last) in shown
-    assert "in 1 files may go" in shown
+    assert "in 1 file may go" in shown
     assert {path for path in run.rglob("*") if path.is_file()} == before
 
     (run / DONE).rename(run / "kept")
@@ -84,5 +84,5 @@ def test_clean_shows_first_and_removes_only_what_the_record_names(run, capsys):
     (run / RECORD).write_text(record)
 
     assert main(["clean", str(run), "--yes"]) == 0
-    assert "1 files removed" in capsys.readouterr().out
+    assert "1 file removed" in capsys.readouterr().out
     assert {path for path in run.rglob("*") if path.is_file()} == before - {last}

@@ -433,3 +433,11 @@ def test_every_strategy_but_scratch_needs_pretrained_weights():
         more = ["strategy.tuner=loha"] if path.stem == "peft" else []
         found = problems(f"strategy={path.stem}", "backbone.weights=null", *more)
         assert len(found) == (path.stem != "scratch"), path
+
+
+def test_the_metric_that_selects_is_one_that_validation_computes():
+    for words in (["metric=f1"], ["metric=loss"], ["metric=null"]):
+        assert problems(*(f"selection.{word}" for word in words)) == []
+    assert problems("task=binary", "task.main_metric=auroc", "selection.metric=auroc") == []
+    assert "did you mean f1?" in problems("selection.metric=f11")[0]
+    assert "validation does not compute it; it has loss, acc, f1" in problems("selection.metric=auroc")[0]

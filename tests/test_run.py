@@ -1,5 +1,6 @@
 """The whole way of a run, called as a notebook would call it: real data, real Trainer, results on disk."""
 
+import csv
 import json
 import os
 import shutil
@@ -871,3 +872,15 @@ def test_parameters_that_a_strategy_adds_are_told_from_the_pretrained_ones_by_mo
 
     added = added_parameters(Wrapping(), tiny_backbone())
     assert added == {"network.stem.0.1.weight", "network.stem.0.1.bias"}
+
+
+@pytest.mark.parametrize(("metric", "mode"), [("f1", "max"), ("loss", "min")])
+def test_the_metric_that_selects_can_be_chosen(run, metric, mode):
+    results, folder = run(f"selection.metric={metric}", "training.epochs=3", "optimizer.lr=3e-2")
+    chosen = results["selection"]
+    assert (chosen["monitor"], chosen["mode"]) == (f"val/target/{metric}", mode)
+    rows = csv.DictReader((folder / "metrics.csv").read_text().splitlines())
+    rows = [row for row in rows if row.get(f"val/target/{metric}")]
+    best = (max if mode == "max" else min)(float(row[f"val/target/{metric}"]) for row in rows)
+    assert chosen["value"] == pytest.approx(best)
+    assert results["score"]["metric"] == "test/target/acc"

@@ -16,6 +16,7 @@ from train_app import PROJECT, App
 
 from graft.errors import Diverged, Interrupted
 from graft.report import summary as sweep
+from graft.runs import sweep_plan
 
 
 @pytest.fixture
@@ -401,3 +402,28 @@ def test_diverged_jobs_are_counted_apart_and_fail_a_sweep_only_where_all_diverge
     assert "DIVERGED" in first.out
     again = app(*command)
     assert (again.code, app.configs) == (code, [])
+
+
+def test_a_sweep_prints_one_line_a_job(app, tmp_path):
+    app.score = lambda cfg: 0.5 + 0.1 * cfg.seed
+    outcome = app(
+        "-m", "experiment=resnet_ft", "optimizer.lr=0.001,0.01", "seed=1,2", f"hydra.sweep.dir={tmp_path / 's'}"
+    )
+    lines = [line for line in outcome.out.splitlines() if line.startswith("[")]
+    assert [line.split("  ")[:2] for line in lines] == [
+        ["[1/4] optimizer.lr=0.001 seed=1", "test/target/acc 0.6000"],
+        ["[2/4] optimizer.lr=0.001 seed=2", "test/target/acc 0.7000"],
+        ["[3/4] optimizer.lr=0.01 seed=1", "test/target/acc 0.6000"],
+        ["[4/4] optimizer.lr=0.01 seed=2", "test/target/acc 0.7000"],
+    ]
+    assert "best so far 0.7000 (optimizer.lr=0.001 seed=2)" in lines[2]
+    assert all("left" in line for line in lines[:3])
+    assert "left" not in lines[3]
+    assert outcome.out.count("seed=2") == 2 + 3  # each job once, as the best three times: no line of Hydra's
+
+
+def test_the_plan_of_a_sweep_counts_its_jobs():
+    plan = sweep_plan.plan_of(["seed=range(3)", "strategy=full,lora", "optimizer.lr=1"], is_grid=True)
+    assert (plan.jobs, plan.varied) == (6, ["seed", "strategy"])
+    assert plan.label(["optimizer.lr=1", "seed=2", "strategy=lora"]) == "seed=2 strategy=lora"
+    assert sweep_plan.plan_of(["seed=1,2"], is_grid=False).jobs is None

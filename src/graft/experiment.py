@@ -27,7 +27,7 @@ from graft.tasks.base import Task
 from graft.terms.base import Term, TermContext
 from graft.training.batch_transforms import build_batch_transforms
 from graft.training.schedules import AveragingWindow
-from graft.training.trainer import resolve_precision
+from graft.training.trainer import check_accelerator, resolve_precision
 from graft.weights.averaging import Averaging
 from graft.weights.loading import LoadReport, load_weights
 
@@ -71,6 +71,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     config = copy.deepcopy(dict(config))
     registry.trust(config["allow"])
     torch.set_num_threads(config["training"]["threads"] or threads_of_job())
+    check_accelerator(config["trainer"]["accelerator"])
     config["trainer"]["precision"] = resolve_precision(config["trainer"])
     pl.seed_everything(config["seed"], verbose=False)
     cache = DiskCache(Path(config["paths"]["cache_dir"]) / "computed", int(config["cache"]["limit_gb"] * 2**30))

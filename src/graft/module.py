@@ -15,6 +15,7 @@ from graft.data.domain import seed_of
 from graft.errors import GraftError
 from graft.inputs.base import Inputs, join
 from graft.objectives.base import Objective
+from graft.selection.base import higher_is_better
 from graft.strategies.base import Phase, Strategy, frozen_modules
 from graft.tasks.base import Task
 from graft.tasks.metrics import Mean, TrainingMetrics
@@ -221,8 +222,8 @@ class TransferModule(pl.LightningModule):
         fused = not (self.trainer.precision.endswith("-mixed") and self.trainer.gradient_clip_val)
         optimizer = build_optimizer(settings["_target_"], groups, settings["lr"], settings["options"], fused)
         if isinstance(self.schedule, Plateau):
-            monitored = self.tasks[self.monitor.split("/")[1]]
-            scheduler = self.schedule.scheduler(optimizer, "max" if monitored.higher_is_better else "min")
+            mode = "max" if higher_is_better(self.monitor, self.tasks) else "min"
+            scheduler = self.schedule.scheduler(optimizer, mode)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": self.monitor}}
         return optimizer
 

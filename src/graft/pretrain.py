@@ -5,6 +5,7 @@ It is the same training with everything but the source left out, so it needs no 
 
 import copy
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Mapping
@@ -32,6 +33,7 @@ from graft.module import TransferModule
 from graft.network import build_backbone, build_head
 from graft.objectives.alpha import AlphaWeighted
 from graft.rates.uniform import Uniform
+from graft.runs.folder import LAST_CHECKPOINT
 from graft.strategies.scratch import Scratch
 from graft.training.optim import BaseOptimizerSettings
 from graft.training.trainer import build_trainer, device_type
@@ -104,6 +106,7 @@ def pretrain(experiment: "Experiment") -> None:
     backbone, head = module.backbone, module.head("source")
     started = time.perf_counter()
     name = cache_key(config, data, backbone)
+    reached = cache.folder.parent / "interrupted" / f"{name}.ckpt"
     trained: list[tuple[pl.Trainer, Learned]] = []  # once at most, also where it cannot be kept
 
     def learn(folder: Path, where: str) -> Learned:
@@ -111,12 +114,13 @@ def pretrain(experiment: "Experiment") -> None:
             if rank_zero_only.rank == 0:
                 print(f"Pretraining on the source ({data.domains['source'].name}), {where}", flush=True)
             try:
-                trained.append(train_on_source(experiment, folder))
+                trained.append(train_on_source(experiment, folder, reached if reached.is_file() else None))
             except Interrupted:
-                message = "Interrupted while pretraining on the source: the next run starts it again."
-                raise Interrupted(message) from None
+                raise Interrupted(keep(folder / LAST_CHECKPOINT, reached)) from None
             except Diverged as error:
                 raise Diverged(f"Pretraining on the source, of which nothing is kept. {error}") from None
+            if rank_zero_only.rank == 0:
+                reached.unlink(missing_ok=True)
         return trained[0][1]
 
     def make(folder: Path) -> None:
@@ -172,8 +176,18 @@ def cache_key(config: Mapping[str, Any], data: TransferDataModule, backbone: Bac
     return key.cache_key(depends_on)
 
 
-def train_on_source(experiment: "Experiment", folder: Path) -> tuple[pl.Trainer, Learned]:
-    """Train from random weights on the source alone, with the curves in `folder`.
+def keep(checkpoint: Path, reached: Path) -> str:
+    """Keep an interrupted pretraining's checkpoint for the next run; returns what to tell the user."""
+    if rank_zero_only.rank == 0 and checkpoint.is_file():
+        reached.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(checkpoint, reached)
+    if not reached.is_file():
+        return "Interrupted while pretraining on the source, before anything was saved: the next run starts it again."
+    return "Interrupted while pretraining on the source. The same command, typed again, goes on from where it was."
+
+
+def train_on_source(experiment: "Experiment", folder: Path, resumed: Path | None) -> tuple[pl.Trainer, Learned]:
+    """Train from random weights, or from an interrupted training's checkpoint, on the source alone; curves in `folder`.
 
     Backbone and head are made anew, so that they start from pretraining's own seed and not from the run's.
     """
@@ -206,7 +220,7 @@ def train_on_source(experiment: "Experiment", folder: Path) -> tuple[pl.Trainer,
     trainer = build_trainer(trainer_settings, config["training"], settings["epochs"], folder, [logger], callbacks)
     source = source_alone(data, settings, backbone)
     with keyboard_interrupts():
-        trainer.fit(module, source)
+        trainer.fit(module, source, ckpt_path=resumed, weights_only=True)
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
     trainer.test(module, source, verbose=False)
     metrics |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}

@@ -68,7 +68,7 @@ def recorded(experiment: Experiment, results: dict[str, Any], context: RunContex
     run_loggers = loggers.build_loggers(
         config["logger"],
         run_dir=folder,
-        name=config["name"],
+        name=f"{config['name']} {context.label}".strip(),
         config=config,
         tags=config["tags"],
         group=context.sweep,
@@ -76,7 +76,7 @@ def recorded(experiment: Experiment, results: dict[str, Any], context: RunContex
     )
     fitting = Fitting(experiment, run_loggers, in_sweep=context.sweep is not None)
     main_process = fitting.trainer.is_global_zero
-    if main_process:
+    if main_process and not context.sweep:
         tables.print_setup(results)
     try:
         loggers.start(run_loggers)
@@ -100,10 +100,10 @@ def recorded(experiment: Experiment, results: dict[str, Any], context: RunContex
         loggers.finish(run_loggers, ok=results["status"] == record.FINISHED)
 
     if main_process:
-        tables.print_results(results, folder)
-        if context.sweep:
+        if context.sweep:  # prints one line a job, see graft.report.sweep_line
             checkpoints.drop_last(folder)
         else:
+            tables.print_results(results, folder)
             plots.write_all(results, folder)  # 0.4 s, for which a sweep's jobs are too many
 
 

@@ -101,7 +101,7 @@ def test_results_end_with_the_folder(capsys, tmp_path):
     assert ["test", "target", "source"] in rows
     assert ["acc", "0.8675", "0.9000"] in rows
     assert ["forgetting", "0.0625"] in rows
-    assert "checkpoint: target_val, epoch 12, val/target/acc 0.8000" in lines
+    assert "checkpoint: target_val, epoch 12, the highest val/target/acc 0.8000" in lines
     assert "cost: fit 41.2 s, test 1.0 s, 1,234 samples/s, peak memory 789 MiB" in lines
     assert not any("0.8000" in line and "acc" in line and "checkpoint" not in line for line in lines), (
         "only test metrics"

@@ -15,6 +15,7 @@ from graft.config.types import NonNegative
 from graft.errors import Interrupted
 
 BAR_FORMAT = "{desc} |{bar:8}| {elapsed}<{remaining}{postfix}, {rate_fmt}"
+SWEEP_LINE_EVERY_S = 120.0
 COLUMNS = 100  # where a terminal does not tell its width
 
 
@@ -35,11 +36,17 @@ class Progress(ProgressBar):
         self._line_every_s = line_every_s
         self._metric = metric
         self._enabled = True
+        self._leave = True  # whether the last state stays on the screen
         self._bar: _Bar | None = None
         self._running = False
         self._due = math.inf
         self._done = 0
         self._outputs: Any = None
+
+    def in_sweep(self) -> None:
+        """Leave one line a job to the sweep: no last state stays, and only long jobs print lines meanwhile."""
+        self._line_every_s = max(self._line_every_s, SWEEP_LINE_EVERY_S)
+        self._leave = False
 
     def disable(self) -> None:
         """Stay silent; Lightning asks for it in every process but the first."""
@@ -60,7 +67,9 @@ class Progress(ProgressBar):
         self._every_s = self._line_every_s
         if sys.stderr.isatty():
             self._every_s = self._refresh_s
-            self._bar = _Bar(total=self._total, initial=self._done, bar_format=BAR_FORMAT, unit="batch")
+            self._bar = _Bar(
+                total=self._total, initial=self._done, bar_format=BAR_FORMAT, unit="batch", leave=self._leave
+            )
         self._due = self._started + self._every_s
 
     def on_train_batch_end(
@@ -77,7 +86,7 @@ class Progress(ProgressBar):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave the last state on the screen."""
-        self._close(trainer, show=True)
+        self._close(trainer, show=self._leave)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """End the line, so that a message after it starts on its own; after a real error no value is read any more."""
@@ -132,7 +141,7 @@ class _Bar(tqdm):
     monitor_interval = 0
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options, mininterval=0, miniters=0, ncols=terminal_columns(), nrows=2, leave=True)
+        super().__init__(**options, mininterval=0, miniters=0, ncols=terminal_columns(), nrows=2)
 
 
 def terminal_columns() -> int:

@@ -22,11 +22,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from graft import config
+from graft.cli.origin import with_origin
 from graft.cli.program import program, with_program
 from graft.errors import Diverged, GraftError, Interrupted
+from graft.report.sweep_line import job_line
 from graft.runs import ingredients, record
 from graft.runs.folder import CONFIG, DONE, ERROR, LAST_CHECKPOINT, OVERRIDES, STOPPED, RunFolder, SweepFolder, quoted
 from graft.runs.process import is_main_process
+from graft.runs.sweep_plan import read_plan
 from graft.runs.untrusted import read_yaml
 
 OK, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
@@ -77,12 +80,15 @@ def run_job(cfg: DictConfig) -> float | None:
             results = execute(settings)
             if is_main_process():
                 (folder / DONE).write_text(f"{record.FINISHED}\n")
+                if sweep and (plan := read_plan()):
+                    print(job_line(plan, sweep, hydra.job.num, overrides, results), flush=True)
             return record.value_of(results)
     except GraftError as error:
+        message = with_origin(str(error), hydra, overrides)
         if settings or (in_sweep and run.is_writable):
-            fail(run, overrides, str(error), str(error), USER_ERROR)
+            fail(run, overrides, message, message, USER_ERROR)
         else:
-            refuse(folder, sweep, overrides, str(error))
+            refuse(folder, sweep, overrides, message)
     except Diverged as error:
         diverged(folder, overrides, str(error))
     except (Interrupted, KeyboardInterrupt) as error:
@@ -267,6 +273,7 @@ def restored_process() -> Iterator[None]:
     """Undo what a job leaves in the process: environment, Ctrl-C handler, distributed group."""
     environment, arguments = dict(os.environ), list(sys.argv)
     handler = signal.getsignal(signal.SIGINT)
+    had_group = has_process_group()  # a notebook's own stays
     try:
         yield
     finally:
@@ -276,9 +283,14 @@ def restored_process() -> Iterator[None]:
         for name in set(os.environ) - set(environment):
             del os.environ[name]
         os.environ.update(environment)
-        distributed = sys.modules.get("torch.distributed")
-        if distributed and distributed.is_available() and distributed.is_initialized():
-            distributed.destroy_process_group()
+        if has_process_group() and not had_group:
+            sys.modules["torch.distributed"].destroy_process_group()
+
+
+def has_process_group() -> bool:
+    """Whether this process is in a distributed group; without importing torch."""
+    distributed = sys.modules.get("torch.distributed")
+    return bool(distributed and distributed.is_available() and distributed.is_initialized())
 
 
 def let_children_run_this_job(overrides: list[str], folder: Path, *, resume: bool) -> None:

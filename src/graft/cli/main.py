@@ -11,7 +11,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from graft.cli import arguments
 from graft.cli import help as config_help
+from graft.cli.launch import known_names
 from graft.errors import GraftError
 from graft.locations import CONF
 
@@ -20,9 +22,9 @@ USER_ERROR = 2
 WHERE_NEXT = "`graft train` shows where to start, `graft train --help` lists experiments and groups."
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(typed: list[str] | None = None) -> int:
     """Do what a command line asks for and return the exit code; overrides without a verb are for `train`."""
-    words = sys.argv[1:] if arguments is None else arguments
+    words = sys.argv[1:] if typed is None else typed
     verb, rest = (words[0], words[1:]) if words and is_word(words[0]) else ("train" if words else "", words)
     if not verb or words[0] in ("--help", "-h"):
         return printed(lambda: print(usage()))
@@ -61,6 +63,12 @@ def compose(overrides: list[str]) -> int:
         return printed(config_help.show_start)
     if config_help.asks_for_help(overrides):
         return printed(lambda: config_help.show_help(overrides, CONF))
+
+    try:
+        overrides = arguments.typed(overrides, lambda: known_names(CONF))
+    except GraftError as error:
+        print(error, file=sys.stderr)
+        return USER_ERROR
 
     import hydra
 

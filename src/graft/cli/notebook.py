@@ -13,11 +13,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from graft import config, experiment
 from graft import paths as paths  # registers the resolvers that name folders
 from graft.cli import job
+from graft.cli.arguments import expanded, in_quotes, quoted_path
 from graft.cli.hydra_versions import VERSION_BASE
 from graft.errors import Diverged, GraftError, Interrupted
 from graft.locations import CONF, ROOT
 from graft.runs import record
 from graft.runs.folder import DONE, RunFolder
+from graft.runs.process import is_main_process
 
 FIRST_KEYS = ("data", "backbone", "paths")  # a mapping without them is no whole config
 
@@ -31,7 +33,8 @@ def train(*overrides: str | Mapping[str, Any], **values: Any) -> dict[str, Any]:
             if settings is None:
                 return finished(run)
             results = execute(settings, run, words)
-            (run.path / DONE).write_text(f"{record.FINISHED}\n")
+            if is_main_process():
+                (run.path / DONE).write_text(f"{record.FINISHED}\n")
             return results
         finally:
             run.release()
@@ -42,7 +45,8 @@ def execute(settings: Mapping[str, Any], run: RunFolder, overrides: list[str]) -
     try:
         return job.execute(settings)
     except Diverged:
-        (run.path / DONE).write_text(f"{record.DIVERGED}\n")
+        if is_main_process():
+            (run.path / DONE).write_text(f"{record.DIVERGED}\n")
         raise
     except (Interrupted, KeyboardInterrupt):
         raise  # nothing is wrong: resume=true goes on
@@ -78,7 +82,7 @@ def composed(
     if any(isinstance(one, Mapping) for one in overrides):
         yield whole(overrides, values), None, []
         return
-    words = [*overrides, *(f"{key}={as_override(value)}" for key, value in values.items())]
+    words = [*map(quoted_path, overrides), *(f"{key}={as_override(v)}" for key, v in expanded(values).items())]
     with initialize_config_dir(str(CONF), **VERSION_BASE):
         cfg = compose("train", overrides=words, return_hydra_config=True)
         choices, folder = dict(cfg.hydra.runtime.choices), cfg.hydra.run.dir
@@ -113,6 +117,5 @@ def as_override(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(as_override, value)) + "]"
     if isinstance(value, str | Path):
-        text = str(value).replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{text}'"
+        return in_quotes(str(value))
     return str(value)

@@ -1,9 +1,11 @@
 """Hydra's hook around a sweep: Ctrl-C between jobs, the summary, the exit code."""
 
+import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -18,6 +20,7 @@ from graft.errors import FolderRefused, LaunchRefused
 from graft.report.summary import summarise
 from graft.runs.folder import REFUSED, STOPPED, RunFolder, SweepFolder
 from graft.runs.process import is_main_process
+from graft.runs.sweep_plan import forget_plan, plan_of
 from graft.runs.sweeps import all_failed
 
 STOPPING = b"\nCtrl-C: no further job begins, the running ones finish or save. Press it again to stop at once.\n"
@@ -28,12 +31,13 @@ class SweepCallback(Callback):
 
     def __init__(self) -> None:
         self.previous: Any = None
+        self.shown: Any = None  # how warnings were printed before
         self.owns = False  # whether the sweep's folder is ours
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Claim the folder before Hydra writes to it, forget an earlier Ctrl-C there and take over the next."""
         folder = Path(config.hydra.sweep.dir)
-        sweep = SweepFolder(folder)
+        sweep, sweeper = SweepFolder(folder), config.hydra.sweeper
         with refusal():
             sweep.take()
             sweep.claim(adopt=True)  # a sweep only adds to its folder
@@ -41,6 +45,9 @@ class SweepCallback(Callback):
             sweep.remove(STOPPED)
             sweep.remove(REFUSED)
         job.STATE.exit_code = job.FAILED  # until the end was reached
+        overrides = [*config.hydra.overrides.task, *(f"{k}={v}" for k, v in (sweeper.get("params") or {}).items())]
+        plan_of(overrides, is_grid=sweeper._target_.endswith("BasicSweeper")).write()
+        self.shown = one_line_a_job()
         if not job.is_main_thread():
             return
 
@@ -69,6 +76,9 @@ class SweepCallback(Callback):
             return
         if self.previous is not None:
             signal.signal(signal.SIGINT, self.previous)
+        if self.shown is not None:
+            warnings.showwarning = self.shown
+        forget_plan()
         folder = Path(config.hydra.sweep.dir).absolute()
         rows = summarise(folder)
         failed, refused = all_failed(rows), SweepFolder(folder).refused()
@@ -84,7 +94,22 @@ class SweepCallback(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """What goes to parallel workers: no signal handler."""
-        return {"previous": None, "owns": False}
+        return {"previous": None, "owns": False, "shown": None}
+
+
+def one_line_a_job() -> Callable[..., None]:
+    """Leave out Hydra's line before each job, and every warning but the first of its kind; how they were printed."""
+    for name in ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins.hydra_joblib_launcher._core"):
+        logging.getLogger(name).addFilter(lambda record: not str(record.msg).startswith("\t#"))
+    shown, seen = warnings.showwarning, set()
+
+    def show_once(message: Any, category: Any, *arguments: Any, **options: Any) -> None:
+        if (category, str(message)) not in seen:
+            seen.add((category, str(message)))
+            shown(message, category, *arguments, **options)
+
+    warnings.showwarning = show_once
+    return shown
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
             finally:
                 run.release()
     done = "removed" if "--yes" in arguments else f"may go: graft clean {folder} --yes"
-    print(f"{total:10,.1f} MiB in {len(found)} files {done if found else 'may go'}")
+    print(f"{total:10,.1f} MiB in {len(found)} {'file' if len(found) == 1 else 'files'} {done if found else 'may go'}")
     return 0
 
 

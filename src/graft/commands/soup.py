@@ -14,6 +14,7 @@ from graft.run import pretrained, recorded, test_and_describe
 from graft.runs import checkpoints, describe, ingredients
 from graft.runs.context import run_context
 from graft.runs.folder import BEST, CHECKPOINTS, MERGED, SOUP, WISE_FT, RunFolder, in_own_folder
+from graft.selection.base import higher_is_better
 from graft.training.evaluation import validation_metrics
 from graft.weights import soup as soups
 from graft.weights.averaging import network
@@ -46,8 +47,9 @@ def make(experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:
         return validation_metrics(experiment)
 
     loads = {one.name: functools.partial(tested_weights, one, tested.state_dict()) for one in jobs}
-    monitor, higher_is_better = rule.monitor(module.tasks), module.tasks[rule.domain].higher_is_better
-    made = soups.make_soup(loads, evaluate, monitor, higher_is_better)
+    monitor = rule.monitor(module.tasks)
+    is_higher_better = higher_is_better(monitor, module.tasks)
+    made = soups.make_soup(loads, evaluate, monitor, is_higher_better)
     tested.load_state_dict(made.weights)
     report = {
         "folder": sweep,

@@ -1,5 +1,6 @@
 """Keys that are right by themselves and cannot be meant together."""
 
+import difflib
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     yield from term_contradictions(config, names)
     yield from table_contradictions(config, names)
     yield from training_contradictions(config, names)
+    yield from selection_contradictions(config, names)
     yield from tuning_contradictions(config)
     yield from averaging_contradictions(config, names)
     yield from step_contradictions(config, names)
@@ -158,6 +160,23 @@ def table_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[st
     ):
         if value != off:
             yield f"`{key}={shown(value)}` with a table: it is for images; use {key}={shown(off)}"
+
+
+def selection_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """A metric to select by that the task does not compute in validation."""
+    metric, domain = config["selection"].get("metric"), names.says("selection", "domain", None)
+    if metric is None:
+        return
+    task = (config["source_task"] if domain == "source" else None) or config["task"]
+    main = task.get("main_metric") or attribute(task["_target_"], "main_metric", "acc")
+    known = list(dict.fromkeys([*attribute(task["_target_"], "validated", ()), main]))
+    if metric not in known:
+        close = difflib.get_close_matches(str(metric), known, n=1)
+        hint = f"did you mean {close[0]}? It has" if close else "it has"
+        yield (
+            f"`selection.metric={shown(metric)}` with `task={names['task']}`: validation does not compute it; {hint} "
+            f"{', '.join(known)}"
+        )
 
 
 def tuning_contradictions(config: Mapping[str, Any]) -> Iterator[str]:

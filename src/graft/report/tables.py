@@ -11,7 +11,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from graft.cli.help import description
 from graft.cli.program import program
+from graft.locations import CONF
 
 PIPE_WIDTH = 160  # columns away from a terminal, so that names are not cut
 NAMES_SHOWN = 5
@@ -22,6 +24,8 @@ def print_setup(summary: Mapping[str, Any]) -> None:
     console = _console()
     _blank_line(console)
     console.print(data_table(summary["data"]))
+    for line in data_lines(summary["data"]):
+        console.print(line)
     for domain, values in summary["data"].items():
         for note in values.get("notes", ()):
             console.print(f"{domain}: {note}")
@@ -48,6 +52,8 @@ def print_results(results: Mapping[str, Any], run_dir: Path) -> None:
     console = _console()
     _blank_line(console)
     console.print(metrics_table(results.get("metrics", {}), results.get("baseline")))
+    if results.get("metrics", {}).get("forgetting") is not None:
+        console.print("forgetting: what the source's main metric lost since pretraining, measured with the same head")
     if results.get("soup"):
         _blank_line(console)
         console.print(soup_table(results["soup"]))
@@ -107,6 +113,15 @@ def data_table(domains: Mapping[str, Mapping[str, Any]]) -> Table:
             budget(values),
         )
     return table
+
+
+def data_lines(domains: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """What the words of the data table mean, and what data sets that come with Graft are."""
+    for values in domains.values():
+        file = CONF / "data" / "domain" / f"{values['name']}.yaml"
+        if file.is_file():
+            yield f"{values['name']}: {description(file)}"
+    yield "labels: how many are used, val to choose the checkpoint; budget: labels to train on, of all that there are"
 
 
 def budget(domain: Mapping[str, Any]) -> str:
@@ -179,7 +194,8 @@ def selection_line(selection: Mapping[str, Any] | None) -> str:
     if selection.get("epoch") is not None:
         line += f", epoch {selection['epoch'] + 1}"
     if selection.get("monitor") and selection.get("value") is not None:
-        line += f", {selection['monitor']} {_cell(selection['value'])}"
+        line += f", the {'lowest' if selection.get('mode') == 'min' else 'highest'} {selection['monitor']}"
+        line += f" {_cell(selection['value'])}"
     return line + (", oracle: it used labels of an unlabelled target" if selection.get("oracle") else "")
 
 

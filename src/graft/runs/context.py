@@ -8,6 +8,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from graft.runs.sweep_plan import read_plan
+
 DEFAULT_THREADS = torch.get_num_threads()
 
 
@@ -17,6 +19,7 @@ class RunContext:
 
     overrides: list[str] = field(default_factory=list)
     sweep: str | None = None
+    label: str = ""  # by which the job differs from the sweep's others
 
 
 def run_context() -> RunContext:
@@ -25,7 +28,9 @@ def run_context() -> RunContext:
         return RunContext()
     hydra = HydraConfig.get()
     sweep = Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else None
-    return RunContext(OmegaConf.to_container(hydra.overrides.task, resolve=False), sweep)
+    overrides = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    plan = read_plan() if sweep else None
+    return RunContext(overrides, sweep, plan.label(overrides) if plan else "")
 
 
 def threads_of_job() -> int:

@@ -17,6 +17,7 @@ from graft.module import TransferModule
 from graft.pretrain import Pretrained
 from graft.runs.context import RunContext
 from graft.runs.record import FAILED, FORMAT
+from graft.selection.base import higher_is_better
 from graft.tasks.base import Task
 from graft.training.fitting import Fitting, averaging_word
 from graft.weights.loading import LoadReport
@@ -104,7 +105,7 @@ def of_selection(experiment: Experiment, selected: Mapping[str, Any]) -> dict[st
     return {
         "rule": selected["rule"],
         "monitor": monitor,
-        "mode": None if monitor is None else "max" if tasks[rule.domain].higher_is_better else "min",
+        "mode": None if monitor is None else "max" if higher_is_better(monitor, tasks) else "min",
         "value": selected["metrics"].get(monitor),
         "epoch": selected["epoch"],
         "oracle": monitor is not None and rule.domain == "target" and not experiment.data.target_labeled,

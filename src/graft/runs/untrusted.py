@@ -9,6 +9,11 @@ import yaml
 from graft import registry
 from graft.errors import GraftError
 
+NEXT = (
+    "If the classes are your own, allow their package: allow=[<package>]. Else delete the folder that the file is in, "
+    "and run its job again."
+)
+
 
 class PlainLoader(yaml.SafeLoader):
     """YAML without tags for Python objects, and without aliases: a few lines of those stand for gigabytes."""
@@ -51,7 +56,7 @@ def read_config(path: Path, allow: Sequence[str]) -> dict[str, Any]:
     wrong = list(registry.problems(content, allow))
     wrong += [f"`{key}={value}`: a reference, which is not resolved" for key, value in references(content)]
     if wrong:
-        raise GraftError("\n".join([f"{path} is not used:", *(f"  - {line}" for line in wrong)]))
+        raise GraftError("\n".join([f"{path} is not used:", *(f"  - {line}" for line in wrong), NEXT]))
     return dict(content)
 
 

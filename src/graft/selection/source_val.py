@@ -11,6 +11,9 @@ class SourceValidation:
     name = "source_val"
     domain = "source"
 
+    def __init__(self, metric: str | None = None) -> None:
+        self.metric = metric  # null: the task's main metric
+
     def monitor(self, tasks: Mapping[str, Task]) -> str | None:
         """Name of the metric that is followed."""
-        return f"val/source/{tasks['source'].main_metric}"
+        return f"val/source/{self.metric or tasks['source'].main_metric}"

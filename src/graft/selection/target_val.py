@@ -11,6 +11,9 @@ class TargetValidation:
     name = "target_val"
     domain = "target"
 
+    def __init__(self, metric: str | None = None) -> None:
+        self.metric = metric  # null: the task's main metric
+
     def monitor(self, tasks: Mapping[str, Task]) -> str | None:
         """Name of the metric that is followed."""
-        return f"val/target/{tasks['target'].main_metric}"
+        return f"val/target/{self.metric or tasks['target'].main_metric}"

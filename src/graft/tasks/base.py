@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+LOWER_IS_BETTER = ("loss", "mae", "rmse")
+
 
 class Task:
     """A kind of prediction; `main_metric` is what checkpoints and tables are ordered by."""
 
     name: str
     main_metric = "acc"
+    validated = ("loss", "acc", "f1")  # what validation computes, beside the main metric: selection.metric is one of it
     higher_is_better = True
     label_kind = "classes"  # classes | numbers: what labels of a table have to be
     soft_labels = False  # whether the loss takes labels (B, K) that are mixtures, with entries in [0, 1]

@@ -25,6 +25,7 @@ class Binary(Task):
     """Yes or no from one output; every metric but AUROC counts a probability above .5 as yes."""
 
     name = "binary"
+    validated = ("loss", "acc", "f1", "sensitivity", "specificity")
 
     def __init__(self, main_metric: Literal[MAIN_METRICS] = "acc") -> None:
         if main_metric not in MAIN_METRICS:

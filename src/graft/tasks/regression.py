@@ -19,6 +19,7 @@ class Regression(Task):
 
     name = "regression"
     main_metric = "mae"
+    validated = ("loss", "mae", "rmse", "r2")
     higher_is_better = False
     label_kind = "numbers"
 

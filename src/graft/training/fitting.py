@@ -14,11 +14,13 @@ from graft.callbacks.checkpoints import Checkpoints
 from graft.callbacks.compilation import Compilation
 from graft.callbacks.frozen_features import FrozenFeatures
 from graft.callbacks.nonfinite import NonFinite
+from graft.callbacks.progress import Progress
 from graft.callbacks.throughput import Throughput
 from graft.errors import GraftError
 from graft.experiment import Experiment
 from graft.runs import checkpoints
 from graft.runs.folder import CHECKPOINTS, RunFolder
+from graft.selection.base import higher_is_better
 from graft.training.trainer import build_trainer
 
 
@@ -34,6 +36,9 @@ class Fitting:
         self.test_started = 0.0
         callbacks: list[Callback] = [*([averaging] if averaging else []), self.nonfinite]
         callbacks += [build(settings) for settings in config["callbacks"].values() if settings]
+        if in_sweep:
+            for progress in (one for one in callbacks if isinstance(one, Progress)):
+                progress.in_sweep()
         callbacks += [checkpoints_callback(experiment, in_sweep), self.throughput]
         if config["cache"]["features"]:
             views, compiles = config["cache"]["augmented_views"], config["training"]["compile"]
@@ -51,7 +56,7 @@ def checkpoints_callback(experiment: Experiment, in_sweep: bool) -> Checkpoints:
     return Checkpoints(
         experiment.folder / CHECKPOINTS,
         monitor,
-        higher_is_better=monitor is None or module.tasks[rule.domain].higher_is_better,
+        higher_is_better=monitor is None or higher_is_better(monitor, module.tasks),
         ready=(lambda: averaging.started) if averaging else (lambda: True),
         keep_last=monitor is None or not in_sweep,
         run_id=RunFolder(experiment.folder).run_id,

@@ -129,7 +129,8 @@ def advice(trainer: pl.Trainer, module: TransferModule, report: Mapping[str, Any
     if report["inputs"]:
         return "What to do: mend or remove the samples whose inputs are not finite."
     rate = module.optimizer_config["lr"]
-    tries = [f"a lower rate ({prefix}optimizer.lr={rate / 10:g})"]
+    search = "" if prefix else "; tune=lr looks for one"
+    tries = [f"a lower rate ({prefix}optimizer.lr={rate / 10:g}{search})"]
     if not trainer.gradient_clip_val:
         tries.append("clipping (training.gradient_clip_norm=1.0)")
     if "16" in str(trainer.precision) and "bf16" not in str(trainer.precision):

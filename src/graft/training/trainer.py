@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from graft.config.types import Auto, Count, Fraction, FractionBelowOne, Natural, Positive
+from graft.errors import GraftError
 
 PRECISIONS = (
     *("auto", "32-true", "16-mixed", "bf16-mixed", "64-true", "16-true", "bf16-true"),
@@ -77,6 +78,22 @@ def quieten_lightning() -> None:
         ".*LeafSpec.* is deprecated",
     ):
         warnings.filterwarnings("ignore", message)
+
+
+def check_accelerator(accelerator: str) -> None:
+    """GraftError where a GPU is asked for and torch sees none."""
+    if accelerator not in ("gpu", "cuda", "mps") or device_type(accelerator) != "cpu":
+        return
+    built = torch.version.cuda or torch.version.hip
+    why = (
+        f"torch {torch.__version__} is built for GPUs but sees none (driver? CUDA_VISIBLE_DEVICES?)"
+        if built
+        else f"torch {torch.__version__} is built without support for GPUs"
+    )
+    raise GraftError(
+        f"`trainer.accelerator={accelerator}`: there is no GPU here; {why}. "
+        "Use trainer=auto (a GPU where there is one) or trainer=cpu."
+    )
 
 
 def device_type(accelerator: str) -> str:

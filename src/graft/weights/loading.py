@@ -35,6 +35,9 @@ class LoadReport:
     adapted: list[str] = field(default_factory=list)  # resized or renamed
 
 
+PICKLED = (b"PK", b"\x80")  # how a file of torch.save begins, the older form too
+
+
 def load_weights(backbone: Backbone, weights: str) -> LoadReport:
     """Load `imagenet`, `pretrained`, `pip:<package>` or a file into the backbone, with normalisation and classifier.
 
@@ -209,6 +212,14 @@ def read_tensors(file: Path) -> dict[str, Any]:
             return load_file(file)
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        with open(file, "rb") as opened:
+            start = opened.read(60)
+        if not start.startswith(PICKLED):
+            raise GraftError(
+                f"{file} is not a file of weights: torch.save writes a zip file or a pickle, and it begins with "
+                f"{start.splitlines()[0] if start else start!r}. A saved web page or a pointer of Git LFS looks so: "
+                "download the file itself, or name another: backbone.weights=<file>"
+            ) from error
         raise GraftError(
             f"{file} cannot be read safely: it holds Python objects beside tensors ({first_line(error)}). "
             "Load it once where you trust it and save its state dict: torch.save(model.state_dict(), 'weights.pt')"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from graft.experiment import Experiment
 from graft.module import SHARED, TransferModule
-from graft.selection.base import rank
+from graft.selection.base import higher_is_better, rank
 from graft.training.evaluation import validation_metrics
 from graft.weights.averaging import network
 
@@ -75,8 +75,9 @@ def start_of(experiment: Experiment) -> Weights:
 def apply(experiment: Experiment, start: Weights) -> tuple[dict[str, float], dict[str, Any]]:
     """Leave the best weights between `start` and the tuned ones in the module; their metrics, and what was tried."""
     module, rule, alphas = experiment.module, experiment.rule, experiment.config["training"]["wise_ft_alphas"]
-    monitor, higher_is_better = rule.monitor(module.tasks), module.tasks[rule.domain].higher_is_better
+    monitor = rule.monitor(module.tasks)
+    is_higher_better = higher_is_better(monitor, module.tasks)
     validate = functools.partial(validation_metrics, experiment)
-    values, best, metrics = choose(module, start, alphas, validate, monitor, higher_is_better)
+    values, best, metrics = choose(module, start, alphas, validate, monitor, is_higher_better)
     tried = [{"alpha": alpha, "value": value} for alpha, value in values.items()]
     return metrics, {"monitor": monitor, "alpha": best, "tried": tried}

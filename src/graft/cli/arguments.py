@@ -1,0 +1,115 @@
+"""What people type before Hydra parses it: paths are quoted for them, and flags of other programs are explained."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from graft.cli.program import program
+from graft.errors import GraftError
+from graft.locations import CONF
+
+# The last names of the keys that hold a path.
+PATHS = (
+    *("root", "file", "val_file", "test_file", "folder", "weights", "resume", "soup"),
+    *("logs_dir", "cache_dir", "data_dir", "run_dir", "dir"),
+)
+PLAIN = re.compile(r"[\w./+%@:$?|-]*")  # what Hydra takes without quotes, and a single path has
+HYDRAS_FLAGS = {  # Hydra's own, with whether a word follows
+    **dict.fromkeys(("--help", "-h", "--hydra-help", "--version", "--multirun", "-m", "--run", "-r"), False),
+    **dict.fromkeys(("--resolve", "--shell-completion", "-sc"), False),
+    **dict.fromkeys(("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn"), True),
+    **dict.fromkeys(("--config-dir", "-cd", "--info", "-i", "--experimental-rerun"), True),
+}
+
+
+def typed(words: Sequence[str], known_names: Callable[[], Sequence[str]]) -> list[str]:
+    """The overrides that a command line means, with paths quoted where Hydra's grammar needs it.
+
+    `known_names` gives the keys there are. GraftError for a flag or a word that belongs to no key.
+    """
+    sweeps = any(word in ("-m", "--multirun") for word in words)
+    meant: list[str] = []
+    follows = False  # whether the word is the value of one of Hydra's flags
+    for place, word in enumerate(words):
+        if word.startswith("paths.run_dir=") and not follows:
+            raise GraftError(
+                f"`{word}`: a run has one folder, which Hydra makes and `paths.run_dir` follows; set that one: "
+                f"hydra.run.dir={word.partition('=')[2]}"
+            )
+        if follows or is_override(word):
+            meant.append(word if follows else quoted_path(word, sweeps))
+            follows = False
+            continue
+        flag = word.partition("=")[0]
+        if flag not in HYDRAS_FLAGS and not (word.startswith("-") and not word.startswith("--")):
+            raise GraftError(explained(word, words[place + 1 : place + 2], known_names()))
+        follows = HYDRAS_FLAGS.get(flag, False) and "=" not in word
+        meant.append(word)
+    return meant
+
+
+def is_override(word: str) -> bool:
+    """Whether a word sets or deletes a key."""
+    return word.startswith("~") or ("=" in word and not word.startswith("-"))
+
+
+def explained(word: str, following: Sequence[str], names: Sequence[str]) -> str:
+    """What to type in the place of `--epochs 3` or `epochs 3`."""
+    key, _, value = word.lstrip("-").partition("=")
+    key = key.replace("-", "_")
+    shown = word
+    if not value and following and not is_override(following[0]) and not following[0].startswith("-"):
+        value, shown = following[0], f"{word} {following[0]}"
+    if (CONF / "experiment" / f"{word}.yaml").is_file():
+        return f"`{word}` is an experiment: {program()} experiment={word}"
+    close = [name for name in names if name == key] or [name for name in names if name.split(".")[-1] == key]
+    close = sorted(close, key=lambda name: (not name.startswith("training."), len(name)))
+    commands = " or ".join(f"{name}={value or '...'}" for name in close[:3])
+    hint = f" Here: {commands}" if close else ""
+    return (
+        f"`{shown}`: a setting is typed key=value, without dashes or spaces around the equals sign.{hint}\n"
+        f"`{program()} --help` lists what can be set."
+    )
+
+
+def quoted_path(word: str, sweeps: bool = False) -> str:
+    """An override whose path is quoted where Hydra would stumble over it, with `~` for the home folder expanded.
+
+    In a sweep commas separate values, unless a file of the whole name is there.
+    """
+    key, equals, value = word.partition("=")
+    if not equals or not is_path(key, value) or value.startswith(("'", '"', "[", "{")) or "${" in value:
+        return word
+    if "," in value and sweeps and not Path(value).expanduser().exists():
+        return f"{key}={','.join(quoted(one) for one in value.split(','))}"
+    return f"{key}={quoted(value)}"
+
+
+def is_path(key: str, value: Any) -> bool:
+    """Whether a value is a path: by its key or, of another key, because it begins with `~/`."""
+    return isinstance(value, str) and (key.split(".")[-1] in PATHS or value.startswith("~/"))
+
+
+def quoted(path: str) -> str:
+    """A path as Hydra's grammar takes it."""
+    if path == "~" or path.startswith("~/"):
+        path = str(Path(path).expanduser())
+    if PLAIN.fullmatch(path):
+        return path
+    return in_quotes(path)
+
+
+def in_quotes(text: str) -> str:
+    """Text as a quoted value of Hydra's grammar, in which a backslash escapes only before a quote and at the end."""
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    end = len(escaped) - len(escaped.rstrip("\\"))
+    return f"'{escaped}{escaped[len(escaped) - end :]}'"
+
+
+def expanded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Python values by key, with `~` expanded where they are paths."""
+    return {
+        key: str(Path(value).expanduser()) if is_path(key, value) and value.startswith("~/") else value
+        for key, value in values.items()
+    }
