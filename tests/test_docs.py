@@ -132,7 +132,7 @@ def test_parts_of_all_pages_train_together(tmp_path, monkeypatch, capsys):
     chosen += ["backbone.weights=source", "data.source.samples=200", "allow=[mypkg]", *SHORT]
     assert main(["train", "--config-dir=conf", *chosen]) == 0, capsys.readouterr().err
     out = capsys.readouterr().out
-    assert "checkpoint: best_f1" in out
+    assert "checkpoint: f1_or_rmse" in out
     assert "pixel_rows" in out
 
 
