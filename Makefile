@@ -74,8 +74,8 @@ docs: $(SETUP) ## build the documentation into build/docs; a broken link or any 
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict -f docs/site/mkdocs.yml
 
 bench: $(SETUP) ## measure speed and memory beside bare loops and other libraries, into logs/bench/
-	$(PY) -m tests.benchmarks $(ARGUMENTS)
+	$(PY) -m benchmarks $(ARGUMENTS)
 
 clean: ## remove the environment, caches and build files; logs/ stays
 	rm -rf .venv .cache .pytest_cache .ruff_cache build dist src/*.egg-info
-	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

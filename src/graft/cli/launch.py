@@ -22,6 +22,8 @@ def launch(app: Callable[[], None], conf: Path) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     from graft.cli import job
+    from graft.cli.help import config_folders
+    from graft.cli.hydra_versions import with_sweep_flag
     from graft.errors import LaunchRefused
     from graft.runs.folder import release_all
 
@@ -29,6 +31,7 @@ def launch(app: Callable[[], None], conf: Path) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
     os.environ.setdefault("GRAFT_ROOT", str(ROOT))
     job.STATE = job.State()
+    sys.argv[1:] = with_sweep_flag(sys.argv[1:], config_folders(sys.argv[1:], conf))
     try:
         app()
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
