@@ -19,12 +19,7 @@ PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL) for line in block.splitlines()]
 TRAIN = [line for line in COMMANDS if line.startswith("python train.py")]
-QUICK = (
-    "--help",
-    "experiment=my_table",
-    "experiment=tabular_medical",
-    "experiment=resnet_ft seed",
-)  # some seconds each
+QUICK = ("--help", "experiment=tabular_medical", "experiment=sequence_digits", "my_table")  # some seconds each
 SHORT = ["debug=fast", "training.threads=1", "data.batch_size=4", "data.eval_batch_size=64", "trainer=cpu"]
 
 
@@ -48,13 +43,13 @@ def folder(tmp_path, monkeypatch):
             soundfile.write(tmp_path / "recordings" / name / f"{number}.wav", 0.1 * random.normal(size=4000), 8000)
     raw = tmp_path / "data" / "torchvision" / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    for split, count in (("train", 200), ("t10k", 40)):
+    for part, count in (("train", 200), ("t10k", 40)):
         images = random.integers(0, 255, (count, 28, 28), dtype=np.uint8)
         labels = (np.arange(count) % 10).astype(np.uint8)
         for kind, magic, array in (("images-idx3", 2051, images), ("labels-idx1", 2049, labels)):
             content = struct.pack(f">{1 + array.ndim}i", magic, *array.shape) + array.tobytes()
-            (raw / f"{split}-{kind}-ubyte").write_bytes(content)
-            (raw / f"{split}-{kind}-ubyte.gz").write_bytes(gzip.compress(content))
+            (raw / f"{part}-{kind}-ubyte").write_bytes(content)
+            (raw / f"{part}-{kind}-ubyte.gz").write_bytes(gzip.compress(content))
     monkeypatch.setenv("GRAFT_ROOT", str(tmp_path))
     monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("GRAFT_DATA", str(tmp_path / "data"))
