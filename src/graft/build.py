@@ -18,7 +18,7 @@ def build(settings: Any, **keywords: Any) -> Any:
     """
     settings = plain(settings)
     found = {}
-    for key, target in registry.targets(settings):
+    for key, target in registry.target_keys(settings):
         if not key.endswith(registry.TARGET):
             raise GraftError(f"`{key}`: a part takes no {', '.join(registry.HYDRAS_OWN)}")
         found[target] = registry.resolve(target)

@@ -1,5 +1,6 @@
 """What Graft raises on purpose."""
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -26,3 +27,9 @@ class Interrupted(Exception):
 def first_line(error: Any) -> str:
     """The first line of an error, which is enough inside a message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+
+
+def listed(names: Sequence[str], shown: int = 3, separator: str = ", ") -> str:
+    """The first names, and how many more there are."""
+    more = f"{separator}and {len(names) - shown:,} more" if len(names) > shown else ""
+    return separator.join(names[:shown]) + more

@@ -69,23 +69,23 @@ def resolve(target: Any) -> Callable[..., Any]:
     return found
 
 
-def targets(config: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def target_keys(config: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, value) of every `_target_`, and of every word of Hydra's beside one, at any depth."""
     if isinstance(config, Mapping):
         for name, value in config.items():
             if name == TARGET or name in HYDRAS_OWN:
                 yield f"{key}{name}", value
             else:
-                yield from targets(value, f"{key}{name}.")
+                yield from target_keys(value, f"{key}{name}.")
     elif isinstance(config, list | tuple):
         for place, value in enumerate(config):
-            yield from targets(value, f"{key}{place}.")
+            yield from target_keys(value, f"{key}{place}.")
 
 
 def problems(config: Mapping[str, Any], packages: Iterable[str]) -> Iterator[str]:
     """Every `_target_` of a config that may not be built with these packages allowed; nothing is imported."""
     allowed = frozenset(packages) - NEVER
-    for key, value in targets(config):
+    for key, value in target_keys(config):
         if not key.endswith(TARGET):
             yield f"`{key}`: Graft gives parts their keys by name and takes no {', '.join(HYDRAS_OWN)}"
         elif reason := refusal(value, allowed):

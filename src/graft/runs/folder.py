@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, ClassVar
 
-from graft.errors import FolderRefused
+from graft.errors import FolderRefused, listed
 from graft.runs.lock import STALE_S, Lock, LockHeld, describe
 from graft.runs.process import is_main_process, machine
 
@@ -39,7 +39,6 @@ RUN_FILES = (
 STOPPED = ".stopped"  # Ctrl-C was pressed, no further job begins
 REFUSED = ".refused"  # jobs whose folder is not this sweep's to write to, a JSON line each
 SWEEP_FILES = ("multirun.yaml", "summary.csv", "summary.md", STOPPED, REFUSED)
-SHOWN = 3  # files named in a message
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ class RunFolder:
         """Whether it has no record, but what a Graft without records left."""
         if self.record:
             return False
-        config, overrides = read_yaml(self.path / CONFIG), read_yaml(self.path / OVERRIDES)
+        config, overrides = try_read_yaml(self.path / CONFIG), try_read_yaml(self.path / OVERRIDES)
         groups = ("data", "backbone", "strategy", "objective", "training", "paths")
         has_groups = isinstance(config, Mapping) and all(isinstance(config.get(group), Mapping) for group in groups)
         return has_groups and isinstance(overrides, list) and all(isinstance(line, str) for line in overrides)
@@ -276,7 +275,7 @@ class SweepFolder(RunFolder):
         """Whether it has no record, but what a Graft without records left."""
         if self.record:
             return False
-        config = read_yaml(self.path / "multirun.yaml")
+        config = try_read_yaml(self.path / "multirun.yaml")
         return isinstance(config, Mapping) and "SweepCallback" in str(config.get("hydra"))
 
     def refuse(self, job: str, overrides: list[str], message: str) -> None:
@@ -332,7 +331,7 @@ def first_link(folder: Path, name: str) -> Path | None:
     return None
 
 
-def read_yaml(path: Path) -> Any:
+def try_read_yaml(path: Path) -> Any:
     """A YAML file's plain content, None where there is none that can be read."""
     import yaml
 
@@ -340,12 +339,6 @@ def read_yaml(path: Path) -> Any:
         return yaml.safe_load(path.read_text())
     except (OSError, ValueError, yaml.YAMLError):
         return None
-
-
-def listed(names: list[str]) -> str:
-    """The first few names."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 def quoted(path: Path) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from graft import config
-from graft.errors import GraftError
+from graft.errors import GraftError, listed
 from graft.runs import sweeps
 from graft.runs.folder import CONFIG, RESULTS
 from graft.runs.record import is_older
@@ -24,7 +24,6 @@ MAY_DIFFER = (
     *("data.batch_size", "data.source_batch_size", "data.eval_batch_size"),
     *("head.dropout", "task.label_smoothing", "source_task.label_smoothing"),
 )
-SHOWN = 3  # jobs or keys named in a message
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,8 @@ def check_alike(folder: Path, ingredients: Iterable[Ingredient]) -> None:
     if different:
         raise GraftError(
             f"soup={folder}: a soup is made of jobs that fine-tuned the same network for the same task, but they "
-            f"differ in {listed(different, '; ')}. Delete the folders of those to leave out, or make another sweep."
+            f"differ in {listed(different, separator='; ')}. Delete the folders of those to leave out, or make "
+            "another sweep."
         )
     first = next(iter(found.values()))
     if first["pretrained weights"] == "none":
@@ -160,12 +160,6 @@ def check_overrides(overrides: Iterable[str]) -> None:
             f"`{'`, `'.join(ignored)}` with `soup=`: the sweep's jobs decide about data, network and training; "
             f"leave it out. What a soup takes: {', '.join(OWN)}."
         )
-
-
-def listed(texts: Sequence[str], separator: str = ", ") -> str:
-    """The first few of a list in one line."""
-    more = f"{separator}and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
-    return separator.join(texts[:SHOWN]) + more
 
 
 def label_subsets(ingredients: Sequence[Ingredient]) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from graft.data.loader import Batch
 from graft.data.samples import names_of
+from graft.errors import listed
 from graft.inputs.base import Fields, Inputs
 from graft.module import TransferModule
 from graft.runs.folder import NONFINITE_BATCH
@@ -57,13 +58,13 @@ def training_report(
     what = {
         "loss": f"the training loss is {losses['loss']:g} at",
         "gradients": "gradients are not finite at",
-        "weights": f"weights are not finite ({listed(bad_weights(module))}) after",
+        "weights": f"weights are not finite ({listed(bad_weights(module), SHOWN)}) after",
     }[value]
     parts = {name: part for name, part in losses.items() if name != "loss"}
     lines = [
         f"{what} {place_of(trainer, step)}",
         f"  losses: {', '.join(f'{name} {part:g}' for name, part in parts.items())}",
-        *(f"  {domain} batch: {listed(called)}" for domain, called in names.items()),
+        *(f"  {domain} batch: {listed(called, SHOWN)}" for domain, called in names.items()),
         inputs_line(list(dict.fromkeys(problems)), largest),
         f"  The batch, and the one before it, are in {folder / NONFINITE_BATCH}",
     ]
@@ -97,7 +98,11 @@ def validation_report(
     shown = ", ".join(f"{name} is {value:g}" for name, value in losses.items())
     lines = [
         f"{shown} with finite weights, after {place_of(trainer, step)}",
-        *(f"  {domain} samples with outputs that are not finite: {listed(f)}" for domain, f in names.items() if f),
+        *(
+            f"  {domain} samples with outputs that are not finite: {listed(f, SHOWN)}"
+            for domain, f in names.items()
+            if f
+        ),
         inputs_line(problems, largest),
     ]
     return {
@@ -177,7 +182,7 @@ def floats_of(inputs: Inputs) -> list[Tensor]:
 def inputs_line(problems: Sequence[str], largest: Sequence[tuple[float, str]]) -> str:
     """What is wrong with the inputs, in a line."""
     if problems:
-        return f"  inputs that are NaN or infinite: {listed(problems)}"
+        return f"  inputs that are NaN or infinite: {listed(problems, SHOWN)}"
     size, name = max(largest, default=(0.0, ""))
     return "  inputs are finite" + (f", the largest is {size:.3g} in size ({name})" if name else "")
 
@@ -186,12 +191,6 @@ def place_of(trainer: pl.Trainer, step: TrainedStep) -> str:
     """When it was, and how fast the head learned."""
     where = f"epoch {step.epoch + 1} of {trainer.max_epochs}, batch {step.batch + 1}"
     return f"step {step.number} ({where}), learning rate {step.lr:g}"
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return f"{', '.join(names[:SHOWN])}{more}"
 
 
 @rank_zero_only
