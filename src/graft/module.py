@@ -293,7 +293,7 @@ class TransferModule(pl.LightningModule):
         """Make the schedule, and freeze and unfreeze also for a run that resumes inside an epoch.
 
         The schedule needs the number of steps, and asking Lightning for it any earlier sets up the loaders before
-        their position is restored, so that a resumed run would begin its epoch anew.
+        their position is restored, so that a resumed run would begin its epoch again.
         """
         self._total_steps = self.trainer.estimated_stepping_batches
         self._table = self.schedule_table()
@@ -404,7 +404,7 @@ class TransferModule(pl.LightningModule):
             confusion = values.pop("confusion", None)
             if confusion is not None:
                 self.confusion[f"{stage}/{domain}"] = confusion.cpu()
-            # compute() has synchronised the processes, so sync_dist changes no value; Lightning only wants to be told.
+            # compute() has synchronised the processes, so sync_dist changes no value; Lightning only wants it declared.
             self.log_dict({f"{stage}/{domain}/{name}": value for name, value in values.items()}, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

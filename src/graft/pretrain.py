@@ -1,6 +1,6 @@
 """Pretraining on the source (`backbone.weights=source`), cached by the content of everything it depends on.
 
-It is the same training with everything but the source left out, so it needs no code of its own but the cache.
+It is the same training with everything but the source left out, so it needs no code but the cache.
 """
 
 import copy
@@ -134,7 +134,7 @@ def pretrain(experiment: "Experiment") -> None:
         try:
             found = cache.get(name, bytes_expected, make, Learned.read)
         except NoRoom as error:
-            where = f"in every run anew, because it cannot be kept: {error}"
+            where = f"again in every run, because it cannot be kept: {error}"
     else:
         found = cache.find(name, Learned.read)
     if found is None:
@@ -189,7 +189,7 @@ def keep(checkpoint: Path, reached: Path) -> str:
 def train_on_source(experiment: "Experiment", folder: Path, resumed: Path | None) -> tuple[pl.Trainer, Learned]:
     """Train from random weights, or from an interrupted training's checkpoint, on the source alone; curves in `folder`.
 
-    Backbone and head are made anew, so that they start from pretraining's own seed and not from the run's.
+    Backbone and head are created again, so that they start from pretraining's own seed and not from the run's.
     """
     config, data, task = experiment.config, experiment.data, experiment.module.tasks["source"]
     settings = config["pretrain"]

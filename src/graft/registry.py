@@ -29,7 +29,7 @@ CALLBACKS = (
     *("RichModelSummary", "RichProgressBar", "StochasticWeightAveraging", "Timer", "TQDMProgressBar"),
 )
 LOGGERS = ("CSVLogger", "CometLogger", "MLFlowLogger", "TensorBoardLogger")
-ENTRY_POINTS = "graft.parts"  # an installed package that names a module of its own here is allowed
+ENTRY_POINTS = "graft.parts"  # an installed package that names one of its modules here is allowed
 # Packages that read pickles, open files or run programs for whoever calls them: never parts, as the standard library.
 NEVER = frozenset({*sys.stdlib_module_names, "__main__", "__mp_main__"}) | {
     *("_pytest", "cloudpickle", "dill", "fsspec", "graft", "hydra", "hydra_plugins", "joblib", "lightning", "numpy"),

@@ -58,7 +58,7 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def example_inputs(self, samples: int = 2) -> Any:
-        """Inputs for so many samples, always the same ones, to try out what a network does with them."""
+        """Inputs of a number of samples, always the same ones, to try out what a network does with them."""
         raise NotImplementedError
 
     def set_normalisation_of(self, tensors: Mapping[str, Tensor]) -> None:

@@ -116,7 +116,7 @@ class HuggingFaceAudioBackbone(SpeechBackbone):
         return mean_pooled(frames, sound.long())
 
     def _frames(self, lengths: Tensor) -> Tensor:
-        """How many frames `(B,)` the convolutions make of so many samples `(B,)`."""
+        """How many frames `(B,)` the convolutions make of a number of samples `(B,)`."""
         config = self.network.config
         for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
             lengths = (lengths - kernel) // stride + 1

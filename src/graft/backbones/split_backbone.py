@@ -137,7 +137,7 @@ class Skipped:
         """Outputs without values, in place of the module's forward."""
         shapes = tuple(x.shape for x in inputs if isinstance(x, Tensor))
         if shapes not in self._outputs:
-            real = tree_map_only(Tensor, torch.clone, inputs)  # with memory of its own, as layers may work in place
+            real = tree_map_only(Tensor, torch.clone, inputs)  # with separate memory, as layers may work in place
             outputs = self._forward(*real, **options)
             self._outputs[shapes] = tree_map_only(Tensor, lambda x: unknown(x.shape, x), outputs)
         return self._outputs[shapes]

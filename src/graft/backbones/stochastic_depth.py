@@ -14,7 +14,7 @@ from graft.errors import GraftError
 def set_stochastic_depth(backbone: Backbone, probability: float) -> None:
     """Drop the branches of block l of L for each sample with chance `probability * l / L`, in place.
 
-    Parameters and their names stay. What drops is a module of its own in the block and follows the mode of the block's
+    Parameters and their names stay. What drops is a separate module in the block and follows the mode of the block's
     stage: where that is frozen, nothing is dropped. Raises GraftError for a network without residual blocks.
     """
     blocks = [block for block in residual_blocks(backbone.network) if adds_its_input(block)]

@@ -1,4 +1,4 @@
-"""Backbones for tables: each column has weights of its own, under its name, so that tables can share some of them."""
+"""Backbones for tables: each column has its own weights, under its name, so that tables can share some of them."""
 
 import hashlib
 from collections import OrderedDict

@@ -40,7 +40,7 @@ class DiskCache:
 
     An entry is made under a lock in a folder of another name, sealed with checksums, and renamed once it is complete
     and on the disk: concurrent jobs wait for the first, and one that is killed leaves nothing that looks finished. What
-    is damaged is removed, made again and said; damage that appears while an entry is in use cannot be seen. Entries
+    is damaged is removed, recreated and reported; damage that appears while an entry is in use cannot be seen. Entries
     that some process maps are not removed, and nothing that the cache did not make ever is.
     """
 

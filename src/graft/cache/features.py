@@ -21,7 +21,7 @@ from graft.cache.key import cache_key, code_used, numerics
 from graft.cache.rows import MappedRows, RowWriter
 
 MANY = 1000  # samples; fewer take no time worth a line
-LARGEST_GROWTH = 4  # activations of so many times the input's numbers are faster computed than read
+LARGEST_GROWTH = 4  # from this many activations per number of the input on, computing is faster than reading
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Wanted:
         return self.cut.whole or math.prod(self.cut.shape) <= LARGEST_GROWTH * math.prod(self.cut.backbone.input_shape)
 
     def bytes(self, samples: int) -> int:
-        """What they take for so many samples."""
+        """What they take for a number of samples."""
         return samples * math.prod(self.cut.shape) * next(self.cut.backbone.parameters()).element_size()
 
 

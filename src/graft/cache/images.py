@@ -39,7 +39,7 @@ class MappedImages:
         return images
 
     def __reduce__(self) -> tuple[type["MappedImages"], tuple[Path]]:
-        """Worker processes map the file anew."""
+        """Worker processes map the file again."""
         return MappedImages, (self.folder,)
 
 

@@ -43,7 +43,7 @@ class MappedSequences:
         return found
 
     def __reduce__(self) -> tuple[type["MappedSequences"], tuple[Path]]:
-        """Worker processes map the file anew."""
+        """Worker processes map the file again."""
         return type(self), (self.folder,)
 
 

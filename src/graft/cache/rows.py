@@ -33,7 +33,7 @@ class MappedFile:
         self._touched = 0
 
     def count(self, pieces: int, piece_bytes: int) -> None:
-        """Note that so many pieces, each somewhere in the file, were read and copied: nobody holds a view of them."""
+        """Note how many pieces, each somewhere in the file, were read and copied: nobody holds a view of them."""
         self._touched += pieces * max(piece_bytes, FAULT_AROUND)
         if self._gives_back and self._touched >= RESIDENT:
             self._map.madvise(mmap.MADV_DONTNEED)
@@ -76,7 +76,7 @@ class MappedRows:
         return rows.permute(0, 3, 1, 2) if self._channels_last else rows
 
     def __reduce__(self) -> tuple[type["MappedRows"], tuple[Path]]:
-        """Worker processes map the file anew."""
+        """Worker processes map the file again."""
         return MappedRows, (self.folder,)
 
 

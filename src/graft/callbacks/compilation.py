@@ -56,7 +56,7 @@ class Compilation(Callback):
 
     def _undo(self, module: TransferModule) -> None:
         module.backbone._compiled_call_impl = None  # where nn.Module.compile keeps it; torch has no way back
-        torch.compiler.reset()  # of a sweep's jobs each compiles a backbone of its own
+        torch.compiler.reset()  # of a sweep's jobs each compiles its own backbone
         self._phase = None
 
     def _compile(self, trainer: pl.Trainer, module: TransferModule, batch: Batch) -> dict[str, float | int | None]:
@@ -107,7 +107,7 @@ def break_even(cost: float, eager: float, compiled: float, trainer: pl.Trainer) 
 
 
 def sentence(measured: dict[str, Any]) -> str:
-    """The break-even in words."""
+    """The break-even as text."""
     text = (
         f"torch.compile took {measured['compile_s']:.1f} s; forward and backward of a step take "
         f"{measured['compiled_ms']:.1f} ms instead of {measured['eager_ms']:.1f} ms: "

@@ -29,7 +29,7 @@ class FrozenFeatures(Callback):
     """In every phase, cuts the backbone before the first part that trains and keeps what comes out there.
 
     Where a sample's input never changes its activation is computed once, stored, and stands in its place in the
-    batches. With augmentation that needs `views`: so many augmented versions of a sample, in turn epoch by epoch; with
+    batches. With augmentation that needs `views`: a number of augmented versions of a sample, one an epoch; with
     none the frozen part runs in every step. `averages` says that validation sees averaged weights, `compiles` that
     what trains of the backbone is compiled as one, which then cannot be cut.
     """

@@ -24,7 +24,7 @@ class NonFinite(Callback):
 
     Losses are looked at every READ_EVERY steps, weights too at an epoch's end and before a checkpoint: gradients that
     are not finite show in the next loss or, after a last step, in the weights. What then happens is the `policy`:
-    `stop` raises Diverged. `continue` only keeps what is to be told. `skip` looks at loss and gradients in every step,
+    `stop` raises Diverged. `continue` only keeps the report. `skip` looks at loss and gradients in every step,
     which waits for the device, and leaves out an optimizer step with bad ones: weights, optimizer state, BatchNorm
     statistics and other buffers stay as before the step, while schedule and step counter go on; an epoch without one
     good step is Diverged. Under float16, steps that the gradient scaler leaves out because of its scale are its own.

@@ -1,1 +1,1 @@
-"""The command line: help, errors in words, and what surrounds a job."""
+"""The command line: help, error messages, and what surrounds a job."""

@@ -11,7 +11,7 @@ MULTIRUN = re.compile(r"^  mode: MULTIRUN", flags=re.MULTILINE)
 IS_1_3 = hydra.__version__.startswith("1.3")
 # 1.3 warns without its version, 1.4 with one.
 VERSION_BASE = {"version_base": "1.3"} if IS_1_3 else {}
-# What @hydra.main takes: 1.4 also wants to be told what Hydra itself may build, which is conf/hydra's callback.
+# What @hydra.main takes: 1.4 also needs a list of what Hydra itself may build, which is conf/hydra's callback.
 MAIN = VERSION_BASE or {"execution_whitelist": ["graft.cli.sweep_callback.SweepCallback"]}
 register_resolver = OmegaConf.register_new_resolver if IS_1_3 else OmegaConf.register_resolver
 

@@ -137,7 +137,7 @@ def prepare(
         ingredients.check_overrides(overrides)
         settings = ingredients.settings(settings)
     run.check_owner()
-    if not sweep and is_done(run.path, cfg, settings):  # said even where nothing can be written
+    if not sweep and is_done(run.path, cfg, settings):  # reported even where nothing can be written
         return None
     run.take()
     if is_done(run.path, cfg, settings):
@@ -172,9 +172,9 @@ def is_done(folder: Path, cfg: DictConfig, settings: Mapping[str, Any]) -> bool:
     differences = {} if stored is None else changes(stored, settings)
     if differences and not settings["resume"]:
         own = config.written(cfg, settings)  # without those that only follow another key
-        told = [text for key, text in differences.items() if key in own] or list(differences.values())
+        shown = [text for key, text in differences.items() if key in own] or list(differences.values())
         raise GraftError(
-            f"{folder} holds a finished run of another configuration, which differs in {', '.join(told[:5])}. "
+            f"{folder} holds a finished run of another configuration, which differs in {', '.join(shown[:5])}. "
             "Choose another folder, delete this one, or go on from its last checkpoint with resume=true."
         )
     return not differences
@@ -244,7 +244,7 @@ def diverged_before(folder: Path, message: str) -> None:
     """Show that a finished job diverged, which it would do again."""
     STATE.exit_code = FAILED
     first = message.splitlines()[0]
-    print(f"Diverged before, not run again: {folder}\n{first}\nTo run it anew, delete the folder.", file=sys.stderr)
+    print(f"Diverged before, not run again: {folder}\n{first}\nTo run it again, delete the folder.", file=sys.stderr)
 
 
 def interrupted(folder: Path, sweep: Path | None, message: str) -> None:

@@ -62,7 +62,7 @@ def finished(run: RunFolder) -> dict[str, Any]:
     """The results of a finished run; Diverged again where it diverged."""
     results = record.read(run.path)
     if results.get("status") == record.DIVERGED:
-        raise Diverged(f"{results['message']}\nDiverged before, not run again. To run it anew, delete {run.path}")
+        raise Diverged(f"{results['message']}\nDiverged before, not run again. To run it again, delete {run.path}")
     return results
 
 

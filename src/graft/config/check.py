@@ -61,7 +61,7 @@ def plain(cfg: "DictConfig") -> dict[str, Any]:
 
 
 def written(cfg: "DictConfig", config: Mapping[str, Any]) -> dict[str, Any]:
-    """(dotted key -> value) of all but references to other keys, where a mistake would be told twice."""
+    """(dotted key -> value) of all but references to other keys, where a mistake would be reported twice."""
     from omegaconf import OmegaConf
 
     raw = leaves(OmegaConf.to_container(cfg, resolve=False))
@@ -103,7 +103,7 @@ def weights_problems(weights: Any) -> Iterator[str]:
 
 
 def tell_unchecked(found: Findings) -> None:
-    """Say which keys nothing here could judge: what is wrong with them is told where they are used."""
+    """Print which keys could not be checked here: mistakes in them are reported where they are used."""
     for key, why in found.unchecked.items():
         print(f"Not checked: `{key}`: {why}", file=sys.stderr)
 

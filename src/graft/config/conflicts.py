@@ -93,7 +93,7 @@ def objective_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
         if not labeled and any(alpha != 1 for alpha in alphas):
             yield (
                 f"`data.target_labeled=false` with `objective.alpha={' to '.join(map(str, alphas))}`: "
-                "an unlabelled target has no loss of its own; use objective.alpha=1"
+                "an unlabelled target has no loss; use objective.alpha=1"
             )
         return
     name = names["objective"]

@@ -287,10 +287,10 @@ def of_words(words: Iterable[Any]) -> Rule:
     return Rule(null=None in words, choices=tuple(word for word in words if word is not None))
 
 
-def with_bounds(rule: Rule, said: list[ast.expr], module: Module) -> Rule:
+def with_bounds(rule: Rule, metadata: list[ast.expr], module: Module) -> Rule:
     """A rule with annotated_types' bounds: Ge, Gt, Le, Lt, Interval, MinLen."""
     bounds: dict[str, float] = {}
-    for one in said:
+    for one in metadata:
         name = (dotted_call(one, module) or "").removeprefix("annotated_types.").lower()
         if name in ("ge", "gt", "le", "lt"):
             bounds[name] = constant(one.args[0], module)

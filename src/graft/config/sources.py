@@ -14,7 +14,7 @@ TWINS = {"lightning.pytorch": "pytorch_lightning", "lightning.fabric": "lightnin
 
 
 class UnreadableError(Exception):
-    """What cannot be told from source files; the text says why."""
+    """What cannot be read from source files; the text gives the reason."""
 
 
 class NotThereError(Exception):
@@ -97,7 +97,7 @@ class Definition:
 def find(dotted: str) -> Definition:
     """Where a dotted name is defined, through imports.
 
-    Raises NotThereError where there is no such name and UnreadableError where it cannot be told.
+    Raises NotThereError where there is no such name and UnreadableError where that cannot be decided.
     """
     for name, twin in TWINS.items():
         if dotted.startswith(f"{name}.") and importlib.util.find_spec(name.partition(".")[0]) is None:

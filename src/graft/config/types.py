@@ -23,7 +23,7 @@ Given = NoReturn  # the run gives the argument, no config key may
 
 
 class Part:
-    """What a mapping with `_target_` builds, where nothing more is said of it."""
+    """What a mapping with `_target_` builds, without further constraints."""
 
 
 Arguments = dict[str, Any]  # the arguments of the `_target_` beside it that are no keys beside it
@@ -61,7 +61,7 @@ class Kind:
         return all(within(value, name, bound) for name, bound in self.bounds)
 
     def words(self, names: Mapping[type, str] = SINGULAR) -> str:
-        """The kind in words."""
+        """The kind as text."""
         text = " ".join([names[self.type], " and ".join(f"{SIGNS[name]} {bound:,}" for name, bound in self.bounds)])
         if self.type is list and self.items:
             text += f"of {self.items.words(PLURAL)}"
@@ -87,7 +87,7 @@ class Rule:
         )
 
     def bounded(self, **changes: Any) -> "Rule":
-        """The same with more said of every kind."""
+        """The same with further constraints on every kind."""
         return replace(self, kinds=tuple(replace(kind, **changes) for kind in self.kinds))
 
     def accepts(self, value: Any) -> bool:
@@ -99,7 +99,7 @@ class Rule:
         )
 
     def words(self, names: Mapping[type, str] = SINGULAR) -> str:
-        """The rule in words."""
+        """The rule as text."""
         return " or ".join(
             ["null"] * self.null + [word_of(choice) for choice in self.choices] + [k.words(names) for k in self.kinds]
         )

@@ -17,7 +17,7 @@ UNANNOTATED = "its constructor does not say what it may be"
 
 @dataclass
 class Findings:
-    """What is wrong with a config's keys, and what cannot be told."""
+    """What is wrong with a config's keys, and what cannot be checked."""
 
     defaults: Mapping[str, Any]  # dotted key -> value in the chosen files
     known: set[str] = field(default_factory=set)  # every dotted key that something takes
@@ -45,7 +45,7 @@ def look(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Findings:
 def look_at(key: str, value: Any, rule: Rule | None, found: Findings) -> None:
     """Judge the value of a key, and go on inside of it."""
     if value == "???":
-        return  # told apart: it has to be given
+        return  # handled separately: it has to be given
     if problem := wrong_value(key, value, rule, found):
         found.wrong.append((key, problem))
     elif isinstance(value, Mapping):

@@ -53,7 +53,7 @@ class WandbSettings(TypedDict):
 
 
 class WandbRun(WandbLogger):
-    """Lightning's WandbLogger around a run of its own: quiet, named by its folder, and gone after the job.
+    """Lightning's WandbLogger around a separate run: quiet, named by its folder, and gone after the job.
 
     The run starts when somebody first asks for it. `info` says where it is.
     """

@@ -125,7 +125,7 @@ def data_lines(domains: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 
 def budget(domain: Mapping[str, Any]) -> str:
-    """How many training labels a domain may use: none, all, or so many a class out of a pool."""
+    """How many training labels a domain may use: none, all, or a number per class out of a pool."""
     if domain.get("labels", {}).get("train") == 0:
         return "unlabelled"
     per_class = domain.get("labels_per_class")

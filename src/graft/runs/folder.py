@@ -180,7 +180,7 @@ class RunFolder:
         return f"{self.path} is in use by {describe(holder)}. {wait} Or choose another folder: {self.key}=<folder>"
 
     def holder(self) -> str | None:
-        """The process that works in the folder now, in words."""
+        """The process that works in the folder now, as text."""
         found = Lock(self.path).holder_now()
         return describe(found) if found else None
 

@@ -163,6 +163,6 @@ def check_overrides(overrides: Iterable[str]) -> None:
 
 
 def label_subsets(ingredients: Sequence[Ingredient]) -> int:
-    """How many selections of labels the ingredients saw: so many times their budget went into a soup."""
+    """How many selections of labels the ingredients saw: as often their budget went into a soup."""
     data = [one.config["data"] for one in ingredients]
     return 1 if data[0]["labels_per_class"] is None else len({settings["subset_seed"] for settings in data})

@@ -45,7 +45,7 @@ def start_of(pid: int) -> str | None:
 
 
 def is_running(pid: int, started: str | None) -> bool | None:
-    """Whether a process of this machine, known by its id and its start, still runs; None where that is not told.
+    """Whether a process of this machine, known by its id and its start, still runs; None where that is unknown.
 
     Some systems hide the processes of other users.
     """

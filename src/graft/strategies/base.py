@@ -24,7 +24,7 @@ class Phase:
     lr_factor: float = 1.0  # learning rate in this phase over the optimizer's
     heads: bool = True  # the heads train too
     restarts: bool = True  # begins a learning-rate schedule; False: goes on in the one of the phase before
-    schedule: Any = None  # a schedule of its own instead of the run's (see graft.training.schedules)
+    schedule: Any = None  # a separate schedule instead of the run's (see graft.training.schedules)
 
 
 class Strategy:
@@ -38,7 +38,7 @@ class Strategy:
     needs_pretrained = False  # True: refused where there are no pretrained weights
     freezes = False  # True: keeps some of the backbone as it was pretrained, for a while or for good
     min_epochs = 1
-    own_schedules = False  # True: its phases begin schedules anew, or bring their own
+    own_schedules = False  # True: its phases restart schedules, or bring their own
     note = ""  # what `prepare` did to the backbone, printed before training
 
     def __init__(self, train_bn: bool | None = None) -> None:

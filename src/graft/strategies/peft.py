@@ -233,7 +233,7 @@ def named_layers(network: nn.Module, wanted: str | Sequence[str]) -> list[str]:
 
 
 def has_attention(network: nn.Module) -> bool:
-    """Whether the network is a transformer: some module with linear layers of its own is named attention."""
+    """Whether the network is a transformer: a module named attention has its own linear layers."""
     return any(
         isinstance(module, nn.MultiheadAttention) or (isinstance(module, nn.Linear) and in_attention(network, name))
         for name, module in network.named_modules()

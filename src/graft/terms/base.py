@@ -53,7 +53,7 @@ class Teacher:
 
     @torch.no_grad()
     def logits(self, inputs: Inputs) -> Tensor:
-        """What the pretrained net's own head said `(B, K_source)`; only where it has one."""
+        """The pretrained head's logits `(B, K_source)`; only where it has one."""
         return self.backbone.pretrained_head(self.features(inputs))
 
 
@@ -81,7 +81,7 @@ class TermContext:
 class Term(nn.Module):
     """An addition to the objective: `weight * term(step)`.
 
-    Parameters of its own train with the heads' rate; buffers are in checkpoints, so that a resumed run has them.
+    Its own parameters train with the heads' rate; buffers are in checkpoints, so that a resumed run has them.
     """
 
     weight: float

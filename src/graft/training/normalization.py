@@ -1,4 +1,4 @@
-"""BatchNorm with running statistics of its own for each domain (`bn=domain_specific`)."""
+"""BatchNorm with separate running statistics for each domain (`bn=domain_specific`)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

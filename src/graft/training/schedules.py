@@ -1,7 +1,7 @@
 """Learning-rate schedules as tables: a factor for every optimizer step, a pure function of the step.
 
 torch's schedulers are walked once over a dummy optimizer, so that their behaviour is theirs to the digit, while a
-phase of a strategy can have a schedule of its own and a resumed run needs no scheduler state.
+phase of a strategy can have its own schedule and a resumed run needs no scheduler state.
 """
 
 import math
@@ -54,7 +54,7 @@ class AveragingWindow(NamedTuple):
 
 
 def hold(points: Sequence[Point], start: int, factor: float) -> list[Point]:
-    """A schedule that stands still from a step on, at a learning rate of its own."""
+    """A schedule that stands still from a step on, at its own learning rate."""
     return [*points[:start], *(points[start]._replace(factor=factor) for _ in points[start:])]
 
 

@@ -151,7 +151,7 @@ class EMA(Averaging):
         return True
 
     def decay_after(self, steps: int) -> float:
-        """Decay of the step that comes after so many."""
+        """Decay of the step after a number of steps."""
         return min(self.decay, (1 + steps) / (10 + steps))
 
     def _move(self, average: list[Tensor], weights: list[Tensor], count: Tensor) -> None:
@@ -166,7 +166,7 @@ class SWA(Averaging):
     """Stochastic weight averaging (Izmailov et al., UAI 2018): equal weights at the ends of a run's last epochs.
 
     It averages the epochs after `start_fraction` of all, in which the learning rate stays at `lr_fraction` of the full
-    one (None: the schedule goes on). Statistics of BatchNorm layers that train are computed anew for the average, in a
+    one (None: the schedule goes on). Statistics of BatchNorm layers that train are computed again for the average, in a
     pass over the training batches before each validation.
     """
 
@@ -196,7 +196,7 @@ class SWA(Averaging):
         return AveragingWindow(self.first_epoch(epochs), self.lr_fraction)
 
     def show_average(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
-        """Put the average into the module, with BatchNorm statistics of its own."""
+        """Put the average into the module, with its own BatchNorm statistics."""
         super().show_average(trainer, pl_module)
         with trainer.precision_plugin.forward_context():
             recompute_statistics(pl_module, lambda: training_batches(trainer))

@@ -37,7 +37,7 @@ class L2SP(Term):
         self.head_ratio = head_ratio
 
     def prepare(self, context: TermContext) -> None:
-        """Keep the pretrained values; a resumed run makes them anew, so they are in no checkpoint."""
+        """Keep the pretrained values; a resumed run recreates them, so they are in no checkpoint."""
         check_pretrained(context, "l2sp")
         named = context.backbone.named_parameters()
         # In lists, where they are not parameters of this module
