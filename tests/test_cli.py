@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from train_app import PROJECT, App
+from train_app import PROJECT
 
 from graft.cli import help as cli
 from graft.cli.launch import known_names
@@ -21,11 +21,6 @@ except SystemExit as error:
 heavy = ("torch", "pytorch_lightning", "numpy", "matplotlib", "wandb", "hydra", "omegaconf", "yaml")
 print("modules", *(name for name in heavy if name in sys.modules))
 """
-
-
-@pytest.fixture
-def app(tmp_path, monkeypatch, capsys):
-    return App(tmp_path, monkeypatch, capsys)
 
 
 def run_and_list_modules(*arguments):

@@ -12,15 +12,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from train_app import PROJECT, App
+from train_app import PROJECT
 
 from graft.errors import Diverged, Interrupted
 from graft.report import summary as sweep
-
-
-@pytest.fixture
-def app(tmp_path, monkeypatch, capsys):
-    return App(tmp_path, monkeypatch, capsys)
 
 
 def write_job(folder, overrides, score=None, error=None, done=True, higher_is_better=True, metrics=None, val=None):
