@@ -398,6 +398,11 @@ def test_diverged_jobs_are_counted_apart_and_fail_a_sweep_only_where_all_diverge
     assert (again.code, app.configs) == (code, [])
 
 
+def test_an_experiment_that_is_a_sweep_takes_lists_of_values(app):
+    outcome = app("experiment=alpha_sweep", "objective.alpha=0.5", "seed=0,1")
+    assert (outcome.code, [cfg.seed for cfg in app.configs]) == (0, [0, 1])
+
+
 def test_an_experiment_that_is_a_sweep_takes_further_values_without_the_flag():
     from graft.cli.hydra_versions import with_sweep_flag
 
