@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from lanes import slow
 from train_app import PROJECT
 
 from graft.cli import help as cli
@@ -11,6 +12,7 @@ from graft.cli.launch import known_names
 from graft.config.renamed import EXPERIMENTS
 
 CONF = PROJECT / "conf"
+COMMANDS = list(EXPERIMENTS.values())
 RUN_AND_LIST_MODULES = """
 import runpy, sys
 sys.argv = ["train.py", *sys.argv[1:]]
@@ -168,6 +170,6 @@ def test_a_removed_experiment_is_answered_with_its_command(app, old):
     assert outcome.err == f"`experiment={old}` is now `{EXPERIMENTS[old]}`.\n"
 
 
-@pytest.mark.parametrize("command", EXPERIMENTS.values())
+@pytest.mark.parametrize("command", [COMMANDS[0], *slow(*COMMANDS[1:])])
 def test_the_command_of_a_removed_experiment_runs(app, command):
     assert app(*command.split()).code == 0
