@@ -41,7 +41,7 @@ test-all: $(SETUP) ## slow tests and those on real data (GRAFT_DATA) too
 test-hydra14: $(HYDRA14)/.stamp ## tests of configs, jobs and the command line on the next Hydra, which CI runs too
 	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/$(HYDRA14)" $(PY) -m pytest $(PARALLEL) $(FAST) \
 	  tests/test_config.py tests/test_cli.py tests/test_job.py \
-	  tests/test_sweep.py::test_jobs_of_two_experiments_share_the_sweeps_folder_and_have_short_names
+	  tests/test_sweep.py::test_an_experiment_that_is_a_sweep_takes_lists_of_values
 
 test-lowest: $(LOWEST)/.stamp ## tests of configs on the lowest versions that pyproject.toml allows
 	PYTHONPATH="$(CURDIR)/src" $(LOWEST)/bin/python -m pytest $(FAST) -o filterwarnings=default \

@@ -4,11 +4,18 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from train_app import App
 
 from graft.backbones.base import Backbone, ImageBackbone, Stage
 
 os.environ.setdefault("WANDB_MODE", "offline")
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def app(tmp_path, monkeypatch, capsys):
+    """train.py in this process, with a training that takes no time."""
+    return App(tmp_path, monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import copy
 import pytest
 import pytorch_lightning as pl
 import torch
+import toy
 from test_module import SGD, batch_of, build_module, moved, snapshot
 from torch import nn
 
@@ -61,16 +62,7 @@ def double(tiny_backbone, **keywords):
 
 
 def fit(module, averaging=None, epochs=4, data=None, callbacks=(), ckpt_path=None, **options):
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        callbacks=[*([averaging] if averaging else []), *callbacks],
-        **{"enable_checkpointing": False} | options,
-    )
+    trainer = toy.trainer_on_cpu([*([averaging] if averaging else []), *callbacks], max_epochs=epochs, **options)
     trainer.fit(module, data or Data(), ckpt_path=ckpt_path, weights_only=True)
 
 
@@ -218,9 +210,9 @@ class Rates(pl.Callback):
         self.seen.append((group["lr"], group["momentum"]))
 
 
-def trained_rates(tiny_backbone, averaging, schedule, strategy=None):
+def trained_rates(tiny_backbone, averaging, schedule, **settings):
     rates = Rates()
-    module = double(tiny_backbone, schedule=schedule, strategy=strategy, window=averaging.window(4))
+    module = double(tiny_backbone, schedule=schedule, window=averaging.window(4), **settings)
     fit(module, averaging, callbacks=[rates])
     return [rate for rate, _ in rates.seen]
 
@@ -234,7 +226,8 @@ def test_the_learning_rate_stands_still_while_swa_averages(tiny_backbone):
 
 
 def test_in_a_phase_the_rate_is_a_fraction_of_the_phases(tiny_backbone):
-    rates = trained_rates(tiny_backbone, SWA(0.75, 0.4), Constant(), LinearProbeThenFineTune(0.5, lr_ratio=0.5))
+    strategy = LinearProbeThenFineTune(0.5, lr_ratio=0.5)
+    rates = trained_rates(tiny_backbone, SWA(0.75, 0.4), Constant(), strategy=strategy)
     assert rates == pytest.approx([0.1] * 4 + [0.05] * 2 + [0.02] * 2)
 
 

@@ -4,13 +4,15 @@ import subprocess
 import sys
 
 import pytest
-from train_app import PROJECT, App
+from lanes import slow
+from train_app import PROJECT
 
 from graft.cli import help as cli
 from graft.cli.launch import known_names
 from graft.config.renamed import EXPERIMENTS
 
 CONF = PROJECT / "conf"
+COMMANDS = list(EXPERIMENTS.values())
 RUN_AND_LIST_MODULES = """
 import runpy, sys
 sys.argv = ["train.py", *sys.argv[1:]]
@@ -21,11 +23,6 @@ except SystemExit as error:
 heavy = ("torch", "pytorch_lightning", "numpy", "matplotlib", "wandb", "hydra", "omegaconf", "yaml")
 print("modules", *(name for name in heavy if name in sys.modules))
 """
-
-
-@pytest.fixture
-def app(tmp_path, monkeypatch, capsys):
-    return App(tmp_path, monkeypatch, capsys)
 
 
 def run_and_list_modules(*arguments):
@@ -173,6 +170,6 @@ def test_a_removed_experiment_is_answered_with_its_command(app, old):
     assert outcome.err == f"`experiment={old}` is now `{EXPERIMENTS[old]}`.\n"
 
 
-@pytest.mark.parametrize("command", EXPERIMENTS.values())
+@pytest.mark.parametrize("command", [COMMANDS[0], *slow(*COMMANDS[1:])])
 def test_the_command_of_a_removed_experiment_runs(app, command):
     assert app(*command.split()).code == 0

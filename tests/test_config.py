@@ -3,7 +3,7 @@
 import pytest
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
-from train_app import PROJECT, App
+from train_app import PROJECT
 
 from graft import config
 from graft.cli.hydra_versions import VERSION_BASE
@@ -11,11 +11,6 @@ from graft.config.renamed import RENAMED
 from graft.errors import GraftError
 
 CONF = PROJECT / "conf"
-
-
-@pytest.fixture
-def app(tmp_path, monkeypatch, capsys):
-    return App(tmp_path, monkeypatch, capsys)
 
 
 def composed(*overrides):

@@ -15,15 +15,10 @@ from pathlib import Path
 import pytest
 import yaml
 from lanes import slow
-from train_app import PROJECT, App
+from train_app import PROJECT
 
 from graft.cli import job
 from graft.errors import Diverged, GraftError, Interrupted
-
-
-@pytest.fixture
-def app(tmp_path, monkeypatch, capsys):
-    return App(tmp_path, monkeypatch, capsys)
 
 
 def raises(error):

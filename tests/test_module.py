@@ -4,43 +4,26 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+import toy
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from graft.backbones.cnn import cnn
-from graft.module import TransferModule, step_seed
+from graft.module import step_seed
 from graft.objectives.additive import AdditiveRetraining
 from graft.objectives.alpha import AlphaWeighted
 from graft.rates.backbone_ratio import BackboneRatio
-from graft.rates.uniform import Uniform
 from graft.strategies.frozen import Frozen
-from graft.strategies.full import Full
 from graft.strategies.lp_ft import LinearProbeThenFineTune
-from graft.tasks.multiclass import Multiclass
 from graft.terms.base import Term
-from graft.training.schedules import Constant, Cosine, OneCycle, Plateau
+from graft.training.schedules import Cosine, OneCycle, Plateau
 
-SGD = {
-    "_target_": "torch.optim.SGD",
-    "lr": 0.1,
-    "weight_decay": 0.01,
-    "decay_norms_and_biases": False,
-    "options": {"momentum": 0.9},
-}
+SGD = toy.optimizer(momentum=0.9)
 
 
-def build_module(backbone, heads=("shared",), objective=None, strategy=None, **keywords):
+def build_module(backbone, **settings):
     torch.manual_seed(1)
-    settings = {"rates": Uniform(), "schedule": Constant(), "optimizer": SGD} | keywords
-    return TransferModule(
-        backbone=backbone,
-        heads={name: nn.Linear(backbone.feature_size, 3) for name in heads},
-        tasks={"target": Multiclass(), "source": Multiclass()},
-        num_outputs={"target": 3, "source": 3},
-        objective=objective or AlphaWeighted(0.0),
-        strategy=strategy or Full(),
-        **settings,
-    )
+    return toy.module_of(backbone, **settings)
 
 
 def batch_of(domains, size=8, seed=0, dtype=torch.float32):
@@ -59,17 +42,7 @@ def loaders_of(domains, seed=0):
 
 
 def fit(module, domains=("target",), epochs=2, callbacks=(), validate=False, ckpt_path=None, loaders=None, **options):
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        callbacks=list(callbacks),
-        **options,
-    )
+    trainer = toy.trainer_on_cpu(callbacks, max_epochs=epochs, **options)
     val = DataLoader(list(zip(*batch_of(["target"])["target"], strict=True)), batch_size=4, collate_fn=as_target)
     trainer.fit(
         module, loaders or loaders_of(domains), val if validate else None, ckpt_path=ckpt_path, weights_only=True

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
-from train_app import PROJECT, App
+from train_app import PROJECT
 
 from graft import config, registry
 from graft.build import build
@@ -513,11 +513,6 @@ def test_a_users_package_trains_where_it_is_allowed(package, tmp_path):
     cfg.allow = []
     with pytest.raises(GraftError, match=r"allow=\[mypkg\]"):
         execute(plain(cfg))
-
-
-@pytest.fixture
-def app(tmp_path, monkeypatch, capsys):
-    return App(tmp_path, monkeypatch, capsys)
 
 
 def test_the_command_line_says_what_is_refused_and_how_to_allow_it(app, package, tmp_path):

@@ -12,16 +12,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from train_app import PROJECT, App
+from train_app import PROJECT
 
+from graft.cli import sweep_plan
 from graft.errors import Diverged, Interrupted
 from graft.report import summary as sweep
-from graft.runs import sweep_plan
-
-
-@pytest.fixture
-def app(tmp_path, monkeypatch, capsys):
-    return App(tmp_path, monkeypatch, capsys)
 
 
 def write_job(folder, overrides, score=None, error=None, done=True, higher_is_better=True, metrics=None, val=None):
@@ -404,6 +399,21 @@ def test_diverged_jobs_are_counted_apart_and_fail_a_sweep_only_where_all_diverge
     assert (again.code, app.configs) == (code, [])
 
 
+def test_an_experiment_that_is_a_sweep_takes_lists_of_values(app):
+    outcome = app("experiment=alpha_sweep", "objective.alpha=0.5", "seed=0,1")
+    assert (outcome.code, [cfg.seed for cfg in app.configs]) == (0, [0, 1])
+
+
+def test_an_experiment_that_is_a_sweep_takes_further_values_without_the_flag():
+    from graft.cli.hydra_versions import with_sweep_flag
+
+    folders, words = [PROJECT / "conf"], ["experiment=alpha_sweep", "seed=0,1"]
+    assert with_sweep_flag(words, folders) == ["-m", *words]
+    assert with_sweep_flag(["-m", *words], folders) == ["-m", *words]
+    assert with_sweep_flag([*words, "--cfg", "job"], folders) == [*words, "--cfg", "job"]
+    assert with_sweep_flag(["experiment=resnet_ft", "seed=0"], folders) == ["experiment=resnet_ft", "seed=0"]
+
+
 def test_a_sweep_prints_one_line_a_job(app, tmp_path):
     app.score = lambda cfg: 0.5 + 0.1 * cfg.seed
     outcome = app(
@@ -427,13 +437,3 @@ def test_the_plan_of_a_sweep_counts_its_jobs():
     assert (plan.jobs, plan.varied) == (6, ["seed", "strategy"])
     assert plan.label(["optimizer.lr=1", "seed=2", "strategy=lora"]) == "seed=2 strategy=lora"
     assert sweep_plan.plan_of(["seed=1,2"], is_grid=False).jobs is None
-
-
-def test_an_experiment_that_is_a_sweep_takes_further_values_without_the_flag():
-    from graft.cli.hydra_versions import with_sweep_flag
-
-    folders, words = [PROJECT / "conf"], ["experiment=alpha_sweep", "seed=0,1"]
-    assert with_sweep_flag(words, folders) == ["-m", *words]
-    assert with_sweep_flag(["-m", *words], folders) == ["-m", *words]
-    assert with_sweep_flag([*words, "--cfg", "job"], folders) == [*words, "--cfg", "job"]
-    assert with_sweep_flag(["experiment=resnet_ft", "seed=0"], folders) == ["experiment=resnet_ft", "seed=0"]

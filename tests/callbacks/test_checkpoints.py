@@ -1,18 +1,13 @@
 import pytest
 import pytorch_lightning as pl
 import torch
-from torch import nn
+import toy
 from torch.utils.data import DataLoader
 
 from graft.callbacks import checkpoints as checkpoints_module
 from graft.callbacks.checkpoints import Checkpoints
-from graft.module import TransferModule
-from graft.objectives.alpha import AlphaWeighted
-from graft.rates.uniform import Uniform
 from graft.strategies.frozen import Frozen
 from graft.strategies.full import Full
-from graft.tasks.multiclass import Multiclass
-from graft.training.schedules import Constant
 
 EPOCHS = 4
 MONITOR = "val/target/loss"
@@ -37,34 +32,11 @@ class Seen(pl.Callback):
 
 def fit(backbone, callbacks, strategy=None, epochs=EPOCHS, resume=None):
     torch.manual_seed(0)
-    module = TransferModule(
-        backbone=backbone,
-        heads={"target": nn.Linear(backbone.feature_size, 3)},
-        tasks={"target": Multiclass()},
-        num_outputs={"target": 3},
-        objective=AlphaWeighted(0.0),
-        strategy=strategy or Full(),
-        rates=Uniform(),
-        schedule=Constant(),
-        optimizer={
-            "_target_": "torch.optim.SGD",
-            "lr": 0.3,
-            "weight_decay": 0.0,
-            "decay_norms_and_biases": False,
-            "options": {},
-        },
-    )
+    sgd = toy.optimizer(lr=0.3, weight_decay=0.0)
+    module = toy.module_of(backbone, ["target"], domains=["target"], strategy=strategy or Full(), optimizer=sgd)
     images, labels = torch.randn(8, 1, 8, 8), torch.arange(8) % 3
     batches = DataLoader([{"target": (images, labels)}], batch_size=None)
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        callbacks=callbacks,
-    )
+    trainer = toy.trainer_on_cpu(callbacks, max_epochs=epochs)
     trainer.fit(module, batches, batches, ckpt_path=resume, weights_only=True)
     return trainer
 

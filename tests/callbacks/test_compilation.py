@@ -5,29 +5,18 @@ import copy
 import pytest
 import pytorch_lightning as pl
 import torch
+import toy
 from lanes import slow
-from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from graft.callbacks.compilation import Compilation, break_even, sentence
 from graft.errors import GraftError
-from graft.module import TransferModule
 from graft.objectives.alpha import AlphaWeighted
-from graft.rates.uniform import Uniform
 from graft.strategies.full import Full
 from graft.strategies.gradual import Gradual
 from graft.strategies.lp_ft import LinearProbeThenFineTune
-from graft.tasks.multiclass import Multiclass
-from graft.training.schedules import Constant
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own
-OPTIMIZER = {
-    "_target_": "torch.optim.SGD",
-    "lr": 0.1,
-    "weight_decay": 0.01,
-    "decay_norms_and_biases": False,
-    "options": {"momentum": 0.9},
-}
 
 
 def loader(domain, size=10):
@@ -38,28 +27,8 @@ def loader(domain, size=10):
 def fit(tiny_backbone, *callbacks, strategy=None, bn="joint", alpha=0.0, epochs=4):
     backbone = tiny_backbone(dropout=0.5)
     torch.manual_seed(1)
-    module = TransferModule(
-        backbone=backbone,
-        heads={"shared": nn.Linear(backbone.feature_size, 3)},
-        tasks={"target": Multiclass(), "source": Multiclass()},
-        num_outputs={"target": 3, "source": 3},
-        objective=AlphaWeighted(alpha),
-        strategy=strategy or Full(),
-        rates=Uniform(),
-        schedule=Constant(),
-        optimizer=OPTIMIZER,
-        bn=bn,
-    )
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        callbacks=list(callbacks),
-    )
+    module = toy.module_of(backbone, strategy=strategy or Full(), objective=AlphaWeighted(alpha), bn=bn)
+    trainer = toy.trainer_on_cpu(callbacks, max_epochs=epochs)
     validation = DataLoader([{"target": (torch.randn(7, 1, 8, 8), torch.arange(7) % 3)}], batch_size=None)
     trainer.fit(module, {domain: loader(domain) for domain in module.objective.domains()}, validation)
     return module

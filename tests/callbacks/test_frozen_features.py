@@ -5,8 +5,8 @@ import copy
 import pytest
 import pytorch_lightning as pl
 import torch
+import toy
 from lanes import slow
-from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
 from graft.backbones.torchvision import TorchvisionBackbone
@@ -15,16 +15,13 @@ from graft.cache.features import FeatureCache
 from graft.callbacks.frozen_features import FrozenFeatures
 from graft.data.module import TransferDataModule
 from graft.data.sources.digits import Digits
-from graft.module import TransferModule
 from graft.objectives.alpha import AlphaWeighted
-from graft.rates.uniform import Uniform
 from graft.strategies.fine_tune import FineTune
 from graft.strategies.freeze_until import FreezeUntil
 from graft.strategies.frozen import Frozen
 from graft.strategies.full import Full
 from graft.strategies.gradual import Gradual
 from graft.strategies.lp_ft import LinearProbeThenFineTune
-from graft.tasks.multiclass import Multiclass
 from graft.terms.regularization.feature_distillation import FeatureDistillation
 from graft.terms.regularization.l2sp import L2SP
 from graft.training.batch_transforms import Mixing, ProgressiveResizing
@@ -73,22 +70,13 @@ def parts(strategy, alpha=0.0, augment="none", terms=None, batch_transforms=(), 
     data.set_input(backbone.input_spec)
     objective = AlphaWeighted(alpha)
     data.train_domains = objective.domains()
-    module = TransferModule(
-        backbone=backbone,
-        heads={"shared": nn.Linear(backbone.feature_size, 10)},
-        tasks={"source": Multiclass(), "target": Multiclass()},
-        num_outputs={"source": 10, "target": 10},
+    module = toy.module_of(
+        backbone,
+        classes=10,
         objective=objective,
         strategy=strategy,
-        rates=Uniform(),
         schedule=Cosine(),
-        optimizer={
-            "_target_": "torch.optim.SGD",
-            "lr": 0.01,
-            "weight_decay": 0.01,
-            "decay_norms_and_biases": False,
-            "options": {"momentum": 0.9},
-        },
+        optimizer=toy.optimizer(lr=0.01, momentum=0.9),
         terms=terms,
         batch_transforms=batch_transforms,
         bn=bn,
@@ -97,19 +85,7 @@ def parts(strategy, alpha=0.0, augment="none", terms=None, batch_transforms=(), 
 
 
 def fit(module, data, callbacks, resume=None, **options):
-    trainer = pl.Trainer(
-        max_epochs=EPOCHS,
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        callbacks=list(callbacks),
-        **options,
-    )
+    trainer = toy.trainer_on_cpu(callbacks, max_epochs=EPOCHS, use_distributed_sampler=False, **options)
     trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     return trainer
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
+import toy
 from torch.utils.data import DataLoader
 
 from graft.callbacks.interrupt import Interrupt, keyboard_interrupts
@@ -83,18 +84,7 @@ class PressCtrlC(pl.Callback):
 
 def fit_or_raise(folder, *callbacks, module=None, ckpt_path=None, **options):
     module = module or Net()
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=EPOCHS,
-        logger=False,
-        callbacks=list(callbacks),
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        default_root_dir=folder,
-        **options,
-    )
+    trainer = toy.trainer_on_cpu(callbacks, max_epochs=EPOCHS, default_root_dir=folder, **options)
     validation = DataLoader(torch.ones(6, 3), batch_size=3)
     trainer.fit(module, Batches(), validation, ckpt_path=ckpt_path, weights_only=True)
     return module

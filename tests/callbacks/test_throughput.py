@@ -3,6 +3,7 @@ import mmap
 import pytest
 import pytorch_lightning as pl
 import torch
+import toy
 from torch.utils.data import DataLoader
 
 from graft.callbacks import throughput
@@ -53,17 +54,8 @@ def loader(batches=4):
     )
 
 
-def fit(clock, measure, ckpt_path=None, **options):
-    settings = {"max_epochs": 2, "callbacks": [measure]} | options
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=1,
-        **settings,
-    )
+def fit(clock, *callbacks, ckpt_path=None, **options):
+    trainer = toy.trainer_on_cpu(callbacks, **{"max_epochs": 2, "num_sanity_val_steps": 1} | options)
     trainer.fit(Net(clock), loader(), loader(), ckpt_path=ckpt_path, weights_only=True)
     return trainer
 
@@ -107,7 +99,7 @@ def test_interrupted_fit_is_measured(clock):
 
     measure = Throughput()
     with pytest.raises(RuntimeError, match="broken"):
-        fit(clock, measure, callbacks=[measure, Break()])
+        fit(clock, measure, Break())
     assert measure.samples_per_s == pytest.approx(8.0)
     assert measure.fit_s == START_S + 2 * BATCH_S + VALIDATION_S
 

@@ -3,15 +3,13 @@
 import pytest
 import pytorch_lightning as pl
 import torch
+import toy
 from pytorch_lightning.callbacks import ModelCheckpoint
-from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from graft.backbones.torchvision import TorchvisionBackbone
 from graft.data.module import TransferDataModule
 from graft.data.sources.digits import Digits
-from graft.module import TransferModule
-from graft.objectives.alpha import AlphaWeighted
 from graft.rates.discriminative import Discriminative
 from graft.rates.geometric import Geometric
 from graft.rates.layer_decay import LayerDecay
@@ -30,7 +28,6 @@ from graft.strategies.lp_ft import LinearProbeThenFineTune
 from graft.strategies.norm_only import NormOnly
 from graft.strategies.scratch import Scratch
 from graft.strategies.surgical import Surgical
-from graft.tasks.multiclass import Multiclass
 from graft.training.schedules import Constant, Cosine, OneCycle
 
 LR = 0.01
@@ -44,39 +41,20 @@ def build(strategy, rates=None, backbone=None, schedule=None, optimizer="SGD", c
     backbone = backbone or TorchvisionBackbone("resnet18", size=32)
     strategy.prepare(backbone)
     options = {"momentum": 0.9} if optimizer == "SGD" else {}
-    return TransferModule(
-        backbone=backbone,
-        heads={"target": nn.Linear(backbone.feature_size, classes)},
-        tasks={"target": Multiclass()},
-        num_outputs={"target": classes},
-        objective=AlphaWeighted(0.0),
+    return toy.module_of(
+        backbone,
+        ["target"],
+        classes,
+        domains=["target"],
         strategy=strategy,
         rates=rates or Uniform(),
         schedule=schedule or Constant(),
-        optimizer={
-            "_target_": f"torch.optim.{optimizer}",
-            "lr": LR,
-            "weight_decay": 0.01,
-            "decay_norms_and_biases": False,
-            "options": options,
-        },
+        optimizer=toy.optimizer(optimizer, LR, **options),
     )
 
 
 def trainer_of(callbacks=(), epochs=EPOCHS, **options):
-    return pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        callbacks=list(callbacks),
-        **options,
-    )
+    return toy.trainer_on_cpu(callbacks, max_epochs=epochs, use_distributed_sampler=False, **options)
 
 
 def state_of(module):

@@ -3,8 +3,8 @@
 import copy
 
 import pytest
-import pytorch_lightning as pl
 import torch
+import toy
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
@@ -72,29 +72,11 @@ def fit(backbone, terms, callbacks=(), resume=None, bn="joint", alpha=0.0):
         strategy=LinearProbeThenFineTune(0.5),
         rates=Uniform(),
         schedule=OneCycle(),
-        optimizer={
-            "_target_": "torch.optim.AdamW",
-            "lr": 0.01,
-            "weight_decay": 0.01,
-            "decay_norms_and_biases": False,
-            "options": {},
-        },
+        optimizer=toy.optimizer("AdamW", lr=0.01),
         terms=terms,
         bn=bn,
     )
-    trainer = pl.Trainer(
-        max_epochs=EPOCHS,
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        limit_val_batches=1,
-        callbacks=list(callbacks),
-    )
+    trainer = toy.trainer_on_cpu(callbacks, max_epochs=EPOCHS, use_distributed_sampler=False, limit_val_batches=1)
     trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     return module, trainer
 
