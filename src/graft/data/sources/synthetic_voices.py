@@ -18,9 +18,9 @@ from torch import Tensor
 from graft.config.types import Count, Seed
 from graft.data.domain import Domain
 from graft.data.readers import espeak
+from graft.data.readers.images import file_hash
 from graft.data.readers.recordings import resampled
 from graft.data.samples import Raw, Samples, generator, sha256
-from graft.data.sources.image_folder import file_hash
 from graft.errors import GraftError
 
 SPEEDS = range(110, 230, 5)  # words a minute
