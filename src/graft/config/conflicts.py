@@ -18,6 +18,7 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     yield from objective_contradictions(config, names)
     yield from term_contradictions(config, names)
     yield from table_contradictions(config, names)
+    yield from label_contradictions(config, names)
     yield from training_contradictions(config, names)
     yield from tuning_contradictions(config)
     yield from averaging_contradictions(config, names)
@@ -134,19 +135,14 @@ def missing_runs(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def table_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
-    """A table and what is not for one: backbones and options of images, tasks for labels of another kind."""
-    data, training, task = config["data"], config["training"], names.says("task", "name", "")
-    kind = data["target"].get("label_kind")
-    if kind is None:
+    """A table and what is not for one: backbones and options of images."""
+    data, training = config["data"], config["training"]
+    if "few_values" not in data["target"]:
         if "columns" in config["backbone"]:
             yield "`backbone` takes tables, and `data.target` is none: use another backbone, or data=table"
         return
     if "columns" not in config["backbone"]:
         yield "`data.target` is a table, and this backbone takes none: use backbone=mlp or backbone=ft_transformer"
-    if kind == "numbers" and task != "regression":
-        yield f"`data.target.label_kind=numbers` with `task={task}`: numbers need task=regression"
-    if kind == "classes" and task == "regression":
-        yield "`task=regression` with `data.target.label_kind=classes`: it needs data.target.label_kind=numbers"
     for key, value, off in (
         ("data.augment", data["augment"], "none"),
         ("data.test_shifts", data["test_shifts"], []),
@@ -156,6 +152,20 @@ def table_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[st
     ):
         if value != off:
             yield f"`{key}={shown(value)}` with a table: it is for images; use {key}={shown(off)}"
+
+
+def label_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """A task for labels of another kind than the target has."""
+    task, kind = names.says("task", "name", ""), config["data"]["target"].get("label_kind")
+    for of_task, of_labels, noun in (
+        ("regression", "numbers", "numbers"),
+        ("multilabel", "multilabel", "several labels"),
+    ):
+        noun = "several labels" if of_labels == "multilabel" else of_labels
+        if kind == of_labels and task != of_task:
+            yield f"`data.target.label_kind={kind}` with `task={task}`: {noun} need task={of_task}"
+        if kind is not None and kind != of_labels and task == of_task:
+            yield f"`task={task}` with `data.target.label_kind={kind}`: it needs data.target.label_kind={of_labels}"
 
 
 def tuning_contradictions(config: Mapping[str, Any]) -> Iterator[str]:

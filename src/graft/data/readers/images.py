@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,8 @@ class Look:
 
 def look_into(path: Path, channels: int) -> Look:
     """Decode a file once, whatever its decoder raises."""
+    if not path.is_file():
+        return Look(b"", "there is no such file" if not path.is_dir() else "it is a folder")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -81,8 +84,8 @@ def look_into(path: Path, channels: int) -> Look:
 
 
 def detail(error: Exception) -> str:
-    """What a decoder says, without the address of the stream that it read from."""
-    return first_line(error).partition(" <_io.BytesIO")[0].rstrip(".") or type(error).__name__
+    """What a decoder says, without the file or stream that it read from, which messages name themselves."""
+    return re.sub(r"\s+(<_io\..*>|'.*[/\\].*')$", "", first_line(error)).rstrip(".") or type(error).__name__
 
 
 def read_image(source: Path | BinaryIO, shorter: int | None = None, count: bool = False) -> Decoded:
