@@ -17,7 +17,7 @@ from graft.errors import GraftError
 CHUNK = 256  # images that are converted at a time, to bound memory
 
 
-class ImageArrays(SimilarImages, ArrayFile):
+class ImageArrays(ArrayFile, SimilarImages):
     """Images `(N, H, W)` or `(N, H, W, C)` with labels, kept as uint8 `(N, C, H, W)`."""
 
     def __init__(
