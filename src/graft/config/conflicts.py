@@ -17,8 +17,8 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     yield from source_contradictions(config, names)
     yield from objective_contradictions(config, names)
     yield from term_contradictions(config, names)
-    yield from table_contradictions(config, names)
     yield from label_contradictions(config, names)
+    yield from table_contradictions(config, names)
     yield from training_contradictions(config, names)
     yield from tuning_contradictions(config)
     yield from averaging_contradictions(config, names)
@@ -134,10 +134,33 @@ def missing_runs(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"`soup={soup}`: there is no such folder; give a sweep's, logs/<name>/sweeps/<time>_<id>"
 
 
+LABEL_KINDS = {"regression": "numbers", "multilabel": "multilabel"}  # of a task's labels, where they are not classes
+NEEDED_TASKS = {"numbers": "; numbers need task=regression", "multilabel": "; multilabel needs task=multilabel"}
+
+
+def label_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """Tasks for labels of another kind."""
+    tasks = {"target": "task", "source": "source_task" if config["source_task"] else "task"}
+    for domain, group in tasks.items():
+        kind, task = (config["data"][domain] or {}).get("label_kind"), names.says(group, "name", "")
+        if kind is not None and kind != (needed := LABEL_KINDS.get(task, "classes")):
+            yield (
+                f"`data.{domain}.label_kind={kind}` with `{group}={task}`: {task} needs "
+                f"data.{domain}.label_kind={needed}{NEEDED_TASKS.get(kind, '')}"
+            )
+    data = config["data"]
+    kinds = {(data[domain] or {}).get("label_kind", "classes") for domain in tasks}
+    if data["balance"] == "sampler" and kinds != {"classes"} or data["balance"] == "weights" and "numbers" in kinds:
+        yield f"`data.balance={data['balance']}` with labels that are not one class a sample: use data.balance=none"
+    if data["labels_per_class"] is not None and (data["target"] or {}).get("label_kind", "classes") != "classes":
+        yield "`data.labels_per_class` with labels that are not one class a sample: set data.labels_per_class=null"
+
+
 def table_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
     """A table and what is not for one: backbones and options of images."""
     data, training = config["data"], config["training"]
-    if "few_values" not in data["target"]:
+    is_table = attribute(data["target"].get("_target_", ""), "modality", "image") == "table"
+    if not is_table:
         if "columns" in config["backbone"]:
             yield "`backbone` takes tables, and `data.target` is none: use another backbone, or data=table"
         return
@@ -152,20 +175,6 @@ def table_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[st
     ):
         if value != off:
             yield f"`{key}={shown(value)}` with a table: it is for images; use {key}={shown(off)}"
-
-
-def label_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
-    """A task for labels of another kind than the target has."""
-    task, kind = names.says("task", "name", ""), config["data"]["target"].get("label_kind")
-    for of_task, of_labels, noun in (
-        ("regression", "numbers", "numbers"),
-        ("multilabel", "multilabel", "several labels"),
-    ):
-        noun = "several labels" if of_labels == "multilabel" else of_labels
-        if kind == of_labels and task != of_task:
-            yield f"`data.target.label_kind={kind}` with `task={task}`: {noun} need task={of_task}"
-        if kind is not None and kind != of_labels and task == of_task:
-            yield f"`task={task}` with `data.target.label_kind={kind}`: it needs data.target.label_kind={of_labels}"
 
 
 def tuning_contradictions(config: Mapping[str, Any]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Spoken words from the espeak-ng engine, which comes as a package: speech without a download or a recording."""
 
 import functools
+import hashlib
 import itertools
 import json
 import subprocess
@@ -42,7 +43,7 @@ class Utterance:
 
 
 class SyntheticSpeech(Domain):
-    """Each word is a class; no two samples of a word share voice, speed, pitch and range, in whatever part they are."""
+    """Each word is a class; no two samples of a word share voice, speed, pitch and range, in whatever split they are."""
 
     modality = "audio"
     noun = "recordings"
@@ -77,7 +78,7 @@ class SyntheticSpeech(Domain):
         """Hash of what decides the sound: settings, this code and the engine."""
         settings = repr((self.words, self.voices, self.samples, self.seed, SPEEDS, PITCHES, RANGES)).encode()
         code = [Path(__file__).read_bytes(), Path(espeak.__file__).read_bytes()]
-        return sha256([settings, *code, file_hash(Path(self._engine["library"]))])
+        return sha256([settings, *code, hashlib.sha256(Path(self._engine["library"]).read_bytes()).digest()])
 
     @property
     def _few(self) -> int:
