@@ -42,6 +42,7 @@ SOURCES = {
     "image_arrays": ["data=mnist", "data.target.file={in}/images.npz"],
     "pneumonia": ["data=mnist", "data.target.file={in}/parts.npz", "data.target.class_names=null"],
     "image_folder": ["data=image_folder", "data.target.root={in}/photos"],
+    "image_file": ["data=image_folder", "data.target.file={in}/photos.csv"],
     "mnist": ["data=mnist", "data.target.root={in}/torchvision"],
     "text_file": ["data=text", "data.target.file={in}/texts.csv"],
     "huggingface_dataset": ["data=text", "data.target.name={in}/hub"],
@@ -76,6 +77,8 @@ def write_inputs(root: Path) -> None:
         folder = root / "photos" / label
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((8, 8, 3), value, dtype=np.uint8)).save(folder / f"{number:03}.png")
+    photos = [(f"photos/{label}/{number:03}.png", label) for number, label in enumerate(labels)]
+    write_csv(root / "photos.csv", [("path", "label"), *photos])
     write_recordings(root, numbers, labels)
     write_mnist(root / "torchvision" / "MNIST" / "raw", images, codes)
 

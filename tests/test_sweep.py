@@ -14,9 +14,9 @@ import pytest
 import yaml
 from train_app import PROJECT
 
-from graft.cli import sweep_plan
 from graft.errors import Diverged, Interrupted
 from graft.report import summary as sweep
+from graft.runs import sweep_plan
 
 
 def write_job(folder, overrides, score=None, error=None, done=True, higher_is_better=True, metrics=None, val=None):

@@ -101,7 +101,7 @@ def test_unrelated_parts_of_graft_are_not_in_a_key():
     ("parts", "libraries"),
     [
         (
-            ("graft.inputs.image.decoded", "graft.data.sources.image_folder.ImageFiles"),
+            ("graft.inputs.image.decoded", "graft.data.readers.images.ImageFiles"),
             {"pillow", "torch", "torchvision"},
         ),
         (("graft.cache.features", "graft.backbones.timm.TimmBackbone"), {"torch", "timm"}),

@@ -60,7 +60,7 @@ def test_a_bad_row_is_named_or_skipped(table, line):
         load(table)
     data = load(table, on_bad_sample="skip")
     assert sum(len(split) for split in (data.train, data.val, data.test)) == 20
-    assert data.notes[0].startswith("1 rows are skipped, the first is row 4 of tones.csv: ")
+    assert data.notes[0].startswith(f"skipped: 1 rows ({table}, row 4: ")
 
 
 def test_bytes_of_another_encoding_are_named(table):
@@ -72,7 +72,9 @@ def test_bytes_of_another_encoding_are_named(table):
 def test_a_label_that_train_has_not(table):
     test = table.with_name("test.csv")
     test.write_text("path,label\nlow_ann_0.wav,low\nhigh_ann_0.wav,shrill\n")
-    with pytest.raises(GraftError, match=r"test\.csv, row 3: its label 'shrill' is not one of train's: high, low"):
+    with pytest.raises(
+        GraftError, match=r"test\.csv, row 3: its label 'shrill' is not one of train's classes: high, low"
+    ):
         load(table, test_file=str(test))
     assert len(load(table, test_file=str(test), on_bad_sample="skip").test) == 1
 
@@ -85,7 +87,7 @@ def test_a_label_that_train_has_not(table):
         (None, {"label": "word"}, r"data\.target\.label=word: .*tones\.csv has no such column\. Columns: path, label"),
         (None, {"path": 7}, r"data\.target\.path=7: .* has no such column"),
         (None, {"folder": "nowhere"}, r"data\.target\.folder=nowhere: no such folder"),
-        ("path,label\nlow_ann_0.wav,a\nlow_ann_1.wav,a\n", {}, "every row has the label 'a'"),
+        ("path,label\nlow_ann_0.wav,a\nlow_ann_1.wav,a\n", {}, "every label is 'a', but at least 2 classes"),
         ("path,label\nno.wav,a\n", {"on_bad_sample": "skip"}, "no rows that can be used"),
     ],
 )

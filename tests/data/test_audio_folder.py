@@ -137,7 +137,7 @@ def test_a_bad_file_is_named_or_skipped(tones, kind):
     data = load(tones, on_bad_sample="skip", **HALVES)
     assert sum(len(split) for split in (data.train, data.val, data.test)) == 20
     [note] = data.notes
-    assert note.startswith("1 files are skipped, the first is high_ann_9.")
+    assert note.startswith(f"skipped: 1 files ({tones / 'high_ann_9.'}")
     assert BAD_FILES[kind] in note
 
 
@@ -147,7 +147,9 @@ def test_a_name_that_does_not_fit_and_a_class_that_train_has_not(tones):
         load(tones, **HALVES)
     assert len(load(tones, on_bad_sample="skip", **HALVES).train) == 12
     (tones / "README.wav").rename(tones / "middle_ann_0.wav")
-    with pytest.raises(GraftError, match=r"middle_ann_0\.wav: its label 'middle' is not one of train's: high, low"):
+    with pytest.raises(
+        GraftError, match=r"middle_ann_0\.wav: its label 'middle' is not one of train's classes: high, low"
+    ):
         load(tones, test_where={"index": [0]})
     assert len(load(tones, test_where={"index": [0]}, on_bad_sample="skip").test) == 4
 
@@ -159,8 +161,8 @@ def test_a_name_that_does_not_fit_and_a_class_that_train_has_not(tones):
         ({"pattern": r"(\w+)"}, r"it has no group \(\?P<label>"),
         ({"where": {"room": [1]}}, r"where: the pattern has no group 'room'\. Groups: label, speaker, index"),
         ({"where": {"speaker": ["ann", "eve"]}}, r"where\.speaker: no file in .* has 'eve' there\. There is ann, bob"),
-        ({"where": {"label": ["low"]}}, "every file has the label 'low', but at least 2 classes"),
-        ({"test_where": {"index": [0, 1, 2, 3, 4]}}, "there are no files left to train on"),
+        ({"where": {"label": ["low"]}}, "every label is 'low', but at least 2 classes"),
+        ({"test_where": {"index": [0, 1, 2, 3, 4]}}, "there are no files to train on"),
         ({"pattern": None, "where": {"speaker": ["ann"]}}, r"where: it chooses by the groups of data\.target\.pattern"),
         (
             {"pattern": None},
@@ -168,9 +170,9 @@ def test_a_name_that_does_not_fit_and_a_class_that_train_has_not(tones):
         ),
         (
             {"classes": ["low", "high", "middle"]},
-            r"classes: no file of .* has the label 'middle'\. Its labels are high, low: name those",
+            r"classes: no training sample has the label 'middle', one of 3 classes\. Its labels are high, low",
         ),
-        ({"test_fraction": 0.01}, "recordings are too few for a test split"),
+        ({"test_fraction": 0.01}, "recordings are too few to split off a test split"),
     ],
 )
 def test_folders_that_cannot_be_used(tones, options, message):

@@ -68,7 +68,7 @@ def test_a_missing_label_is_named_or_skipped(tmp_path, names, missing):
         HuggingFaceDataset(name).load(0)
     data = HuggingFaceDataset(name, on_bad_sample="skip").load(0)
     assert sum(sizes(data)) == 20
-    assert data.notes == ("1 rows are skipped, the first is row 3 of train: its label is missing (None)",)
+    assert data.notes == (f"skipped: 1 rows ({name}/train, row 3: its label is missing (None))",)
 
 
 def test_columns_and_parts_that_are_not_there_are_named(tmp_path):

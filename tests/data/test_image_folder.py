@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from graft.data.sources.image_folder import ImageFolder, decode
+from graft.data.readers.images import decode
+from graft.data.sources.image_folder import ImageFolder
 from graft.errors import GraftError
 
 

@@ -98,16 +98,18 @@ def test_classes_are_in_order_of_value_and_can_be_chosen(tmp_path):
     rows = [(f"{stars} stars, {n}", stars) for stars in ("2", "10", "1") for n in range(8)]
     file = write(tmp_path / "a.tsv", rows)
     assert load(file).classes == ("1", "2", "10")
-    with pytest.raises(GraftError, match=r"row 2: its label '2' is not one of data\.target\.classes: 10, 1; 7 more"):
+    with pytest.raises(
+        GraftError, match=r"row 2: its label '2' is not one of data\.target\.classes: 10, 1; .*and 5 more"
+    ):
         load(file, classes=["10", "1"])
     data = load(file, classes=["10", "1"], on_bad_sample="skip")
     assert data.classes == ("10", "1")
-    assert data.notes[0].startswith("8 rows are skipped, the first is row 2 of a.tsv: its label '2' is not one of")
+    assert data.notes[0].startswith(f"skipped: 8 rows ({file}, row 2: its label '2' is not one of")
     assert pairs(data.train, data.val, data.test) == expected([r for r in rows if r[1] != "2"], ("10", "1"))
 
 
 BAD_LINES = {
-    b"only a text\n": "it has no column label",
+    b"only a text\n": "it has 1 values where there are 2 columns",
     b" \t1\n": "its text is empty",
     b"\n": "the line is empty",
     b"caf\xe9\t1\n": "it is not UTF-8 behind 'caf'",
@@ -124,12 +126,14 @@ def test_a_bad_row_is_named_or_skipped(tmp_path, line):
     write(file)
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(b"".join([*lines[:4], line, line, *lines[4:]]))
-    with pytest.raises(GraftError, match=rf"data\.target: .*a\.tsv, row 5: {BAD_LINES[line]}.*; 1 more rows"):
+    with pytest.raises(
+        GraftError, match=rf"data\.target: .*a\.tsv, row 5: {BAD_LINES[line]}.*; .*row 6: {BAD_LINES[line]}"
+    ):
         load(file)
     data = load(file, on_bad_sample="skip")
     assert pairs(data.train, data.val, data.test) == expected()
     [note] = data.notes
-    assert note.startswith(f"2 rows are skipped, the first is row 5 of a.tsv: {BAD_LINES[line]}")
+    assert note.startswith(f"skipped: 2 rows ({file}, row 5: {BAD_LINES[line]}")
 
 
 def test_a_vocabulary_has_the_training_words_of_both_sides_and_no_others(tmp_path):
@@ -149,7 +153,7 @@ def test_a_vocabulary_has_the_training_words_of_both_sides_and_no_others(tmp_pat
 
 def test_a_label_that_train_has_not_is_named_or_skipped(tmp_path):
     train, test = write(tmp_path / "train.tsv"), write(tmp_path / "test.tsv", [*ROWS[:2], ("so so", "2")])
-    with pytest.raises(GraftError, match=r"test\.tsv, row 4: its label '2' is not one of train's: 0, 1"):
+    with pytest.raises(GraftError, match=r"test\.tsv, row 4: its label '2' is not one of train's classes: 0, 1"):
         load(train, test_file=test)
     assert len(load(train, test_file=test, on_bad_sample="skip").test) == 2
 
@@ -169,7 +173,7 @@ def test_lines_that_are_no_json_objects(tmp_path):
     }
     for line, problem in bad.items():
         file.write_text("\n".join([*lines, line, line, "", '{"text": "so so", "label": 1.0}', "", ""]))
-        with pytest.raises(GraftError, match=rf"a\.jsonl, row 21: {problem}.*2 more rows"):
+        with pytest.raises(GraftError, match=rf"a\.jsonl, row 21: {problem}.*row 22: {problem}"):
             load(file)
         assert len(load(file, on_bad_sample="skip").train) == 15
 
@@ -180,18 +184,30 @@ def test_lines_that_are_no_json_objects(tmp_path):
         ("", {}, r"data\.target\.file=.*a\.tsv: the file is empty"),
         ("text\tlabel\n", {}, r"a\.tsv: the file is empty"),
         ("text\tlabel\n\t1\n", {"on_bad_sample": "skip"}, "no rows that can be used"),
-        ("text\tlabel\na\t1\nb\t1\n", {}, "every row has the label '1'.*at least 2 classes"),
+        ("text\tlabel\na\t1\nb\t1\n", {}, "every label is '1', but at least 2 classes"),
         ("text\tlabel\na\t1\nb\t0\n", {"label": "stars"}, r"data\.target\.label=stars: .*it has text, label"),
         ("text\tlabel\na\t1\nb\t0\n", {"text": 2}, r"data\.target\.text=2: .*row 1, has no such column"),
         (
             "text\tlabel\na\t1\nb\t0\n",
             {"classes": ["0", "1", "2"]},
-            r"data\.target\.classes: .*'2'\. Its labels are 0, 1",
+            r"data\.target\.classes: no training sample has the label '2', one of 3 classes\. Its labels are 0, 1",
         ),
-        ("text\tlabel\na\t1\nb\t0\n", {}, "2 texts are too few for a .* split"),
-        ("text\tlabel\nA\t1\nb\t0\n".encode("utf-16"), {}, "row 1 is not UTF-8 from its beginning"),
-        ("café\tlabel\na\t1\nb\t0\n".encode("latin-1"), {}, "row 1 is not UTF-8 behind 'caf'.*iconv"),
-        ('text,label\na,1\n"b,0\nc,1\n', {"format": "csv"}, r"a\.tsv, row 3: this is no CSV"),
+        ("text\tlabel\na\t1\nb\t0\n", {}, "2 texts are too few to split off a .* split"),
+        (
+            "text\tlabel\nA\t1\nb\t0\n".encode("utf-16"),
+            {},
+            r"a\.tsv: the file is not UTF-8; try data\.target\.encoding=utf-16",
+        ),
+        (
+            "café\tlabel\na\t1\nb\t0\n".encode("latin-1"),
+            {},
+            r"row 1 is not UTF-8 behind 'caf' \(try data\.target\.encoding=latin-1\)",
+        ),
+        (
+            'text,label\na,1\n"b,0\nc,1\n',
+            {"format": "csv"},
+            r"a\.tsv, row 3: this is no CSV \(a quote opens here and nothing closes it\)",
+        ),
         ('text,label\na,1\nb,0\n"c" d,1\n', {"format": "csv"}, r"a\.tsv, row 4: this is no CSV"),
     ],
 )
@@ -218,8 +234,6 @@ def test_files_that_are_not_there_or_of_unknown_format(tmp_path):
 
 def test_content_decides_the_fingerprint(tmp_path):
     one, other = write(tmp_path / "a.tsv"), write(tmp_path / "b.tsv", [*ROWS[:-1], (ROWS[-1][0], "1")])
-    prints = [TextFile(file).fingerprint for file in (one, other)]
-    assert prints[0] != prints[1]
     assert load(one).fingerprint != load(other).fingerprint
     assert TextFile(one).load(0).train.fingerprint != TextFile(one).load(1).train.fingerprint
 

@@ -73,7 +73,8 @@ class HuggingFaceBackbone(TextBackbone):
         network = transformers.AutoModel.from_config(config, trust_remote_code=False)
         if getattr(network, "pooler", None) is not None:
             network.pooler = None  # parameters that our pooling never uses
-        longest = longest_text(tokenizer, config)
+        check_tokens(name, tokenizer, network)
+        longest = longest_text(tokenizer, config, network)
         if max_length is not None and not 3 <= max_length <= longest:
             raise GraftError(f"backbone.max_length={max_length}: {name} takes 3 to {longest} tokens.")
         super().__init__(
@@ -122,10 +123,28 @@ def layer_stages(network: nn.Module, layers: int) -> list[Stage]:
     return stages_from_groups(network, [group for group in groups if group])
 
 
-def longest_text(tokenizer: Any, config: Any) -> int:
-    """How many tokens the model has positions for; 512 where neither it nor its tokenizer says."""
+def longest_text(tokenizer: Any, config: Any, network: nn.Module) -> int:
+    """How many tokens the model has usable positions for; 512 where neither it nor its tokenizer says.
+
+    Networks of RoBERTa's family count positions from behind the one of their padding.
+    """
     known = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)]
-    return min([length for length in known if length and length < NO_LENGTH], default=512)
+    for name, part in network.named_modules():
+        padding = getattr(part, "padding_idx", None)
+        if name.endswith("position_embeddings") and padding is not None:
+            known.append(part.num_embeddings - padding - 1)
+    return min([length for length in known if length and 0 < length < NO_LENGTH], default=512)
+
+
+def check_tokens(name: str, tokenizer: Any, network: nn.Module) -> None:
+    """Raise GraftError for a tokenizer with tokens that the network has no embedding of."""
+    known = getattr(network.get_input_embeddings(), "num_embeddings", None)
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if known is not None and highest >= known:
+        raise GraftError(
+            f"backbone.name={name}: its tokenizer has tokens up to number {highest:,}, but the network embeds only "
+            f"{known:,}: they do not belong together. Give a folder with the tokenizer that the weights came with."
+        )
 
 
 # Where a model comes from

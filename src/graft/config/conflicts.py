@@ -148,12 +148,19 @@ def label_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[st
         elif kind not in (None, takes):
             key = f"data.{side}.label_kind"
             yield f"`{group}={names[group]}` with `{key}={kind}`: it needs {key}={takes}"
+    data = config["data"]
+    kinds = {(data[side] or {}).get("label_kind", "classes") for side in ("target", "source")}
+    if (data["balance"] == "sampler" and kinds != {"classes"}) or (data["balance"] == "weights" and "numbers" in kinds):
+        yield f"`data.balance={data['balance']}` with labels that are not one class a sample: use data.balance=none"
+    if data["labels_per_class"] is not None and (data["target"] or {}).get("label_kind", "classes") != "classes":
+        yield "`data.labels_per_class` with labels that are not one class a sample: set data.labels_per_class=null"
 
 
 def table_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
     """A table and what is not for one: backbones and options of images."""
     data, training = config["data"], config["training"]
-    if attribute(data["target"]["_target_"], "modality", "table") != "table":
+    is_table = attribute(data["target"].get("_target_", ""), "modality", "image") == "table"
+    if not is_table:
         if "columns" in config["backbone"]:
             yield "`backbone` takes tables, and `data.target` is none: use another backbone, or data=table"
         return

@@ -36,12 +36,14 @@ class Domain:
         test_fraction: FractionBelowOne = 0.15,
         on_bad_sample: OnBadSample = "error",
         label_kind: LabelKind = "classes",
+        label_separator: str = "|",
         split: SplitRule | None = None,
     ) -> None:
         """The keys that every source has: what is split off where it is not official, and what labels are."""
         self.sizes: dict[str, float | int] = {"test": test_fraction, "val": val_fraction}
         self.on_bad_sample = on_bad_sample
         self.label_kind = label_kind
+        self.label_separator = label_separator
         self.split = dict(split or {})
 
     def __init_subclass__(cls) -> None:

@@ -45,7 +45,8 @@ def finish(domain: "Domain", split_seed: int) -> DomainData:
     found = sum(len(one) + len(one.unread) + sum(one.left_out.values()) for one in raw.splits.values())
     splits, classes, notes = with_labels(domain, raw)
     splits, skipped = without_bad(domain, splits)
-    check_not_empty(domain, splits)
+    check_not_empty(domain, splits, skipped)
+    check_classes(domain, splits["train"], classes)
     fingerprint = fingerprint_of(domain, raw, splits, classes)
 
     notes += tuple(raw.notes) + copy_notes(domain, splits)
@@ -56,9 +57,10 @@ def finish(domain: "Domain", split_seed: int) -> DomainData:
     splits, fields = domain.encode(splits)
     encoded_notes = tuple(fields.pop("notes", ()))
     splits, later = without_bad(domain, splits)
-    check_not_empty(domain, splits)
+    check_not_empty(domain, splits, later)
     splits, classes = without_lost_classes(splits, classes, raw) if later else (splits, classes)
     check_classes(domain, splits["train"], classes)
+    notes += absent_labels(splits["train"], classes)
 
     skipped += later
     report = Report(
@@ -88,21 +90,38 @@ def finish(domain: "Domain", split_seed: int) -> DomainData:
 
 def with_labels(domain: "Domain", raw: Raw) -> tuple[dict[str, Samples], tuple[str, ...] | None, tuple[str, ...]]:
     """All splits with labels as tensors, and a problem where there is none that counts; the classes, and notes."""
-    match domain.label_kind:
-        case "numbers":
-            return {name: with_numbers(samples) for name, samples in raw.splits.items()}, None, ()
-        case "multilabel":
-            return {name: replace(one, labels=one.labels.float()) for name, one in raw.splits.items()}, raw.classes, ()
-    spellings, notes = one_spelling(domain, raw)
-    usable = {
-        name: [spellings.get(word, word) for i, word in enumerate(one.labels)] for name, one in raw.splits.items()
+    if domain.label_kind == "numbers":
+        return {name: with_numbers(samples) for name, samples in raw.splits.items()}, None, ()
+    several = domain.label_kind == "multilabel"
+    if several and isinstance(raw.splits["train"].labels, Tensor):
+        return {name: replace(one, labels=one.labels.float()) for name, one in raw.splits.items()}, raw.classes, ()
+    words = {
+        name: words_of(one.labels, domain.label_separator if several else None) for name, one in raw.splits.items()
+    }
+    spellings, notes = one_spelling(words, raw.classes)
+    words = {
+        name: [None if one is None else tuple(spellings.get(word, word) for word in one) for one in rows]
+        for name, rows in words.items()
     }
     problems = raw.splits["train"].problems
-    found = {word for i, word in enumerate(usable["train"]) if word is not None and i not in problems}
+    found = {word for i, one in enumerate(words["train"]) if one is not None and i not in problems for word in one}
     classes = raw.classes or ordered(found)
-    allowed = "the classes" if raw.classes else "train's classes"
-    splits = {name: with_classes(one, usable[name], classes, allowed) for name, one in raw.splits.items()}
+    allowed = "train's classes"
+    if raw.classes:
+        allowed = f"{domain.key}.classes" if getattr(domain, "classes", None) else "the classes"
+    encode = with_label_sets if several else with_classes
+    splits = {name: encode(one, words[name], classes, allowed) for name, one in raw.splits.items()}
+    if several and (without := sum(one == () for rows in words.values() for one in rows)):
+        notes += (f"{without:,} {domain.noun} have none of the labels",)
     return splits, classes, notes
+
+
+def words_of(labels: Iterable[Any], separator: str | None) -> list[tuple[str, ...] | None]:
+    """Each sample's labels: one, or several that are separated or listed; None where they are missing."""
+    if separator is None:
+        return [None if label is None else (label,) for label in labels]
+    listed = (label.split(separator) if isinstance(label, str) else label for label in labels)
+    return [None if one is None else tuple(word.strip() for word in one if word.strip()) for one in listed]
 
 
 def with_numbers(samples: Samples) -> Samples:
@@ -116,39 +135,60 @@ def with_numbers(samples: Samples) -> Samples:
     return replace(samples, labels=torch.tensor(numbers, dtype=torch.float32), problems=wrong | dict(samples.problems))
 
 
-def with_classes(samples: Samples, words: Sequence[str | None], classes: Sequence[str], allowed: str) -> Samples:
+def with_classes(
+    samples: Samples, words: Sequence[tuple[str, ...] | None], classes: Sequence[str], allowed: str
+) -> Samples:
     """Labels as int64 `(N,)`, with a problem where one is missing or no class."""
     number = {name: index for index, name in enumerate(classes)}
+    labels = torch.tensor([number.get(one[0], 0) if one else 0 for one in words], dtype=torch.int64)
+    return replace(samples, labels=labels, problems=unknown_labels(words, classes, allowed) | dict(samples.problems))
+
+
+def with_label_sets(
+    samples: Samples, words: Sequence[tuple[str, ...] | None], classes: Sequence[str], allowed: str
+) -> Samples:
+    """Labels as float32 `(N, K)`, 1 for each label that a sample has, with a problem where one is unknown."""
+    number = {name: index for index, name in enumerate(classes)}
+    labels = torch.zeros(len(words), len(classes))
+    for row, one in enumerate(words):
+        labels[row, [number[word] for word in one or () if word in number]] = 1
+    return replace(samples, labels=labels, problems=unknown_labels(words, classes, allowed) | dict(samples.problems))
+
+
+def unknown_labels(words: Sequence[tuple[str, ...] | None], classes: Sequence[str], allowed: str) -> dict[int, str]:
+    """By index, that a sample's label is missing, or which one is no class."""
+    number, problems = set(classes), {}
     known = ", ".join(classes[:CLASSES_SHOWN]) + (", ..." if len(classes) > CLASSES_SHOWN else "")
-    wrong = {
-        index: "its label is missing" if word is None else f"its label {word!r} is not one of {allowed}: {known}"
-        for index, word in enumerate(words)
-        if word not in number
-    }
-    labels = torch.tensor([number.get(word, 0) for word in words], dtype=torch.int64)
-    return replace(samples, labels=labels, problems=wrong | dict(samples.problems))
+    for index, one in enumerate(words):
+        if one is None:
+            problems[index] = "its label is missing"
+        elif unknown := [word for word in one if word not in number]:
+            problems[index] = f"its label {unknown[0]!r} is not one of {allowed}: {known}"
+    return problems
 
 
-def one_spelling(domain: "Domain", raw: Raw) -> tuple[dict[str, str], tuple[str, ...]]:
+def one_spelling(
+    words: Mapping[str, Sequence[tuple[str, ...] | None]], classes: Sequence[str] | None
+) -> tuple[dict[str, str], tuple[str, ...]]:
     """Another spelling for labels that mean the same (0 and 0.0), and notes on those that may (Cat and cat)."""
-    counts = Counter(word for samples in raw.splits.values() for word in samples.labels if word is not None)
+    counts = Counter(word for rows in words.values() for one in rows for word in one or ())
     same: dict[str, list[str]] = {}
     for word in counts:
         same.setdefault(canonical(word), []).append(word)
     spellings, notes = {}, []
-    for words in same.values():
-        chosen = next((word for word in words if raw.classes and word in raw.classes), min(words, key=len))
-        if len(words) > 1 and not (raw.classes and set(words) <= set(raw.classes)):
-            spellings |= dict.fromkeys(words, chosen)
-            listed = " and ".join(f"{word!r} ({counts[word]:,})" for word in sorted(words))
+    for spelled in same.values():
+        chosen = next((word for word in spelled if classes and word in classes), min(spelled, key=len))
+        if len(spelled) > 1 and not (classes and set(spelled) <= set(classes)):
+            spellings |= dict.fromkeys(spelled, chosen)
+            listed = " and ".join(f"{word!r} ({counts[word]:,})" for word in sorted(spelled))
             notes.append(f"labels {listed} count as one class, {chosen!r}")
     alike: dict[str, list[str]] = {}
-    for words in same.values():
-        alike.setdefault(canonical(words[0]).casefold(), []).append(spellings.get(words[0], words[0]))
+    for spelled in same.values():
+        alike.setdefault(canonical(spelled[0]).casefold(), []).append(spellings.get(spelled[0], spelled[0]))
     notes += [
-        f"labels {' and '.join(map(repr, sorted(words)))} differ in case alone, and are different classes here"
-        for words in alike.values()
-        if len(words) > 1
+        f"labels {' and '.join(map(repr, sorted(one)))} differ in case alone, and are different classes here"
+        for one in alike.values()
+        if len(one) > 1
     ]
     return spellings, tuple(notes)
 
@@ -320,13 +360,24 @@ def split_off(
 
 
 def strata_of(domain: "Domain", labels: Tensor, classes: Sequence[str] | None) -> Tensor:
-    """What a split keeps the shares of `(N,)`: classes, combinations of labels, or nothing where labels are numbers."""
+    """What a split keeps the shares of `(N,)`: classes, each sample's rarest label, or nothing where labels are numbers."""
     match domain.label_kind:
         case "numbers":
             return torch.zeros(len(labels), dtype=torch.int64)
         case "multilabel":
-            return torch.unique(labels, dim=0, return_inverse=True)[1]
+            return rarest_labels(labels)
     return domain.strata(labels, classes)
+
+
+def rarest_labels(labels: Tensor) -> Tensor:
+    """Of labels `(N, K)` the rarest that each sample has `(N,)`, K where it has none.
+
+    Combinations of labels would be strata of one sample each, which cannot be split.
+    """
+    counts = labels.sum(0)
+    counts = torch.where(labels > 0, counts, math.inf)
+    none = torch.full((len(labels), 1), torch.finfo(counts.dtype).max)
+    return torch.cat([counts, none], dim=1).argmin(1)
 
 
 def fingerprint_of(domain: "Domain", raw: Raw, splits: Mapping[str, Samples], classes: Sequence[str] | None) -> str:
@@ -351,18 +402,20 @@ def as_split(fingerprint: str, name: str, samples: Samples, indices: Mapping[str
 # What is left
 
 
-def check_not_empty(domain: "Domain", splits: Mapping[str, Samples]) -> None:
-    """Raise GraftError for a split without usable samples."""
+def check_not_empty(domain: "Domain", splits: Mapping[str, Samples], skipped: Sequence[Skipped]) -> None:
+    """Raise GraftError for a split without usable samples, with what is wrong with those that were skipped."""
     for name, samples in splits.items():
         if not len(samples):
-            raise GraftError(f"{domain.origin(name)}: there are no {domain.unit} that can be used for {name}.")
+            bad = [one for one in skipped if one.split == name]
+            why = f" ({listed(bad)})" if bad else ""
+            raise GraftError(f"{domain.origin(name)}: there are no {domain.unit} that can be used for {name}{why}.")
 
 
 def without_lost_classes(
     splits: Mapping[str, Samples], classes: tuple[str, ...] | None, raw: Raw
 ) -> tuple[dict[str, Samples], tuple[str, ...] | None]:
     """Without the classes of which every sample turned out to be unusable, such as a second header row's."""
-    if classes is None or raw.classes is not None:
+    if classes is None or raw.classes is not None or splits["train"].labels.ndim > 1:
         return dict(splits), classes
     present = torch.cat([samples.labels for samples in splits.values()]).unique()
     if len(present) == len(classes):
@@ -371,9 +424,21 @@ def without_lost_classes(
     return kept, tuple(classes[index] for index in present.tolist())
 
 
+def absent_labels(train: Samples, classes: Sequence[str] | None) -> tuple[str, ...]:
+    """One line on labels of several a sample that no training sample has; empty where there is none."""
+    if not classes or train.labels.ndim == 1:
+        return ()
+    absent = [repr(name) for name, count in zip(classes, train.labels.sum(0).tolist(), strict=True) if not count]
+    return (f"no training sample has {', '.join(absent[:CLASSES_SHOWN])}",) if absent else ()
+
+
 def check_classes(domain: "Domain", train: Samples, classes: Sequence[str] | None) -> None:
     """Raise GraftError for a class that training never sees, and for labels that leave nothing to tell apart."""
-    if classes is None or domain.label_kind == "multilabel":
+    if classes is None:
+        return
+    if domain.label_kind == "multilabel":
+        if not classes:
+            raise GraftError(f"{domain.origin('train')}: no sample has a label. {domain.advice}")
         return
     present = {classes[index] for index in train.labels.unique().tolist()}
     if len(present) < 2:
@@ -384,7 +449,8 @@ def check_classes(domain: "Domain", train: Samples, classes: Sequence[str] | Non
     if domain.may_lack_classes:
         return
     if missing := [name for name in classes if name not in present]:
+        origin = f"{domain.key}.classes" if getattr(domain, "classes", None) else domain.origin("train")
         raise GraftError(
-            f"{domain.origin('train')}: no training sample has the label {missing[0]!r}, one of {len(classes)} classes."
+            f"{origin}: no training sample has the label {missing[0]!r}, one of {len(classes)} classes."
             f" Its labels are {', '.join(list(ordered(present))[:CLASSES_SHOWN])}."
         )

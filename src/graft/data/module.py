@@ -175,7 +175,8 @@ class TransferDataModule(pl.LightningDataModule):
         data = self.domains[domain]
         if self.balance != "weights" or data.classes is None or data.train.labels is None:
             return None
-        counts = data.train.labels.bincount(minlength=len(data.classes))
+        labels = data.train.labels
+        counts = labels.bincount(minlength=len(data.classes)) if labels.ndim == 1 else labels.sum(0)
         return len(data.train) / (len(data.classes) * counts.clamp(min=1)).float()
 
     def set_input(self, input_spec: InputSpec) -> None:

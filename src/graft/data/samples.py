@@ -73,8 +73,8 @@ class Split:
 class Samples:
     """One split as a source reads it: N samples, usable or not; lists and arrays are `(N,)`.
 
-    `labels` are words (None where one is missing) for classes, anything that reads as a number for numbers, or 0 and 1
-    `(N, K)` for multilabel.
+    `labels` are words (None where one is missing) for classes, anything that reads as a number for numbers; for
+    multilabel 0 and 1 `(N, K)`, or words that the domain's `label_separator` separates, or sequences of words.
     """
 
     inputs: Any  # samples by index, as the modality's transform takes them

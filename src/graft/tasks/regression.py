@@ -6,10 +6,11 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection, R2Score
+from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
 
 from graft.errors import GraftError
 from graft.tasks.base import Task
+from graft.tasks.metrics import R2
 
 LOSSES = {"mse": F.mse_loss, "l1": F.l1_loss}  # of a regression
 
@@ -54,4 +55,4 @@ class Regression(Task):
 
     def metrics(self, num_outputs: int) -> MetricCollection:
         """Mean absolute error, root mean squared error, coefficient of determination."""
-        return MetricCollection({"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False), "r2": R2Score()})
+        return MetricCollection({"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False), "r2": R2()})

@@ -1,6 +1,9 @@
 """Samples and labels in an npz: `train_images`, `train_labels` and so on, as MedMNIST has them, or one set to split."""
 
 import hashlib
+import lzma
+import math
+import os
 import zipfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -82,7 +85,7 @@ class ArrayFile(Domain):
             splits[name] = Samples(
                 inputs=found[name].samples,
                 labels=self._words(labels[name], classes),
-                places=[f"{prefix}{self.samples}[{index}]" for index in range(len(labels[name]))],
+                places=[f"{self.file}: {prefix}{self.samples}[{index}]" for index in range(len(labels[name]))],
                 contents=found[name].hashes,
                 problems=found[name].bad,
                 columns=columns[name],
@@ -204,9 +207,26 @@ class Arrays:
 
     def __getitem__(self, name: str) -> np.ndarray:
         try:
+            self._check_size(name)
             return self._content[name]
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+        except (OSError, ValueError, EOFError, KeyError, MemoryError, OverflowError, NotImplementedError) as error:
             raise self._unreadable(error, f": array {name}") from None
+        except (zipfile.BadZipFile, zipfile.zlib.error, lzma.LZMAError, SyntaxError, RuntimeError) as error:
+            raise self._unreadable(error, f": array {name}") from None
+
+    def _check_size(self, name: str) -> None:
+        """Raise ValueError for an array whose header promises more than the file or the machine's memory holds."""
+        archive = self._content.zip
+        member = name if name in archive.namelist() else f"{name}.npy"
+        with archive.open(member) as stream:
+            version = np.lib.format.read_magic(stream)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, kind = read(stream)
+        promised = math.prod(shape) * kind.itemsize
+        if promised > archive.getinfo(member).file_size:
+            raise ValueError(f"its header promises {promised:,} bytes in the shape {shape}, which are not there")
+        if promised > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+            raise ValueError(f"its {promised:,} bytes, of the shape {shape}, are more than this machine's memory")
 
     def _unreadable(self, error: Exception, array: str = "") -> GraftError:
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__

@@ -1,41 +1,195 @@
 """A folder per class, with official train, val and test folders above or without: what images and recordings share."""
 
-from collections.abc import Collection
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from graft.errors import GraftError
 
-SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+SPLIT_NAMES = {
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validation", "dev", "development"),
+    "test": ("test", "testing", "tst"),
+}
+# What may stand around such a name: train_set, test-images, val2017, 01_train
+AROUND = re.compile(r"^\d+|(set|data|images?|imgs?|split|samples|\d+)$")
+FOLD = re.compile(r"(fold|split|part|cv|run)?\d+|holdout|eval|evaluation")
+NO_CLASS = ("__MACOSX",)  # what archives leave behind
+SHOWN = 5
 
 
-def official_folders(root: Path) -> dict[str, Path]:
-    """The folder of each official split; `train` alone, which is the root, where there is none."""
-    if not (root / "train").is_dir() or not any(path.is_dir() for path in (root / "train").iterdir()):
-        return {"train": root}
-    paths = {split: [root / n for n in allowed if (root / n).is_dir()] for split, allowed in SPLIT_NAMES.items()}
-    return {split: found[0] for split, found in paths.items() if found}
+@dataclass(frozen=True)
+class Listing:
+    """The files of a folder that are read, those that are not with a reason and a number, and what cannot be opened."""
+
+    files: list[Path] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    unread: list[tuple[str, str]] = field(default_factory=list)
+
+
+def official_folders(root: Path, key: str = "data.target.root") -> dict[str, Path]:
+    """The folder of each official split; `train` alone, which is the root, where there is none.
+
+    Raises GraftError where two folders may be one split, where there is none to train on, and where folders that look
+    like splits would become classes.
+    """
+    folders = class_folders(root)
+    deep = [folder for folder in folders if class_folders(folder)]
+    found: dict[str, list[Path]] = {}
+    for folder in deep:
+        if name := split_of(folder.name):
+            found.setdefault(name, []).append(folder)
+    for name, paths in found.items():
+        if len(paths) > 1 and "train" in found:
+            listed = ", ".join(path.name for path in paths)
+            raise GraftError(f"{key}={root}: {listed} each look like the {name} split. Leave one of them there.")
+    if "train" in found:
+        return {name: found[name][0] for name in SPLIT_NAMES if name in found}
+    if found:
+        listed = ", ".join(path.name for paths in found.values() for path in paths)
+        raise GraftError(
+            f"{key}={root}: {listed} look like splits, but there is none to train on. Name that one train, or give a "
+            f"folder with one sub-folder per class: {key}={next(iter(found.values()))[0]}"
+        )
+    names = [folder.name for folder in deep]
+    if deep and len(deep) == len(folders) and all(looks_like_a_split(name) for name in names):
+        raise GraftError(
+            f"{key}={root}: its folders {', '.join(names[:SHOWN])} look like splits, not like classes. Name them "
+            f"train, val and test, or give one of them: {key}={deep[0]}"
+        )
+    return {"train": root}
+
+
+def split_of(name: str) -> str | None:
+    """The split that a folder's name means, in whatever case and with whatever around: Training, test_set, val2017."""
+    plain = re.sub(r"[\s_\-.]+", "", name.lower())
+    for text in (plain, AROUND.sub("", plain), AROUND.sub("", AROUND.sub("", plain))):
+        for split, allowed in SPLIT_NAMES.items():
+            if text in allowed:
+                return split
+    return None
+
+
+def looks_like_a_split(name: str) -> bool:
+    """Whether a name is that of a fold, or has that of a split in it."""
+    words = re.split(r"[\s_\-.]+", name.lower())
+    known = {word for allowed in SPLIT_NAMES.values() for word in allowed}
+    return bool(FOLD.fullmatch("".join(words))) or any(word in known for word in words)
+
+
+def layout_notes(root: Path, key: str) -> tuple[str, ...]:
+    """A line where every folder has sub-folders of the same names, which may be the classes that are meant."""
+    names = {folder: {one.name for one in class_folders(folder)} for folder in class_folders(root)}
+    shared = set.intersection(*names.values()) if names else set()
+    if len(names) < 2 or len(shared) < 2:
+        return ()
+    listed = ", ".join(sorted(shared)[:SHOWN])
+    return (
+        f"each of the classes {', '.join(folder.name for folder in list(names)[:SHOWN])} has sub-folders {listed}: if "
+        f"those are the classes, give one folder above them, such as {key}={next(iter(names))}",
+    )
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """Sub-folders that are not hidden, in order."""
+    return [one for one in sorted(folder.iterdir()) if not is_hidden(one.name) and one.is_dir()]
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is none of the user's samples by its name."""
+    return name.startswith(".") or name in NO_CLASS
 
 
 def class_files(root: Path, folder: Path, extensions: Collection[str], origin: str, noun: str) -> dict[str, list[Path]]:
     """Files of each class folder, in a fixed order; GraftError that names `origin` for a class without any."""
-    files = {}
-    for class_folder in sorted(folder.iterdir()):
-        if class_folder.is_dir() and not class_folder.name.startswith("."):
-            found = files_below(class_folder, root, extensions)
-            if not found:
-                raise GraftError(
-                    f"{origin}: no {noun} in {class_folder}. "
-                    f"Read are {', '.join(sorted(extensions))}; put some there or remove the folder."
-                )
-            files[class_folder.name] = found
-    return files
+    return {name: one.files for name, one in class_listings(folder, extensions, origin, noun).items()}
+
+
+def class_listings(folder: Path, extensions: Collection[str], origin: str, noun: str) -> dict[str, Listing]:
+    """What is in each class folder; GraftError that names `origin` for a class without a file that is read."""
+    listings = {one.name: listing_of(one, extensions) for one in class_folders(folder)}
+    for name, listing in listings.items():
+        if not listing.files:
+            found = [f"{number:,} {reason}" for reason, number in listing.left_out.items()]
+            found += [f"{place}: {problem}" for place, problem in listing.unread[:1]]
+            beside = f", but {', '.join(found)}" if found else ""
+            raise GraftError(
+                f"{origin}: no {noun} in {folder / name}{beside}. "
+                f"Read are {shortened(extensions)}; put some there or remove the folder."
+            )
+    return listings
+
+
+def shortened(extensions: Collection[str]) -> str:
+    """Endings for a message."""
+    usual = [one for one in (".jpg", ".jpeg", ".png", ".tif", ".webp", ".bmp", ".gif") if one in extensions]
+    return ", ".join(usual) + " and more" if len(extensions) > len(usual) + 10 else ", ".join(sorted(extensions))
+
+
+def beside_classes(root: Path, folders: Collection[Path], extensions: Collection[str]) -> Counter[str]:
+    """Files that lie beside the class folders of splits, or beside the splits themselves."""
+    counts: Counter[str] = Counter()
+    for folder in {root, *folders}:
+        for path in sorted(folder.iterdir()):
+            if path.is_dir():
+                if folder == root and root not in folders and path not in folders:
+                    counts[f"files in {path.name}, which is no split"] += sum(1 for _ in walk(path))
+                elif is_hidden(path.name):
+                    counts["hidden files"] += sum(1 for _ in walk(path))
+            elif is_hidden(path.name):
+                counts["hidden files"] += 1
+            elif path.suffix.lower() in extensions:
+                counts["files beside the folders of classes"] += 1
+            else:
+                counts[ending_of(path)] += 1
+    return counts
+
+
+def listing_of(folder: Path, extensions: Collection[str]) -> Listing:
+    """Files of a folder and of those in it, links followed, in a fixed order."""
+    listing = Listing()
+    for path in sorted(walk(folder, extensions)):
+        if any(is_hidden(name) for name in path.relative_to(folder).parts):
+            listing.left_out["hidden files"] += 1
+        elif path.suffix.lower() not in extensions:
+            listing.left_out[ending_of(path)] += 1
+        elif path.is_file():
+            listing.files.append(path)
+        else:
+            listing.unread.append((str(path), problem_of(path)))
+    return listing
+
+
+def walk(folder: Path, extensions: Collection[str] = ()) -> Iterator[Path]:
+    """All that is no folder below a folder, and folders that are called like a file and hold none."""
+    seen = set()
+    for place, names, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            names.clear()
+            continue
+        seen.add(real)
+        above = Path(place)
+        if above != folder and not names and not files and above.suffix.lower() in extensions:
+            yield above
+        yield from (above / name for name in files)
+
+
+def problem_of(path: Path) -> str:
+    """Why what is called like a file cannot be opened."""
+    if path.is_symlink() and not path.exists():
+        return f"it is a link to {os.readlink(path)}, which is not there"
+    return "it is a folder" if path.is_dir() else "it is no ordinary file"
+
+
+def ending_of(path: Path) -> str:
+    """The reason for which a file of another kind is left out."""
+    return f"{path.suffix.lower()} files" if path.suffix else "files without an ending"
 
 
 def files_below(folder: Path, root: Path, extensions: Collection[str]) -> list[Path]:
     """Files of a folder and of those in it, in a fixed order; what is hidden below the root is left out."""
-
-    def wanted(path: Path) -> bool:
-        hidden = any(name.startswith(".") for name in path.relative_to(root).parts)
-        return path.suffix.lower() in extensions and not hidden and path.is_file()
-
-    return sorted(path for path in folder.rglob("*") if wanted(path))
+    return listing_of(folder, extensions).files

@@ -1,7 +1,7 @@
 """Rows with a label each: what lists of texts and of recordings have in common."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,12 @@ from graft.data.samples import Inputs, Raw, Samples
 
 @dataclass(frozen=True)
 class Record:
-    """A sample and the word that is its label; `problem` says why it cannot be used, and is empty where it can."""
+    """A sample and the word that is its label, or its labels; `problem` is why it cannot be used, empty where it can."""
 
     file: Path
     number: int | None  # of the line on which it ends, from 1; None where the file is the sample
     content: Any
-    label: str
+    label: str | Sequence[str]
     problem: str = ""
     columns: Mapping[str, Any] = field(default_factory=dict)  # other values of the row, for splits by group or time
 
@@ -30,9 +30,15 @@ def raw_of(
     classes: tuple[str, ...] | None,
     inputs: Callable[[Sequence[Any]], Inputs],
     content: Callable[[Any], Hashable],
+    left_out: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Raw:
-    """Records of every split as samples: `inputs` of their contents, equal ones by `content`."""
-    return Raw({name: samples_of(rows, inputs, content) for name, rows in records.items()}, classes)
+    """Records of every split as samples: `inputs` of their contents, equal ones by `content`.
+
+    `left_out` counts by split and reason the files that are no samples.
+    """
+    splits = {name: samples_of(rows, inputs, content) for name, rows in records.items()}
+    counts = left_out or {}
+    return Raw({name: replace(one, left_out=counts.get(name, {})) for name, one in splits.items()}, classes)
 
 
 def samples_of(

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,9 @@ from graft.errors import GraftError, first_line
 EXTENSIONS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au"}
 THREADS = 4
 MANY = 10_000  # files; checking fewer takes no time worth a line
+LOWEST_RATE, HIGHEST_RATE = 100, 1_000_000  # samples a second; others are damage of a header
+BLOCK = 2**18  # samples that are checked at a time
+LONGEST = 2**31  # samples of a recording, in all channels
 
 
 class LabelledRecordings(Domain):
@@ -36,23 +39,27 @@ class LabelledRecordings(Domain):
         self.classes = None if classes is None else tuple(str(name) for name in classes)
 
     def list_files(self) -> dict[str, list[Record]]:
-        """Rows of each part that there is, with a problem where no file could be named; files are not opened."""
+        """Rows of each split that there is, with a problem where no file could be named; files are not opened."""
         raise NotImplementedError
+
+    def left_out(self) -> Mapping[str, Mapping[str, int]]:
+        """By split and reason, how many files are no recordings; asked for after `list_files`."""
+        return {}
 
     def read(self) -> Raw:
         """The recordings of all splits; every file is looked into."""
-        parts = self.list_files()
+        splits = self.list_files()
         self._require_soundfile()
-        files = [row.content for rows in parts.values() for row in rows if not row.problem]
+        files = [row.content for rows in splits.values() for row in rows if not row.problem]
         if len(files) >= MANY:
             print(f"Checking {len(files):,} sound files", flush=True)
         with ThreadPoolExecutor(THREADS) as pool:
             found = dict(zip(files, pool.map(inspect, files), strict=True))
         records = {
-            part: [row if row.problem else replace(row, problem=found[row.content][1]) for row in rows]
-            for part, rows in parts.items()
+            split: [row if row.problem else replace(row, problem=found[row.content][1]) for row in rows]
+            for split, rows in splits.items()
         }
-        return raw_of(records, self.classes, SoundFiles, lambda path: found[path][0])
+        return raw_of(records, self.classes, SoundFiles, lambda path: found[path][0], self.left_out())
 
     def _require_soundfile(self) -> None:
         try:
@@ -77,7 +84,7 @@ class SoundFiles(Sequence):
         return torch.from_numpy(decode(self.files[index])[0])
 
     def read(self, index: int, sample_rate: int) -> Tensor:
-        """A recording float32 `(L,)` in so many samples a second."""
+        """A recording float32 `(L,)` at a sample rate."""
         return torch.from_numpy(resampled(*decode(self.files[index]), sample_rate))
 
 
@@ -94,27 +101,36 @@ def inspect(path: Path) -> tuple[bytes, str]:
 
     Whole numbers without compression are what they are; anything else is decoded, to find a broken end or NaN.
     """
-    soundfile = imported_soundfile()
     try:
         content = path.read_bytes()
     except OSError as error:
         return b"", f"it cannot be read ({error.strerror})"
     digest = hashlib.sha256(content).digest()
-    if not content:
-        return digest, "the file is empty"
     try:
-        with soundfile.SoundFile(io.BytesIO(content)) as sound:
-            if sound.frames == 0:
-                return digest, "it has no sound in it"
-            plain = sound.subtype.startswith("PCM_") and sound.format != "FLAC"
-            values = None if plain else sound.read(dtype="float32")
-    except (soundfile.LibsndfileError, RuntimeError) as error:
+        return digest, sound_problem(content)
+    except Exception as error:  # whatever a decoder raises is about this one file
         return digest, f"it cannot be read as sound ({first_line(error)})"
-    if values is not None and len(values) == 0:
-        return digest, "it has no sound in it"
-    if values is not None and not np.isfinite(values).all():
-        return digest, "it holds NaN or infinite values"
-    return digest, ""
+
+
+def sound_problem(content: bytes) -> str:
+    """Why a file's bytes cannot be used as sound, empty where they can; anything that a decoder raises."""
+    if not content:
+        return "the file is empty"
+    with imported_soundfile().SoundFile(io.BytesIO(content)) as sound:
+        if sound.frames == 0:
+            return "it has no sound in it"
+        if not LOWEST_RATE <= sound.samplerate <= HIGHEST_RATE:
+            return f"its header says {sound.samplerate:,} samples a second"
+        if sound.frames * sound.channels > LONGEST:
+            return f"its header says {sound.frames:,} samples in {sound.channels} channels"
+        if sound.subtype.startswith("PCM_") and sound.format != "FLAC":
+            return ""
+        length, finite = 0, True
+        for block in sound.blocks(BLOCK, dtype="float32"):
+            length, finite = length + len(block), finite and bool(np.isfinite(block).all())
+    if length == 0:
+        return "it has no sound in it"
+    return "" if finite else "it holds NaN or infinite values"
 
 
 def decode(path: Path) -> tuple[np.ndarray, int]:
@@ -122,7 +138,7 @@ def decode(path: Path) -> tuple[np.ndarray, int]:
     soundfile = imported_soundfile()
     try:
         values, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
+    except (soundfile.LibsndfileError, RuntimeError, MemoryError) as error:
         raise GraftError(f"{path} cannot be read as sound: {first_line(error)}. Replace or remove the file.") from error
     return values.mean(1), rate
 

@@ -9,6 +9,9 @@ from typing import Any
 from graft.data.domain import Domain
 from graft.data.readers.labelled import Record, raw_of
 from graft.data.samples import Raw, Samples
+from graft.errors import GraftError
+
+LONGEST_SHOWN = 40  # characters of a value in a message
 
 
 class LabelledTexts(Domain):
@@ -17,6 +20,7 @@ class LabelledTexts(Domain):
     modality = "text"
     noun = "texts"
     unit = "rows"
+    encoding = "utf-8"  # of what is read
 
     def __init__(self, label: str | int, classes: Sequence[str | int] | None = None, **settings: Any) -> None:
         """`label` is the column of the labels; `classes` in their order, a row of another one is bad."""
@@ -42,6 +46,55 @@ class LabelledTexts(Domain):
         """The texts of every split that there is."""
         return raw_of(self.records(), self.classes, Texts, str.encode)
 
+    def record(
+        self, file: Path, number: int, text: Any, label: Any, columns: Mapping[str, Any] | None = None, advice: str = ""
+    ) -> Record:
+        """A row of what stands in the two columns, with a problem where that is no text with a label.
+
+        `columns` are those that a split asks for; `advice` is on encodings.
+        """
+        problem = self._text_problem(text, advice) or self._label_problem(label, advice)
+        if problem:
+            return Record(file, number, "", "", problem)
+        listed = isinstance(label, list | tuple)
+        return Record(
+            file, number, text.strip(), tuple(map(word_of, label)) if listed else word_of(label), columns=columns or {}
+        )
+
+    def check_split_columns(self, records: Sequence[Mapping[Any, Any]]) -> None:
+        """Raise GraftError for a column that a split asks for and that no record has."""
+        names = list(dict.fromkeys(str(name) for record in records for name in record))
+        for key in ("group", "time"):
+            if (wanted := self.split.get(key)) and str(wanted) not in names:
+                raise GraftError(
+                    f"{self.key}.split.{key}={wanted}: there is no such column. Columns: {', '.join(names)}."
+                )
+
+    def _text_problem(self, text: Any, advice: str) -> str:
+        """Why what stands in the column of texts cannot be used, empty where it can."""
+        if text is None or text != text or not str(text).strip():
+            return "its text is empty"
+        if not isinstance(text, str):
+            return f"its text is no text but {shortened(text)}"
+        if "\0" in text:
+            return "it holds a NUL byte"
+        return f"it {problem}" if (problem := not_readable(text, self.encoding, advice)) else ""
+
+    def _label_problem(self, label: Any, advice: str) -> str:
+        """Why a value is no label; empty where it is one. No word is none of several labels."""
+        several = self.label_kind == "multilabel"
+        if isinstance(label, list | tuple) and not several:
+            return (
+                f"its label is a list, {shortened(label)}: {self.key}.label_kind=multilabel task=multilabel takes such"
+            )
+        if isinstance(label, dict):
+            return f"its label is no label but {shortened(label)}"
+        if isinstance(label, list | tuple) or (several and label == ""):
+            return ""
+        if not word_of(label):
+            return f"its label is missing ({label!r})"
+        return f"it {problem}" if (problem := not_readable(str(label), self.encoding, advice)) else ""
+
     def near_keys(self, splits: Mapping[str, Samples]) -> dict[str, list[str]]:
         """Texts without case, punctuation and blanks."""
         return {name: [normalised(text) for text in samples.inputs] for name, samples in splits.items()}
@@ -56,30 +109,27 @@ def normalised(text: str) -> str:
     return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text).casefold())
 
 
-def labelled_record(file: Path, number: int, text: Any, label: Any, columns: Mapping[str, Any] | None = None) -> Record:
-    """A row of what stands in the two columns, with a problem where that is no text with a label.
-
-    `columns` are those that a split asks for.
-    """
-    if text is None or text != text or not str(text).strip():
-        return Record(file, number, "", "", "its text is empty")
-    if not isinstance(text, str):
-        return Record(file, number, "", "", f"its text is no text but {text!r}")
-    if problem := not_utf8(text) or not_utf8(str(label)):
-        return Record(file, number, "", "", f"it {problem}")
+def word_of(label: Any) -> str:
+    """A label as a word; empty where it is missing. 1.0 is 1."""
+    if label is None or label != label:
+        return ""
     word = str(int(label) if isinstance(label, float) and label.is_integer() else label).strip()
-    if label is None or word.lower() in ("", "nan") or isinstance(label, list | dict):
-        return Record(file, number, text.strip(), "", f"its label is missing ({label!r})")
-    return Record(file, number, text.strip(), word, columns=columns or {})
+    return "" if word.lower() == "nan" else word
 
 
-def not_utf8(text: str) -> str:
-    """Where a text was read from bytes that are not UTF-8, and what helps; empty where it was not."""
+def not_readable(text: str, encoding: str, advice: str) -> str:
+    """Where a text was read from bytes of another encoding, and what helps; empty where it was not."""
     place = next((place for place, character in enumerate(text) if "\ud800" <= character <= "\udfff"), None)
     if place is None:
         return ""
     before = f"behind {text[:place][-20:]!r}" if place else "from its beginning"
-    return f"is not UTF-8 {before} (iconv -f <its encoding, such as latin1> -t utf-8 <file> makes it so)"
+    return f"is not {encoding.upper()} {before}" + (f" ({advice})" if advice else "")
+
+
+def shortened(value: Any) -> str:
+    """A value as a message shows it."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 class Texts(Sequence):

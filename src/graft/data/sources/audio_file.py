@@ -7,7 +7,7 @@ from typing import Any
 from graft.data.readers.labelled import Record
 from graft.data.readers.recordings import LabelledRecordings
 from graft.data.readers.table import Table, column_name, read_table, to_texts
-from graft.errors import GraftError
+from graft.errors import GraftError, first_line
 
 MISSING = ("nan", "NaN", "NA")  # words that are no label, beside an empty field
 KEYS = {"train": "file", "val": "val_file", "test": "test_file"}
@@ -15,6 +15,8 @@ KEYS = {"train": "file", "val": "val_file", "test": "test_file"}
 
 class AudioFile(LabelledRecordings):
     """A CSV or Parquet file with a row for each recording; missing splits are split off by seed."""
+
+    unit = "rows"
 
     def __init__(
         self,
@@ -76,7 +78,19 @@ class AudioFile(LabelledRecordings):
     def _record(
         self, file: Path, number: int, path: str | None, label: str | None, columns: Mapping[str, Any]
     ) -> Record:
+        if label is None and self.label_kind == "multilabel":
+            label = ""  # none of the labels
         if path is None or label is None:
             return Record(file, number, None, "", f"its {'path' if path is None else 'label'} is missing")
         found = (self.folder or file.parent) / Path(path).expanduser()
-        return Record(file, number, found, label, "" if found.is_file() else f"there is no file {found}", columns)
+        return Record(file, number, found, label, file_problem(found), columns)
+
+
+def file_problem(path: Path) -> str:
+    """Why a path cannot be opened; empty where it can."""
+    try:
+        if path.is_file():
+            return ""
+        return f"{path} is a folder" if path.is_dir() else f"there is no file {path}"
+    except (OSError, ValueError) as error:  # a name that no file system takes
+        return f"{str(path)[:100]!r} is no path ({first_line(error)})"

@@ -1,11 +1,19 @@
 """Your own recordings: a folder per class, or labels and speakers in the names of the files."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from graft.data.readers.folders import class_files, files_below, official_folders
+from graft.data.readers.folders import (
+    Listing,
+    beside_classes,
+    class_files,
+    class_folders,
+    listing_of,
+    official_folders,
+)
 from graft.data.readers.labelled import Record
 from graft.data.readers.recordings import EXTENSIONS, LabelledRecordings
 from graft.data.samples import HELD_OUT
@@ -33,9 +41,10 @@ class AudioFolder(LabelledRecordings):
     ) -> None:
         """`pattern` is a regular expression with named groups for a whole path below `root`, without its ending.
 
-        `where` says which files count, `val_where` and `test_where` which of them make up those parts.
+        `where` says which files count, `val_where` and `test_where` which of them make up those splits.
         """
         super().__init__(**settings)
+        self._left_out: dict[str, Counter[str]] = {}
         self.root = Path(root).expanduser()
         self.pattern = pattern
         chosen = {"where": where, "val_where": val_where, "test_where": test_where}
@@ -52,9 +61,9 @@ class AudioFolder(LabelledRecordings):
         """Where classes come from."""
         return f"Give a folder for each class, or {self.key}.pattern with a group {LABEL} that differs."
 
-    def origin(self, part: str) -> str:
+    def origin(self, split: str) -> str:
         """The folder."""
-        return f"{self.key}.root={self.root}" + (f", {part}" if part != "train" else "")
+        return f"{self.key}.root={self.root}" + (f", {split}" if split != "train" else "")
 
     def list_files(self) -> dict[str, list[Record]]:
         """Files of each class folder, or of the whole folder by their names."""
@@ -71,16 +80,27 @@ class AudioFolder(LabelledRecordings):
                 rf"such as '(?P<label>\d)_(?P<speaker>\w+)_(?P<index>\d+)'."
             )
         origin = f"{self.key}.root={self.root}"
-        parts = {
-            part: class_files(self.root, folder, EXTENSIONS, origin, "recordings")
-            for part, folder in official_folders(self.root).items()
+        folders = official_folders(self.root, f"{self.key}.root")
+        for folder in folders.values():
+            class_files(self.root, folder, EXTENSIONS, origin, "recordings")
+        listings = {
+            split: {one.name: listing_of(one, EXTENSIONS) for one in class_folders(folder)}
+            for split, folder in folders.items()
         }
-        if not parts["train"]:
+        if not listings["train"]:
             raise GraftError(f"{origin}: no sub-folders of recordings there. {self.advice}")
-        return {
-            part: [Record(path, None, path, label) for label, paths in files.items() for path in paths]
-            for part, files in parts.items()
+        self._left_out = {
+            split: sum((one.left_out for one in found.values()), Counter()) for split, found in listings.items()
         }
+        self._left_out["train"] += beside_classes(self.root, [*folders.values()], EXTENSIONS)
+        return {
+            split: [record for label, listing in found.items() for record in records_of(listing, label)]
+            for split, found in listings.items()
+        }
+
+    def left_out(self) -> Mapping[str, Mapping[str, int]]:
+        """Files of other kinds, hidden ones, and those beside the folders of classes."""
+        return self._left_out
 
     def _compiled(self) -> re.Pattern:
         try:
@@ -101,8 +121,9 @@ class AudioFolder(LabelledRecordings):
         return pattern
 
     def _by_name(self, pattern: re.Pattern) -> dict[str, list[Record]]:
-        """Files whose names fit the pattern, in the parts that the config says; others are bad rows of `train`."""
-        paths = files_below(self.root, self.root, EXTENSIONS)
+        """Files whose names fit the pattern, in the splits that the config says; others are bad rows of `train`."""
+        listing = listing_of(self.root, EXTENSIONS)
+        paths, self._left_out = listing.files, {"train": listing.left_out}
         if not paths:
             raise GraftError(
                 f"{self.key}.root={self.root}: no recordings there. Read are {', '.join(sorted(EXTENSIONS))}."
@@ -110,19 +131,19 @@ class AudioFolder(LabelledRecordings):
         matches = {path: pattern.fullmatch(path.relative_to(self.root).with_suffix("").as_posix()) for path in paths}
         groups = {path: match.groupdict(default="") for path, match in matches.items() if match}
         self._refuse_unknown_values(groups.values())
-        parts: dict[str, list[Record]] = {"train": []}
-        parts |= {part: [] for part in HELD_OUT if f"{part}_where" in self.chosen}
+        splits: dict[str, list[Record]] = {"train": [unread_record(*one) for one in listing.unread]}
+        splits |= {split: [] for split in HELD_OUT if f"{split}_where" in self.chosen}
         for path in paths:
             if path not in groups:
                 problem = f"its name does not fit {self.key}.pattern={self.pattern}"
-                parts["train"].append(Record(path, None, path, "", problem))
+                splits["train"].append(Record(path, None, path, "", problem))
             elif fits(groups[path], self.chosen.get("where", {})):
-                part = next(
-                    (name for name in parts if name != "train" and fits(groups[path], self.chosen[f"{name}_where"])),
+                split = next(
+                    (name for name in splits if name != "train" and fits(groups[path], self.chosen[f"{name}_where"])),
                     "train",
                 )
-                parts[part].append(Record(path, None, path, groups[path][LABEL], columns=groups[path]))
-        return parts
+                splits[split].append(Record(path, None, path, groups[path][LABEL], columns=groups[path]))
+        return splits
 
     def _refuse_unknown_values(self, groups: Any) -> None:
         """Raise GraftError for a value that no file has."""
@@ -135,6 +156,16 @@ class AudioFolder(LabelledRecordings):
                         f"{self.key}.{key}.{group}: no file in {self.root} has {unknown[0]!r} there. "
                         f"There is {', '.join(present[:SHOWN]) or 'none'}{more}."
                     )
+
+
+def records_of(listing: Listing, label: str) -> list[Record]:
+    """The files of a class, with those that cannot be opened."""
+    return [Record(path, None, path, label) for path in listing.files] + [unread_record(*one) for one in listing.unread]
+
+
+def unread_record(place: str, problem: str) -> Record:
+    """What is called like a recording and cannot be opened."""
+    return Record(Path(place), None, None, "", problem)
 
 
 def texts_of(where: Where) -> dict[str, tuple[str, ...]]:

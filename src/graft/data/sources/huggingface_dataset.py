@@ -1,21 +1,22 @@
 """Texts of a Hugging Face data set: by its name on the hub, or from a folder on this machine."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from graft.backbones.huggingface import hub_answers
 from graft.data.readers.labelled import Record
-from graft.data.readers.texts import LabelledTexts, labelled_record
+from graft.data.readers.texts import LabelledTexts
 from graft.errors import GraftError, first_line
 
-# Names that data sets give their parts, the first that exists counts.
-PARTS = {"train": ("train",), "val": ("validation", "val", "valid", "dev"), "test": ("test",)}
-SAVED = ("dataset_dict.json", "state.json")  # what `save_to_disk` writes for a data set of parts, and for one part
+# Names that data sets give their splits, the first that exists counts.
+SPLITS = {"train": ("train",), "val": ("validation", "val", "valid", "dev"), "test": ("test",)}
+SAVED = ("dataset_dict.json", "state.json")  # what `save_to_disk` writes for a data set of splits, and for one split
 UNLABELLED = -1  # what public data sets put where the labels of a test are kept secret
 
 
 class HuggingFaceDataset(LabelledTexts):
-    """A text classification data set with its official parts; those without labels are left out."""
+    """A data set of texts with its official splits; those without labels are left out."""
 
     def __init__(
         self,
@@ -33,46 +34,49 @@ class HuggingFaceDataset(LabelledTexts):
 
     @property
     def title(self) -> str:
-        """The last part of the name, with the variant."""
+        """The end of the name, with the variant."""
         return "/".join([Path(self.name).name, *([self.config] if self.config else [])])
 
-    def origin(self, part: str) -> str:
+    def origin(self, split: str) -> str:
         """Key and name of the data set."""
-        return f"{self.key}.name={self.name}, {part}"
+        return f"{self.key}.name={self.name}, {split}"
 
     def records(self) -> dict[str, list[Record]]:
-        """Rows of every official part that has labels."""
+        """Rows of every official split that has labels."""
         found = self._dataset()
-        names = {part: next((name for name in known if name in found), None) for part, known in PARTS.items()}
+        names = {split: next((name for name in known if name in found), None) for split, known in SPLITS.items()}
         if names["train"] is None:
-            raise GraftError(f"{self.key}.name={self.name}: it has no part `train`, but {', '.join(found)}.")
-        rows = {part: self._records(found[name], str(name)) for part, name in names.items() if name is not None}
-        return {part: kept for part, kept in rows.items() if kept}
+            raise GraftError(f"{self.key}.name={self.name}: it has no split `train`, but {', '.join(found)}.")
+        rows = {split: self._records(found[name], str(name)) for split, name in names.items() if name is not None}
+        return {split: kept for split, kept in rows.items() if kept}
 
-    def _records(self, part: Any, name: str) -> list[Record]:
-        """Rows of a part; none where it has no labels."""
+    def _records(self, split: Any, name: str) -> list[Record]:
+        """Rows of a split; none where it has no labels."""
         for key, column in {"text": self.text, "label": self.label}.items():
-            if column not in part.features:
+            if column not in split.features:
                 raise GraftError(
-                    f"{self.key}.{key}={column}: {self.name} has no such column; it has {', '.join(part.features)}. "
+                    f"{self.key}.{key}={column}: {self.name} has no such column; it has {', '.join(split.features)}. "
                     f"Name one of them: {self.key}.{key}=<column>"
                 )
-        labels = [*part[self.label]]
-        if all(label == UNLABELLED for label in labels):
+        if name in SPLITS["train"]:
+            self.check_split_columns([split.features])
+        labels = [*split[self.label]]
+        if self.label_kind != "numbers" and all(label == UNLABELLED for label in labels):
             return []
-        if names := getattr(part.features[self.label], "names", None):
-            labels = [names[label] if label in range(len(names)) else None for label in labels]
-        columns = {name: part[name] for name in self.split_columns if name in part.features}
-        rows = enumerate(zip(part[self.text], labels, strict=True))
+        feature = split.features[self.label]
+        # Of a list of classes, the feature of its items.
+        if names := getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None):
+            labels = [named(label, names) for label in labels]
+        columns = {name: split[name] for name in self.split_columns if name in split.features}
         return [
-            labelled_record(
+            self.record(
                 Path(self.name) / name, index + 1, *row, {column: values[index] for column, values in columns.items()}
             )
-            for index, row in rows
+            for index, row in enumerate(zip(split[self.text], labels, strict=True))
         ]
 
     def _dataset(self) -> Any:
-        """The data set's parts by name."""
+        """The data set's splits by name."""
         try:
             import datasets
             from huggingface_hub import constants
@@ -98,3 +102,10 @@ class HuggingFaceDataset(LabelledTexts):
                 "Give a folder that `dataset.save_to_disk(folder)` wrote where there is a network, "
                 "or a file, whose bad rows are named: data/domain@data.target=text_file"
             ) from error
+
+
+def named(label: Any, names: Sequence[str]) -> Any:
+    """The name of a class's number, or the names of several; None for a number that stands for none."""
+    if isinstance(label, list):
+        return [named(one, names) for one in label]
+    return names[label] if label in range(len(names)) else None

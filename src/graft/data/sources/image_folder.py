@@ -1,36 +1,29 @@
 """Your own photos: a folder per class, with official train/val/test folders or split by seed."""
 
-import functools
-import hashlib
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
-
-from graft.data.domain import Domain
-from graft.data.readers.folders import class_files, official_folders
+from graft.data.readers.folders import (
+    Listing,
+    beside_classes,
+    class_folders,
+    class_listings,
+    layout_notes,
+    official_folders,
+)
+from graft.data.readers.images import extensions
+from graft.data.readers.labelled_images import LabelledImages
 from graft.data.samples import Raw, Samples
 from graft.errors import GraftError
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
-
-class ImageFolder(Domain):
+class ImageFolder(LabelledImages):
     """`root/<class>/*.jpg`, or the same under `root/train`, `root/val`, `root/test`; missing splits come from train."""
 
-    noun = "images"
-    unit = "files"
-
-    def __init__(self, root: str, channels: Literal[3, 1] = 3, **settings: Any) -> None:
-        """Channels: 3 for colour, 1 to read everything as grey."""
+    def __init__(self, root: str, **settings: Any) -> None:
         super().__init__(**settings)
         self.root = Path(root).expanduser()
-        self.channels = channels
 
     @property
     def title(self) -> str:
@@ -47,100 +40,55 @@ class ImageFolder(Domain):
         return f"{self.key}.root={self.root}" + (f", {split}" if split != "train" else "")
 
     def read(self) -> Raw:
-        """The files of every split; each is opened, so that a broken one is found before anything is trained."""
+        """The files of every split; each is decoded, so that a broken one is found before anything is trained."""
         if not self.root.is_dir():
             raise GraftError(f"{self.origin('train')}: no such folder. {self.advice}")
-        folders = official_folders(self.root)
-        files = {
-            name: class_files(self.root, folder, EXTENSIONS, self.origin("train"), "images")
+        if self.label_kind == "multilabel":
+            raise GraftError(
+                f"{self.key}.label_kind=multilabel: a folder per class gives each image one label. List the images "
+                f"with their labels in a table: data/domain@{self.key}=image_file"
+            )
+        folders = official_folders(self.root, f"{self.key}.root")
+        self._check_classes(folders["train"])
+        listings = {
+            name: class_listings(folder, extensions(), self.origin("train"), "images")
             for name, folder in folders.items()
         }
-        classes = tuple(sorted(files["train"]))
-        if len(classes) < 2:
-            raise GraftError(
-                f"{self.origin('train')}: {folders['train']} needs at least 2 sub-folders of images, one per class, "
-                f"but has {list(classes)}."
+        splits = {name: samples_of(found) for name, found in listings.items()}
+        beside = beside_classes(self.root, [*folders.values()], extensions())
+        splits["train"].left_out.update(beside)
+        notes = layout_notes(folders["train"], f"{self.key}.root")
+        classes = tuple(listings["train"]) if self.label_kind == "classes" else None
+        return self.with_looks(Raw(splits, classes, notes))
+
+    def _check_classes(self, folder: Path) -> None:
+        """Raise GraftError for a folder that has not at least two classes, with what is there instead."""
+        names = [one.name for one in class_folders(folder)]
+        if len(names) >= 2:
+            return
+        images = sum(path.suffix.lower() in extensions() for path in folder.iterdir() if path.is_file())
+        advice = self.advice
+        if len(names) == 1 and not images and len(class_folders(folder / names[0])) >= 2:
+            advice = f"Its only folder has such sub-folders: {self.key}.root={folder / names[0]}"
+        elif images and not names:
+            advice = (
+                f"It holds {images:,} images itself. If it is one of the classes, give the folder above: "
+                f"{self.key}.root={folder.absolute().parent}"
             )
-        return Raw(
-            {name: self._samples(found) for name, found in files.items()}, classes, fingerprint=str(self.channels)
-        )
-
-    def _samples(self, files: dict[str, list[Path]]) -> Samples:
-        """The files of all classes in one list."""
-        paths = [path for name in sorted(files) for path in files[name]]
-        with ThreadPoolExecutor(4) as pool:
-            problems = [*pool.map(functools.partial(problem_of, channels=self.channels), paths)]
-            contents = [*pool.map(file_hash, paths)]
-        return Samples(
-            inputs=ImageFiles(paths, self.channels),
-            labels=[name for name in sorted(files) for _ in files[name]],
-            places=[str(path) for path in paths],
-            contents=contents,
-            problems={index: problem for index, problem in enumerate(problems) if problem},
-        )
-
-    def encode(self, splits: Mapping[str, Samples]) -> tuple[dict[str, Samples], dict[str, Any]]:
-        """Files, decoded when asked for."""
-        return dict(splits), {"channels": self.channels}
-
-
-def problem_of(path: Path, channels: int) -> str:
-    """Why a file cannot be decoded; empty where it can."""
-    try:
-        decode(path, channels, shorter=1)
-    except GraftError as error:
-        return str(error).partition(". ")[0].removeprefix(f"{path} ")
-    return ""
-
-
-class ImageFiles(Sequence):
-    """Image files, decoded when asked for."""
-
-    def __init__(self, files: list[Path], channels: int) -> None:
-        self.files = files
-        self.channels = channels
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return decode(self.files[index], self.channels)
-
-    def read(self, index: int, shorter: int) -> Tensor:
-        """An image that is going to be resized to a shorter side of `shorter` pixels at most."""
-        return decode(self.files[index], self.channels, shorter)
-
-
-def decode(path: Path, channels: int = 3, shorter: int | None = None) -> Tensor:
-    """Image file as uint8 `(channels, H, W)`; the first frame of an animation. Raises GraftError for a broken file.
-
-    With `shorter`, a JPEG that is at least four times as large is decoded at a half, a quarter or an eighth of its
-    size, in that share of the time; its shorter side is still at least twice `shorter`.
-    """
-    try:
-        with Image.open(path) as image:
-            if shorter is not None:
-                image.draft(None, (2 * shorter, 2 * shorter))
-            return image_tensor(ImageOps.exif_transpose(image), channels)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise GraftError(
-            f"{path} cannot be read as an image: {str(error).rstrip('.')}. Replace or remove the file, or leave out "
-            "all that are broken: data.target.on_bad_sample=skip"
-        ) from error
+            f"{self.origin('train')}: {folder} needs at least 2 sub-folders of images, one per class, but has {names}. "
+            f"{advice}"
+        )
 
 
-def image_tensor(image: Image.Image, channels: int = 3) -> Tensor:
-    """A PIL image of any mode as uint8 `(channels, H, W)`: 16 bits scaled down, transparency over white."""
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("L" if channels == 1 else "RGB")
-    pixels = np.array(image)
-    return torch.from_numpy(pixels).reshape(image.height, image.width, channels).permute(2, 0, 1).contiguous()
-
-
-def file_hash(path: Path) -> bytes:
-    """SHA-256 of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).digest()
+def samples_of(listings: dict[str, Listing]) -> Samples:
+    """The files of all classes in one list."""
+    paths = [path for listing in listings.values() for path in listing.files]
+    return Samples(
+        inputs=paths,
+        labels=[name for name, listing in listings.items() for _ in listing.files],
+        places=[str(path) for path in paths],
+        contents=None,
+        unread=[one for listing in listings.values() for one in listing.unread],
+        left_out=sum((listing.left_out for listing in listings.values()), Counter()),
+    )

@@ -1,6 +1,7 @@
 """Spoken words from the espeak-ng engine, which comes as a package: speech without a download or a recording."""
 
 import functools
+import hashlib
 import itertools
 import json
 import subprocess
@@ -20,7 +21,6 @@ from graft.data.domain import Domain
 from graft.data.readers import espeak
 from graft.data.readers.recordings import resampled
 from graft.data.samples import Raw, Samples, generator, sha256
-from graft.data.sources.image_folder import file_hash
 from graft.errors import GraftError
 
 SPEEDS = range(110, 230, 5)  # words a minute
@@ -42,7 +42,7 @@ class Utterance:
 
 
 class SyntheticSpeech(Domain):
-    """Each word is a class; no two samples of a word share voice, speed, pitch and range, in whatever part they are."""
+    """Each word is a class; no two samples of a word share voice, speed, pitch and range, in whatever split they are."""
 
     modality = "audio"
     noun = "recordings"
@@ -77,7 +77,7 @@ class SyntheticSpeech(Domain):
         """Hash of what decides the sound: settings, this code and the engine."""
         settings = repr((self.words, self.voices, self.samples, self.seed, SPEEDS, PITCHES, RANGES)).encode()
         code = [Path(__file__).read_bytes(), Path(espeak.__file__).read_bytes()]
-        return sha256([settings, *code, file_hash(Path(self._engine["library"]))])
+        return sha256([settings, *code, hashlib.sha256(Path(self._engine["library"]).read_bytes()).digest()])
 
     @property
     def _few(self) -> int:

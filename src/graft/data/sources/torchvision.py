@@ -1,10 +1,15 @@
 """Any torchvision classification data set by class name, with its official splits."""
 
 import difflib
+import gzip
 import hashlib
 import inspect
+import os
 import re
+import tempfile
+import zlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +20,40 @@ from torch.utils.data import Dataset
 from torchvision import datasets
 
 from graft.config.types import FractionBelowOne
-from graft.data.domain import Domain
+from graft.data.readers.images import Look, detail, file_hash, image_tensor
+from graft.data.readers.labelled_images import MANY, THREADS, SimilarImages
+from graft.data.readers.similar import COMPARED, SIDE, hash_of
 from graft.data.samples import Raw, Samples
-from graft.data.sources.image_folder import file_hash, image_tensor
-from graft.errors import GraftError
+from graft.errors import GraftError, first_line
 
-# Names that data sets give their parts, the first that exists counts.
-PARTS = {
+# Names that data sets give their splits, the first that exists counts.
+SPLITS = {
     "train": ("train", "trainval", "train-standard"),
     "val": ("val", "valid"),
     "test": ("test",),
 }
+CHOSEN = ("root", "train", "split", "download", "transform", "target_transform", "transforms", "loader")
+PACKED = (".gz", ".tgz", ".tar", ".zip", ".bz2", ".xz")
+# What the classes that cannot be used give instead of an image and its class.
+OTHERS = {
+    "boxes": ("CocoDetection", "VOCDetection", "WIDERFace", "Kitti"),
+    "masks": ("VOCSegmentation", "Cityscapes", "SBDataset"),
+    "captions": ("CocoCaptions", "SBU", "Flickr8k", "Flickr30k"),
+    "videos": ("Kinetics", "HMDB51", "UCF101", "MovingMNIST"),
+    "pairs of images": ("LFWPairs", "PhotoTour"),
+    "the motion between two images": ("KittiFlow", "Sintel", "FlyingChairs", "FlyingThings3D", "HD1K"),
+    "images without a label": ("LSUNClass", "VisionDataset"),
+    "random numbers": ("FakeData",),
+}
 
 
-class TorchvisionDataset(Domain):
-    """A data set of `torchvision.datasets`: the official test part stays whole, validation comes from train.
+class TorchvisionDataset(SimilarImages):
+    """A data set of `torchvision.datasets`: the official test split stays whole, validation comes from train.
 
-    Where only an official `val` exists (ImageNet, Imagenette) it is the test part. Where there are no parts at all
-    (EuroSAT, Caltech101) the test part is cut off by seed like the validation part. `options` go to the class.
+    Where only an official `val` exists (ImageNet, Imagenette) it is the test split. Where there are no splits at all
+    (EuroSAT, Caltech101) the test split is cut off by seed like the validation split. `options` go to the class.
     """
 
-    noun = "images"
     may_lack_classes = True
 
     def __init__(
@@ -48,11 +66,12 @@ class TorchvisionDataset(Domain):
         options: dict[str, Any] | None = None,
         **settings: Any,
     ) -> None:
+        """Options that are null are not given to the class."""
         super().__init__(val_fraction=val_fraction, test_fraction=test_fraction, **settings)
         self.name = name
         self.root = Path(root).expanduser()
         self.download = download
-        self.options = dict(options or {})
+        self.options = {key: value for key, value in (options or {}).items() if value is not None}
 
     @property
     def title(self) -> str:
@@ -65,20 +84,31 @@ class TorchvisionDataset(Domain):
 
     def read(self) -> Raw:
         """The official splits as torchvision gives them; raises GraftError where files are missing."""
+        if self.label_kind != "classes":
+            raise GraftError(
+                f"{self.key}.label_kind={self.label_kind}: of torchvision's data sets Graft reads classes alone. List "
+                f"the images with their labels in a table: data/domain@{self.key}=image_file"
+            )
         splits = self._splits()
         try:
             labels = {name: labels_of(dataset) for name, dataset in splits.items()}
             classes = class_names(splits["train"], int(torch.tensor(labels["train"]).max()) + 1)
-        except (TypeError, ValueError) as error:
-            raise GraftError(f"{self.key}.name={self.name} does not give each image one class: {error}.") from error
+            words = {name: [classes[label] for label in labels[name]] for name in splits}
+        except (TypeError, ValueError, IndexError, RuntimeError) as error:
+            raise GraftError(
+                f"{self.key}.name={self.name} does not give each image one class ({first_line(error)})."
+            ) from error
+        looks = {name: looked_into(dataset) for name, dataset in splits.items()}
+        self.hashes = {look.digest: look.hash for found in looks.values() for look in found}
         return Raw(
             {
                 name: Samples(
                     inputs=images_of(dataset),
-                    labels=[classes[label] for label in labels[name]],
+                    labels=words[name],
                     places=[str(path) for path in files_of(dataset)]
                     or [f"image {index} of {name}" for index in range(len(dataset))],
-                    contents=image_hashes(dataset),
+                    contents=[look.digest for look in looks[name]],
+                    problems={index: look.problem for index, look in enumerate(looks[name]) if look.problem},
                 )
                 for name, dataset in splits.items()
             },
@@ -91,64 +121,149 @@ class TorchvisionDataset(Domain):
         return dict(splits), {"channels": images.shape[1] if isinstance(images, Tensor) else 3}
 
     def _splits(self) -> dict[str, Dataset]:
-        """The official parts as torchvision gives them; `train` alone where there are none."""
-        parameters = inspect.signature(self._class).parameters
+        """The official splits as torchvision gives them; `train` alone where there are none."""
+        self._check_options()
+        parameters = parameters_of(self._class)
         if "train" in parameters:
             return {"train": self._open(train=True), "test": self._open(train=False)}
         if "split" not in parameters:
             return {"train": self._open()}
-        parts = {}
-        for part, names in PARTS.items():
+        splits = {}
+        for split, names in SPLITS.items():
             opened = (self._open_split(name) for name in names)
             if dataset := next((dataset for dataset in opened if dataset is not None), None):
-                parts[part] = dataset
-        if "test" not in parts and "val" in parts:
-            parts["test"] = parts.pop("val")
-        return parts
+                splits[split] = dataset
+        if "train" not in splits:
+            raise GraftError(f"{self.key}.name={self.name}: it has no split to train on that comes with labels.")
+        if "test" not in splits and "val" in splits:
+            splits["test"] = splits.pop("val")
+        return splits
 
     @property
     def _class(self) -> type[Dataset]:
         """The class that `name` names."""
         names = {name.lower(): name for name in datasets.__all__}
-        if self.name not in names.values():
+        if self.name not in names.values() or not inspect.isclass(getattr(datasets, self.name)):
             close = difflib.get_close_matches(self.name.lower(), names, n=3, cutoff=0)
             raise GraftError(
                 f"{self.key}.name={self.name!r} is no class of torchvision.datasets. "
                 f"Closest: {', '.join(names[name] for name in close)}."
             )
+        if self.name in ("ImageFolder", "DatasetFolder"):
+            raise GraftError(
+                f"{self.key}.name={self.name}: it reads a folder of images, which Graft reads itself, official splits "
+                f"and all: data/domain@{self.key}=image_folder {self.key}.root={self.root}"
+            )
+        gives = next((what for what, some in OTHERS.items() if self.name in some), None)
+        if gives is None and self.name.endswith("Stereo"):
+            gives = "the depth between two images"
+        if gives:
+            raise GraftError(f"{self.key}.name={self.name}: it gives {gives}, but each image needs one class.")
         return getattr(datasets, self.name)
 
+    def _check_options(self) -> None:
+        """Raise GraftError for options that the class has not, or needs, or that Graft gives itself."""
+        parameters = parameters_of(self._class)
+        allowed = {name: one for name, one in parameters.items() if name not in self._given(parameters)}
+        listed = ", ".join(allowed) or "none"
+        for name in self.options:
+            if name not in allowed:
+                raise GraftError(f"{self.key}.options.{name}: no such option of {self.name}. Allowed: {listed}.")
+        for name, parameter in allowed.items():
+            if parameter.default is parameter.empty and name not in self.options:
+                values = getattr(self._class, f"{name}s", None)
+                some = [str(value) for value in values] if isinstance(values, tuple | list) else ["<value>"]
+                raise GraftError(
+                    f"{self.key}.options.{name}: {self.name} needs it. "
+                    + (f"Allowed: {', '.join(some)}; for example " if len(some) > 1 else "Give it: ")
+                    + f"{self.key}.options.{name}={some[-1]}"
+                )
+
+    def _given(self, parameters: Mapping[str, inspect.Parameter]) -> set[str]:
+        """Arguments that are no options, because Graft chooses them. EMNIST's `split` is none of its splits."""
+        return set(CHOSEN) - ({"split"} if "train" in parameters else set())
+
     def _open_split(self, split: str) -> Dataset | None:
-        """The part that the data set calls `split`; None where it has none, or keeps its labels secret."""
+        """What the data set calls `split`; None where it has none, or keeps its labels secret."""
         try:
             dataset = self._open(split=split)
         except ValueError as error:
             if "Unknown value" in str(error):
                 return None
-            raise
+            raise GraftError(f"{self.key}.name={self.name}: {first_line(error)}.") from error
         return None if None in labels_of(dataset) else dataset
 
-    def _open(self, **part: Any) -> Dataset:
-        """One part. Raises GraftError that names the folder where files are expected, when they are not there."""
-        fetches = "download" in inspect.signature(self._class).parameters
+    def _open(self, **split: Any) -> Dataset:
+        """One split. Raises GraftError that names the folder where files are expected, when they are not there."""
+        fetches = "download" in parameters_of(self._class)
         options = {"download": self.download} if fetches else {}
         dataset = self._class.__new__(self._class)
         try:
-            dataset.__init__(str(self.root), **part, **options, **self.options)
+            try:
+                dataset.__init__(str(self.root), **split, **options, **self.options)
+            except (RuntimeError, OSError):
+                if not unpacked(folder_of(dataset, self.root)):
+                    raise
+                dataset.__init__(str(self.root), **split, **options, **self.options)
         except (RuntimeError, OSError) as error:
-            # A class sets its folder before it looks into it, so the unfinished object knows it.
-            folder = getattr(dataset, "raw_folder", None) or getattr(dataset, "_base_folder", None)
-            folder = folder or self.root / getattr(dataset, "base_folder", "")
+            folder = folder_of(dataset, self.root)
             advice = "Put them there" + (
                 f", or set {self.key}.download=true to fetch them." if fetches else " by hand."
             )
             if self.download and fetches:
                 advice = "They could not be fetched; put them there by hand."
+            if archives := archives_in(folder, self.root):
+                advice = f"Unpack {', '.join(map(str, archives[:3]))} there" + advice.removeprefix("Put them there")
             raise GraftError(
                 f"{self.key}.name={self.name}: torchvision expects its files in {folder}. {advice} "
                 f"It says: {str(error).split('. ')[0]}."
             ) from error
+        except ModuleNotFoundError as error:
+            raise GraftError(f"{self.key}.name={self.name}: {first_line(error)}. Install it with pip.") from error
+        except (TypeError, ValueError) as error:
+            if self.options and "split" not in split:
+                given = " ".join(f"{self.key}.options.{name}={value}" for name, value in self.options.items())
+                raise GraftError(f"{given}: {self.name} refuses it ({first_line(error)}).") from error
+            raise
         return dataset
+
+
+def parameters_of(cls: type) -> dict[str, inspect.Parameter]:
+    """Arguments of a class, those that it hands on to the class above it too."""
+    found: dict[str, inspect.Parameter] = {}
+    for one in cls.__mro__:
+        if "__init__" not in vars(one):
+            continue
+        parameters = dict(inspect.signature(one.__init__).parameters)
+        found = {name: p for name, p in parameters.items() if name != "self"} | found
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            break
+    return {name: p for name, p in found.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+
+
+def folder_of(dataset: Dataset, root: Path) -> Path:
+    """Where a data set looks for its files: a class sets it before it looks, so an unfinished object knows it."""
+    folder = getattr(dataset, "raw_folder", None) or getattr(dataset, "_base_folder", None)
+    return Path(folder or root / getattr(dataset, "base_folder", ""))
+
+
+def unpacked(folder: Path) -> bool:
+    """Whether there were `.gz` files of single files in a folder, which now lie beside them unpacked."""
+    packed = [path for path in sorted(folder.glob("*-ubyte.gz")) if not path.with_suffix("").exists()]
+    for path in packed:
+        try:
+            content = gzip.decompress(path.read_bytes())
+        except (OSError, EOFError, zlib.error) as error:
+            raise GraftError(f"{path} cannot be unpacked: {first_line(error)}. Replace the file.") from error
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+            file.write(content)
+        os.replace(file.name, path.with_suffix(""))
+    return bool(packed)
+
+
+def archives_in(*folders: Path) -> list[Path]:
+    """Packed files that lie where a data set is looked for."""
+    return sorted({path for one in folders if one.is_dir() for path in one.iterdir() if path.suffix in PACKED})
 
 
 class DecodedImages(Sequence):
@@ -163,10 +278,10 @@ class DecodedImages(Sequence):
     def __getitem__(self, index: int) -> Tensor:
         try:
             return image_tensor(self.dataset[index][0])
-        except (OSError, SyntaxError) as error:
+        except Exception as error:  # whatever its decoder raises
             raise GraftError(
-                f"Image {index} of torchvision's {type(self.dataset).__name__} cannot be read: {error}. "
-                "Replace its file."
+                f"Image {index} of torchvision's {type(self.dataset).__name__} cannot be read "
+                f"({detail(error)}). Replace its file."
             ) from error
 
 
@@ -203,13 +318,30 @@ def files_of(dataset: Dataset) -> list[Path]:
     return []
 
 
-def image_hashes(dataset: Dataset) -> list[bytes]:
-    """SHA-256 of every image: of its file, or of its pixels where the data set does not tell the file."""
-    if files := files_of(dataset):
-        return [file_hash(file) for file in files]
-    images = images_of(dataset)
-    rows = images.numpy() if isinstance(images, Tensor) else (image.numpy() for image in images)
-    return [hashlib.sha256(row.tobytes()).digest() for row in rows]
+def looked_into(dataset: Dataset) -> list[Look]:
+    """What is found in every image: a hash of its file, or of its pixels where the data set does not tell the file."""
+    images, files = images_of(dataset), files_of(dataset)
+    if isinstance(images, Tensor):
+        compared = min(images.shape[-2:]) >= SIDE and len(images) <= COMPARED
+        rows = images.numpy()
+        return [
+            Look(hashlib.sha256(row.tobytes()).digest(), hash=hash_of(row.transpose(1, 2, 0)) if compared else None)
+            for row in rows
+        ]
+
+    def look(index: int) -> Look:
+        try:
+            digest = file_hash(files[index]) if files else b""
+            image = dataset[index][0]
+            digest = digest or hashlib.sha256(image_tensor(image).numpy().tobytes()).digest()
+            return Look(digest, hash=hash_of(image))
+        except Exception as error:  # whatever its decoder raises
+            return Look(b"", f"it cannot be read as an image ({detail(error)})")
+
+    if len(images) >= MANY:
+        print(f"Checking {len(images):,} images", flush=True)
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(look, range(len(images))))
 
 
 def class_names(dataset: Dataset, number: int) -> tuple[str, ...]:

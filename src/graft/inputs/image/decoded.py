@@ -15,8 +15,8 @@ from graft.cache.disk import DiskCache, NoRoom
 from graft.cache.images import MappedImages, write_images
 from graft.cache.key import cache_key, code_used
 from graft.cache.rows import MappedRows, write_rows
+from graft.data.readers.images import ImageFiles
 from graft.data.samples import LazyTensor, Split
-from graft.data.sources.image_folder import ImageFiles
 from graft.inputs.base import Prepared
 from graft.inputs.image.geometry import Geometry
 from graft.notes import say_once

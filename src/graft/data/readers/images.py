@@ -1,0 +1,229 @@
+"""Image files: which are read, what a look into one finds, and their pixels as bytes."""
+
+import functools
+import hashlib
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image
+
+from graft.data.readers.pixels import BYTES, DEEP, range_by_type, to_bytes
+from graft.data.readers.similar import SIDE, hash_of
+from graft.errors import GraftError, first_line
+
+# Formats that Pillow recognises and cannot decode by itself, or decodes by running another program.
+NOT_READ = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
+PAGED = {"TIFF", "GIF", "WEBP", "PNG"}  # formats whose further pages or frames are samples in their own right
+BY_SIGHT = (1, 3)  # channels that every image has; another number is that of the file's own bands
+
+
+@functools.cache
+def extensions() -> frozenset[str]:
+    """Endings of the files that are read, in lower case."""
+    endings = Image.registered_extensions().items()
+    return frozenset(ending for ending, name in endings if name in Image.OPEN and name not in NOT_READ)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image as it stands in a file."""
+
+    pixels: Image.Image | np.ndarray  # of 8 bits, or numbers `(H, W)` or `(H, W, C)` of another type
+    limit: float | None = BYTES  # the largest value that the file's type can hold; None where it does not tell
+    pages: int = 1
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look into a file found."""
+
+    digest: bytes  # of its bytes
+    problem: str = ""  # why it cannot be used
+    limit: float | None = BYTES
+    low: float = 0.0  # its values, where they are not of 8 bits
+    high: float = 0.0
+    pages: int = 1
+    bands: int = 0  # where it has another number of them than is asked for
+    hash: np.ndarray | None = None  # see graft.data.readers.similar; None for a small image
+
+
+def look_into(path: Path, channels: int) -> Look:
+    """Decode a file once, whatever its decoder raises."""
+    if not path.is_file():
+        return Look(b"", "there is no such file" if not path.is_dir() else "it is a folder")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return Look(b"", f"it cannot be read ({error.strerror})")
+    digest = hashlib.sha256(content).digest()
+    if not content:
+        return Look(digest, "the file is empty")
+    try:
+        decoded = read_image(io.BytesIO(content), shorter=SIDE, count=True)
+        bands = bands_of(decoded)
+        if channels not in BY_SIGHT and bands != channels:
+            return Look(digest, f"it has {bands} bands, not {channels}", bands=bands)
+        if channels in BY_SIGHT and bands > 4:
+            return Look(digest, f"it has {bands} bands; channels={bands} reads them as channels", bands=bands)
+        low, high = 0.0, 0.0
+        if isinstance(decoded.pixels, np.ndarray):
+            if not np.isfinite(decoded.pixels).all():
+                return Look(digest, "a value is NaN or infinite")
+            low, high = float(decoded.pixels.min()), float(decoded.pixels.max())
+        return Look(digest, "", decoded.limit, low, high, decoded.pages, hash=hash_of(decoded.pixels))
+    except Exception as error:  # a decoder may raise anything; whatever it is, this file cannot be used
+        return Look(digest, f"it cannot be read as an image ({detail(error)})")
+
+
+def detail(error: Exception) -> str:
+    """What a decoder says, without the file or stream that it read from, which messages name themselves."""
+    return re.sub(r"\s+(<_io\..*>|'.*[/\\].*')$", "", first_line(error)).rstrip(".") or type(error).__name__
+
+
+def read_image(source: Path | BinaryIO, shorter: int | None = None, count: bool = False) -> Decoded:
+    """The first page or frame of an image file, in the type that the file has; raises what its decoder raises.
+
+    With `shorter`, a JPEG that is at least four times as large is decoded at a half, a quarter or an eighth of its
+    size, in that share of the time; its shorter side is still at least twice `shorter`. Pages count where asked for.
+    """
+    try:
+        image = Image.open(source)
+    except Image.UnidentifiedImageError:
+        if (many := many_bands(source)) is not None:
+            return many
+        raise
+    with image:
+        form = image.format
+        pages = getattr(image, "n_frames", 1) if count and form in PAGED else 1
+        if ";16" in str(image.tile) and image.mode not in DEEP:  # 16 bits a colour, of which Pillow keeps 8
+            return Decoded(sixteen_bit_colour(source, form), DEEP["I;16"], pages)
+        if shorter is not None:
+            image.draft(None, (2 * shorter, 2 * shorter))
+        image = ImageOps.exif_transpose(image)
+        if image.mode not in DEEP:
+            image.load()
+            return Decoded(image, BYTES, pages)
+        sixteen = image.mode == "I" and form in ("PNG", "PPM")
+        return Decoded(np.array(image), DEEP["I;16"] if sixteen else DEEP[image.mode], pages)
+
+
+def sixteen_bit_colour(source: Path | BinaryIO, form: str | None) -> np.ndarray:
+    """Colours of 16 bits `(H, W, C)`."""
+    if form == "PNG":
+        data = torch.frombuffer(bytearray(content_of(source)), dtype=torch.uint8)
+        return decode_image(data, mode=ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
+    if form == "TIFF" and (many := many_bands(source)) is not None:
+        return many.pixels
+    raise ValueError(f"16 bits a colour are not read from {form}")
+
+
+def many_bands(source: Path | BinaryIO) -> Decoded | None:
+    """A TIFF of more bands, or more bits, than Pillow reads; None where the file is none."""
+    content = content_of(source)
+    if content[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return None
+    try:
+        import tifffile
+    except ModuleNotFoundError:
+        raise ValueError("it has more bands or bits than Pillow reads; pip install tifffile reads them") from None
+    with tifffile.TiffFile(io.BytesIO(content)) as tiff:
+        page = tiff.pages[0]
+        values = page.asarray()
+        if values.ndim == 3 and page.axes == "SYX":
+            values = values.transpose(1, 2, 0)
+        if values.ndim not in (2, 3):
+            raise ValueError(f"its first page has the axes {page.axes}")
+        limit = float(np.iinfo(values.dtype).max) if values.dtype.kind == "u" and values.dtype.itemsize < 4 else None
+        return Decoded(np.ascontiguousarray(values), limit, len(tiff.pages))
+
+
+def content_of(source: Path | BinaryIO) -> bytes:
+    """All bytes of a file."""
+    if isinstance(source, Path):
+        return source.read_bytes()
+    source.seek(0)
+    return source.read()
+
+
+def bands_of(decoded: Decoded) -> int:
+    """How many values a pixel has; of a palette those of its colours."""
+    pixels = decoded.pixels
+    if isinstance(pixels, np.ndarray):
+        return 1 if pixels.ndim == 2 else pixels.shape[2]
+    return len((pixels.convert() if pixels.mode in ("P", "PA") else pixels).getbands())
+
+
+class ImageFiles(Sequence):
+    """Image files, decoded when asked for."""
+
+    def __init__(self, files: Sequence[Path], channels: int, pixel_range: tuple[float, float] | None = None) -> None:
+        self.files = files
+        self.channels = channels
+        self.pixel_range = pixel_range
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return decode(self.files[index], self.channels, pixel_range=self.pixel_range)
+
+    def read(self, index: int, shorter: int) -> Tensor:
+        """An image that is going to be resized to a shorter side of `shorter` pixels at most."""
+        return decode(self.files[index], self.channels, shorter, self.pixel_range)
+
+
+def decode(
+    path: Path, channels: int = 3, shorter: int | None = None, pixel_range: tuple[float, float] | None = None
+) -> Tensor:
+    """Image file as uint8 `(channels, H, W)`, see read_image and image_tensor; GraftError for a broken file."""
+    try:
+        decoded = read_image(path, shorter)
+        return image_tensor(decoded.pixels, channels, pixel_range, decoded.limit)
+    except Exception as error:
+        raise GraftError(f"{path} cannot be read as an image ({detail(error)}). Replace or remove the file.") from error
+
+
+def image_tensor(
+    pixels: Image.Image | np.ndarray,
+    channels: int = 3,
+    pixel_range: tuple[float, float] | None = None,
+    limit: float | None = BYTES,
+) -> Tensor:
+    """Pixels of any type as uint8 `(channels, H, W)`, 0 to 255 for `pixel_range`; transparency over white.
+
+    Without a range it is that of the type: 0 to `limit`, or 0 to 1 where there is none.
+    """
+    if isinstance(pixels, Image.Image) and pixels.mode in DEEP:
+        pixels, limit = np.array(pixels), DEEP[pixels.mode]
+    low, high = range_by_type(limit, pixel_range)
+    if isinstance(pixels, np.ndarray):
+        pixels = to_bytes(pixels, low, high)
+        low, high = 0.0, BYTES
+        pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+        if channels in BY_SIGHT:
+            pixels = Image.fromarray(pixels)
+    if isinstance(pixels, Image.Image):
+        if channels in BY_SIGHT:
+            if pixels.has_transparency_data:
+                pixels = pixels.convert("RGBA")
+                pixels = Image.alpha_composite(Image.new("RGBA", pixels.size, "white"), pixels)
+            pixels = pixels.convert("L" if channels == 1 else "RGB")
+        elif pixels.mode in ("P", "PA"):
+            pixels = pixels.convert()
+        pixels = np.array(pixels)
+    values = pixels if (low, high) == (0.0, BYTES) else to_bytes(pixels, low, high)
+    height, width = values.shape[:2]
+    return torch.from_numpy(values).reshape(height, width, channels).permute(2, 0, 1).contiguous()
+
+
+def file_hash(path: Path) -> bytes:
+    """SHA-256 of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).digest()
