@@ -72,7 +72,9 @@ def test_bytes_of_another_encoding_are_named(table):
 def test_a_label_that_train_has_not(table):
     test = table.with_name("test.csv")
     test.write_text("path,label\nlow_ann_0.wav,low\nhigh_ann_0.wav,shrill\n")
-    with pytest.raises(GraftError, match=r"test\.csv, row 3: its label 'shrill' is not one of train's classes: high, low"):
+    with pytest.raises(
+        GraftError, match=r"test\.csv, row 3: its label 'shrill' is not one of train's classes: high, low"
+    ):
         load(table, test_file=str(test))
     assert len(load(table, test_file=str(test), on_bad_sample="skip").test) == 1
 

@@ -147,7 +147,9 @@ def test_a_name_that_does_not_fit_and_a_class_that_train_has_not(tones):
         load(tones, **HALVES)
     assert len(load(tones, on_bad_sample="skip", **HALVES).train) == 12
     (tones / "README.wav").rename(tones / "middle_ann_0.wav")
-    with pytest.raises(GraftError, match=r"middle_ann_0\.wav: its label 'middle' is not one of train's classes: high, low"):
+    with pytest.raises(
+        GraftError, match=r"middle_ann_0\.wav: its label 'middle' is not one of train's classes: high, low"
+    ):
         load(tones, test_where={"index": [0]})
     assert len(load(tones, test_where={"index": [0]}, on_bad_sample="skip").test) == 4
 

@@ -98,7 +98,9 @@ def test_classes_are_in_order_of_value_and_can_be_chosen(tmp_path):
     rows = [(f"{stars} stars, {n}", stars) for stars in ("2", "10", "1") for n in range(8)]
     file = write(tmp_path / "a.tsv", rows)
     assert load(file).classes == ("1", "2", "10")
-    with pytest.raises(GraftError, match=r"row 2: its label '2' is not one of data\.target\.classes: 10, 1; .*and 5 more"):
+    with pytest.raises(
+        GraftError, match=r"row 2: its label '2' is not one of data\.target\.classes: 10, 1; .*and 5 more"
+    ):
         load(file, classes=["10", "1"])
     data = load(file, classes=["10", "1"], on_bad_sample="skip")
     assert data.classes == ("10", "1")
@@ -124,7 +126,9 @@ def test_a_bad_row_is_named_or_skipped(tmp_path, line):
     write(file)
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(b"".join([*lines[:4], line, line, *lines[4:]]))
-    with pytest.raises(GraftError, match=rf"data\.target: .*a\.tsv, row 5: {BAD_LINES[line]}.*; .*row 6: {BAD_LINES[line]}"):
+    with pytest.raises(
+        GraftError, match=rf"data\.target: .*a\.tsv, row 5: {BAD_LINES[line]}.*; .*row 6: {BAD_LINES[line]}"
+    ):
         load(file)
     data = load(file, on_bad_sample="skip")
     assert pairs(data.train, data.val, data.test) == expected()
@@ -189,9 +193,21 @@ def test_lines_that_are_no_json_objects(tmp_path):
             r"data\.target\.classes: no training sample has the label '2', one of 3 classes\. Its labels are 0, 1",
         ),
         ("text\tlabel\na\t1\nb\t0\n", {}, "2 texts are too few to split off a .* split"),
-        ("text\tlabel\nA\t1\nb\t0\n".encode("utf-16"), {}, r"a\.tsv: the file is not UTF-8; try data\.target\.encoding=utf-16"),
-        ("café\tlabel\na\t1\nb\t0\n".encode("latin-1"), {}, r"row 1 is not UTF-8 behind 'caf' \(try data\.target\.encoding=latin-1\)"),
-        ('text,label\na,1\n"b,0\nc,1\n', {"format": "csv"}, r"a\.tsv, row 3: this is no CSV \(a quote opens here and nothing closes it\)"),
+        (
+            "text\tlabel\nA\t1\nb\t0\n".encode("utf-16"),
+            {},
+            r"a\.tsv: the file is not UTF-8; try data\.target\.encoding=utf-16",
+        ),
+        (
+            "café\tlabel\na\t1\nb\t0\n".encode("latin-1"),
+            {},
+            r"row 1 is not UTF-8 behind 'caf' \(try data\.target\.encoding=latin-1\)",
+        ),
+        (
+            'text,label\na,1\n"b,0\nc,1\n',
+            {"format": "csv"},
+            r"a\.tsv, row 3: this is no CSV \(a quote opens here and nothing closes it\)",
+        ),
         ('text,label\na,1\nb,0\n"c" d,1\n', {"format": "csv"}, r"a\.tsv, row 4: this is no CSV"),
     ],
 )

@@ -60,7 +60,7 @@ def finish(domain: "Domain", split_seed: int) -> DomainData:
     check_not_empty(domain, splits, later)
     splits, classes = without_lost_classes(splits, classes, raw) if later else (splits, classes)
     check_classes(domain, splits["train"], classes)
-    notes += absent_labels(splits["train"], classes)
+    notes += absent_labels(splits, classes)
 
     skipped += later
     report = Report(
@@ -95,7 +95,9 @@ def with_labels(domain: "Domain", raw: Raw) -> tuple[dict[str, Samples], tuple[s
     several = domain.label_kind == "multilabel"
     if several and isinstance(raw.splits["train"].labels, Tensor):
         return {name: replace(one, labels=one.labels.float()) for name, one in raw.splits.items()}, raw.classes, ()
-    words = {name: words_of(one.labels, domain.label_separator if several else None) for name, one in raw.splits.items()}
+    words = {
+        name: words_of(one.labels, domain.label_separator if several else None) for name, one in raw.splits.items()
+    }
     spellings, notes = one_spelling(words, raw.classes)
     words = {
         name: [None if one is None else tuple(spellings.get(word, word) for word in one) for one in rows]
@@ -153,9 +155,7 @@ def with_label_sets(
     return replace(samples, labels=labels, problems=unknown_labels(words, classes, allowed) | dict(samples.problems))
 
 
-def unknown_labels(
-    words: Sequence[tuple[str, ...] | None], classes: Sequence[str], allowed: str
-) -> dict[int, str]:
+def unknown_labels(words: Sequence[tuple[str, ...] | None], classes: Sequence[str], allowed: str) -> dict[int, str]:
     """By index, that a sample's label is missing, or which one is no class."""
     number, problems = set(classes), {}
     known = ", ".join(classes[:CLASSES_SHOWN]) + (", ..." if len(classes) > CLASSES_SHOWN else "")
@@ -424,12 +424,17 @@ def without_lost_classes(
     return kept, tuple(classes[index] for index in present.tolist())
 
 
-def absent_labels(train: Samples, classes: Sequence[str] | None) -> tuple[str, ...]:
-    """One line on labels of several a sample that no training sample has; empty where there is none."""
-    if not classes or train.labels.ndim == 1:
-        return ()
-    absent = [repr(name) for name, count in zip(classes, train.labels.sum(0).tolist(), strict=True) if not count]
-    return (f"no training sample has {', '.join(absent[:CLASSES_SHOWN])}",) if absent else ()
+def absent_labels(splits: Mapping[str, Samples], classes: Sequence[str] | None) -> tuple[str, ...]:
+    """Lines on classes of which a split has no sample: its metrics say nothing of them."""
+    notes = []
+    for name, samples in splits.items() if classes else ():
+        labels = samples.labels
+        counts = labels.bincount(minlength=len(classes)) if labels.ndim == 1 else labels.sum(0)
+        absent = [one for one, count in zip(classes, counts.tolist(), strict=True) if not count]
+        if absent and (name != "train" or labels.ndim > 1):
+            more = ", ..." if len(absent) > CLASSES_SHOWN else ""
+            notes.append(f"{name} has no sample of {', '.join(absent[:CLASSES_SHOWN])}{more}")
+    return tuple(notes)
 
 
 def check_classes(domain: "Domain", train: Samples, classes: Sequence[str] | None) -> None:

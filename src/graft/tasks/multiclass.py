@@ -7,7 +7,6 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
-    MulticlassAUROC,
     MulticlassConfusionMatrix,
     MulticlassF1Score,
 )
@@ -15,6 +14,7 @@ from torchmetrics.classification import (
 from graft.config.types import FractionBelowOne
 from graft.errors import GraftError
 from graft.tasks.base import Task
+from graft.tasks.metrics import MacroAUROC
 
 
 class Multiclass(Task):
@@ -64,5 +64,5 @@ class Multiclass(Task):
     def test_metrics(self, outputs: int) -> MetricCollection:
         """Macro one-vs-rest AUROC and the confusion matrix."""
         return MetricCollection(
-            {"auroc": MulticlassAUROC(outputs), "confusion": MulticlassConfusionMatrix(outputs)}, compute_groups=False
+            {"auroc": MacroAUROC(outputs), "confusion": MulticlassConfusionMatrix(outputs)}, compute_groups=False
         )

@@ -13,6 +13,7 @@ from graft.errors import GraftError
 
 LONGEST_SHOWN = 40  # characters of a value in a message
 
+
 class LabelledTexts(Domain):
     """A domain of texts that `records` gives."""
 
@@ -83,7 +84,9 @@ class LabelledTexts(Domain):
         """Why a value is no label; empty where it is one. No word is none of several labels."""
         several = self.label_kind == "multilabel"
         if isinstance(label, list | tuple) and not several:
-            return f"its label is a list, {shortened(label)}: {self.key}.label_kind=multilabel task=multilabel takes such"
+            return (
+                f"its label is a list, {shortened(label)}: {self.key}.label_kind=multilabel task=multilabel takes such"
+            )
         if isinstance(label, dict):
             return f"its label is no label but {shortened(label)}"
         if isinstance(label, list | tuple) or (several and label == ""):

@@ -89,7 +89,9 @@ class AudioFolder(LabelledRecordings):
         }
         if not listings["train"]:
             raise GraftError(f"{origin}: no sub-folders of recordings there. {self.advice}")
-        self._left_out = {split: sum((one.left_out for one in found.values()), Counter()) for split, found in listings.items()}
+        self._left_out = {
+            split: sum((one.left_out for one in found.values()), Counter()) for split, found in listings.items()
+        }
         self._left_out["train"] += beside_classes(self.root, [*folders.values()], EXTENSIONS)
         return {
             split: [record for label, listing in found.items() for record in records_of(listing, label)]
@@ -158,9 +160,7 @@ class AudioFolder(LabelledRecordings):
 
 def records_of(listing: Listing, label: str) -> list[Record]:
     """The files of a class, with those that cannot be opened."""
-    return [Record(path, None, path, label) for path in listing.files] + [
-        unread_record(*one) for one in listing.unread
-    ]
+    return [Record(path, None, path, label) for path in listing.files] + [unread_record(*one) for one in listing.unread]
 
 
 def unread_record(place: str, problem: str) -> Record:

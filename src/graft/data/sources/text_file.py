@@ -173,7 +173,9 @@ class TextFile(LabelledTexts):
         for key, column in {"text": self.text, "label": self.label}.items():
             if column not in names and not has_place(names, column):
                 other = next((one for one in ";\t|," if len(names) == 1 and one in names[0]), None)
-                advice = f"; or name what separates columns: {override(f'{self.key}.delimiter', other)}" if other else ""
+                advice = (
+                    f"; or name what separates columns: {override(f'{self.key}.delimiter', other)}" if other else ""
+                )
                 raise GraftError(
                     f"{self.key}.{key}={column}: {where}, has no such column; it has {', '.join(names)}. "
                     f"Name one of them, or say that the file has no header: {self.key}.header=false "
