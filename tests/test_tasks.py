@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from sklearn import metrics as reference
@@ -114,6 +116,54 @@ def test_regression_against_sklearn(generator, loss, function):
     assert values["rmse"] == pytest.approx(reference.root_mean_squared_error(labels, logits[:, 0]), rel=1e-5)
     assert values["r2"] == pytest.approx(reference.r2_score(labels, logits[:, 0]), rel=1e-4)
     assert task.loss(logits, labels).item() == pytest.approx(getattr(reference, function)(labels, logits[:, 0]))
+
+
+def test_a_class_that_a_split_lacks_has_no_part_in_means():
+    labels = torch.tensor([0, 0, 1, 1])
+    outputs = torch.tensor([[3.0, 1.0, 0.0], [4.0, 0.0, 1.0], [0.0, 4.0, 1.0], [1.0, 3.0, 0.0]])
+    values, _ = compute(Multiclass(), outputs, labels, 3)  # a perfect network, and no sample of the third class
+    assert (values["acc"], values["f1"], values["auroc"]) == (1, 1, 1)
+    values, _ = compute(Multiclass(), outputs[:, [1, 0, 2]], labels, 3)
+    areas = [reference.roc_auc_score(labels == c, outputs[:, [1, 0, 2]].softmax(1)[:, c]) for c in (0, 1)]
+    assert values["auroc"] == pytest.approx(sum(areas) / 2)
+    values, _ = compute(Multiclass(), outputs, torch.zeros(4, dtype=torch.int64), 3)
+    assert math.isnan(values["auroc"])
+
+
+def test_a_label_that_a_split_lacks_has_no_part_in_means():
+    labels = torch.tensor([[1.0, 0, 0], [0, 1, 0], [1, 1, 0]])
+    values, _ = compute(Multilabel(), labels * 8 - 4, labels, 3)
+    assert (values["acc"], values["f1"], values["auroc"]) == (1, 1, 1)
+    values, _ = compute(Multilabel(), labels * 8 - 4, torch.zeros(3, 3), 3)
+    assert math.isnan(values["auroc"])
+    assert values["f1"] == 0  # two labels are predicted where there is none
+
+
+@pytest.mark.parametrize(("label", "lacking"), [(0.0, "sensitivity"), (1.0, "specificity")])
+def test_yes_or_no_of_one_class_has_no_auroc(label, lacking):
+    values, _ = compute(Binary(), torch.tensor([[-1.0], [2.0]]), torch.full((2,), label), 1)
+    assert math.isnan(values["auroc"])
+    assert math.isnan(values.pop(lacking))
+    assert values["acc"] == values["sensitivity" if label else "specificity"] == 0.5
+
+
+@pytest.mark.parametrize("mean", [0.0, 1e5, -1e6])
+@pytest.mark.parametrize("spread", [50.0, 1e4])
+def test_r2_does_not_depend_on_the_mean_of_the_labels(generator, mean, spread):
+    labels = (torch.randn(500, generator=generator) * spread).round() + mean
+    predictions = labels + (torch.randn(500, generator=generator) * spread / 2).round()
+    task = Regression()
+    collection = task.metrics(1)
+    for batch in torch.arange(500).split(7):
+        collection.update(predictions[batch], labels[batch])
+    assert collection.compute()["r2"].item() == pytest.approx(
+        reference.r2_score(labels.double(), predictions.double()), abs=1e-6
+    )
+
+
+def test_r2_of_equal_labels_is_undefined():
+    values, _ = compute(Regression(), torch.tensor([[1.0], [2.0]]), torch.tensor([3.0, 3.0]), 1)
+    assert math.isnan(values["r2"])
 
 
 @pytest.mark.parametrize(

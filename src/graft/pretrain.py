@@ -35,6 +35,7 @@ from graft.objectives.alpha import AlphaWeighted
 from graft.rates.uniform import Uniform
 from graft.runs.folder import LAST_CHECKPOINT
 from graft.strategies.scratch import Scratch
+from graft.tasks.base import Task
 from graft.training.optim import BaseOptimizerSettings
 from graft.training.trainer import build_trainer, device_type
 
@@ -91,6 +92,7 @@ class Pretrained:
     folder: Path
     tensors: int  # of the backbone
     not_learned: list[str]  # those that the source says nothing of, which stay random
+    warning: str  # that it learned next to nothing; empty where it did
     seconds: float  # spent in this run; 0 when it came from the cache
 
 
@@ -149,8 +151,28 @@ def pretrain(experiment: "Experiment") -> None:
     backbone.set_pretrained_head(copy.deepcopy(head))
     seconds = time.perf_counter() - started if trained else 0.0
     tensors = len(found.weights["backbone"])
-    experiment.pretrained = Pretrained(found.metrics, cache.folder / name, tensors, new, seconds)
+    warning = learned_little(found.metrics, data, experiment.module.tasks["source"])
+    if warning and rank_zero_only.rank == 0:
+        print(warning, flush=True)
+    experiment.pretrained = Pretrained(found.metrics, cache.folder / name, tensors, new, warning, seconds)
     pl.seed_everything(config["seed"], verbose=False)
+
+
+def learned_little(metrics: Mapping[str, float], data: TransferDataModule, task: Task) -> str:
+    """A line where the source's validation is hardly better than always the most frequent class; else empty.
+
+    Within two standard errors of that class's share, which depends on the number of validation samples.
+    """
+    accuracy, labels = metrics.get("val/source/acc"), data.domains["source"].val.labels
+    if accuracy is None or labels is None or task.name not in ("multiclass", "binary"):
+        return ""
+    chance = float(labels.long().bincount().max()) / len(labels)
+    if accuracy > chance + 2 * (chance * (1 - chance) / len(labels)) ** 0.5:
+        return ""
+    return (
+        f"WARNING: pretraining learned next to nothing: val/source/acc={accuracy:.3f}, and {chance:.3f} is the share of "
+        f"the most frequent class. Train longer (pretrain.epochs), or change pretrain.optimizer.lr"
+    )
 
 
 def cache_key(config: Mapping[str, Any], data: TransferDataModule, backbone: Backbone) -> str:

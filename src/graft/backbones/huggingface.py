@@ -28,10 +28,13 @@ NO_LENGTH = 10**6  # what a tokenizer says beyond this is its way to say that it
 class HuggingFaceTokenizer:
     """A tokenizer of the transformers library, with the special tokens that its model expects."""
 
+    advice = "Its model was made for other texts: choose one for this language (backbone.name)."
+
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.size = len(tokenizer)
         self.padding = tokenizer.pad_token_id or 0  # what the mask hides may be any token
+        self.unknown = tokenizer.unk_token_id
         self._hash = tokenizer_hash(tokenizer)
 
     def __call__(self, texts: Sequence[str], max_length: int) -> list[tuple[list[int], bool]]:

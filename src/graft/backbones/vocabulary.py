@@ -32,6 +32,11 @@ class Vocabulary:
     """A tokenizer whose ids are the most frequent words; all others share one id."""
 
     padding = PADDING
+    unknown = UNKNOWN
+    advice = (
+        "Keep more words (backbone.max_words, backbone.min_count=1), give more training texts, or take a pretrained "
+        "tokenizer (backbone=bert)."
+    )
 
     def __init__(self, texts: Iterable[str], max_words: int = 20_000, min_count: int = 1) -> None:
         """Of these texts, the `max_words` words that occur most, and at least `min_count` times."""

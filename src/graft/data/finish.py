@@ -60,7 +60,7 @@ def finish(domain: "Domain", split_seed: int) -> DomainData:
     check_not_empty(domain, splits, later)
     splits, classes = without_lost_classes(splits, classes, raw) if later else (splits, classes)
     check_classes(domain, splits["train"], classes)
-    notes += absent_labels(splits["train"], classes)
+    notes += absent_labels(splits, classes)
 
     skipped += later
     report = Report(
@@ -424,12 +424,17 @@ def without_lost_classes(
     return kept, tuple(classes[index] for index in present.tolist())
 
 
-def absent_labels(train: Samples, classes: Sequence[str] | None) -> tuple[str, ...]:
-    """One line on labels of several a sample that no training sample has; empty where there is none."""
-    if not classes or train.labels.ndim == 1:
-        return ()
-    absent = [repr(name) for name, count in zip(classes, train.labels.sum(0).tolist(), strict=True) if not count]
-    return (f"no training sample has {', '.join(absent[:CLASSES_SHOWN])}",) if absent else ()
+def absent_labels(splits: Mapping[str, Samples], classes: Sequence[str] | None) -> tuple[str, ...]:
+    """Lines on classes of which a split has no sample: its metrics say nothing of them."""
+    notes = []
+    for name, samples in splits.items() if classes else ():
+        labels = samples.labels
+        counts = labels.bincount(minlength=len(classes)) if labels.ndim == 1 else labels.sum(0)
+        absent = [one for one, count in zip(classes, counts.tolist(), strict=True) if not count]
+        if absent and (name != "train" or labels.ndim > 1):
+            more = ", ..." if len(absent) > CLASSES_SHOWN else ""
+            notes.append(f"{name} has no sample of {', '.join(absent[:CLASSES_SHOWN])}{more}")
+    return tuple(notes)
 
 
 def check_classes(domain: "Domain", train: Samples, classes: Sequence[str] | None) -> None:

@@ -44,6 +44,8 @@ class TextSpec:
 
 CHUNK = 1000  # texts that are split into tokens at a time
 CUT = "cut.json"  # how many texts of a split were too long
+SAMPLED = 2000  # texts of a split whose tokens are looked at for unknown ones
+MANY_UNKNOWN = 0.3  # share of a split's tokens from which on unknown ones are worth a line
 BYTES = 4  # of a token id on disk
 
 
@@ -83,13 +85,14 @@ class TextTransform:
             make = functools.partial(self._write, split)
             try:
                 kept, cut = cache.get(key, lambda: BYTES * len(split) * self.spec.max_length, make, read_tokens)
-                self._say(cut, len(split))
+                self._say(cut, kept, len(split))
                 return kept
             except (NoRoom, OSError) as error:
                 say_once(f"Texts are split into tokens in every run, because they cannot be kept: {error}.")
         sequences, cut = self._tokens(split)
-        self._say(cut, len(split))
-        return TokenLists(sequences)
+        tokens = TokenLists(sequences)
+        self._say(cut, tokens, len(split))
+        return tokens
 
     def _write(self, split: Split, folder: Path) -> None:
         sequences, cut = self._tokens(split)
@@ -101,11 +104,22 @@ class TextTransform:
         found = [pair for chunk in chunks(split.inputs) for pair in self.spec.tokenizer(chunk, self.spec.max_length)]
         return [ids for ids, _ in found], sum(too_long for _, too_long in found)
 
-    def _say(self, cut: int, texts: int) -> None:
+    def _say(self, cut: int, tokens: TokenLists | MappedTokens, texts: int) -> None:
         if cut:
             say_once(
                 f"{cut:,} of {texts:,} texts ({cut / texts:.2%}) have more than "
                 f"backbone.max_length={self.spec.max_length} tokens: what comes after them is left out"
+            )
+        unknown = getattr(self.spec.tokenizer, "unknown", None)
+        if unknown is None or not texts:
+            return
+        step = max(texts // SAMPLED, 1)
+        sample = torch.cat(tokens[torch.arange(0, texts, step)])
+        share = float((sample == unknown).float().mean())
+        if share > MANY_UNKNOWN:
+            say_once(
+                f"{share:.0%} of the tokens of {texts:,} texts are unknown to the vocabulary, and all alike to the "
+                f"network. {self.spec.tokenizer.advice}"
             )
 
     def collate(self, sequences: Sequence[Tensor]) -> Fields:

@@ -92,6 +92,7 @@ def of_weights(report: LoadReport | None, pretrained: Pretrained | None) -> dict
             "matched": pretrained.tensors - len(pretrained.not_learned),
             "total": pretrained.tensors,
             "missing": pretrained.not_learned,
+            "warning": pretrained.warning or None,
             "unexpected": [],
             "adapted": [],
         }

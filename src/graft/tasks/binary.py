@@ -8,15 +8,13 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     BinaryAccuracy,
-    BinaryAUROC,
     BinaryConfusionMatrix,
     BinaryF1Score,
-    BinaryRecall,
-    BinarySpecificity,
 )
 
 from graft.errors import GraftError
 from graft.tasks.base import Task
+from graft.tasks.metrics import Sensitivity, Specificity, YesNoAUROC
 
 MAIN_METRICS = ("acc", "auroc")  # of a binary task
 
@@ -58,13 +56,13 @@ class Binary(Task):
             {
                 "acc": BinaryAccuracy(validate_args=False),
                 "f1": BinaryF1Score(validate_args=False),
-                "sensitivity": BinaryRecall(validate_args=False),
-                "specificity": BinarySpecificity(validate_args=False),
-                **({"auroc": BinaryAUROC(validate_args=False)} if self.main_metric == "auroc" else {}),
+                "sensitivity": Sensitivity(validate_args=False),
+                "specificity": Specificity(validate_args=False),
+                **({"auroc": YesNoAUROC(validate_args=False)} if self.main_metric == "auroc" else {}),
             }
         )
 
     def test_metrics(self, num_outputs: int) -> MetricCollection:
         """AUROC, where it is not among the others, and the confusion matrix."""
-        auroc = {} if self.main_metric == "auroc" else {"auroc": BinaryAUROC()}
+        auroc = {} if self.main_metric == "auroc" else {"auroc": YesNoAUROC()}
         return MetricCollection({**auroc, "confusion": BinaryConfusionMatrix()}, compute_groups=False)

@@ -1,8 +1,24 @@
-"""Metrics that cost a step next to nothing: no value leaves the device, and many training batches make one update."""
+"""Metrics that cost a step next to nothing: no value leaves the device, and many training batches make one update.
+
+Where a split has no sample of a class, a metric of that class is undefined: means are over the others, and NaN, which
+is null in results.json, where there is none.
+"""
+
+import math
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
+from torchmetrics.classification import (
+    BinaryAUROC,
+    BinaryRecall,
+    BinarySpecificity,
+    MulticlassAUROC,
+    MultilabelAUROC,
+    MultilabelF1Score,
+)
+from torchmetrics.functional.classification import binary_auroc
+from torchmetrics.utilities import dim_zero_cat
 
 from graft.tasks.base import Task
 
@@ -27,6 +43,102 @@ class Mean(Metric):
     def compute(self) -> Tensor:
         """The mean of all summands."""
         return self.total / self.count
+
+
+def ratio(part: Tensor, whole: Tensor) -> Tensor:
+    """Part of a whole; NaN where there is no whole."""
+    return torch.where(whole > 0, part / whole, math.nan)
+
+
+def mean_auroc(scores: Tensor, labels: Tensor) -> Tensor:
+    """Mean AUROC of the columns `(N, K)` in which there are both yes and no; NaN where there is no such column."""
+    counts = labels.sum(0)
+    both = ((counts > 0) & (counts < len(labels))).nonzero().flatten().tolist()
+    areas = [binary_auroc(scores[:, k], labels[:, k].long(), validate_args=False) for k in both]
+    return torch.stack(areas).mean() if areas else torch.tensor(math.nan, device=labels.device)
+
+
+class YesNoAUROC(BinaryAUROC):
+    """AUROC; NaN where all samples have one label."""
+
+    def compute(self) -> Tensor:
+        """The area, over the samples of all processes."""
+        scores, labels = dim_zero_cat(self.preds), dim_zero_cat(self.target)
+        return mean_auroc(scores[:, None], labels[:, None])
+
+
+class MacroAUROC(MulticlassAUROC):
+    """Mean of the one-vs-rest AUROC of the classes that there are."""
+
+    def compute(self) -> Tensor:
+        """The mean, over the samples of all processes."""
+        scores, labels = dim_zero_cat(self.preds), dim_zero_cat(self.target)
+        return mean_auroc(scores, torch.arange(self.num_classes, device=labels.device) == labels[:, None])
+
+
+class LabelsAUROC(MultilabelAUROC):
+    """Mean of the AUROC of the labels that some samples have and others have not."""
+
+    def compute(self) -> Tensor:
+        """The mean, over the samples of all processes."""
+        scores, labels = dim_zero_cat(self.preds), dim_zero_cat(self.target)
+        return mean_auroc(scores, labels)
+
+
+class LabelsF1(MultilabelF1Score):
+    """Mean F1 of the labels that samples have or are predicted to have."""
+
+    def compute(self) -> Tensor:
+        """The mean, over the samples of all processes."""
+        tp, fp, _, fn = self._final_state()
+        return ratio(2.0 * tp, 2 * tp + fp + fn).nanmean()
+
+
+class Sensitivity(BinaryRecall):
+    """Recall of the second class; NaN where no sample is of it."""
+
+    def compute(self) -> Tensor:
+        """The share, over the samples of all processes."""
+        tp, _, _, fn = self._final_state()
+        return ratio(tp, tp + fn)
+
+
+class Specificity(BinarySpecificity):
+    """Recall of the first class; NaN where no sample is of it."""
+
+    def compute(self) -> Tensor:
+        """The share, over the samples of all processes."""
+        _, fp, tn, _ = self._final_state()
+        return ratio(tn, tn + fp)
+
+
+class R2(Metric):
+    """Coefficient of determination; NaN where all labels are equal.
+
+    Its sums are in double precision, without which labels of a large mean leave nothing but rounding.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        double = torch.float32 if torch.backends.mps.is_available() else torch.float64  # which MPS lacks
+        for name in ("count", "total", "squares", "residuals"):
+            self.add_state(name, torch.zeros((), dtype=double), dist_reduce_fx="sum")
+
+    def update(self, predictions: Tensor, labels: Tensor) -> None:
+        """Add numbers `(B,)` and what they should be."""
+        predictions, labels = predictions.to(self.total.dtype), labels.to(self.total.dtype)
+        self.count += labels.numel()
+        self.total += labels.sum()
+        self.squares += labels.square().sum()
+        self.residuals += (labels - predictions).square().sum()
+
+    def compute(self) -> Tensor:
+        """One minus the share of the labels' variance that is left."""
+        around_mean = self.squares - self.total.square() / self.count
+        return (1 - ratio(self.residuals, around_mean)).float()
 
 
 class TrainingMetrics(nn.Module):

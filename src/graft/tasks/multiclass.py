@@ -7,7 +7,6 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
-    MulticlassAUROC,
     MulticlassConfusionMatrix,
     MulticlassF1Score,
 )
@@ -15,6 +14,7 @@ from torchmetrics.classification import (
 from graft.config.types import FractionBelowOne
 from graft.errors import GraftError
 from graft.tasks.base import Task
+from graft.tasks.metrics import MacroAUROC
 
 
 class Multiclass(Task):
@@ -64,6 +64,6 @@ class Multiclass(Task):
     def test_metrics(self, num_outputs: int) -> MetricCollection:
         """Macro one-vs-rest AUROC and the confusion matrix."""
         return MetricCollection(
-            {"auroc": MulticlassAUROC(num_outputs), "confusion": MulticlassConfusionMatrix(num_outputs)},
+            {"auroc": MacroAUROC(num_outputs), "confusion": MulticlassConfusionMatrix(num_outputs)},
             compute_groups=False,
         )

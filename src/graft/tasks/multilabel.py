@@ -3,14 +3,11 @@
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
-from torchmetrics.classification import (
-    MultilabelAccuracy,
-    MultilabelAUROC,
-    MultilabelF1Score,
-)
+from torchmetrics.classification import MultilabelAccuracy
 
 from graft.errors import GraftError
 from graft.tasks.base import Task
+from graft.tasks.metrics import LabelsAUROC, LabelsF1
 
 
 class Multilabel(Task):
@@ -42,10 +39,10 @@ class Multilabel(Task):
         return MetricCollection(
             {
                 "acc": MultilabelAccuracy(num_outputs, average="micro", validate_args=False),
-                "f1": MultilabelF1Score(num_outputs, average="macro", validate_args=False),
+                "f1": LabelsF1(num_outputs, average="macro", validate_args=False),
             }
         )
 
     def test_metrics(self, num_outputs: int) -> MetricCollection:
         """Macro AUROC."""
-        return MetricCollection({"auroc": MultilabelAUROC(num_outputs)})
+        return MetricCollection({"auroc": LabelsAUROC(num_outputs)})
