@@ -1,6 +1,9 @@
 """What Graft raises on purpose."""
 
+import re
 from typing import Any
+
+HYDRA_WORDS = ("null", "true", "false", "inf", "nan")  # that are no texts where they are not quoted
 
 
 class GraftError(Exception):
@@ -26,3 +29,24 @@ class Interrupted(Exception):
 def first_line(error: Any) -> str:
     """The first line of an error, which is enough inside a message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+
+
+def override(key: str, value: Any) -> str:
+    """`key=value` as one types it: quoted for Hydra where its grammar needs that, and then for the shell."""
+    text = f"{key}={hydra_value(value)}"
+    if all(character.isalnum() or character in "/-_.+=,:@%" for character in text):
+        return text
+    if "'" not in text:
+        return f"'{text}'"
+    return '"' + re.sub(r'([\\"$`])', r"\\\1", text) + '"'
+
+
+def hydra_value(value: Any) -> str:
+    """A value in Hydra's grammar: lists in brackets, texts quoted where they have other characters than names do."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(hydra_value, value))}]"
+    text = str(value)
+    plain = re.fullmatch(r"[A-Za-z/_][\w/.+-]*", text, re.ASCII) and text.lower() not in HYDRA_WORDS
+    if isinstance(value, int | float) or plain:
+        return text
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"

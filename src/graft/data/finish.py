@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SHOWN = 3  # bad samples that a message names
 CLASSES_SHOWN = 10
+NUMBERS_SHARE = 0.3  # classes over training samples from which labels that are numbers are probably meant as such
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def finish(domain: "Domain", split_seed: int) -> DomainData:
     found = sum(len(one) + len(one.unread) + sum(one.left_out.values()) for one in raw.splits.values())
     splits, classes, notes = with_labels(domain, raw)
     splits, skipped = without_bad(domain, splits)
-    check_not_empty(domain, splits)
+    check_not_empty(domain, splits, skipped)
     fingerprint = fingerprint_of(domain, raw, splits, classes)
 
     notes += tuple(raw.notes) + copy_notes(domain, splits)
@@ -56,7 +57,7 @@ def finish(domain: "Domain", split_seed: int) -> DomainData:
     splits, fields = domain.encode(splits)
     encoded_notes = tuple(fields.pop("notes", ()))
     splits, later = without_bad(domain, splits)
-    check_not_empty(domain, splits)
+    check_not_empty(domain, splits, later)
     splits, classes = without_lost_classes(splits, classes, raw) if later else (splits, classes)
     check_classes(domain, splits["train"], classes)
 
@@ -67,6 +68,7 @@ def finish(domain: "Domain", split_seed: int) -> DomainData:
         left_out=dict(sum((Counter(one.left_out) for one in raw.splits.values()), Counter())),
         skipped=tuple({"split": bad.split, "sample": bad.place, "reason": bad.problem} for bad in skipped),
         split=rule,
+        unit=domain.unit,
     )
     return DomainData(
         **{
@@ -351,11 +353,13 @@ def as_split(fingerprint: str, name: str, samples: Samples, indices: Mapping[str
 # What is left
 
 
-def check_not_empty(domain: "Domain", splits: Mapping[str, Samples]) -> None:
-    """Raise GraftError for a split without usable samples."""
+def check_not_empty(domain: "Domain", splits: Mapping[str, Samples], skipped: Sequence[Skipped]) -> None:
+    """Raise GraftError for a split without usable samples, with what is wrong with those that were left out."""
     for name, samples in splits.items():
         if not len(samples):
-            raise GraftError(f"{domain.origin(name)}: there are no {domain.unit} that can be used for {name}.")
+            without = [bad for bad in skipped if bad.split == name]
+            why = f" {len(without):,} are left out ({listed(without)})." if without else ""
+            raise GraftError(f"{domain.origin(name)}: there are no {domain.unit} that can be used for {name}.{why}")
 
 
 def without_lost_classes(
@@ -384,7 +388,10 @@ def check_classes(domain: "Domain", train: Samples, classes: Sequence[str] | Non
     if domain.may_lack_classes:
         return
     if missing := [name for name in classes if name not in present]:
-        raise GraftError(
+        message = (
             f"{domain.origin('train')}: no training sample has the label {missing[0]!r}, one of {len(classes)} classes."
             f" Its labels are {', '.join(list(ordered(present))[:CLASSES_SHOWN])}."
         )
+        if len(classes) > NUMBERS_SHARE * len(train) and all(math.isfinite(number_of(name)) for name in classes):
+            message += f" If they are numbers to predict, set task=regression {domain.key}.label_kind=numbers"
+        raise GraftError(message)
