@@ -148,7 +148,7 @@ def test_a_label_that_training_never_saw(table, tmp_path):
         (None, {"numeric": ["height"]}, r"data\.target\.numeric: .* no column 'height'"),
         (None, {"encoding": "utf-99"}, "no such encoding"),
         (None, {"delimiter": "ab"}, r"people\.csv cannot be read as CSV: .*1-character.*data\.target\.delimiter=';'"),
-        (None, {"encoding": "utf-16"}, r"people\.csv cannot be read as utf-16: .*data\.target\.encoding="),
+        (None, {"encoding": "utf-16"}, r"people\.csv is not utf-16\. Try data\.target\.encoding=utf-8"),
         (HEADER.replace(",", ";") + "a;b;c;d;e", {}, r"Columns: age;job;.*data\.target\.delimiter=';'"),
         ("a,a,b\n1,2,3", {}, "names 'a' twice"),
         ("a,outcome\n" + "7,yes\n7,no\n" * 20, {}, "every column .* is constant"),

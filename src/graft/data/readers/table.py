@@ -204,7 +204,7 @@ def decoded(path: Path, content: bytes, key: str, encoding: str) -> str:
         raise GraftError(
             f"{key}={path} cannot be read as {encoding}: {first_line(error)}. {encoding_advice(content, source)}"
         ) from None
-    if not wide and encoding_of(content).startswith(("utf-16", "utf-32")):
+    if content and wide != encoding_of(content).startswith(("utf-16", "utf-32")):
         raise GraftError(f"{key}={path} is not {encoding}. {encoding_advice(content, source)}")
     return text
 

@@ -1,5 +1,6 @@
 """Tables: columns of numbers and categories, fitted on training rows."""
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from graft.config.types import Natural
 from graft.data.domain import Domain
 from graft.data.readers.numerals import SHARE, decimal_sign, read_numerals, share_of_numerals
 from graft.data.readers.table import LARGEST, Table, column_name, number, to_numbers, to_texts
-from graft.data.samples import Raw, Samples, rows_of, seed_of, sha256
+from graft.data.samples import Raw, Samples, rows_of, sha256
 from graft.errors import GraftError, hydra_value, override
 from graft.inputs.columns import CATEGORICAL, FIRST, MISSING, NUMERIC, UNKNOWN, Column, Columns
 from graft.inputs.table import TableRows
@@ -378,13 +379,6 @@ def encode(table: Table, columns: Columns) -> TableRows:
 
 
 def contents_of(table: Table, names: Sequence[str]) -> list[bytes]:
-    """What each row holds in some columns, to compare with other rows."""
-    columns = np.empty((len(table), len(names)), dtype=np.int64)
-    for index, name in enumerate(names):
-        values = table.columns[name]
-        if values.dtype == object:
-            codes = {value: seed_of(value) for value in set(values)}
-            columns[:, index] = [codes[value] for value in values]
-        else:
-            columns[:, index] = values.view(np.int64)
-    return [row.tobytes() for row in columns]
+    """A hash of what each row holds in some columns, to compare with other rows."""
+    columns = [table.columns[name].tolist() for name in names]
+    return [hashlib.sha256(repr(row).encode()).digest() for row in zip(*columns, strict=True)]
