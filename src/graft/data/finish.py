@@ -316,7 +316,7 @@ def split_off(
         change = f"lower {domain.key}.test" if empty[0] == "train" else f"raise {domain.key}.{empty[0]}"
         raise GraftError(
             f"{domain.origin('train')}: {len(train)} {domain.noun} are too few to split off a {empty[0]} split "
-            f"({rule}). Add {domain.noun}, or {change}_fraction."
+            f"({rule}). Add {domain.noun}, or {change}_fraction.{number_advice(domain, len(train), classes)}"
         )
     return indices, rule
 
@@ -392,6 +392,14 @@ def check_classes(domain: "Domain", train: Samples, classes: Sequence[str] | Non
             f"{domain.origin('train')}: no training sample has the label {missing[0]!r}, one of {len(classes)} classes."
             f" Its labels are {', '.join(list(ordered(present))[:CLASSES_SHOWN])}."
         )
-        if len(classes) > NUMBERS_SHARE * len(train) and all(math.isfinite(number_of(name)) for name in classes):
-            message += f" If they are numbers to predict, set task=regression {domain.key}.label_kind=numbers"
-        raise GraftError(message)
+        raise GraftError(message + number_advice(domain, len(train), classes))
+
+
+def number_advice(domain: "Domain", samples: int, classes: Sequence[str] | None) -> str:
+    """What helps where so many classes of a number of samples are probably numbers to predict; empty elsewhere."""
+    if not classes or len(classes) <= NUMBERS_SHARE * samples or not all(math.isfinite(number_of(c)) for c in classes):
+        return ""
+    return (
+        f" Its {len(classes):,} classes are numbers: to predict them as such, set task=regression "
+        f"{domain.key}.label_kind=numbers"
+    )

@@ -204,20 +204,27 @@ def decoded(path: Path, content: bytes, key: str, encoding: str) -> str:
         raise GraftError(
             f"{key}={path} cannot be read as {encoding}: {first_line(error)}. {encoding_advice(content, source)}"
         ) from None
-    if content and wide != encoding_of(content).startswith(("utf-16", "utf-32")):
+    if content and wide != (wide_encoding_of(content) is not None):
         raise GraftError(f"{key}={path} is not {encoding}. {encoding_advice(content, source)}")
     return text
 
 
-def encoding_of(content: bytes) -> str:
-    """The encoding that a file's bytes suggest."""
+def wide_encoding_of(content: bytes) -> str | None:
+    """The encoding of two or four bytes a character that a file's beginning suggests; None for another."""
     for mark, name in BYTE_ORDER_MARKS.items():
         if content.startswith(mark):
             return name
     beginning = content[:1000]
     if content.count(b"\0", 0, 1000) > len(beginning) // 4:  # every other byte, of text in Latin letters
         return "utf-16-le" if beginning[1:2] == b"\0" else "utf-16-be"
-    for name in ("utf-8", "cp1252" if any(0x80 <= byte < 0xA0 for byte in content) else "latin-1"):
+    return None
+
+
+def encoding_of(content: bytes) -> str:
+    """The encoding that a file's bytes suggest."""
+    if wide := wide_encoding_of(content):
+        return wide
+    for name in ("utf-8", "cp1252" if re.search(rb"[\x80-\x9f]", content) else "latin-1"):
         try:
             content.decode(name)
             return name

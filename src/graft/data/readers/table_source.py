@@ -349,10 +349,12 @@ def kind_of(values: np.ndarray, few_values: int) -> str:
 
 def fit_numbers(name: str, values: np.ndarray) -> Column | None:
     """Mean, standard deviation and median of a column's training values; None where it is constant."""
-    numbers, _ = to_numbers(values)
+    numbers, wrong = to_numbers(values)
     known = numbers[~np.isnan(numbers)]
     varies = len(np.unique(known)) > 1
-    if not varies and (not len(known) or len(known) == len(numbers)):
+    if not len(known):
+        return Column(name, NUMERIC) if wrong.any() else None  # its rows are bad
+    if not varies and len(known) == len(numbers):
         return None
     std = float(known.std()) if varies else 1.0
     return Column(name, NUMERIC, mean=float(known.mean()), std=std or 1.0, median=float(np.median(known)))
