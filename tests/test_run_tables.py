@@ -1,5 +1,6 @@
 """Runs on tables, from a file to results: nothing but data and backbone knows that they are."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,53 @@ def test_the_same_seed_gives_the_same_weights(run, tmp_path):
         for name in ("first", "second")
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_several_labels_a_row(run, tmp_path):
+    columns = ["data.target.label=[likes,buys]", "data.target.label_kind=multilabel", "task=multilabel"]
+    for name in ("target", "source"):
+        rows = [f"{i % 9},{i % 2},{'yes' if i % 3 else 'no'}" for i in range(80)]
+        (tmp_path / f"{name}.csv").write_text("age,likes,buys\n" + "\n".join(rows))
+    found = run("strategy=scratch", *columns)
+    assert found["data"]["target"]["classes"] == ["likes", "buys"]
+    assert 0 <= found["metrics"]["test/target/acc"] <= 1
+    assert found["baseline"] is None
+
+
+def test_what_became_of_the_rows_is_printed_and_kept(run, capsys):
+    found = run("strategy=scratch")
+    sentence = "80 rows found, 80 used (56 train, 12 val, 12 test; random, stratified split)"
+    assert found["data"]["target"]["report"]["sentence"] == sentence
+    assert f"target: {sentence}" in capsys.readouterr().out
+
+
+def test_weights_and_labels_that_are_not_used_are_said_to_be(run, capsys):
+    found = run("strategy=scratch", *SOURCE)
+    printed = capsys.readouterr().out
+    assert "random numbers (backbone.weights=source is not used by this strategy)" in printed
+    assert found["ignored_weights"] == "source"
+    assert not found["data"]["source"]["trained_on"]
+    (row,) = [line for line in printed.splitlines() if line.startswith("source ") and "train" in line]
+    assert row.endswith("not used")
+
+
+def test_a_wide_table_takes_time_that_goes_with_its_columns():
+    from graft.backbones.tabular import mlp
+    from graft.inputs.columns import Column, Columns
+
+    seconds = []
+    for number in (1000, 4000):
+        backbone = mlp(Columns([Column(f"g{i}", "numeric") for i in range(number)]))
+        state = backbone.state_dict()
+        started = time.process_time()
+        backbone.load_state_dict(state)
+        seconds.append(time.process_time() - started)
+    assert seconds[1] < 10 * seconds[0] + 0.05  # 16 times, were it the square
+
+
+def test_the_transfer_between_two_tables_of_ones_own(run):
+    sides = [f"data.{side}.label=outcome" for side in ("source", "target")]
+    domains = [f"data/domain@data.{side}=table_file" for side in ("source", "target")]
+    found = run("experiment=tabular_transfer", *domains, *sides, "training.epochs=1", "pretrain.epochs=1")
+    assert found["data"]["target"]["test"] == 48  # the experiment's 0.6
+    assert found["weights"]["missing"] == ["columns.numeric_height.weight"]

@@ -19,7 +19,9 @@ from graft.report import summary as sweep
 from graft.runs import sweep_plan
 
 
-def write_job(folder, overrides, score=None, error=None, done=True, higher_is_better=True, metrics=None, val=None):
+def write_job(
+    folder, overrides, score=None, error=None, done=True, higher_is_better=True, metrics=None, val=None, **more
+):
     folder.mkdir(parents=True)
     (folder / "overrides.yaml").write_text(yaml.safe_dump(overrides))
     if error:
@@ -32,6 +34,7 @@ def write_job(folder, overrides, score=None, error=None, done=True, higher_is_be
             "parameters": {"total": 3000, "trainable": 2000},
             "time": {"fit_s": 10.0 + score, "total_s": 20.0},
             "seeds": {"train": seed},
+            **more,
         }
         if val is not None:
             results["selection"] = {"monitor": "val/target/acc", "value": val}
@@ -172,10 +175,24 @@ def test_the_other_domain_and_forgetting_stand_beside_the_score(tmp_path, capsys
     sweep.summarise(tmp_path)
     header, _, row = capsys.readouterr().out.strip().splitlines()[:3]
     assert [cell.strip() for cell in header.split("|")[1:-1]] == [
-        *["test/target/acc", "95 % interval", "n", "test/source/acc", "forgetting", "trainable", "fit"]
+        *["test/target/acc", "95 % interval", "n", "test/source/acc", "forgetting", "val samples", "test samples"],
+        *["trainable", "fit"],
     ]
     assert "0.2500" in row
     assert "0.1250" in row
+
+
+def test_numbers_of_samples_and_the_baseline_stand_beside_the_score(tmp_path, capsys):
+    for name, seed, value, boosted, tested in (("a", 0, 0.5, 0.75, 1900), ("b", 1, 0.6, 0.85, 1950)):
+        baseline = {"name": "gradient boosting", "metrics": {"test/target/acc": boosted}, "time_s": 1.0}
+        sizes = {"target": {"val": 180, "test": tested}}
+        write_job(tmp_path / name, [f"seed={seed}"], value, baseline=baseline, data=sizes)
+    sweep.summarise(tmp_path)
+    header, _, row = (tmp_path / "summary.md").read_text().splitlines()[2:5]
+    found = dict(zip(*([cell.strip() for cell in line.split("|")[1:-1]] for line in (header, row)), strict=True))
+    assert found["gradient boosting"] == "0.8000"
+    assert found["val samples"] == "180"
+    assert found["test samples"] == "1,900 to 1,950"
 
 
 def test_a_failing_job_does_not_stop_the_others_and_the_folder_is_completed(app, tmp_path):

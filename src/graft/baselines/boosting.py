@@ -34,6 +34,7 @@ class GradientBoosting:
             learning_rate=LEARNING_RATE,
             min_samples_leaf=max(1, min(20, len(train) // 10)),  # small label budgets need small leaves
             categorical_features=categorical(train),
+            max_bins=bins(train),
             early_stopping=False,  # which would hold back training rows
             random_state=seed,
         ).fit(values(train), train.labels.numpy())
@@ -59,6 +60,12 @@ def categorical(split: Split) -> list[bool]:
     columns = rows_of(split).columns
     few = [FIRST + len(column.categories) <= MAX_CATEGORIES for column in columns.categorical]
     return [False] * len(columns.numeric) + few
+
+
+def bins(split: Split) -> int:
+    """How many bins a column's values can need: time and memory of wide tables with few rows go with it."""
+    most = max((FIRST + len(column.categories) for column in rows_of(split).columns.categorical), default=0)
+    return min(MAX_CATEGORIES, max(len(split), most, 2))
 
 
 def loss(predicted: Tensor, labels: Tensor) -> float:

@@ -28,6 +28,7 @@ class Domain:
     unit = "samples"  # what messages call several of what is read, where that is not the noun: rows, files
     advice = ""  # where labels come from, for data of one class
     may_lack_classes = False  # whether some of the classes may have no training sample, as in a piece of a public set
+    reads_beside = False  # whether the other side of a transfer matters for how this one is read
     copies_stay_together = True  # whether equal samples count as one in a split
 
     def __init__(
@@ -58,6 +59,9 @@ class Domain:
     def origin(self, split: str) -> str:
         """The key of the config that names where a split comes from, and its value."""
         return self.key
+
+    def beside(self, other: "Domain") -> None:
+        """Note the other side of a transfer, where how it is read matters for this one."""
 
     def strata(self, labels: Tensor, classes: Sequence[str] | None) -> Tensor:
         """Which samples `(N,)` count as alike when a split keeps shares."""

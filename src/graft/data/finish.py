@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SHOWN = 3  # bad samples that a message names
 CLASSES_SHOWN = 10
+NUMBERS_SHARE = 0.3  # classes over training samples from which labels that are numbers are probably meant as such
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ def finish(domain: "Domain", split_seed: int) -> DomainData:
         left_out=dict(sum((Counter(one.left_out) for one in raw.splits.values()), Counter())),
         skipped=tuple({"split": bad.split, "sample": bad.place, "reason": bad.problem} for bad in skipped),
         split=rule,
+        unit=domain.unit,
     )
     return DomainData(
         **{
@@ -354,7 +356,7 @@ def split_off(
         change = f"lower {domain.key}.test" if empty[0] == "train" else f"raise {domain.key}.{empty[0]}"
         raise GraftError(
             f"{domain.origin('train')}: {len(train)} {domain.noun} are too few to split off a {empty[0]} split "
-            f"({rule}). Add {domain.noun}, or {change}_fraction."
+            f"({rule}). Add {domain.noun}, or {change}_fraction.{number_advice(domain, len(train), classes)}"
         )
     return indices, rule
 
@@ -455,7 +457,18 @@ def check_classes(domain: "Domain", train: Samples, classes: Sequence[str] | Non
         return
     if missing := [name for name in classes if name not in present]:
         origin = f"{domain.key}.classes" if getattr(domain, "classes", None) else domain.origin("train")
-        raise GraftError(
+        message = (
             f"{origin}: no training sample has the label {missing[0]!r}, one of {len(classes)} classes."
             f" Its labels are {', '.join(list(ordered(present))[:CLASSES_SHOWN])}."
         )
+        raise GraftError(message + number_advice(domain, len(train), classes))
+
+
+def number_advice(domain: "Domain", samples: int, classes: Sequence[str] | None) -> str:
+    """What helps where so many classes of a number of samples are probably numbers to predict; empty elsewhere."""
+    if not classes or len(classes) <= NUMBERS_SHARE * samples or not all(math.isfinite(number_of(c)) for c in classes):
+        return ""
+    return (
+        f" Its {len(classes):,} classes are numbers: to predict them as such, set task=regression "
+        f"{domain.key}.label_kind=numbers"
+    )

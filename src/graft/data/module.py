@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -96,10 +96,13 @@ class TransferDataModule(pl.LightningDataModule):
         """
         if self.domains:
             return
-        for name, domain in {"target": self.target, "source": self.source}.items():
-            if domain is not None:
-                domain.key = f"data.{name}"
-                self.domains[name] = domain.load(self.split_seed)
+        sides = {"target": self.target} | ({} if self.source is None else {"source": self.source})
+        for name, domain in sides.items():
+            domain.key = f"data.{name}"
+        if self.source is not None:
+            self.target.beside(self.source)
+            self.source.beside(self.target)
+        self.domains = {name: domain.load(self.split_seed) for name, domain in sides.items()}
         target = self.domains["target"]
         for name, data in self.domains.items():
             if data.modality != target.modality:
@@ -344,6 +347,7 @@ class TransferDataModule(pl.LightningDataModule):
                 "labels": {"train": 0 if data.train.labels is None else len(data.train), "val": len(data.val)},
                 "fingerprint": data.fingerprint,
                 "notes": list(data.notes),
+                "report": None if data.report is None else {"sentence": data.report.sentence(), **asdict(data.report)},
             }
         summary["target"] |= {"labels_per_class": self.labels_per_class, "pool": self._pool}
         return summary

@@ -124,16 +124,18 @@ class Report:
     left_out: Mapping[str, int]  # reason -> number
     skipped: tuple[Mapping[str, str], ...]  # split, sample and reason of each sample that cannot be used
     split: str  # how what is not official was split off
+    unit: str = "samples"  # what several of what was found are called
 
-    def sentence(self, noun: str) -> str:
-        """All of it in one line."""
+    def sentence(self, noun: str = "") -> str:
+        """All of it in one line; `noun` in the place of the unit."""
         used = ", ".join(f"{number:,} {name}" for name, number in self.used.items())
         reasons = dict(self.left_out)
         if self.skipped:
             reasons["skipped"] = len(self.skipped)
         left = ", ".join(f"{number:,} {reason}" for reason, number in reasons.items())
         without = f"; {sum(reasons.values()):,} left out ({left})" if left else ""
-        return f"{self.found:,} {noun} found, {sum(self.used.values()):,} used ({used}; {self.split}){without}"
+        found = f"{self.found:,} {noun or self.unit} found"
+        return f"{found}, {sum(self.used.values()):,} used ({used}; {self.split}){without}"
 
 
 def take(inputs: Any, indices: Tensor) -> Any:

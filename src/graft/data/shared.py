@@ -19,10 +19,18 @@ class Shared(Domain):
     def __init__(self, domain: Domain, settings: Mapping[str, Any]) -> None:
         self.domain = domain
         self.settings = settings
+        self.others: Mapping[str, Any] | None = None  # settings of the other side, where they matter
+
+    def beside(self, other: Domain) -> None:
+        """Let both know each other."""
+        if self.domain.reads_beside and isinstance(other, Shared):
+            self.others = other.settings
+            self.domain.key, other.domain.key = self.key, other.key
+            self.domain.beside(other.domain)
 
     def load(self, split_seed: int) -> DomainData:
         """The domain, split; read where no earlier job has."""
-        name = json.dumps([self.settings, split_seed], sort_keys=True)
+        name = json.dumps([self.settings, self.others, split_seed], sort_keys=True)
         if name not in self.loaded:
             if len(self.loaded) == MAX_SHARED:
                 del self.loaded[next(iter(self.loaded))]

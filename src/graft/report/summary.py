@@ -108,13 +108,15 @@ def markdown(rows: Sequence[Row], varied: Sequence[str]) -> str:
     others = other_metrics(finished, metric)
     selected = [f"{finished[0]['selection']['monitor']} (order)"] if all_selected(rows) else []
     found = found_columns(rows)
-    header = [*varied, *found, *selected, metric, "95 % interval", "n", *others, "trainable", "fit"]
+    baseline = baseline_name(finished)
+    sizes = [f"{split} samples" for split in ("val", "test")]
+    header = [*varied, *found, *selected, metric, "95 % interval", "n", *others, *baseline, *sizes, "trainable", "fit"]
     body = [
         [
             *(row.overrides.get(key, "") for key in varied),
             *(range_cell(row.numbers(*path)) for path in found.values()),
             *(number_cell(row.mean("selection", "value")) for _ in selected),
-            *cells(row, others),
+            *cells(row, others, metric if baseline else None),
         ]
         for row in rows
     ]
@@ -165,8 +167,13 @@ def other_metrics(finished: Sequence[Mapping[str, Any]], metric: str) -> list[st
     ]
 
 
-def cells(row: Row, others: Sequence[str]) -> list[str]:
-    """A row's numbers as text."""
+def baseline_name(finished: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the networks are compared with on the same samples, such as gradient boosting; empty without one."""
+    return [*dict.fromkeys(results["baseline"]["name"] for results in finished if results.get("baseline"))][:1]
+
+
+def cells(row: Row, others: Sequence[str], baseline_metric: str | None) -> list[str]:
+    """A row's numbers as text, with the baseline's where there is one."""
     scores, half = row.scores, half_interval(row.scores)
     if not scores:
         score, interval = "-", ""
@@ -181,9 +188,16 @@ def cells(row: Row, others: Sequence[str]) -> list[str]:
         interval,
         str(len(scores)),
         *extra,
+        *([] if baseline_metric is None else [number_cell(row.mean("baseline", "metrics", baseline_metric))]),
+        *(count_cell(row.numbers("data", "target", split)) for split in ("val", "test")),
         "" if trainable is None else f"{trainable:,.0f}",
         "" if fit is None else f"{fit:.1f} s",
     ]
+
+
+def count_cell(counts: Sequence[float]) -> str:
+    """A number of samples, from and to where it differs between jobs."""
+    return " to ".join(f"{count:,.0f}" for count in sorted({min(counts), max(counts)})) if counts else ""
 
 
 def number_cell(value: float | None) -> str:

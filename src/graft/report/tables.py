@@ -27,10 +27,11 @@ def print_setup(summary: Mapping[str, Any]) -> None:
     for line in data_lines(summary["data"]):
         console.print(line)
     for domain, values in summary["data"].items():
-        for note in values.get("notes", ()):
-            console.print(f"{domain}: {note}")
+        report = values.get("report")
+        for line in (*values.get("notes", ()), *([report["sentence"]] if report else [])):
+            console.print(f"{domain}: {line}")
     _blank_line(console)
-    console.print(weights_line(summary["weights"]))
+    console.print(weights_line(summary["weights"], summary.get("ignored_weights")))
     _blank_line(console)
     console.print(parameters_table(summary["parameters"]))
     console.print(trained_line(summary["parameters"]))
@@ -125,17 +126,20 @@ def data_lines(domains: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 
 def budget(domain: Mapping[str, Any]) -> str:
-    """How many training labels a domain may use: none, all, or a number per class out of a pool."""
+    """How many training labels a domain may use: none, all, or a number for each class out of a pool."""
+    if not domain.get("trained_on", True):
+        return "not used"
     if domain.get("labels", {}).get("train") == 0:
         return "unlabelled"
     per_class = domain.get("labels_per_class")
     return "all" if per_class is None else f"{per_class} a class of {domain['pool']:,}"
 
 
-def weights_line(weights: Mapping[str, Any] | None) -> str:
-    """Where the backbone's weights come from, how many tensors matched and which did not."""
+def weights_line(weights: Mapping[str, Any] | None, ignored: str | None = None) -> str:
+    """Where the backbone's weights come from, how many tensors matched and which did not; `ignored` are not loaded."""
     if weights is None:
-        return "weights: none, the backbone starts from random numbers"
+        why = f" (backbone.weights={ignored} is not used by this strategy)" if ignored else ""
+        return f"weights: none, the backbone starts from random numbers{why}"
     line = f"weights: {weights['source']}, {weights['matched']} of {weights['total']} tensors matched"
     for key, meaning in (("adapted", "adapted"), ("missing", "left random"), ("unexpected", "not used")):
         names = weights.get(key) or []

@@ -33,8 +33,9 @@ def of_setup(experiment: Experiment, context: RunContext, tuned: dict[str, Any])
         "status": FAILED,
         "name": config["name"],
         "overrides": context.overrides,
-        "data": experiment.data.summary(),
+        "data": of_data(experiment),
         "weights": of_weights(experiment.loaded, experiment.pretrained),
+        "ignored_weights": None if module.strategy.pretrained else config["backbone"]["weights"],
         "parameters": of_parameters(module.parameter_table(experiment.epochs)),
         "phases": module.phase_table(experiment.epochs),
         "settings": experiment.decided,
@@ -52,6 +53,12 @@ def of_setup(experiment: Experiment, context: RunContext, tuned: dict[str, Any])
         "git": git_state(Path(config["paths"]["root"])),
         "versions": versions(),
     }
+
+
+def of_data(experiment: Experiment) -> dict[str, Any]:
+    """The data module's summary, and whether anything learns from the labels of a domain."""
+    used = {*experiment.data.train_domains, *(["source"] if experiment.pretrained else [])}
+    return {name: values | {"trained_on": name in used} for name, values in experiment.data.summary().items()}
 
 
 def of_cost(experiment: Experiment, fitting: Fitting, started: float, done: bool) -> dict[str, Any]:

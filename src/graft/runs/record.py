@@ -21,8 +21,9 @@ class RunRecord(TypedDict, total=False):
     message: str  # why training diverged
     name: str
     overrides: list[str]
-    data: dict[str, Any]  # by domain: sizes, classes, labels, fingerprint, notes
+    data: dict[str, Any]  # by domain: sizes, classes, labels, fingerprint, notes, report, trained_on
     weights: dict[str, Any] | None  # where they came from, and how many tensors matched
+    ignored_weights: str | None  # backbone.weights under a strategy that starts from random numbers
     parameters: dict[str, Any]  # total, trainable, groups
     phases: list[dict[str, Any]]
     settings: dict[str, Any]  # keys that the strategy set from the data

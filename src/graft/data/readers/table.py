@@ -39,6 +39,8 @@ NOT_READ = "\N{REPLACEMENT CHARACTER}"  # what stands for bytes that are no text
 NAMELESS = "Unnamed:"  # as pandas calls columns without a name
 NAMELESS_COLUMN = re.compile(r"Unnamed: \d+.*|__index_level_\d+__")
 LONGEST_FIELD = 2**30  # characters of a value; the library takes 2**17, which a document or a picture may exceed
+SEPARATORS = (";", "\t", "|", ",")
+DELIMITERS = {"\t": "tab"}  # how the config calls what cannot be typed
 MOSTLY = 0.5  # share of the rows from which on the file is at fault, not its rows
 LARGEST = float(np.finfo(np.float32).max)  # of the numbers that networks compute with
 
@@ -161,7 +163,7 @@ def read_csv(path: Path, content: bytes, key: str, delimiter: str | None, header
         if len(row) != len(names):
             bad[line] = f"{len(row)} values where there are {len(names)} columns"
         elif NOT_READ in joined:
-            bad[line] = f"not readable as {encoding}; {encoding_advice(content, source)}"
+            bad[line] = f"not readable as {encoding}. {encoding_advice(content, source)}"
         elif "\0" in joined:
             bad[line] = "it holds a NUL byte"
         elif "\n" in joined and (swallowed := rows_within(row, delimiter or default_delimiter(path))):
@@ -202,20 +204,27 @@ def decoded(path: Path, content: bytes, key: str, encoding: str) -> str:
         raise GraftError(
             f"{key}={path} cannot be read as {encoding}: {first_line(error)}. {encoding_advice(content, source)}"
         ) from None
-    if not wide and encoding_of(content).startswith(("utf-16", "utf-32")):
+    if content and wide != (wide_encoding_of(content) is not None):
         raise GraftError(f"{key}={path} is not {encoding}. {encoding_advice(content, source)}")
     return text
 
 
-def encoding_of(content: bytes) -> str:
-    """The encoding that a file's bytes suggest."""
+def wide_encoding_of(content: bytes) -> str | None:
+    """The encoding of two or four bytes a character that a file's beginning suggests; None for another."""
     for mark, name in BYTE_ORDER_MARKS.items():
         if content.startswith(mark):
             return name
     beginning = content[:1000]
     if content.count(b"\0", 0, 1000) > len(beginning) // 4:  # every other byte, of text in Latin letters
         return "utf-16-le" if beginning[1:2] == b"\0" else "utf-16-be"
-    for name in ("utf-8", "cp1252" if any(0x80 <= byte < 0xA0 for byte in content) else "latin-1"):
+    return None
+
+
+def encoding_of(content: bytes) -> str:
+    """The encoding that a file's bytes suggest."""
+    if wide := wide_encoding_of(content):
+        return wide
+    for name in ("utf-8", "cp1252" if re.search(rb"[\x80-\x9f]", content) else "latin-1"):
         try:
             content.decode(name)
             return name
@@ -226,7 +235,7 @@ def encoding_of(content: bytes) -> str:
 
 def encoding_advice(content: bytes, source: str) -> str:
     """The key that names the encoding which a file seems to have."""
-    return f"try {source}.encoding={encoding_of(content)}"
+    return f"Try {source}.encoding={encoding_of(content)}"
 
 
 class UnclosedError(ValueError):
@@ -243,6 +252,7 @@ def split_rows(content: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         yield from ((n, line.split()) for n, line in enumerate(io.StringIO(content, None), start=1) if line.strip())
         return
     csv.field_size_limit(LONGEST_FIELD)
+    delimiter = "\t" if delimiter == DELIMITERS["\t"] else delimiter
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
     ended = 0
     try:
@@ -310,11 +320,19 @@ def column_name(table: Table, column: str | int, key: str) -> str:
         return names[column]
     if column in names:
         return column
+    source = key.rpartition(".")[0]
     raise GraftError(
-        f"{key}={column}: {table.file} has no such column. Columns: {', '.join(names) or 'none'}. "
-        f"Name one of them, {key}=..., or what separates the columns, "
-        f"{override(key.rpartition('.')[0] + '.delimiter', ';')}"
+        f"{key}={column}: {table.file} has no such column. Columns: {', '.join(names) or 'none'}. Name one of them, "
+        f"such as {override(key, names[-1] if names else 'y')}, or what separates the columns, "
+        f"{override(f'{source}.delimiter', separator_in(names))}"
     )
+
+
+def separator_in(names: Sequence[str]) -> str:
+    """What may separate the columns of a file whose names are these with another delimiter."""
+    joined = "".join(names)
+    sign = max(SEPARATORS, key=joined.count)
+    return DELIMITERS.get(sign, sign)
 
 
 def to_numbers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

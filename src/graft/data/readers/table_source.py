@@ -1,8 +1,10 @@
 """Tables: columns of numbers and categories, fitted on training rows."""
 
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,20 +13,16 @@ from torch import Tensor
 from graft.baselines.boosting import GradientBoosting
 from graft.config.types import Natural
 from graft.data.domain import Domain
-from graft.data.readers.table import (
-    LARGEST,
-    Table,
-    column_name,
-    number,
-    to_numbers,
-    to_texts,
-)
-from graft.data.samples import Raw, Samples, rows_of, seed_of, sha256
-from graft.errors import GraftError
+from graft.data.readers.numerals import SHARE, decimal_sign, read_numerals, share_of_numerals
+from graft.data.readers.table import LARGEST, Table, column_name, number, to_numbers, to_texts
+from graft.data.samples import Raw, Samples, rows_of, sha256
+from graft.errors import GraftError, hydra_value, override
 from graft.inputs.columns import CATEGORICAL, FIRST, MISSING, NUMERIC, UNKNOWN, Column, Columns
 from graft.inputs.table import TableRows
 
-NUMBERS_SHARE = 0.9  # a column of texts counts as numbers where so many of its values are; the others are mistakes then
+YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")  # of a sample with several labels, in any case
+ROW_NAMES = re.compile(r"(.*[_ .-])?(id|idx|index|row|rows|nr|no|number|rownum|rowid|row_number)|.*[a-z]ID|#", re.I)
+NAMES_SHOWN = 5
 MANY_CATEGORIES = 0.5  # categories over rows from which a column is probably a name or a number of the row
 TABLES = ("breast_cancer", "diabetes", "iris", "wine")  # of scikit-learn
 
@@ -34,19 +32,21 @@ class TableSource(Domain):
 
     modality = "table"
     noun = "rows"
+    reads_beside = True
     copies_stay_together = False  # where there are few categories, equal rows need not be copies
 
     def __init__(
         self,
-        label: str | int,
+        label: str | int | Sequence[str | int],
         class_names: Sequence[str | int] | None = None,
         numeric: Sequence[str] = (),
         categorical: Sequence[str] = (),
         ignore: Sequence[str] = (),
         few_values: Natural = 5,
+        decimal: Literal[".", ","] | None = None,
         **settings: Any,
     ) -> None:
-        """`label` is a column's name or index, `class_names` are those of its values in their order.
+        """`label` is a column's name or index, several of them for `multilabel`; `class_names` of its values in order.
 
         A column of `few_values` different whole numbers or less is one of categories.
         """
@@ -56,11 +56,18 @@ class TableSource(Domain):
         self.kinds = {**dict.fromkeys(numeric, NUMERIC), **dict.fromkeys(categorical, CATEGORICAL)}
         self.ignore = tuple(ignore)
         self.few_values = few_values
+        self.decimal = decimal
+        self.other: TableSource | None = None  # of a transfer
+        self.joint_kinds: dict[str, str] | None = None  # of the columns that the other side has too
 
     @property
     def advice(self) -> str:
         """The key of the labels' column."""
         return f"Choose another column: {self.key}.label=<name or number>"
+
+    def beside(self, other: Domain) -> None:
+        """Read columns that another table has too in the way that suits both, so that their weights can be shared."""
+        self.other = other if isinstance(other, TableSource) else None
 
     def tables(self) -> dict[str, Table]:
         """The table of each official split, `train` alone where there is none."""
@@ -68,34 +75,106 @@ class TableSource(Domain):
 
     def read(self) -> Raw:
         """The rows of every split; raises GraftError for columns that are not there."""
-        tables = self.tables()
-        label = column_name(tables["train"], self.label, f"{self.key}.label")
-        self._refuse_columns(tables, label)
-        return Raw({name: self._samples(table, label) for name, table in tables.items()})
+        tables, labels, notes = self._prepared()
+        self._refuse_columns(tables, labels)
+        multilabel = self.label_kind == "multilabel"
+        splits = {name: self._samples(table, labels) for name, table in tables.items()}
+        return Raw(splits, tuple(labels) if multilabel else None, notes)
 
-    def _samples(self, table: Table, label: str) -> Samples:
+    def _prepared(self) -> tuple[dict[str, Table], list[str], tuple[str, ...]]:
+        """Tables with numbers written plainly and without what only numbers their rows, their labels, and notes."""
+        tables = self.tables()
+        train = tables["train"]
+        labels = self._labels_in(train)
+        skip = () if self.label_kind == "numbers" else labels
+        features = replace(train, columns={n: v for n, v in train.columns.items() if n not in (*skip, *self.ignore)})
+        decimal = self.decimal or decimal_sign(features)
+        read = {name: read_numerals(table, decimal, skip) for name, table in tables.items()}
+        examples = {name: example for name, example in read["train"][1].items() if name not in self.ignore}
+        left_out, row_names, suspects = self._row_names(features, labels)
+        notes = []
+        if examples:
+            shown = ", ".join(f"{name!r} ({example})" for name, example in list(examples.items())[:NAMES_SHOWN])
+            more = f" and {len(examples) - NAMES_SHOWN:,} more columns" if len(examples) > NAMES_SHOWN else ""
+            other = "." if decimal == "," else ","
+            notes.append(
+                f"numbers written another way: {shown}{more}; {override(f'{self.key}.decimal', other)} reads them "
+                f"with a decimal {'point' if other == '.' else 'comma'}"
+            )
+        if left_out:
+            notes.append(f"left out, it only numbers the rows: {', '.join(map(repr, left_out))}")
+        if row_names:
+            notes.append(
+                f"left out, whole numbers that name the rows: {', '.join(map(repr, row_names))}; "
+                f"{override(f'{self.key}.numeric', [*self._listed(NUMERIC), *row_names])} reads them as numbers"
+            )
+        if suspects:
+            notes.append(
+                f"{', '.join(map(repr, suspects))} counts the rows up or down: if that is their number, "
+                f"{override(f'{self.key}.ignore', [*self.ignore, *suspects])} leaves it out"
+            )
+        out = {*left_out, *row_names}
+        kept = {
+            name: replace(table, columns={n: v for n, v in table.columns.items() if n not in out})
+            for name, (table, _) in read.items()
+        }
+        return kept, labels, tuple(notes)
+
+    def _labels_in(self, table: Table) -> list[str]:
+        """Names of the labels' columns; one, where samples have one label each."""
+        several = not isinstance(self.label, str | int)
+        if several != (self.label_kind == "multilabel"):
+            wanted = "[a, b]" if self.label_kind == "multilabel" else "outcome"
+            raise GraftError(
+                f"{self.key}.label={hydra_value(self.label)}: with {self.key}.label_kind={self.label_kind} it is "
+                f"{'a list of columns' if self.label_kind == 'multilabel' else 'one column'}, such as {wanted}."
+            )
+        return [column_name(table, column, f"{self.key}.label") for column in (self.label if several else [self.label])]
+
+    def _listed(self, kind: str) -> list[str]:
+        """The columns that a key gives a kind."""
+        return [name for name, own in self.kinds.items() if own == kind]
+
+    def _row_names(self, table: Table, labels: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+        """Columns that only number the rows, that are called so and do, and that may: no feature, or a leak."""
+        wanted = {*self.kinds, *labels, *(self.split.get(key) for key in ("group", "time"))}
+        names = [name for name in table.columns if name not in wanted]
+        index = [name for name in names if name in table.index]
+        counting = [name for name in names if name not in index and counts_rows(table.columns[name])]
+        called = [name for name in counting if ROW_NAMES.fullmatch(name)]
+        suspects = [n for n in counting if n not in called and is_sorted(table.columns[n])]
+        return index, called, suspects
+
+    def _samples(self, table: Table, labels: Sequence[str]) -> Samples:
         """A table's rows, with its other columns as inputs."""
-        features = {name: v for name, v in table.columns.items() if name != label and name not in self.ignore}
+        features = {name: v for name, v in table.columns.items() if name not in labels and name not in self.ignore}
         wanted = [self.split[key] for key in ("group", "time") if self.split.get(key) in table.columns]
+        if self.label_kind == "multilabel":
+            found, problems = yes_or_no(table, labels)
+        else:
+            found, problems = to_texts(table.columns[labels[0]]).tolist(), {}
         return Samples(
             inputs=replace(table, columns=features, bad={}),
-            labels=to_texts(table.columns[label]).tolist(),
+            labels=found,
             places=[f"{table.file}, row {line}" for line in table.lines.tolist()],
             contents=contents_of(table, list(features)),
+            problems=problems,
             columns={name: to_texts(table.columns[name]).tolist() for name in wanted},
             unread=[(f"{table.file}, row {line}", problem) for line, problem in sorted(table.bad.items())],
         )
 
-    def _refuse_columns(self, tables: dict[str, Table], label: str) -> None:
+    def _refuse_columns(self, tables: dict[str, Table], labels: Sequence[str]) -> None:
         """Raise GraftError for columns that a key names and the file lacks, or an official split lacks."""
-        names = [name for name in tables["train"].columns if name not in (label, *self.ignore)]
-        for key in ("numeric", "categorical", "ignore"):
-            wanted = self.ignore if key == "ignore" else [n for n, kind in self.kinds.items() if kind == key]
-            check_columns(f"{self.key}.{key}", wanted, tables["train"])
+        names = [name for name in tables["train"].columns if name not in (*labels, *self.ignore)]
+        for key in ("numeric", "categorical"):
+            check_columns(f"{self.key}.{key}", self._listed(key), tables["train"])
+        check_columns(f"{self.key}.ignore", self.ignore, tables["train"])
         for table in tables.values():
-            check_columns(self.key, [*names, label], table)
+            check_columns(self.key, [*names, *labels], table)
         if not names:
-            raise GraftError(f"{self.key}: {tables['train'].file} has no column beside the label {label!r}.")
+            raise GraftError(
+                f"{self.key}: {tables['train'].file} has no column beside the label {' and '.join(map(repr, labels))}."
+            )
 
     def strata(self, labels: Tensor, classes: Sequence[str] | None) -> Tensor:
         """Classes numbered in the order of their names as texts, on which the splits of published seeds depend."""
@@ -130,31 +209,105 @@ class TableSource(Domain):
         return encoded, {
             "notes": notes,
             "backbone_arguments": {"columns": columns},
-            "baseline": GradientBoosting(),
+            "baseline": None if self.label_kind == "multilabel" else GradientBoosting(),
         }
 
     def _fit(self, train: Table) -> tuple[Columns, tuple[str, ...]]:
         """What the training rows say of the columns, and what a reader should know of it."""
-        columns, constant, names = [], [], []
+        joint = self._joint_kinds()
+        columns, constant, names, commas = [], [], [], []
         for name, values in train.columns.items():
-            kind = self.kinds.get(name) or kind_of(values, self.few_values)
+            kind = self.kinds.get(name) or joint.get(name) or kind_of(values, self.few_values)
             column = fit_numbers(name, values) if kind == NUMERIC else fit_categories(name, values)
             if column is None:
                 constant.append(name)
                 continue
             columns.append(column)
             if len(column.categories) > MANY_CATEGORIES * len(train):
-                names.append(f"{name!r} has {len(column.categories):,} categories in {len(train):,} training rows")
+                if values.dtype == object and max(share_of_numerals(values, sign) for sign in ".,") >= SHARE:
+                    commas.append(name)
+                else:
+                    names.append(name)
         if not columns:
             raise GraftError(f"{self.key}: every column of {train.file} is constant: there is nothing to learn from.")
         found = Columns(columns)
         notes = [
             f"{len(found.numeric)} numeric and {len(found.categorical)} categorical columns, fitted on the training "
-            "part alone (all of it, whatever the label budget)"
+            "split alone (all of it, whatever the label budget)"
         ]
-        notes += [f"left out, constant in training: {', '.join(constant)}"] if constant else []
-        notes += [f"{line}: is it the row's name? {self.key}.ignore leaves it out" for line in names]
+        notes += [f"left out, constant in training: {listed(constant)}"] if constant else []
+        if commas:
+            notes.append(
+                f"{listed(commas)} look like numbers of another notation and count as categories: {self.key}.decimal "
+                f"is their decimal sign, {override(f'{self.key}.decimal', ',')} a comma"
+            )
+        if names:
+            first = next(column for column in columns if column.name == names[0])
+            notes.append(
+                f"{listed(names)} has {len(first.categories):,} categories in {len(train):,} training rows: is it the "
+                f"row's name? {override(f'{self.key}.ignore', [*self.ignore, *names])} leaves it out"
+            )
         return found, tuple(notes)
+
+    def _joint_kinds(self) -> dict[str, str]:
+        """Kinds of the columns that both sides of a transfer have, by the values of both."""
+        if self.other is None:
+            return {}
+        if self.joint_kinds is None:
+            own, theirs = (side._prepared()[0]["train"] for side in (self, self.other))
+            shared = [name for name in own.columns if name in theirs.columns]
+            few = max(self.few_values, self.other.few_values)
+            self.joint_kinds = {
+                name: self.kinds.get(name)
+                or self.other.kinds.get(name)
+                or kind_of(joined(own.columns[name], theirs.columns[name]), few)
+                for name in shared
+            }
+            self.other.joint_kinds = self.joint_kinds | {n: k for n, k in self.other.kinds.items() if n in shared}
+        return self.joint_kinds
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of some columns, and how many more there are."""
+    more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more
+
+
+def joined(own: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """The values of one column on both sides."""
+    both = [own, theirs] if own.dtype == theirs.dtype else [to_texts(own), to_texts(theirs)]
+    return np.concatenate(both)
+
+
+def counts_rows(values: np.ndarray) -> bool:
+    """Whether a column holds a whole number for each row, no two the same, without gaps or in order."""
+    numbers, wrong = to_numbers(values)
+    if wrong.any() or np.isnan(numbers).any() or len(numbers) < 2 or (numbers != np.round(numbers)).any():
+        return False
+    if len(np.unique(numbers)) < len(numbers):
+        return False
+    return np.ptp(numbers) == len(numbers) - 1 or is_sorted(values)
+
+
+def is_sorted(values: np.ndarray) -> bool:
+    """Whether a column of numbers rises or falls from row to row."""
+    steps = np.sign(np.diff(to_numbers(values)[0]))
+    return bool((steps == steps[0]).all() and steps[0] != 0)
+
+
+def yes_or_no(table: Table, labels: Sequence[str]) -> tuple[torch.Tensor, dict[int, str]]:
+    """Several labels a row as 0 and 1 `(N, K)`, and by index what is wrong with rows in which one is neither."""
+    found = torch.zeros(len(table), len(labels))
+    problems: dict[int, str] = {}
+    for place, name in enumerate(labels):
+        for index, value in enumerate(to_texts(table.columns[name])):
+            word = None if value is None else value.casefold()
+            if word in YES:
+                found[index, place] = 1
+            elif word not in NO:
+                what = "is missing" if value is None else f"{value!r} is neither yes nor no (1 or 0)"
+                problems.setdefault(index, f"its label {name!r} {what}")
+    return found, problems
 
 
 def check_columns(key: str, wanted: Sequence[str], table: Table) -> None:
@@ -187,7 +340,8 @@ def kind_of(values: np.ndarray, few_values: int) -> str:
     """Whether a column's training values are numbers, or categories; a few whole numbers are categories."""
     numbers, wrong = to_numbers(values)
     known = numbers[~np.isnan(numbers)]
-    if wrong.sum() > (1 - NUMBERS_SHARE) * (len(known) + wrong.sum()):
+    words = sum(not np.isfinite(number(str(value))) for value in values[wrong])  # others are numbers of over 32 bits
+    if words > (1 - SHARE) * (len(known) + wrong.sum()):
         return CATEGORICAL
     whole = bool((known == np.round(known)).all())
     return CATEGORICAL if whole and len(np.unique(known)) <= few_values and not wrong.any() else NUMERIC
@@ -195,10 +349,12 @@ def kind_of(values: np.ndarray, few_values: int) -> str:
 
 def fit_numbers(name: str, values: np.ndarray) -> Column | None:
     """Mean, standard deviation and median of a column's training values; None where it is constant."""
-    numbers, _ = to_numbers(values)
+    numbers, wrong = to_numbers(values)
     known = numbers[~np.isnan(numbers)]
     varies = len(np.unique(known)) > 1
-    if not varies and (not len(known) or len(known) == len(numbers)):
+    if not len(known):
+        return Column(name, NUMERIC) if wrong.any() else None  # its rows are bad
+    if not varies and len(known) == len(numbers):
         return None
     std = float(known.std()) if varies else 1.0
     return Column(name, NUMERIC, mean=float(known.mean()), std=std or 1.0, median=float(np.median(known)))
@@ -225,13 +381,6 @@ def encode(table: Table, columns: Columns) -> TableRows:
 
 
 def contents_of(table: Table, names: Sequence[str]) -> list[bytes]:
-    """What each row holds in some columns, to compare with other rows."""
-    columns = np.empty((len(table), len(names)), dtype=np.int64)
-    for index, name in enumerate(names):
-        values = table.columns[name]
-        if values.dtype == object:
-            codes = {value: seed_of(value) for value in set(values)}
-            columns[:, index] = [codes[value] for value in values]
-        else:
-            columns[:, index] = values.view(np.int64)
-    return [row.tobytes() for row in columns]
+    """A hash of what each row holds in some columns, to compare with other rows."""
+    columns = [table.columns[name].tolist() for name in names]
+    return [hashlib.sha256(repr(row).encode()).digest() for row in zip(*columns, strict=True)]

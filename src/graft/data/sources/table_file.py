@@ -3,10 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from graft.data.readers.table import (
-    Table,
-    read_table,
-)
+from graft.data.readers.table import Table, read_table
 from graft.data.readers.table_source import TableSource
 
 KEYS = {"train": "file", "val": "val_file", "test": "test_file"}
@@ -14,12 +11,12 @@ MISSING_WORDS = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?")
 
 
 class TableFile(TableSource):
-    """A CSV or Parquet file with a row for each sample, or one for each official part."""
+    """A CSV or Parquet file with a row for each sample, or one for each official split."""
 
     def __init__(
         self,
         file: str,
-        label: str | int,
+        label: str | int | Sequence[str | int],
         val_file: str | None = None,
         test_file: str | None = None,
         delimiter: str | None = None,
