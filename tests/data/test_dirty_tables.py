@@ -95,10 +95,10 @@ def test_rows_of_another_length_than_the_header_are_the_files_fault(table):
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        ("cp1252", "Try data.target.encoding=cp1252"),
-        ("utf-16", "Try data.target.encoding=utf-16"),
-        ("utf-16-le", "Try data.target.encoding=utf-16-le"),
-        ("utf-16-be", "Try data.target.encoding=utf-16-be"),
+        ("cp1252", "try data.target.encoding=cp1252"),
+        ("utf-16", "try data.target.encoding=utf-16"),
+        ("utf-16-le", "try data.target.encoding=utf-16-le"),
+        ("utf-16-be", "try data.target.encoding=utf-16-be"),
     ],
 )
 def test_the_encoding_is_the_cause_and_its_key_helps(table, written, said):

@@ -115,7 +115,7 @@ def test_many_bad_rows_are_one_error(table):
 
 def test_another_encoding_is_named(table):
     content = HEADER + "\n".join([*lines(), "30,b\N{LATIN SMALL LETTER A WITH DIAERESIS}r,1,7,yes"])
-    with pytest.raises(GraftError, match=r"row 62: not readable as utf-8\. Try data.target.encoding=latin-1"):
+    with pytest.raises(GraftError, match=r"row 62: not readable as utf-8; try data.target.encoding=latin-1"):
         table(content, written_as="latin-1").load(0)
     assert len(table(content, written_as="latin-1", on_bad_sample="skip").load(0).train) == 42
     assert any(
@@ -148,7 +148,7 @@ def test_a_label_that_training_never_saw(table, tmp_path):
         (None, {"numeric": ["height"]}, r"data\.target\.numeric: .* no column 'height'"),
         (None, {"encoding": "utf-99"}, "no such encoding"),
         (None, {"delimiter": "ab"}, r"people\.csv cannot be read as CSV: .*1-character.*data\.target\.delimiter=';'"),
-        (None, {"encoding": "utf-16"}, r"people\.csv is not utf-16\. Try data\.target\.encoding=utf-8"),
+        (None, {"encoding": "utf-16"}, r"people\.csv is not utf-16; try data\.target\.encoding=utf-8"),
         (HEADER.replace(",", ";") + "a;b;c;d;e", {}, r"Columns: age;job;.*data\.target\.delimiter=';'"),
         ("a,a,b\n1,2,3", {}, "names 'a' twice"),
         ("a,outcome\n" + "7,yes\n7,no\n" * 20, {}, "every column .* is constant"),

@@ -154,7 +154,7 @@ def read_csv(path: Path, content: bytes, key: str, delimiter: str | None, header
     if header and rows and all(len(row) == len(names) + 1 for _, row in rows):  # as R writes the names of rows
         names = ["", *names]
     if NOT_READ in "".join(names):
-        raise GraftError(f"{key}={path}: the header is not readable as {encoding}. {encoding_advice(content, source)}")
+        raise GraftError(f"{key}={path}: the header is not readable as {encoding}; {encoding_advice(content, source)}")
     names = [name or f"{NAMELESS} {place}" for place, name in enumerate(names)]
     check_names(names, path, key)
     bad, kept = {}, []
@@ -163,7 +163,7 @@ def read_csv(path: Path, content: bytes, key: str, delimiter: str | None, header
         if len(row) != len(names):
             bad[line] = f"{len(row)} values where there are {len(names)} columns"
         elif NOT_READ in joined:
-            bad[line] = f"not readable as {encoding}. {encoding_advice(content, source)}"
+            bad[line] = f"not readable as {encoding}; {encoding_advice(content, source)}"
         elif "\0" in joined:
             bad[line] = "it holds a NUL byte"
         elif "\n" in joined and (swallowed := rows_within(row, delimiter or default_delimiter(path))):
@@ -173,7 +173,7 @@ def read_csv(path: Path, content: bytes, key: str, delimiter: str | None, header
     unread = sum(problem.startswith("not readable") for problem in bad.values())
     if unread > MOSTLY * len(rows):
         raise GraftError(
-            f"{key}={path}: {unread:,} of {len(rows):,} rows are not readable as {encoding}. "
+            f"{key}={path}: {unread:,} of {len(rows):,} rows are not readable as {encoding}; "
             f"{encoding_advice(content, source)}"
         )
     lengths = Counter(len(row) for _, row in rows if len(row) != len(names))
@@ -202,10 +202,10 @@ def decoded(path: Path, content: bytes, key: str, encoding: str) -> str:
         ) from None
     except UnicodeError as error:
         raise GraftError(
-            f"{key}={path} cannot be read as {encoding}: {first_line(error)}. {encoding_advice(content, source)}"
+            f"{key}={path} cannot be read as {encoding}: {first_line(error)}; {encoding_advice(content, source)}"
         ) from None
     if content and wide != (wide_encoding_of(content) is not None):
-        raise GraftError(f"{key}={path} is not {encoding}. {encoding_advice(content, source)}")
+        raise GraftError(f"{key}={path} is not {encoding}; {encoding_advice(content, source)}")
     return text
 
 
@@ -235,7 +235,7 @@ def encoding_of(content: bytes) -> str:
 
 def encoding_advice(content: bytes, source: str) -> str:
     """The key that names the encoding which a file seems to have."""
-    return f"Try {source}.encoding={encoding_of(content)}"
+    return f"try {source}.encoding={encoding_of(content)}"
 
 
 class UnclosedError(ValueError):
