@@ -166,8 +166,8 @@ def learned_little(metrics: Mapping[str, float], data: TransferDataModule, task:
     if accuracy > chance + 2 * (chance * (1 - chance) / len(labels)) ** 0.5:
         return ""
     return (
-        f"WARNING: pretraining learned next to nothing: val/source/acc={accuracy:.3f}, and {chance:.3f} is the share of "
-        f"the most frequent class. Train longer (pretrain.epochs), or change pretrain.optimizer.lr"
+        f"WARNING: pretraining learned next to nothing: val/source/acc={accuracy:.3f}, and {chance:.3f} is the share "
+        f"of the most frequent class. Train longer (pretrain.epochs), or change pretrain.optimizer.lr"
     )
 
 

@@ -150,7 +150,7 @@ def label_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[st
             )
     data = config["data"]
     kinds = {(data[domain] or {}).get("label_kind", "classes") for domain in tasks}
-    if data["balance"] == "sampler" and kinds != {"classes"} or data["balance"] == "weights" and "numbers" in kinds:
+    if (data["balance"] == "sampler" and kinds != {"classes"}) or (data["balance"] == "weights" and "numbers" in kinds):
         yield f"`data.balance={data['balance']}` with labels that are not one class a sample: use data.balance=none"
     if data["labels_per_class"] is not None and (data["target"] or {}).get("label_kind", "classes") != "classes":
         yield "`data.labels_per_class` with labels that are not one class a sample: set data.labels_per_class=null"

@@ -42,7 +42,7 @@ class Utterance:
 
 
 class SyntheticSpeech(Domain):
-    """Each word is a class; no two samples of a word share voice, speed, pitch and range, in whatever split they are."""
+    """Each word is a class; no two samples of a word, of whatever split, share voice, speed, pitch and range."""
 
     modality = "audio"
     noun = "recordings"
