@@ -361,7 +361,7 @@ def split_off(
 
 
 def strata_of(domain: "Domain", labels: Tensor, classes: Sequence[str] | None) -> Tensor:
-    """What a split keeps the shares of `(N,)`: classes, each sample's rarest label, or nothing where labels are numbers."""
+    """What a split keeps the shares of `(N,)`: classes, each sample's rarest label, or nothing for numbers."""
     match domain.label_kind:
         case "numbers":
             return torch.zeros(len(labels), dtype=torch.int64)

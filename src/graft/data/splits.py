@@ -19,8 +19,8 @@ def stratified_split(
     """Indices of each named part, and of `train`, which gets the rest; classes keep their shares.
 
     `sizes` are fractions of the whole (below 1) or numbers of samples. Samples of one group (copies of one image) stay
-    together, with the class of the first of them, so splits may be off by a few samples where there are copies. `large_groups`
-    may be larger than a class's share of a split: a split is then as near to its size as whole groups allow.
+    together, with the class of the first of them, so splits may be off by a few samples where there are copies.
+    `large_groups` may be larger than a class's share of a split, which is then as near to its size as groups allow.
     """
     members: dict[int, list[int]] = {}
     for index, group in enumerate(range(len(labels)) if groups is None else groups.tolist()):

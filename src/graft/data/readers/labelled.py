@@ -10,7 +10,7 @@ from graft.data.samples import Inputs, Raw, Samples
 
 @dataclass(frozen=True)
 class Record:
-    """A sample and the word that is its label, or its labels; `problem` is why it cannot be used, empty where it can."""
+    """A sample and its label or labels as words; `problem` is why it cannot be used, empty where it can."""
 
     file: Path
     number: int | None  # of the line on which it ends, from 1; None where the file is the sample
