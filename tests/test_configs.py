@@ -18,7 +18,7 @@ NOT_ARGUMENTS = {
     "head": {"sharing"},
     "optimizer": {"options", "lr", "weight_decay", "decay_norms_and_biases"},
 }
-GIVEN_BY_RUN = {"head": {"feature_size", "outputs"}}
+GIVEN_BY_RUN = {"head": {"feature_size", "num_outputs"}}
 NEEDED = ["data.target.root=photos", "data.target.name=MNIST", "data.source.name=MNIST", "data.source.root=photos"]
 
 

@@ -2,13 +2,15 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
 from graft.backbones import huggingface
-from graft.backbones.huggingface import HuggingFaceBackbone
+from graft.backbones.huggingface import HuggingFaceBackbone, check_tokens, longest_text
 from graft.backbones.stages import network_outputs
 from graft.errors import GraftError
 from graft.strategies.adapter import Adapter
@@ -118,3 +120,25 @@ def test_code_that_comes_with_a_model_is_not_run(tmp_path, tiny_bert):
     with pytest.raises(GraftError, match=r"backbone\.name=.*AutoConfig cannot read it"):
         HuggingFaceBackbone(str(folder))
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(("kind", "longest"), [("Roberta", 32), ("MPNet", 32), ("Bert", 34), ("DistilBert", 34)])
+def test_positions_that_a_network_keeps_for_its_padding_are_not_for_texts(kind, longest):
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    if kind == "DistilBert":
+        sizes = {"dim": 8, "n_layers": 1, "n_heads": 1, "hidden_dim": 8}
+    config = getattr(transformers, f"{kind}Config")(vocab_size=20, max_position_embeddings=34, **sizes)
+    network = getattr(transformers, f"{kind}Model")(config).eval()
+    tokenizer = SimpleNamespace(model_max_length=10**30)
+    assert longest_text(tokenizer, config, network) == longest
+    ids = torch.full((1, longest), 7)
+    assert network(input_ids=ids).last_hidden_state.shape == (1, longest, 8)
+    with pytest.raises((IndexError, RuntimeError)):
+        network(input_ids=torch.full((1, longest + 1), 7))
+
+
+def test_a_tokenizer_with_tokens_that_the_network_lacks_is_refused(tiny_bert):
+    network = SimpleNamespace(get_input_embeddings=lambda: torch.nn.Embedding(5, 2))
+    tokenizer = SimpleNamespace(get_vocab=lambda: {"a": 4, "b": 5})
+    with pytest.raises(GraftError, match=r"backbone\.name=mixed: its tokenizer has tokens up to number 5"):
+        check_tokens("mixed", tokenizer, network)

@@ -98,6 +98,17 @@ def test_tables_that_cannot_be_used(table, content, options, message):
         load(table, **options)
 
 
+def test_numbers_several_labels_and_groups(table):
+    lines = table.read_text().splitlines()[1:]
+    rows = [f"{line.partition(',')[0]},{n}.5,{'odd|' if n % 2 else ''}all,p{n % 5}" for n, line in enumerate(lines)]
+    table.write_text("\n".join(["path,pitch,tags,person", *rows]))
+    data = load(table, label="pitch", label_kind="numbers", split={"group": "person"})
+    assert data.classes is None
+    assert len(data.test) == 4  # one person, who has four recordings
+    data = load(table, label="tags", label_kind="multilabel")
+    assert (data.classes, data.train.labels.shape[1]) == (("all", "odd"), 2)
+
+
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(GraftError, match=r"data\.target\.file=.*no\.csv: no such file"):
         load(tmp_path / "no.csv")

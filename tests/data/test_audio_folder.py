@@ -205,6 +205,28 @@ def test_content_decides_the_fingerprint(tones):
     assert load(tones, **HALVES).fingerprint != before
 
 
+def test_links_folders_and_other_files_are_bad_or_counted(tones):
+    (tones / "high_ann_7.wav").symlink_to(tones / "gone.wav")
+    (tones / "high_ann_8.wav").mkdir()
+    (tones / "notes.txt").write_text("none")
+    with pytest.raises(GraftError, match=r"2 of 22 files cannot be used .*high_ann_7\.wav: .*high_ann_8\.wav: "):
+        load(tones, **HALVES)
+    report = load(tones, on_bad_sample="skip", **HALVES).report
+    assert len(report.skipped) == 2
+    assert report.left_out == {".txt files": 1}
+    assert report.found == 23
+
+
+@pytest.mark.parametrize("rate", [1, 2_000_000_000])
+def test_a_rate_that_no_recording_has_is_a_bad_file(tones, rate):
+    content = bytearray((tones / "high_ann_0.wav").read_bytes())
+    content[24:28] = rate.to_bytes(4, "little")
+    (tones / "high_ann_0.wav").write_bytes(content)
+    with pytest.raises(GraftError, match=rf"high_ann_0\.wav: its header says {rate:,} samples a second"):
+        load(tones, **HALVES)
+    assert len(load(tones, on_bad_sample="skip", **HALVES).report.skipped) == 1
+
+
 DATA = Path(os.environ.get("GRAFT_DATA", "../shared/data"))
 
 

@@ -71,6 +71,23 @@ def test_a_missing_label_is_named_or_skipped(tmp_path, names, missing):
     assert data.notes == (f"skipped: 1 rows ({name}/train, row 3: its label is missing (None))",)
 
 
+@pytest.mark.parametrize(
+    ("labels", "kind", "classes"),
+    [
+        (["bad", "good"] * 10, "classes", ("bad", "good")),
+        ([0.0, 1.0] * 10, "classes", ("0", "1")),
+        ([0.25, -1.0] * 10, "numbers", None),
+        ([["a", "b"], ["b"]] * 10, "multilabel", ("a", "b")),
+    ],
+)
+def test_labels_of_every_type(tmp_path, labels, kind, classes):
+    texts = [f"film {number}" for number in range(20)]
+    datasets.Dataset.from_dict({"text": texts, "label": labels}).save_to_disk(tmp_path / "single")
+    data = HuggingFaceDataset(str(tmp_path / "single"), label_kind=kind).load(0)
+    assert data.classes == classes
+    assert sizes(data) == [14, 3, 3]
+
+
 def test_columns_and_parts_that_are_not_there_are_named(tmp_path):
     name = saved(tmp_path, train=rows([0, 1], text="sentence"))
     with pytest.raises(GraftError, match=r"data\.target\.text=text: .* has no such column; it has sentence, label"):

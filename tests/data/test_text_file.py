@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from graft.backbones.vocabulary import Vocabulary, words_of
 from graft.data.module import TransferDataModule
@@ -236,6 +237,84 @@ def test_content_decides_the_fingerprint(tmp_path):
     one, other = write(tmp_path / "a.tsv"), write(tmp_path / "b.tsv", [*ROWS[:-1], (ROWS[-1][0], "1")])
     assert load(one).fingerprint != load(other).fingerprint
     assert TextFile(one).load(0).train.fingerprint != TextFile(one).load(1).train.fingerprint
+
+
+def test_a_quote_that_swallows_rows_is_a_bad_row(tmp_path):
+    rows = [*ROWS[:5], ('"open', "1"), *ROWS[5:9], ('closed"', "0"), *ROWS[9:]]
+    file = write(tmp_path / "a.csv", rows, separator=",")
+    with pytest.raises(GraftError, match=r"1 of 17 rows cannot be used .*row 7: a quote opens here and closes 5 rows"):
+        load(file)
+    poem = [*ROWS, ('"roses are red,\nviolets are blue, 1\nand so on"', "1")]
+    data = load(write(tmp_path / "poem.csv", poem, separator=","))
+    assert sum(map(len, (data.train, data.val, data.test))) == 21
+
+
+@pytest.mark.parametrize("ends", ["\r\n", "\r"])
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
+def test_other_line_ends_give_the_same_samples(tmp_path, ends, ending):
+    file = tmp_path / f"a.{ending}"
+    if ending == "jsonl":
+        file.write_text("\n".join(json.dumps({"text": text, "label": label}) for text, label in ROWS))
+    else:
+        write(file, separator="," if ending == "csv" else "\t")
+    file.write_bytes(file.read_bytes().replace(b"\n", ends.encode()))
+    data = load(file)
+    assert pairs(data.train, data.val, data.test) == expected()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "latin-1", "cp1252"])
+def test_other_encodings_are_read_with_the_key_that_the_message_names(tmp_path, encoding):
+    rows = [(f"caf\xe9 {text}" + ("\u2026" if encoding == "cp1252" else ""), label) for text, label in ROWS]
+    file = tmp_path / "a.tsv"
+    file.write_bytes(Path(write(tmp_path / "b.tsv", rows)).read_text().encode(encoding))
+    options = {}
+    if encoding != "utf-8-sig":
+        with pytest.raises(GraftError, match=r"not UTF-8[:;] try data\.target\.encoding=") as error:
+            load(file, on_bad_sample="skip")
+        options["encoding"] = str(error.value).rpartition("=")[2]
+        assert options["encoding"] == encoding
+    data = load(file, **options)
+    assert pairs(data.train, data.val, data.test) == expected(rows)
+
+
+def test_damage_that_is_no_broken_line(tmp_path):
+    file = tmp_path / "a.jsonl"
+    lines = [json.dumps({"text": text, "label": label}) for text, label in ROWS]
+    bad = {
+        "[" * 100_000: "it is nested too deeply",
+        '{"text": "a\\u0000b", "label": 1}': "it holds a NUL byte",
+        '{"text": "a", "label": ["0", "1"]}': r"its label is a list, .*label_kind=multilabel task=multilabel",
+        '{"text": "a", "label": {"a": 1}}': "its label is no label but",
+    }
+    for line, problem in bad.items():
+        file.write_text("\n".join([*lines, line]))
+        with pytest.raises(GraftError, match=rf"row 21: {problem}"):
+            load(file)
+        assert len(load(file, on_bad_sample="skip").report.skipped) == 1
+
+
+def test_other_separators_and_columns_that_a_split_names(tmp_path):
+    file = write(tmp_path / "a.csv", separator=";")
+    with pytest.raises(GraftError, match=r"""name what separates columns: "data\.target\.delimiter=';'\""""):
+        load(file)
+    assert len(load(file, delimiter=";").train) == 14
+    with pytest.raises(GraftError, match=r"split\.group=author: there is no such column\. Columns: text, label"):
+        load(file, delimiter=";", split={"group": "author"})
+    with pytest.raises(GraftError, match="has two columns 'text'"):
+        load(write(tmp_path / "b.csv", separator=",", header="text\ttext\n"))
+
+
+def test_numbers_and_several_labels(tmp_path):
+    file = write(tmp_path / "a.tsv", [(text, f"{n}.5") for n, (text, _) in enumerate(ROWS)])
+    data = load(file, label_kind="numbers")
+    found = torch.cat([split.labels for split in (data.train, data.val, data.test)])
+    assert sorted(found.tolist()) == [n + 0.5 for n in range(20)]
+    file = tmp_path / "a.jsonl"
+    rows = [{"text": text, "label": ["good"] if label == "1" else []} for text, label in ROWS]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    data = load(file, label_kind="multilabel")
+    assert (data.classes, data.train.labels.shape) == (("good",), (14, 1))
+    assert "10 texts have none of the labels" in data.notes
 
 
 DATA = Path(os.environ.get("GRAFT_DATA", "../shared/data"))

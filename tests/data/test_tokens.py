@@ -1,12 +1,15 @@
+import re
+
 import pytest
 import torch
 
 from graft.backbones.huggingface import HuggingFaceBackbone
+from graft.backbones.vocabulary import Vocabulary
 from graft.cache.disk import DiskCache
 from graft.data.samples import Split
 from graft.errors import GraftError
 from graft.inputs.image import decoded
-from graft.inputs.text import TextTransform
+from graft.inputs.text import TextSpec, TextTransform
 
 TEXTS = ["good film", "it was a very very very bad film", "not good"]
 ALL = torch.arange(3)
@@ -76,3 +79,12 @@ def test_augmentation_and_shifts_are_refused(spec):
         spec.transform("light")
     with pytest.raises(GraftError, match=r"data\.test_shifts=\[blur\]"):
         spec.transform(shift="blur")
+
+
+def test_many_unknown_tokens_are_said_with_the_keys_that_help(capsys):
+    decoded.say_once.cache_clear()
+    transform = TextSpec(Vocabulary(TEXTS), 8).transform()
+    transform.prepare(split(), None)
+    assert capsys.readouterr().out == ""
+    transform.prepare(split(["nothing of this", "was seen before"]), None)
+    assert re.search(r"83% of the tokens of 2 texts are unknown .*backbone\.max_words", capsys.readouterr().out)

@@ -351,7 +351,8 @@ def split_off(
         if domain.split.get("near_duplicates") == "group" and (keys := domain.near_keys({"train": train})):
             groups.append(group_numbers(keys["train"]))
         strata = strata_of(domain, train.labels, classes)
-        indices = stratified_split(strata, sizes, seed, merged_groups(groups) if groups else None)
+        large = bool(domain.split.get("group") or domain.split.get("near_duplicates") == "group")
+        indices = stratified_split(strata, sizes, seed, merged_groups(groups) if groups else None, large)
     if empty := [name for name, index in indices.items() if len(index) == 0]:
         change = f"lower {domain.key}.test" if empty[0] == "train" else f"raise {domain.key}.{empty[0]}"
         raise GraftError(

@@ -14,12 +14,13 @@ from graft.errors import GraftError
 
 
 def stratified_split(
-    labels: Tensor, sizes: dict[str, float | int], seed: int, groups: Tensor | None = None
+    labels: Tensor, sizes: dict[str, float | int], seed: int, groups: Tensor | None = None, large_groups: bool = False
 ) -> dict[str, Tensor]:
     """Indices of each named part, and of `train`, which gets the rest; classes keep their shares.
 
     `sizes` are fractions of the whole (below 1) or numbers of samples. Samples of one group (copies of one image) stay
-    together, with the class of the first of them, so parts may be off by a few samples where there are copies.
+    together, with the class of the first of them, so splits may be off by a few samples where there are copies.
+    `large_groups` may be larger than a class's share of a split, which is then as near to its size as groups allow.
     """
     members: dict[int, list[int]] = {}
     for index, group in enumerate(range(len(labels)) if groups is None else groups.tolist()):
@@ -33,7 +34,11 @@ def stratified_split(
     parts = {}
     for name, size in sizes.items():
         quotas = _quotas(totals, round(size * len(labels)) if size < 1 else int(size))
-        parts[name] = [i for queue, quota in zip(queues.values(), quotas, strict=True) for i in _take(queue, quota)]
+        parts[name], over = [], 0
+        for queue, quota in zip(queues.values(), quotas, strict=True):
+            found = _take(queue, quota + over, large_groups)
+            over = quota + over - len(found) if large_groups else 0
+            parts[name] += found
     rest = [index for queue in queues.values() for group in queue for index in group]
     return {name: torch.tensor(sorted(part), dtype=torch.int64) for name, part in {"train": rest, **parts}.items()}
 
@@ -100,11 +105,20 @@ def time_split(times: Tensor, sizes: Mapping[str, float | int]) -> dict[str, Ten
         if name in sizes:
             size = sizes[name]
             begin = end - (round(size * len(times)) if size < 1 else int(size))
-            while 0 < begin < end and times[order[begin]] == times[order[begin - 1]]:
-                begin += 1
-            indices[name] = order[max(begin, 0) : end].sort().values
-            end = max(begin, 0)
+            begin = _between_times(times[order], max(begin, 0), end)
+            indices[name] = order[begin:end].sort().values
+            end = begin
     return {"train": order[:end].sort().values, **indices}
+
+
+def _between_times(times: Tensor, begin: int, end: int) -> int:
+    """The first place from `begin` on where sorted times change; before it where there is none up to `end`."""
+    later = earlier = begin
+    while 0 < later < end and times[later] == times[later - 1]:
+        later += 1
+    while 0 < earlier < len(times) and times[earlier] == times[earlier - 1]:
+        earlier -= 1
+    return later if later < end or begin == end else earlier
 
 
 def label_budget(labels: Tensor, per_class: int, seed: int, classes: tuple[str, ...], key: str) -> Tensor:
@@ -131,12 +145,15 @@ def _quotas(totals: Tensor, wanted: int) -> list[int]:
     return quotas.tolist()
 
 
-def _take(queue: list[list[int]], quota: int) -> list[int]:
-    """Take groups off the queue while they fit into the quota; one group of a class always stays for training."""
+def _take(queue: list[list[int]], quota: int, nearest: bool) -> list[int]:
+    """Take groups off the queue while they fit into the quota; one group of a class always stays for training.
+
+    With `nearest` also one that goes beyond it, where that is nearer to the quota than nothing.
+    """
     taken, kept = [], []
     for position, group in enumerate(queue):
         others = len(kept) + len(queue) - position - 1
-        if others and len(group) <= quota:
+        if others and (len(group) <= quota or (nearest and len(group) - quota < quota)):
             taken += group
             quota -= len(group)
         else:
