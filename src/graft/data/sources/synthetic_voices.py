@@ -19,7 +19,6 @@ from torch import Tensor
 from graft.config.types import Count, Seed
 from graft.data.domain import Domain
 from graft.data.readers import espeak
-from graft.data.readers.images import file_hash
 from graft.data.readers.recordings import resampled
 from graft.data.samples import Raw, Samples, generator, sha256
 from graft.errors import GraftError
