@@ -21,7 +21,7 @@ def table(photos):
                 "tags": ["", "wet", "wet|loud"][number % 3],
                 "wet": int(number % 3 > 0),
                 "loud": int(number % 3 > 1),
-                "patient": number // 5,
+                "patient": number // 2,
                 "day": f"2024-01-{number + 1:02}",
             }
             for number, path in enumerate(sorted(photos.rglob("*.png")))
@@ -80,13 +80,13 @@ def test_official_files_and_a_folder(table, photos, tmp_path):
 
 
 def test_groups_and_times(table):
-    data = ImageFile(table(), split={"group": "patient"}, val_fraction=0.2, test_fraction=0.4).load(0)
+    data = ImageFile(table(), split={"group": "patient"}, val_fraction=0.2, test_fraction=0.2).load(0)
     numbers = [
         {split.inputs.dataset.files[i] for i in split.inputs.indices} for split in (data.train, data.val, data.test)
     ]
-    patients = {path: number // 5 for number, path in enumerate(sorted(set.union(*numbers)))}
+    patients = {path: number // 2 for number, path in enumerate(sorted(set.union(*numbers)))}
     sides = [{patients[path] for path in side} for side in numbers]
-    assert sum(map(len, sides)) == 6
+    assert sum(map(len, sides)) == 15
     data = ImageFile(table(lambda rows: [*rows[::2], *rows[1::2]]), split={"time": "day"}, test_fraction=0.2).load(0)
     assert len(data.test) == 6
     assert data.report.split == "split by time, day"
