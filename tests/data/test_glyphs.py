@@ -38,7 +38,7 @@ def test_blocks_count_the_bitmap():
 
 def test_fingerprint_follows_every_setting():
     settings = [{}, {"samples": 100}, {"size": 16}, {"block": 2}, {"seed": 1}]
-    assert len({Glyphs(**setting).fingerprint for setting in settings}) == len(settings)
+    assert len({Glyphs(**setting).load(0).fingerprint for setting in settings}) == len(settings)
 
 
 def test_fonts_are_there():

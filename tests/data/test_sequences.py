@@ -71,14 +71,14 @@ def test_a_batch_is_as_long_as_its_longest_sequence(archive):
         (lambda a: a["sequences"].__setitem__((3, 0, 0), np.inf), r"sequences\[3\]: a value is NaN or infinite"),
         (lambda a: a["lengths"].__setitem__(3, 0), r"sequences\[3\]: its length is 0, of 1 to 5 steps"),
         (lambda a: a["lengths"].__setitem__(3, 6), r"sequences\[3\]: its length is 6, of 1 to 5 steps"),
-        (lambda a: a["labels"].__setitem__(3, -1), r"labels\[3\]: label -1 is none of 0 to 1"),
+        (lambda a: a["labels"].__setitem__(3, -1), r"sequences\[3\]: its label '-1' is not one of the classes: 0, 1"),
     ],
 )
 def test_a_bad_sequence_is_named_or_left_out_and_counted(archive, change, said):
     _, arrays = archive()
     change(arrays)
     file, _ = archive(**arrays)
-    with pytest.raises(GraftError, match=rf"1 sequences cannot be used \({said}.*on_bad_sample=skip"):
+    with pytest.raises(GraftError, match=rf"1 of 40 sequences cannot be used \(.*npz: {said}.*on_bad_sample=skip"):
         SequenceArrays(file).load(0)
     data = SequenceArrays(file, on_bad_sample="skip").load(0)
     assert len(data.train) + len(data.val) + len(data.test) == 39

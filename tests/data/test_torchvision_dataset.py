@@ -1,10 +1,14 @@
+import gzip
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import datasets
+from torchvision.datasets import mnist
 
 from graft.data.samples import Split
 from graft.data.sources.torchvision import TorchvisionDataset, images_of, labels_of
@@ -52,17 +56,100 @@ def test_validation_comes_from_train_and_the_test_part_stays_whole(pets):
     assert data.train.inputs[0].shape == (3, 9, 12)
 
 
-def test_path_based_images_are_not_decoded_by_loading(pets):
-    for path in (pets / "oxford-iiit-pet" / "images").iterdir():
-        path.write_bytes(path.name.encode())  # no image any more
-    assert counts(TorchvisionDataset("OxfordIIITPet", str(pets), val_fraction=0.2).load(0)) == [16, 4, 6]
+@pytest.mark.parametrize("split", ["trainval", "test"])
+def test_a_broken_image_is_found_before_training_in_every_split(pets, split):
+    path = pets / "oxford-iiit-pet" / "images" / f"Beagle_{split}0.jpg"
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(GraftError, match=rf"1 of 26 images cannot be used \(.*Beagle_{split}0\.jpg: it cannot be read"):
+        TorchvisionDataset("OxfordIIITPet", str(pets)).load(0)
+    data = TorchvisionDataset("OxfordIIITPet", str(pets), val_fraction=0.2, on_bad_sample="skip").load(0)
+    assert sum(counts(data)) == 25
+    assert [one["split"] for one in data.report.skipped] == [split.removesuffix("val")]
+
+
+def test_copies_of_test_images_in_train_are_noted(pets):
+    images = pets / "oxford-iiit-pet" / "images"
+    for i in (0, 2, 4):
+        shutil.copy(images / f"Beagle_test{i}.jpg", images / f"Beagle_trainval{i}.jpg")
+    data = TorchvisionDataset("OxfordIIITPet", str(pets)).load(0)
+    assert "3 images of test are in train too" in data.notes
 
 
 def test_fingerprint_follows_the_files(pets):
-    before = TorchvisionDataset("OxfordIIITPet", str(pets)).fingerprint
-    assert before == TorchvisionDataset("OxfordIIITPet", str(pets)).fingerprint
+    def fingerprint():
+        return TorchvisionDataset("OxfordIIITPet", str(pets)).load(0).fingerprint
+
+    before = fingerprint()
+    assert before == fingerprint()
     photo(pets / "oxford-iiit-pet" / "images" / "Beagle_test0.jpg")
-    assert before != TorchvisionDataset("OxfordIIITPet", str(pets)).fingerprint
+    assert before != fingerprint()
+
+
+def idx(values):
+    """An array as MNIST's files hold it."""
+    head = (0x0800 + values.ndim).to_bytes(4, "big") + b"".join(n.to_bytes(4, "big") for n in values.shape)
+    return head + values.astype(np.uint8).tobytes()
+
+
+@pytest.fixture
+def raw_digits(tmp_path, monkeypatch):
+    """A writer of MNIST's and EMNIST's files in miniature."""
+    monkeypatch.setattr(mnist, "check_integrity", lambda path, md5=None: Path(path).is_file())
+
+    def write(folder, prefix, names, first=0, packed=False):
+        raw = tmp_path / folder / "raw"
+        raw.mkdir(parents=True)
+        for split, number in zip(names, (40, 10), strict=True):
+            images = RANDOM.integers(0, 256, (number, 28, 28))
+            for kind, values in (("images-idx3", images), ("labels-idx1", first + np.arange(number) % 10)):
+                path = raw / f"{prefix}{split}-{kind}-ubyte{'.gz' if packed else ''}"
+                path.write_bytes(gzip.compress(idx(values)) if packed else idx(values))
+        return str(tmp_path)
+
+    return write
+
+
+def test_emnist_takes_its_split_as_an_option_and_says_so(raw_digits):
+    root = raw_digits("EMNIST", "emnist-letters-", ("train", "test"), first=1)
+    with pytest.raises(
+        GraftError, match=r"data\.target\.options\.split: EMNIST needs it\. Allowed: byclass, .*letters"
+    ):
+        TorchvisionDataset("EMNIST", root, options={"split": None}).load(0)
+    data = TorchvisionDataset("EMNIST", root, options={"split": "letters"}).load(0)
+    assert counts(data) == [36, 4, 10]
+    assert data.classes[data.test.labels[0]] == "a"
+
+
+def test_packed_files_that_lie_there_are_unpacked(raw_digits):
+    root = raw_digits("MNIST", "", ("train", "t10k"), packed=True)
+    assert counts(TorchvisionDataset("MNIST", root).load(0)) == [36, 4, 10]
+
+
+def test_an_archive_that_lies_there_is_named(tmp_path):
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"")
+    with pytest.raises(
+        GraftError, match=r"Unpack .*cifar-10-python\.tar\.gz there, or set data\.target\.download=true"
+    ):
+        TorchvisionDataset("CIFAR10", str(tmp_path)).load(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("CIFAR10", {"split": "test"}, r"options\.split: no such option of CIFAR10\. Allowed: none"),
+        ("SVHN", {"split": "extra"}, r"options\.split: no such option of SVHN"),
+        ("Imagenette", {"size": "17px"}, r"options\.size=17px: Imagenette refuses it|Imagenette: Unknown value '17px'"),
+    ],
+)
+def test_options_are_checked(tmp_path, name, options, said):
+    with pytest.raises(GraftError, match=said):
+        TorchvisionDataset(name, str(tmp_path), options=options).load(0)
+
+
+@pytest.mark.parametrize("name", [*datasets.__all__])
+def test_every_class_is_read_or_refused_by_name(tmp_path, name):
+    with pytest.raises(GraftError, match=rf"data\.target\.(name='?{name}|options)"):
+        TorchvisionDataset(name, str(tmp_path)).load(0)
 
 
 def test_official_validation_part_is_kept(tmp_path):

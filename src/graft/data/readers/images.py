@@ -4,16 +4,16 @@ import functools
 import hashlib
 import io
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 
 from graft.data.readers.pixels import BYTES, DEEP, range_by_type, to_bytes
 from graft.data.readers.similar import SIDE, hash_of
@@ -104,7 +104,7 @@ def read_image(source: Path | BinaryIO, shorter: int | None = None, count: bool 
         form = image.format
         pages = getattr(image, "n_frames", 1) if count and form in PAGED else 1
         if ";16" in str(image.tile) and image.mode not in DEEP:  # 16 bits a colour, of which Pillow keeps 8
-            return Decoded(sixteen_bit_colour(source, form), DEEP["I;16"], pages)
+            return Decoded(sixteen_bit_colour(source), DEEP["I;16"], pages)
         if shorter is not None:
             image.draft(None, (2 * shorter, 2 * shorter))
         image = ImageOps.exif_transpose(image)
@@ -115,14 +115,41 @@ def read_image(source: Path | BinaryIO, shorter: int | None = None, count: bool 
         return Decoded(np.array(image), DEEP["I;16"] if sixteen else DEEP[image.mode], pages)
 
 
-def sixteen_bit_colour(source: Path | BinaryIO, form: str | None) -> np.ndarray:
-    """Colours of 16 bits `(H, W, C)`."""
-    if form == "PNG":
-        data = torch.frombuffer(bytearray(content_of(source)), dtype=torch.uint8)
-        return decode_image(data, mode=ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
-    if form == "TIFF" and (many := many_bands(source)) is not None:
-        return many.pixels
-    raise ValueError(f"16 bits a colour are not read from {form}")
+def sixteen_bit_colour(source: Path | BinaryIO) -> np.ndarray:
+    """Colours of 16 bits `(H, W, C)`: Pillow gives one byte of each, which one depends on the order that it is told."""
+    found = {order: one_byte(source, order) for order in "BL"}
+    if found["L"] is None:  # there is one order for grey with transparency
+        return found["B"] * 257
+    with Image.open(rewound(source)) as image:
+        big = ";16B" in str(image.tile) or (";16N" in str(image.tile) and sys.byteorder == "big")
+    high, low = (found["B"], found["L"]) if big else (found["L"], found["B"])
+    return high * 256 + low
+
+
+def one_byte(source: Path | BinaryIO, order: str) -> np.ndarray | None:
+    """The byte that comes first in colours of 16 bits (order B), or second (L), uint16; None where Pillow cannot."""
+    with Image.open(rewound(source)) as image:
+        image.tile = [tile._replace(args=in_order(tile.args, order)) for tile in image.tile]
+        try:
+            return np.array(image).astype(np.uint16)
+        except ValueError:
+            if order == "L":
+                return None
+            raise
+
+
+def in_order(args: Any, order: str) -> Any:
+    """The arguments of a decoder with another order of bytes."""
+    if isinstance(args, tuple):
+        return tuple(in_order(one, order) if isinstance(one, str) else one for one in args)
+    return re.sub(";16[BLN]", f";16{order}", args)
+
+
+def rewound(source: Path | BinaryIO) -> Path | BinaryIO:
+    """A file or a stream from its start."""
+    if not isinstance(source, Path):
+        source.seek(0)
+    return source
 
 
 def many_bands(source: Path | BinaryIO) -> Decoded | None:
@@ -147,10 +174,7 @@ def many_bands(source: Path | BinaryIO) -> Decoded | None:
 
 def content_of(source: Path | BinaryIO) -> bytes:
     """All bytes of a file."""
-    if isinstance(source, Path):
-        return source.read_bytes()
-    source.seek(0)
-    return source.read()
+    return source.read_bytes() if isinstance(source, Path) else rewound(source).read()
 
 
 def bands_of(decoded: Decoded) -> int:

@@ -188,7 +188,7 @@ class TorchvisionDataset(SimilarImages):
         try:
             dataset = self._open(split=split)
         except ValueError as error:
-            if "Unknown value" in str(error):
+            if f"Unknown value '{split}'" in str(error):
                 return None
             raise GraftError(f"{self.key}.name={self.name}: {first_line(error)}.") from error
         return None if None in labels_of(dataset) else dataset
