@@ -51,8 +51,8 @@ def test_a_run_leaves_its_config_its_overrides_and_done(app):
 
 
 def test_two_runs_at_once_have_folders_of_their_own(app):
-    app()
-    app()
+    app("experiment=resnet_ft")
+    app("experiment=resnet_ft")
     assert len(app.folders()) == 2
 
 
@@ -136,13 +136,13 @@ def diverge(cfg):
 
 def test_a_system_exit_is_a_failure(app):
     app.behave = raises(SystemExit(0))
-    assert app().code == 1
+    assert app("experiment=resnet_ft").code == 1
     assert "SystemExit" in (app.folders()[0] / "error.txt").read_text()
 
 
 def test_a_mistake_that_only_the_data_shows_has_code_2(app):
     app.behave = raises(GraftError("data.target.root: there is no such folder"))
-    outcome = app()
+    outcome = app("experiment=resnet_ft")
     assert outcome.code == 2
     assert "there is no such folder" in outcome.err
     assert (app.folders()[0] / "error.txt").read_text() == "data.target.root: there is no such folder\n"

@@ -21,6 +21,7 @@ TARGETS = [
     "lint",
     "format",
     "lock",
+    "docs",
     "bench",
     "clean",
 ]
@@ -99,7 +100,7 @@ def test_the_lock_holds_what_pyproject_asks_for():
 
 def test_ci_runs_the_readmes_test_command_and_the_linter():
     commands = [line for line in (PROJECT / ".ci" / "run").read_text().splitlines() if line.startswith("make")]
-    assert commands == ["make lint", "make test", "make test-hydra14"]
+    assert commands == ["make lint", "make test", "make test-hydra14", "make docs"]
 
 
 def test_the_workflow_runs_what_is_there():

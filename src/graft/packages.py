@@ -16,7 +16,7 @@ def package_files(value: str, key: str) -> list[Path]:
         installed = distribution(package)
     except PackageNotFoundError as error:
         raise GraftError(f"{key}={value}: the package is not installed. Install it: pip install {package}") from error
-    return [Path(installed.locate_file(file)) for file in installed.files or []]
+    return [Path(str(installed.locate_file(file))) for file in installed.files or []]
 
 
 def file_in_package(value: str, key: str) -> Path:

@@ -6,7 +6,7 @@ too, because Hydra hands them graft.cli.sweep_callback, whose module imports thi
 
 import hashlib
 import secrets
-from typing import TypedDict
+from typing import TypedDict, cast
 
 from omegaconf import ListConfig, OmegaConf
 
@@ -25,7 +25,7 @@ class Paths(TypedDict):
 
 def job_id(overrides: ListConfig) -> str:
     """8 hex digits that depend on the overrides alone, so that the same job of a sweep finds its folder again."""
-    lines = OmegaConf.to_container(overrides, resolve=False)
+    lines = cast(list[str], OmegaConf.to_container(overrides, resolve=False))
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:8]
 
 

@@ -225,7 +225,7 @@ def test_fractions_that_leave_nothing(table, fractions):
 
 def test_the_cause_of_an_empty_split_is_told(table, tmp_path):
     (tmp_path / "test.csv").write_text("x,word,y\nbig,a,1\n")
-    with pytest.raises(GraftError, match=r"used for test\. 1 are left out \(.*test\.csv, row 2: 'big' in 'x'"):
+    with pytest.raises(GraftError, match=r"used for test \(.*test\.csv, row 2: 'big' in 'x'"):
         table(test_file=str(tmp_path / "test.csv"), on_bad_sample="skip").load(0)
 
 

@@ -37,7 +37,6 @@ class Backbone(nn.Module):
 
     modality: Modality  # of the inputs, as in DomainData.modality
     pretrained_head: nn.Module | None  # features to the pretrained classes; no parameter
-    input_shape: tuple[int, ...] | None = None  # of one input; None where inputs differ in shape
     named_inputs = False  # whether weights belong to inputs by name, so that a file's order says nothing
 
     def __init__(self, name: str, network: nn.Module, *, feature_size: int, stages: Sequence[Stage]) -> None:
@@ -51,6 +50,11 @@ class Backbone(nn.Module):
     def forward(self, x: Any) -> Tensor:
         """Features `(B, D)` of inputs `(B, ...)`."""
         return self.network(x)
+
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """Shape of one input; None where inputs differ in shape."""
+        return None
 
     @property
     def input_spec(self) -> InputSpec:
@@ -145,9 +149,11 @@ class ImageBackbone(Backbone):
     The normalisation lives in two buffers, so that a saved backbone knows what it was trained on.
     """
 
-    modality = "image"
+    modality: Modality = "image"
     pretrained_mean: tuple[float, ...] = HALF  # what the library's weights for this network were trained on
     pretrained_std: tuple[float, ...] = HALF
+    input_mean: Tensor  # `(C,)`, buffers
+    input_std: Tensor
 
     def __init__(
         self,
@@ -169,7 +175,7 @@ class ImageBackbone(Backbone):
         self.set_normalisation(HALF, HALF)
 
     @property
-    def input_spec(self) -> ImageSpec:
+    def input_spec(self) -> InputSpec:
         """What the images must look like; mean and std follow the weights that were loaded."""
         mean, std = (tuple(round(v, 6) for v in b.tolist()) for b in (self.input_mean, self.input_std))
         return ImageSpec(self.channels, self.size, mean, std)

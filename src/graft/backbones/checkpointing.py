@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ def checkpoint_gradients(backbone: Backbone) -> None:
         block.forward = partial(recomputed, block.forward, (block,))
     sequences = [] if blocks else outermost_sequences(backbone)
     for sequence, parts in sequences:
-        sequence.forward = partial(run_parts, sequence, parts)
+        sequence.forward = partial(run_parts, sequence, parts)  # type: ignore[method-assign]  # of this one alone
     if not blocks and not sequences:
         raise GraftError(
             f"training.gradient_checkpointing=true: {backbone.name} has neither residual blocks nor a list or sequence "
@@ -51,8 +52,9 @@ def outermost_sequences(backbone: Backbone) -> list[tuple[nn.Sequential, list[li
     for name, module in backbone.named_modules():
         if isinstance(module, nn.Sequential) and len(module) and not name.startswith(inside):
             inside = (*inside, f"{name}.")
-            groups = groupby(module._modules, key=lambda member, name=name: stages.get(f"{name}.{member}"))
-            found.append((module, [list(members) for _, members in groups]))
+            staged = [(stages.get(f"{name}.{member}"), member) for member in module._modules]
+            groups = groupby(staged, key=itemgetter(0))
+            found.append((module, [[member for _, member in group] for _, group in groups]))
     return found
 
 

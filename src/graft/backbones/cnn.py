@@ -12,6 +12,7 @@ def cnn(
     name: str = "cnn", size: Count | None = 28, channels: Auto | Count = 1, dropout: FractionBelowOne = 0.25
 ) -> ImageBackbone:
     """Two 5x5 convolutions of 32 and 64 maps with pooling, then 128 features. Raises GraftError below 4 pixels."""
+    assert isinstance(channels, int)  # `auto` is the data's
     size = size or 28
     side = size // 4
     if side < 1:

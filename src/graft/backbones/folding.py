@@ -23,8 +23,12 @@ def fold_batchnorm(module: nn.Module, inputs: Any) -> nn.Module:
     expected, pairs = followers(folded, inputs)
     for layer_name, norm_name in pairs:
         layer, norm = folded.get_submodule(layer_name), folded.get_submodule(norm_name)
-        fuse = fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fuse_conv_bn_eval
-        folded.set_submodule(layer_name, fuse(layer, norm))
+        assert isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear)
+        assert isinstance(norm, _BatchNorm)
+        if isinstance(layer, nn.Linear):
+            folded.set_submodule(layer_name, fuse_linear_bn_eval(layer, norm))
+        else:
+            folded.set_submodule(layer_name, fuse_conv_bn_eval(layer, norm))
         # timm's BatchNorms hold the dropout and activation that come after them
         rest = [part for name in ("drop", "act") if (part := getattr(norm, name, None)) is not None]
         folded.set_submodule(norm_name, nn.Sequential(*rest) if rest else nn.Identity())

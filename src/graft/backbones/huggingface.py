@@ -65,7 +65,9 @@ class HuggingFaceBackbone(TextBackbone):
     Stages are the embeddings and each layer.
     """
 
-    def __init__(self, name: str, max_length: Count | None = 128, pooling: Literal[tuple(POOLINGS)] = "mean") -> None:
+    network: Any  # what transformers builds, which has no types
+
+    def __init__(self, name: str, max_length: Count | None = 128, pooling: Literal["mean", "cls"] = "mean") -> None:
         check_pooling(pooling)
         transformers = imported_transformers()
         source = source_of(name)
@@ -115,7 +117,9 @@ def layer_stages(network: nn.Module, layers: int) -> list[Stage]:
     """
     lists = [(name, part) for name, part in network.named_modules() if isinstance(part, nn.ModuleList) and len(part)]
     # The last one, because an encoder of sound lists its convolutions before its layers.
-    name, blocks = next(((n, part) for n, part in reversed(lists) if len(part) == layers), (lists or [("", [])])[0])
+    name, blocks = next(
+        ((n, part) for n, part in reversed(lists) if len(part) == layers), (lists or [("", nn.ModuleList())])[0]
+    )
     groups: list[list[str]] = [[] for _ in range(len(blocks) + 1)]
     current = 0
     for parameter, _ in network.named_parameters():

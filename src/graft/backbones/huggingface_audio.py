@@ -53,6 +53,8 @@ class HuggingFaceAudioBackbone(SpeechBackbone):
     Stages are what comes before the layers, and each layer.
     """
 
+    network: Any  # what transformers builds, which has no types
+
     def __init__(self, name: str, clip_seconds: Positive = 2.0) -> None:
         """A recording longer than `clip_seconds` is cut, a shorter one filled up, with zeros that are not looked at."""
         transformers = imported_transformers(EXTRA)
@@ -74,10 +76,11 @@ class HuggingFaceAudioBackbone(SpeechBackbone):
             feature_size=config.hidden_size,
             stages=layer_stages(network, config.num_hidden_layers),
         )
-        self.spec = SpeechSpec(extractor.sampling_rate, samples, ExtractedFeatures(extractor, samples))
+        self._features = ExtractedFeatures(extractor, samples)
+        self.spec = SpeechSpec(extractor.sampling_rate, samples, self._features)
         self._source = source
         self._masks = bool(getattr(extractor, "return_attention_mask", False))
-        if self.spec.front.waveforms and (shortest := self._shortest()) > samples:
+        if self._features.waveforms and (shortest := self._shortest()) > samples:
             raise GraftError(
                 f"backbone.clip_seconds={clip_seconds:g}: {name} takes no less than "
                 f"{shortest / extractor.sampling_rate:.3f}."
@@ -92,7 +95,7 @@ class HuggingFaceAudioBackbone(SpeechBackbone):
     def input_shape(self) -> tuple[int, int] | None:
         """Frames and bands of a spectrogram; None for waveforms, which come with their lengths."""
         config = self.network.config
-        return None if self.spec.front.waveforms else (config.max_length, config.num_mel_bins)
+        return None if self._features.waveforms else (config.max_length, config.num_mel_bins)
 
     def example_inputs(self, samples: int = 2) -> Inputs:
         """Random sound, always the same."""

@@ -15,6 +15,7 @@ def lenet(
 
     Raises GraftError below 16 pixels.
     """
+    assert isinstance(channels, int)  # `auto` is the data's
     size = size or 28
     side = ((size - 4) // 2 - 4) // 2
     if side < 1:

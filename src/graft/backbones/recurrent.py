@@ -1,8 +1,8 @@
 """LSTM and GRU encoders of sequences, from scratch: words, tokens, or vectors of any origin."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import Literal
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,10 @@ from graft.errors import GraftError
 from graft.inputs.base import Fields
 from graft.inputs.text import Tokenizer
 
+Cell = Literal["lstm", "gru"]
+Pooling = Literal["last", "mean", "max"]
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
-POOLINGS = ("last", "mean", "max")
+POOLINGS = get_args(Pooling)
 
 
 class RecurrentLayer(nn.Module):
@@ -37,7 +39,7 @@ class RecurrentLayer(nn.Module):
             behind, _ = self.backwards(reversed_within(x, lengths))
         return torch.cat([states, reversed_within(behind, lengths)], dim=-1)
 
-    def _backpropagates(self, x: Tensor) -> nullcontext:
+    def _backpropagates(self, x: Tensor) -> AbstractContextManager[Any]:
         """cuDNN has no gradient in eval mode, in which a frozen layer is while earlier ones train."""
         if x.is_cuda and not self.training and torch.is_grad_enabled():
             return torch.backends.cudnn.flags(enabled=False)
@@ -46,6 +48,8 @@ class RecurrentLayer(nn.Module):
 
 class RecurrentNetwork(nn.Module):
     """Sequences of ids `(B, L)`, or of vectors `(B, L, D)` where there is no vocabulary, to features `(B, F)`."""
+
+    words: Tensor  # hashes of the vocabulary's words, where it is one of words
 
     def __init__(
         self,
@@ -102,9 +106,11 @@ class RecurrentBackbone(TextBackbone):
     Stages are the embedding and each layer.
     """
 
+    network: RecurrentNetwork
+
     def __init__(
         self,
-        name: Literal[tuple(CELLS)],
+        name: Cell,
         texts: Auto | Sequence[str] = "auto",
         tokenizer: str | None = None,
         max_words: Count = 20_000,
@@ -115,7 +121,7 @@ class RecurrentBackbone(TextBackbone):
         layers: Count = 1,
         bidirectional: bool = True,
         dropout: FractionBelowOne = 0.3,
-        pooling: Literal[POOLINGS] = "last",
+        pooling: Pooling = "last",
     ) -> None:
         """`texts` are those whose words make the vocabulary; a `tokenizer` needs none."""
         chosen = hub_tokenizer(tokenizer) if tokenizer else words_tokenizer(texts, max_words, min_count)
@@ -150,6 +156,7 @@ class RecurrentBackbone(TextBackbone):
         """A file's tensors, its word vectors where this vocabulary has their words."""
         if "words" not in tensors or not isinstance(self.tokenizer, Vocabulary):
             return tensors
+        assert self.network.embedding is not None
         weight, vectors = self.network.embedding.weight.detach().clone(), tensors.get("embedding.weight")
         if vectors is not None and vectors.shape[1:] == weight.shape[1:]:
             indices = {word: index for index, word in enumerate(tensors["words"].tolist())}

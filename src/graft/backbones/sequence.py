@@ -1,11 +1,9 @@
 """LSTM and GRU encoders of sequences of vectors."""
 
-from typing import Literal
-
 import torch
 
 from graft.backbones.base import Backbone, Stage
-from graft.backbones.recurrent import CELLS, POOLINGS, RecurrentNetwork
+from graft.backbones.recurrent import Cell, Pooling, RecurrentNetwork
 from graft.config.types import Auto, Count, FractionBelowOne
 from graft.errors import GraftError
 from graft.inputs.base import Fields
@@ -21,13 +19,13 @@ class SequenceBackbone(Backbone):
 
     def __init__(
         self,
-        name: Literal[tuple(CELLS)],
+        name: Cell,
         input_size: Auto | Count = "auto",
         hidden_size: Count = 64,
         layers: Count = 2,
         bidirectional: bool = True,
         dropout: FractionBelowOne = 0.1,
-        pooling: Literal[POOLINGS] = "last",
+        pooling: Pooling = "last",
     ) -> None:
         """`input_size` is the number D of values of a step."""
         if not isinstance(input_size, int):

@@ -19,6 +19,7 @@ from graft.config.types import Count, Positive
 from graft.errors import GraftError, first_line
 from graft.inputs.audio.mel import Mel, relative_decibels
 from graft.inputs.audio.transform import SpeechSpec
+from graft.inputs.base import Inputs
 
 SPEAKER_RATE, SPEAKER_BANDS, SPEAKER_SIZE = 16_000, 40, 256  # resemblyzer's hparams.py
 SPEAKER_MEL = Mel(SPEAKER_RATE, window=400, fft=400, hop=160, n_mels=SPEAKER_BANDS)
@@ -62,13 +63,15 @@ class SpeechBackbone(Backbone):
 
     modality = "audio"
 
-    def example_inputs(self, samples: int = 2) -> Tensor:
+    def example_inputs(self, samples: int = 2) -> Inputs:
         """Random inputs `(samples, *input_shape)`, always the same ones."""
+        shape = self.input_shape
+        assert shape is not None
         random = torch.Generator().manual_seed(0)
-        return torch.randn(samples, *self.input_shape, generator=random).to(next(self.parameters()))
+        return torch.randn(samples, *shape, generator=random).to(next(self.parameters()))
 
 
-class MelNetwork:
+class MelNetwork(ImageBackbone):
     """Mixed into a backbone of images: a CNN over log-mels as images of one channel."""
 
     modality = "audio"
@@ -84,7 +87,8 @@ class MelNetwork:
         hop_length_ms: float,
     ) -> None:
         """Pretrained filters of three colours are summed into one channel."""
-        super().__init__(name, channels=1)
+        # The next in line is the library's backbone, which a subclass names after this one.
+        super().__init__(name, channels=1)  # type: ignore[call-arg]
         window, hop = (round(sample_rate * ms / 1000) for ms in (win_length_ms, hop_length_ms))
         self.clip = round(sample_rate * clip_seconds)
         if not 1 <= hop <= window <= self.clip:
@@ -101,7 +105,9 @@ class MelNetwork:
     def input_spec(self) -> SpeechSpec:
         """Clips as images; mean and std follow the weights that were loaded."""
         mean, std = (round(values.item(), 6) for values in (self.input_mean, self.input_std))
-        return SpeechSpec(self.mel.sample_rate, self.clip, MelImage(self.mel, mean, std))
+        image = MelImage(self.mel, mean, std)
+        # Front declares a variable where only reading is meant, and this one is constant.
+        return SpeechSpec(self.mel.sample_rate, self.clip, image)  # type: ignore[arg-type]
 
 
 class MelTimm(MelNetwork, TimmBackbone):
@@ -112,12 +118,12 @@ class MelTorchvision(MelNetwork, TorchvisionBackbone):
     """A torchvision model over log-mels."""
 
 
-LIBRARIES = {"timm": MelTimm, "torchvision": MelTorchvision}
+LIBRARIES: dict[str, type[MelNetwork]] = {"timm": MelTimm, "torchvision": MelTorchvision}
 
 
 def mel_backbone(
     name: str,
-    library: Literal[tuple(LIBRARIES)] = "timm",
+    library: Literal["timm", "torchvision"] = "timm",
     sample_rate: Annotated[int, Ge(1000)] = 16_000,
     clip_seconds: Positive = 1.0,
     n_mels: Count = 64,
@@ -188,7 +194,7 @@ class SpeakerLSTM(SpeechBackbone):
     @property
     def input_spec(self) -> SpeechSpec:
         """Clips as resemblyzer's network takes them."""
-        return SpeechSpec(SPEAKER_RATE, self.clip, SpeakerMel())
+        return SpeechSpec(SPEAKER_RATE, self.clip, SpeakerMel())  # type: ignore[arg-type]  # as in MelNetwork
 
     def convert(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """The package's names; what only its training used is left out."""

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -110,12 +110,14 @@ class SplitBackbone:
         """
         if self.whole:
             return activations
+        shape = self.backbone.input_shape
+        assert shape is not None  # `find_split` cuts no other backbone
         with ExitStack() as stack:
             for name, skipped in self._skipped.items():
                 stack.enter_context(replaced_forward(self.backbone.get_submodule(name), skipped))
             last = self.backbone.get_submodule(self.name)
             stack.enter_context(replaced_forward(last, lambda *_x, **_options: activations))
-            return self.backbone(unknown((len(activations), *self.backbone.input_shape), activations))
+            return self.backbone(unknown((len(activations), *shape), activations))
 
 
 class Reached(Exception):
@@ -255,7 +257,7 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def weights_hash(backbone: Backbone, active: Set[str]) -> str:
+def weights_hash(backbone: Backbone, active: set[str] | frozenset[str]) -> str:
     """Hash of every parameter and buffer that stays as it is, the input's normalisation among them.
 
     With their strides: in another order of memory, such as channels_last, sums are rounded otherwise.
@@ -263,7 +265,7 @@ def weights_hash(backbone: Backbone, active: Set[str]) -> str:
     kept = [(n, t) for n, t in backbone.state_dict().items() if not active.intersection(prefixes(n)[:-1])]
 
     def digest(tensor: Tensor) -> bytes:
-        return hashlib.sha256(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()).digest()
+        return hashlib.sha256(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data).digest()
 
     with ThreadPoolExecutor() as pool:
         digests = pool.map(digest, (tensor for _, tensor in kept))

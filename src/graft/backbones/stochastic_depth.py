@@ -41,4 +41,6 @@ def set_drop(block: nn.Module, probability: float) -> None:
 
 def drop_branch(block: nn.Module, end: nn.Module, inputs: Any, output: Tensor) -> Tensor:
     """Forward hook of a branch's last module; bound to the block by `partial`, which deep copies take along."""
-    return block.stochastic_depth(output)
+    drop = block.stochastic_depth
+    assert isinstance(drop, nn.Module)
+    return drop(output)

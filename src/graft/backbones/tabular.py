@@ -3,7 +3,7 @@
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -41,8 +41,8 @@ class TableBackbone(Backbone):
         random = torch.Generator().manual_seed(0)
         numbers = torch.randn(samples, len(self.columns.numeric), generator=random)
         sizes = [FIRST + len(column.categories) for column in self.columns.categorical]
-        codes = [torch.randint(size, (samples,), generator=random) for size in sizes]
-        codes = torch.stack(codes, dim=1) if codes else torch.zeros(samples, 0, dtype=torch.int64)
+        columns = [torch.randint(size, (samples,), generator=random) for size in sizes]
+        codes = torch.stack(columns, dim=1) if columns else torch.zeros(samples, 0, dtype=torch.int64)
         like = next(self.parameters())
         fields = {"numbers": numbers.to(like), "missing": torch.zeros_like(numbers).to(like)}
         return Fields({**fields, "codes": codes.to(like.device)})
@@ -120,6 +120,8 @@ def hash_of(name: str) -> int:
 class ColumnTokens(nn.Module):
     """A token of `size` numbers for each column: `(B, columns, size)`, numeric columns first."""
 
+    _first: Tensor
+
     def __init__(self, columns: Columns, size: int, bound: float, bias: bool = True) -> None:
         super().__init__()
         for column in (*columns.numeric, *columns.categorical):
@@ -145,7 +147,7 @@ class ColumnTokens(nn.Module):
         tokens = []
         if self._numeric:
             weight, missing = self.weights_of_numbers()
-            bias = torch.stack([self.get_submodule(key).bias for key in self._numeric])
+            bias = torch.stack([cast(Tensor, self.get_submodule(key).bias) for key in self._numeric])
             tokens.append(fields["numbers"].unsqueeze(-1) * weight + fields["missing"].unsqueeze(-1) * missing + bias)
         if self._categorical:
             tokens.append(F.embedding(fields["codes"] + self._first, self.weights_of_categories()))
@@ -153,11 +155,15 @@ class ColumnTokens(nn.Module):
 
     def weights_of_numbers(self) -> tuple[Tensor, Tensor]:
         """Weights of all numeric columns, `(n, D)`, for numbers and for missing ones."""
-        return torch.stack([self.get_submodule(key).weight for key in self._numeric], dim=1).unbind()
+        weight, missing = torch.stack([self._weight(key) for key in self._numeric], dim=1).unbind()
+        return weight, missing
 
     def weights_of_categories(self) -> Tensor:
         """Weights of all categories of all columns."""
-        return torch.cat([self.get_submodule(key).weight for key in self._categorical])
+        return torch.cat([self._weight(key) for key in self._categorical])
+
+    def _weight(self, key: str) -> Tensor:
+        return cast(Tensor, self.get_submodule(key).weight)
 
 
 class ColumnSum(ColumnTokens):
@@ -186,6 +192,8 @@ def mlp(
     dropout: FractionBelowOne = 0.1,
 ) -> TableBackbone:
     """A multilayer perceptron: the columns' embeddings summed, then `blocks` layers of `width` features."""
+
+    assert isinstance(columns, Columns)  # `auto` is the data's
 
     def block() -> nn.Module:
         return nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, width))
@@ -219,8 +227,10 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens that have looked at the others."""
-        parts = [layer(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in self.projections()]
-        attended = F.scaled_dot_product_attention(*parts, dropout_p=self.dropout if self.training else 0.0)
+        query, key, value = (
+            layer(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in self.projections()
+        )
+        attended = F.scaled_dot_product_attention(query, key, value, dropout_p=self.dropout if self.training else 0.0)
         return self.output(attended.transpose(1, 2).flatten(2))
 
     def projections(self) -> tuple[nn.Module, nn.Module, nn.Module]:
@@ -278,6 +288,7 @@ def ft_transformer(
     dropout: FractionBelowOne = 0.1,
 ) -> TableBackbone:
     """A transformer over a token for each column and a class token (Gorishniy et al., NeurIPS 2021)."""
+    assert isinstance(columns, Columns)  # `auto` is the data's
     if width % heads:
         raise GraftError(f"backbone.width={width}: must be a multiple of backbone.heads={heads}.")
     layers = {f"block{number}": Block(width, heads, dropout, number == 1) for number in range(1, blocks + 1)}

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import timm
@@ -21,14 +22,16 @@ class TimmBackbone(ImageBackbone):
     """A timm model without its head, pooled as timm does: the map's average, a class token, or its own pooling."""
 
     def __init__(self, name: str, size: Count | None = None, channels: Auto | Count = 3) -> None:
+        assert isinstance(channels, int)  # `auto` is the data's
         architecture, _, tag = name.partition(".")
         if not timm.is_model(architecture):
             refuse_unknown("timm", name, timm.list_models())
         if tag and name not in timm.list_pretrained(f"{architecture}.*"):
             refuse_unknown("timm", name, timm.list_pretrained(f"{architecture}.*"))
         cfg = timm.get_pretrained_cfg(name)
+        assert cfg is not None  # every model that timm lists has one
         own_size = cfg.input_size[-1]
-        options = {"img_size": size} if size and cfg.fixed_input_size else {}
+        options: dict[str, Any] = {"img_size": size} if size and cfg.fixed_input_size else {}
         try:
             network = timm.create_model(name, num_classes=0, in_chans=channels, **options)
             shape = output_shape(network, channels, size or own_size)
@@ -52,14 +55,14 @@ class TimmBackbone(ImageBackbone):
         A plain download, as the hub client repeats its attempts for most of a minute on a machine without network.
         """
         cfg = self.cfg
-        name = f"{cfg.architecture}.{cfg.tag}" if cfg.tag else cfg.architecture
+        name = f"{cfg.architecture}.{cfg.tag}" if cfg.tag else str(cfg.architecture)
         if cfg.hf_hub_id:
             hub_file = cfg.hf_hub_filename or "model.safetensors"
             url = hf_hub_url(cfg.hf_hub_id, hub_file)
             cached = try_to_load_from_cache(cfg.hf_hub_id, hub_file)
             if isinstance(cached, str):
                 return f"{name} ({cached})", read_tensors(Path(cached))
-        elif cfg.url:
+        elif cfg.url and isinstance(cfg.url, str):
             url = cfg.url
         else:
             return super().imagenet()
@@ -93,11 +96,12 @@ class TimmBackbone(ImageBackbone):
 
 def parameter_groups(network: nn.Module) -> list[list[str]]:
     """Parameter names from input to output, grouped as timm says; where it does not, by the network's own parts."""
-    if hasattr(network, "group_matcher"):
+    group_matcher: Any = getattr(network, "group_matcher", None)
+    if group_matcher is not None:
         try:
-            matcher = network.group_matcher(coarse=True)
+            matcher = group_matcher(coarse=True)
         except AssertionError:  # a few families have fine groups only
-            matcher = network.group_matcher(coarse=False)
+            matcher = group_matcher(coarse=False)
         groups = group_parameters(network, matcher)
         return [groups[key] for key in sorted(groups)]
     tokens = [name for name, _ in network.named_parameters(recurse=False)]  # they go with the first part

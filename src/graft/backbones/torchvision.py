@@ -24,7 +24,7 @@ from graft.weights.input_conv import replace_input_convolution
 from graft.weights.loading import not_downloaded
 
 HEAD_NAMES = ("classifier", "fc", "head", "heads")
-NO_AUXILIARY = {"aux_logits": False, "init_weights": True}
+NO_AUXILIARY: dict[str, object] = {"aux_logits": False, "init_weights": True}
 OPTIONS = {"googlenet": NO_AUXILIARY, "inception_v3": NO_AUXILIARY}
 SIZE_ARGUMENTS = {"vit": "image_size", "maxvit": "input_size"}  # families built for one image size, and how it is given
 
@@ -33,6 +33,7 @@ class TorchvisionBackbone(ImageBackbone):
     """A torchvision classification model without its head: the last map's global average, or the class token."""
 
     def __init__(self, name: str, size: Count | None = None, channels: Auto | Count = 3) -> None:
+        assert isinstance(channels, int)  # `auto` is the data's
         known = models.list_models(module=models)
         if name not in known:
             refuse_unknown("torchvision", name, known)

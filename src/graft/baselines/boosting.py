@@ -28,6 +28,8 @@ class GradientBoosting:
     def _predictions(self, train: Split, val: Split, test: Split, classes: int | None, seed: int) -> Tensor:
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
+        assert train.labels is not None
+        assert val.labels is not None
         method = HistGradientBoostingClassifier if classes else HistGradientBoostingRegressor
         model = method(
             max_iter=TREES,

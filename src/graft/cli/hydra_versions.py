@@ -1,8 +1,9 @@
 """The few calls that Hydra 1.3 and 1.4, with their OmegaConfs, have no common form for; all else is the same code."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import hydra
 from omegaconf import OmegaConf
@@ -10,10 +11,10 @@ from omegaconf import OmegaConf
 MULTIRUN = re.compile(r"^  mode: MULTIRUN", flags=re.MULTILINE)
 IS_1_3 = hydra.__version__.startswith("1.3")
 # 1.3 warns without its version, 1.4 with one.
-VERSION_BASE = {"version_base": "1.3"} if IS_1_3 else {}
+VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if IS_1_3 else {}
 # What @hydra.main takes: 1.4 also needs a list of what Hydra itself may build, which is conf/hydra's callback.
-MAIN = VERSION_BASE or {"execution_whitelist": ["graft.cli.sweep_callback.SweepCallback"]}
-register_resolver = OmegaConf.register_new_resolver if IS_1_3 else OmegaConf.register_resolver
+MAIN: dict[str, Any] = VERSION_BASE or {"execution_whitelist": ["graft.cli.sweep_callback.SweepCallback"]}
+register_resolver: Callable[..., None] = OmegaConf.register_new_resolver if IS_1_3 else OmegaConf.register_resolver
 
 
 def with_sweep_flag(arguments: list[str], folders: Iterable[Path]) -> list[str]:

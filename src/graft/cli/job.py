@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
@@ -58,14 +59,15 @@ def run_job(cfg: DictConfig) -> float | None:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     run = RunFolder(folder, beside=written_by_hydra(hydra))
-    overrides = OmegaConf.to_container(hydra.overrides.task)
+    overrides = cast(list[str], OmegaConf.to_container(hydra.overrides.task))
     in_sweep = hydra.mode == RunMode.MULTIRUN
     sweep = folder.parent if in_sweep else None
     if sweep and (sweep / STOPPED).exists():
         run.release()
         return None
     STATE.running = True
-    settings = None
+    settings: dict[str, Any] | None = None
+    results: Mapping[str, Any]
     try:
         with restored_process():
             settings = prepare(cfg, hydra.runtime.choices, overrides, run, sweep)
@@ -119,7 +121,7 @@ def execute(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def prepare(
-    cfg: DictConfig, choices: Mapping[str, str | None], overrides: list[str], run: RunFolder, sweep: Path | None
+    cfg: DictConfig, choices: Mapping[str, str | None] | None, overrides: list[str], run: RunFolder, sweep: Path | None
 ) -> dict[str, Any] | None:
     """Check the config, write it to the run folder and return it with every reference resolved; None if DONE.
 
@@ -185,7 +187,7 @@ def stored_config(folder: Path) -> Any:
     return read_yaml(folder / CONFIG) if (folder / CONFIG).exists() else None
 
 
-def written_by_hydra(hydra: DictConfig) -> list[str]:
+def written_by_hydra(hydra: HydraConf) -> list[str]:
     """What Hydra puts into a new folder before the job begins, where its own options ask for it."""
     return [name for name in (hydra.output_subdir, f"{hydra.job.name}.log") if name]
 
@@ -304,7 +306,7 @@ def let_children_run_this_job(overrides: list[str], folder: Path, *, resume: boo
         sys.argv[1:] = [*(a for a in sys.argv[1:] if is_flag(a)), *overrides, "hydra.mode=RUN"]
     if resume:
         sys.argv.append("resume=true")
-    with read_write(hydra):
+    with read_write(cast(DictConfig, hydra)):  # HydraConf is only its schema
         hydra.run.dir = str(folder)
 
 

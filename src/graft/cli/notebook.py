@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -60,7 +60,7 @@ def execute(settings: Mapping[str, Any], run: RunFolder, overrides: list[str]) -
 
 def finished(run: RunFolder) -> dict[str, Any]:
     """The results of a finished run; Diverged again where it diverged."""
-    results = record.read(run.path)
+    results = cast(dict[str, Any], record.read(run.path))
     if results.get("status") == record.DIVERGED:
         raise Diverged(f"{results['message']}\nDiverged before, not run again. To run it again, delete {run.path}")
     return results
@@ -82,7 +82,10 @@ def composed(
     if any(isinstance(one, Mapping) for one in overrides):
         yield whole(overrides, values), None, []
         return
-    words = [*map(quoted_path, overrides), *(f"{key}={as_override(v)}" for key, v in expanded(values).items())]
+    words = [
+        *map(quoted_path, cast(tuple[str, ...], overrides)),
+        *(f"{key}={as_override(v)}" for key, v in expanded(values).items()),
+    ]
     with initialize_config_dir(str(CONF), **VERSION_BASE):
         cfg = compose("train", overrides=words, return_hydra_config=True)
         choices, folder = dict(cfg.hydra.runtime.choices), cfg.hydra.run.dir
@@ -100,9 +103,9 @@ def whole(overrides: tuple[str | Mapping[str, Any], ...], values: Mapping[str, A
             'graft.train takes either overrides, such as "experiment=resnet_ft", or one mapping that is a whole '
             f"config, with the keys {', '.join(FIRST_KEYS)} and the others of conf/train.yaml."
         )
-    cfg = OmegaConf.create(
-        overrides[0] if not OmegaConf.is_config(overrides[0]) else OmegaConf.to_container(overrides[0])
-    )
+    given: Any = overrides[0]
+    plain = OmegaConf.to_container(given) if OmegaConf.is_config(given) else given
+    cfg = cast(DictConfig, OmegaConf.create(plain))
     for key, value in values.items():
         OmegaConf.update(cfg, key, value)
     return cfg

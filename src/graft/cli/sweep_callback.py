@@ -60,6 +60,7 @@ class SweepCallback(Callback):
             pressed = True
             folder.mkdir(parents=True, exist_ok=True)
             (folder / job.STOPPED).touch()
+            assert sys.__stderr__ is not None
             os.write(sys.__stderr__.fileno(), STOPPING)
 
         self.previous = signal.signal(signal.SIGINT, stop)

@@ -60,4 +60,6 @@ def not_needed(run: RunFolder) -> Iterator[str]:
     names = [f"{CHECKPOINTS}/{BEST}.unfinished", f"{LAST_CHECKPOINT.as_posix()}.unfinished", NONFINITE_BATCH]
     if (checkpoints / BEST).is_file():
         names.append(LAST_CHECKPOINT.as_posix())
-    yield from (name for name in names if name in run.record.files and (run.path / name).is_file())
+    record = run.record
+    assert record is not None
+    yield from (name for name in names if name in record.files and (run.path / name).is_file())

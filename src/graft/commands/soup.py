@@ -48,6 +48,7 @@ def make(experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:
 
     loads = {one.name: functools.partial(tested_weights, one, tested.state_dict()) for one in jobs}
     monitor = rule.monitor(module.tasks)
+    assert monitor is not None
     is_higher_better = higher_is_better(monitor, module.tasks)
     made = soups.make_soup(loads, evaluate, monitor, is_higher_better)
     tested.load_state_dict(made.weights)

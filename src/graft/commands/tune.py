@@ -23,7 +23,7 @@ def tune(config: Mapping[str, Any]) -> dict[str, Any]:
     pretrained(experiment, context)
     results = describe.of_setup(experiment, context, resolve_auto(experiment, look=True))
     results |= {"status": record.FINISHED, "metrics": {}, "time": {"total_s": time.perf_counter() - started}}
-    if rank_zero_only.rank == 0:
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # Lightning sets it on the function
         record.write(results, experiment.folder)
         tables.print_setup(results)
         tables.print_suggestions(results, experiment.folder)

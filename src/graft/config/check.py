@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from graft import registry
 from graft.config.compose import group_problems, reference, removed_keys
@@ -55,7 +55,7 @@ def plain(cfg: "DictConfig") -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        return OmegaConf.to_container(cfg, resolve=True)
+        return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     except OmegaConfBaseException as error:
         raise GraftError(report([f"a reference leads nowhere: {str(error).splitlines()[0]}"])) from None
 
@@ -64,7 +64,7 @@ def written(cfg: "DictConfig", config: Mapping[str, Any]) -> dict[str, Any]:
     """(dotted key -> value) of all but references to other keys, where a mistake would be reported twice."""
     from omegaconf import OmegaConf
 
-    raw = leaves(OmegaConf.to_container(cfg, resolve=False))
+    raw = leaves(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False)))
     references = {key for key, value in raw if isinstance(value, str) and "${" in value}
     return {
         key: value

@@ -3,7 +3,7 @@
 import functools
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from graft.config.text import leaves
 
@@ -33,7 +33,7 @@ def reference(
     search_path = str(GlobalHydra.instance().config_loader().get_search_path())
     known, expected = composed(search_path, tuple(wanted.items()))
     known.paths = config["paths"]
-    return OmegaConf.to_container(known, resolve=True), expected
+    return cast(dict[str, Any], OmegaConf.to_container(known, resolve=True)), expected
 
 
 @functools.lru_cache(maxsize=64)
@@ -58,7 +58,7 @@ def composed(search_path: str, wanted: tuple[tuple[str, str], ...]) -> tuple["Di
             added.add(missing[1])
         else:
             expected = dict(known.hydra.runtime.choices)
-            return OmegaConf.masked_copy(known, [group for group in known if group != "hydra"]), expected
+            return OmegaConf.masked_copy(known, [str(group) for group in known if group != "hydra"]), expected
 
 
 def options_of(group: str) -> list[str]:

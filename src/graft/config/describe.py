@@ -112,11 +112,11 @@ def rows_of(
         key = f"{prefix}{name}"
         taken = fields.known.get(name) if fields else None
         if isinstance(value, Mapping) and value:
-            yield from rows_of(f"{key}.", value, taken and taken.rule, keys)
+            yield from rows_of(f"{key}.", value, taken.rule if taken else None, keys)
         elif name not in HYDRA:
             known = fields if taken or "_target_" in content else None
-            yield f"{key}={keys[key].text}", allowed(taken and taken.rule, known, name), keys[key].comment
-        if "_target_" in content and taken and taken.is_annotated("Arguments"):
+            yield f"{key}={keys[key].text}", allowed(taken.rule if taken else None, known, name), keys[key].comment
+        if "_target_" in content and fields and taken and taken.is_annotated("Arguments"):
             yield from unnamed(f"{key}.", value or {}, further_arguments(content, fields))
     if "_target_" in content and fields:
         yield from unnamed(prefix, content, fields)

@@ -92,7 +92,7 @@ def arguments(target: str) -> Fields:
 def lineage(found: Definition) -> tuple[Definition, ...]:
     """A class and its bases in the order in which Python looks through them, near enough: depth first."""
     classes = [found]
-    for base in found.node.bases:
+    for base in found.class_node.bases:
         dotted = found.module.dotted(base.value if isinstance(base, ast.Subscript) else base)
         if dotted is None:
             raise UnreadableError(f"a base of `{found.dotted}` is made when its module runs")
@@ -108,9 +108,11 @@ def lineage(found: Definition) -> tuple[Definition, ...]:
 def of_class(classes: tuple[Definition, ...]) -> Fields:
     """The arguments of the first constructor among a class and its bases."""
     for place, one in enumerate(classes):
-        if any(dotted_call(decorator, one.module) == "dataclasses.dataclass" for decorator in one.node.decorator_list):
+        if any(
+            dotted_call(decorator, one.module) == "dataclasses.dataclass" for decorator in one.class_node.decorator_list
+        ):
             return of_dataclass(classes[place:])
-        for statement in one.node.body:
+        for statement in one.class_node.body:
             if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
                 return of_function(statement, one.module, classes[place + 1 :])
     return Fields()
@@ -127,7 +129,7 @@ def annotated(found: Definition) -> dict[str, Field]:
         statement.target.id: Field(
             statement.target.id, found.module, statement.annotation, statement.value, required=statement.value is None
         )
-        for statement in found.node.body
+        for statement in found.class_node.body
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
     }
 
@@ -151,6 +153,7 @@ def of_function(node: ast.FunctionDef, module: Module, above: tuple[Definition, 
 
 def passed_on(node: ast.FunctionDef, module: Module, above: tuple[Definition, ...]) -> Fields:
     """What the calls take to which a function passes its `**rest`, without what they are given otherwise."""
+    assert node.args.kwarg is not None
     rest = node.args.kwarg.arg
     for call in (inner for inner in ast.walk(node) if isinstance(inner, ast.Call)):
         if not any(k.arg is None and isinstance(k.value, ast.Name) and k.value.id == rest for k in call.keywords):
@@ -189,7 +192,7 @@ def attribute(target: str, name: str, default: Any = None) -> Any:
         if not isinstance(found.node, ast.ClassDef):
             return default
         for one in lineage(found):
-            for statement in one.node.body:
+            for statement in one.class_node.body:
                 match statement:
                     case ast.Assign(targets=[ast.Name(id=named)], value=value) if named == name:
                         return constant(value, one.module)
@@ -224,6 +227,8 @@ def rule_of(node: ast.expr, module: Module) -> Rule:
     found = find(dotted)
     if isinstance(found.node, ast.ClassDef):
         return of_annotated_class(found)
+    if isinstance(found.node, ast.FunctionDef):
+        raise UnreadableError(f"annotation {dotted}")
     return rule_of(found.node, found.module)
 
 
@@ -242,7 +247,7 @@ def of_typing(name: str) -> Rule:
 
 def of_annotated_class(found: Definition) -> Rule:
     """A TypedDict is a mapping of its keys; an object of another class is what a `_target_` builds."""
-    bases = [found.module.dotted(base) for base in found.node.bases]
+    bases = [found.module.dotted(base) for base in found.class_node.bases]
     keys = annotated(found)
     for base in filter(None, bases):
         if base.endswith(".TypedDict"):
@@ -291,11 +296,13 @@ def with_bounds(rule: Rule, metadata: list[ast.expr], module: Module) -> Rule:
     """A rule with annotated_types' bounds: Ge, Gt, Le, Lt, Interval, MinLen."""
     bounds: dict[str, float] = {}
     for one in metadata:
+        if not isinstance(one, ast.Call):
+            continue
         name = (dotted_call(one, module) or "").removeprefix("annotated_types.").lower()
         if name in ("ge", "gt", "le", "lt"):
             bounds[name] = constant(one.args[0], module)
         elif name == "interval":
-            bounds |= {keyword.arg: constant(keyword.value, module) for keyword in one.keywords}
+            bounds |= {keyword.arg: constant(keyword.value, module) for keyword in one.keywords if keyword.arg}
         elif name == "minlen":
             rule = rule.bounded(least=constant(one.args[0], module))
     return rule.bounded(bounds=tuple(bounds.items())) if bounds else rule
@@ -323,7 +330,7 @@ def constant(node: ast.expr, module: Module) -> Any:
                     values.append(constant(element, module))
             return tuple(values)
         case ast.Dict(keys=keys) if None not in keys:
-            return tuple(constant(key, module) for key in keys)
+            return tuple(constant(key, module) for key in keys if key is not None)
         case ast.Call(func=ast.Name(id="tuple"), args=[value]):
             return tuple(constant(value, module))
         case ast.UnaryOp(op=ast.USub(), operand=operand):

@@ -92,6 +92,12 @@ class Definition:
         """Its name from the top level package on."""
         return f"{self.module.name}.{self.name}"
 
+    @property
+    def class_node(self) -> ast.ClassDef:
+        """Its node, where it is known to be a class."""
+        assert isinstance(self.node, ast.ClassDef)
+        return self.node
+
 
 @functools.cache
 def find(dotted: str) -> Definition:
@@ -137,7 +143,8 @@ def name_in(holder: Module, name: str) -> Definition:
 
 def modules_in(holder: Module) -> list[str]:
     """The names of a package's modules."""
-    return [path.stem for path in file_of(holder.name).parent.iterdir()] if holder.is_package else []
+    file = file_of(holder.name)
+    return [path.stem for path in file.parent.iterdir()] if holder.is_package and file else []
 
 
 @functools.cache
@@ -186,8 +193,8 @@ def places(name: str) -> tuple[Path, ...]:
         spec = None
     if spec is None and name in sys.modules:
         raise UnreadableError(f"`{name}` was made when it ran")
-    if spec is None or (spec.origin is None and spec.submodule_search_locations is None):
+    if spec is None:
         return ()
     if spec.submodule_search_locations is not None:
         return tuple(map(Path, spec.submodule_search_locations))
-    return (Path(spec.origin),)  # `built-in` for those inside of the interpreter
+    return () if spec.origin is None else (Path(spec.origin),)  # `built-in` for those inside of the interpreter

@@ -28,7 +28,9 @@ class Part:
 
 Arguments = dict[str, Any]  # the arguments of the `_target_` beside it that are no keys beside it
 
-SINGULAR = {
+Names = Mapping[type, str]  # how messages call a type
+
+SINGULAR: Names = {
     int: "an integer",
     float: "a number",
     str: "text",
@@ -37,7 +39,14 @@ SINGULAR = {
     dict: "a mapping",
     object: "anything",
 }
-PLURAL = {int: "integers", float: "numbers", str: "texts", bool: "true or false", list: "lists", dict: "mappings"}
+PLURAL: Names = {
+    int: "integers",
+    float: "numbers",
+    str: "texts",
+    bool: "true or false",
+    list: "lists",
+    dict: "mappings",
+}
 SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
@@ -60,7 +69,7 @@ class Kind:
             return len(value) >= self.least and (self.items is None or all(map(self.items.accepts, value)))
         return all(within(value, name, bound) for name, bound in self.bounds)
 
-    def words(self, names: Mapping[type, str] = SINGULAR) -> str:
+    def words(self, names: Names = SINGULAR) -> str:
         """The kind as text."""
         text = " ".join([names[self.type], " and ".join(f"{SIGNS[name]} {bound:,}" for name, bound in self.bounds)])
         if self.type is list and self.items:
@@ -98,7 +107,7 @@ class Rule:
             kind.accepts(value) for kind in self.kinds
         )
 
-    def words(self, names: Mapping[type, str] = SINGULAR) -> str:
+    def words(self, names: Names = SINGULAR) -> str:
         """The rule as text."""
         return " or ".join(
             ["null"] * self.null + [word_of(choice) for choice in self.choices] + [k.words(names) for k in self.kinds]

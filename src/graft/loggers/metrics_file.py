@@ -52,6 +52,7 @@ class MetricsFile(Logger):
         elif not row.keys() <= set(self._columns):
             self._file.close()
             self._write(self._read(), row)
+        assert self._file is not None  # `_write` has opened it
         csv.DictWriter(self._file, self._columns).writerow(row)
 
     @rank_zero_only

@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast, get_args
 from urllib.parse import urlsplit
 
 from pytorch_lightning.loggers import WandbLogger
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     from wandb.sdk.wandb_run import Run
 
 
-WANDB_MODES = ("auto", "online", "offline", "disabled")
+WandbMode = Literal["auto", "online", "offline", "disabled"]
+WANDB_MODES = get_args(WandbMode)
 WANDB_HOSTS = (
     "api.wandb.ai",
     "api.forge.coreweave.com",
 )  # old and new name of the public service; one login serves both
 WANDB_INIT_TIMEOUT_S = 30.0
 # The run folder holds config, commit and versions already; listing packages and asking git cost 0.1 s a job.
-WANDB_QUIET = {
+WANDB_QUIET: dict[str, Any] = {
     "silent": True,
     "console": "off",
     "save_code": False,
@@ -45,7 +46,7 @@ _unreachable: set[str] = set()  # servers that did not answer, so that a sweep w
 class WandbSettings(TypedDict):
     """The keys of `logger.wandb`."""
 
-    mode: Literal[WANDB_MODES]
+    mode: WandbMode
     project: str | None
     entity: str | None
     notes: str | None
@@ -77,7 +78,7 @@ class WandbRun(WandbLogger):
             self._experiment = self._start()
             self._experiment.define_metric("trainer/global_step")
             self._experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-        return self._experiment
+        return cast("Run", self._experiment)
 
     def _start(self) -> "Run":
         import wandb
@@ -103,10 +104,10 @@ class WandbRun(WandbLogger):
         self._announce(reason)
         return run
 
-    def _init(self, mode: str, earlier: str | None) -> "Run":
+    def _init(self, mode: Literal["online", "offline"], earlier: str | None) -> "Run":
         import wandb
 
-        again = {"id": earlier, "resume": "allow"} if earlier else {}
+        again: dict[str, Any] = {"id": earlier, "resume": "allow"} if earlier else {}
         settings = wandb.Settings(**WANDB_QUIET, x_disable_stats=not self._stats, init_timeout=WANDB_INIT_TIMEOUT_S)
         return wandb.init(
             mode=mode, dir=str(self._run_dir), reinit="create_new", settings=settings, **self._options, **again
@@ -118,6 +119,7 @@ class WandbRun(WandbLogger):
         if place in _announced:
             return
         _announced.add(place)
+        assert self.info is not None
         if not self.info["offline"]:
             print(f"W&B: {self.info['url']}", flush=True)
             return
@@ -148,7 +150,7 @@ class WandbRun(WandbLogger):
         charts = {}
         for name, confusion in results.get("confusion", {}).items():
             table = wandb.Table(["Actual", "Predicted", "nPredictions"], confusion_rows(**confusion))
-            fields = {column: column for column in table.columns}
+            fields: dict[str, Any] = {str(column): column for column in table.columns}
             title = {"title": f"Confusion matrix, {name}"}
             charts[f"{name}/confusion"] = wandb.plot_table("wandb/confusion_matrix/v1", table, fields, title)
         if charts:
@@ -163,7 +165,7 @@ class WandbRun(WandbLogger):
 
 def confusion_rows(matrix: Sequence[Sequence[float]], classes: Sequence[str]) -> list[list[Any]]:
     """Rows (actual, predicted, count) of the cells that are not zero, the largest first, as many as a chart shows."""
-    cells = [
+    cells: list[list[Any]] = [
         [classes[i], classes[j], count] for i, row in enumerate(matrix) for j, count in enumerate(row) if count > 0
     ]
     return sorted(cells, key=lambda cell: -cell[2])[:MAX_CONFUSION_CELLS]

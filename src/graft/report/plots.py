@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from graft.runs.folder import CURVES, METRICS
 
@@ -33,7 +34,7 @@ def confusion_matrix(matrix: Sequence[Sequence[float]], classes: Sequence[str], 
     image = axes.imshow(fractions, vmin=0, vmax=1, cmap="Blues")
     figure.colorbar(image, ax=axes, shrink=0.8, label="fraction of the true class")
     shown = np.arange(0, n, -(-n // MAX_LABELS))
-    names = [str(classes[i]) for i in shown]
+    names = [str(classes[int(i)]) for i in shown]
     axes.set_xticks(shown, names, rotation=0 if longest <= 2 else 90)
     axes.set_yticks(shown, names)
     axes.set(xlabel="predicted", ylabel="true")
@@ -63,10 +64,12 @@ def curves(metrics_csv: Path, path: Path) -> None:
             if metric == panel:
                 epochs, values = zip(*sorted(points.items()), strict=True)
                 marker = "o" if len(epochs) == 1 else None
-                style = {"color": COLORS.get(domain), "linestyle": STYLES[stage], "marker": marker}
+                style: dict[str, Any] = {"color": COLORS.get(domain), "linestyle": STYLES[stage], "marker": marker}
                 axes.plot(epochs, values, label=f"{stage} {domain}", **style)
         axes.set(xlabel="epoch", ylabel=panel)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        locator = axes.xaxis.get_major_locator()
+        assert isinstance(locator, MaxNLocator)  # a linear axis has one
+        locator.set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend()
     _save(figure, path)

@@ -138,7 +138,10 @@ def markdown(rows: Sequence[Row], varied: Sequence[str]) -> str:
 
 def found_columns(rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
     """What was found in place of `auto` or by `tune=lr`: column name -> path in the results."""
-    columns = {"batch size": ("tuning", "batch_size", "value"), "learning rate": ("tuning", "lr", "value")}
+    columns: dict[str, tuple[str, ...]] = {
+        "batch size": ("tuning", "batch_size", "value"),
+        "learning rate": ("tuning", "lr", "value"),
+    }
     if only_tuned(rows):
         found = next(results for row in rows for results in row.finished)["tuning"]["lr"]
         del columns["learning rate"]

@@ -19,7 +19,7 @@ def job_line(
     """
     of = f"/{plan.jobs}" if plan.jobs else ""
     parts = [f"[{place + 1}{of}] {plan.label(overrides)}"]
-    if found := score(results or {}):
+    if results and (found := score(results)):
         name, value, higher = found
         parts += [f"{name} {value:.4f}", f"{results.get('time', {}).get('total_s', 0):.0f} s"]
         if best := best_so_far(read_jobs(sweep), name, higher):

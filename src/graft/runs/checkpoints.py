@@ -57,6 +57,7 @@ def load_selected(experiment: Experiment, resumed: Path | None, trainer: pl.Trai
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         return {"epoch": trainer.current_epoch - 1, "metrics": metrics, "rule": "last"}
     monitor = rule.monitor(module.tasks)
+    assert monitor is not None
     is_higher_better = higher_is_better(monitor, module.tasks)
     best = max(candidates, key=lambda checkpoint: rank(checkpoint["metrics"].get(monitor, math.nan), is_higher_better))
     module.load_state_dict(best["state_dict"])
@@ -65,7 +66,7 @@ def load_selected(experiment: Experiment, resumed: Path | None, trainer: pl.Trai
 
 def best_of(folder: Path, resumed: Path | None) -> list[dict[str, Any]]:
     """The best weights of this run and of the one that it resumed; GraftError where a file there is of another run."""
-    places = {folder / CHECKPOINTS: RunFolder(folder).checkpoint_ids}
+    places: dict[Path, Collection[str | None]] = {folder / CHECKPOINTS: RunFolder(folder).checkpoint_ids}
     if resumed and resumed.parent not in places:
         other = RunFolder(resumed.parent.parent).record
         of_resumed = load(resumed).get("run_id")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -28,7 +29,7 @@ def run_context() -> RunContext:
         return RunContext()
     hydra = HydraConfig.get()
     sweep = Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else None
-    overrides = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    overrides = cast(list[str], OmegaConf.to_container(hydra.overrides.task, resolve=False))
     plan = read_plan() if sweep else None
     return RunContext(overrides, sweep, plan.label(overrides) if plan else "")
 

@@ -81,8 +81,10 @@ def of_cost(experiment: Experiment, fitting: Fitting, started: float, done: bool
 
 def forgetting(metrics: Mapping[str, float], pretrained: Pretrained | None, task: Task | None) -> dict[str, float]:
     """Source score after pretraining minus after adaptation, by the same source head; absent without pretraining."""
-    name = f"test/source/{task.main_metric}" if task else ""
-    if pretrained is None or name not in metrics:
+    if pretrained is None or task is None:
+        return {}
+    name = f"test/source/{task.main_metric}"
+    if name not in metrics:
         return {}
     lost = pretrained.metrics[name] - metrics[name]
     return {"forgetting": lost if task.higher_is_better else -lost, "pretrain/" + name: pretrained.metrics[name]}
@@ -143,12 +145,13 @@ def of_baseline(data: TransferDataModule, task: Task, seed: int) -> dict[str, An
     target = data.domains["target"]
     if target.baseline is None or target.train.labels is None:
         return None
-    classes, num_outputs = target.classes and len(target.classes), data.num_outputs("target", task)
+    classes, num_outputs = len(target.classes) if target.classes else None, data.num_outputs("target", task)
     started = time.perf_counter()
     predicted = target.baseline.predictions(target.train, target.val, target.test, classes, seed)
     seconds = time.perf_counter() - started
     if num_outputs == 1 and predicted.ndim == 2:
         predicted = predicted[:, 1]  # of yes or no
+    assert target.test.labels is not None
     found: dict[str, float] = {}
     for metrics in (task.metrics(num_outputs), task.test_metrics(num_outputs)):
         metrics.update(predicted, task.targets(target.test.labels))
@@ -160,7 +163,7 @@ def of_baseline(data: TransferDataModule, task: Task, seed: int) -> dict[str, An
 def of_confusion(module: TransferModule, data: TransferDataModule) -> dict[str, Any]:
     """Confusion matrices by stage and domain, rows are true classes."""
     return {
-        name: {"matrix": matrix.tolist(), "classes": list(data.domains[name.split("/")[1]].classes)}
+        name: {"matrix": matrix.tolist(), "classes": list(data.domains[name.split("/")[1]].classes or ())}
         for name, matrix in module.confusion.items()
     }
 

@@ -230,7 +230,9 @@ class RunFolder:
 
     def start_anew(self) -> None:
         """Remove what the record names, and give the folder a new id first: no checkpoint left over is taken then."""
-        names = tuple(dict.fromkeys((*self.record.files, *self.files)))
+        record = self.record
+        assert record is not None
+        names = tuple(dict.fromkeys((*record.files, *self.files)))
         self._write(Record(self.kind, secrets.token_hex(8), names))
         for name in names:
             self.remove(name)

@@ -60,7 +60,7 @@ def read(folder: Path, allow: Sequence[str] = ()) -> list[Ingredient]:
         )
     if len(jobs) < 2:
         raise GraftError(f"soup={folder}: there is one job only, and a soup is the mean of several.")
-    if older := [one.folder for one in jobs if is_older(one.results)]:
+    if older := [one.folder for one in jobs if one.results and is_older(one.results)]:
         raise GraftError(
             f"soup={folder}: {listed(older)} are runs of an older Graft, whose configs name parts where they were "
             "then. Run the sweep again in a new folder."
@@ -74,6 +74,7 @@ def read(folder: Path, allow: Sequence[str] = ()) -> list[Ingredient]:
             one.results,
         )
         for one in jobs
+        if one.results is not None
     ]
     check_alike(folder, ingredients)
     return ingredients

@@ -157,6 +157,8 @@ class Lock:
         """Give the folder back, if it is still this process's."""
         if not self.is_held:
             return
+        assert self.holder is not None
+        assert self._thread is not None
         self._stop.set()
         if self._thread is not threading.current_thread():
             self._thread.join()
@@ -181,6 +183,7 @@ class Lock:
     def _lost(self) -> Holder | None:
         """Give a sign of life; who holds the lock where that is another process."""
         mine = self.holder
+        assert mine is not None
         alive = Holder(**{**asdict(mine), "heartbeat": text(time.time())})
         os.pwrite(self._file, alive.content(), 0)  # into this process's own file, whatever lies at its place now
         os.fsync(self._file)

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from graft.errors import GraftError
 from graft.runs.folder import RESULTS
@@ -69,7 +69,7 @@ def read(folder: Path) -> RunRecord:
         ) from None
     if results.get("format", 0) > FORMAT:
         raise GraftError(f"{file} is of a newer Graft (format {results['format']}, this one reads {FORMAT}).")
-    return results
+    return cast(RunRecord, results)
 
 
 def is_older(results: Mapping[str, Any]) -> bool:

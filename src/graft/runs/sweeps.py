@@ -21,7 +21,7 @@ class Job:
 
     folder: str
     overrides: dict[str, str]
-    results: dict[str, Any] | None = None  # of a finished job
+    results: Mapping[str, Any] | None = None  # of a finished job
     error: str = ""  # first line, of a failed job
     file: str = ""  # where the whole of it stands
     diverged: str = ""  # first line, of a job whose training met values that are not finite
@@ -35,7 +35,7 @@ class Row:
     jobs: list[Job] = field(default_factory=list)
 
     @property
-    def finished(self) -> list[dict[str, Any]]:
+    def finished(self) -> list[Mapping[str, Any]]:
         """Results of the jobs that have any."""
         return [job.results for job in self.jobs if job.results]
 
@@ -75,9 +75,9 @@ def read_jobs(folder: Path) -> list[Job]:
     for one in refused.values():
         overrides = dict(split_override(line) for line in one["overrides"])
         jobs.append(Job(one["folder"], overrides, error=first_error_line(one["error"]), file=REFUSED))
-    for overrides in folder.glob(f"*/{OVERRIDES}"):
-        if overrides.parent.name not in refused:
-            jobs.append(read_job(overrides.parent))
+    for file in folder.glob(f"*/{OVERRIDES}"):
+        if file.parent.name not in refused:
+            jobs.append(read_job(file.parent))
     return sorted(jobs, key=lambda one: list(one.overrides.items()))
 
 
