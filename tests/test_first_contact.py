@@ -32,6 +32,7 @@ def test_help_begins_with_where_to_start():
     assert cli.help_text(CONF).startswith(cli.START)
 
 
+@pytest.mark.slow
 def test_every_command_of_the_start_page_is_a_config_that_passes_the_check(app, tmp_path):
     commands = [line.split("  ")[1] for line in cli.START.splitlines() if line.startswith("  python")]
     assert len(commands) == 6
@@ -85,6 +86,7 @@ def test_paths_are_taken_as_they_are(app, tmp_path, monkeypatch, name):
     assert app.configs[0].data.target.root == name.replace("~", str(tmp_path))
 
 
+@pytest.mark.slow
 def test_commas_separate_the_paths_of_a_sweep_unless_there_is_such_a_file(app, tmp_path, monkeypatch):
     words = ["-m", "experiment=my_table", "data.target.label=y", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     app(*words, "data.target.file=a (1).csv,b.csv")

@@ -195,6 +195,7 @@ def test_numbers_of_samples_and_the_baseline_stand_beside_the_score(tmp_path, ca
     assert found["test samples"] == "1,900 to 1,950"
 
 
+@pytest.mark.slow
 def test_a_failing_job_does_not_stop_the_others_and_the_folder_is_completed(app, tmp_path):
     def behave(cfg):
         if cfg["seed"] == 1:

@@ -44,7 +44,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", ["full", *slow(*list(CASES)[1:])])
+@pytest.mark.parametrize("case", slow(*CASES))
 def test_a_compiled_run_is_the_uncompiled_one(tiny_backbone, capsys, case):
     """Three batches an epoch, the last one smaller; measuring leaves weights, statistics and random numbers."""
     plain = fit(tiny_backbone, **CASES[case]).state_dict()

@@ -4,6 +4,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import toy
+from lanes import slow
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -240,8 +241,11 @@ def fit_digits(strategy, backbone, callbacks, resume=None, epochs=4):
     return state_of(module)
 
 
+QUICK = ("lp_ft", "gradual", "lora")  # several phases, and what is added to the network
+
+
 @pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint.*")  # resuming saves nothing here
-@pytest.mark.parametrize("case", RESUMED)
+@pytest.mark.parametrize("case", [*QUICK, *slow(*(case for case in RESUMED if case not in QUICK))])
 def test_a_run_killed_in_any_phase_goes_on_as_if_it_had_not_been(case, tiny_backbone, tmp_path):
     make, options = RESUMED[case]
     names = {"filename": "{step}", "auto_insert_metric_name": False, "enable_version_counter": False}
