@@ -150,9 +150,9 @@ class TransferModule(pl.LightningModule):
 
     def domain_outputs(self, batch: Batch) -> dict[str, Tensor]:
         """Predictions of every domain in the batch."""
-        return self.predict(self.domain_features(batch))
+        return self.logits_of(self.domain_features(batch))
 
-    def predict(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def logits_of(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Predictions of every domain from its features."""
         return {domain: self.head(domain)(values) for domain, values in features.items()}
 
@@ -176,7 +176,7 @@ class TransferModule(pl.LightningModule):
         for transform in self.batch_transforms:
             batch = transform(batch, self.current_epoch)
         features = self.domain_features(batch)
-        logits = self.predict(features)
+        logits = self.logits_of(features)
         losses = self.domain_losses(batch, logits)
         terms = self.term_losses(batch, features, logits)
         weighted = sum((self.terms[name].weight * value for name, value in terms.items()), start=0.0)

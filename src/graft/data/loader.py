@@ -14,7 +14,7 @@ from graft.cache.rows import MappedRows
 from graft.data.sampling import EvalBatches, Key, TrainBatches
 from graft.inputs.base import Inputs, Prepared, Transform
 
-Batch = tuple[Inputs | Activations, Tensor | None]
+DomainBatch = tuple[Inputs | Activations, Tensor | None]
 
 
 class TransformedSamples(Dataset):
@@ -25,7 +25,7 @@ class TransformedSamples(Dataset):
         self.labels = labels
         self.transform = transform
 
-    def __getitem__(self, key: Key) -> Batch:
+    def __getitem__(self, key: Key) -> DomainBatch:
         """Inputs float `(B, C, H, W)` and labels `(B,)`, or None where the domain counts as unlabelled."""
         seed, indices = key
         images = self.prepared[indices]
@@ -73,11 +73,11 @@ class Loader:
             batches = map(self._samples.__getitem__, self.batch_sampler)
         return map(pinned, batches) if torch.cuda.is_available() else batches
 
-    def batch(self, key: Key) -> Batch:
+    def batch(self, key: Key) -> DomainBatch:
         """One batch from the samples themselves, made by this process."""
         return self._samples[key]
 
-    def _of(self, activations: MappedRows, indices: Tensor) -> Batch:
+    def _of(self, activations: MappedRows, indices: Tensor) -> DomainBatch:
         return Activations(activations[indices]), None if self._labels is None else self._labels[indices]
 
     @functools.cached_property
@@ -116,7 +116,7 @@ class ResumableLoader(Loader):
     _position = (0, 0)  # (epoch, batches given out in it)
     _resumes = False
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[DomainBatch]:
         # A generator: nothing is drawn before the first batch is asked for, when Lightning has set the epoch.
         sampler = self.batch_sampler
         epoch, done = self._position
@@ -145,17 +145,17 @@ class EvalLoader(Loader):
         super().__init__(*args)
         self.domain = domain
 
-    def __iter__(self) -> Iterator[dict[str, Batch]]:
+    def __iter__(self) -> Iterator[dict[str, DomainBatch]]:
         for batch in super().__iter__():
             yield {self.domain: batch}
 
 
-def as_it_is(batch: Batch) -> Batch:
+def as_it_is(batch: DomainBatch) -> DomainBatch:
     """Collates nothing: the samples are whole batches."""
     return batch
 
 
-def pinned(batch: Batch) -> Batch:
+def pinned(batch: DomainBatch) -> DomainBatch:
     """The batch in memory from which a GPU copies while it computes."""
     inputs, labels = batch
     return inputs.pin_memory(), None if labels is None else labels.pin_memory()

@@ -14,7 +14,7 @@ from graft.cache.disk import DiskCache
 from graft.cache.rows import MappedRows
 from graft.config.types import Auto, Count, Natural, Seed
 from graft.data.domain import Domain
-from graft.data.loader import Batch, EvalLoader, Loader, ResumableLoader
+from graft.data.loader import DomainBatch, EvalLoader, Loader, ResumableLoader
 from graft.data.samples import DomainData, Modality, Split
 from graft.data.sampling import EvalBatches, TrainBatches, balanced_weights
 from graft.data.splits import label_budget
@@ -253,13 +253,13 @@ class TransferDataModule(pl.LightningDataModule):
             for domain in self.train_domains
         }
 
-    def train_batches(self) -> Iterator[dict[str, Batch]]:
+    def train_batches(self) -> Iterator[dict[str, DomainBatch]]:
         """The first epoch's training batches as `{domain: (x, y)}`, apart from the loaders that training draws from."""
         loaders = self.train_dataloader()
         for batches in zip(*loaders.values(), strict=True):
             yield dict(zip(loaders, batches, strict=True))
 
-    def train_batch(self, epoch: int, step: int, rank: int) -> dict[str, tuple[Tensor, Batch]]:
+    def train_batch(self, epoch: int, step: int, rank: int) -> dict[str, tuple[Tensor, DomainBatch]]:
         """What a process trained on at a step, by domain: indices `(B,)` in the training split, `(x, y)`."""
         drawn = {}
         for domain, loader in self.train_dataloader().items():
@@ -281,11 +281,13 @@ class TransferDataModule(pl.LightningDataModule):
             return [self._whole_loader("target", "test", self._input_spec.transform(shift=self.test_shift))]
         return [self._eval_loader(domain, "test") for domain in self.test_domains]
 
-    def plain_batches(self, domain: str, split_name: str) -> Iterator[Batch]:
+    def plain_batches(self, domain: str, split_name: str) -> Iterator[DomainBatch]:
         """Batches `(x, y)` of a domain's train, val or test split, without augmentation; every process gets all."""
         return (batch for _, batch in self.indexed_batches(domain, split_name))
 
-    def indexed_batches(self, domain: str, split_name: str, view: int | None = None) -> Iterator[tuple[Tensor, Batch]]:
+    def indexed_batches(
+        self, domain: str, split_name: str, view: int | None = None
+    ) -> Iterator[tuple[Tensor, DomainBatch]]:
         """Indices `(B,)` in a split of a domain, and the batch `(x, y)` of them; every process gets all.
 
         Without augmentation, or as the `view`-th of endlessly many augmented versions of the split.

@@ -43,7 +43,7 @@ class LazyTensor:
         return self._tensor
 
 
-Inputs = Tensor | LazyTensor | Sequence[Tensor] | Sequence[str] | Subset
+SampleInputs = Tensor | LazyTensor | Sequence[Tensor] | Sequence[str] | Subset
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Split:
     what is computed from them can be kept under it.
     """
 
-    inputs: Inputs
+    inputs: SampleInputs
     labels: Tensor | None
     fingerprint: str
 

@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
-from graft.data.loader import Batch
+from graft.data.loader import DomainBatch
 from graft.data.samples import names_of
 from graft.errors import listed
 from graft.inputs.base import Fields, Inputs
@@ -198,7 +198,7 @@ def save_batches(
     file: Path,
     trainer: pl.Trainer,
     steps: Sequence[TrainedStep],
-    drawn: Sequence[Mapping[str, tuple[Tensor, Batch]]],
+    drawn: Sequence[Mapping[str, tuple[Tensor, DomainBatch]]],
     losses: Mapping[str, float],
 ) -> None:
     """Write the batches as plain containers, `torch.load(file, weights_only=True)` reads them; the last is the bad one.

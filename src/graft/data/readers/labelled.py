@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from graft.data.samples import Inputs, Raw, Samples
+from graft.data.samples import Raw, SampleInputs, Samples
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Record:
 def raw_of(
     records: Mapping[str, Sequence[Record]],
     classes: tuple[str, ...] | None,
-    inputs: Callable[[Sequence[Any]], Inputs],
+    inputs: Callable[[Sequence[Any]], SampleInputs],
     content: Callable[[Any], Hashable],
     left_out: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Raw:
@@ -42,7 +42,7 @@ def raw_of(
 
 
 def samples_of(
-    records: Sequence[Record], inputs: Callable[[Sequence[Any]], Inputs], content: Callable[[Any], Hashable]
+    records: Sequence[Record], inputs: Callable[[Sequence[Any]], SampleInputs], content: Callable[[Any], Hashable]
 ) -> Samples:
     """Records of one split as samples."""
     usable = [record for record in records if not record.problem]
