@@ -23,6 +23,7 @@ from graft.inputs.audio import augment as augment_speech
 from graft.inputs.base import InputSpec, Prepared, Transform
 from graft.inputs.image import transform as transforms
 from graft.tasks.base import Task
+from graft.training.lightning import overfits
 
 Augment = Literal[(*transforms.AUGMENTATIONS, *augment_speech.AUGMENTATIONS)]
 Shift = Literal[(*transforms.SHIFTS, *augment_speech.SHIFTS)]
@@ -127,6 +128,7 @@ class TransferDataModule(pl.LightningDataModule):
         if target.classes is None:
             raise GraftError("data.labels_per_class needs a target with classes. Set data.labels_per_class=null.")
         key = "data.labels_per_class"
+        assert target.train.labels is not None  # it has classes
         return target.train.subset(
             label_budget(target.train.labels, self.labels_per_class, self.subset_seed, target.classes, key)
         )
@@ -150,7 +152,7 @@ class TransferDataModule(pl.LightningDataModule):
 
         Only the training texts, whose words become a vocabulary, are those of both sides.
         """
-        arguments = {"channels": self.channels} if self.channels else {}
+        arguments: dict[str, Any] = {"channels": self.channels} if self.channels else {}
         for domain in reversed(self.domains.values()):
             arguments |= domain.backbone_arguments
         if "texts" in arguments:
@@ -222,7 +224,7 @@ class TransferDataModule(pl.LightningDataModule):
             seed=(self.seed, domain),
             steps=steps,
             weights=balanced_weights(labels) if self.balance == "sampler" and labels is not None else None,
-            fixed=bool(self.trainer and self.trainer.overfit_batches),
+            fixed=bool(self.trainer and overfits(self.trainer)),
             lengths=functools.partial(self._lengths, domain) if self.bucket_by_length else None,
         )
 

@@ -19,6 +19,7 @@ from graft.errors import listed
 from graft.inputs.base import Fields, Inputs
 from graft.module import TransferModule
 from graft.runs.folder import NONFINITE_BATCH
+from graft.training.lightning import data_of
 
 SHOWN = 5  # names in a message
 
@@ -44,13 +45,15 @@ def training_report(
     step = steps[-1]
     losses = {name: float(part) for name, part in ({"loss": step.loss} | step.parts).items()}
     losses = trainer.strategy.broadcast(losses, src=rank) if trainer.world_size > 1 else losses
-    drawn = [trainer.datamodule.train_batch(each.epoch, each.batch, rank) for each in steps]
+    drawn = [data_of(trainer).train_batch(each.epoch, each.batch, rank) for each in steps]
     blamed = [name for name in drawn[-1] if not math.isfinite(losses.get(name, 0.0))] or [*drawn[-1]]
-    names, problems, largest = {}, [], []
+    names: dict[str, list[str]] = {}
+    problems: list[str] = []
+    largest: list[tuple[float, str]] = []
     for batches in reversed(drawn):  # the step's own batch first
         for domain, (indices, (inputs, _)) in batches.items():
             if domain in blamed:
-                called = names_of(trainer.datamodule.domains[domain].train, indices)
+                called = names_of(data_of(trainer).domains[domain].train, indices)
                 names.setdefault(domain, called)
                 problems += [f"{domain} {line}" for line in not_finite(inputs, called)]
                 largest.append(largest_of(inputs, called))
@@ -85,11 +88,13 @@ def validation_report(
     trainer: pl.Trainer, module: TransferModule, losses: Mapping[str, float], step: TrainedStep
 ) -> dict[str, Any]:
     """Of validation losses that are not finite while the weights are, with the samples whose outputs are not."""
-    names, problems, largest = {}, [], []
+    names: dict[str, list[str]] = {}
+    problems: list[str] = []
+    largest: list[tuple[float, str]] = []
     for domain in dict.fromkeys(name.split("/")[1] for name in losses):
         found: list[str] = []
-        for indices, (inputs, _) in trainer.datamodule.indexed_batches(domain, "val"):
-            called = names_of(trainer.datamodule.domains[domain].val, indices)
+        for indices, (inputs, _) in data_of(trainer).indexed_batches(domain, "val"):
+            called = names_of(data_of(trainer).domains[domain].val, indices)
             problems += [f"{domain} {line}" for line in not_finite(inputs, called)]
             largest.append(largest_of(inputs, called))
             finite = outputs_of(trainer, module, inputs, domain).isfinite().flatten(1).all(1)
@@ -205,16 +210,16 @@ def save_batches(
 
     Inputs are those before what `training` does to a batch, such as MixUp.
     """
-    content = {"losses": dict(losses), "batches": []}
+    saved: list[dict[str, Any]] = []
     for step, batches in zip(steps, drawn, strict=True):
         domains = {}
         for domain, (indices, (inputs, labels)) in batches.items():
             domains[domain] = {
                 "indices": indices,
-                "names": names_of(trainer.datamodule.domains[domain].train, indices),
+                "names": names_of(data_of(trainer).domains[domain].train, indices),
                 "inputs": dict(inputs.tensors) if isinstance(inputs, Fields) else inputs,
                 "labels": labels,
             }
         where = {"step": step.number, "epoch": step.epoch, "batch": step.batch, "lr": step.lr}
-        content["batches"].append(where | {"domains": domains})
-    torch.save(content, file)
+        saved.append(where | {"domains": domains})
+    torch.save({"losses": dict(losses), "batches": saved}, file)

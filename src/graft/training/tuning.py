@@ -22,7 +22,6 @@ import torch
 from annotated_types import Ge
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.tuner import Tuner
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from graft.backbones.base import Backbone
@@ -36,6 +35,7 @@ from graft.module import TransferModule
 from graft.report import plots
 from graft.runs.folder import LR_CURVE, LR_PICTURE
 from graft.strategies.base import Phase, Strategy
+from graft.training.lightning import is_rank_zero
 from graft.training.schedules import Point
 from graft.training.trainer import build_trainer
 
@@ -204,8 +204,9 @@ def lr_range_test(config: Mapping[str, Any], module: TransferModule, data: Trans
     record = RecordLoss()
     callbacks: list[Callback] = [record]
     if progress := config["callbacks"].get("progress"):
-        callbacks.append(build(progress))
-        callbacks[-1].label = "learning-rate range test"
+        bar = build(progress)
+        bar.label = "learning-rate range test"
+        callbacks.append(bar)
     trainer = build_trainer(config["trainer"] | TRIAL_TRAINER, config["training"], 1, folder, [], callbacks)
     with isolate_rng(), keyboard_interrupts(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Encountered `nan` values")  # torchmetrics, where the loss diverges
@@ -317,7 +318,7 @@ def resolve_auto(experiment: Experiment, resumed: Path | None = None, *, look: b
         else:
             curve = lr_range_test(config, module, data, folder)
             found["lr"] = describe(curve, config["tuning"]["suggestion"])
-            if rank_zero_only.rank == 0:
+            if is_rank_zero():
                 curve.write_csv(folder / LR_CURVE)
                 plots.range_test(curve, found["lr"]["suggestions"], folder / LR_PICTURE)
         config["optimizer"]["lr"] = module.optimizer_config["lr"] = found["lr"]["value"]

@@ -55,7 +55,7 @@ def packaged_file(package: str) -> Path:
         raise GraftError(
             f"backbone.weights=pip:{package}: the package is not installed. Install it: {command}\n{packaged()}"
         ) from error
-    files = [Path(installed.locate_file(file)) for file in installed.files or [] if Path(file).suffix in SUFFIXES]
+    files = [Path(str(installed.locate_file(file))) for file in installed.files or [] if Path(file).suffix in SUFFIXES]
     if len(files) != 1:
         raise GraftError(
             f"backbone.weights=pip:{package}: the package must carry one file of weights, but it has "

@@ -5,6 +5,7 @@ import lzma
 import math
 import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -113,6 +114,7 @@ class ArrayFile(Domain):
             return labels.tolist()
         if self.label_kind == "multilabel":
             return torch.from_numpy(labels.astype(np.float32))
+        assert classes is not None
         return [classes[label] if 0 <= label < len(classes) else str(label) for label in labels.tolist()]
 
     def _prefixes(self, arrays: "Arrays") -> dict[str, str]:
@@ -211,7 +213,7 @@ class Arrays:
             return self._content[name]
         except (OSError, ValueError, EOFError, KeyError, MemoryError, OverflowError, NotImplementedError) as error:
             raise self._unreadable(error, f": array {name}") from None
-        except (zipfile.BadZipFile, zipfile.zlib.error, lzma.LZMAError, SyntaxError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, SyntaxError, RuntimeError) as error:
             raise self._unreadable(error, f": array {name}") from None
 
     def _check_size(self, name: str) -> None:

@@ -107,22 +107,23 @@ def read_image(source: Path | BinaryIO, shorter: int | None = None, count: bool 
             return Decoded(sixteen_bit_colour(source), DEEP["I;16"], pages)
         if shorter is not None:
             image.draft(None, (2 * shorter, 2 * shorter))
-        image = ImageOps.exif_transpose(image)
-        if image.mode not in DEEP:
-            image.load()
-            return Decoded(image, BYTES, pages)
-        sixteen = image.mode == "I" and form in ("PNG", "PPM")
-        return Decoded(np.array(image), DEEP["I;16"] if sixteen else DEEP[image.mode], pages)
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode not in DEEP:
+            upright.load()
+            return Decoded(upright, BYTES, pages)
+        sixteen = upright.mode == "I" and form in ("PNG", "PPM")
+        return Decoded(np.array(upright), DEEP["I;16"] if sixteen else DEEP[upright.mode], pages)
 
 
 def sixteen_bit_colour(source: Path | BinaryIO) -> np.ndarray:
     """Colours of 16 bits `(H, W, C)`: Pillow gives one byte of each, which one depends on the order that it is told."""
-    found = {order: one_byte(source, order) for order in "BL"}
-    if found["L"] is None:  # there is one order for grey with transparency
-        return found["B"] * 257
+    first, second = one_byte(source, "B"), one_byte(source, "L")
+    assert first is not None
+    if second is None:  # there is one order for grey with transparency
+        return first * 257
     with Image.open(rewound(source)) as image:
         big = ";16B" in str(image.tile) or (";16N" in str(image.tile) and sys.byteorder == "big")
-    high, low = (found["B"], found["L"]) if big else (found["L"], found["B"])
+    high, low = (first, second) if big else (second, first)
     return high * 256 + low
 
 
@@ -174,7 +175,10 @@ def many_bands(source: Path | BinaryIO) -> Decoded | None:
 
 def content_of(source: Path | BinaryIO) -> bytes:
     """All bytes of a file."""
-    return source.read_bytes() if isinstance(source, Path) else rewound(source).read()
+    if isinstance(source, Path):
+        return source.read_bytes()
+    source.seek(0)
+    return source.read()
 
 
 def bands_of(decoded: Decoded) -> int:

@@ -56,7 +56,8 @@ class ImageFolder(LabelledImages):
         }
         splits = {name: samples_of(found) for name, found in listings.items()}
         beside = beside_classes(self.root, [*folders.values()], extensions())
-        splits["train"].left_out.update(beside)
+        train = splits["train"]
+        splits["train"] = replace(train, left_out={**train.left_out, **beside})
         notes = layout_notes(folders["train"], f"{self.key}.root")
         classes = tuple(listings["train"]) if self.label_kind == "classes" else None
         return self.with_looks(Raw(splits, classes, notes))

@@ -30,14 +30,14 @@ class Augmentation:
         self._steps = _steps(size, augment)
         self.slow = augment == "randaugment" or (augment == "light" and max(size) > SMALL)
 
-    def __call__(self, images: Images) -> Tensor:
+    def __call__(self, images: Any) -> Tensor:
         """Change a batch."""
         for step in self._steps:
             images = step(images)
         return images
 
 
-def _steps(size: tuple[int, int], augment: str) -> list[Callable[[Images], Images]]:
+def _steps(size: tuple[int, int], augment: str) -> list[Callable[[Any], Any]]:
     crop = functools.partial(random_crop, size=size)
     resized_crop = functools.partial(random_resized_crop, size=size)
     edges = v2.Pad(max(size) // 8, padding_mode="edge")
