@@ -1,7 +1,7 @@
 """The one LightningModule: a shared backbone, heads for the domains, the objective, and a strategy's phases."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 import torch
@@ -241,7 +241,7 @@ class TransferModule(pl.LightningModule):
         optimizer = build_optimizer(settings["_target_"], groups, settings["lr"], settings["options"], fused)
         if isinstance(self.schedule, Plateau):
             assert self.monitor is not None
-            mode = "max" if higher_is_better(self.monitor, self.tasks) else "min"
+            mode: Literal["min", "max"] = "max" if higher_is_better(self.monitor, self.tasks) else "min"
             scheduler = self.schedule.scheduler(optimizer, mode)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": self.monitor}}
         return optimizer

@@ -43,7 +43,7 @@ class Domain:
         self.on_bad_sample = on_bad_sample
         self.label_kind = label_kind
         self.label_separator = label_separator
-        self.split = dict(split or {})
+        self.split: dict[str, Any] = dict(split or {})
 
     def __init_subclass__(cls) -> None:
         """What is read is called as the samples are, unless a class says otherwise."""

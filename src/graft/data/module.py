@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 from torch import Tensor
@@ -25,8 +25,8 @@ from graft.inputs.image import transform as transforms
 from graft.tasks.base import Task
 from graft.training.lightning import overfits
 
-Augment = Literal[(*transforms.AUGMENTATIONS, *augment_speech.AUGMENTATIONS)]
-Shift = Literal[(*transforms.SHIFTS, *augment_speech.SHIFTS)]
+Augment = transforms.AugmentName | augment_speech.AugmentName
+Shift = Literal["colour", "blur", "noise", "telephone"]  # the keys of both modalities' SHIFTS
 
 
 class TransferDataModule(pl.LightningDataModule):
@@ -166,7 +166,7 @@ class TransferDataModule(pl.LightningDataModule):
 
     def image_side(self) -> int | None:
         """Side in pixels of a square of the first target image's area; None without any image."""
-        inputs = self.domains["target"].train.inputs
+        inputs: Any = self.domains["target"].train.inputs
         shape = tuple(inputs[0].shape) if len(inputs) and self.modality == "image" else ()
         return round(math.sqrt(shape[-2] * shape[-1])) if len(shape) == 3 else None
 
@@ -195,7 +195,8 @@ class TransferDataModule(pl.LightningDataModule):
     @property
     def batch_sizes(self) -> dict[str, int]:
         """Samples a step of each domain, on each process."""
-        return {"target": self.batch_size, "source": self.source_batch_size or self.batch_size}
+        batch_size = cast(int, self.batch_size)  # no longer `auto`
+        return {"target": batch_size, "source": self.source_batch_size or batch_size}
 
     @property
     def steps_per_epoch(self) -> int:

@@ -1,6 +1,6 @@
 """Which samples make up which batch, as a pure function of (seed, epoch, step): a resumed run draws the same."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.distributed as dist

@@ -13,6 +13,7 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
+from graft.backbones.split_backbone import Activations
 from graft.data.loader import Batch
 from graft.data.samples import names_of
 from graft.errors import listed
@@ -124,7 +125,7 @@ def validation_report(
 
 
 @torch.no_grad()
-def outputs_of(trainer: pl.Trainer, module: TransferModule, inputs: Inputs, domain: str) -> Tensor:
+def outputs_of(trainer: pl.Trainer, module: TransferModule, inputs: Inputs | Activations, domain: str) -> Tensor:
     """Predictions `(B, K)` as in validation."""
     was_training = module.training
     module.eval()
@@ -160,7 +161,7 @@ def weights_of(module: TransferModule) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in weights.items() if tensor.numel()}
 
 
-def not_finite(inputs: Inputs, names: Sequence[str]) -> list[str]:
+def not_finite(inputs: Inputs | Activations, names: Sequence[str]) -> list[str]:
     """A line for each sample whose inputs hold NaN or infinite values."""
     lines = []
     for values in floats_of(inputs):
@@ -169,7 +170,7 @@ def not_finite(inputs: Inputs, names: Sequence[str]) -> list[str]:
     return lines
 
 
-def largest_of(inputs: Inputs, names: Sequence[str]) -> tuple[float, str]:
+def largest_of(inputs: Inputs | Activations, names: Sequence[str]) -> tuple[float, str]:
     """The largest finite input by size, and whose it is."""
     found = [(0.0, "")]
     for values in floats_of(inputs):
@@ -178,8 +179,9 @@ def largest_of(inputs: Inputs, names: Sequence[str]) -> tuple[float, str]:
     return max(found)
 
 
-def floats_of(inputs: Inputs) -> list[Tensor]:
+def floats_of(inputs: Inputs | Activations) -> list[Tensor]:
     """The tensors of floats, `(B, n)` each."""
+    assert not isinstance(inputs, Activations)  # batches are drawn from the samples themselves
     tensors = inputs.tensors.values() if isinstance(inputs, Fields) else [inputs]
     return [tensor.flatten(1) for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
 

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -91,7 +91,7 @@ class TuningSettings(TypedDict):
     low: Positive
     high: Positive
     steps: Annotated[int, Ge(10)]
-    suggestion: Literal[tuple(SUGGESTIONS)]
+    suggestion: Literal["valley", "steep", "minimum"]
     max_batch_size: Count
 
 
@@ -218,7 +218,8 @@ def lr_range_test(config: Mapping[str, Any], module: TransferModule, data: Trans
         )
     rates = [point.factor for point in trial.schedule.table(settings["steps"])]
     seconds = time.perf_counter() - started
-    return Curve(rates[: len(record.losses)], record.losses, record.diverged, trial.strategy.number, seconds)
+    phase = cast(OnePhase, trial.strategy).number  # `copies` leaves one phase
+    return Curve(rates[: len(record.losses)], record.losses, record.diverged, phase, seconds)
 
 
 def describe(curve: Curve, suggestion: str) -> dict[str, Any]:
@@ -251,13 +252,14 @@ def find_batch_size(config: Mapping[str, Any], module: TransferModule, data: Tra
     try:
         with isolate_rng(), keyboard_interrupts():
             # As many doublings as the limit allows: the scaler's own `max_val` comes back without having been tried.
-            return Tuner(trainer).scale_batch_size(
+            found = Tuner(trainer).scale_batch_size(
                 trial,
                 datamodule=trial_data,
                 init_val=trial_data.batch_size,
                 max_trials=limit.bit_length() - 1,
                 steps_per_trial=TRIAL_STEPS,
             )
+        return cast(int, found)  # None only where there is nothing to try
     except (RuntimeError, ValueError):
         if trial_data.batch_size >= 2:
             raise

@@ -17,7 +17,6 @@ from graft.training.lightning import data_of, epochs_of
 from graft.training.normalization import batchnorms
 from graft.training.schedules import AveragingWindow
 
-
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 

@@ -241,4 +241,4 @@ class Arrays:
 
 def hashes_of(samples: np.ndarray) -> list[bytes]:
     """SHA-256 of each sample `(N, ...)`."""
-    return [hashlib.sha256(np.ascontiguousarray(sample)).digest() for sample in samples]
+    return [hashlib.sha256(np.ascontiguousarray(sample).data).digest() for sample in samples]

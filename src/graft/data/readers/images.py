@@ -159,7 +159,7 @@ def many_bands(source: Path | BinaryIO) -> Decoded | None:
     if content[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return None
     try:
-        import tifffile
+        import tifffile  # type: ignore[import-not-found]  # no dependency
     except ModuleNotFoundError:
         raise ValueError("it has more bands or bits than Pillow reads; pip install tifffile reads them") from None
     with tifffile.TiffFile(io.BytesIO(content)) as tiff:
@@ -200,7 +200,7 @@ class ImageFiles(Sequence):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]  # nobody slices it
         return decode(self.files[index], self.channels, pixel_range=self.pixel_range)
 
     def read(self, index: int, shorter: int) -> Tensor:
@@ -230,7 +230,8 @@ def image_tensor(
     Without a range it is that of the type: 0 to `limit`, or 0 to 1 where there is none.
     """
     if isinstance(pixels, Image.Image) and pixels.mode in DEEP:
-        pixels, limit = np.array(pixels), DEEP[pixels.mode]
+        limit = DEEP[pixels.mode]
+        pixels = np.array(pixels)
     low, high = range_by_type(limit, pixel_range)
     if isinstance(pixels, np.ndarray):
         pixels = to_bytes(pixels, low, high)

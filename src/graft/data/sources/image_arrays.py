@@ -55,8 +55,8 @@ class ImageArrays(ArrayFile, SimilarImages):
         pixels = pixels[:, None] if pixels.ndim == 3 else np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         hashes = hashes_of(pixels)
         if min(pixels.shape[2:]) >= SIDE and len(pixels) <= COMPARED:
-            found = {digest: hash_of(image.transpose(1, 2, 0)) for digest, image in zip(hashes, pixels, strict=True)}
-            self.hashes = {**self.hashes, **found}
+            found = [hash_of(image.transpose(1, 2, 0)) for image in pixels]
+            self.hashes = {**self.hashes, **dict(zip(hashes, found, strict=True))}
         return Found(torch.from_numpy(pixels), hashes, bad)
 
     def _as_bytes(self, images: np.ndarray, name: str) -> tuple[np.ndarray, dict[int, str]]:

@@ -1,6 +1,7 @@
 """Your own photos: a folder per class, with official train/val/test folders or split by seed."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 

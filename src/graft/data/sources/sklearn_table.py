@@ -19,7 +19,7 @@ class SklearnTable(TableSource):
 
     title = ""  # the table's name
 
-    def __init__(self, name: str, rows: Literal[tuple(ROWS)] = "all", **table: Any) -> None:
+    def __init__(self, name: str, rows: Literal["all", "even", "odd"] = "all", **table: Any) -> None:
         """`rows` are all, or every second one, the even or the odd ones: two tables of different rows."""
         super().__init__("target", **table)
         self.name = self.title = name

@@ -106,7 +106,7 @@ class TorchvisionDataset(SimilarImages):
                     inputs=images_of(dataset),
                     labels=words[name],
                     places=[str(path) for path in files_of(dataset)]
-                    or [f"image {index} of {name}" for index in range(len(dataset))],
+                    or [f"image {index} of {name}" for index in range(len(looks[name]))],
                     contents=[look.digest for look in looks[name]],
                     problems={index: look.problem for index, look in enumerate(looks[name]) if look.problem},
                 )
@@ -228,7 +228,7 @@ class TorchvisionDataset(SimilarImages):
         return dataset
 
 
-def parameters_of(cls: type) -> dict[str, inspect.Parameter]:
+def parameters_of(cls: Any) -> dict[str, inspect.Parameter]:
     """Arguments of a class, those that it hands on to the class above it too."""
     found: dict[str, inspect.Parameter] = {}
     for one in cls.__mro__:
@@ -275,7 +275,7 @@ class DecodedImages(Sequence):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]  # nobody slices it
         try:
             return image_tensor(self.dataset[index][0])
         except Exception as error:  # whatever its decoder raises

@@ -6,6 +6,7 @@ The distributions are those of torchvision's transforms of the same names, which
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -38,16 +39,22 @@ class Augmentation:
 
 
 def _steps(size: tuple[int, int], augment: str) -> list[Callable[[Any], Any]]:
-    crop = functools.partial(random_crop, size=size)
-    resized_crop = functools.partial(random_resized_crop, size=size)
-    edges = v2.Pad(max(size) // 8, padding_mode="edge")
+    crop: Callable[[Any], Any] = functools.partial(random_crop, size=size)
+    resized_crop: Callable[[Any], Any] = functools.partial(random_resized_crop, size=size)
+    edges: Callable[[Any], Any] = v2.Pad(max(size) // 8, padding_mode="edge")
     if max(size) <= SMALL:
-        return {"light": [random_affine], "crop": [edges, crop], "randaugment": [rand_augment]}[augment]
-    return {
+        small: dict[str, list[Callable[[Any], Any]]] = {
+            "light": [random_affine],
+            "crop": [edges, crop],
+            "randaugment": [rand_augment],
+        }
+        return small[augment]
+    large: dict[str, list[Callable[[Any], Any]]] = {
         "light": [resized_crop, random_flip],
         "crop": [crop, random_flip],
         "randaugment": [resized_crop, random_flip, rand_augment],
-    }[augment]
+    }
+    return large[augment]
 
 
 def random_affine(images: Tensor) -> Tensor:
