@@ -68,7 +68,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     Weights from files and libraries are loaded. Those that pretraining on the source gives are not: `pretrain` and
     `prepare` follow. Raises GraftError for a user's mistake.
     """
-    config = copy.deepcopy(dict(config))
+    config = own = copy.deepcopy(dict(config))
     registry.trust(config["allow"])
     torch.set_num_threads(config["training"]["threads"] or threads_of_job())
     check_accelerator(config["trainer"]["accelerator"])
@@ -81,7 +81,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     averaging: Averaging | None = build(config["averaging"]) if config["averaging"] else None
     choose_domains(data, objective, rule)
     decided = settings_of_strategy(strategy, config, data, tasks["target"])
-    set_keys(config, decided)
+    set_keys(own, decided)
     data.epoch = config["data"]["epoch"]
 
     epochs = config["training"]["epochs"]
@@ -118,7 +118,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
         config=config,
     )
     check_learned_heads(module, rule, weights == "source")
-    return Experiment(config, data, module, rule, averaging, cache, decided, loaded)
+    return Experiment(own, data, module, rule, averaging, cache, decided, loaded)
 
 
 def prepare(experiment: Experiment) -> None:

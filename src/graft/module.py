@@ -1,7 +1,7 @@
 """The one LightningModule: a shared backbone, heads for the domains, the objective, and a strategy's phases."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 import torch
@@ -21,11 +21,14 @@ from graft.tasks.base import Task
 from graft.tasks.metrics import Mean, TrainingMetrics
 from graft.terms.base import Term, TrainStep
 from graft.training.batch_transforms import Batch, BatchTransform, ProgressiveResizing
+from graft.training.lightning import epochs_of
 from graft.training.normalization import add_source_statistics, source_statistics
 from graft.training.optim import build_optimizer, match_layout, parameter_groups, parts
 from graft.training.schedules import AveragingWindow, Plateau, Point, hold
 
 SHARED = "shared"
+
+LabelledBatch = Mapping[str, tuple[Inputs, Tensor]]  # as validation and test have them
 
 
 def step_seed(seed: int, epoch: int, step: int, rank: int = 0) -> int:
@@ -64,14 +67,14 @@ class TransferModule(pl.LightningModule):
         batch_transforms: Sequence[BatchTransform] = (),
         monitor: str | None = None,
         bn: str = "joint",
-        class_weights: Mapping[str, Tensor] | None = None,
+        class_weights: Mapping[str, Tensor | None] | None = None,
         seed: int = 0,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.heads = nn.ModuleDict(heads)
-        self.terms = nn.ModuleDict(terms or {})
+        self.terms = cast(Mapping[str, Term], nn.ModuleDict(terms or {}))
         self.tasks = dict(tasks)
         self.batch_transforms = tuple(batch_transforms)
         self.objective = objective
@@ -94,11 +97,21 @@ class TransferModule(pl.LightningModule):
         self._frozen: list[nn.Module] = []
         self.start_source_statistics()
         trained = objective.domains()
-        self.train_metrics = nn.ModuleDict({d: TrainingMetrics(tasks[d], num_outputs[d]) for d in trained})
-        self.term_values = nn.ModuleDict({name: Mean() for name in self.terms})
-        self.eval_losses = nn.ModuleDict({domain: Mean() for domain in tasks})
-        self.eval_metrics = nn.ModuleDict({d: task.metrics(num_outputs[d]) for d, task in tasks.items()})
-        self.test_metrics = nn.ModuleDict({d: task.test_metrics(num_outputs[d]) for d, task in tasks.items()})
+        # A ModuleDict does not tell the type of what it holds.
+        self.train_metrics = cast(
+            Mapping[str, TrainingMetrics],
+            nn.ModuleDict({d: TrainingMetrics(tasks[d], num_outputs[d]) for d in trained}),
+        )
+        self.term_values = cast(Mapping[str, Mean], nn.ModuleDict({name: Mean() for name in self.terms}))
+        self.eval_losses = cast(Mapping[str, Mean], nn.ModuleDict({domain: Mean() for domain in tasks}))
+        self.eval_metrics = cast(
+            Mapping[str, MetricCollection],
+            nn.ModuleDict({d: task.metrics(num_outputs[d]) for d, task in tasks.items()}),
+        )
+        self.test_metrics = cast(
+            Mapping[str, MetricCollection],
+            nn.ModuleDict({d: task.test_metrics(num_outputs[d]) for d, task in tasks.items()}),
+        )
 
     def start_source_statistics(self) -> None:
         """Begin the source's BatchNorm statistics at what the backbone has now, where domains have their own."""
@@ -137,7 +150,10 @@ class TransferModule(pl.LightningModule):
 
     def activations(self, inputs: Inputs | Activations) -> Tensor:
         """What comes out of the backbone at its cut: stored, or computed now."""
-        return inputs.values if isinstance(inputs, Activations) else self.cut.trunk(inputs)
+        if isinstance(inputs, Activations):
+            return inputs.values
+        assert self.cut is not None
+        return self.cut.trunk(inputs)
 
     @property
     def can_cut(self) -> bool:
@@ -185,7 +201,9 @@ class TransferModule(pl.LightningModule):
         self.step_losses |= {f"term {name}": value.detach() for name, value in terms.items()}
         if not self.leave_out_nonfinite or bool(loss.isfinite()):
             for domain, value in losses.items():
-                self.train_metrics[domain].add(value, logits[domain], batch[domain][1])
+                labels = batch[domain][1]
+                assert labels is not None  # it has a loss
+                self.train_metrics[domain].add(value, logits[domain], labels)
             for name, value in terms.items():
                 self.term_values[name].update(value.detach(), 1)
         return loss
@@ -211,7 +229,7 @@ class TransferModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """One optimizer over every part that trains in some phase; phases and schedules set rates step by step."""
-        self._phases = self.phases(self.trainer.max_epochs)
+        self._phases = self.phases(epochs_of(self.trainer))
         by_part = {part: members for part, members in self.trained_members(self._phases).items() if members}
         settings = self.optimizer_config
         groups = parameter_groups(
@@ -222,7 +240,8 @@ class TransferModule(pl.LightningModule):
         fused = not (self.trainer.precision.endswith("-mixed") and self.trainer.gradient_clip_val)
         optimizer = build_optimizer(settings["_target_"], groups, settings["lr"], settings["options"], fused)
         if isinstance(self.schedule, Plateau):
-            mode = "max" if higher_is_better(self.monitor, self.tasks) else "min"
+            assert self.monitor is not None
+            mode: Literal["min", "max"] = "max" if higher_is_better(self.monitor, self.tasks) else "min"
             scheduler = self.schedule.scheduler(optimizer, mode)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": self.monitor}}
         return optimizer
@@ -257,7 +276,7 @@ class TransferModule(pl.LightningModule):
     def schedule_table(self) -> list[Point] | None:
         """Rate and momentum for every optimizer step; a phase that restarts begins a schedule, the others go on."""
         total = self._total_steps
-        ends = [round(total * done / self.trainer.max_epochs) for done in self._phase_ends()]
+        ends = [round(total * done / epochs_of(self.trainer)) for done in self._phase_ends()]
         starts = [number for number, phase in enumerate(self._phases) if number == 0 or phase.restarts]
         table: list[Point] = []
         for start, next_start in zip(starts, [*starts[1:], len(self._phases)], strict=True):
@@ -267,7 +286,7 @@ class TransferModule(pl.LightningModule):
             if points is None:
                 return None
             if self.window and self.window.factor is not None:
-                window_begin = round(total * self.window.first_epoch / self.trainer.max_epochs)
+                window_begin = round(total * self.window.first_epoch / epochs_of(self.trainer))
                 points = hold(points, window_begin - begin, self.window.factor)
             for phase, end in list(zip(self._phases, ends, strict=True))[start:next_start]:
                 for point in points[len(table) - begin : end - begin]:
@@ -304,7 +323,7 @@ class TransferModule(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Freeze and unfreeze for the epoch's phase."""
-        self.apply_phase(self.phase(min(self.current_epoch, self.trainer.max_epochs - 1)))
+        self.apply_phase(self.phase(min(self.current_epoch, epochs_of(self.trainer) - 1)))
 
     def apply_phase(self, phase: Phase) -> None:
         """Let the phase's parameters and the trained heads learn; everything else is frozen and in eval mode."""
@@ -329,7 +348,11 @@ class TransferModule(pl.LightningModule):
         """Seed the step and set its learning rate and momentum."""
         seed_generators(step_seed(self.seed, self.current_epoch, batch_idx, self.global_rank), self.device)
         if self._table is not None:
-            self.set_rates(self.optimizers(use_pl_optimizer=False), self._table)
+            self.set_rates(self._optimizer, self._table)
+
+    @property
+    def _optimizer(self) -> Optimizer:
+        return cast(Optimizer, self.optimizers(use_pl_optimizer=False))  # there is one
 
     def set_rates(self, optimizer: Optimizer, table: Sequence[Point]) -> None:
         """Learning rate and, where the schedule cycles it, momentum of the coming step."""
@@ -347,12 +370,12 @@ class TransferModule(pl.LightningModule):
             for name, value in metrics.compute().items():
                 self.log(f"train/{domain}/{name}", value, sync_dist=True)
             metrics.reset()
-        for name, value in self.term_values.items():
-            if value.update_called:
-                self.log(f"train/term/{name}", value.compute(), sync_dist=True)
-            value.reset()
+        for name, mean in self.term_values.items():
+            if mean.update_called:
+                self.log(f"train/term/{name}", mean.compute(), sync_dist=True)
+            mean.reset()
         weights = self.objective.weights(self.progress)
-        rate = self.optimizers(use_pl_optimizer=False).param_groups[-1]["lr"]
+        rate = self._optimizer.param_groups[-1]["lr"]
         values = {
             "objective/source_weight": weights["source"],
             "objective/target_weight": weights["target"],
@@ -364,16 +387,16 @@ class TransferModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect validation metrics."""
-        self._evaluate(batch)
+        self._evaluate(cast(LabelledBatch, batch))
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect test metrics."""
-        for domain, (logits, labels) in self._evaluate(batch).items():
+        for domain, (logits, labels) in self._evaluate(cast(LabelledBatch, batch)).items():
             task = self.tasks[domain]
             if self.test_metrics[domain]:
                 self.test_metrics[domain].update(task.predictions(logits), task.targets(labels))
 
-    def _evaluate(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+    def _evaluate(self, batch: LabelledBatch) -> dict[str, tuple[Tensor, Tensor]]:
         results = {}
         for domain, (inputs, labels) in batch.items():
             task, logits = self.tasks[domain], self(inputs, domain)

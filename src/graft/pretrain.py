@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from graft.backbones.base import Backbone
@@ -36,6 +35,7 @@ from graft.rates.uniform import Uniform
 from graft.runs.folder import LAST_CHECKPOINT
 from graft.strategies.scratch import Scratch
 from graft.tasks.base import Task
+from graft.training.lightning import is_rank_zero
 from graft.training.optim import BaseOptimizerSettings
 from graft.training.trainer import build_trainer, device_type
 
@@ -113,7 +113,7 @@ def pretrain(experiment: "Experiment") -> None:
 
     def learn(folder: Path, where: str) -> Learned:
         if not trained:
-            if rank_zero_only.rank == 0:
+            if is_rank_zero():
                 print(f"Pretraining on the source ({data.domains['source'].name}), {where}", flush=True)
             try:
                 trained.append(train_on_source(experiment, folder, reached if reached.is_file() else None))
@@ -121,7 +121,7 @@ def pretrain(experiment: "Experiment") -> None:
                 raise Interrupted(keep(folder / LAST_CHECKPOINT, reached)) from None
             except Diverged as error:
                 raise Diverged(f"Pretraining on the source, of which nothing is kept. {error}") from None
-            if rank_zero_only.rank == 0:
+            if is_rank_zero():
                 reached.unlink(missing_ok=True)
         return trained[0][1]
 
@@ -132,7 +132,7 @@ def pretrain(experiment: "Experiment") -> None:
         return sum(tensor.nbytes for part in (backbone, head) for tensor in part.state_dict().values())
 
     found, where = None, "not kept"
-    if rank_zero_only.rank == 0:
+    if is_rank_zero():
         try:
             found = cache.get(name, bytes_expected, make, Learned.read)
         except NoRoom as error:
@@ -152,7 +152,7 @@ def pretrain(experiment: "Experiment") -> None:
     seconds = time.perf_counter() - started if trained else 0.0
     tensors = len(found.weights["backbone"])
     warning = learned_little(found.metrics, data, experiment.module.tasks["source"])
-    if warning and rank_zero_only.rank == 0:
+    if warning and is_rank_zero():
         print(warning, flush=True)
     experiment.pretrained = Pretrained(found.metrics, cache.folder / name, tensors, new, warning, seconds)
     pl.seed_everything(config["seed"], verbose=False)
@@ -200,7 +200,7 @@ def cache_key(config: Mapping[str, Any], data: TransferDataModule, backbone: Bac
 
 def keep(checkpoint: Path, reached: Path) -> str:
     """Keep an interrupted pretraining's checkpoint for the next run; returns what to tell the user."""
-    if rank_zero_only.rank == 0 and checkpoint.is_file():
+    if is_rank_zero() and checkpoint.is_file():
         reached.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(checkpoint, reached)
     if not reached.is_file():

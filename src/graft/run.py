@@ -5,8 +5,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
-
 from graft.callbacks.interrupt import keyboard_interrupts
 from graft.errors import Diverged, Interrupted
 from graft.experiment import Experiment, assemble, prepare
@@ -18,6 +16,7 @@ from graft.runs.context import RunContext, run_context
 from graft.runs.folder import MERGED, WISE_FT, in_own_folder
 from graft.training.evaluation import test
 from graft.training.fitting import Fitting, fit
+from graft.training.lightning import is_rank_zero
 from graft.training.tuning import resolve_auto
 from graft.weights import wise_ft
 
@@ -53,7 +52,7 @@ def pretrained(experiment: Experiment, context: RunContext) -> None:
     try:
         pretrain(experiment)
     except Diverged as diverged:
-        if rank_zero_only.rank == 0:
+        if is_rank_zero():
             found = {"format": record.FORMAT, "status": record.DIVERGED, "message": str(diverged), "metrics": {}}
             found |= {"name": experiment.config["name"], "overrides": context.overrides}
             record.write(found | {"data": experiment.data.summary()}, experiment.folder)

@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 
@@ -145,7 +145,7 @@ def longest_text(tokenizer: Any, config: Any, network: nn.Module) -> int:
 
 def check_tokens(name: str, tokenizer: Any, network: nn.Module) -> None:
     """Raise GraftError for a tokenizer with tokens that the network has no embedding of."""
-    known = getattr(network.get_input_embeddings(), "num_embeddings", None)
+    known = getattr(cast(Any, network).get_input_embeddings(), "num_embeddings", None)
     highest = max(tokenizer.get_vocab().values(), default=-1)
     if known is not None and highest >= known:
         raise GraftError(

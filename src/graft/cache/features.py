@@ -50,7 +50,10 @@ class Wanted:
     @property
     def worthwhile(self) -> bool:
         """Whether they are small enough; a vector always is."""
-        return self.cut.whole or math.prod(self.cut.shape) <= LARGEST_GROWTH * math.prod(self.cut.backbone.input_shape)
+        if self.cut.whole:
+            return True
+        assert self.cut.backbone.input_shape is not None
+        return math.prod(self.cut.shape) <= LARGEST_GROWTH * math.prod(self.cut.backbone.input_shape)
 
     def bytes(self, samples: int) -> int:
         """What they take for a number of samples."""

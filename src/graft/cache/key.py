@@ -130,7 +130,7 @@ def file_of(module: str) -> Path | None:
 @functools.cache
 def versions(packages: tuple[str, ...]) -> dict[str, str | None]:
     """Version of each package, None where it is not installed."""
-    found = {}
+    found: dict[str, str | None] = {}
     for name in packages:
         try:
             found[name] = importlib.metadata.version(name)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from graft.module import TransferModule
 from graft.selection.base import rank
+from graft.training.lightning import epochs_of
 
 LARGEST_SHARE = 1 / 20  # of the time that may go into writing
 SHORTEST_S = 2.0  # between two checkpoints
@@ -46,13 +47,15 @@ class Checkpoints(Checkpoint):
         self._best: float | None = None
         self._waiting: dict[str, Any] | None = None  # the best weights since the last writing
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
-        self._backbone_trains = pl_module.backbone_trains(trainer.max_epochs)
+        assert isinstance(pl_module, TransferModule)
+        self._backbone_trains = pl_module.backbone_trains(epochs_of(trainer))
         self._written_at, self._took = time.monotonic(), 0.0
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the weights where they are the best so far."""
+        assert isinstance(pl_module, TransferModule)
         if trainer.state.fn != "fit" or trainer.sanity_checking or self.monitor is None or not self.ready():
             return
         value = float(trainer.callback_metrics[self.monitor])
@@ -78,9 +81,9 @@ class Checkpoints(Checkpoint):
         content["run_id"] = self.run_id
         return content
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write where it is time, or the last one."""
-        ends = trainer.should_stop or trainer.current_epoch + 1 >= trainer.max_epochs
+        ends = trainer.should_stop or trainer.current_epoch + 1 >= epochs_of(trainer)
         waited = time.monotonic() - self._written_at
         due = waited >= max(SHORTEST_S, self._took / LARGEST_SHARE)
         if trainer.world_size > 1:
@@ -91,16 +94,18 @@ class Checkpoints(Checkpoint):
             self._written_at = time.monotonic()
             self._took = self._written_at - started
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: TransferModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """A state to resume from knows the best value so far, so that its weights have to be on disk before."""
         checkpoint["run_id"] = self.run_id
         self._write_best(trainer)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave nothing in memory."""
         self._write_best(trainer)
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: TransferModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Lose nothing that was reached."""
         self._write_best(trainer)
 

@@ -14,6 +14,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from graft.errors import GraftError, first_line
 from graft.module import Batch, TransferModule
 from graft.strategies.base import Phase
+from graft.training.lightning import epochs_of
 
 REPEATS = 5  # steps of which the median is taken
 
@@ -32,9 +33,10 @@ class Compilation(Callback):
         self._phase: Phase | None = None
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: TransferModule, batch: Batch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         """Compile at the first batch of the fit, and forget what was compiled for the phase before."""
+        assert isinstance(pl_module, TransferModule)
         nothing_to_compile = pl_module.cut is not None  # the frozen backbone does not run, see FrozenFeatures
         if nothing_to_compile or (self._phase is not None and batch_idx):
             return
@@ -46,12 +48,14 @@ class Compilation(Callback):
             torch.compiler.reset()  # torch gives up compiling what it has compiled too many times
         self._phase = phase
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave an ordinary backbone, which what comes after the fit may change."""
+        assert isinstance(pl_module, TransferModule)
         self._undo(pl_module)
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: TransferModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave an ordinary backbone also after an error."""
+        assert isinstance(pl_module, TransferModule)
         self._undo(pl_module)
 
     def _undo(self, module: TransferModule) -> None:
@@ -101,7 +105,7 @@ def break_even(cost: float, eager: float, compiled: float, trainer: pl.Trainer) 
         "eager_ms": 1000 * eager,
         "compiled_ms": 1000 * compiled,
         "pays_off_after": math.ceil(cost / (eager - compiled)) if compiled < eager else None,
-        "steps": batches * trainer.max_epochs - done,
+        "steps": batches * epochs_of(trainer) - done,
         "steps_per_epoch": batches,
     }
 

@@ -15,6 +15,7 @@ from graft.cache.rows import MappedRows
 from graft.data.module import TransferDataModule
 from graft.module import TransferModule
 from graft.strategies.base import Phase, frozen_modules
+from graft.training.lightning import data_of, epochs_of, overfits
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,15 @@ class FrozenFeatures(Callback):
         self._places: dict[int, Place | None] = {}  # by the phase's identity
         self._views: dict[str, list[MappedRows]] = {}
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin, also inside a phase, where a run resumes."""
+        assert isinstance(pl_module, TransferModule)
         self.on_train_epoch_start(trainer, pl_module)
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Split the backbone again where a phase begins, and take the epoch's views."""
-        epoch = min(trainer.current_epoch, trainer.max_epochs - 1)
+        assert isinstance(pl_module, TransferModule)
+        epoch = min(trainer.current_epoch, epochs_of(trainer) - 1)
         phase = pl_module.phase(epoch)
         if phase is not self._phase:
             self._leave(trainer, pl_module)
@@ -57,29 +60,30 @@ class FrozenFeatures(Callback):
             pl_module.apply_phase(phase)
             self._enter(trainer, pl_module, phase)
         for domain, views in self._views.items():
-            trainer.datamodule.stored[domain, "train"] = views[epoch % len(views)]
+            data_of(trainer).stored[domain, "train"] = views[epoch % len(views)]
 
     def _enter(self, trainer: pl.Trainer, module: TransferModule, phase: Phase) -> None:
         if not self._can_cut(trainer, module, phase):
             return
-        data: TransferDataModule = trainer.datamodule
+        data: TransferDataModule = data_of(trainer)
         plain = data.augment == "none"
         # Training would let rounding grow: what is kept for it has to be, bit by bit, what the backbone itself gives.
-        fold = not module.backbone_trains(trainer.max_epochs) or not (plain or self.views)
+        fold = not module.backbone_trains(epochs_of(trainer)) or not (plain or self.views)
         place = self._place(module, phase, fold)
         if place is None or (self.compiles and not place.cut.whole):
             return
         module.cut = place.cut
         later = self._later_places(trainer, module, phase, place)
-        if everything(trainer.limit_train_batches) and not trainer.overfit_batches and not module.batch_transforms:
+        if everything(trainer.limit_train_batches) and not overfits(trainer) and not module.batch_transforms:
             for domain in data.train_domains if plain or self.views else ():
                 drawn = phase.epochs * data.steps_per_epoch * data.batch_sizes[domain] * trainer.world_size
                 if drawn < len(data.domains[domain].train):
                     continue  # not every sample's turn comes
                 views = [None] if plain else range(self.views)
                 rows = [self._rows(trainer, place, later, domain, "train", view) for view in views]
-                if None not in rows:
-                    self._views[domain] = rows
+                kept = [one for one in rows if one is not None]
+                if len(kept) == len(rows):
+                    self._views[domain] = kept
         if everything(trainer.limit_val_batches):
             for domain in data.eval_domains:
                 data.stored[domain, "val"] = self._rows(trainer, place, later, domain, "val")
@@ -123,7 +127,7 @@ class FrozenFeatures(Callback):
         split_name: str,
         view: int | None = None,
     ) -> MappedRows | None:
-        data: TransferDataModule = trainer.datamodule
+        data: TransferDataModule = data_of(trainer)
         split = getattr(data.domains[domain], split_name)
         if len(split) == 0:
             return None
@@ -145,32 +149,36 @@ class FrozenFeatures(Callback):
         context = trainer.precision_plugin.forward_context  # such as autocast
         return self.cache.rows(wanted, also, batches, len(split), context, domain, split_name)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let go: other weights may be loaded from now on."""
+        assert isinstance(pl_module, TransferModule)
         self._end(trainer, pl_module)
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: TransferModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Let go."""
+        assert isinstance(pl_module, TransferModule)
         self._end(trainer, pl_module)
 
-    def on_test_start(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Test a backbone that never trained on stored features too: other runs with it have the same."""
-        data: TransferDataModule = trainer.datamodule
+        assert isinstance(pl_module, TransferModule)
+        data: TransferDataModule = data_of(trainer)
         if (
-            pl_module.backbone_trains(trainer.max_epochs)
+            pl_module.backbone_trains(epochs_of(trainer))
             or data.test_shift
             or not everything(trainer.limit_test_batches)
             or not pl_module.can_cut
         ):
             return
-        place = self._place(pl_module, pl_module.phases(trainer.max_epochs)[-1], fold=True)
+        place = self._place(pl_module, pl_module.phases(epochs_of(trainer))[-1], fold=True)
         if place is not None:
             pl_module.cut = place.cut
             for domain in data.test_domains:
                 data.stored[domain, "test"] = self._rows(trainer, place, [], domain, "test")
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let go."""
+        assert isinstance(pl_module, TransferModule)
         self._end(trainer, pl_module)
 
     def _end(self, trainer: pl.Trainer, module: TransferModule) -> None:
@@ -181,8 +189,8 @@ class FrozenFeatures(Callback):
         module.cut = None
         self._phase = None
         self._views = {}
-        if trainer.datamodule is not None:
-            trainer.datamodule.stored.clear()
+        if data_of(trainer) is not None:
+            data_of(trainer).stored.clear()
 
 
 def active_in(module: TransferModule, phase: Phase) -> set[str]:

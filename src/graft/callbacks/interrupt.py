@@ -75,7 +75,8 @@ class Interrupt(Callback):
 
     def _raise_if_saved(self, trainer: pl.Trainer) -> None:
         if self._saved is not None:
-            done = f"{trainer.fit_loop.epoch_progress.current.processed} of {trainer.max_epochs} epochs done"
+            epochs: Any = trainer.fit_loop.epoch_progress.current
+            done = f"{epochs.processed} of {trainer.max_epochs} epochs done"
             raise Interrupted(f"Interrupted after step {trainer.global_step}, {done}. Saved {self._saved}")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -46,8 +46,9 @@ class NonFinite(Callback):
             return None
         return {"policy": self.policy, "skipped_steps": self.skipped, "first": self.first}
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin with nothing seen."""
+        assert isinstance(pl_module, TransferModule)
         self._steps: list[TrainedStep] = []
         self._before: list[TrainedStep] = []  # the last one that was looked at
         self._read_at = trainer.global_step
@@ -56,21 +57,25 @@ class NonFinite(Callback):
         pl_module.leave_out_nonfinite = self.policy == "skip"
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: TransferModule, batch: Batch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         """Number the step; keep what a step that is left out has to restore."""
+        assert isinstance(pl_module, TransferModule)
         self._number = trainer.global_step + 1
         if self.policy == "skip" and batch_idx % trainer.accumulate_grad_batches == 0:
             self._bad = None
             self._buffers = {name: buffer.clone() for name, buffer in pl_module.named_buffers()}
 
-    def on_before_backward(self, trainer: pl.Trainer, pl_module: TransferModule, loss: Tensor) -> None:
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Look at the loss, where steps are left out."""
         if self.policy == "skip" and not bool(loss.isfinite()):
             self._bad = "loss"
 
-    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: TransferModule, optimizer: Optimizer) -> None:
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
         """Leave the step out where loss or gradients are not finite on any process."""
+        assert isinstance(pl_module, TransferModule)
         if self.policy != "skip":
             return
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -91,9 +96,10 @@ class NonFinite(Callback):
                 buffer.copy_(self._buffers[name])
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: TransferModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Note the step, and read what was noted where it is time."""
+        assert isinstance(pl_module, TransferModule)
         if self._done:
             return
         rate = trainer.optimizers[0].param_groups[-1]["lr"]
@@ -107,13 +113,15 @@ class NonFinite(Callback):
         if trainer.is_last_batch or trainer.global_step - self._read_at >= READ_EVERY:
             self._read_losses(trainer, pl_module)
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look before the epoch is validated."""
+        assert isinstance(pl_module, TransferModule)
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._read(trainer, pl_module)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the validation losses, before the weights count as the best."""
+        assert isinstance(pl_module, TransferModule)
         if trainer.state.fn != "fit" or trainer.sanity_checking or self.first is not None:
             return
         metrics = trainer.callback_metrics
@@ -122,23 +130,27 @@ class NonFinite(Callback):
         if bad and self._before:
             self._found(trainer, pl_module, validation_report(trainer, pl_module, bad, self._before[-1]))
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look before the epoch is saved."""
+        assert isinstance(pl_module, TransferModule)
         self._read(trainer, pl_module)
         stepped, self._stepped = self._stepped, False
         if self.policy == "skip" and self.first is not None and not stepped:
             where = f"every step of epoch {trainer.current_epoch + 1} was left out; at first"
             self._raise(trainer, pl_module, {**self.first, "message": f"{where} {self.first['message']}"})
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: TransferModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Look before anything is written."""
+        assert isinstance(pl_module, TransferModule)
         self._read(trainer, pl_module)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep no tensors."""
         self._steps, self._before = [], []
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: TransferModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Keep no tensors."""
         self._steps, self._before = [], []
 

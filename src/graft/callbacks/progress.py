@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from graft.config.types import NonNegative
 from graft.errors import Interrupted
+from graft.training.lightning import epochs_of
 
 BAR_FORMAT = "{desc} |{bar:8}| {elapsed}<{remaining}{postfix}, {rate_fmt}"
 SWEEP_LINE_EVERY_S = 120.0
@@ -97,7 +98,7 @@ class Progress(ProgressBar):
             self._show(trainer)
 
     def _show(self, trainer: pl.Trainer) -> None:
-        epochs = trainer.max_epochs
+        epochs = epochs_of(trainer)
         title = f"epoch {min(trainer.current_epoch + 1, epochs)}/{epochs}" if epochs > 0 else "training"
         title = f"{self.label} {title}{' validating' if trainer.validating else ''}".strip()
         values = "  ".join(f"{name} {value:.3g}" for name, value in self._values(trainer).items())
@@ -160,9 +161,10 @@ def main_metric(metrics: Mapping[str, Any]) -> str | None:
 
 def total_batches(trainer: pl.Trainer) -> int | None:
     """Training batches in the whole fit; None when nobody knows."""
-    limits = []
-    if trainer.max_epochs > 0:
-        limits.append(trainer.num_training_batches * trainer.max_epochs)
+    limits: list[float] = []
+    epochs = epochs_of(trainer)
+    if epochs > 0:
+        limits.append(trainer.num_training_batches * epochs)
     if trainer.max_steps != -1:
         limits.append(trainer.max_steps * trainer.accumulate_grad_batches)
     total = min(limits, default=math.inf)

@@ -137,7 +137,9 @@ def peak_memory_mb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     if sys.platform == "linux":  # getrusage counts what the parent process had when it started this one
         status = Path("/proc/self/status").read_text()
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 2**10
+        found = re.search(r"VmHWM:\s+(\d+) kB", status)
+        assert found is not None  # Linux always writes it
+        return int(found[1]) / 2**10
     try:
         import resource
     except ModuleNotFoundError:  # Windows

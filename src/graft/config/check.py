@@ -64,7 +64,7 @@ def problems_of(cfg: "DictConfig", choices: Mapping[str, str | None] | None) -> 
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """Without garbage collection: syntax trees are many small objects, none of them garbage, and a third of the time."""
+    """Without garbage collection: a syntax tree is many small objects, and going through them a third of the time."""
     collects = gc.isenabled()
     gc.disable()
     try:

@@ -23,10 +23,8 @@ class Domain:
 
     key = "data.target"  # where the config holds it; the data module sets it, and error messages name it
     modality: Modality = "image"
-    title: str  # the domain's name in tables and plots
     noun = "samples"  # what messages call several samples
     unit = "samples"  # what messages call several of what is read, where that is not the noun: rows, files
-    advice = ""  # where labels come from, for data of one class
     may_lack_classes = False  # whether some of the classes may have no training sample, as in a piece of a public set
     reads_beside = False  # whether the other side of a transfer matters for how this one is read
     copies_stay_together = True  # whether equal samples count as one in a split
@@ -45,12 +43,22 @@ class Domain:
         self.on_bad_sample = on_bad_sample
         self.label_kind = label_kind
         self.label_separator = label_separator
-        self.split = dict(split or {})
+        self.split: dict[str, Any] = dict(split or {})
 
     def __init_subclass__(cls) -> None:
         """What is read is called as the samples are, unless a class says otherwise."""
         if "noun" in vars(cls) and "unit" not in vars(cls):
             cls.unit = cls.noun
+
+    @property
+    def title(self) -> str:
+        """The domain's name in tables and plots."""
+        raise NotImplementedError
+
+    @property
+    def advice(self) -> str:
+        """Where labels come from, for data of one class."""
+        return ""
 
     def read(self) -> Raw:
         """The samples of every split that there is; raises GraftError where nothing can be read."""

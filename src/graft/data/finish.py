@@ -177,7 +177,8 @@ def one_spelling(
     same: dict[str, list[str]] = {}
     for word in counts:
         same.setdefault(canonical(word), []).append(word)
-    spellings, notes = {}, []
+    spellings: dict[str, str] = {}
+    notes: list[str] = []
     for spelled in same.values():
         chosen = next((word for word in spelled if classes and word in classes), min(spelled, key=len))
         if len(spelled) > 1 and not (classes and set(spelled) <= set(classes)):
@@ -308,8 +309,9 @@ def leak_notes_after(
         groups = {name: group_values(samples, column, key) for name, samples in splits.items()}
         notes += leak_notes(groups, f"{domain.noun}, by their {column},")
     loose = {name: one.contents for name, one in splits.items() if name not in official or name == "train"}
-    if len(loose) > 1 and None not in loose.values():
-        notes += leak_notes(loose, domain.noun)
+    known = {name: contents for name, contents in loose.items() if contents is not None}
+    if 1 < len(loose) == len(known):
+        notes += leak_notes(known, domain.noun)
     if domain.split.get("near_duplicates", "note") != "ignore" and (keys := domain.near_keys(splits)):
         train = set(keys["train"])
         exact = set(splits["train"].contents or ())
@@ -430,7 +432,9 @@ def without_lost_classes(
 def absent_labels(splits: Mapping[str, Samples], classes: Sequence[str] | None) -> tuple[str, ...]:
     """Lines on classes of which a split has no sample: its metrics say nothing of them."""
     notes = []
-    for name, samples in splits.items() if classes else ():
+    if not classes:
+        return ()
+    for name, samples in splits.items():
         labels = samples.labels
         counts = labels.bincount(minlength=len(classes)) if labels.ndim == 1 else labels.sum(0)
         absent = [one for one, count in zip(classes, counts.tolist(), strict=True) if not count]

@@ -66,7 +66,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[Any]:
         if (activations := self._stored()) is not None:
-            batches = (self._of(activations, indices) for _, indices in self.batch_sampler)
+            batches: Iterator[Batch] = (self._of(activations, indices) for _, indices in self.batch_sampler)
         elif self.num_workers and self._slow:
             return iter(self._workers)
         else:
@@ -150,7 +150,7 @@ class EvalLoader(Loader):
             yield {self.domain: batch}
 
 
-def as_it_is(batch: DomainBatch) -> DomainBatch:
+def as_it_is(batch: Any) -> Any:
     """Collates nothing: the samples are whole batches."""
     return batch
 

@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 from torch import Tensor
@@ -23,9 +23,10 @@ from graft.inputs.audio import augment as augment_speech
 from graft.inputs.base import InputSpec, Prepared, Transform
 from graft.inputs.image import transform as transforms
 from graft.tasks.base import Task
+from graft.training.lightning import overfits
 
-Augment = Literal[(*transforms.AUGMENTATIONS, *augment_speech.AUGMENTATIONS)]
-Shift = Literal[(*transforms.SHIFTS, *augment_speech.SHIFTS)]
+Augment = transforms.AugmentName | augment_speech.AugmentName
+Shift = Literal["colour", "blur", "noise", "telephone"]  # the keys of both modalities' SHIFTS
 
 
 class TransferDataModule(pl.LightningDataModule):
@@ -127,6 +128,7 @@ class TransferDataModule(pl.LightningDataModule):
         if target.classes is None:
             raise GraftError("data.labels_per_class needs a target with classes. Set data.labels_per_class=null.")
         key = "data.labels_per_class"
+        assert target.train.labels is not None  # it has classes
         return target.train.subset(
             label_budget(target.train.labels, self.labels_per_class, self.subset_seed, target.classes, key)
         )
@@ -150,7 +152,7 @@ class TransferDataModule(pl.LightningDataModule):
 
         Only the training texts, whose words become a vocabulary, are those of both sides.
         """
-        arguments = {"channels": self.channels} if self.channels else {}
+        arguments: dict[str, Any] = {"channels": self.channels} if self.channels else {}
         for domain in reversed(self.domains.values()):
             arguments |= domain.backbone_arguments
         if "texts" in arguments:
@@ -164,7 +166,7 @@ class TransferDataModule(pl.LightningDataModule):
 
     def image_side(self) -> int | None:
         """Side in pixels of a square of the first target image's area; None without any image."""
-        inputs = self.domains["target"].train.inputs
+        inputs: Any = self.domains["target"].train.inputs
         shape = tuple(inputs[0].shape) if len(inputs) and self.modality == "image" else ()
         return round(math.sqrt(shape[-2] * shape[-1])) if len(shape) == 3 else None
 
@@ -193,7 +195,8 @@ class TransferDataModule(pl.LightningDataModule):
     @property
     def batch_sizes(self) -> dict[str, int]:
         """Samples a step of each domain, on each process."""
-        return {"target": self.batch_size, "source": self.source_batch_size or self.batch_size}
+        batch_size = cast(int, self.batch_size)  # no longer `auto`
+        return {"target": batch_size, "source": self.source_batch_size or batch_size}
 
     @property
     def steps_per_epoch(self) -> int:
@@ -222,7 +225,7 @@ class TransferDataModule(pl.LightningDataModule):
             seed=(self.seed, domain),
             steps=steps,
             weights=balanced_weights(labels) if self.balance == "sampler" and labels is not None else None,
-            fixed=bool(self.trainer and self.trainer.overfit_batches),
+            fixed=bool(self.trainer and overfits(self.trainer)),
             lengths=functools.partial(self._lengths, domain) if self.bucket_by_length else None,
         )
 

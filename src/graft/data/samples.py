@@ -149,7 +149,8 @@ def take(inputs: Any, indices: Tensor) -> Any:
 
 def rows_of(split: "Split | Samples") -> Any:
     """A split's samples, whatever part of a part it is, of inputs that take indices `(M,)`: tables and sequences."""
-    inputs, indices = split.inputs, None
+    inputs: Any = split.inputs
+    indices = None
     while isinstance(inputs, Subset):
         own = torch.tensor(inputs.indices, dtype=torch.int64)
         inputs, indices = inputs.dataset, own if indices is None else own[indices]
@@ -158,7 +159,8 @@ def rows_of(split: "Split | Samples") -> Any:
 
 def names_of(split: Split, indices: Tensor) -> list[str]:
     """What messages call the samples at `indices` `(M,)`: their files where they have any, else their numbers."""
-    inputs, of_inputs = split.inputs, indices.tolist()
+    inputs: Any = split.inputs
+    of_inputs = indices.tolist()
     while isinstance(inputs, Subset):
         inputs, of_inputs = inputs.dataset, [inputs.indices[index] for index in of_inputs]
     files = getattr(inputs, "files", None)

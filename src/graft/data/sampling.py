@@ -1,6 +1,6 @@
 """Which samples make up which batch, as a pure function of (seed, epoch, step): a resumed run draws the same."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.distributed as dist
@@ -134,7 +134,7 @@ class EvalBatches(Sampler[Key]):
         rank, world = self._rank_and_world()
         lengths = self.lengths()
         order = torch.arange(self.samples) if lengths is None else lengths.argsort(stable=True)
-        batches = order[rank::world].tensor_split(len(self))
+        batches: Sequence[Tensor] = order[rank::world].tensor_split(len(self))
         if lengths is not None:
             batches = [batches[index] for index in torch.randperm(len(batches), generator=generator("evaluation"))]
         for step, indices in enumerate(batches):

@@ -31,7 +31,7 @@ def stratified_split(
     for position in shuffled:
         queues[classes[grouped[position][0]]].append(grouped[position])
     totals = torch.tensor([sum(len(group) for group in queue) for queue in queues.values()])
-    parts = {}
+    parts: dict[str, list[int]] = {}
     for name, size in sizes.items():
         quotas = _quotas(totals, round(size * len(labels)) if size < 1 else int(size))
         parts[name], over = [], 0
@@ -69,12 +69,13 @@ def group_values(samples: Samples, wanted: str, key: str) -> list[Hashable]:
         found = [re.search(wanted, place) for place in samples.places]
     except re.error as error:
         raise GraftError(f"{key}={wanted}: this is no regular expression ({error}).") from None
-    if None in found:
+    matches = [match for match in found if match is not None]
+    if len(matches) < len(found):
         raise GraftError(
             f"{key}={wanted}: it finds nothing in {samples.places[found.index(None)]}. Give a regular expression whose "
             rf"first group is what belongs together, such as '(patient\d+)'."
         )
-    return [match[1] if match.re.groups else match[0] for match in found]
+    return [match[1] if match.re.groups else match[0] for match in matches]
 
 
 def times_of(samples: Samples, wanted: str, key: str) -> Tensor:
@@ -150,7 +151,8 @@ def _take(queue: list[list[int]], quota: int, nearest: bool) -> list[int]:
 
     With `nearest` also one that goes beyond it, where that is nearer to the quota than nothing.
     """
-    taken, kept = [], []
+    taken: list[int] = []
+    kept: list[list[int]] = []
     for position, group in enumerate(queue):
         others = len(kept) + len(queue) - position - 1
         if others and (len(group) <= quota or (nearest and len(group) - quota < quota)):

@@ -23,7 +23,7 @@ class MLPHead(nn.Module):
         feature_size: int,
         num_outputs: int,
         hidden: Annotated[Sequence[Count], MinLen(1)] = (256,),
-        activation: Literal[tuple(ACTIVATIONS)] = "relu",
+        activation: Literal["relu", "gelu", "tanh", "silu", "leaky_relu"] = "relu",
         dropout: FractionBelowOne = 0.0,
     ) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -44,9 +44,9 @@ Inputs = Tensor | Fields
 def join(batches: Sequence[Inputs]) -> Inputs:
     """Batches one after the other as one; sequences are filled up with zeros to the longest."""
     if isinstance(batches[0], Tensor):
-        return torch.cat([*batches])
-    names = batches[0].tensors
-    return Fields({name: cat_padded([batch[name] for batch in batches]) for name in names})
+        return torch.cat(cast(list[Tensor], [*batches]))
+    fields = cast(Sequence[Fields], batches)
+    return Fields({name: cat_padded([batch[name] for batch in fields]) for name in fields[0].tensors})
 
 
 def cat_padded(tensors: Sequence[Tensor]) -> Tensor:

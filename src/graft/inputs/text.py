@@ -110,7 +110,8 @@ class TextTransform:
                 f"{cut:,} of {texts:,} texts ({cut / texts:.2%}) have more than "
                 f"backbone.max_length={self.spec.max_length} tokens: what comes after them is left out"
             )
-        unknown = getattr(self.spec.tokenizer, "unknown", None)
+        tokenizer: Any = self.spec.tokenizer  # one with unknown tokens has advice on them
+        unknown = getattr(tokenizer, "unknown", None)
         if unknown is None or not texts:
             return
         step = max(texts // SAMPLED, 1)
@@ -119,7 +120,7 @@ class TextTransform:
         if share > MANY_UNKNOWN:
             say_once(
                 f"{share:.0%} of the tokens of {texts:,} texts are unknown to the vocabulary, and all alike to the "
-                f"network. {self.spec.tokenizer.advice}"
+                f"network. {tokenizer.advice}"
             )
 
     def collate(self, sequences: Sequence[Tensor]) -> Fields:

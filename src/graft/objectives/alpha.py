@@ -1,13 +1,14 @@
 """`L = alpha * L_source + (1 - alpha) * L_target`, alpha constant or scheduled."""
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 from graft.config.types import Fraction
 from graft.errors import GraftError
 from graft.objectives.base import Objective
 
-SCHEDULES = ("linear", "cosine", "step")
+Schedule = Literal["linear", "cosine", "step"]
+SCHEDULES = get_args(Schedule)
 
 
 class AlphaWeighted(Objective):
@@ -17,7 +18,7 @@ class AlphaWeighted(Objective):
         self,
         alpha: Fraction = 0.0,
         alpha_end: Fraction | None = None,
-        schedule: Literal[SCHEDULES] = "linear",
+        schedule: Schedule = "linear",
         step_at: Fraction = 0.5,
     ) -> None:
         for key, value in (("alpha", alpha), ("alpha_end", alpha_end), ("step_at", step_at)):

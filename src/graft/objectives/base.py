@@ -1,6 +1,7 @@
 """What an objective is: weights of the source's and the target's loss over training."""
 
 from collections.abc import Mapping
+from typing import cast
 
 from torch import Tensor
 
@@ -22,4 +23,4 @@ class Objective:
     def __call__(self, losses: Mapping[str, Tensor], progress: float) -> Tensor:
         """Weighted sum of the mean losses of the domains that have one."""
         weights = self.weights(progress)
-        return sum(weights[domain] * loss for domain, loss in losses.items())
+        return cast(Tensor, sum(weights[domain] * loss for domain, loss in losses.items()))

@@ -24,11 +24,14 @@ class Bottleneck(nn.Module):
 
     def __init__(self, channels: int, width: int, channels_first: bool) -> None:
         super().__init__()
+        self.down: nn.Conv2d | nn.Linear
+        self.up: nn.Conv2d | nn.Linear
         if channels_first:
             self.down, self.up = nn.Conv2d(channels, width, 1), nn.Conv2d(width, channels, 1)
         else:
             self.down, self.up = nn.Linear(channels, width), nn.Linear(width, channels)
         nn.init.zeros_(self.up.weight)
+        assert self.up.bias is not None
         nn.init.zeros_(self.up.bias)
 
     def forward(self, y: Tensor) -> Tensor:

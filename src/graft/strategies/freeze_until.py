@@ -23,6 +23,7 @@ class FreezeUntil(Strategy):
     def phases(self, epochs: int, backbone: Backbone) -> list[Phase]:
         """One phase with what comes after the border."""
         if self.module is None:
+            assert self.stages is not None
             names = stage_names(backbone)
             if not 0 <= self.stages <= len(names):
                 raise GraftError(
@@ -35,6 +36,7 @@ class FreezeUntil(Strategy):
     def _after_module(self, epochs: int, backbone: Backbone) -> Phase:
         """Everything from the module on, in the order in which the stages hold their parameters."""
         ordered = [(stage, name) for stage in stage_names(backbone) for name in backbone.stage_parameters(stage)]
+        assert self.module is not None
         prefix = f"network.{self.module.removeprefix('network.')}"
         inside = [i for i, (_, name) in enumerate(ordered) if name == prefix or name.startswith(f"{prefix}.")]
         if not inside:

@@ -162,7 +162,7 @@ class PeftStrategy(Strategy):
                 trained = [parameter for parameter in holder.parameters() if parameter.requires_grad]
                 start = holder(x)
                 for parameter in trained:
-                    parameter += 0.1 * torch.randn_like(parameter)
+                    parameter.add_(0.1 * torch.randn_like(parameter))
                 tuned = holder(x)
                 unload(holder)
                 merged = holder(x)
@@ -255,6 +255,7 @@ def trial_input(layer: nn.Module) -> Tensor:
     """Random input of a layer, twice as wide as a convolution's kernel."""
     if isinstance(layer, nn.Linear):
         return torch.randn(2, 3, layer.in_features)
+    assert isinstance(layer, nn.Conv2d)
     height, width = (2 * dilation * size for dilation, size in zip(layer.dilation, layer.kernel_size, strict=True))
     return torch.randn(2, layer.in_channels, height, width)
 

@@ -13,7 +13,11 @@ class Task:
 
     name: str
     main_metric = "acc"
-    validated = ("loss", "acc", "f1")  # what validation computes, beside the main metric: selection.metric is one of it
+    validated: tuple[str, ...] = (
+        "loss",
+        "acc",
+        "f1",
+    )  # what validation computes, beside the main metric: selection.metric is one of it
     higher_is_better = True
     label_kind = "classes"  # classes | numbers | multilabel: what data.target.label_kind has to be
     soft_labels = False  # whether the loss takes labels (B, K) that are mixtures, with entries in [0, 1]

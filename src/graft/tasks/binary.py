@@ -1,7 +1,7 @@
 """Yes or no for each sample."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,7 +16,8 @@ from graft.errors import GraftError
 from graft.tasks.base import Task
 from graft.tasks.metrics import Sensitivity, Specificity, YesNoAUROC
 
-MAIN_METRICS = ("acc", "auroc")  # of a binary task
+MainMetric = Literal["acc", "auroc"]
+MAIN_METRICS = get_args(MainMetric)  # of a binary task
 
 
 class Binary(Task):
@@ -25,7 +26,7 @@ class Binary(Task):
     name = "binary"
     validated = ("loss", "acc", "f1", "sensitivity", "specificity")
 
-    def __init__(self, main_metric: Literal[MAIN_METRICS] = "acc") -> None:
+    def __init__(self, main_metric: MainMetric = "acc") -> None:
         if main_metric not in MAIN_METRICS:
             raise GraftError(f"task.main_metric={main_metric!r} is not known. Allowed: {', '.join(MAIN_METRICS)}.")
         self.main_metric = main_metric

@@ -29,6 +29,8 @@ class Mean(Metric):
     """Mean of what is added up; torchmetrics' own looks for NaN in every batch, which waits for the device."""
 
     full_state_update = False
+    total: Tensor
+    count: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +63,7 @@ def mean_auroc(scores: Tensor, labels: Tensor) -> Tensor:
 class YesNoAUROC(BinaryAUROC):
     """AUROC; NaN where all samples have one label."""
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override]  # as torchmetrics' own AUROC classes do
         """The area, over the samples of all processes."""
         scores, labels = dim_zero_cat(self.preds), dim_zero_cat(self.target)
         return mean_auroc(scores[:, None], labels[:, None])
@@ -70,7 +72,7 @@ class YesNoAUROC(BinaryAUROC):
 class MacroAUROC(MulticlassAUROC):
     """Mean of the one-vs-rest AUROC of the classes that there are."""
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override]  # as torchmetrics' own AUROC classes do
         """The mean, over the samples of all processes."""
         scores, labels = dim_zero_cat(self.preds), dim_zero_cat(self.target)
         return mean_auroc(scores, torch.arange(self.num_classes, device=labels.device) == labels[:, None])
@@ -79,7 +81,7 @@ class MacroAUROC(MulticlassAUROC):
 class LabelsAUROC(MultilabelAUROC):
     """Mean of the AUROC of the labels that some samples have and others have not."""
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override]  # as torchmetrics' own AUROC classes do
         """The mean, over the samples of all processes."""
         scores, labels = dim_zero_cat(self.preds), dim_zero_cat(self.target)
         return mean_auroc(scores, labels)
@@ -120,6 +122,10 @@ class R2(Metric):
 
     full_state_update = False
     higher_is_better = True
+    count: Tensor
+    total: Tensor
+    squares: Tensor
+    residuals: Tensor
 
     def __init__(self) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ class Regression(Task):
     higher_is_better = False
     label_kind = "numbers"
 
-    def __init__(self, loss: Literal[tuple(LOSSES)] = "mse") -> None:
+    def __init__(self, loss: Literal["mse", "l1"] = "mse") -> None:
         if loss not in LOSSES:
             raise GraftError(f"task.loss={loss!r} is not a regression loss. Allowed: {', '.join(LOSSES)}.")
         self.loss_function = LOSSES[loss]

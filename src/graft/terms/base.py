@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ class Teacher:
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = copy.deepcopy(backbone).requires_grad_(False).eval()
-        self._last: tuple[Tensor, Tensor] | None = None
+        self._last: tuple[Inputs, Tensor] | None = None
 
     @torch.no_grad()
     def features(self, inputs: Inputs) -> Tensor:
@@ -54,6 +55,7 @@ class Teacher:
     @torch.no_grad()
     def logits(self, inputs: Inputs) -> Tensor:
         """The pretrained head's logits `(B, K_source)`; only where it has one."""
+        assert self.backbone.pretrained_head is not None
         return self.backbone.pretrained_head(self.features(inputs))
 
 
@@ -67,9 +69,9 @@ class TermContext:
     pretrained_head: nn.Module | None  # of the pretrained net (features to its classes), None where it has none
     pretrained: bool  # False: the backbone starts from random weights, so there is nothing to stay near to
     num_classes: int | None  # of the target; None where it has none
-    samples: Callable[[], Iterable[tuple[Tensor, Tensor | None]]]  # target training batches without augmentation
+    samples: Callable[[], Iterable[tuple[Any, Tensor | None]]]  # target training batches without augmentation
     # Validation samples of what `pretrained_head` predicts; None where the pretraining's data are not here
-    source_samples: Callable[[], Iterable[tuple[Tensor, Tensor | None]]] | None
+    source_samples: Callable[[], Iterable[tuple[Any, Tensor | None]]] | None
     added_parameters: frozenset[str] = frozenset()  # names in the backbone of what the strategy added: not pretrained
 
     @cached_property

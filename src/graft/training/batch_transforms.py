@@ -1,7 +1,7 @@
 """What happens to a training batch before the network sees it: progressive resizing, MixUp and CutMix."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -40,17 +40,21 @@ class ProgressiveResizing:
         """The batch with images `(B, C, H, W)` of the epoch's size."""
         return {domain: (self.resize(inputs, epoch), labels) for domain, (inputs, labels) in batch.items()}
 
-    def resize(self, images: Tensor, epoch: int) -> Tensor:
+    def resize(self, images: Any, epoch: int) -> Tensor:
         """Images `(B, C, H, W)` in the epoch's size; at full size the same tensor."""
-        size = self.size(tuple(images.shape[-2:]), epoch)
-        if size == images.shape[-2:]:
+        height, width = images.shape[-2:]
+        size = self.size((height, width), epoch)
+        if size == (height, width):
             return images
         return resize(images, list(size), antialias=True)
 
     def size(self, full: tuple[int, int], epoch: int) -> tuple[int, int]:
         """`(height, width)` in pixels in an epoch, for images of size `full`."""
         scale = self.scale(epoch)
-        return full if scale == 1 else tuple(min(s, max(1, round(s * scale / MULTIPLE)) * MULTIPLE) for s in full)
+        if scale == 1:
+            return full
+        height, width = (min(s, max(1, round(s * scale / MULTIPLE)) * MULTIPLE) for s in full)
+        return height, width
 
     def scale(self, epoch: int) -> float:
         """Side of the images over the full side in an epoch."""
@@ -64,10 +68,10 @@ class ProgressiveResizing:
 
     def check_any_size(self, backbone: Backbone) -> None:
         """Raise GraftError where the backbone cannot take one of the sizes to come; nothing is computed."""
-        sides = dict.fromkeys(self.size(backbone.size, epoch)[0] for epoch in range(self.epochs))
+        sides = dict.fromkeys(self.size(cast(tuple[int, int], backbone.size), epoch)[0] for epoch in range(self.epochs))
         for side in sides:
             try:
-                output_shape(backbone.network, backbone.channels, side)
+                output_shape(backbone.network, cast(int, backbone.channels), side)
             except (AssertionError, RuntimeError, ValueError) as error:
                 raise GraftError(
                     f"training.progressive_resizing.initial_scale={self.initial_scale}: {backbone.name} cannot take "
@@ -118,8 +122,9 @@ def build_batch_transforms(
     transforms: list[BatchTransform] = []
     resizing = dict(training["progressive_resizing"])
     if resizing["initial_scale"] is not None:
-        transforms.append(ProgressiveResizing(epochs, **resizing))
-        transforms[-1].check_any_size(backbone)
+        progressive = ProgressiveResizing(epochs, **resizing)
+        progressive.check_any_size(backbone)
+        transforms.append(progressive)
     alphas = {key: training[key] for key in ("mixup_alpha", "cutmix_alpha") if training[key] is not None}
     for domain, task in tasks.items():
         if alphas and not task.soft_labels:

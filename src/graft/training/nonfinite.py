@@ -13,12 +13,14 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
+from graft.backbones.split_backbone import Activations
 from graft.data.loader import DomainBatch
 from graft.data.samples import names_of
 from graft.errors import listed
 from graft.inputs.base import Fields, Inputs
 from graft.module import TransferModule
 from graft.runs.folder import NONFINITE_BATCH
+from graft.training.lightning import data_of
 
 SHOWN = 5  # names in a message
 
@@ -44,13 +46,15 @@ def training_report(
     step = steps[-1]
     losses = {name: float(part) for name, part in ({"loss": step.loss} | step.parts).items()}
     losses = trainer.strategy.broadcast(losses, src=rank) if trainer.world_size > 1 else losses
-    drawn = [trainer.datamodule.train_batch(each.epoch, each.batch, rank) for each in steps]
+    drawn = [data_of(trainer).train_batch(each.epoch, each.batch, rank) for each in steps]
     blamed = [name for name in drawn[-1] if not math.isfinite(losses.get(name, 0.0))] or [*drawn[-1]]
-    names, problems, largest = {}, [], []
+    names: dict[str, list[str]] = {}
+    problems: list[str] = []
+    largest: list[tuple[float, str]] = []
     for batches in reversed(drawn):  # the step's own batch first
         for domain, (indices, (inputs, _)) in batches.items():
             if domain in blamed:
-                called = names_of(trainer.datamodule.domains[domain].train, indices)
+                called = names_of(data_of(trainer).domains[domain].train, indices)
                 names.setdefault(domain, called)
                 problems += [f"{domain} {line}" for line in not_finite(inputs, called)]
                 largest.append(largest_of(inputs, called))
@@ -85,11 +89,13 @@ def validation_report(
     trainer: pl.Trainer, module: TransferModule, losses: Mapping[str, float], step: TrainedStep
 ) -> dict[str, Any]:
     """Of validation losses that are not finite while the weights are, with the samples whose outputs are not."""
-    names, problems, largest = {}, [], []
+    names: dict[str, list[str]] = {}
+    problems: list[str] = []
+    largest: list[tuple[float, str]] = []
     for domain in dict.fromkeys(name.split("/")[1] for name in losses):
         found: list[str] = []
-        for indices, (inputs, _) in trainer.datamodule.indexed_batches(domain, "val"):
-            called = names_of(trainer.datamodule.domains[domain].val, indices)
+        for indices, (inputs, _) in data_of(trainer).indexed_batches(domain, "val"):
+            called = names_of(data_of(trainer).domains[domain].val, indices)
             problems += [f"{domain} {line}" for line in not_finite(inputs, called)]
             largest.append(largest_of(inputs, called))
             finite = outputs_of(trainer, module, inputs, domain).isfinite().flatten(1).all(1)
@@ -119,7 +125,7 @@ def validation_report(
 
 
 @torch.no_grad()
-def outputs_of(trainer: pl.Trainer, module: TransferModule, inputs: Inputs, domain: str) -> Tensor:
+def outputs_of(trainer: pl.Trainer, module: TransferModule, inputs: Inputs | Activations, domain: str) -> Tensor:
     """Predictions `(B, K)` as in validation."""
     was_training = module.training
     module.eval()
@@ -155,7 +161,7 @@ def weights_of(module: TransferModule) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in weights.items() if tensor.numel()}
 
 
-def not_finite(inputs: Inputs, names: Sequence[str]) -> list[str]:
+def not_finite(inputs: Inputs | Activations, names: Sequence[str]) -> list[str]:
     """A line for each sample whose inputs hold NaN or infinite values."""
     lines = []
     for values in floats_of(inputs):
@@ -164,7 +170,7 @@ def not_finite(inputs: Inputs, names: Sequence[str]) -> list[str]:
     return lines
 
 
-def largest_of(inputs: Inputs, names: Sequence[str]) -> tuple[float, str]:
+def largest_of(inputs: Inputs | Activations, names: Sequence[str]) -> tuple[float, str]:
     """The largest finite input by size, and whose it is."""
     found = [(0.0, "")]
     for values in floats_of(inputs):
@@ -173,8 +179,9 @@ def largest_of(inputs: Inputs, names: Sequence[str]) -> tuple[float, str]:
     return max(found)
 
 
-def floats_of(inputs: Inputs) -> list[Tensor]:
+def floats_of(inputs: Inputs | Activations) -> list[Tensor]:
     """The tensors of floats, `(B, n)` each."""
+    assert not isinstance(inputs, Activations)  # batches are drawn from the samples themselves
     tensors = inputs.tensors.values() if isinstance(inputs, Fields) else [inputs]
     return [tensor.flatten(1) for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
 
@@ -205,16 +212,16 @@ def save_batches(
 
     Inputs are those before what `training` does to a batch, such as MixUp.
     """
-    content = {"losses": dict(losses), "batches": []}
+    saved: list[dict[str, Any]] = []
     for step, batches in zip(steps, drawn, strict=True):
         domains = {}
         for domain, (indices, (inputs, labels)) in batches.items():
             domains[domain] = {
                 "indices": indices,
-                "names": names_of(trainer.datamodule.domains[domain].train, indices),
+                "names": names_of(data_of(trainer).domains[domain].train, indices),
                 "inputs": dict(inputs.tensors) if isinstance(inputs, Fields) else inputs,
                 "labels": labels,
             }
         where = {"step": step.number, "epoch": step.epoch, "batch": step.batch, "lr": step.lr}
-        content["batches"].append(where | {"domains": domains})
-    torch.save(content, file)
+        saved.append(where | {"domains": domains})
+    torch.save({"losses": dict(losses), "batches": saved}, file)

@@ -36,7 +36,7 @@ class OptimizerSettings(BaseOptimizerSettings):
 
 
 def parts(
-    backbone: "Backbone", heads: nn.ModuleDict, terms: nn.ModuleDict
+    backbone: "Backbone", heads: nn.ModuleDict, terms: Mapping[str, nn.Module]
 ) -> dict[str, list[tuple[str, nn.Parameter]]]:
     """Named parameters by part: `backbone/<stage>` from input to output, then `term/<name>` and `head/<name>`."""
     by_part = {

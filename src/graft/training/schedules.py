@@ -6,7 +6,7 @@ phase of a strategy can have its own schedule and a resumed run needs no schedul
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import torch
 from annotated_types import Interval
@@ -189,7 +189,9 @@ class Plateau:
         """No table: torch's ReduceLROnPlateau follows the metric."""
         return
 
-    def scheduler(self, optimizer: Optimizer, mode: str) -> torch.optim.lr_scheduler.ReduceLROnPlateau:
+    def scheduler(
+        self, optimizer: Optimizer, mode: Literal["min", "max"]
+    ) -> torch.optim.lr_scheduler.ReduceLROnPlateau:
         """torch's own scheduler for Lightning to step with the selection rule's metric."""
         return torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimizer, mode=mode, factor=self.factor, patience=self.patience_epochs

@@ -16,9 +16,9 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from graft.config.types import Auto, Count, Fraction, FractionBelowOne, Natural, Positive
 from graft.errors import GraftError
 
-PRECISIONS = (
-    *("auto", "32-true", "16-mixed", "bf16-mixed", "64-true", "16-true", "bf16-true"),
-    *("transformer-engine", "transformer-engine-float16", "16", "32", "64", "bf16"),
+Precision = (
+    Literal["auto", "32-true", "16-mixed", "bf16-mixed", "64-true", "16-true", "bf16-true"]
+    | Literal["transformer-engine", "transformer-engine-float16", "16", "32", "64", "bf16"]
 )
 BelowOne = Annotated[float, Interval(gt=0, lt=1)]
 
@@ -30,7 +30,7 @@ class TrainerSettings(TypedDict):
     devices: Auto | Literal[-1] | Count | str | Annotated[Sequence[Natural], MinLen(1)]
     num_nodes: Count
     strategy: str
-    precision: Literal[PRECISIONS] | Literal[16, 32, 64]
+    precision: Precision | Literal[16, 32, 64]
     sync_batchnorm: bool
     deterministic: Literal["warn"] | bool
     detect_anomaly: bool

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -22,7 +22,6 @@ import torch
 from annotated_types import Ge
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.tuner import Tuner
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from graft.backbones.base import Backbone
@@ -36,6 +35,7 @@ from graft.module import TransferModule
 from graft.report import plots
 from graft.runs.folder import LR_CURVE, LR_PICTURE
 from graft.strategies.base import Phase, Strategy
+from graft.training.lightning import is_rank_zero
 from graft.training.schedules import Point
 from graft.training.trainer import build_trainer
 
@@ -91,7 +91,7 @@ class TuningSettings(TypedDict):
     low: Positive
     high: Positive
     steps: Annotated[int, Ge(10)]
-    suggestion: Literal[tuple(SUGGESTIONS)]
+    suggestion: Literal["valley", "steep", "minimum"]
     max_batch_size: Count
 
 
@@ -204,8 +204,9 @@ def lr_range_test(config: Mapping[str, Any], module: TransferModule, data: Trans
     record = RecordLoss()
     callbacks: list[Callback] = [record]
     if progress := config["callbacks"].get("progress"):
-        callbacks.append(build(progress))
-        callbacks[-1].label = "learning-rate range test"
+        bar = build(progress)
+        bar.label = "learning-rate range test"
+        callbacks.append(bar)
     trainer = build_trainer(config["trainer"] | TRIAL_TRAINER, config["training"], 1, folder, [], callbacks)
     with isolate_rng(), keyboard_interrupts(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Encountered `nan` values")  # torchmetrics, where the loss diverges
@@ -217,7 +218,8 @@ def lr_range_test(config: Mapping[str, Any], module: TransferModule, data: Trans
         )
     rates = [point.factor for point in trial.schedule.table(settings["steps"])]
     seconds = time.perf_counter() - started
-    return Curve(rates[: len(record.losses)], record.losses, record.diverged, trial.strategy.number, seconds)
+    phase = cast(OnePhase, trial.strategy).number  # `copies` leaves one phase
+    return Curve(rates[: len(record.losses)], record.losses, record.diverged, phase, seconds)
 
 
 def describe(curve: Curve, suggestion: str) -> dict[str, Any]:
@@ -250,13 +252,14 @@ def find_batch_size(config: Mapping[str, Any], module: TransferModule, data: Tra
     try:
         with isolate_rng(), keyboard_interrupts():
             # As many doublings as the limit allows: the scaler's own `max_val` comes back without having been tried.
-            return Tuner(trainer).scale_batch_size(
+            found = Tuner(trainer).scale_batch_size(
                 trial,
                 datamodule=trial_data,
                 init_val=trial_data.batch_size,
                 max_trials=limit.bit_length() - 1,
                 steps_per_trial=TRIAL_STEPS,
             )
+        return cast(int, found)  # None only where there is nothing to try
     except (RuntimeError, ValueError):
         if trial_data.batch_size >= 2:
             raise
@@ -317,7 +320,7 @@ def resolve_auto(experiment: Experiment, resumed: Path | None = None, *, look: b
         else:
             curve = lr_range_test(config, module, data, folder)
             found["lr"] = describe(curve, config["tuning"]["suggestion"])
-            if rank_zero_only.rank == 0:
+            if is_rank_zero():
                 curve.write_csv(folder / LR_CURVE)
                 plots.range_test(curve, found["lr"]["suggestions"], folder / LR_PICTURE)
         config["optimizer"]["lr"] = module.optimizer_config["lr"] = found["lr"]["value"]

@@ -13,8 +13,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from graft.config.types import FractionBelowOne, Positive
 from graft.errors import GraftError
 from graft.module import Batch, TransferModule
+from graft.training.lightning import data_of, epochs_of
 from graft.training.normalization import batchnorms
 from graft.training.schedules import AveragingWindow
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def network(module: TransferModule) -> nn.ModuleDict:
@@ -60,8 +63,9 @@ class Averaging(Callback):
         """Whether the average holds anything yet."""
         return self._average is not None and int(self._average.n_averaged) > 0
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin the average, or go on with a checkpoint's."""
+        assert isinstance(pl_module, TransferModule)
         self._network = network(pl_module)
         self._average = self.average_of(self._network)
         self._swapped = False
@@ -73,28 +77,31 @@ class Averaging(Callback):
             self._restored = None
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: TransferModule, batch: Batch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         """Train the training weights."""
         if self._swapped:
             self._swap()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: TransferModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Take the weights into the average; a batch that only accumulates gradients changes none."""
         if trainer.global_step > self._step:
             self._step = trainer.global_step
             if self.is_due(trainer):
+                assert self._average is not None
                 self._average.update_parameters(self._network)
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validate the average."""
+        assert isinstance(pl_module, TransferModule)
         if self.started and not self._swapped:
             self.show_average(trainer, pl_module)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: TransferModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave the average in the module."""
+        assert isinstance(pl_module, TransferModule)
         if self.started and not self._swapped:
             self.show_average(trainer, pl_module)
         self._average = None
@@ -105,15 +112,18 @@ class Averaging(Callback):
 
     @torch.no_grad()
     def _swap(self) -> None:
+        assert self._average is not None
         for ours, theirs in zip(tensors(self._average.module), tensors(self._network), strict=True):
             kept = ours.clone()
             ours.copy_(theirs)
             theirs.copy_(kept)
         self._swapped = not self._swapped
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: TransferModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """The average as the checkpoint's weights, the training weights beside it."""
-        if not self.started:
+        if self._average is None or not self.started:
             return
         ours = dict(self._average.module.state_dict())
         theirs = {name: checkpoint["state_dict"][name] for name in ours}
@@ -121,7 +131,9 @@ class Averaging(Callback):
         checkpoint["state_dict"] = checkpoint["state_dict"] | average
         checkpoint["averaging"] = {"training": training, "averaged": int(self._average.n_averaged)}
 
-    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: TransferModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Keep what was saved until training starts; a fit that has nothing left to do keeps the average."""
         self._restored = checkpoint.get("averaging")
 
@@ -154,7 +166,7 @@ class EMA(Averaging):
         """Decay of the step after a number of steps."""
         return min(self.decay, (1 + steps) / (10 + steps))
 
-    def _move(self, average: list[Tensor], weights: list[Tensor], count: Tensor) -> None:
+    def _move(self, average: Tensors, weights: Tensors, count: Tensor | int) -> None:
         if average[0].is_floating_point():
             get_ema_multi_avg_fn(self.decay_after(int(count) - 1))(average, weights, count)
         else:  # counters have no average
@@ -185,7 +197,7 @@ class SWA(Averaging):
 
     def is_due(self, trainer: pl.Trainer) -> bool:
         """At an epoch's end, before its validation."""
-        return trainer.is_last_batch and trainer.current_epoch >= self.first_epoch(trainer.max_epochs)
+        return trainer.is_last_batch and trainer.current_epoch >= self.first_epoch(epochs_of(trainer))
 
     def first_epoch(self, epochs: int) -> int:
         """The first epoch (from 0) that is averaged."""
@@ -209,7 +221,7 @@ def tensors(module: nn.Module) -> Iterator[Tensor]:
 
 def training_batches(trainer: pl.Trainer) -> Iterator[Batch]:
     """As many of the data module's training batches as make an epoch, on the trainer's device."""
-    for batch in islice(trainer.datamodule.train_batches(), int(trainer.num_training_batches)):
+    for batch in islice(data_of(trainer).train_batches(), int(trainer.num_training_batches)):
         yield trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch))
 
 
@@ -227,6 +239,7 @@ def recompute_statistics(module: TransferModule, batches: Callable[[], Iterable[
     alone = module.bn == "domain_specific"  # each domain has its own statistics, but one counter serves all of them
     for part in [(domain,) for domain in module.objective.domains()] if alone and norms else [None] * bool(norms):
         for norm in norms:
+            assert norm.num_batches_tracked is not None
             norm.num_batches_tracked.zero_()
             norm.momentum = None  # the mean over all batches since the counter's 0
         for batch in batches():

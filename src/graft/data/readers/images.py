@@ -107,22 +107,23 @@ def read_image(source: Path | BinaryIO, shorter: int | None = None, count: bool 
             return Decoded(sixteen_bit_colour(source), DEEP["I;16"], pages)
         if shorter is not None:
             image.draft(None, (2 * shorter, 2 * shorter))
-        image = ImageOps.exif_transpose(image)
-        if image.mode not in DEEP:
-            image.load()
-            return Decoded(image, BYTES, pages)
-        sixteen = image.mode == "I" and form in ("PNG", "PPM")
-        return Decoded(np.array(image), DEEP["I;16"] if sixteen else DEEP[image.mode], pages)
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode not in DEEP:
+            upright.load()
+            return Decoded(upright, BYTES, pages)
+        sixteen = upright.mode == "I" and form in ("PNG", "PPM")
+        return Decoded(np.array(upright), DEEP["I;16"] if sixteen else DEEP[upright.mode], pages)
 
 
 def sixteen_bit_colour(source: Path | BinaryIO) -> np.ndarray:
     """Colours of 16 bits `(H, W, C)`: Pillow gives one byte of each, which one depends on the order that it is told."""
-    found = {order: one_byte(source, order) for order in "BL"}
-    if found["L"] is None:  # there is one order for grey with transparency
-        return found["B"] * 257
+    first, second = one_byte(source, "B"), one_byte(source, "L")
+    assert first is not None
+    if second is None:  # there is one order for grey with transparency
+        return first * 257
     with Image.open(rewound(source)) as image:
         big = ";16B" in str(image.tile) or (";16N" in str(image.tile) and sys.byteorder == "big")
-    high, low = (found["B"], found["L"]) if big else (found["L"], found["B"])
+    high, low = (first, second) if big else (second, first)
     return high * 256 + low
 
 
@@ -158,7 +159,7 @@ def many_bands(source: Path | BinaryIO) -> Decoded | None:
     if content[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return None
     try:
-        import tifffile
+        import tifffile  # type: ignore[import-not-found]  # no dependency
     except ModuleNotFoundError:
         raise ValueError("it has more bands or bits than Pillow reads; pip install tifffile reads them") from None
     with tifffile.TiffFile(io.BytesIO(content)) as tiff:
@@ -174,7 +175,10 @@ def many_bands(source: Path | BinaryIO) -> Decoded | None:
 
 def content_of(source: Path | BinaryIO) -> bytes:
     """All bytes of a file."""
-    return source.read_bytes() if isinstance(source, Path) else rewound(source).read()
+    if isinstance(source, Path):
+        return source.read_bytes()
+    source.seek(0)
+    return source.read()
 
 
 def bands_of(decoded: Decoded) -> int:
@@ -196,7 +200,7 @@ class ImageFiles(Sequence):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]  # nobody slices it
         return decode(self.files[index], self.channels, pixel_range=self.pixel_range)
 
     def read(self, index: int, shorter: int) -> Tensor:
@@ -226,7 +230,8 @@ def image_tensor(
     Without a range it is that of the type: 0 to `limit`, or 0 to 1 where there is none.
     """
     if isinstance(pixels, Image.Image) and pixels.mode in DEEP:
-        pixels, limit = np.array(pixels), DEEP[pixels.mode]
+        limit = DEEP[pixels.mode]
+        pixels = np.array(pixels)
     low, high = range_by_type(limit, pixel_range)
     if isinstance(pixels, np.ndarray):
         pixels = to_bytes(pixels, low, high)

@@ -32,7 +32,7 @@ class SimilarImages(Domain):
             return None
         if self._groups is None:
             self._groups = alike(self.hashes)
-        return {name: keys_of(self._groups, samples.contents) for name, samples in splits.items()}
+        return {name: keys_of(self._groups, samples.contents or ()) for name, samples in splits.items()}
 
     _groups: dict[Hashable, Hashable] | None = None
 

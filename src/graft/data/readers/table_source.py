@@ -122,6 +122,7 @@ class TableSource(Domain):
 
     def _labels_in(self, table: Table) -> list[str]:
         """Names of the labels' columns; one, where samples have one label each."""
+        listed = [self.label] if isinstance(self.label, str | int) else self.label
         several = not isinstance(self.label, str | int)
         if several != (self.label_kind == "multilabel"):
             wanted = "[a, b]" if self.label_kind == "multilabel" else "outcome"
@@ -129,7 +130,7 @@ class TableSource(Domain):
                 f"{self.key}.label={hydra_value(self.label)}: with {self.key}.label_kind={self.label_kind} it is "
                 f"{'a list of columns' if self.label_kind == 'multilabel' else 'one column'}, such as {wanted}."
             )
-        return [column_name(table, column, f"{self.key}.label") for column in (self.label if several else [self.label])]
+        return [column_name(table, column, f"{self.key}.label") for column in listed]
 
     def _listed(self, kind: str) -> list[str]:
         """The columns that a key gives a kind."""
@@ -178,6 +179,7 @@ class TableSource(Domain):
 
     def strata(self, labels: Tensor, classes: Sequence[str] | None) -> Tensor:
         """Classes numbered in the order of their names as texts, on which the splits of published seeds depend."""
+        assert classes is not None
         order = {name: number for number, name in enumerate(sorted(classes))}
         return torch.tensor([order[name] for name in classes])[labels]
 

@@ -141,5 +141,5 @@ class Texts(Sequence):
     def __len__(self) -> int:
         return len(self.texts)
 
-    def __getitem__(self, index: int) -> str:
+    def __getitem__(self, index: Any) -> Any:
         return self.texts[index]

@@ -37,7 +37,12 @@ class AudioFile(LabelledRecordings):
         self.files = {split: Path(name).expanduser() for split, name in files.items() if name is not None}
         self.folder = None if folder is None else Path(folder).expanduser()
         self.columns = {"path": path, "label": label}
-        self.reading = {"delimiter": delimiter, "header": header, "encoding": encoding, "missing": MISSING}
+        self.reading: dict[str, Any] = {
+            "delimiter": delimiter,
+            "header": header,
+            "encoding": encoding,
+            "missing": MISSING,
+        }
 
     @property
     def title(self) -> str:
@@ -73,7 +78,7 @@ class AudioFile(LabelledRecordings):
             for index, values in enumerate(zip(table.lines.tolist(), paths, labels, strict=True))
         ]
         rows += [Record(file, line, None, "", problem) for line, problem in table.bad.items()]
-        return sorted(rows, key=lambda row: row.number)
+        return sorted(rows, key=lambda row: row.number or 0)
 
     def _record(
         self, file: Path, number: int, path: str | None, label: str | None, columns: Mapping[str, Any]

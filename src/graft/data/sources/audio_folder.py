@@ -103,6 +103,7 @@ class AudioFolder(LabelledRecordings):
         return self._left_out
 
     def _compiled(self) -> re.Pattern:
+        assert self.pattern is not None
         try:
             pattern = re.compile(self.pattern)
         except re.error as error:

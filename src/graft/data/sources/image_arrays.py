@@ -29,7 +29,8 @@ class ImageArrays(ArrayFile, SimilarImages):
 
     def read(self) -> Raw:
         """The images of every split, and which of them look alike."""
-        self.hashes, self._groups, self._clipped = {}, None, []
+        self.hashes, self._groups = {}, None
+        self._clipped: list[str] = []
         raw = super().read()
         return replace(raw, notes=(*raw.notes, *self._clipped))
 
@@ -54,9 +55,8 @@ class ImageArrays(ArrayFile, SimilarImages):
         pixels = pixels[:, None] if pixels.ndim == 3 else np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         hashes = hashes_of(pixels)
         if min(pixels.shape[2:]) >= SIDE and len(pixels) <= COMPARED:
-            self.hashes |= {
-                digest: hash_of(image.transpose(1, 2, 0)) for digest, image in zip(hashes, pixels, strict=True)
-            }
+            found = [hash_of(image.transpose(1, 2, 0)) for image in pixels]
+            self.hashes = {**self.hashes, **dict(zip(hashes, found, strict=True))}
         return Found(torch.from_numpy(pixels), hashes, bad)
 
     def _as_bytes(self, images: np.ndarray, name: str) -> tuple[np.ndarray, dict[int, str]]:
@@ -69,7 +69,9 @@ class ImageArrays(ArrayFile, SimilarImages):
             return images, {}
         low, high = stated or ((0.0, 1.0) if images.dtype.kind in "fb" else (0.0, BYTES))
         slack = ROUNDING if images.dtype.kind == "f" else 0
-        pixels, bad, outside = np.empty(images.shape, dtype=np.uint8), {}, {}
+        pixels = np.empty(images.shape, dtype=np.uint8)
+        bad: dict[int, str] = {}
+        outside: dict[int, tuple[float, float]] = {}
         for start in range(0, len(images), CHUNK):
             chunk = images[start : start + CHUNK]
             flat = chunk.reshape(len(chunk), -1)

@@ -47,7 +47,12 @@ class ImageFile(LabelledImages):
         self.path = path
         self.label = label
         self.classes = None if classes is None else tuple(str(name) for name in classes)
-        self.reading = {"delimiter": delimiter, "header": header, "encoding": encoding, "missing": MISSING}
+        self.reading: dict[str, Any] = {
+            "delimiter": delimiter,
+            "header": header,
+            "encoding": encoding,
+            "missing": MISSING,
+        }
 
     @property
     def title(self) -> str:
@@ -68,10 +73,11 @@ class ImageFile(LabelledImages):
         """The rows of every file; each image is decoded, so that a broken one is found before anything is trained."""
         if self.folder is not None and not self.folder.is_dir():
             raise GraftError(f"{self.key}.folder={self.folder}: no such folder. Paths of images are below it.")
-        several = isinstance(self.label, Sequence) and not isinstance(self.label, str)
+        several = not isinstance(self.label, str | int)
+        labels = listed(self.label)
         if several and self.label_kind != "multilabel":
             raise GraftError(
-                f"{self.key}.label={list(self.label)}: several columns are several labels a sample: "
+                f"{self.key}.label={labels}: several columns are several labels a sample: "
                 f"{self.key}.label_kind=multilabel task=multilabel"
             )
         tables = {
@@ -80,19 +86,16 @@ class ImageFile(LabelledImages):
         splits = {split: self._samples(table, split, several) for split, table in tables.items()}
         classes = self.classes
         if several:
-            classes = classes or tuple(column_name(tables["train"], one, f"{self.key}.label") for one in self.label)
-            if len(classes) != len(self.label):
-                raise GraftError(
-                    f"{self.key}.classes names {len(classes)} labels, but {self.key}.label {len(self.label)}."
-                )
+            classes = classes or tuple(column_name(tables["train"], one, f"{self.key}.label") for one in labels)
+            if len(classes) != len(labels):
+                raise GraftError(f"{self.key}.classes names {len(classes)} labels, but {self.key}.label {len(labels)}.")
         return self.with_looks(Raw(splits, None if self.label_kind == "numbers" else classes))
 
     def _samples(self, table: Table, split: str, several: bool) -> Samples:
         """All rows of a table, with what is wrong with those that cannot be used."""
         file = self.files[split]
-        wanted = list(self.label) if several else [self.label]
         path = column_name(table, self.path, f"{self.key}.path")
-        names = [column_name(table, column, f"{self.key}.label") for column in wanted]
+        names = [column_name(table, column, f"{self.key}.label") for column in listed(self.label)]
         texts = to_texts(table.columns[path])
         usable, unread = [], [(f"{file}, row {line}", problem) for line, problem in sorted(table.bad.items())]
         paths = []
@@ -115,6 +118,11 @@ class ImageFile(LabelledImages):
             },
             unread=unread,
         )
+
+
+def listed(label: str | int | Sequence[str | int]) -> list[str | int]:
+    """The labels' columns, one or several."""
+    return [label] if isinstance(label, str | int) else list(label)
 
 
 def several_labels(rows: Table, names: Sequence[str]) -> tuple[torch.Tensor, dict[int, str]]:

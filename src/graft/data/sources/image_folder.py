@@ -1,6 +1,7 @@
 """Your own photos: a folder per class, with official train/val/test folders or split by seed."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ class ImageFolder(LabelledImages):
         }
         splits = {name: samples_of(found) for name, found in listings.items()}
         beside = beside_classes(self.root, [*folders.values()], extensions())
-        splits["train"].left_out.update(beside)
+        train = splits["train"]
+        splits["train"] = replace(train, left_out={**train.left_out, **beside})
         notes = layout_notes(folders["train"], f"{self.key}.root")
         classes = tuple(listings["train"]) if self.label_kind == "classes" else None
         return self.with_looks(Raw(splits, classes, notes))

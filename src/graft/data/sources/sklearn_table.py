@@ -1,6 +1,6 @@
 """The tables that come with scikit-learn."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,7 +17,9 @@ ROWS = {"all": slice(None), "even": slice(1, None, 2), "odd": slice(None, None, 
 class SklearnTable(TableSource):
     """A table that comes with scikit-learn: breast_cancer, wine (classes) or diabetes (numbers)."""
 
-    def __init__(self, name: str, rows: Literal[tuple(ROWS)] = "all", **table: object) -> None:
+    title = ""  # the table's name
+
+    def __init__(self, name: str, rows: Literal["all", "even", "odd"] = "all", **table: Any) -> None:
         """`rows` are all, or every second one, the even or the odd ones: two tables of different rows."""
         super().__init__("target", **table)
         self.name = self.title = name

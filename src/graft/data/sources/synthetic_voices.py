@@ -136,7 +136,7 @@ class Utterances(Sequence):
     def __len__(self) -> int:
         return len(self.said)
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]  # nobody slices it
         return torch.from_numpy(self._spoken()[1][index])
 
     def read(self, index: int, sample_rate: int) -> Tensor:

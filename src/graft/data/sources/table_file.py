@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from graft.data.readers.table import Table, read_table
 from graft.data.readers.table_source import TableSource
@@ -23,13 +24,18 @@ class TableFile(TableSource):
         header: bool = True,
         encoding: str = "utf-8",
         missing: Sequence[str] = MISSING_WORDS,
-        **table: object,
+        **table: Any,
     ) -> None:
         """`delimiter` null is what the file's name suggests, `whitespace` any number of blanks."""
         super().__init__(label, **table)
         files = {"train": file, "val": val_file, "test": test_file}
         self.files = {split: Path(name).expanduser() for split, name in files.items() if name is not None}
-        self.reading = {"delimiter": delimiter, "header": header, "encoding": encoding, "missing": tuple(missing)}
+        self.reading: dict[str, Any] = {
+            "delimiter": delimiter,
+            "header": header,
+            "encoding": encoding,
+            "missing": tuple(missing),
+        }
 
     @property
     def title(self) -> str:

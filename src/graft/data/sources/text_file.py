@@ -116,8 +116,8 @@ class TextFile(LabelledTexts):
         # Carriage returns alone are part of a text, unless nothing else ends a line.
         stream = io.StringIO(text, newline="\n" if "\n" in text else "\r")
         if kind == "jsonl":
-            lines = ((number, line.strip()) for number, line in enumerate(stream, start=1))
-            yield from ((number, json_record(line)) for number, line in without_blank_end(lines))
+            texts = ((number, line.strip()) for number, line in enumerate(stream, start=1))
+            yield from ((number, json_record(line)) for number, line in without_blank_end(texts))
             return
         names: Sequence[str | int] | None = None
         lines = self._csv_lines(file, stream) if kind == "csv" else tsv_lines(stream, self.delimiter or "\t")
@@ -225,7 +225,7 @@ def tsv_lines(stream: io.StringIO, delimiter: str) -> Iterator[tuple[int, list[s
 
 def without_blank_end(lines: Iterator[tuple[int, Line]]) -> Iterator[tuple[int, Line]]:
     """(number, line) of all but the empty ones at the end, which many files have."""
-    blank = []
+    blank: list[tuple[int, Line]] = []
     for number, line in lines:
         if line:
             yield from blank
@@ -262,7 +262,7 @@ def column_of(record: Fields, column: str | int) -> Any:
         return record[column]
     fields = [*record.values()]
     place = int(column) if str(column).lstrip("-").isdigit() else column
-    return fields[place] if has_place(fields, place) else None
+    return fields[place] if isinstance(place, int) and has_place(fields, place) else None
 
 
 def several_lines(record: Fields) -> bool:

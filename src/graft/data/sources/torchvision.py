@@ -106,7 +106,7 @@ class TorchvisionDataset(SimilarImages):
                     inputs=images_of(dataset),
                     labels=words[name],
                     places=[str(path) for path in files_of(dataset)]
-                    or [f"image {index} of {name}" for index in range(len(dataset))],
+                    or [f"image {index} of {name}" for index in range(len(looks[name]))],
                     contents=[look.digest for look in looks[name]],
                     problems={index: look.problem for index, look in enumerate(looks[name]) if look.problem},
                 )
@@ -197,7 +197,7 @@ class TorchvisionDataset(SimilarImages):
         """One split. Raises GraftError that names the folder where files are expected, when they are not there."""
         fetches = "download" in parameters_of(self._class)
         options = {"download": self.download} if fetches else {}
-        dataset = self._class.__new__(self._class)
+        dataset: Any = self._class.__new__(self._class)
         try:
             try:
                 dataset.__init__(str(self.root), **split, **options, **self.options)
@@ -228,7 +228,7 @@ class TorchvisionDataset(SimilarImages):
         return dataset
 
 
-def parameters_of(cls: type) -> dict[str, inspect.Parameter]:
+def parameters_of(cls: Any) -> dict[str, inspect.Parameter]:
     """Arguments of a class, those that it hands on to the class above it too."""
     found: dict[str, inspect.Parameter] = {}
     for one in cls.__mro__:
@@ -269,13 +269,13 @@ def archives_in(*folders: Path) -> list[Path]:
 class DecodedImages(Sequence):
     """Images that torchvision decodes when asked for."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]  # nobody slices it
         try:
             return image_tensor(self.dataset[index][0])
         except Exception as error:  # whatever its decoder raises
@@ -299,7 +299,7 @@ def images_of(dataset: Dataset) -> Tensor | DecodedImages:
     return DecodedImages(dataset)
 
 
-def labels_of(dataset: Dataset) -> list[int]:
+def labels_of(dataset: Any) -> list[int]:
     """The class of every image, without decoding it where the data set keeps a list of classes."""
     for name in ("targets", "labels", "_labels", "y"):
         labels = getattr(dataset, name, None)
@@ -308,7 +308,7 @@ def labels_of(dataset: Dataset) -> list[int]:
     return [label for _, label in getattr(dataset, "_samples", dataset)]
 
 
-def files_of(dataset: Dataset) -> list[Path]:
+def files_of(dataset: Any) -> list[Path]:
     """The file of every image; empty where the data set does not keep a list of files."""
     for name in ("_image_files", "_images", "_samples", "samples", "imgs"):
         entries = getattr(dataset, name, [])
@@ -349,4 +349,5 @@ def class_names(dataset: Dataset, number: int) -> tuple[str, ...]:
     names = getattr(dataset, "classes", None) or getattr(dataset, "categories", None) or range(number)
     names = [name[0] if isinstance(name, tuple) else str(name) for name in names]
     digits = [re.fullmatch(r"(\d) - \w+", name) for name in names]
-    return tuple(match[1] for match in digits) if all(digits) else tuple(names)
+    numbers = [match[1] for match in digits if match]
+    return tuple(numbers) if len(numbers) == len(digits) else tuple(names)

@@ -1,11 +1,14 @@
 """Changes of speech: random ones drawn for each clip of a batch from torch's global generator, and shifts for tests."""
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
 from graft.inputs.image.augment import random_offsets, uniform
 
-AUGMENTATIONS = ("none", "light", "specaugment")
+AugmentName = Literal["none", "light", "specaugment"]
+AUGMENTATIONS = get_args(AugmentName)
 GAIN = (-6.0, 6.0)  # decibels
 NOISY = 0.5  # share of the clips that get noise: what is tested is clean
 SNR = (10.0, 40.0)  # decibels of speech over noise

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -73,7 +73,7 @@ class LazyAudio:
 
     def load(self, index: int) -> Tensor:
         """One recording `(L,)`."""
-        inputs = self.inputs
+        inputs: Any = self.inputs
         while isinstance(inputs, Subset):
             inputs, index = inputs.dataset, inputs.indices[index]
         return inputs.read(index, self.sample_rate)
@@ -106,7 +106,7 @@ class SpeechTransform:
 
     def prepare(self, split: Split, cache: DiskCache | None) -> LazyAudio | MappedWaveforms:
         """The split's recordings, whole; from the cache where they are there."""
-        lazy = LazyAudio(split.inputs, self.spec.sample_rate)
+        lazy = LazyAudio(cast(Sounds | Subset, split.inputs), self.spec.sample_rate)
         if cache is None or not len(lazy):
             return lazy
         depends_on = {
@@ -130,7 +130,10 @@ class SpeechTransform:
             clips = SHIFTS[self.shift](clips, lengths, self.spec.sample_rate)
         inputs = self.spec.front(clips, lengths)
         if self.augment is not None and self.augment.masks:
-            inputs = self.augment.masked(inputs, self.spec.front.frequency_dim)
+            dim = self.spec.front.frequency_dim
+            assert isinstance(inputs, Tensor)
+            assert dim is not None  # as the constructor saw
+            inputs = self.augment.masked(inputs, dim)
         return inputs
 
 

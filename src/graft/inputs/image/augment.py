@@ -6,6 +6,7 @@ The distributions are those of torchvision's transforms of the same names, which
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,24 +31,30 @@ class Augmentation:
         self._steps = _steps(size, augment)
         self.slow = augment == "randaugment" or (augment == "light" and max(size) > SMALL)
 
-    def __call__(self, images: Images) -> Tensor:
+    def __call__(self, images: Any) -> Tensor:
         """Change a batch."""
         for step in self._steps:
             images = step(images)
         return images
 
 
-def _steps(size: tuple[int, int], augment: str) -> list[Callable[[Images], Images]]:
-    crop = functools.partial(random_crop, size=size)
-    resized_crop = functools.partial(random_resized_crop, size=size)
-    edges = v2.Pad(max(size) // 8, padding_mode="edge")
+def _steps(size: tuple[int, int], augment: str) -> list[Callable[[Any], Any]]:
+    crop: Callable[[Any], Any] = functools.partial(random_crop, size=size)
+    resized_crop: Callable[[Any], Any] = functools.partial(random_resized_crop, size=size)
+    edges: Callable[[Any], Any] = v2.Pad(max(size) // 8, padding_mode="edge")
     if max(size) <= SMALL:
-        return {"light": [random_affine], "crop": [edges, crop], "randaugment": [rand_augment]}[augment]
-    return {
+        small: dict[str, list[Callable[[Any], Any]]] = {
+            "light": [random_affine],
+            "crop": [edges, crop],
+            "randaugment": [rand_augment],
+        }
+        return small[augment]
+    large: dict[str, list[Callable[[Any], Any]]] = {
         "light": [resized_crop, random_flip],
         "crop": [crop, random_flip],
         "randaugment": [resized_crop, random_flip, rand_augment],
-    }[augment]
+    }
+    return large[augment]
 
 
 def random_affine(images: Tensor) -> Tensor:

@@ -2,10 +2,10 @@
 
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ class LazyImages:
 
     def read(self, index: int) -> Tensor:
         """One image `(C, H, W)`, not resized yet."""
-        inputs = self.inputs
+        inputs: Any = self.inputs
         while isinstance(inputs, Subset):
             inputs, index = inputs.dataset, inputs.indices[index]
         return inputs.read(index, self.geometry.shorter) if isinstance(inputs, ImageFiles) else inputs[index]
@@ -77,7 +77,7 @@ def resized_images(split: Split, geometry: Geometry, cache: DiskCache | None) ->
     inputs = split.inputs.tensor if isinstance(split.inputs, LazyTensor) else split.inputs
     if isinstance(inputs, Tensor):
         return resize_in_memory(inputs, geometry)
-    images = LazyImages(inputs, geometry)
+    images = LazyImages(cast(Sequence[Tensor] | Subset, inputs), geometry)
     if cache is None:
         return images
     depends_on = {
@@ -88,7 +88,8 @@ def resized_images(split: Split, geometry: Geometry, cache: DiskCache | None) ->
     try:
         size = functools.partial(expected_bytes, images)
         make = functools.partial(decode_all, images)
-        return cache.get(cache_key(depends_on), size, make, MappedImages if geometry.shape is None else MappedRows)
+        read: Callable[[Path], Prepared] = MappedImages if geometry.shape is None else MappedRows
+        return cache.get(cache_key(depends_on), size, make, read)
     except (NoRoom, OSError) as error:
         say_once(f"Images are decoded anew in every epoch, because they cannot be kept: {error}.")
         return images
@@ -129,7 +130,7 @@ def decode_all(images: LazyImages, folder: Path) -> None:
             write_rows(folder, (torch.stack(chunk) for chunk in decode_chunks(images, pool)))
 
 
-def decode_chunks(images: LazyImages, pool: ThreadPoolExecutor) -> Iterator[list[Tensor]]:
+def decode_chunks(images: Any, pool: ThreadPoolExecutor) -> Iterator[list[Tensor]]:
     """All images, CHUNK at a time."""
     for chunk in torch.arange(len(images)).split(CHUNK):
         yield list(pool.map(images.load, chunk.tolist()))

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -33,7 +33,8 @@ class ImageSpec:
         return ImageTransform(self, augment, shift)
 
 
-AUGMENTATIONS = ("none", "light", "crop", "randaugment")
+AugmentName = Literal["none", "light", "crop", "randaugment"]
+AUGMENTATIONS = get_args(AugmentName)
 HUE, SATURATION, BRIGHTNESS = 0.1, 0.6, 0.8  # the colour shift: turn of the hue circle, and factors
 BLUR = 1 / 64  # the blur shift: standard deviation over the image's longer side
 
@@ -72,7 +73,8 @@ class ImageTransform:
 
     def collate(self, images: Tensor | Sequence[Tensor]) -> Tensor:
         """Transform a batch of images that the geometry has resized; only here is something random drawn."""
-        images = convert_channels(self.augment(images) if self.augment else images, self.channels)
+        # Without augmentation the geometry has made all images one size, and a tensor.
+        images = convert_channels(self.augment(images) if self.augment else cast(Tensor, images), self.channels)
         return self.normalize(images if self.shift is None else SHIFTS[self.shift](images))
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from graft.config.types import Count, Fraction, NonNegative, Positive
 from graft.errors import GraftError
+from graft.inputs.base import Inputs
 from graft.terms.base import Term, TermContext, TrainStep
 from graft.terms.requirements import check_labels
 
@@ -127,14 +128,14 @@ class BiTuning(Term):
         return discriminative + categorical
 
     @torch.no_grad()
-    def encode_keys(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_keys(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Keys `h` `(B, D + 1)` and `z` `(B, P)` of inputs, after the key encoder moved towards the trained one."""
         backbone = self._trained[0]
         for key, query in ((self.key_backbone, backbone), (self.key_projector, self.projector)):
             for own, trained in zip(key.parameters(), query.parameters(), strict=True):
                 own.lerp_(trained, 1 - self.momentum)
-            for own, trained in zip(key.modules(), query.modules(), strict=True):
-                own.training = trained.training  # what a strategy froze is frozen in both
+            for copied, original in zip(key.modules(), query.modules(), strict=True):
+                copied.training = original.training  # what a strategy froze is frozen in both
         features = self.key_backbone(inputs)
         return with_one(features), F.normalize(self.key_projector(features), dim=1)
 

@@ -82,7 +82,7 @@ class CoTuning(Term):
 
     relationship: Tensor  # (K_t, K_s)
 
-    def __init__(self, weight: NonNegative = 2.3, relationship: Literal[tuple(RELATIONSHIPS)] = "direct") -> None:
+    def __init__(self, weight: NonNegative = 2.3, relationship: Literal["direct", "reverse"] = "direct") -> None:
         super().__init__()
         if relationship not in RELATIONSHIPS:
             raise GraftError(

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from graft.config.types import Fraction
 from graft.errors import GraftError
@@ -12,7 +13,7 @@ from graft.terms.requirements import check_pretrained
 from graft.training.normalization import batchnorms
 
 
-class Stochastic:
+class Stochastic(_BatchNorm):
     """Mixed into a BatchNorm: in training every channel is normalised by the batch's statistics or by the moving ones.
 
     `y = s * BN_batch(x) + (1 - s) * BN_moving(x)`, `s ~ Bernoulli(probability)` for each channel at each step. The
@@ -25,6 +26,8 @@ class Stochastic:
         """Normalise `(B, C, ...)`; in eval mode as any BatchNorm does."""
         if not self.training:
             return super().forward(x)
+        assert self.running_mean is not None
+        assert self.running_var is not None
         mean, var = self.running_mean.clone(), self.running_var.clone()  # the batch branch moves them in place
         by_batch = super().forward(x)
         by_moving = self.after(F.batch_norm(x, mean, var, self.weight, self.bias, eps=self.eps))
@@ -77,7 +80,7 @@ def make_stochastic(module: nn.Module, probability: float) -> int:
     for norm in norms:
         # Another class for the same object: parameters, buffers, their names and who holds them stay as they are.
         norm.__class__ = STOCHASTIC[type(norm)]
-        norm.probability = probability
+        norm.probability = probability  # type: ignore[assignment]  # of its new class
     return len(norms)
 
 
