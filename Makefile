@@ -57,9 +57,10 @@ $(LOWEST)/.stamp: $(SETUP)
 	$(UV) pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[dev,sweep]'
 	@touch $@
 
-lint: $(SETUP) ## ruff's checks and its formatting, changing nothing
+lint: $(SETUP) ## ruff's checks and formatting, and mypy's types; changes nothing
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 
 format: $(SETUP) ## let ruff fix and format the code
 	$(PY) -m ruff check --fix .
@@ -77,5 +78,5 @@ bench: $(SETUP) ## measure speed and memory beside bare loops and other librarie
 	$(PY) -m benchmarks $(ARGUMENTS)
 
 clean: ## remove the environment, caches and build files; logs/ stays
-	rm -rf .venv .cache .pytest_cache .ruff_cache build dist src/*.egg-info
+	rm -rf .venv .cache .pytest_cache .ruff_cache .mypy_cache build dist src/*.egg-info
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

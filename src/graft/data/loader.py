@@ -66,7 +66,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[Any]:
         if (activations := self._stored()) is not None:
-            batches: Iterator[Batch] = (self._of(activations, indices) for _, indices in self.batch_sampler)
+            batches: Iterator[DomainBatch] = (self._of(activations, indices) for _, indices in self.batch_sampler)
         elif self.num_workers and self._slow:
             return iter(self._workers)
         else:
