@@ -370,6 +370,11 @@ def test_what_a_table_cannot_be_asked_for(override, said):
     assert said in problem
 
 
+def test_batchnorm_is_synchronised_on_gpus_only():
+    (problem,) = problems("experiment=resnet_ft", "trainer=ddp_cpu", "trainer.sync_batchnorm=true")
+    assert "it is for GPUs; use trainer.sync_batchnorm=false" in problem
+
+
 def test_a_backbone_for_tables_needs_a_table():
     (problem,) = problems("data=mnist", "backbone=mlp", "strategy=scratch")
     assert "use another backbone, or data=table" in problem

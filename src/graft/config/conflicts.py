@@ -236,6 +236,11 @@ def training_contradictions(config: Mapping[str, Any], names: Names) -> Iterator
     if attribute(pretraining, "follows_metric", False):
         name = names.choices.get("scheduler@pretrain.scheduler") or pretraining.rpartition(".")[2].lower()
         yield f"`scheduler@pretrain.scheduler={name}`: pretraining selects nothing to follow; use cosine or one_cycle"
+    if config["trainer"].get("sync_batchnorm") and config["trainer"].get("accelerator") == "cpu":
+        yield (
+            "`trainer.sync_batchnorm=true` with `trainer.accelerator=cpu`: it is for GPUs; use "
+            "trainer.sync_batchnorm=false"
+        )
     if config.get("bn") == "domain_specific" and config["trainer"].get("sync_batchnorm"):
         yield "`bn=domain_specific` with `trainer.sync_batchnorm=true`: synchronised layers keep one set of statistics"
 
