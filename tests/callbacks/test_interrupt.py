@@ -212,13 +212,14 @@ def test_fit_in_another_thread_installs_nothing(tmp_path):
 def test_ctrl_c_from_the_terminal(tmp_path):
     """The signal arrives from another process, at any moment, in the middle of a print."""
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import test_interrupt as t\n"
+        "import sys; sys.path[:0] = sys.argv[2:]; import test_interrupt as t\n"
         "class Talk(t.pl.Callback):\n"
         "    def on_train_batch_end(self, *args): print('step', flush=True); t.torch.ones(1)\n"
         "t.EPOCHS = 10**6\n"
-        "print(t.fit(sys.argv[2], Talk(), t.Interrupt())[1])"
+        "print(t.fit(sys.argv[1], Talk(), t.Interrupt())[1])"
     )
-    command = [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path)]
+    folder = Path(__file__).parent
+    command = [sys.executable, "-c", code, str(tmp_path), str(folder), str(folder.parent)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.readline()
     os.kill(process.pid, signal.SIGINT)
