@@ -56,4 +56,11 @@ def hydra_value(value: Any) -> str:
     plain = re.fullmatch(r"[A-Za-z/_][\w/.+-]*", text, re.ASCII) and text.lower() not in HYDRA_WORDS
     if isinstance(value, int | float) or plain:
         return text
-    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
+    return in_quotes(text)
+
+
+def in_quotes(text: str) -> str:
+    """Text as a quoted value of Hydra's grammar, in which a backslash escapes only before a quote and at the end."""
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    end = len(escaped) - len(escaped.rstrip("\\"))
+    return f"'{escaped}{escaped[len(escaped) - end :]}'"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from graft.cli.program import program
-from graft.errors import GraftError
+from graft.errors import GraftError, in_quotes
 from graft.locations import CONF
 
 # The last names of the keys that hold a path.
@@ -98,13 +98,6 @@ def quoted(path: str) -> str:
     if PLAIN.fullmatch(path):
         return path
     return in_quotes(path)
-
-
-def in_quotes(text: str) -> str:
-    """Text as a quoted value of Hydra's grammar, in which a backslash escapes only before a quote and at the end."""
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
-    end = len(escaped) - len(escaped.rstrip("\\"))
-    return f"'{escaped}{escaped[len(escaped) - end :]}'"
 
 
 def expanded(values: Mapping[str, Any]) -> dict[str, Any]:

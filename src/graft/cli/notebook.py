@@ -13,9 +13,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from graft import config, experiment
 from graft import paths as paths  # registers the resolvers that name folders
 from graft.cli import job
-from graft.cli.arguments import expanded, in_quotes, quoted_path
+from graft.cli.arguments import expanded, quoted_path
 from graft.cli.hydra_versions import VERSION_BASE
-from graft.errors import Diverged, GraftError, Interrupted
+from graft.errors import Diverged, GraftError, Interrupted, in_quotes
 from graft.locations import CONF, ROOT
 from graft.runs import record
 from graft.runs.folder import DONE, RunFolder

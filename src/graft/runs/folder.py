@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, ClassVar
 
-from graft.errors import FolderRefused, listed
+from graft.errors import FolderRefused, in_quotes, listed
 from graft.runs.lock import STALE_S, Lock, LockHeld, describe
 from graft.runs.process import is_main_process, machine
 
@@ -348,4 +348,4 @@ def quoted(path: Path) -> str:
     text = str(path)
     if all(character.isalnum() or character in "/-_.+" for character in text):
         return text
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return in_quotes(text)
