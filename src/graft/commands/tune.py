@@ -4,14 +4,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
-
 from graft.experiment import assemble
 from graft.report import tables
 from graft.run import pretrained
 from graft.runs import describe, record
 from graft.runs.context import run_context
 from graft.runs.folder import in_own_folder
+from graft.training.lightning import is_rank_zero
 from graft.training.tuning import resolve_auto
 
 
@@ -23,7 +22,7 @@ def tune(config: Mapping[str, Any]) -> dict[str, Any]:
     pretrained(experiment, context)
     results = describe.of_setup(experiment, context, resolve_auto(experiment, look=True))
     results |= {"status": record.FINISHED, "metrics": {}, "time": {"total_s": time.perf_counter() - started}}
-    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # Lightning sets it on the function
+    if is_rank_zero():
         record.write(results, experiment.folder)
         tables.print_setup(results)
         tables.print_suggestions(results, experiment.folder)

@@ -103,11 +103,6 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name in NO_CLASS
 
 
-def class_files(root: Path, folder: Path, extensions: Collection[str], origin: str, noun: str) -> dict[str, list[Path]]:
-    """Files of each class folder, in a fixed order; GraftError that names `origin` for a class without any."""
-    return {name: one.files for name, one in class_listings(folder, extensions, origin, noun).items()}
-
-
 def class_listings(folder: Path, extensions: Collection[str], origin: str, noun: str) -> dict[str, Listing]:
     """What is in each class folder; GraftError that names `origin` for a class without a file that is read."""
     listings = {one.name: listing_of(one, extensions) for one in class_folders(folder)}
@@ -188,8 +183,3 @@ def problem_of(path: Path) -> str:
 def ending_of(path: Path) -> str:
     """The reason for which a file of another kind is left out."""
     return f"{path.suffix.lower()} files" if path.suffix else "files without an ending"
-
-
-def files_below(folder: Path, root: Path, extensions: Collection[str]) -> list[Path]:
-    """Files of a folder and of those in it, in a fixed order; what is hidden below the root is left out."""
-    return listing_of(folder, extensions).files

@@ -9,8 +9,7 @@ from typing import Any
 from graft.data.readers.folders import (
     Listing,
     beside_classes,
-    class_files,
-    class_folders,
+    class_listings,
     listing_of,
     official_folders,
 )
@@ -81,11 +80,8 @@ class AudioFolder(LabelledRecordings):
             )
         origin = f"{self.key}.root={self.root}"
         folders = official_folders(self.root, f"{self.key}.root")
-        for folder in folders.values():
-            class_files(self.root, folder, EXTENSIONS, origin, "recordings")
         listings = {
-            split: {one.name: listing_of(one, EXTENSIONS) for one in class_folders(folder)}
-            for split, folder in folders.items()
+            split: class_listings(folder, EXTENSIONS, origin, "recordings") for split, folder in folders.items()
         }
         if not listings["train"]:
             raise GraftError(f"{origin}: no sub-folders of recordings there. {self.advice}")
