@@ -1,88 +1,47 @@
 """Your own photos: a table of their paths and labels, or one for each of train, val and test."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from graft.data.readers.labelled_images import LabelledImages
-from graft.data.readers.table import Table, column_name, read_table, to_numbers, to_texts
+from graft.data.readers.table import Table, column_name, to_numbers, to_texts
+from graft.data.readers.table_files import ListedFiles
 from graft.data.samples import Raw, Samples
 from graft.errors import GraftError
 
-MISSING = ("nan", "NaN", "NA")  # words that are no label, beside an empty field
-KEYS = {"train": "file", "val": "val_file", "test": "test_file"}
 
-
-class ImageFile(LabelledImages):
+class ImageFile(ListedFiles, LabelledImages):
     """A CSV or Parquet file with a row for each image; missing splits are split off by seed, group or time.
 
     Labels are a column of classes or of numbers; of several labels a sample a column such as `cat|dog`, or a column of
     0 and 1 for each of them.
     """
 
-    unit = "rows"
-
     def __init__(
         self,
         file: str,
-        val_file: str | None = None,
-        test_file: str | None = None,
-        folder: str | None = None,
-        path: str | int = "path",
         label: str | int | Sequence[str | int] = "label",
-        delimiter: str | None = None,
-        header: bool = True,
-        encoding: str = "utf-8",
         classes: Sequence[str | int] | None = None,
         **settings: Any,
     ) -> None:
-        """Columns by name or number; paths are below `folder`, null is that of the file they stand in."""
-        super().__init__(**settings)
-        files = {"train": file, "val": val_file, "test": test_file}
-        self.files = {split: Path(name).expanduser() for split, name in files.items() if name is not None}
-        self.folder = None if folder is None else Path(folder).expanduser()
-        self.path = path
+        """`label` is a column by name or number, or several of them."""
+        super().__init__(file, **settings)
         self.label = label
         self.classes = None if classes is None else tuple(str(name) for name in classes)
-        self.reading: dict[str, Any] = {
-            "delimiter": delimiter,
-            "header": header,
-            "encoding": encoding,
-            "missing": MISSING,
-        }
-
-    @property
-    def title(self) -> str:
-        """The file's name; its folder's where it is only called train."""
-        file = self.files["train"].absolute()
-        return file.parent.name if file.stem == "train" else file.stem
-
-    @property
-    def advice(self) -> str:
-        """The key of the labels' column."""
-        return f"{self.key}.label={self.label}: name another column."
-
-    def origin(self, split: str) -> str:
-        """Key and name of a split's file."""
-        return f"{self.key}.{KEYS[split]}={self.files.get(split, self.files['train'])}"
 
     def read(self) -> Raw:
         """The rows of every file; each image is decoded, so that a broken one is found before anything is trained."""
-        if self.folder is not None and not self.folder.is_dir():
-            raise GraftError(f"{self.key}.folder={self.folder}: no such folder. Paths of images are below it.")
         several = not isinstance(self.label, str | int)
-        labels = listed(self.label)
+        labels = columns_of(self.label)
         if several and self.label_kind != "multilabel":
             raise GraftError(
                 f"{self.key}.label={labels}: several columns are several labels a sample: "
                 f"{self.key}.label_kind=multilabel task=multilabel"
             )
-        tables = {
-            split: read_table(file, f"{self.key}.{KEYS[split]}", **self.reading) for split, file in self.files.items()
-        }
+        tables = self.tables()
         splits = {split: self._samples(table, split, several) for split, table in tables.items()}
         classes = self.classes
         if several:
@@ -95,7 +54,7 @@ class ImageFile(LabelledImages):
         """All rows of a table, with what is wrong with those that cannot be used."""
         file = self.files[split]
         path = column_name(table, self.path, f"{self.key}.path")
-        names = [column_name(table, column, f"{self.key}.label") for column in listed(self.label)]
+        names = [column_name(table, column, f"{self.key}.label") for column in columns_of(self.label)]
         texts = to_texts(table.columns[path])
         usable, unread = [], [(f"{file}, row {line}", problem) for line, problem in sorted(table.bad.items())]
         paths = []
@@ -104,7 +63,7 @@ class ImageFile(LabelledImages):
                 unread.append((f"{file}, row {line}", "its path is missing"))
                 continue
             usable.append(index)
-            paths.append((self.folder or file.parent) / Path(text).expanduser())
+            paths.append(self.located(split, text))
         rows = table.rows(np.array(usable, dtype=np.int64))
         labels, problems = several_labels(rows, names) if several else (list(to_texts(rows.columns[names[0]])), {})
         return Samples(
@@ -120,7 +79,7 @@ class ImageFile(LabelledImages):
         )
 
 
-def listed(label: str | int | Sequence[str | int]) -> list[str | int]:
+def columns_of(label: str | int | Sequence[str | int]) -> list[str | int]:
     """The labels' columns, one or several."""
     return [label] if isinstance(label, str | int) else list(label)
 

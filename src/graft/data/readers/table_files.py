@@ -1,0 +1,95 @@
+"""A table, or one for each official split: the keys that name them, and how they are read. Stands beside a Domain."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from graft.data.readers.table import Table, read_table
+from graft.errors import GraftError
+
+KEYS = {"train": "file", "val": "val_file", "test": "test_file"}
+MISSING = ("nan", "NaN", "NA")  # words of a list that are no label, beside an empty field
+
+
+class TableFiles:
+    """CSV or Parquet files with a row for each sample."""
+
+    key: str
+
+    def __init__(
+        self,
+        file: str,
+        val_file: str | None = None,
+        test_file: str | None = None,
+        delimiter: str | None = None,
+        header: bool = True,
+        encoding: str = "utf-8",
+        missing: Sequence[str] = (),
+        **settings: Any,
+    ) -> None:
+        """`delimiter` null is what the file's name suggests, `whitespace` any number of blanks."""
+        super().__init__(**settings)
+        files = {"train": file, "val": val_file, "test": test_file}
+        self.files = {split: Path(name).expanduser() for split, name in files.items() if name is not None}
+        self.reading: dict[str, Any] = {
+            "delimiter": delimiter,
+            "header": header,
+            "encoding": encoding,
+            "missing": tuple(missing),
+        }
+
+    def origin(self, split: str) -> str:
+        """Key and name of a split's file."""
+        return f"{self.key}.{KEYS[split]}={self.files.get(split, self.files['train'])}"
+
+    def tables(self) -> dict[str, Table]:
+        """Every file."""
+        return {
+            split: read_table(path, f"{self.key}.{KEYS[split]}", **self.reading) for split, path in self.files.items()
+        }
+
+
+class ListedFiles(TableFiles):
+    """Tables of which each row names a file by its path, and its label."""
+
+    noun: str
+    unit = "rows"
+    label: Any
+
+    def __init__(
+        self,
+        file: str,
+        val_file: str | None = None,
+        test_file: str | None = None,
+        folder: str | None = None,
+        path: str | int = "path",
+        delimiter: str | None = None,
+        header: bool = True,
+        encoding: str = "utf-8",
+        **settings: Any,
+    ) -> None:
+        """Columns by name or number; paths are below `folder`, null is that of the file they stand in."""
+        super().__init__(file, val_file, test_file, delimiter, header, encoding, missing=MISSING, **settings)
+        self.folder = None if folder is None else Path(folder).expanduser()
+        self.path = path
+
+    @property
+    def title(self) -> str:
+        """The file's name; its folder's where it is only called train."""
+        file = self.files["train"].absolute()
+        return file.parent.name if file.stem == "train" else file.stem
+
+    @property
+    def advice(self) -> str:
+        """The key of the labels' column."""
+        return f"{self.key}.label={self.label}: name another column."
+
+    def tables(self) -> dict[str, Table]:
+        """Every file. Raises GraftError for a folder that is not there."""
+        if self.folder is not None and not self.folder.is_dir():
+            raise GraftError(f"{self.key}.folder={self.folder}: no such folder. Paths of {self.noun} are below it.")
+        return super().tables()
+
+    def located(self, split: str, path: str) -> Path:
+        """The file that a row of a split's table names."""
+        return (self.folder or self.files[split].parent) / Path(path).expanduser()
