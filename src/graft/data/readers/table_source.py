@@ -16,7 +16,7 @@ from graft.data.domain import Domain
 from graft.data.readers.numerals import SHARE, decimal_sign, read_numerals, share_of_numerals
 from graft.data.readers.table import LARGEST, Table, column_name, number, to_numbers, to_texts
 from graft.data.samples import Raw, Samples, rows_of, sha256
-from graft.errors import GraftError, hydra_value, override
+from graft.errors import GraftError, hydra_value, listed, override
 from graft.inputs.columns import CATEGORICAL, FIRST, MISSING, NUMERIC, UNKNOWN, Column, Columns
 from graft.inputs.table import TableRows
 
@@ -77,6 +77,7 @@ class TableSource(Domain):
         """The rows of every split; raises GraftError for columns that are not there."""
         tables, labels, notes = self._prepared()
         self._refuse_columns(tables, labels)
+        self._decide_joint_kinds(tables["train"])
         multilabel = self.label_kind == "multilabel"
         splits = {name: self._samples(table, labels) for name, table in tables.items()}
         return Raw(splits, tuple(labels) if multilabel else None, notes)
@@ -106,7 +107,7 @@ class TableSource(Domain):
         if row_names:
             notes.append(
                 f"left out, whole numbers that name the rows: {', '.join(map(repr, row_names))}; "
-                f"{override(f'{self.key}.numeric', [*self._listed(NUMERIC), *row_names])} reads them as numbers"
+                f"{override(f'{self.key}.numeric', [*self._of_kind(NUMERIC), *row_names])} reads them as numbers"
             )
         if suspects:
             notes.append(
@@ -122,7 +123,7 @@ class TableSource(Domain):
 
     def _labels_in(self, table: Table) -> list[str]:
         """Names of the labels' columns; one, where samples have one label each."""
-        listed = [self.label] if isinstance(self.label, str | int) else self.label
+        columns = [self.label] if isinstance(self.label, str | int) else self.label
         several = not isinstance(self.label, str | int)
         if several != (self.label_kind == "multilabel"):
             wanted = "[a, b]" if self.label_kind == "multilabel" else "outcome"
@@ -130,9 +131,9 @@ class TableSource(Domain):
                 f"{self.key}.label={hydra_value(self.label)}: with {self.key}.label_kind={self.label_kind} it is "
                 f"{'a list of columns' if self.label_kind == 'multilabel' else 'one column'}, such as {wanted}."
             )
-        return [column_name(table, column, f"{self.key}.label") for column in listed]
+        return [column_name(table, column, f"{self.key}.label") for column in columns]
 
-    def _listed(self, kind: str) -> list[str]:
+    def _of_kind(self, kind: str) -> list[str]:
         """The columns that a key gives a kind."""
         return [name for name, own in self.kinds.items() if own == kind]
 
@@ -168,7 +169,7 @@ class TableSource(Domain):
         """Raise GraftError for columns that a key names and the file lacks, or an official split lacks."""
         names = [name for name in tables["train"].columns if name not in (*labels, *self.ignore)]
         for key in ("numeric", "categorical"):
-            check_columns(f"{self.key}.{key}", self._listed(key), tables["train"])
+            check_columns(f"{self.key}.{key}", self._of_kind(key), tables["train"])
         check_columns(f"{self.key}.ignore", self.ignore, tables["train"])
         for table in tables.values():
             check_columns(self.key, [*names, *labels], table)
@@ -216,7 +217,7 @@ class TableSource(Domain):
 
     def _fit(self, train: Table) -> tuple[Columns, tuple[str, ...]]:
         """What the training rows say of the columns, and what a reader should know of it."""
-        joint = self._joint_kinds()
+        joint = self.joint_kinds or {}
         columns, constant, names, commas = [], [], [], []
         for name, values in train.columns.items():
             kind = self.kinds.get(name) or joint.get(name) or kind_of(values, self.few_values)
@@ -237,42 +238,34 @@ class TableSource(Domain):
             f"{len(found.numeric)} numeric and {len(found.categorical)} categorical columns, fitted on the training "
             "split alone (all of it, whatever the label budget)"
         ]
-        notes += [f"left out, constant in training: {listed(constant)}"] if constant else []
+        notes += [f"left out, constant in training: {listed(constant, NAMES_SHOWN)}"] if constant else []
         if commas:
             notes.append(
-                f"{listed(commas)} look like numbers of another notation and count as categories: {self.key}.decimal "
-                f"is their decimal sign, {override(f'{self.key}.decimal', ',')} a comma"
+                f"{listed(commas, NAMES_SHOWN)} look like numbers of another notation and count as categories: "
+                f"{self.key}.decimal is their decimal sign, {override(f'{self.key}.decimal', ',')} a comma"
             )
         if names:
             first = next(column for column in columns if column.name == names[0])
+            number = f"{len(first.categories):,} categories in {len(train):,} training rows"
             notes.append(
-                f"{listed(names)} has {len(first.categories):,} categories in {len(train):,} training rows: is it the "
-                f"row's name? {override(f'{self.key}.ignore', [*self.ignore, *names])} leaves it out"
+                f"{listed(names, NAMES_SHOWN)} has {number}: is it the row's name? {override(f'{self.key}.ignore', [*self.ignore, *names])} leaves it out"
             )
         return found, tuple(notes)
 
-    def _joint_kinds(self) -> dict[str, str]:
-        """Kinds of the columns that both sides of a transfer have, by the values of both."""
-        if self.other is None:
-            return {}
-        if self.joint_kinds is None:
-            own, theirs = (side._prepared()[0]["train"] for side in (self, self.other))
-            shared = [name for name in own.columns if name in theirs.columns]
-            few = max(self.few_values, self.other.few_values)
-            self.joint_kinds = {
-                name: self.kinds.get(name)
-                or self.other.kinds.get(name)
-                or kind_of(joined(own.columns[name], theirs.columns[name]), few)
-                for name in shared
-            }
-            self.other.joint_kinds = self.joint_kinds | {n: k for n, k in self.other.kinds.items() if n in shared}
-        return self.joint_kinds
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first of some columns, and how many more there are."""
-    more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
-    return ", ".join(names[:NAMES_SHOWN]) + more
+    def _decide_joint_kinds(self, own: Table) -> None:
+        """Kinds of the columns that both sides of a transfer have, by the values of both; for both sides."""
+        if self.other is None or self.joint_kinds is not None:
+            return
+        theirs = self.other._prepared()[0]["train"]
+        shared = [name for name in own.columns if name in theirs.columns]
+        few = max(self.few_values, self.other.few_values)
+        self.joint_kinds = {
+            name: self.kinds.get(name)
+            or self.other.kinds.get(name)
+            or kind_of(joined(own.columns[name], theirs.columns[name]), few)
+            for name in shared
+        }
+        self.other.joint_kinds = self.joint_kinds | {n: k for n, k in self.other.kinds.items() if n in shared}
 
 
 def joined(own: np.ndarray, theirs: np.ndarray) -> np.ndarray:
