@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from graft.data.samples import content_groups
+from graft.data.samples import group_numbers
 from graft.data.splits import label_budget, stratified_split
 from graft.errors import GraftError
 
@@ -26,7 +26,7 @@ def test_the_seed_decides():
 def test_copies_stay_on_one_side_even_when_labels_conflict():
     contents = [bytes([i // 2]) for i in range(100)]  # pairs of copies
     labels = torch.arange(100) % 2  # and every pair has two labels
-    groups = content_groups(contents)
+    groups = group_numbers(contents)
     splits = stratified_split(labels, {"test": 0.3, "val": 0.2}, 0, groups)
     sides = [set(groups[split].tolist()) for split in splits.values()]
     assert sum(len(side) for side in sides) == len(set.union(*sides)) == 50

@@ -25,6 +25,7 @@ class Domain:
     modality: Modality = "image"
     noun = "samples"  # what messages call several samples
     unit = "samples"  # what messages call several of what is read, where that is not the noun: rows, files
+    classes: tuple[str, ...] | None = None  # that the config names, where a source has such a key
     may_lack_classes = False  # whether some of the classes may have no training sample, as in a piece of a public set
     reads_beside = False  # whether the other side of a transfer matters for how this one is read
     copies_stay_together = True  # whether equal samples count as one in a split

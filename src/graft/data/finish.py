@@ -15,12 +15,11 @@ from torch import Tensor
 
 from graft.data.samples import HELD_OUT, DomainData, Raw, Report, Samples, Split, group_numbers, sha256
 from graft.data.splits import group_values, merged_groups, stratified_split, time_split, times_of
-from graft.errors import GraftError
+from graft.errors import GraftError, listed
 
 if TYPE_CHECKING:
     from graft.data.domain import Domain
 
-SHOWN = 3  # bad samples that a message names
 CLASSES_SHOWN = 10
 NUMBERS_SHARE = 0.3  # classes over training samples from which labels that are numbers are probably meant as such
 
@@ -110,7 +109,7 @@ def with_labels(domain: "Domain", raw: Raw) -> tuple[dict[str, Samples], tuple[s
     classes = raw.classes or ordered(found)
     allowed = "train's classes"
     if raw.classes:
-        allowed = f"{domain.key}.classes" if getattr(domain, "classes", None) else "the classes"
+        allowed = f"{domain.key}.classes" if domain.classes else "the classes"
     encode = with_label_sets if several else with_classes
     splits = {name: encode(one, words[name], classes, allowed) for name, one in raw.splits.items()}
     if several and (without := sum(one == () for rows in words.values() for one in rows)):
@@ -122,8 +121,8 @@ def words_of(labels: Iterable[Any], separator: str | None) -> list[tuple[str, ..
     """Each sample's labels: one, or several that are separated or listed; None where they are missing."""
     if separator is None:
         return [None if label is None else (label,) for label in labels]
-    listed = (label.split(separator) if isinstance(label, str) else label for label in labels)
-    return [None if one is None else tuple(word.strip() for word in one if word.strip()) for one in listed]
+    several = (label.split(separator) if isinstance(label, str) else label for label in labels)
+    return [None if one is None else tuple(word.strip() for word in one if word.strip()) for one in several]
 
 
 def with_numbers(samples: Samples) -> Samples:
@@ -183,8 +182,8 @@ def one_spelling(
         chosen = next((word for word in spelled if classes and word in classes), min(spelled, key=len))
         if len(spelled) > 1 and not (classes and set(spelled) <= set(classes)):
             spellings |= dict.fromkeys(spelled, chosen)
-            listed = " and ".join(f"{word!r} ({counts[word]:,})" for word in sorted(spelled))
-            notes.append(f"labels {listed} count as one class, {chosen!r}")
+            both = " and ".join(f"{word!r} ({counts[word]:,})" for word in sorted(spelled))
+            notes.append(f"labels {both} count as one class, {chosen!r}")
     alike: dict[str, list[str]] = {}
     for spelled in same.values():
         alike.setdefault(canonical(spelled[0]).casefold(), []).append(spellings.get(spelled[0], spelled[0]))
@@ -239,7 +238,7 @@ def without_bad(domain: "Domain", splits: Mapping[str, Samples]) -> tuple[dict[s
     if domain.on_bad_sample == "error":
         number = sum(len(samples) + len(samples.unread) for samples in splits.values())
         raise GraftError(
-            f"{domain.key}: {len(skipped):,} of {number:,} {domain.unit} cannot be used ({listed(skipped)}). "
+            f"{domain.key}: {len(skipped):,} of {number:,} {domain.unit} cannot be used ({reasons(skipped)}). "
             f"Correct them, or leave them out: {domain.key}.on_bad_sample=skip"
         )
     kept = {
@@ -250,15 +249,14 @@ def without_bad(domain: "Domain", splits: Mapping[str, Samples]) -> tuple[dict[s
     return {name: replace(samples, unread=()) for name, samples in usable.items()}, skipped
 
 
-def listed(skipped: Sequence[Skipped]) -> str:
+def reasons(skipped: Sequence[Skipped]) -> str:
     """The first of the bad samples with their reasons."""
-    shown = [f"{bad.place}: {bad.problem}" for bad in skipped[:SHOWN]]
-    return "; ".join(shown) + (f"; and {len(skipped) - SHOWN:,} more" if len(skipped) > SHOWN else "")
+    return listed([f"{bad.place}: {bad.problem}" for bad in skipped], separator="; ")
 
 
 def skipped_notes(domain: "Domain", skipped: Sequence[Skipped]) -> tuple[str, ...]:
     """One line on what was skipped; empty where nothing was."""
-    return (f"skipped: {len(skipped):,} {domain.unit} ({listed(skipped)})",) if skipped else ()
+    return (f"skipped: {len(skipped):,} {domain.unit} ({reasons(skipped)})",) if skipped else ()
 
 
 # Copies and the split
@@ -412,7 +410,7 @@ def check_not_empty(domain: "Domain", splits: Mapping[str, Samples], skipped: Se
     for name, samples in splits.items():
         if not len(samples):
             bad = [one for one in skipped if one.split == name]
-            why = f" ({listed(bad)})" if bad else ""
+            why = f" ({reasons(bad)})" if bad else ""
             raise GraftError(f"{domain.origin(name)}: there are no {domain.unit} that can be used for {name}{why}.")
 
 
@@ -461,7 +459,7 @@ def check_classes(domain: "Domain", train: Samples, classes: Sequence[str] | Non
     if domain.may_lack_classes:
         return
     if missing := [name for name in classes if name not in present]:
-        origin = f"{domain.key}.classes" if getattr(domain, "classes", None) else domain.origin("train")
+        origin = f"{domain.key}.classes" if domain.classes else domain.origin("train")
         message = (
             f"{origin}: no training sample has the label {missing[0]!r}, one of {len(classes)} classes."
             f" Its labels are {', '.join(list(ordered(present))[:CLASSES_SHOWN])}."

@@ -214,11 +214,6 @@ def generator(*parts: object) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(*parts))
 
 
-def content_groups(contents: Iterable[bytes | memoryview]) -> Tensor:
-    """Group number `(N,)` of each sample; samples with the same bytes share one."""
-    return group_numbers(hashlib.sha256(content).digest() for content in contents)
-
-
 def group_numbers(contents: Iterable[Hashable]) -> Tensor:
     """Group number `(N,)` of each sample; equal ones share one."""
     seen: dict[Hashable, int] = {}

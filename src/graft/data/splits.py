@@ -48,10 +48,15 @@ def merged_groups(groupings: Sequence[Tensor]) -> Tensor:
     joined = groupings[0]
     for other in groupings[1:]:
         size = int(joined.max()) + 1
-        links = (np.ones(len(joined)), (joined.numpy(), other.numpy() + size))
-        graph = coo_array(links, shape=(size + int(other.max()) + 1,) * 2)
-        joined = torch.from_numpy(connected_components(graph, directed=False)[1].astype(np.int64))[joined]
+        numbers = connected(joined.numpy(), other.numpy() + size, size + int(other.max()) + 1)
+        joined = torch.from_numpy(numbers.astype(np.int64))[joined]
     return joined
+
+
+def connected(first: np.ndarray, second: np.ndarray, number: int) -> np.ndarray:
+    """Group number `(number,)` of each thing; those that a pair of `first` and `second` `(P,)` links share one."""
+    graph = coo_array((np.ones(len(first)), (first, second)), shape=(number, number))
+    return connected_components(graph, directed=False)[1]
 
 
 def group_values(samples: Samples, wanted: str, key: str) -> list[Hashable]:

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from PIL import Image
 from scipy.fft import dctn
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from graft.data.readers.pixels import to_bytes
+from graft.data.splits import connected
 
 SIDE = 32  # pixels of the shorter side; smaller images are symbols, of which different ones look alike
 THUMBNAIL, FREQUENCIES = 64, 16
@@ -62,8 +61,7 @@ def linked(packed: np.ndarray) -> np.ndarray:
         different = (signs.shape[1] - signs[start : start + ROWS] @ signs[start:].T) / 2
         pairs.append((different <= ALIKE).nonzero() + start)
     first, second = torch.cat(pairs).T.numpy()
-    graph = coo_array((np.ones(len(first)), (first, second)), shape=(len(packed),) * 2)
-    return connected_components(graph, directed=False)[1]
+    return connected(first, second, len(packed))
 
 
 def keys_of(groups: Mapping[Hashable, Hashable], contents: Sequence[Hashable]) -> list[Hashable]:
