@@ -4,8 +4,18 @@ import ast
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 import graft
+from graft.backbones import recurrent, speech, text
 from graft.cli.main import verbs
+from graft.config.facts import arguments
+from graft.data.sources import sklearn_table
+from graft.heads import mlp
+from graft.inputs.audio import augment
+from graft.inputs.image import transform
+from graft.tasks import regression
+from graft.terms.regularization import co_tuning
 
 PACKAGE = Path(graft.__file__).parent
 
@@ -52,3 +62,25 @@ def test_the_story_of_a_run_fits_on_a_screen():
 def test_every_verb_says_what_it_does():
     assert {"train", "tune", "soup", "show", "clean"} <= verbs().keys()
     assert all(verbs().values())
+
+
+@pytest.mark.parametrize(
+    ("constructor", "key", "table"),
+    [
+        ("backbones.recurrent.RecurrentBackbone", "name", recurrent.CELLS),
+        ("backbones.huggingface.HuggingFaceBackbone", "pooling", text.POOLINGS),
+        ("backbones.speech.mel_backbone", "library", speech.LIBRARIES),
+        ("heads.mlp.MLPHead", "activation", mlp.ACTIVATIONS),
+        ("tasks.regression.Regression", "loss", regression.LOSSES),
+        ("terms.regularization.co_tuning.CoTuning", "relationship", co_tuning.RELATIONSHIPS),
+        ("data.sources.sklearn_table.SklearnTable", "rows", sklearn_table.ROWS),
+    ],
+)
+def test_an_annotation_allows_what_the_code_has_a_part_for(constructor, key, table):
+    """mypy wants the words of a Literal written out, so that they stand there and in the table."""
+    assert set(arguments(f"graft.{constructor}").known[key].rule.choices) == set(table)
+
+
+def test_the_shifts_of_both_modalities_are_allowed():
+    allowed = arguments("graft.data.module.TransferDataModule").known["test_shifts"].rule.kinds[0].items.choices
+    assert set(allowed) == {*transform.SHIFTS, *augment.SHIFTS}
