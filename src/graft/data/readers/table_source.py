@@ -248,7 +248,8 @@ class TableSource(Domain):
             first = next(column for column in columns if column.name == names[0])
             number = f"{len(first.categories):,} categories in {len(train):,} training rows"
             notes.append(
-                f"{listed(names, NAMES_SHOWN)} has {number}: is it the row's name? {override(f'{self.key}.ignore', [*self.ignore, *names])} leaves it out"
+                f"{listed(names, NAMES_SHOWN)} has {number}: is it the row's name? "
+                f"{override(f'{self.key}.ignore', [*self.ignore, *names])} leaves it out"
             )
         return found, tuple(notes)
 
