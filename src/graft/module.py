@@ -10,25 +10,23 @@ from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
 
 from graft.backbones.base import Backbone
-from graft.backbones.split_backbone import Activations, SplitBackbone
+from graft.backbones.split_backbone import SplitBackbone
 from graft.data.samples import seed_of
 from graft.errors import GraftError
-from graft.inputs.base import Inputs, join
+from graft.inputs.base import Batch, DomainBatch, Inputs, join
 from graft.objectives.base import Objective
 from graft.selection.base import higher_is_better
 from graft.strategies.base import Phase, Strategy, frozen_modules
 from graft.tasks.base import Task
 from graft.tasks.metrics import Mean, TrainingMetrics
 from graft.terms.base import Term, TrainStep
-from graft.training.batch_transforms import Batch, BatchTransform, ProgressiveResizing
+from graft.training.batch_transforms import BatchTransform, ProgressiveResizing
 from graft.training.lightning import epochs_of
 from graft.training.normalization import add_source_statistics, source_statistics
 from graft.training.optim import build_optimizer, match_layout, parameter_groups, parts
 from graft.training.schedules import AveragingWindow, Plateau, Point, hold
 
 SHARED = "shared"
-
-LabelledBatch = Mapping[str, tuple[Inputs, Tensor]]  # as validation and test have them
 
 
 def step_seed(seed: int, epoch: int, step: int, rank: int = 0) -> int:
@@ -124,36 +122,35 @@ class TransferModule(pl.LightningModule):
         """The head that serves a domain."""
         return self.heads[SHARED] if SHARED in self.heads else self.heads[domain]
 
-    def forward(self, inputs: Inputs | Activations, domain: str = "target") -> Tensor:
+    def forward(self, inputs: Inputs, domain: str = "target") -> Tensor:
         """Predictions `(B, K)` for inputs of one domain."""
-        return self.head(domain)(self.features(inputs, domain))
+        return self.head(domain)(self.features(DomainBatch(inputs), domain))
 
-    def features(self, inputs: Inputs | Activations, domain: str) -> Tensor:
-        """Features `(B, D)` for inputs of one domain, with its own BatchNorm statistics where it has some."""
+    def features(self, batch: DomainBatch, domain: str) -> Tensor:
+        """Features `(B, D)` of one domain's batch, with its own BatchNorm statistics where it has some."""
         if self.cut is not None:
-            return self.cut.rest(self.activations(inputs))
+            return self.cut.rest(self.activations(batch))
         if self.bn == "domain_specific" and domain == "source":
             with source_statistics(self.backbone):
-                return self.backbone(inputs)
-        return self.backbone(inputs)
+                return self.backbone(batch.inputs)
+        return self.backbone(batch.inputs)
 
     def domain_features(self, batch: Batch) -> dict[str, Tensor]:
         """Features of every domain in the batch; `bn=joint` runs them forward as one batch."""
         if self.bn == "joint" and len(batch) > 1:
-            inputs = [x for x, _ in batch.values()]
             if self.cut is None:
-                features = self.backbone(join(inputs))
+                features = self.backbone(join([one.inputs for one in batch.values()]))
             else:
-                features = self.cut.rest(torch.cat([self.activations(x) for x in inputs]))
-            return dict(zip(batch, features.split([len(x) for x in inputs]), strict=True))
-        return {domain: self.features(x, domain) for domain, (x, _) in batch.items()}
+                features = self.cut.rest(torch.cat([self.activations(one) for one in batch.values()]))
+            return dict(zip(batch, features.split([len(one) for one in batch.values()]), strict=True))
+        return {domain: self.features(one, domain) for domain, one in batch.items()}
 
-    def activations(self, inputs: Inputs | Activations) -> Tensor:
+    def activations(self, batch: DomainBatch) -> Tensor:
         """What comes out of the backbone at its cut: stored, or computed now."""
-        if isinstance(inputs, Activations):
-            return inputs.values
+        if batch.stored is not None:
+            return batch.stored
         assert self.cut is not None
-        return self.cut.trunk(inputs)
+        return self.cut.trunk(batch.inputs)
 
     @property
     def can_cut(self) -> bool:
@@ -175,9 +172,9 @@ class TransferModule(pl.LightningModule):
     def domain_losses(self, batch: Batch, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Mean loss of every domain that has labels."""
         return {
-            domain: self.tasks[domain].loss(logits[domain], labels, self.weights_of_classes(domain, logits[domain]))
-            for domain, (_, labels) in batch.items()
-            if labels is not None
+            domain: self.tasks[domain].loss(logits[domain], one.labels, self.weights_of_classes(domain, logits[domain]))
+            for domain, one in batch.items()
+            if one.labels is not None
         }
 
     def weights_of_classes(self, domain: str, logits: Tensor) -> Tensor | None:
@@ -201,7 +198,7 @@ class TransferModule(pl.LightningModule):
         self.step_losses |= {f"term {name}": value.detach() for name, value in terms.items()}
         if not self.leave_out_nonfinite or bool(loss.isfinite()):
             for domain, value in losses.items():
-                labels = batch[domain][1]
+                labels = batch[domain].labels
                 assert labels is not None  # it has a loss
                 self.train_metrics[domain].add(value, logits[domain], labels)
             for name, value in terms.items():
@@ -214,9 +211,7 @@ class TransferModule(pl.LightningModule):
         """The value of every term that has one in this step, without its weight."""
         if not self.terms:
             return {}
-        inputs = {domain: x for domain, (x, _) in batch.items()}
-        labels = {domain: y for domain, (_, y) in batch.items()}
-        step = TrainStep(inputs, labels, features, logits, self.progress)
+        step = TrainStep(batch, features, logits, self.progress)
         values = {name: term(step) for name, term in self.terms.items()}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -387,22 +382,24 @@ class TransferModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect validation metrics."""
-        self._evaluate(cast(LabelledBatch, batch))
+        self._evaluate(batch)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect test metrics."""
-        for domain, (logits, labels) in self._evaluate(cast(LabelledBatch, batch)).items():
-            task = self.tasks[domain]
+        for domain, (predictions, targets) in self._evaluate(batch).items():
             if self.test_metrics[domain]:
-                self.test_metrics[domain].update(task.predictions(logits), task.targets(labels))
+                self.test_metrics[domain].update(predictions, targets)
 
-    def _evaluate(self, batch: LabelledBatch) -> dict[str, tuple[Tensor, Tensor]]:
+    def _evaluate(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+        """Count a batch's loss and metrics in; predictions and targets of every domain."""
         results = {}
-        for domain, (inputs, labels) in batch.items():
-            task, logits = self.tasks[domain], self(inputs, domain)
-            self.eval_losses[domain].update(task.loss(logits, labels) * len(inputs), len(inputs))
-            self.eval_metrics[domain].update(task.predictions(logits), task.targets(labels))
-            results[domain] = (logits, labels)
+        for domain, one in batch.items():
+            assert one.labels is not None  # evaluation always has them
+            task, logits = self.tasks[domain], self.head(domain)(self.features(one, domain))
+            predictions, targets = task.predictions(logits), task.targets(one.labels)
+            self.eval_losses[domain].update(task.loss(logits, one.labels) * len(one), len(one))
+            self.eval_metrics[domain].update(predictions, targets)
+            results[domain] = (predictions, targets)
         return results
 
     def on_validation_epoch_end(self) -> None:

@@ -20,24 +20,6 @@ from graft.backbones.folding import fold_batchnorm, same
 FEATURES = "features"  # the name of the cut behind the whole backbone
 
 
-@dataclass
-class Activations:
-    """What the first part of a backbone gave for a batch; it stands in a batch where the inputs would."""
-
-    values: Tensor  # (B, ...)
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def to(self, device: Any, **options: Any) -> "Activations":
-        """Move as a tensor does."""
-        return Activations(self.values.to(device, **options))
-
-    def pin_memory(self) -> "Activations":
-        """In memory from which a GPU copies while it computes."""
-        return Activations(self.values.pin_memory())
-
-
 class SplitBackbone:
     """`finish(begin(inputs))` are the backbone's features `(B, D)`; `begin` needs no gradient and never changes."""
 

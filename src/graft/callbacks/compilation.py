@@ -12,7 +12,8 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from graft.errors import GraftError, first_line
-from graft.module import Batch, TransferModule
+from graft.inputs.base import Batch
+from graft.module import TransferModule
 from graft.strategies.base import Phase
 from graft.training.lightning import epochs_of
 

@@ -141,8 +141,10 @@ class FrozenFeatures(Callback):
         }
 
         def batches() -> Iterator[tuple[Tensor, Any]]:
-            for indices, (inputs, _) in data.indexed_batches(domain, split_name, view):
-                yield indices, trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(inputs))
+            for batch in data.plain_batches(domain, split_name, view):
+                inputs = trainer.precision_plugin.convert_input(batch.inputs)
+                assert batch.indices is not None
+                yield batch.indices, trainer.strategy.batch_to_device(inputs)
 
         parts = data.parts(domain)
         wanted, *also = [Wanted(p.cut, {**depends_on, "weights": p.weights}, parts) for p in (place, *later)]

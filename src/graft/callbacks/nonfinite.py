@@ -13,7 +13,8 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from graft.errors import Diverged
-from graft.module import Batch, TransferModule
+from graft.inputs.base import Batch
+from graft.module import TransferModule
 from graft.training.nonfinite import TrainedStep, advice, training_report, validation_report, weights_of
 
 READ_EVERY = 50  # optimizer steps; until then losses wait on the device, so that no step waits for it

@@ -66,7 +66,7 @@ class Throughput(Callback):
     ) -> None:
         """Count the batch's samples."""
         if self._warm:
-            self._measured["samples"] += self._world_size * sum(len(inputs) for inputs, _ in batch.values())
+            self._measured["samples"] += self._world_size * sum(map(len, batch.values()))
         else:
             self._synchronize()
             self._warm = True

@@ -9,12 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from graft.backbones.split_backbone import Activations
 from graft.cache.rows import MappedRows
 from graft.data.sampling import EvalBatches, Key, TrainBatches
-from graft.inputs.base import Inputs, Prepared, Transform
-
-DomainBatch = tuple[Inputs | Activations, Tensor | None]
+from graft.inputs.base import DomainBatch, Prepared, Transform
 
 
 class TransformedSamples(Dataset):
@@ -26,19 +23,19 @@ class TransformedSamples(Dataset):
         self.transform = transform
 
     def __getitem__(self, key: Key) -> DomainBatch:
-        """Inputs float `(B, C, H, W)` and labels `(B,)`, or None where the domain counts as unlabelled."""
+        """The batch of a key's samples."""
         seed, indices = key
-        images = self.prepared[indices]
+        samples = self.prepared[indices]
         labels = None if self.labels is None else self.labels[indices]
         if self.transform.augment is None:
-            return self.transform.collate(images), labels
+            return DomainBatch(self.transform.collate(samples), labels, indices)
         with torch.random.fork_rng(devices=()):
             torch.default_generator.manual_seed(seed)  # the only one that is drawn from, and the one that is restored
-            return self.transform.collate(images), labels
+            return DomainBatch(self.transform.collate(samples), labels, indices)
 
 
 class Loader:
-    """Batches `(x, y)` in the order of a batch sampler, made by this process itself where that is quick.
+    """Batches in the order of a batch sampler, made by this process itself where that is quick.
 
     Worker processes serve files that have to be decoded and augmentation that goes image by image. `prepared` gives the
     images; it is called at the first batch, because many runs never look at a split. `stored` is asked in every epoch
@@ -71,14 +68,15 @@ class Loader:
             return iter(self._workers)
         else:
             batches = map(self._samples.__getitem__, self.batch_sampler)
-        return map(pinned, batches) if torch.cuda.is_available() else batches
+        return (batch.pin_memory() for batch in batches) if torch.cuda.is_available() else batches
 
     def batch(self, key: Key) -> DomainBatch:
         """One batch from the samples themselves, made by this process."""
         return self._samples[key]
 
     def _of(self, activations: MappedRows, indices: Tensor) -> DomainBatch:
-        return Activations(activations[indices]), None if self._labels is None else self._labels[indices]
+        labels = None if self._labels is None else self._labels[indices]
+        return DomainBatch(labels=labels, indices=indices, stored=activations[indices])
 
     @functools.cached_property
     def _samples(self) -> TransformedSamples:
@@ -139,7 +137,7 @@ class ResumableLoader(Loader):
 
 
 class EvalLoader(Loader):
-    """Evaluation loader, whose batches say which domain they are of: `{domain: (x, y)}`."""
+    """Evaluation loader, whose batches say which domain they are of: `{domain: batch}`."""
 
     def __init__(self, domain: str, *args: Any) -> None:
         super().__init__(*args)
@@ -153,9 +151,3 @@ class EvalLoader(Loader):
 def as_it_is(batch: Any) -> Any:
     """Collates nothing: the samples are whole batches."""
     return batch
-
-
-def pinned(batch: DomainBatch) -> DomainBatch:
-    """The batch in memory from which a GPU copies while it computes."""
-    inputs, labels = batch
-    return inputs.pin_memory(), None if labels is None else labels.pin_memory()

@@ -14,13 +14,13 @@ from graft.cache.disk import DiskCache
 from graft.cache.rows import MappedRows
 from graft.config.types import Auto, Count, Natural, Seed
 from graft.data.domain import Domain
-from graft.data.loader import DomainBatch, EvalLoader, Loader, ResumableLoader
+from graft.data.loader import EvalLoader, Loader, ResumableLoader
 from graft.data.samples import DomainData, Modality, Split
 from graft.data.sampling import EvalBatches, TrainBatches, balanced_weights
 from graft.data.splits import label_budget
 from graft.errors import GraftError
 from graft.inputs.audio import augment as augment_speech
-from graft.inputs.base import InputSpec, Prepared, Transform
+from graft.inputs.base import DomainBatch, InputSpec, Prepared, Transform
 from graft.inputs.image import transform as transforms
 from graft.tasks.base import Task
 from graft.training.lightning import overfits
@@ -243,7 +243,7 @@ class TransferDataModule(pl.LightningDataModule):
         return getattr(self._prepared_samples(split, transform), "lengths", None)
 
     def train_dataloader(self) -> dict[str, ResumableLoader]:
-        """A loader for each training domain, of equal length; batches are `{domain: (x, y)}`, y None if unlabelled."""
+        """A loader for each training domain, of equal length; batches are `{domain: batch}`."""
         steps = self.steps_per_epoch
         once = None if isinstance(self.epoch, int) else self._epoch_domain
         return {
@@ -257,26 +257,25 @@ class TransferDataModule(pl.LightningDataModule):
         }
 
     def train_batches(self) -> Iterator[dict[str, DomainBatch]]:
-        """The first epoch's training batches as `{domain: (x, y)}`, apart from the loaders that training draws from."""
+        """The first epoch's training batches as `{domain: batch}`, apart from the loaders that training draws from."""
         loaders = self.train_dataloader()
         for batches in zip(*loaders.values(), strict=True):
             yield dict(zip(loaders, batches, strict=True))
 
-    def train_batch(self, epoch: int, step: int, rank: int) -> dict[str, tuple[Tensor, DomainBatch]]:
-        """What a process trained on at a step, by domain: indices `(B,)` in the training split, `(x, y)`."""
+    def train_batch(self, epoch: int, step: int, rank: int) -> dict[str, DomainBatch]:
+        """What a process trained on at a step, by domain."""
         drawn = {}
         for domain, loader in self.train_dataloader().items():
             loader.batch_sampler.set_epoch(epoch)
-            key = loader.batch_sampler.key(step, rank)
-            drawn[domain] = key[1], loader.batch(key)
+            drawn[domain] = loader.batch(loader.batch_sampler.key(step, rank))
         return drawn
 
     def val_dataloader(self) -> list[EvalLoader]:
-        """A loader for each of `eval_domains`, in their order; batches are `{domain: (x, y)}`."""
+        """A loader for each of `eval_domains`, in their order; batches are `{domain: batch}`."""
         return [self._eval_loader(domain, "val") for domain in self.eval_domains]
 
     def test_dataloader(self) -> list[EvalLoader]:
-        """A loader for each of `test_domains`, in their order; batches are `{domain: (x, y)}`.
+        """A loader for each of `test_domains`, in their order; batches are `{domain: batch}`.
 
         With a `test_shift` only the target is tested, its images changed so.
         """
@@ -284,14 +283,8 @@ class TransferDataModule(pl.LightningDataModule):
             return [self._whole_loader("target", "test", self._input_spec.transform(shift=self.test_shift))]
         return [self._eval_loader(domain, "test") for domain in self.test_domains]
 
-    def plain_batches(self, domain: str, split_name: str) -> Iterator[DomainBatch]:
-        """Batches `(x, y)` of a domain's train, val or test split, without augmentation; every process gets all."""
-        return (batch for _, batch in self.indexed_batches(domain, split_name))
-
-    def indexed_batches(
-        self, domain: str, split_name: str, view: int | None = None
-    ) -> Iterator[tuple[Tensor, DomainBatch]]:
-        """Indices `(B,)` in a split of a domain, and the batch `(x, y)` of them; every process gets all.
+    def plain_batches(self, domain: str, split_name: str, view: int | None = None) -> Iterator[DomainBatch]:
+        """Batches of a domain's train, val or test split; every process gets all.
 
         Without augmentation, or as the `view`-th of endlessly many augmented versions of the split.
         """
@@ -299,9 +292,7 @@ class TransferDataModule(pl.LightningDataModule):
         split = getattr(self.domains[domain], split_name)
         seed, lengths = (self.seed, domain, "view", view), functools.partial(self._lengths_of, split, transform)
         batches = EvalBatches(len(split), self.eval_batch_size, seed, shared=False, lengths=lengths)
-        loader = Loader(*self._samples(split, transform), batches, self.num_workers)
-        for (_, indices), batch in zip(batches, loader, strict=True):
-            yield indices, batch
+        yield from Loader(*self._samples(split, transform), batches, self.num_workers)
 
     def parts(self, domain: str) -> list[Any]:
         """The objects whose code makes a domain's batches, for the keys of what is kept of them."""

@@ -1,7 +1,7 @@
 """What every modality has: what stands in a batch for a sample, an input spec, a transform."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
 import torch
@@ -39,6 +39,42 @@ class Fields:
 
 
 Inputs = Tensor | Fields
+
+
+@dataclass
+class DomainBatch:
+    """A batch of one domain, as loaders give it and every step takes it; moved like a tensor.
+
+    A field that is None is not there: `labels` of an unlabelled domain, `inputs` where `stored` activations stand in
+    their place.
+    """
+
+    inputs: Any = None  # Inputs (B, ...)
+    labels: Tensor | None = None  # (B,), or (B, K)
+    indices: Tensor | None = None  # (B,) of the samples in their split
+    views: Mapping[str, Inputs] = field(default_factory=dict)  # the same samples again, augmented as a term asks for
+    stored: Tensor | None = None  # (B, ...) of a frozen part of the backbone
+
+    def __len__(self) -> int:
+        """How many samples there are."""
+        return len(self.inputs if self.stored is None else self.stored)
+
+    def to(self, device: Any, **options: Any) -> "DomainBatch":
+        """Everything moved but the indices, which only the data module needs."""
+        return self._each(lambda one: one.to(device, **options))
+
+    def pin_memory(self) -> "DomainBatch":
+        """Everything in memory from which a GPU copies while it computes."""
+        return self._each(lambda one: one.pin_memory())
+
+    def _each(self, move: Callable[[Any], Any]) -> "DomainBatch":
+        moved = {name: None if (one := getattr(self, name)) is None else move(one) for name in MOVED}
+        return replace(self, **moved, views={name: move(view) for name, view in self.views.items()})
+
+
+MOVED = ("inputs", "labels", "stored")
+
+Batch = Mapping[str, DomainBatch]  # by domain
 
 
 def join(batches: Sequence[Inputs]) -> Inputs:

@@ -4,21 +4,19 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from graft.backbones.base import Backbone
-from graft.inputs.base import Inputs, join
+from graft.inputs.base import Batch, DomainBatch, Inputs, join
 
 
 @dataclass
 class TrainStep:
-    """One training step as terms see it; every mapping goes from a domain to a tensor, in the same order."""
+    """One training step as terms see it; every mapping goes from a domain to what it holds, in the same order."""
 
-    inputs: Mapping[str, Inputs]  # (B, ...)
-    labels: Mapping[str, Tensor | None]  # (B,), or soft ones (B, K) after mixup; None where unlabelled
+    batch: Batch  # labels are soft ones (B, K) after mixup, and None where unlabelled
     features: Mapping[str, Tensor]  # (B, D)
     logits: Mapping[str, Tensor]  # (B, K)
     progress: float  # fraction of the optimizer steps that are done
@@ -27,6 +25,16 @@ class TrainStep:
     def all_inputs(self) -> Inputs:
         """Inputs of every domain as one batch, in the order of `all_features`."""
         return join(list(self.inputs.values()))
+
+    @property
+    def inputs(self) -> dict[str, Inputs]:
+        """Inputs `(B, ...)`."""
+        return {domain: one.inputs for domain, one in self.batch.items()}
+
+    @property
+    def labels(self) -> dict[str, Tensor | None]:
+        """Labels `(B,)`, or soft ones `(B, K)` after mixup; None where unlabelled."""
+        return {domain: one.labels for domain, one in self.batch.items()}
 
     @cached_property
     def all_features(self) -> Tensor:
@@ -69,9 +77,9 @@ class TermContext:
     pretrained_head: nn.Module | None  # of the pretrained net (features to its classes), None where it has none
     pretrained: bool  # False: the backbone starts from random weights, so there is nothing to stay near to
     num_classes: int | None  # of the target; None where it has none
-    samples: Callable[[], Iterable[tuple[Any, Tensor | None]]]  # target training batches without augmentation
+    samples: Callable[[], Iterable[DomainBatch]]  # target training batches without augmentation
     # Validation samples of what `pretrained_head` predicts; None where the pretraining's data are not here
-    source_samples: Callable[[], Iterable[tuple[Any, Tensor | None]]] | None
+    source_samples: Callable[[], Iterable[DomainBatch]] | None
     added_parameters: frozenset[str] = frozenset()  # names in the backbone of what the strategy added: not pretrained
 
     @cached_property

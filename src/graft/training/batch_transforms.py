@@ -1,6 +1,7 @@
 """What happens to a training batch before the network sees it: progressive resizing, MixUp and CutMix."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -11,10 +12,9 @@ from torchvision.transforms.v2.functional import resize
 from graft.backbones.base import Backbone
 from graft.backbones.stages import output_shape
 from graft.errors import GraftError, first_line
-from graft.inputs.base import Inputs
+from graft.inputs.base import Batch, DomainBatch
 from graft.tasks.base import Task
 
-Batch = Mapping[str, tuple[Inputs, Tensor | None]]  # domain -> inputs (B, ...), labels or None where it is unlabelled
 # A batch and its epoch (from 0) to the batch that trains. What is random comes from torch's global generator, which the
 # module seeds for every step.
 BatchTransform = Callable[[Batch, int], Batch]
@@ -38,7 +38,7 @@ class ProgressiveResizing:
 
     def __call__(self, batch: Batch, epoch: int) -> Batch:
         """The batch with images `(B, C, H, W)` of the epoch's size."""
-        return {domain: (self.resize(inputs, epoch), labels) for domain, (inputs, labels) in batch.items()}
+        return {domain: replace(one, inputs=self.resize(one.inputs, epoch)) for domain, one in batch.items()}
 
     def resize(self, images: Any, epoch: int) -> Tensor:
         """Images `(B, C, H, W)` in the epoch's size; at full size the same tensor."""
@@ -101,10 +101,13 @@ class Mixing:
     def __call__(self, batch: Batch, epoch: int) -> Batch:
         """The mixed batch."""
         mixers = self.mixers[int(torch.randint(len(self.mixers), ()))]
-        return {
-            domain: (inputs, None) if labels is None else mixers[domain](inputs, labels)
-            for domain, (inputs, labels) in batch.items()
-        }
+        return {domain: one if one.labels is None else mixed(one, mixers[domain]) for domain, one in batch.items()}
+
+
+def mixed(batch: DomainBatch, mixer: Callable[..., tuple[Tensor, Tensor]]) -> DomainBatch:
+    """A labelled batch with mixed inputs and soft labels `(B, K)`."""
+    inputs, labels = mixer(batch.inputs, batch.labels)
+    return replace(batch, inputs=inputs, labels=labels)
 
 
 def build_batch_transforms(

@@ -13,11 +13,9 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
-from graft.backbones.split_backbone import Activations
-from graft.data.loader import DomainBatch
 from graft.data.samples import names_of
 from graft.errors import listed
-from graft.inputs.base import Fields, Inputs
+from graft.inputs.base import Batch, DomainBatch, Fields, Inputs
 from graft.module import TransferModule
 from graft.runs.folder import NONFINITE_BATCH
 from graft.training.lightning import data_of
@@ -52,9 +50,9 @@ def training_report(
     problems: list[str] = []
     largest: list[tuple[float, str]] = []
     for batches in reversed(drawn):  # the step's own batch first
-        for domain, (indices, (inputs, _)) in batches.items():
+        for domain, batch in batches.items():
             if domain in blamed:
-                called = names_of(data_of(trainer).domains[domain].train, indices)
+                called, inputs = names_in(trainer, domain, "train", batch), batch.inputs
                 names.setdefault(domain, called)
                 problems += [f"{domain} {line}" for line in not_finite(inputs, called)]
                 largest.append(largest_of(inputs, called))
@@ -94,8 +92,8 @@ def validation_report(
     largest: list[tuple[float, str]] = []
     for domain in dict.fromkeys(name.split("/")[1] for name in losses):
         found: list[str] = []
-        for indices, (inputs, _) in data_of(trainer).indexed_batches(domain, "val"):
-            called = names_of(data_of(trainer).domains[domain].val, indices)
+        for batch in data_of(trainer).plain_batches(domain, "val"):
+            called, inputs = names_in(trainer, domain, "val", batch), batch.inputs
             problems += [f"{domain} {line}" for line in not_finite(inputs, called)]
             largest.append(largest_of(inputs, called))
             finite = outputs_of(trainer, module, inputs, domain).isfinite().flatten(1).all(1)
@@ -125,7 +123,7 @@ def validation_report(
 
 
 @torch.no_grad()
-def outputs_of(trainer: pl.Trainer, module: TransferModule, inputs: Inputs | Activations, domain: str) -> Tensor:
+def outputs_of(trainer: pl.Trainer, module: TransferModule, inputs: Inputs, domain: str) -> Tensor:
     """Predictions `(B, K)` as in validation."""
     was_training = module.training
     module.eval()
@@ -161,7 +159,13 @@ def weights_of(module: TransferModule) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in weights.items() if tensor.numel()}
 
 
-def not_finite(inputs: Inputs | Activations, names: Sequence[str]) -> list[str]:
+def names_in(trainer: pl.Trainer, domain: str, split_name: str, batch: DomainBatch) -> list[str]:
+    """What messages call a batch's samples."""
+    assert batch.indices is not None
+    return names_of(getattr(data_of(trainer).domains[domain], split_name), batch.indices)
+
+
+def not_finite(inputs: Inputs, names: Sequence[str]) -> list[str]:
     """A line for each sample whose inputs hold NaN or infinite values."""
     lines = []
     for values in floats_of(inputs):
@@ -170,7 +174,7 @@ def not_finite(inputs: Inputs | Activations, names: Sequence[str]) -> list[str]:
     return lines
 
 
-def largest_of(inputs: Inputs | Activations, names: Sequence[str]) -> tuple[float, str]:
+def largest_of(inputs: Inputs, names: Sequence[str]) -> tuple[float, str]:
     """The largest finite input by size, and whose it is."""
     found = [(0.0, "")]
     for values in floats_of(inputs):
@@ -179,9 +183,8 @@ def largest_of(inputs: Inputs | Activations, names: Sequence[str]) -> tuple[floa
     return max(found)
 
 
-def floats_of(inputs: Inputs | Activations) -> list[Tensor]:
+def floats_of(inputs: Inputs) -> list[Tensor]:
     """The tensors of floats, `(B, n)` each."""
-    assert not isinstance(inputs, Activations)  # batches are drawn from the samples themselves
     tensors = inputs.tensors.values() if isinstance(inputs, Fields) else [inputs]
     return [tensor.flatten(1) for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
 
@@ -205,7 +208,7 @@ def save_batches(
     file: Path,
     trainer: pl.Trainer,
     steps: Sequence[TrainedStep],
-    drawn: Sequence[Mapping[str, tuple[Tensor, DomainBatch]]],
+    drawn: Sequence[Batch],
     losses: Mapping[str, float],
 ) -> None:
     """Write the batches as plain containers, `torch.load(file, weights_only=True)` reads them; the last is the bad one.
@@ -215,12 +218,13 @@ def save_batches(
     saved: list[dict[str, Any]] = []
     for step, batches in zip(steps, drawn, strict=True):
         domains = {}
-        for domain, (indices, (inputs, labels)) in batches.items():
+        for domain, batch in batches.items():
+            inputs = batch.inputs
             domains[domain] = {
-                "indices": indices,
-                "names": names_of(data_of(trainer).domains[domain].train, indices),
+                "indices": batch.indices,
+                "names": names_in(trainer, domain, "train", batch),
                 "inputs": dict(inputs.tensors) if isinstance(inputs, Fields) else inputs,
-                "labels": labels,
+                "labels": batch.labels,
             }
         where = {"step": step.number, "epoch": step.epoch, "batch": step.batch, "lr": step.lr}
         saved.append(where | {"domains": domains})

@@ -12,7 +12,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from graft.config.types import FractionBelowOne, Positive
 from graft.errors import GraftError
-from graft.module import Batch, TransferModule
+from graft.inputs.base import Batch
+from graft.module import TransferModule
 from graft.training.lightning import data_of, epochs_of
 from graft.training.normalization import batchnorms
 from graft.training.schedules import AveragingWindow

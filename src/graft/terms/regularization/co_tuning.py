@@ -13,6 +13,7 @@ from torch import Tensor
 
 from graft.config.types import NonNegative
 from graft.errors import GraftError
+from graft.inputs.base import DomainBatch
 from graft.terms.base import Teacher, Term, TermContext, TrainStep
 from graft.terms.requirements import check_labels, trainable_pretrained_head
 
@@ -111,8 +112,8 @@ class CoTuning(Term):
         return F.cross_entropy(self.classifier(step.features["target"]), expected)
 
 
-def old_outputs(teacher: Teacher, samples: Iterable[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor]:
+def old_outputs(teacher: Teacher, samples: Iterable[DomainBatch]) -> tuple[Tensor, Tensor]:
     """The pretrained net's logits `(N, K_s)` and the labels `(N,)` of all samples."""
-    pairs = [(teacher.logits(x), check_labels(y, "co_tuning")) for x, y in samples]
+    pairs = [(teacher.logits(one.inputs), check_labels(one.labels, "co_tuning")) for one in samples]
     logits, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     return logits, labels

@@ -9,7 +9,6 @@ from torch import Tensor
 from graft.backbones.base import Backbone
 from graft.config.types import Count, NonNegative
 from graft.errors import GraftError
-from graft.inputs.base import Fields
 from graft.terms.base import Term, TermContext, TrainStep
 from graft.terms.regularization.channel_attention import attention_weights, loss_increases
 from graft.terms.regularization.maps import MapRecorder, channel_dim, channels_first, output_module
@@ -93,8 +92,8 @@ class DELTA(Term):
 
     def _count_channels(self, context: TermContext) -> list[int]:
         """Channels of every layer, as one sample shows them; GraftError for a layer that puts out no map."""
-        inputs, _ = next(iter(context.samples()))
-        if isinstance(inputs, Fields):
+        inputs = next(iter(context.samples())).inputs
+        if not isinstance(inputs, Tensor):
             raise GraftError(
                 f"term.delta compares maps of images, and {context.backbone.name} takes {context.backbone.modality} "
                 "inputs. Use term=[feature_distillation] or term=[l2sp]."
@@ -105,7 +104,8 @@ class DELTA(Term):
 
 def samples_of_classes(context: TermContext) -> Iterator[tuple[Tensor, Tensor]]:
     """The target's training samples with their class; GraftError where they have none, or several."""
-    for inputs, labels in context.samples():
+    for batch in context.samples():
+        inputs, labels = batch.inputs, batch.labels
         if context.num_classes is None or labels is None or labels.ndim != 1:
             raise GraftError(
                 "term.delta.attention=true measures what channels are worth for the target's classes, but the target "
