@@ -1,10 +1,12 @@
 """Graft: transfer learning with PyTorch Lightning, from a notebook as from the command line."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graft.experiment import Experiment
+    from graft.model.model import Model
 
 
 def train(*overrides: str | Mapping[str, Any], **values: Any) -> dict[str, Any]:
@@ -23,3 +25,14 @@ def assemble(*overrides: str | Mapping[str, Any], **values: Any) -> "Experiment"
     from graft.cli.notebook import assemble as build
 
     return build(*overrides, **values)
+
+
+def load_run(place: str | Path, *, allow: Sequence[str] = ()) -> "Model":
+    """The model of a run, from its folder, its `model` folder or a sweep's: `load_run(folder).predict("photo.jpg")`.
+
+    Needs neither the data nor the configuration of the run. `allow` names packages of your own that the network is
+    made of. Raises GraftError where there is no model, or one that cannot be built here.
+    """
+    from graft.model.model import load
+
+    return load(Path(place), allow)

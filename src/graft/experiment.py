@@ -45,6 +45,7 @@ class Experiment:
     decided: dict[str, Any] = field(default_factory=dict)  # config keys that the strategy set from the data
     loaded: LoadReport | None = None  # of weights that came from a file or a library
     pretrained: Any = None  # a graft.pretrain.Pretrained, where weights come from the source
+    added: frozenset[str] = frozenset()  # names of the parameters that the strategy added to the backbone
 
     @property
     def folder(self) -> Path:
@@ -124,8 +125,8 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
 def prepare(experiment: Experiment) -> None:
     """Let strategy and terms see the pretrained weights: adapters are added, frozen copies and statistics taken."""
     config, module = experiment.config, experiment.module
-    added = added_parameters(module.strategy, module.backbone)
-    context = term_context(experiment, added)
+    experiment.added = added_parameters(module.strategy, module.backbone)
+    context = term_context(experiment, experiment.added)
     for term in module.terms.values():
         term.prepare(context)
     if config["training"]["stochastic_depth"] is not None:

@@ -91,6 +91,8 @@ class TransferModule(pl.LightningModule):
         self.leave_out_nonfinite = False  # of the training metrics, which waits for the device in every step
         self.cut: SplitBackbone | None = None  # in this phase, see graft.callbacks.frozen_features
         self.confusion: dict[str, Tensor] = {}
+        # Of the last test, by domain: indices (B,) and predictions (B, ...) of each batch, as metrics take them.
+        self.test_predictions: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self._phases: list[Phase] = []
         self._frozen: list[nn.Module] = []
         self.start_source_statistics()
@@ -384,9 +386,15 @@ class TransferModule(pl.LightningModule):
         """Collect validation metrics."""
         self._evaluate(batch)
 
+    def on_test_start(self) -> None:
+        """Begin with no predictions."""
+        self.test_predictions = {}
+
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Collect test metrics."""
+        """Collect test metrics and predictions."""
         for domain, (predictions, targets) in self._evaluate(batch).items():
+            if (indices := batch[domain].indices) is not None:
+                self.test_predictions.setdefault(domain, []).append((indices, predictions.float().cpu()))
             if self.test_metrics[domain]:
                 self.test_metrics[domain].update(predictions, targets)
 

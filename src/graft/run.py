@@ -9,6 +9,7 @@ from graft.callbacks.interrupt import keyboard_interrupts
 from graft.errors import Diverged, Interrupted
 from graft.experiment import Experiment, assemble, prepare
 from graft.loggers import build as loggers
+from graft.model.save import keep_model, redacted, save_predictions
 from graft.pretrain import pretrain
 from graft.report import plots, tables
 from graft.runs import checkpoints, describe, record
@@ -43,7 +44,7 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
         if start:
             selected["metrics"], results["wise_ft"] = wise_ft.apply(experiment, start)
             checkpoints.save_network(experiment, WISE_FT)
-        test_and_describe(experiment, results, selected, fitting)
+        test_and_describe(experiment, results, selected, fitting, in_sweep=context.sweep is not None)
     return results
 
 
@@ -94,6 +95,7 @@ def recorded(experiment: Experiment, results: dict[str, Any], context: RunContex
         results |= describe.of_cost(experiment, fitting, started, done=results["status"] == record.FINISHED)
         results["wandb"] = loggers.wandb_info(run_loggers)
         if main_process:
+            results.update(redacted(results, config["save"]["redact"]))
             record.write(results, folder)
             loggers.log_results(run_loggers, results)
         loggers.finish(run_loggers, ok=results["status"] == record.FINISHED)
@@ -107,9 +109,9 @@ def recorded(experiment: Experiment, results: dict[str, Any], context: RunContex
 
 
 def test_and_describe(
-    experiment: Experiment, results: dict[str, Any], selected: Mapping[str, Any], fitting: Fitting
+    experiment: Experiment, results: dict[str, Any], selected: Mapping[str, Any], fitting: Fitting, *, in_sweep: bool
 ) -> None:
-    """Test the selected weights, which are in the module, and put down what was selected and found."""
+    """Test the selected weights, which are in the module, put down what was selected and found, and keep the model."""
     data, module, task = experiment.data, experiment.module, experiment.module.tasks["target"]
     results["selection"] = describe.of_selection(experiment, selected)
     results["metrics"] = dict(selected["metrics"])
@@ -119,3 +121,6 @@ def test_and_describe(
     results["score"] = describe.of_score(results["metrics"], task)
     results["baseline"] = describe.of_baseline(data, task, experiment.config["seed"])
     results["confusion"] = describe.of_confusion(module, data)
+    if experiment.config["save"]["predictions"]:
+        save_predictions(experiment)
+    keep_model(experiment, results, in_sweep=in_sweep)

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -14,6 +15,8 @@ from graft.inputs.base import InputSpec
 from graft.inputs.image.transform import ImageSpec
 from graft.weights.input_conv import adapt_input_conv, spread_over_channels
 
+COLUMNS, VOCABULARY = "columns.json", "vocabulary.json"  # files that stand for an argument of a backbone
+NETWORK, TOKENIZER = "network", "tokenizer"  # and folders, whose path is the argument
 HALF = (0.5, 0.5, 0.5)  # mean and std of a network without pretrained weights: inputs in [-1, 1]
 
 
@@ -117,6 +120,14 @@ class Backbone(nn.Module):
             elif name and not any(module.children()) and name not in owned:
                 found[name] = current
         return found
+
+    def save_files(self, folder: Path) -> dict[str, str]:
+        """Write into a folder what the constructor takes beside plain values, such as a tokenizer.
+
+        Returns the arguments that these files stand for, and the files' names: one of FILES, or a folder's, whose path
+        the constructor takes.
+        """
+        return {}
 
     # What a library knows about its weights
 

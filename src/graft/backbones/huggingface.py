@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 
-from graft.backbones.base import Stage
+from graft.backbones.base import NETWORK, Stage
 from graft.backbones.stages import stages_from_groups
 from graft.backbones.text import POOLINGS, TextBackbone, check_pooling
 from graft.config.types import Count
@@ -103,6 +103,12 @@ class HuggingFaceBackbone(TextBackbone):
         """What decides the features and is no module: it tells cached ones apart."""
         config = hashlib.sha256(self.network.config.to_json_string().encode()).hexdigest()[:16]
         return f"pooling={self.pooling}, config={config}, transformers={version('transformers')}"
+
+    def save_files(self, folder: Path) -> dict[str, str]:
+        """The config and the tokenizer's files, in place of the name."""
+        self.network.config.save_pretrained(folder / NETWORK)
+        cast(HuggingFaceTokenizer, self.tokenizer).tokenizer.save_pretrained(folder / NETWORK)
+        return {"name": NETWORK}
 
     def own_weights(self) -> tuple[str, dict[str, Tensor]]:
         """The weights that lie beside the config."""

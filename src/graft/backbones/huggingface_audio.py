@@ -3,11 +3,13 @@
 import hashlib
 import json
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from graft.backbones.base import NETWORK
 from graft.backbones.huggingface import imported_transformers, layer_stages, loaded, source_of
 from graft.backbones.speech import SpeechBackbone
 from graft.backbones.text import mean_pooled
@@ -85,6 +87,12 @@ class HuggingFaceAudioBackbone(SpeechBackbone):
                 f"backbone.clip_seconds={clip_seconds:g}: {name} takes no less than "
                 f"{shortest / extractor.sampling_rate:.3f}."
             )
+
+    def save_files(self, folder: Path) -> dict[str, str]:
+        """The config and the feature extractor's, in place of the name."""
+        self.network.config.save_pretrained(folder / NETWORK)
+        self._features.extractor.save_pretrained(folder / NETWORK)
+        return {"name": NETWORK}
 
     @property
     def input_spec(self) -> SpeechSpec:

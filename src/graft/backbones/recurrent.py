@@ -1,13 +1,15 @@
 """LSTM and GRU encoders of sequences, from scratch: words, tokens, or vectors of any origin."""
 
+import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
-from graft.backbones.base import Stage
+from graft.backbones.base import TOKENIZER, VOCABULARY, Stage
 from graft.backbones.huggingface import HuggingFaceTokenizer, imported_transformers, loaded, source_of
 from graft.backbones.text import TextBackbone, mean_pooled
 from graft.backbones.vocabulary import Vocabulary
@@ -152,6 +154,14 @@ class RecurrentBackbone(TextBackbone):
         """Features `(B, D)` of `input_ids` and `attention_mask` `(B, L)`."""
         return self.network(x["input_ids"], x["attention_mask"])
 
+    def save_files(self, folder: Path) -> dict[str, str]:
+        """The vocabulary's words, or the tokenizer's own files."""
+        if isinstance(self.tokenizer, Vocabulary):
+            (folder / VOCABULARY).write_text(json.dumps(self.tokenizer.words, ensure_ascii=False), "utf-8")
+            return {"texts": VOCABULARY}
+        cast(HuggingFaceTokenizer, self.tokenizer).tokenizer.save_pretrained(folder / TOKENIZER)
+        return {"tokenizer": TOKENIZER}
+
     def convert(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """A file's tensors, its word vectors where this vocabulary has their words."""
         if "words" not in tensors or not isinstance(self.tokenizer, Vocabulary):
@@ -174,8 +184,10 @@ def reversed_within(x: Tensor, lengths: Tensor) -> Tensor:
     return x.gather(1, torch.where(turned >= 0, turned, positions).unsqueeze(-1).expand_as(x))
 
 
-def words_tokenizer(texts: Sequence[str] | str, max_words: int, min_count: int) -> Tokenizer:
-    """The words of some texts."""
+def words_tokenizer(texts: Sequence[str] | Vocabulary | str, max_words: int, min_count: int) -> Tokenizer:
+    """The words of some texts, or a vocabulary that is there already."""
+    if isinstance(texts, Vocabulary):
+        return texts
     if isinstance(texts, str):
         raise GraftError(
             f"backbone.texts={texts}: there are no texts to take the words from. "

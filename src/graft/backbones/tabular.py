@@ -3,13 +3,14 @@
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graft.backbones.base import Backbone, Stage
+from graft.backbones.base import COLUMNS, Backbone, Stage
 from graft.config.types import Auto, Count, FractionBelowOne
 from graft.errors import GraftError
 from graft.inputs.base import Fields
@@ -46,6 +47,11 @@ class TableBackbone(Backbone):
         like = next(self.parameters())
         fields = {"numbers": numbers.to(like), "missing": torch.zeros_like(numbers).to(like)}
         return Fields({**fields, "codes": codes.to(like.device)})
+
+    def save_files(self, folder: Path) -> dict[str, str]:
+        """The columns with what was fitted on training rows."""
+        (folder / COLUMNS).write_text(self.columns.to_json(), "utf-8")
+        return {"columns": COLUMNS}
 
     def not_learned_from(self, arguments: Mapping[str, Any]) -> list[str]:
         """Weights of columns that another table lacks."""

@@ -45,9 +45,19 @@ class Vocabulary:
         """Of these texts, the `max_words` words that occur most, and at least `min_count` times."""
         counts = Counter(word for text in texts for word in words_of(text))
         by_count = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        self.words = [word for word, count in by_count[:max_words] if count >= min_count]
-        self.size = len(self.words) + 2
-        self._ids = {word: number for number, word in enumerate(self.words, start=2)}
+        self._set([word for word, count in by_count[:max_words] if count >= min_count])
+
+    @classmethod
+    def of_words(cls, words: Sequence[str]) -> "Vocabulary":
+        """One of exactly these words, in this order."""
+        vocabulary = cls(())
+        vocabulary._set([*words])
+        return vocabulary
+
+    def _set(self, words: list[str]) -> None:
+        self.words = words
+        self.size = len(words) + 2
+        self._ids = {word: number for number, word in enumerate(words, start=2)}
 
     def __call__(self, texts: Sequence[str], max_length: int) -> list[tuple[list[int], bool]]:
         """Ids of each text's first words, and whether there are more of them."""

@@ -33,7 +33,7 @@ def soup(config: Mapping[str, Any]) -> dict[str, Any]:
         experiment.module.strategy.merge(experiment.module.backbone)
         selected, results["soup"] = make(experiment)
         checkpoints.save_network(experiment, SOUP)
-        test_and_describe(experiment, results, selected, fitting)
+        test_and_describe(experiment, results, selected, fitting, in_sweep=context.sweep is not None)
     return results
 
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from graft.cache.disk import CacheSettings
     from graft.heads.base import HeadSettings
     from graft.loggers.build import LoggerSettings
+    from graft.model.save import SaveSettings
     from graft.paths import Paths
     from graft.pretrain import PretrainSettings
     from graft.training.optim import OptimizerSettings
@@ -50,4 +51,5 @@ class Config(TypedDict):
     callbacks: Mapping[str, Part | None] | None
     logger: "LoggerSettings | Mapping[str, Part | None] | None"
     cache: "CacheSettings"
+    save: "SaveSettings"
     paths: "Paths"

@@ -80,6 +80,10 @@ class Domain:
         """Names of the classes, whose labels are in this order."""
         return classes
 
+    def reading(self) -> Mapping[str, Any]:
+        """Plain values that say how a new sample is read as these were, which travel with the model."""
+        return {}
+
     def near_keys(self, splits: Mapping[str, Samples]) -> Mapping[str, Sequence[Any]] | None:
         """A key `(N,)` for each sample of every split, equal where two look alike; None where nothing can tell."""
         return None

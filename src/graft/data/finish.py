@@ -78,6 +78,7 @@ def finish(domain: "Domain", split_seed: int) -> DomainData:
             "channels": None,
             "fingerprint": fingerprint,
             "modality": domain.modality,
+            "reading": domain.reading(),
             "notes": (*skipped_notes(domain, skipped), *notes, *encoded_notes),
             "report": report,
             **{name: as_split(fingerprint, name, samples, indices) for name, samples in splits.items()},
@@ -399,7 +400,7 @@ def as_split(fingerprint: str, name: str, samples: Samples, indices: Mapping[str
         fingerprint = sha256([fingerprint.encode(), indices[name].numpy().tobytes()])
     if samples.fitted:
         fingerprint = sha256([fingerprint.encode(), samples.fitted.encode()])
-    return Split(samples.inputs, samples.labels, fingerprint)
+    return Split(samples.inputs, samples.labels, fingerprint, samples.places)
 
 
 # What is left

@@ -59,6 +59,7 @@ class Split:
     inputs: SampleInputs
     labels: Tensor | None
     fingerprint: str
+    places: Sequence[str] | None = None  # what messages and predictions call each sample; None: its number
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -66,7 +67,9 @@ class Split:
     def subset(self, indices: Tensor) -> "Split":
         """The samples at `indices` `(M,)`; images on disk stay there."""
         labels = None if self.labels is None else self.labels[indices]
-        return Split(take(self.inputs, indices), labels, sha256([self.fingerprint.encode(), indices.numpy().tobytes()]))
+        places = None if self.places is None else [self.places[index] for index in indices.tolist()]
+        fingerprint = sha256([self.fingerprint.encode(), indices.numpy().tobytes()])
+        return Split(take(self.inputs, indices), labels, fingerprint, places)
 
 
 @dataclass(frozen=True)
@@ -158,13 +161,9 @@ def rows_of(split: "Split | Samples") -> Any:
 
 
 def names_of(split: Split, indices: Tensor) -> list[str]:
-    """What messages call the samples at `indices` `(M,)`: their files where they have any, else their numbers."""
-    inputs: Any = split.inputs
-    of_inputs = indices.tolist()
-    while isinstance(inputs, Subset):
-        inputs, of_inputs = inputs.dataset, [inputs.indices[index] for index in of_inputs]
-    files = getattr(inputs, "files", None)
-    return [f"sample {index}" for index in indices.tolist()] if files is None else [str(files[i]) for i in of_inputs]
+    """What messages call the samples at `indices` `(M,)`."""
+    places = split.places
+    return [f"sample {index}" if places is None else places[index] for index in indices.tolist()]
 
 
 class Baseline(Protocol):
@@ -191,6 +190,7 @@ class DomainData:
     modality: Modality = "image"  # of a sample
     # what a backbone that is made for these data has to know
     backbone_arguments: Mapping[str, Any] = field(default_factory=dict)
+    reading: Mapping[str, Any] = field(default_factory=dict)  # how a new sample is read, for graft.model.inputs
     baseline: Baseline | None = None  # tested on the same parts
     report: Report | None = None  # None for data that are made, not found
 

@@ -1,7 +1,8 @@
 """What is known of a table's columns: what a backbone for them has to know, and what makes their values comparable."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 MISSING, UNKNOWN, FIRST = 0, 1, 2  # codes: no value, a category that training never saw, the first of those it did
 NUMERIC, CATEGORICAL = "numeric", "categorical"
@@ -39,6 +40,15 @@ class Columns:
     def categorical(self) -> tuple[Column, ...]:
         """Those with categories."""
         return tuple(column for column in self.all if column.kind == CATEGORICAL)
+
+    def to_json(self) -> str:
+        """All of them with what was fitted."""
+        return json.dumps([asdict(column) for column in self.all], indent=1, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Columns":
+        """What `to_json` wrote."""
+        return cls([Column(**{**one, "categories": tuple(one["categories"])}) for one in json.loads(text)])
 
     def __repr__(self) -> str:
         return f"Columns({list(self.all)})"

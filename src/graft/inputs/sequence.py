@@ -86,10 +86,15 @@ def standardised(splits: Mapping[str, Samples]) -> tuple[dict[str, Samples], dic
     scale = torch.where(std > 0, 1 / std, 0.0)
     fitted = sha256([mean.numpy().tobytes(), scale.numpy().tobytes()])
 
-    def scaled(samples: Samples) -> Samples:
-        rows = rows_of(samples)
-        values = torch.where(rows.mask.bool().unsqueeze(-1), (rows.values - mean) * scale, 0.0)
-        return replace(samples, inputs=Sequences(values, rows.lengths), fitted=fitted)
+    encoded = {
+        name: replace(samples, inputs=scaled(rows_of(samples), mean, scale), fitted=fitted)
+        for name, samples in splits.items()
+    }
+    reading = {"mean": mean.tolist(), "scale": scale.tolist()}
+    return encoded, {"backbone_arguments": {"input_size": train.values.shape[2]}, "reading": reading}
 
-    encoded = {name: scaled(samples) for name, samples in splits.items()}
-    return encoded, {"backbone_arguments": {"input_size": train.values.shape[2]}}
+
+def scaled(rows: Sequences, mean: Tensor, scale: Tensor) -> Sequences:
+    """Sequences less a mean `(D,)`, times a scale `(D,)`; zeros behind the ends."""
+    values = torch.where(rows.mask.bool().unsqueeze(-1), (rows.values - mean) * scale, 0.0)
+    return Sequences(values, rows.lengths)

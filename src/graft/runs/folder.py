@@ -22,7 +22,7 @@ from graft.runs.process import is_main_process, machine
 RECORD, FORMAT = ".graft.json", 1
 OWN_PREFIX = ".graft."  # of the record, of locks, and of both while they are written
 CONFIG, OVERRIDES, DONE, ERROR, RESULTS = "config.yaml", "overrides.yaml", "DONE", "error.txt", "results.json"
-METRICS, CURVES = "metrics.csv", "curves.png"
+METRICS, CURVES, PREDICTIONS = "metrics.csv", "curves.png", "predictions.parquet"
 LR_CURVE, LR_PICTURE = "lr_find.csv", "lr_find.png"
 NONFINITE_BATCH = "nonfinite_batch.pt"
 CHECKPOINTS = "checkpoints"
@@ -30,7 +30,7 @@ LAST_CHECKPOINT = Path(CHECKPOINTS, "last.ckpt")
 # In the checkpoints folder: the rule's choice, and networks without what is needed for training only.
 BEST, MERGED, WISE_FT, SOUP = "best.ckpt", "merged.pt", "wise_ft.pt", "soup.pt"
 RUN_FILES = (
-    *(CONFIG, OVERRIDES, DONE, ERROR, RESULTS, METRICS, CURVES),
+    *(CONFIG, OVERRIDES, DONE, ERROR, RESULTS, METRICS, CURVES, PREDICTIONS, f"{PREDICTIONS}.unfinished"),
     *("confusion_test_target.png", "confusion_test_source.png", LR_CURVE, LR_PICTURE),
     NONFINITE_BATCH,
     *(f"{CHECKPOINTS}/{name}" for name in (BEST, "last.ckpt", MERGED, WISE_FT, SOUP)),
@@ -38,7 +38,8 @@ RUN_FILES = (
 )
 STOPPED = ".stopped"  # Ctrl-C was pressed, no further job begins
 REFUSED = ".refused"  # jobs whose folder is not this sweep's to write to, a JSON line each
-SWEEP_FILES = ("multirun.yaml", "summary.csv", "summary.md", STOPPED, REFUSED)
+BEST_MODEL = "best_model.json"  # which job of a sweep keeps its model
+SWEEP_FILES = ("multirun.yaml", "summary.csv", "summary.md", STOPPED, REFUSED, BEST_MODEL, f"{BEST_MODEL}.unfinished")
 
 
 @dataclass(frozen=True)
@@ -226,6 +227,13 @@ class RunFolder:
                 )
             self._write(Record(self.kind, secrets.token_hex(8), self.files, adopted=older))
         elif new := [name for name in self.files if name not in record.files]:
+            self._write(replace(record, files=(*record.files, *new)))
+
+    def add(self, names: Iterable[str]) -> None:
+        """Let the record name further files, before they are written."""
+        record = self.record
+        assert record is not None
+        if new := [name for name in dict.fromkeys(names) if name not in record.files]:
             self._write(replace(record, files=(*record.files, *new)))
 
     def start_anew(self) -> None:

@@ -1,6 +1,6 @@
 """What a task is: loss, metrics and output size of what is predicted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 from torchmetrics import MetricCollection
@@ -36,6 +36,21 @@ class Task:
     def predictions(self, logits: Tensor) -> Tensor:
         """What the metrics take: probabilities, or the numbers themselves."""
         return logits
+
+    def decide(self, predictions: Tensor) -> Tensor:
+        """Labels as the data have them, of what `predictions` gave: classes `(N,)`, 0 and 1 `(N, K)`, or numbers."""
+        raise NotImplementedError
+
+    def probabilities(self, predictions: Tensor) -> Tensor | None:
+        """The probability of every class `(N, K)`, of what `predictions` gave; None for numbers."""
+        return predictions
+
+    def state_dict(self) -> dict[str, float]:
+        """What `fit` took from the labels, which travels with the model."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Take over what another task's `state_dict` gave."""
 
     def targets(self, labels: Tensor) -> Tensor:
         """Labels in the type that the metrics take; of soft ones those that weigh most."""

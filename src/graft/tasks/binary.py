@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
@@ -50,6 +51,14 @@ class Binary(Task):
     def predictions(self, logits: Tensor) -> Tensor:
         """Probability of the second class, `(B,)`."""
         return logits.squeeze(-1).sigmoid()
+
+    def decide(self, predictions: Tensor) -> Tensor:
+        """The class `(N,)` that is more probable than not."""
+        return (predictions > 0.5).long()
+
+    def probabilities(self, predictions: Tensor) -> Tensor:
+        """Of both classes, `(N, 2)`."""
+        return torch.stack([1 - predictions, predictions], dim=-1)
 
     def metrics(self, num_outputs: int) -> MetricCollection:
         """Accuracy, F1 and sensitivity of the second class, specificity; AUROC where it is the main metric."""

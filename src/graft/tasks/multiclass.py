@@ -48,6 +48,10 @@ class Multiclass(Task):
         """Class probabilities `(B, K)`."""
         return logits.softmax(dim=-1)
 
+    def decide(self, predictions: Tensor) -> Tensor:
+        """The most probable class `(N,)`."""
+        return predictions.argmax(dim=-1)
+
     def targets(self, labels: Tensor) -> Tensor:
         """Classes `(B,)`; of soft labels the one that weighs most."""
         return labels.long() if labels.ndim == 1 else labels.argmax(dim=-1)

@@ -30,6 +30,10 @@ class Multilabel(Task):
         """A probability a label, `(B, K)`."""
         return logits.sigmoid()
 
+    def decide(self, predictions: Tensor) -> Tensor:
+        """1 for each label that is more probable than not, `(N, K)`."""
+        return (predictions > 0.5).long()
+
     def targets(self, labels: Tensor) -> Tensor:
         """Yes or no for each label; of soft labels those of the sample that weighs most."""
         return (labels > 0.5).long()

@@ -1,6 +1,6 @@
 """A number for each sample."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -48,6 +48,22 @@ class Regression(Task):
     def predictions(self, logits: Tensor) -> Tensor:
         """The number itself, `(B,)`, in the labels' unit."""
         return logits.squeeze(-1) * self.std + self.mean
+
+    def decide(self, predictions: Tensor) -> Tensor:
+        """The number itself."""
+        return predictions
+
+    def probabilities(self, predictions: Tensor) -> None:
+        """A number has none."""
+        return None
+
+    def state_dict(self) -> dict[str, float]:
+        """Mean and standard deviation of the training labels."""
+        return {"mean": self.mean, "std": self.std}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Take over the mean and standard deviation of other labels."""
+        self.mean, self.std = state["mean"], state["std"]
 
     def targets(self, labels: Tensor) -> Tensor:
         """Labels as floats."""

@@ -20,7 +20,7 @@ def validation_metrics(experiment: Experiment) -> dict[str, float]:
 def test(trainer: pl.Trainer, module: TransferModule, data: TransferDataModule) -> dict[str, float]:
     """Test metrics as they are, then of the target under each shift: `test/target_<shift>/<metric>`."""
     trainer.test(module, data, verbose=False)
-    confusion = dict(module.confusion)
+    confusion, predictions = dict(module.confusion), module.test_predictions
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
     for shift in data.test_shifts:
         data.test_shift = shift
@@ -28,5 +28,5 @@ def test(trainer: pl.Trainer, module: TransferModule, data: TransferDataModule) 
         for name, value in trainer.callback_metrics.items():
             if name.startswith("test/target/"):
                 metrics[name.replace("target", f"target_{shift}")] = float(value)
-    module.confusion = confusion
+    module.confusion, module.test_predictions = confusion, predictions
     return metrics

@@ -31,7 +31,7 @@ class TableFiles:
         super().__init__(**settings)
         files = {"train": file, "val": val_file, "test": test_file}
         self.files = {split: Path(name).expanduser() for split, name in files.items() if name is not None}
-        self.reading: dict[str, Any] = {
+        self.options: dict[str, Any] = {
             "delimiter": delimiter,
             "header": header,
             "encoding": encoding,
@@ -45,7 +45,7 @@ class TableFiles:
     def tables(self) -> dict[str, Table]:
         """Every file."""
         return {
-            split: read_table(path, f"{self.key}.{KEYS[split]}", **self.reading) for split, path in self.files.items()
+            split: read_table(path, f"{self.key}.{KEYS[split]}", **self.options) for split, path in self.files.items()
         }
 
 

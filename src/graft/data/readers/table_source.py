@@ -57,6 +57,7 @@ class TableSource(Domain):
         self.ignore = tuple(ignore)
         self.few_values = few_values
         self.decimal = decimal
+        self.decimal_sign: str | None = None  # that the numbers are written with, once they are read
         self.other: TableSource | None = None  # of a transfer
         self.joint_kinds: dict[str, str] | None = None  # of the columns that the other side has too
 
@@ -68,6 +69,10 @@ class TableSource(Domain):
     def beside(self, other: Domain) -> None:
         """Read columns that another table has too in the way that suits both, so that their weights can be shared."""
         self.other = other if isinstance(other, TableSource) else None
+
+    def reading(self) -> Mapping[str, Any]:
+        """How numbers and missing values are written, and how a file is laid out."""
+        return {"decimal": self.decimal_sign, **getattr(self, "options", {})}
 
     def tables(self) -> dict[str, Table]:
         """The table of each official split, `train` alone where there is none."""
@@ -89,7 +94,7 @@ class TableSource(Domain):
         labels = self._labels_in(train)
         skip = () if self.label_kind == "numbers" else labels
         features = replace(train, columns={n: v for n, v in train.columns.items() if n not in (*skip, *self.ignore)})
-        decimal = self.decimal or decimal_sign(features)
+        self.decimal_sign = decimal = self.decimal or decimal_sign(features)
         read = {name: read_numerals(table, decimal, skip) for name, table in tables.items()}
         examples = {name: example for name, example in read["train"][1].items() if name not in self.ignore}
         left_out, row_names, suspects = self._row_names(features, labels)

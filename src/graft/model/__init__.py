@@ -1,0 +1,1 @@
+"""What is deployed: a run's `model/` folder, which predicts without data, Hydra or the run's environment."""

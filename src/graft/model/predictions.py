@@ -1,0 +1,104 @@
+"""What a network says of some samples, as it is returned, printed and kept."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from graft.tasks.base import Task
+
+CLASSES = "classes"  # where the file's schema holds the class names, as JSON
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Of N samples: a class name, several of them, or a number each, and the probability `(N, K)` of every class.
+
+    `probabilities` and `classes` are None for numbers.
+    """
+
+    labels: tuple[Any, ...]
+    probabilities: np.ndarray | None
+    classes: tuple[str, ...] | None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """A mapping for each sample: `prediction`, and `probabilities` by class where there are classes."""
+        for index, label in enumerate(self.labels):
+            if self.probabilities is None:
+                yield {"prediction": label}
+            else:
+                assert self.classes is not None
+                values = self.probabilities[index].tolist()
+                yield {"prediction": label, "probabilities": dict(zip(self.classes, values, strict=True))}
+
+
+def predictions_of(task: Task, values: Tensor, classes: Sequence[str] | None) -> Predictions:
+    """What a task's predictions `(N, ...)`, as its metrics take them, say in the words of the data."""
+    names = None if classes is None else tuple(classes)
+    probabilities = task.probabilities(values)
+    found = None if probabilities is None else probabilities.float().numpy()
+    return Predictions(words_of(task.decide(values), names), found, names)
+
+
+def words_of(labels: Tensor, classes: Sequence[str] | None) -> tuple[Any, ...]:
+    """Labels as words: a class name for each of `(N,)`, those that are 1 for each of `(N, K)`, numbers as they are."""
+    if classes is None:
+        return tuple(labels.tolist())
+    if labels.ndim == 1:
+        return tuple(classes[label] for label in labels.tolist())
+    return tuple(tuple(name for name, yes in zip(classes, row, strict=True) if yes) for row in (labels > 0.5).tolist())
+
+
+@dataclass(frozen=True)
+class TestPredictions:
+    """What a run said of a domain's test split: the samples' places in it, what they are called and their labels."""
+
+    domain: str
+    indices: Tensor  # (N,)
+    samples: Sequence[str]
+    labels: Sequence[Any]
+    predictions: Predictions
+
+
+def write(file: Path, found: Sequence[TestPredictions]) -> None:
+    """Write test predictions as Parquet, a row for each sample; the schema's metadata hold the classes by domain."""
+    import pyarrow
+    from pyarrow import parquet
+
+    tables, classes = [], {}
+    for one in found:
+        columns = {
+            "domain": pyarrow.array([one.domain] * len(one.predictions)),
+            "index": pyarrow.array(one.indices.tolist(), pyarrow.int64()),
+            "sample": pyarrow.array(one.samples, pyarrow.string()),
+            "label": pyarrow.array(one.labels),
+            "prediction": pyarrow.array(one.predictions.labels),
+        }
+        if one.predictions.probabilities is not None:
+            rows = one.predictions.probabilities
+            ends = pyarrow.array(np.arange(len(rows) + 1) * rows.shape[1], pyarrow.int32())
+            columns["probabilities"] = pyarrow.ListArray.from_arrays(ends, pyarrow.array(rows.ravel()))
+            classes[one.domain] = one.predictions.classes
+        tables.append(pyarrow.table(columns))
+    table = pyarrow.concat_tables(tables, promote_options="permissive")
+    parquet.write_table(table.replace_schema_metadata({CLASSES: json.dumps(classes)}), file, compression="zstd")
+
+
+def read(file: Path) -> dict[str, dict[str, Any]]:
+    """Test predictions of each domain: the columns of its rows as lists, and `classes`, None for numbers."""
+    from pyarrow import compute, parquet
+
+    table = parquet.read_table(file)
+    classes = json.loads(table.schema.metadata[CLASSES.encode()])
+    return {
+        domain: table.filter(compute.equal(table["domain"], domain)).drop(["domain"]).to_pydict()
+        | {CLASSES: classes.get(domain)}
+        for domain in table["domain"].unique().to_pylist()
+    }

@@ -1,0 +1,209 @@
+"""What a run keeps for later use: its model, which predicts by itself, and its test predictions."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import torch
+import torch.distributed as dist
+from filelock import FileLock
+from torch import Tensor
+
+from graft.build import plain
+from graft.experiment import Experiment
+from graft.model import folder as folders
+from graft.model import predictions as kept
+from graft.model.folder import Description
+from graft.model.predictions import TestPredictions, predictions_of, words_of
+from graft.runs.folder import BEST_MODEL, PREDICTIONS, RunFolder
+from graft.training.lightning import is_rank_zero
+
+HASHED = 12  # characters of a name's hash
+BEST_LOCK = ".graft.best_model.lock"
+LOSS = "val/target/loss"
+
+
+class SaveSettings(TypedDict):
+    """The keys of `save`."""
+
+    model: Literal["always", "best", "none"]
+    predictions: bool
+    redact: Sequence[Literal["paths", "names"]]
+
+
+def keep_model(experiment: Experiment, results: Mapping[str, Any], *, in_sweep: bool) -> None:
+    """Write the tested network into the run folder where `save.model` asks for it; only the main process does.
+
+    Of a sweep's jobs `best` keeps the one that validates best: a better one's model takes its place.
+    """
+    policy = experiment.config["save"]["model"]
+    if policy == "none" or not is_rank_zero():
+        return
+    if policy == "always" or not in_sweep:
+        save_model(experiment, results)
+        return
+    sweep = experiment.folder.parent
+    monitor, value, mode = validated(results)
+    with FileLock(sweep / BEST_LOCK):
+        best = read_best(sweep)
+        before = best.get(monitor)
+        if before and not is_better(value, before["value"], mode):
+            return
+        save_model(experiment, results)
+        best[monitor] = {"job": experiment.folder.name, "value": value, "mode": mode}
+        unfinished = sweep / f"{BEST_MODEL}.unfinished"
+        unfinished.write_text(json.dumps(best, indent=1))
+        unfinished.replace(sweep / BEST_MODEL)
+        if before and before["job"] != experiment.folder.name:
+            remove_model(sweep / before["job"])
+
+
+def validated(results: Mapping[str, Any]) -> tuple[str, float, str]:
+    """(metric, value, max or min) that jobs are compared by: what the selection followed, else the validation loss."""
+    selection = results["selection"]
+    if selection["monitor"] is not None and selection["value"] is not None:
+        return selection["monitor"], selection["value"], selection["mode"]
+    return LOSS, results["metrics"].get(LOSS, math.inf), "min"
+
+
+def is_better(value: float, than: float, mode: str) -> bool:
+    """Whether a job's value is above (mode max) or below (min) the best one's so far."""
+    return value > than if mode == "max" else value < than
+
+
+def read_best(sweep: Path) -> dict[str, Any]:
+    """By metric, the job of a sweep whose model is kept; empty where none is."""
+    file = sweep / BEST_MODEL
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def save_model(experiment: Experiment, results: Mapping[str, Any]) -> None:
+    """Write the network that was tested into the run folder's `model/`."""
+    run = RunFolder(experiment.folder)
+    folder = experiment.folder / folders.MODEL
+    remove_model(experiment.folder)
+    folder.mkdir(exist_ok=True)
+    backbone, head = experiment.module.backbone, experiment.module.head("target")
+    description = describe(experiment, results, backbone.save_files(folder))
+    run.add(f"{folders.MODEL}/{name}" for name in (folders.WEIGHTS, folders.DESCRIPTION))
+    run.add(folders.names_in(folder))
+    folders.write(folder, description, folders.network_of(backbone, head))
+
+
+def remove_model(run_folder: Path) -> None:
+    """Remove a run's model, where there is one."""
+    run = RunFolder(run_folder)
+    for name in folders.names_in(run_folder / folders.MODEL):
+        run.remove(name)
+
+
+def describe(experiment: Experiment, results: Mapping[str, Any], files: Mapping[str, str]) -> Description:
+    """What the network is, and how to read what it predicts on; `files` are arguments of its backbone."""
+    config, data, module = experiment.config, experiment.data, experiment.module
+    target, backbone, task = data.domains["target"], module.backbone, module.tasks["target"]
+    settings = {key: value for key, value in config["backbone"].items() if key not in ("weights", *files)}
+    arguments = {k: data.backbone_arguments[k] if value == "auto" else value for k, value in settings.items()}
+    head = {key: value for key, value in config["head"].items() if key != "sharing"}
+    stays = experiment.added & {name for name, _ in backbone.named_parameters()}
+    reading = {"channels": target.channels} if target.modality == "image" else {}
+    return Description(
+        name=config["name"],
+        modality=target.modality,
+        backbone=plain(arguments),
+        files=files,
+        head=head | {"feature_size": backbone.feature_size, "num_outputs": data.num_outputs("target", task)},
+        strategy=config["strategy"] if stays else None,
+        task=config["task"],
+        task_state=task.state_dict(),
+        classes=None if (classes := data.classes("target")) is None else list(classes),
+        input=repr(backbone.input_spec),
+        reading=reading | {name: value for name, value in target.reading.items()},
+        precision=str(config["trainer"]["precision"]),
+        dtype=str(next(backbone.parameters()).dtype).removeprefix("torch."),
+        data={"name": target.name, "fingerprint": target.fingerprint},
+        metrics=results["metrics"],
+        selection=results["selection"],
+        allow=list(config["allow"]),
+        versions=folders.versions(),
+    )
+
+
+def save_predictions(experiment: Experiment) -> None:
+    """Write what the network said of every test sample into the run folder; every process takes part."""
+    found = {domain: gathered(parts) for domain, parts in experiment.module.test_predictions.items()}
+    if not is_rank_zero():
+        return
+    redact = experiment.config["save"]["redact"]
+    domains = [
+        test_predictions(experiment, domain, *parts, redact=redact) for domain, parts in found.items() if len(parts[0])
+    ]
+    file = experiment.folder / PREDICTIONS
+    unfinished = file.with_name(f"{file.name}.unfinished")
+    kept.write(unfinished, domains)
+    unfinished.replace(file)
+
+
+def gathered(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Indices `(N,)` in their order and the predictions `(N, ...)` of all processes, each sample once."""
+    indices, values = (torch.cat(one) for one in zip(*parts, strict=True))
+    if dist.is_available() and dist.is_initialized():
+        everywhere: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(everywhere, (indices, values))
+        indices, values = (torch.cat(one) for one in zip(*everywhere, strict=True))
+    order = indices.argsort(stable=True)
+    indices, values = indices[order], values[order]
+    first = torch.ones(len(indices), dtype=torch.bool)
+    first[1:] = indices[1:] != indices[:-1]
+    return indices[first], values[first]
+
+
+def test_predictions(
+    experiment: Experiment, domain: str, indices: Tensor, values: Tensor, redact: Sequence[str]
+) -> TestPredictions:
+    """A domain's predictions in the words of its data, of which `redact` says what is hidden."""
+    data, task = experiment.data.domains[domain], experiment.module.tasks[domain]
+    labels = data.test.labels
+    assert labels is not None  # a test split always has them
+    classes = data.classes
+    if "names" in redact and classes is not None:
+        classes = tuple(f"class {number}" for number in range(len(classes)))
+    samples = [str(index) for index in indices.tolist()]
+    if data.test.places is not None:
+        samples = [data.test.places[index] for index in indices.tolist()]
+        samples = [hashed(name) for name in samples] if "paths" in redact else samples
+    return TestPredictions(
+        domain, indices, samples, words_of(labels[indices], classes), predictions_of(task, values, classes)
+    )
+
+
+def hashed(name: str) -> str:
+    """The same short hash for the same name."""
+    return hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:HASHED]
+
+
+def redacted(results: Mapping[str, Any], redact: Sequence[str]) -> dict[str, Any]:
+    """A run's results without what is to stay hidden: names of skipped samples, and of classes."""
+    if not redact:
+        return dict(results)
+    found = dict(results)
+    found["data"] = {domain: redacted_domain(values, redact) for domain, values in results["data"].items()}
+    if "names" in redact and "confusion" in found:
+        found["confusion"] = {
+            name: one | {"classes": [f"class {number}" for number in range(len(one["classes"]))]}
+            for name, one in found["confusion"].items()
+        }
+    return found
+
+
+def redacted_domain(values: Mapping[str, Any], redact: Sequence[str]) -> dict[str, Any]:
+    """What is known of a domain without hidden names."""
+    found = dict(values)
+    if "names" in redact and found["classes"]:
+        found["classes"] = [f"class {number}" for number in range(len(found["classes"]))]
+    if "paths" in redact and found["report"]:
+        skipped = [one | {"sample": hashed(one["sample"])} for one in found["report"]["skipped"]]
+        found["report"] = found["report"] | {"skipped": skipped}
+    return found
