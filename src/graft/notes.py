@@ -2,11 +2,11 @@
 
 import functools
 
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from graft.runs.process import is_main_process
 
 
 @functools.cache
-@rank_zero_only
 def say_once(line: str) -> None:
-    """Print a line, unless this process has printed it already."""
-    print(line, flush=True)
+    """Print a line in the main process, unless it has printed it already."""
+    if is_main_process():
+        print(line, flush=True)

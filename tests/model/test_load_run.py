@@ -1,0 +1,282 @@
+"""A run's model folder predicts by itself what the run's own test predicted."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from lanes import slow
+from PIL import Image
+
+import graft
+from graft.cli.hydra_versions import VERSION_BASE
+from graft.cli.job import execute
+from graft.config import plain
+from graft.errors import GraftError
+from graft.model import predictions
+from tests.test_run import CONF
+
+TINY = ["training.epochs=2", "training.threads=1", "trainer=cpu", "logger=csv", "data.num_workers=0"]
+CLOSE = 1e-5  # largest difference of two probabilities
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Train for two epochs; the run's folder."""
+
+    def run(*overrides, folder="run"):
+        paths = [f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={tmp_path}", f"paths.root={tmp_path}"]
+        with initialize_config_dir(CONF, **VERSION_BASE):
+            cfg = compose("train", overrides=[*TINY, *paths, *overrides])
+        (tmp_path / folder).mkdir(exist_ok=True)
+        execute(plain(cfg))
+        return tmp_path / folder
+
+    return run
+
+
+def kept_by(folder: Path) -> dict:
+    """What the run predicted for the target's test split."""
+    return predictions.read(folder / "predictions.parquet")["target"]
+
+
+def rows_of(kept: dict, table: pandas.DataFrame) -> pandas.DataFrame:
+    """The test split's rows of a table whose first row is line 2 of its file."""
+    lines = [int(re.search(r"row (\d+)$", name)[1]) for name in kept["sample"]]
+    return table.iloc[[line - 2 for line in lines]]
+
+
+def assert_same(found, kept, atol=CLOSE):
+    """The same labels, and probabilities up to rounding."""
+    assert [tuple(one) if isinstance(one, tuple | list) else one for one in found.labels] == [
+        tuple(one) if isinstance(one, list) else one for one in kept["prediction"]
+    ]
+    np.testing.assert_allclose(found.probabilities, np.array(kept["probabilities"]), atol=atol, rtol=0)
+
+
+# Images
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Overrides for 60 pictures of two classes in folders, PNG and JPEG of several sizes."""
+    random = np.random.default_rng(0)
+    for number in range(60):
+        label = ("cat", "dog")[number % 2]
+        pixels = random.integers(0, 120, (20 + number % 5, 24, 3)) + 100 * (number % 2)
+        file = tmp_path / "photos" / label / f"{number}.{'png' if number % 3 else 'jpg'}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(file)
+    return ["data=image_folder", f"data.target.root={tmp_path / 'photos'}", "data.image_size=16", "backbone=lenet"]
+
+
+@pytest.mark.parametrize("overrides", [("strategy=scratch",), ("strategy=scratch", "task=binary")], ids=" ".join)
+def test_paths_pictures_and_arrays_are_predicted_as_in_the_test(run, photos, overrides):
+    folder = run(*photos, *overrides)
+    model, kept = graft.load_run(folder), kept_by(folder)
+    assert model.classes == ("cat", "dog")
+    assert_same(model.predict(kept["sample"]), kept)
+    pictures = [Image.open(file) for file in kept["sample"]]
+    assert_same(model.predict(pictures), kept)
+    arrays = [np.array(picture) for picture in pictures]
+    assert_same(model.predict(arrays), kept)
+    assert_same(model.predict([torch.from_numpy(one).permute(2, 0, 1) for one in arrays], batch_size=3), kept)
+    one = model.predict(kept["sample"][0])
+    assert len(one) == 1
+    assert next(iter(one))["prediction"] == kept["prediction"][0]
+
+
+NETWORKS = [
+    "strategy=scratch averaging=ema averaging.decay=0.5",
+    "strategy=adapter backbone=efficientnet_lite0 backbone.weights=null data.image_size=32",
+    *slow(
+        "strategy=scratch trainer.precision=64-true",
+        "strategy=scratch trainer.precision=bf16-mixed",
+        "strategy=scratch training.channels_last=true backbone=mobilenet_v2 data.image_size=32",
+        "strategy=lora backbone=efficientnet_lite0 backbone.weights=null data.image_size=32",
+        "strategy=scratch training.stochastic_depth=0.2 backbone=resnet18 data.image_size=32",
+        "strategy=scratch head=mlp",
+        "strategy=scratch data.augment=light bn=domain_specific",
+    ),
+]
+
+
+@pytest.mark.parametrize("overrides", NETWORKS)
+def test_whatever_was_tested_is_what_predicts(run, photos, overrides):
+    folder = run(*photos, *overrides.split())
+    kept = kept_by(folder)
+    found = graft.load_run(folder).predict(kept["sample"])
+    assert_same(found, kept, atol=5e-3 if "bf16" in overrides else CLOSE)
+
+
+def test_a_model_needs_neither_data_nor_hydra_nor_lightning(run, photos, tmp_path):
+    folder = run(*photos, "strategy=scratch")
+    kept = kept_by(folder)
+    shutil.copy(kept["sample"][0], tmp_path / "new.png")
+    shutil.copytree(folder / "model", tmp_path / "elsewhere")
+    shutil.rmtree(folder)
+    shutil.rmtree(tmp_path / "photos")
+    code = (
+        "import sys, graft, json;"
+        "found = graft.load_run('elsewhere').predict('new.png');"
+        "heavy = [m for m in ('hydra', 'pytorch_lightning', 'wandb', 'pandas', 'sklearn') if m in sys.modules];"
+        "print(json.dumps([found.labels, found.probabilities.tolist(), heavy]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    labels, probabilities, heavy = json.loads(done.stdout)
+    assert labels == kept["prediction"][:1]
+    np.testing.assert_allclose(probabilities, kept["probabilities"][:1], atol=CLOSE)
+    assert heavy == []
+
+
+# Texts
+
+
+@pytest.fixture
+def reviews(tmp_path):
+    """Overrides for 60 texts of two classes, and the table of them."""
+    rows = [(f"a {'good' if n % 2 else 'bad'} film of number {n}" + " and more" * (n % 4), n % 2) for n in range(60)]
+    table = pandas.DataFrame(rows, columns=["text", "label"])
+    table.to_csv(tmp_path / "reviews.tsv", sep="\t", index=False)
+    keys = ["data=text", "data/domain@data.target=text_file", f"data.target.file={tmp_path / 'reviews.tsv'}"]
+    return [*keys, "optimizer.lr=1e-2"], table
+
+
+def test_texts_with_words_of_their_own(run, reviews):
+    overrides, table = reviews
+    folder = run(*overrides, "backbone=lstm", "strategy=scratch", "data.eval_batch_size=4")
+    kept = kept_by(folder)
+    assert_same(graft.load_run(folder).predict(rows_of(kept, table)["text"]), kept)
+
+
+def test_texts_with_the_tokenizer_of_a_model_that_is_gone(run, reviews, tiny_bert, tmp_path):
+    overrides, table = reviews
+    copy = shutil.copytree(tiny_bert, tmp_path / "bert")
+    folder = run(
+        *overrides,
+        "backbone=bert",
+        f"backbone.name={copy}",
+        "strategy=full",
+        "backbone.weights=pretrained",
+        "backbone.max_length=16",
+    )
+    shutil.rmtree(copy)
+    kept = kept_by(folder)
+    assert_same(graft.load_run(folder).predict([*rows_of(kept, table)["text"]]), kept)
+
+
+# Sound
+
+
+def test_recordings_by_path_and_as_waveforms(run, tones):
+    import soundfile
+
+    folder = run(
+        *("data=speech", f"data.target.root={tones}", "backbone=mel_cnn", "backbone.name=test_resnet"),
+        *("backbone.sample_rate=8000", "backbone.clip_seconds=0.3", "backbone.n_mels=32", "backbone.hop_length_ms=10"),
+        *(
+            r"data.target.pattern='(?P<label>[a-z]+)_(?P<speaker>[a-z]+)_(?P<index>\d+)'",
+            "data.target.test_fraction=0.3",
+        ),
+        *("strategy=scratch", "optimizer.lr=1e-2", "data.target.val_fraction=0.3", "data.batch_size=4"),
+    )
+    model, kept = graft.load_run(folder), kept_by(folder)
+    assert_same(model.predict(kept["sample"]), kept)
+    waves = [soundfile.read(file, dtype="float32")[0] for file in kept["sample"]]
+    assert_same(model.predict(waves, sample_rate=8000), kept)
+    assert_same(model.predict([(wave, 8000) for wave in waves]), kept)
+    with pytest.raises(GraftError, match="how many samples a second"):
+        model.predict(waves)
+
+
+# Tables
+
+
+@pytest.fixture
+def people(tmp_path):
+    """Overrides for 80 rows of numbers and words with gaps, and the table of them."""
+    random = np.random.default_rng(0)
+    table = pandas.DataFrame(
+        {
+            "age": random.normal(40, 10, 80).round(1),
+            "job": random.choice(["cook", "smith", "clerk"], 80),
+            "height": random.normal(170, 10, 80).round(),
+            "outcome": random.choice(["no", "yes"], 80),
+            "score": random.normal(3, 2, 80),
+        }
+    )
+    table.loc[3:9, "age"] = np.nan
+    table.loc[5:12, "job"] = None
+    table.to_csv(tmp_path / "people.csv", index=False)
+    keys = ["data=table", "data/domain@data.target=table_file", f"data.target.file={tmp_path / 'people.csv'}"]
+    return [*keys, "backbone=mlp", "strategy=scratch", "data.target.ignore=[score]", "data.target.label=outcome"], table
+
+
+def test_tables_from_a_frame_a_file_columns_and_records(run, people, tmp_path):
+    overrides, table = people
+    folder = run(*overrides)
+    model, kept = graft.load_run(folder), kept_by(folder)
+    rows = rows_of(kept, table)
+    assert_same(model.predict(rows), kept)
+    assert_same(model.predict(rows.drop(columns=["outcome", "score"])), kept)
+    assert_same(model.predict(rows.to_dict("list")), kept)
+    assert_same(model.predict(rows.to_dict("records")), kept)
+    rows.to_csv(tmp_path / "new.csv", index=False)
+    rows.to_parquet(tmp_path / "new.parquet")
+    assert_same(model.predict(tmp_path / "new.csv"), kept)
+    assert_same(model.predict(str(tmp_path / "new.parquet")), kept)
+    assert len(model.predict({"age": 33, "job": "smith", "height": 180})) == 1
+    with pytest.raises(GraftError, match="no column height"):
+        model.predict({"age": 33, "job": "smith"})
+    with pytest.raises(GraftError, match="row 1: .*'old'"):
+        model.predict({"age": "old", "job": "smith", "height": 180})
+
+
+def test_numbers_come_back_in_their_unit(run, people):
+    overrides, table = people
+    keys = ["data.target.label=score", "data.target.label_kind=numbers", "task=regression", "data.target.ignore=[]"]
+    folder = run(*overrides, *keys)
+    model, kept = graft.load_run(folder), kept_by(folder)
+    found = model.predict(rows_of(kept, table))
+    assert found.probabilities is None
+    assert model.classes is None
+    np.testing.assert_allclose(found.labels, kept["prediction"], atol=1e-5)
+    assert abs(np.mean(found.labels) - 3) < 2, "standardised outputs would be near 0"
+
+
+def test_decimal_commas_and_words_for_missing_are_read_as_in_training(run, people, tmp_path):
+    overrides, table = people
+    text = table.to_csv(index=False, sep=";", decimal=",", na_rep="?")
+    (tmp_path / "people.csv").write_text(text)
+    folder = run(*overrides, "data.target.delimiter=';'", "data.target.missing=['?']")
+    kept, lines = kept_by(folder), text.splitlines()
+    numbers = [int(re.search(r"row (\d+)$", name)[1]) for name in kept["sample"]]
+    (tmp_path / "new.csv").write_text("\n".join([lines[0], *(lines[number - 1] for number in numbers)]))
+    assert_same(graft.load_run(folder).predict(tmp_path / "new.csv"), kept)
+
+
+# Sequences and several labels
+
+
+def test_sequences_and_several_labels(run, tmp_path):
+    random = np.random.default_rng(0)
+    values, lengths = random.normal(5, 3, (60, 9, 2)), random.integers(3, 10, 60)
+    labels = (random.random((60, 3)) > 0.5).astype(np.uint8)
+    np.savez(tmp_path / "walks.npz", sequences=values, lengths=lengths, labels=labels)
+    folder = run(
+        *("data=sequences", "data/domain@data.target=sequence_arrays", f"data.target.file={tmp_path / 'walks.npz'}"),
+        *("data.target.label_kind=multilabel", "task=multilabel", "strategy=scratch", "backbone=gru_sequence"),
+    )
+    model, kept = graft.load_run(folder), kept_by(folder)
+    indices = [int(re.search(r"\[(\d+)\]$", name)[1]) for name in kept["sample"]]
+    assert_same(model.predict([values[index, : lengths[index]] for index in indices]), kept)
+    assert model.classes == ("0", "1", "2")
+    assert {len(one) for one in kept["prediction"]} - {1}, "none or several labels"
