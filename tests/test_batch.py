@@ -10,6 +10,7 @@ from graft.backbones.lenet import lenet
 from graft.backbones.timm import TimmBackbone
 from graft.backbones.torchvision import TorchvisionBackbone
 from graft.errors import GraftError
+from graft.inputs.base import DomainBatch
 from graft.tasks.binary import Binary
 from graft.tasks.multiclass import Multiclass
 from graft.tasks.multilabel import Multilabel
@@ -21,6 +22,12 @@ DEFAULTS = OmegaConf.to_container(OmegaConf.load(Path(__file__).parents[1] / "co
 
 def images(size=6, side=8, seed=0, dtype=torch.float32):
     return torch.rand(size, 3, side, side, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def transformed(transform, inputs, labels, epoch=0):
+    """Inputs and labels that a batch transform makes of the target's."""
+    batch = transform({"target": DomainBatch(inputs, labels)}, epoch)["target"]
+    return batch.inputs, batch.labels
 
 
 def own_pixels(mixed, inputs):
@@ -37,7 +44,7 @@ def own_pixels(mixed, inputs):
 def test_mixup_is_the_weighted_sum_of_neighbours_and_of_their_labels():
     inputs, labels = images(), torch.tensor([0, 1, 2, 2, 1, 0])
     torch.manual_seed(5)
-    mixed, soft = Mixing({"target": 3}, mixup_alpha=0.4)({"target": (inputs, labels)}, epoch=0)["target"]
+    mixed, soft = transformed(Mixing({"target": 3}, mixup_alpha=0.4), inputs, labels)
 
     shares = soft[torch.arange(6), labels]  # the neighbour has another class where this is the weight itself
     weight = shares[(labels != labels.roll(1))].unique()
@@ -50,8 +57,8 @@ def test_mixup_is_the_weighted_sum_of_neighbours_and_of_their_labels():
 
 def test_mixup_weights_follow_the_beta_distribution():
     torch.manual_seed(0)
-    mixing, batch = Mixing({"target": 2}, mixup_alpha=0.3), {"target": (images(2), torch.tensor([0, 1]))}
-    weights = torch.stack([mixing(batch, epoch=0)["target"][1][0, 0] for _ in range(2000)])
+    mixing, batch = Mixing({"target": 2}, mixup_alpha=0.3), (images(2), torch.tensor([0, 1]))
+    weights = torch.stack([transformed(mixing, *batch)[1][0, 0] for _ in range(2000)])
     assert weights.mean().item() == pytest.approx(0.5, abs=0.03)
     assert weights.var().item() == pytest.approx(1 / (4 * (2 * 0.3 + 1)), abs=0.01)  # of Beta(a, a)
 
@@ -60,7 +67,7 @@ def test_cutmix_pastes_one_box_of_the_image_before_and_labels_are_shares_of_the_
     mixing, inputs, labels = Mixing({"target": 6}, cutmix_alpha=1.0), images(), torch.arange(6)
     for seed in range(20):
         torch.manual_seed(seed)
-        mixed, soft = mixing({"target": (inputs, labels)}, epoch=0)["target"]
+        mixed, soft = transformed(mixing, inputs, labels)
         own = own_pixels(mixed, inputs)
         assert all(torch.equal(mask, own[0]) for mask in own)
         rows, columns = (~own[0]).any(1).nonzero(), (~own[0]).any(0).nonzero()
@@ -73,12 +80,13 @@ def test_cutmix_pastes_one_box_of_the_image_before_and_labels_are_shares_of_the_
 
 def test_with_both_each_step_draws_one_of_the_two_for_all_domains():
     mixing = Mixing({"source": 6, "target": 6}, mixup_alpha=1.0, cutmix_alpha=1.0)
-    batch = {domain: (images(seed=seed), torch.arange(6)) for seed, domain in enumerate(("source", "target"))}
+    domains = ("source", "target")
+    batch = {domain: DomainBatch(images(seed=seed), torch.arange(6)) for seed, domain in enumerate(domains)}
     seen = []
     for seed in range(40):
         torch.manual_seed(seed)
         mixed = mixing(batch, epoch=0)
-        cut = {(mixed[domain][0] == batch[domain][0]).any().item() for domain in batch}
+        cut = {(mixed[domain].inputs == batch[domain].inputs).any().item() for domain in batch}
         assert len(cut) == 1
         seen += cut
     assert 10 <= sum(seen) <= 30
@@ -86,21 +94,21 @@ def test_with_both_each_step_draws_one_of_the_two_for_all_domains():
 
 def test_domains_are_mixed_apart_with_their_own_classes_and_one_without_labels_is_left_alone():
     mixing = Mixing({"source": 4, "target": 2}, mixup_alpha=1.0)
-    batch = {"source": (images(), torch.arange(6) % 4), "target": (images(seed=1), None)}
+    batch = {"source": DomainBatch(images(), torch.arange(6) % 4), "target": DomainBatch(images(seed=1))}
     mixed = mixing(batch, epoch=0)
     assert mixed["target"] is not None
-    assert mixed["target"][0] is batch["target"][0]
-    assert mixed["target"][1] is None
-    assert mixed["source"][1].shape == (6, 4)
-    assert not torch.equal(mixed["source"][0], batch["source"][0])
-    assert torch.equal(batch["source"][0], images())  # the batch itself stays
+    assert mixed["target"].inputs is batch["target"].inputs
+    assert mixed["target"].labels is None
+    assert mixed["source"].labels.shape == (6, 4)
+    assert not torch.equal(mixed["source"].inputs, batch["source"].inputs)
+    assert torch.equal(batch["source"].inputs, images())  # the batch itself stays
 
 
 def test_several_labels_at_once_are_mixed_one_by_one():
     labels = torch.tensor([[1, 0, 1], [0, 0, 0], [1, 1, 0]])
     torch.manual_seed(0)
     inputs = images(3)
-    mixed, soft = Mixing({"target": 3}, mixup_alpha=1.0)({"target": (inputs, labels)}, epoch=0)["target"]
+    mixed, soft = transformed(Mixing({"target": 3}, mixup_alpha=1.0), inputs, labels)
     weight = soft[1, 0] if soft[1, 0] > 0 else None  # 0 of its own, 1 of the one before: the weight of the latter
     torch.testing.assert_close(soft, (1 - weight) * labels + weight * labels.roll(1, 0))
     torch.testing.assert_close(mixed, (1 - weight) * inputs + weight * inputs.roll(1, 0))
@@ -127,13 +135,13 @@ def test_the_last_epoch_is_at_full_size_however_few_there_are(epochs):
 def test_images_are_averaged_over_pixels_that_become_one_and_full_ones_are_not_touched():
     resizing, inputs = ProgressiveResizing(4, initial_scale=0.5), images(side=16)
     labels = torch.arange(6)
-    small = resizing({"source": (inputs, labels), "target": (inputs, None)}, epoch=0)
+    small = resizing({"source": DomainBatch(inputs, labels), "target": DomainBatch(inputs)}, epoch=0)
     expected = F.interpolate(inputs, (8, 8), mode="bilinear", antialias=True)
     assert not torch.allclose(expected, F.interpolate(inputs, (8, 8), mode="bilinear"))
-    torch.testing.assert_close(small["source"][0], expected)
-    torch.testing.assert_close(small["target"][0], expected)
-    assert small["source"][1] is labels
-    assert resizing({"target": (inputs, labels)}, epoch=3)["target"][0] is inputs
+    torch.testing.assert_close(small["source"].inputs, expected)
+    torch.testing.assert_close(small["target"].inputs, expected)
+    assert small["source"].labels is labels
+    assert transformed(resizing, inputs, labels, epoch=3)[0] is inputs
 
 
 def test_the_smallest_images_have_four_pixels_and_none_is_larger_than_full_size():

@@ -40,6 +40,10 @@ def files(folder):  # noqa: F811
     random = np.random.default_rng(0)
     labels = np.arange(60) % 2
     np.savez(folder / "scans.npz", images=random.integers(0, 255, (60, 32, 32), dtype=np.uint8), labels=labels)
+    (folder / "photos.csv").write_text(
+        "path,label,price\n"
+        + "".join(f"photos/{name}/patient{n}.jpg,{name},{n}\n" for name in ("cat", "dog") for n in range(40))
+    )
     np.savez(folder / "readings.npz", sequences=random.normal(size=(60, 5, 3)), labels=labels)
     return folder
 

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 import toy
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 from graft.backbones.cnn import cnn
+from graft.inputs.base import DomainBatch
 from graft.module import step_seed
 from graft.objectives.additive import AdditiveRetraining
 from graft.objectives.alpha import AlphaWeighted
@@ -29,7 +30,7 @@ def build_module(backbone, **settings):
 def batch_of(domains, size=8, seed=0, dtype=torch.float32):
     generator = torch.Generator().manual_seed(seed)
     return {
-        domain: (
+        domain: DomainBatch(
             torch.randn(size, 1, 8, 8, generator=generator).to(dtype),
             torch.randint(0, 3, (size,), generator=generator),
         )
@@ -38,21 +39,16 @@ def batch_of(domains, size=8, seed=0, dtype=torch.float32):
 
 
 def loaders_of(domains, seed=0):
-    return {d: DataLoader(TensorDataset(*pair), batch_size=4) for d, pair in batch_of(domains, seed=seed).items()}
+    return {domain: toy.loader_of(one, 4) for domain, one in batch_of(domains, seed=seed).items()}
 
 
 def fit(module, domains=("target",), epochs=2, callbacks=(), validate=False, ckpt_path=None, loaders=None, **options):
     trainer = toy.trainer_on_cpu(callbacks, max_epochs=epochs, **options)
-    val = DataLoader(list(zip(*batch_of(["target"])["target"], strict=True)), batch_size=4, collate_fn=as_target)
+    val = DataLoader([{"target": one} for one in toy.split(batch_of(["target"])["target"], 4)], batch_size=None)
     trainer.fit(
         module, loaders or loaders_of(domains), val if validate else None, ckpt_path=ckpt_path, weights_only=True
     )
     return trainer
-
-
-def as_target(samples):
-    inputs, labels = zip(*samples, strict=True)
-    return {"target": (torch.stack(inputs), torch.stack(labels))}
 
 
 def snapshot(module):
@@ -93,9 +89,9 @@ def test_the_gradient_at_alpha_is_the_weighted_sum_of_the_two(tiny_backbone):
     losses = module.domain_losses(batch, module.domain_outputs(batch))
     combined = torch.autograd.grad(module.objective(losses, 0.0), parameters)
     alone = {}
-    for domain, (inputs, labels) in batch.items():
-        logits = module.heads["shared"](module.backbone(inputs))
-        alone[domain] = torch.autograd.grad(F.cross_entropy(logits, labels), parameters)
+    for domain, one in batch.items():
+        logits = module.heads["shared"](module.backbone(one.inputs))
+        alone[domain] = torch.autograd.grad(F.cross_entropy(logits, one.labels), parameters)
 
     for got, source, target in zip(combined, alone["source"], alone["target"], strict=True):
         torch.testing.assert_close(got, 0.3 * source + 0.7 * target, rtol=1e-12, atol=1e-14)
@@ -114,10 +110,10 @@ def test_alpha_at_its_ends_is_training_on_one_side_bit_for_bit(tiny_backbone, al
         [{"params": decayed, "weight_decay": 0.01}, {"params": plain}], lr=0.1, momentum=0.9, fused=True
     )
     for epoch in range(2):
-        for step, (inputs, labels) in enumerate(loaders_of([domain])[domain]):
+        for step, one in enumerate(loaders_of([domain])[domain]):
             torch.manual_seed(step_seed(0, epoch, step))
             optimizer.zero_grad()
-            F.cross_entropy(network(inputs), labels).backward()
+            F.cross_entropy(network(one.inputs), one.labels).backward()
             optimizer.step()
     assert moved(snapshot(module), snapshot(reference)) == set()
 
@@ -203,9 +199,9 @@ class Shift:
 
     def __call__(self, batch, epoch):
         shifted = {}
-        for domain, (inputs, labels) in batch.items():
-            soft = None if labels is None else 0.9 * F.one_hot(labels, 3) + 0.1 / 3
-            shifted[domain] = (inputs + epoch + torch.rand(()), soft)
+        for domain, one in batch.items():
+            soft = None if one.labels is None else 0.9 * F.one_hot(one.labels, 3) + 0.1 / 3
+            shifted[domain] = DomainBatch(one.inputs + epoch + torch.rand(()), soft)
         return shifted
 
 
@@ -231,13 +227,13 @@ def test_network_loss_scores_and_terms_see_the_transformed_batch(tiny_backbone):
     losses = []
     for number, step in enumerate(term.steps):
         epoch, batch_idx = divmod(number, 2)
-        inputs, labels = list(loaders_of(["target"])["target"])[batch_idx]
+        drawn = list(loaders_of(["target"])["target"])[batch_idx]
         torch.manual_seed(step_seed(0, epoch, batch_idx))
-        shifted = inputs + epoch + torch.rand(())
+        shifted = drawn.inputs + epoch + torch.rand(())
         assert torch.equal(step.inputs["target"], shifted)
-        torch.testing.assert_close(step.labels["target"], 0.9 * F.one_hot(labels, 3) + 0.1 / 3)
+        torch.testing.assert_close(step.labels["target"], 0.9 * F.one_hot(drawn.labels, 3) + 0.1 / 3)
         logits = reference.train()(shifted)
-        losses.append(F.cross_entropy(logits, labels, label_smoothing=0.1).item())
+        losses.append(F.cross_entropy(logits, drawn.labels, label_smoothing=0.1).item())
     assert trainer.callback_metrics["train/target/loss"].item() == pytest.approx(sum(losses[2:]) / 2, rel=1e-5)
     assert 0 <= trainer.callback_metrics["train/target/acc"] <= 1
 
@@ -257,7 +253,7 @@ def test_two_accumulated_batches_make_the_step_of_one_twice_as_large():
         strategy = LinearProbeThenFineTune(0.5, lr_ratio=0.5)
         module = build_module(cnn(size=8, dropout=0.0), strategy=strategy, schedule=Cosine(0.25)).double()
         batch = batch_of(["target"], size=32, dtype=torch.float64)["target"]
-        loaders = {"target": DataLoader(TensorDataset(*batch), batch_size=size)}
+        loaders = {"target": toy.loader_of(batch, size)}
         fit(module, epochs=4, callbacks=[watch], loaders=loaders, accumulate_grad_batches=accumulate)
         found[accumulate] = snapshot(module), watch.seen
     (once, seen_once), (accumulated, seen_accumulated) = found[1], found[2]
@@ -274,7 +270,7 @@ def test_a_clipped_step_goes_as_far_as_the_largest_norm_allows_and_in_the_same_d
     for norm in (None, 1e6, 0.01):
         module = build_module(tiny_backbone(), optimizer=sgd)
         before = {name: p.detach().clone() for name, p in module.named_parameters()}
-        one = {"target": DataLoader(TensorDataset(*batch_of(["target"])["target"]), batch_size=8)}
+        one = {"target": toy.loader_of(batch_of(["target"])["target"], 8)}
         fit(module, epochs=1, loaders=one, gradient_clip_val=norm)
         steps[norm] = torch.cat([(p.detach() - before[name]).flatten() for name, p in module.named_parameters()])
     assert torch.equal(steps[1e6], steps[None])
@@ -342,12 +338,12 @@ def test_a_resumed_run_ends_with_the_weights_of_the_uninterrupted_one(tiny_backb
 def test_joint_normalises_both_domains_as_one_batch_and_separate_each_on_its_own(tiny_backbone):
     batch = batch_of(["source", "target"])
     joint, separate = (build_module(tiny_backbone(), bn=bn).train() for bn in ("joint", "separate"))
-    both = torch.cat([inputs for inputs, _ in batch.values()])
+    both = torch.cat([one.inputs for one in batch.values()])
     expected = joint.heads["shared"](copy.deepcopy(joint.backbone)(both)).split(8)
     torch.testing.assert_close(list(joint.domain_outputs(batch).values()), list(expected))
     for domain, outputs in separate.domain_outputs(batch).items():
         torch.testing.assert_close(
-            outputs, separate.heads["shared"](copy.deepcopy(separate.backbone)(batch[domain][0]))
+            outputs, separate.heads["shared"](copy.deepcopy(separate.backbone)(batch[domain].inputs))
         )
 
 
@@ -357,7 +353,7 @@ def test_domain_specific_statistics_are_those_of_training_on_each_domain_alone(t
     module.domain_outputs(batch)
     for domain, prefix in (("target", "running"), ("source", "source_running")):
         alone = tiny_backbone().train()
-        alone(batch[domain][0])
+        alone(batch[domain].inputs)
         expected = alone.state_dict()["network.stem.1.running_mean"]
         torch.testing.assert_close(module.backbone.state_dict()[f"network.stem.1.{prefix}_mean"], expected)
 
@@ -366,9 +362,9 @@ def test_domain_specific_evaluates_each_domain_with_its_own_statistics(tiny_back
     batch = batch_of(["source", "target"])
     module = build_module(tiny_backbone(), bn="domain_specific").train()
     for _ in range(50):
-        module.domain_outputs({"source": (batch["source"][0] + 3, None), "target": batch["target"]})
+        module.domain_outputs({"source": DomainBatch(batch["source"].inputs + 3), "target": batch["target"]})
     module.eval()
-    inputs = batch["target"][0]
+    inputs = batch["target"].inputs
     assert not torch.allclose(module(inputs, "source"), module(inputs, "target"))
     plain = tiny_backbone()
     plain.load_state_dict({k: v for k, v in module.backbone.state_dict().items() if "source_" not in k})

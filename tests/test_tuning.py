@@ -121,7 +121,7 @@ class Spy(pl.Callback):
         groups = trainer.optimizers[0].param_groups
         Spy.rates.append({group["name"]: group["lr"] for group in groups})
         Spy.frozen.append([n for n, p in pl_module.backbone.named_parameters() if not p.requires_grad])
-        Spy.sizes.append(len(batch["target"][0]))
+        Spy.sizes.append(len(batch["target"]))
         Spy.progress.append(pl_module.progress)
 
 
@@ -242,7 +242,7 @@ def out_of_memory_above(size):
     """A training step that fails as torch does where memory ends."""
 
     def training_step(self, batch, batch_idx):
-        if len(batch["target"][0]) > size:
+        if len(batch["target"]) > size:
             raise RuntimeError(
                 "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
             )

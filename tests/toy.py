@@ -1,13 +1,15 @@
-"""A trainer and a module for tests of what surrounds them: small, silent, on the CPU."""
+"""A trainer, a module and batches for tests of what surrounds them: small, silent, on the CPU."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from graft.backbones.base import Backbone
+from graft.inputs.base import DomainBatch
 from graft.module import TransferModule
 from graft.objectives.alpha import AlphaWeighted
 from graft.rates.uniform import Uniform
@@ -65,3 +67,18 @@ def module_of(
         num_outputs=dict.fromkeys(domains, classes),
         **defaults | settings,
     )
+
+
+def batch_of_tensors(pairs: Mapping[str, tuple[Any, Tensor | None]]) -> dict[str, DomainBatch]:
+    """A batch from the inputs and labels of every domain."""
+    return {domain: DomainBatch(inputs, labels) for domain, (inputs, labels) in pairs.items()}
+
+
+def split(whole: DomainBatch, size: int) -> list[DomainBatch]:
+    """Batches of a size from one batch, in its order; the last may be smaller."""
+    return [DomainBatch(x, y) for x, y in zip(whole.inputs.split(size), whole.labels.split(size), strict=True)]
+
+
+def loader_of(whole: DomainBatch, size: int) -> DataLoader:
+    """A training loader of one domain, whose batches `split` makes."""
+    return DataLoader(split(whole, size), batch_size=None)

@@ -5,7 +5,7 @@ from torch import nn
 
 from graft.backbones.base import ImageBackbone, Stage
 from graft.backbones.checkpointing import checkpoint_gradients
-from graft.backbones.split_backbone import FEATURES, Activations, active_modules, eval_mode, find_split, weights_hash
+from graft.backbones.split_backbone import FEATURES, active_modules, eval_mode, find_split, weights_hash
 from graft.backbones.timm import TimmBackbone
 from graft.backbones.torchvision import TorchvisionBackbone
 from graft.strategies.base import Strategy, frozen_modules, stage_names
@@ -146,9 +146,3 @@ def test_the_hash_is_of_what_stays_as_it_is():
         changed = weights_hash(backbone, active)
         assert changed != before
         before = changed
-
-
-def test_activations_move_and_count_like_a_tensor():
-    activations = Activations(torch.zeros(3, 2)).to("meta")
-    assert len(activations) == 3
-    assert activations.values.device.type == "meta"

@@ -6,6 +6,7 @@ from torch.utils.data import DataLoader
 
 from graft.callbacks import checkpoints as checkpoints_module
 from graft.callbacks.checkpoints import Checkpoints
+from graft.inputs.base import DomainBatch
 from graft.strategies.frozen import Frozen
 from graft.strategies.full import Full
 
@@ -34,8 +35,8 @@ def fit(backbone, callbacks, strategy=None, epochs=EPOCHS, resume=None):
     torch.manual_seed(0)
     sgd = toy.optimizer(lr=0.3, weight_decay=0.0)
     module = toy.module_of(backbone, ["target"], domains=["target"], strategy=strategy or Full(), optimizer=sgd)
-    images, labels = torch.randn(8, 1, 8, 8), torch.arange(8) % 3
-    batches = DataLoader([{"target": (images, labels)}], batch_size=None)
+    batch = {"target": DomainBatch(torch.randn(8, 1, 8, 8), torch.arange(8) % 3)}
+    batches = DataLoader([batch], batch_size=None)
     trainer = toy.trainer_on_cpu(callbacks, max_epochs=epochs)
     trainer.fit(module, batches, batches, ckpt_path=resume, weights_only=True)
     return trainer

@@ -7,10 +7,11 @@ import pytorch_lightning as pl
 import torch
 import toy
 from lanes import slow
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 from graft.callbacks.compilation import Compilation, break_even, sentence
 from graft.errors import GraftError
+from graft.inputs.base import DomainBatch
 from graft.objectives.alpha import AlphaWeighted
 from graft.strategies.full import Full
 from graft.strategies.gradual import Gradual
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 def loader(domain, size=10):
     torch.manual_seed(len(domain))
-    return DataLoader(TensorDataset(torch.randn(size, 1, 8, 8), torch.arange(size) % 3), batch_size=4)
+    return toy.loader_of(DomainBatch(torch.randn(size, 1, 8, 8), torch.arange(size) % 3), 4)
 
 
 def fit(tiny_backbone, *callbacks, strategy=None, bn="joint", alpha=0.0, epochs=4):
@@ -29,7 +30,7 @@ def fit(tiny_backbone, *callbacks, strategy=None, bn="joint", alpha=0.0, epochs=
     torch.manual_seed(1)
     module = toy.module_of(backbone, strategy=strategy or Full(), objective=AlphaWeighted(alpha), bn=bn)
     trainer = toy.trainer_on_cpu(callbacks, max_epochs=epochs)
-    validation = DataLoader([{"target": (torch.randn(7, 1, 8, 8), torch.arange(7) % 3)}], batch_size=None)
+    validation = DataLoader([{"target": DomainBatch(torch.randn(7, 1, 8, 8), torch.arange(7) % 3)}], batch_size=None)
     trainer.fit(module, {domain: loader(domain) for domain in module.objective.domains()}, validation)
     return module
 

@@ -62,7 +62,7 @@ class Poison(pl.Callback):
         if self.poisons:
             self.before = state_of(trainer, pl_module)
             if self.what == "inputs":
-                batch["target"][0].fill_(math.nan)
+                batch["target"].inputs.fill_(math.nan)
 
     def on_after_backward(self, trainer, pl_module):
         if self.poisons and self.what == "gradients":
@@ -123,7 +123,7 @@ def test_the_batch_is_drawn_again_as_it_was(run, tmp_path):
     class Keep(Poison):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             if self.here(trainer, batch_idx):
-                Keep.inputs, Keep.labels = (tensor.clone() for tensor in batch["target"])
+                Keep.inputs, Keep.labels = batch["target"].inputs.clone(), batch["target"].labels.clone()
             super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
 
     globals()["Keep"] = Keep

@@ -37,7 +37,7 @@ class Net(pl.LightningModule):
     def training_step(self, batch, batch_idx):
         first = self.global_step == 0
         self.clock.now += START_S if first else BATCH_S
-        return sum(self.layer(inputs).square().mean() for inputs, _ in batch.values())
+        return sum(self.layer(one.inputs).square().mean() for one in batch.values())
 
     def validation_step(self, batch, batch_idx):
         self.clock.now += VALIDATION_S
@@ -47,11 +47,8 @@ class Net(pl.LightningModule):
 
 
 def loader(batches=4):
-    return DataLoader(
-        [0] * batches,
-        batch_size=1,
-        collate_fn=lambda _: {"target": (torch.ones(3, 2), None), "source": (torch.ones(5, 2), torch.ones(5))},
-    )
+    pairs = {"target": (torch.ones(3, 2), None), "source": (torch.ones(5, 2), torch.ones(5))}
+    return DataLoader([toy.batch_of_tensors(pairs)] * batches, batch_size=None)
 
 
 def fit(clock, *callbacks, ckpt_path=None, **options):

@@ -23,7 +23,7 @@ def make(domain, spec, cache=None, **options):
 
 
 def drawn(loader):
-    return [x for x, _ in loader]
+    return [batch.inputs for batch in loader]
 
 
 @pytest.mark.parametrize("augment", ["none", "light", "crop", "randaugment"])

@@ -26,9 +26,9 @@ def make(spec, target=None, source=None, domains=("target",), **options):
     return data
 
 
-def numbers(x):
+def numbers(batch):
     """Which samples a batch of `Numbers` holds."""
-    return (x[:, 0, 0, 0] * 255).round().int().tolist()
+    return (batch.inputs[:, 0, 0, 0] * 255).round().int().tolist()
 
 
 def test_target_only(spec):
@@ -36,9 +36,10 @@ def test_target_only(spec):
     loaders = data.train_dataloader()
     assert set(loaders) == {"target"}
     batches = [batch["target"] if isinstance(batch, dict) else batch for batch in loaders["target"]]
-    assert [len(x) for x, _ in batches] == [8, 8, 4]
-    assert sorted(n for x, _ in batches for n in numbers(x)) == list(range(20))
-    assert all((torch.tensor(numbers(x)) % 2).equal(y) for x, y in batches)
+    assert [len(batch) for batch in batches] == [8, 8, 4]
+    assert sorted(n for batch in batches for n in numbers(batch)) == list(range(20))
+    assert all((torch.tensor(numbers(batch)) % 2).equal(batch.labels) for batch in batches)
+    assert all(numbers(batch) == batch.indices.tolist() for batch in batches)
 
 
 @pytest.mark.parametrize(("epoch", "steps"), [("target", 4), ("source", 7), ("longest", 7), (5, 5)], ids=str)
@@ -53,7 +54,7 @@ def test_the_target_is_drawn_the_same_with_and_without_a_source(spec):
     alone = make(spec, batch_size=5, augment="light").train_dataloader()["target"]
     data = make(spec, None, Numbers(33, first=100), ("target", "source"), batch_size=5, augment="light")
     joint = data.train_dataloader()["target"]
-    assert all(torch.equal(a[0], b[0]) for a, b in zip(alone, joint, strict=True))
+    assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(alone, joint, strict=True))
 
 
 def test_steps_follow_the_target_even_when_only_the_source_is_drawn(spec):
@@ -67,7 +68,7 @@ def test_evaluation_gives_each_domain_in_order(spec):
     data.eval_domains = ("source", "target")
     batches = [batch for loader in data.val_dataloader() for batch in loader]
     assert [list(batch) for batch in batches] == [["source"]] * 2 + [["target"]] * 2
-    drawn = [number for batch in batches for x, _ in batch.values() for number in numbers(x)]
+    drawn = [number for batch in batches for one in batch.values() for number in numbers(one)]
     assert drawn == [*range(100, 107), *range(7)]
     assert [next(iter(next(iter(loader)))) for loader in data.test_dataloader()] == ["target", "source"]
 
@@ -85,10 +86,10 @@ def test_labels_of_an_unlabelled_target_are_gone(spec):
     data = make(spec, Numbers(20), Numbers(20), ("target", "source"), target_labeled=False, balance="sampler")
     assert data.domains["target"].train.labels is None
     loaders = data.train_dataloader()
-    assert next(iter(loaders["target"]))[1] is None
-    assert next(iter(loaders["source"]))[1] is not None
+    assert next(iter(loaders["target"])).labels is None
+    assert next(iter(loaders["source"])).labels is not None
     assert data.summary()["target"]["labels"]["train"] == 0
-    assert next(iter(data.test_dataloader()[0]))["target"][1] is not None, "measured, not learned from"
+    assert next(iter(data.test_dataloader()[0]))["target"].labels is not None, "measured, not learned from"
     with pytest.raises(GraftError, match="target_labeled=false has no labels to budget"):
         make(spec, target_labeled=False, labels_per_class=1)
 
@@ -113,7 +114,7 @@ def test_a_new_epoch_draws_anew_and_the_first_repeats_in_a_new_run(spec):
     def epoch(data, number):
         loader = data.train_dataloader()["target"]
         loader.batch_sampler.set_epoch(number)
-        return torch.cat([x for x, _ in loader])
+        return torch.cat([batch.inputs for batch in loader])
 
     data = make(spec, augment="light", batch_size=8)
     assert torch.equal(epoch(data, 0), epoch(make(spec, augment="light", batch_size=8), 0))
@@ -131,9 +132,9 @@ def test_drawing_leaves_the_global_random_state_alone(spec):
 def test_photos_are_drawn_from_disk(spec, photos):
     spec = replace(spec, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
     data = make(spec, ImageFolder(str(photos)), batch_size=4, augment="light", labels_per_class=5)
-    x, y = next(iter(data.train_dataloader()["target"]))
-    assert x.shape == (4, 3, 8, 8)
-    assert y.shape == (4,)
+    batch = next(iter(data.train_dataloader()["target"]))
+    assert batch.inputs.shape == (4, 3, 8, 8)
+    assert batch.labels.shape == (4,)
 
 
 def test_messages_name_the_side(spec, tmp_path):

@@ -29,11 +29,11 @@ class Recorder(pl.LightningModule):
 
     def training_step(self, batch, batch_idx):
         digest = hashlib.sha256()
-        for _, (x, y) in sorted(batch.items()):
-            digest.update(x.numpy().tobytes() + y.numpy().tobytes())
+        for _, one in sorted(batch.items()):
+            digest.update(one.inputs.numpy().tobytes() + one.labels.numpy().tobytes())
         self.seen.append((self.current_epoch, batch_idx, digest.hexdigest()))
         torch.rand(self.current_epoch + 3)  # the model's own randomness must not matter
-        return sum(x.mean() for x, _ in batch.values()) * self.weight
+        return sum(one.inputs.mean() for one in batch.values()) * self.weight
 
     def validation_step(self, batch, batch_idx, dataloader_idx=0):
         torch.rand(5)

@@ -6,11 +6,12 @@ import torch
 import toy
 from lanes import slow
 from pytorch_lightning.callbacks import ModelCheckpoint
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 from graft.backbones.torchvision import TorchvisionBackbone
 from graft.data.module import TransferDataModule
 from graft.data.sources.digits import Digits
+from graft.inputs.base import DomainBatch
 from graft.rates.discriminative import Discriminative
 from graft.rates.geometric import Geometric
 from graft.rates.layer_decay import LayerDecay
@@ -82,10 +83,11 @@ class Watch(pl.Callback):
 def steps(module):
     """One step an epoch on eight small images, each epoch followed by a validation."""
     torch.manual_seed(1)
-    images, labels = torch.randn(8, 3, 32, 32), torch.arange(8) % 3
-    train = {"target": DataLoader(TensorDataset(images, labels), batch_size=8)}
+    batch = DomainBatch(torch.randn(8, 3, 32, 32), torch.arange(8) % 3)
     watch = Watch()
-    trainer_of([watch]).fit(module, train, DataLoader([{"target": (images, labels)}], batch_size=None))
+    trainer_of([watch]).fit(
+        module, {"target": toy.loader_of(batch, 8)}, DataLoader([{"target": batch}], batch_size=None)
+    )
     return watch
 
 

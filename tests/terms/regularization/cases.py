@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Mapping
 
 import torch
+import toy
 from torch import Tensor, nn
 
 from graft.backbones.base import Backbone
+from graft.inputs.base import DomainBatch
 from graft.terms.base import TermContext, TrainStep
 
 CLASSES = 3
@@ -25,8 +27,8 @@ def setup_of(backbone: Backbone, **changes) -> TermContext:
     head = nn.Linear(backbone.feature_size, CLASSES).to(backbone.input_mean)
     inputs, labels = target_samples(backbone)
 
-    def samples() -> Iterator[tuple[Tensor, Tensor]]:
-        yield from zip(inputs.split(8), labels.split(8), strict=True)
+    def samples() -> Iterator[DomainBatch]:
+        yield from toy.split(DomainBatch(inputs, labels), 8)
 
     settings = {
         "backbone": backbone,
@@ -41,16 +43,16 @@ def setup_of(backbone: Backbone, **changes) -> TermContext:
     return TermContext(**(settings | changes))
 
 
-def step_of(context: TermContext, batch: Mapping[str, tuple[Tensor, Tensor]], joint: bool = False) -> TrainStep:
-    """A training step: a forward of the backbone for every domain, or one for all."""
-    inputs = {domain: x for domain, (x, _) in batch.items()}
+def step_of(context: TermContext, pairs: Mapping[str, tuple[Tensor, Tensor]], joint: bool = False) -> TrainStep:
+    """A training step on inputs and labels: a forward of the backbone for every domain, or one for all."""
+    inputs = {domain: x for domain, (x, _) in pairs.items()}
     if joint:
         parts = context.backbone(torch.cat(list(inputs.values()))).split([len(x) for x in inputs.values()])
         features = dict(zip(inputs, parts, strict=True))
     else:
         features = {domain: context.backbone(x) for domain, x in inputs.items()}
     logits = {domain: context.target_head(f) for domain, f in features.items()}
-    return TrainStep(inputs, {domain: y for domain, (_, y) in batch.items()}, features, logits, progress=0.0)
+    return TrainStep(toy.batch_of_tensors(pairs), features, logits, progress=0.0)
 
 
 def train(term, context: TermContext, steps: int = 30, lr: float = 0.1) -> list[float]:

@@ -11,7 +11,7 @@ from .cases import setup_of, step_of, target_samples
 
 def step_with(*features):
     named = dict(zip(("source", "target"), features, strict=False))
-    return TrainStep({}, {}, named, {}, 0.0)
+    return TrainStep({}, named, {}, 0.0)
 
 
 @pytest.mark.parametrize("shape", [(8, 5), (5, 8)])

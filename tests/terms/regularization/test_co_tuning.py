@@ -6,6 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from graft.errors import GraftError
+from graft.inputs.base import DomainBatch
 from graft.terms.regularization.co_tuning import (
     STRENGTHS,
     CoTuning,
@@ -109,18 +110,18 @@ def test_value_and_gradient_are_the_cross_entropy_to_the_relationship(make_setup
 
 
 def test_the_relationship_comes_from_the_pretrained_nets_calibrated_predictions(make_setup):
-    source = [(torch.randn(20, 1, 8, 8, dtype=torch.float64), torch.arange(20) % 4)]
-    context = make_setup(dtype=torch.float64, source_samples=lambda: source)
+    source = DomainBatch(torch.randn(20, 1, 8, 8, dtype=torch.float64), torch.arange(20) % 4)
+    context = make_setup(dtype=torch.float64, source_samples=lambda: [source])
     term = CoTuning()
     term.prepare(context)
     with torch.no_grad():
-        temperature = calibration_temperature(context.pretrained_head(context.backbone(source[0][0])), source[0][1])
+        temperature = calibration_temperature(context.pretrained_head(context.backbone(source.inputs)), source.labels)
         assert not 0.9 < temperature < 1.1
         for target in range(3):
             rows = [
                 (context.pretrained_head(context.backbone(x[None]))[0] / temperature).softmax(dim=0)
-                for inputs, labels in context.samples()
-                for x, y in zip(inputs, labels, strict=True)
+                for batch in context.samples()
+                for x, y in zip(batch.inputs, batch.labels, strict=True)
                 if y == target
             ]
             torch.testing.assert_close(term.relationship[target], sum(rows) / len(rows), rtol=1e-9, atol=1e-12)
@@ -164,7 +165,7 @@ def test_a_step_moves_backbone_and_copied_head_and_leaves_the_relationship(make_
         ({"pretrained": False}, "term.co_tuning needs pretrained weights"),
         ({"own_head": False}, "backbone.weights=source"),
         ({"num_classes": None}, "target with classes"),
-        ({"samples": lambda: [(torch.zeros(4, 1, 8, 8), None)]}, "data.target_labeled=true"),
+        ({"samples": lambda: [DomainBatch(torch.zeros(4, 1, 8, 8))]}, "data.target_labeled=true"),
     ],
 )
 def test_refuses_what_has_no_relationship(make_setup, changes, message):
@@ -173,7 +174,7 @@ def test_refuses_what_has_no_relationship(make_setup, changes, message):
 
 
 def test_reverse_refuses_a_class_with_one_sample(make_setup):
-    context = make_setup(samples=lambda: [(torch.randn(5, 1, 8, 8), torch.tensor([0, 0, 1, 1, 2]))])
+    context = make_setup(samples=lambda: [DomainBatch(torch.randn(5, 1, 8, 8), torch.tensor([0, 0, 1, 1, 2]))])
     with pytest.raises(GraftError, match="relationship=direct"):
         CoTuning(relationship="reverse").prepare(context)
 

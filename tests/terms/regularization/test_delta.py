@@ -11,6 +11,7 @@ from graft.backbones.base import ImageBackbone, Stage
 from graft.backbones.timm import TimmBackbone
 from graft.backbones.torchvision import TorchvisionBackbone
 from graft.errors import GraftError
+from graft.inputs.base import DomainBatch
 from graft.terms.regularization.channel_attention import (
     attention_weights,
     outputs_in_order,
@@ -380,7 +381,7 @@ def test_attention_needs_a_class_a_sample_and_uniform_weights_do_not(tiny_backbo
     backbone = tiny_backbone()
     inputs, labels = target_samples(backbone)
     labels = {"unlabelled": None, "several a sample": nn.functional.one_hot(labels), "numbers": labels.float()}[kind]
-    changes = {"samples": lambda: [(inputs, labels)], "num_classes": None if kind == "numbers" else CLASSES}
+    changes = {"samples": lambda: [DomainBatch(inputs, labels)], "num_classes": None if kind == "numbers" else CLASSES}
     with pytest.raises(GraftError, match=r"Set term.delta.attention=false"):
         DELTA().prepare(setup_of(backbone, **changes))
     DELTA(attention=False).prepare(setup_of(backbone, **changes))

@@ -10,6 +10,7 @@ from torch import nn
 
 from graft.data.module import TransferDataModule
 from graft.data.sources.digits import Digits
+from graft.inputs.base import DomainBatch
 from graft.module import TransferModule
 from graft.objectives.alpha import AlphaWeighted
 from graft.rates.uniform import Uniform
@@ -111,7 +112,7 @@ def test_a_copy_of_a_module_trains_alone(name, tiny_backbone):
     twin.trainer = trainer
     optimizer = torch.optim.SGD([p for p in twin.parameters() if p.requires_grad], lr=1.0)
     twin.train()
-    twin.training_step({"target": (torch.randn(8, 1, 8, 8), torch.arange(8))}, 0).backward()
+    twin.training_step({"target": DomainBatch(torch.randn(8, 1, 8, 8), torch.arange(8))}, 0).backward()
     optimizer.step()
     assert all(torch.equal(value, before[n]) for n, value in weights_of(module).items())
     moved = {n for n, value in weights_of(twin).items() if not torch.equal(value, before[n])}
