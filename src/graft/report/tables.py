@@ -65,7 +65,7 @@ def print_results(results: Mapping[str, Any], run_dir: Path) -> None:
         if line:
             console.print(line)
     if (run_dir / MODEL).is_dir():
-        print(f'predict with it, in Python: graft.load_run("{run_dir}").predict(...)')
+        print(f"predict with it: graft predict run={shlex.quote(str(run_dir))} input=<file or folder>")
     print(run_dir, flush=True)
 
 
