@@ -133,12 +133,15 @@ def describe(experiment: Experiment, results: Mapping[str, Any], files: Mapping[
 
 def save_predictions(experiment: Experiment) -> None:
     """Write what the network said of every test sample into the run folder; every process takes part."""
-    found = {domain: gathered(parts) for domain, parts in experiment.module.test_predictions.items()}
+    predicted = experiment.module.test_predictions
+    found = {domain: gathered(predicted.get(domain, [])) for domain in experiment.data.test_domains}
     if not is_rank_zero():
         return
     redact = experiment.config["save"]["redact"]
     domains = [
-        test_predictions(experiment, domain, *parts, redact=redact) for domain, parts in found.items() if len(parts[0])
+        test_predictions(experiment, domain, *in_order(parts), redact=redact)
+        for domain, parts in found.items()
+        if parts
     ]
     file = experiment.folder / PREDICTIONS
     unfinished = file.with_name(f"{file.name}.unfinished")
@@ -146,13 +149,18 @@ def save_predictions(experiment: Experiment) -> None:
     unfinished.replace(file)
 
 
-def gathered(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Indices `(N,)` in their order and the predictions `(N, ...)` of all processes, each sample once."""
+def gathered(parts: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """What all processes have."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [*parts]
+    everywhere: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everywhere, [*parts])
+    return [one for own in everywhere for one in own]
+
+
+def in_order(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Indices `(N,)` in their order and the predictions `(N, ...)` of some batches, each sample once."""
     indices, values = (torch.cat(one) for one in zip(*parts, strict=True))
-    if dist.is_available() and dist.is_initialized():
-        everywhere: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(everywhere, (indices, values))
-        indices, values = (torch.cat(one) for one in zip(*everywhere, strict=True))
     order = indices.argsort(stable=True)
     indices, values = indices[order], values[order]
     first = torch.ones(len(indices), dtype=torch.bool)
