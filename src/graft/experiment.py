@@ -16,16 +16,17 @@ from graft.build import build
 from graft.cache.disk import DiskCache
 from graft.data.module import TransferDataModule
 from graft.data.shared import share_domains
-from graft.data.views import augment_of_view
 from graft.errors import GraftError
 from graft.module import SHARED, TransferModule
 from graft.network import build_backbone, build_heads
 from graft.objectives.base import Objective
+from graft.pretrain import learns_labels
 from graft.runs.context import threads_of_job
 from graft.selection.base import SelectionRule, check_domain
 from graft.strategies.base import Strategy
 from graft.tasks.base import Task
 from graft.terms.base import Term, TermContext, trained_domains
+from graft.terms.setup import build_terms, choose_views
 from graft.training.batch_transforms import build_batch_transforms
 from graft.training.schedules import AveragingWindow
 from graft.training.trainer import check_accelerator, resolve_precision
@@ -99,8 +100,9 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     choose_views(data, terms, backbone, config["training"])
     data.set_input(backbone.input_spec)
     heads = build_heads(config, data, backbone, tasks, objective)
-    check_fixed_heads(config, objective, weights)
-    if "source" in heads and "source" not in objective.domains() and weights != "source":
+    check_fixed_heads(config, objective, weights if weights != "source" or learns_labels(config) else None)
+    learned = weights == "source" and learns_labels(config)
+    if "source" in heads and "source" not in objective.domains() and not learned:
         data.test_domains = ("target",)  # a source head that never learned has nothing to say about the source
     module = TransferModule(
         backbone=backbone,
@@ -121,7 +123,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
         seed=config["seed"],
         config=config,
     )
-    check_learned_heads(module, rule, weights == "source")
+    check_learned_heads(module, rule, learned)
     return Experiment(own, data, module, rule, averaging, cache, decided, loaded)
 
 
@@ -188,28 +190,6 @@ def choose_domains(
     data.eval_domains = tuple(domain for domain in data.domains if domain in needed)
 
 
-def choose_views(
-    data: TransferDataModule, terms: Mapping[str, Term], backbone: Backbone, training: Mapping[str, Any]
-) -> None:
-    """Let training batches hold the views that terms ask for, of the terms' domains."""
-    views: dict[str, tuple[str, ...]] = {}
-    for name, term in terms.items():
-        for view in term.views:
-            try:
-                backbone.input_spec.transform(augment_of_view(view, data.modality, data.augment))
-            except GraftError as error:
-                raise GraftError(f"term.{name} needs {view} views of its samples: {error}") from error
-            for key in ("mixup_alpha", "cutmix_alpha"):
-                if training[key] is not None:
-                    raise GraftError(
-                        f"training.{key}={training[key]} with term.{name}: its views are of samples that are not "
-                        f"mixed. Set training.{key}=null, or leave the term out."
-                    )
-        for domain in term.domains or data.train_domains:
-            views[domain] = tuple(dict.fromkeys([*views.get(domain, ()), *term.views]))
-    data.views = views
-
-
 def settings_of_strategy(
     strategy: Strategy, config: Mapping[str, Any], data: TransferDataModule, task: Task
 ) -> dict[str, Any]:
@@ -238,11 +218,6 @@ def set_keys(config: dict[str, Any], values: Mapping[str, Any]) -> None:
 
 
 # Terms
-
-
-def build_terms(config: Mapping[str, Any]) -> dict[str, Term]:
-    """The objective's terms; one of weight 0 is left out."""
-    return {name: build(settings) for name, settings in (config.get("term") or {}).items() if settings.get("weight", 1)}
 
 
 def term_context(experiment: Experiment, added: frozenset[str]) -> TermContext:
