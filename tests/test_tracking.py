@@ -1,7 +1,9 @@
 import csv
 import json
+import os
 import shlex
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
@@ -206,6 +208,22 @@ def test_runs_of_one_process_do_not_mix(tmp_path, capfd):
     out, _ = capfd.readouterr()
     assert out.count("wandb sync") == 1, "a sweep says once how to upload"
     assert f"wandb sync {sweep}/*/wandb/offline-run-*" in out
+
+
+@pytest.mark.slow
+def test_jobs_of_a_sweep_are_named_by_what_differs_and_warn_once(tmp_path):
+    command = [sys.executable, "train.py", "-m", "experiment=resnet_ft", "backbone=lenet", "logger=wandb"]
+    command += ["data.source.samples=300", "pretrain.epochs=1", "training.epochs=1", "training.threads=1"]
+    command += ["strategy=frozen,full", "seed=1", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    environment = {**os.environ, "WANDB_MODE": "offline", "GRAFT_CACHE": str(tmp_path / "cache")}
+    outcome = subprocess.run(command, cwd=CONF.parent, env=environment, capture_output=True, text=True, check=True)
+    jobs = [path.parent for path in sorted((tmp_path / "sweep").glob("*/wandb"))]
+    runs = [offline_run(job)[0] for job in jobs]
+    assert sorted(run.display_name for run in runs) == ["resnet_ft strategy=frozen", "resnet_ft strategy=full"]
+    assert {run.run_group for run in runs} == {"sweep"}
+    lines = outcome.stdout.splitlines()
+    assert len([line for line in lines if "pretraining learned next to nothing" in line]) == 1, outcome.stdout
+    assert len([line for line in lines if "wandb sync" in line]) == 1
 
 
 def test_finish_without_a_start_writes_nothing(tmp_path):

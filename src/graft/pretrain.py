@@ -31,6 +31,7 @@ from graft.data.module import Augment, TransferDataModule
 from graft.errors import Diverged, GraftError, Interrupted
 from graft.module import TransferModule
 from graft.network import build_backbone, build_head
+from graft.notes import say_once
 from graft.objectives.base import Objective
 from graft.rates.uniform import Uniform
 from graft.runs.folder import LAST_CHECKPOINT
@@ -159,8 +160,8 @@ def pretrain(experiment: "Experiment") -> None:
     seconds = time.perf_counter() - started if trained else 0.0
     tensors = len(found.weights["backbone"])
     warning = learned_little(found.metrics, data, experiment.module.tasks["source"])
-    if warning and is_rank_zero():
-        print(warning, flush=True)
+    if warning:
+        say_once(warning)  # the jobs of a sweep share the pretraining
     experiment.pretrained = Pretrained(found.metrics, cache.folder / name, tensors, new, warning, seconds)
     pl.seed_everything(config["seed"], verbose=False)
 
@@ -171,7 +172,7 @@ def learned_little(metrics: Mapping[str, float], data: TransferDataModule, task:
     Within two standard errors of that class's share, which depends on the number of validation samples.
     """
     accuracy, labels = metrics.get("val/source/acc"), data.domains["source"].val.labels
-    if accuracy is None or labels is None or task.name not in ("multiclass", "binary"):
+    if accuracy is None or labels is None or task.label_kind != "classes":
         return ""
     chance = float(labels.long().bincount().max()) / len(labels)
     if accuracy > chance + 2 * (chance * (1 - chance) / len(labels)) ** 0.5:

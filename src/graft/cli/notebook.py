@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
+from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from graft import config, experiment
@@ -108,7 +109,18 @@ def whole(overrides: tuple[str | Mapping[str, Any], ...], values: Mapping[str, A
     cfg = cast(DictConfig, OmegaConf.create(plain))
     for key, value in values.items():
         OmegaConf.update(cfg, key, value)
+    fill_paths(cfg)
     return cfg
+
+
+def fill_paths(cfg: DictConfig) -> None:
+    """Give a whole config the folders that it leaves out: those of the clone, and a new one for the run."""
+    cfg.paths = OmegaConf.merge(OmegaConf.load(CONF / "paths" / "default.yaml"), cfg.paths)
+    run_dir = OmegaConf.to_container(cfg.paths, resolve=False)["run_dir"]
+    if run_dir in (None, "???") or str(run_dir).startswith("${hydra:"):
+        setup_globals()  # ${now:}
+        cfg.paths.run_dir = OmegaConf.to_container(OmegaConf.load(CONF / "hydra" / "default.yaml"))["run"]["dir"]
+        cfg.paths.run_dir = str(Path(cfg.paths.run_dir).absolute())
 
 
 def as_override(value: Any) -> str:
