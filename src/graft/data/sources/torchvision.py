@@ -35,6 +35,7 @@ SPLITS = {
     "test": ("test",),
 }
 CHOSEN = ("root", "train", "split", "download", "transform", "target_transform", "transforms", "loader")
+NO_CLASS = ("N/A",)  # what torchvision has among the classes of EMNIST's letters, whose numbers begin with 1
 PACKED = (".gz", ".tgz", ".tar", ".zip", ".bz2", ".xz")
 # What the classes that cannot be used give instead of an image and its class.
 OTHERS = {
@@ -100,6 +101,7 @@ class TorchvisionDataset(SimilarImages):
             raise GraftError(
                 f"{self.key}.name={self.name} does not give each image one class ({first_line(error)})."
             ) from error
+        empty = set(NO_CLASS) & set(classes) - {word for own in words.values() for word in own}
         looks = {name: looked_into(dataset, self.cache) for name, dataset in splits.items()}
         self.hashes = {look.digest: look.hash for found in looks.values() for look in found}
         return Raw(
@@ -114,7 +116,8 @@ class TorchvisionDataset(SimilarImages):
                 )
                 for name, dataset in splits.items()
             },
-            classes,
+            tuple(name for name in classes if name not in empty),
+            tuple(f"left out, torchvision's class {name!r} has no image" for name in empty),
         )
 
     def encode(self, splits: Mapping[str, Samples]) -> tuple[dict[str, Samples], dict[str, Any]]:
