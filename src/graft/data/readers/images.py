@@ -161,9 +161,9 @@ def many_bands(source: Path | BinaryIO) -> Decoded | None:
     if content[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return None
     try:
-        import tifffile  # type: ignore[import-not-found]  # no dependency
+        import tifffile
     except ModuleNotFoundError:
-        raise ValueError("it has more bands or bits than Pillow reads; pip install tifffile reads them") from None
+        raise ValueError("it has more bands or bits than Pillow reads; pip install '.[tiff]' reads them") from None
     with tifffile.TiffFile(io.BytesIO(content)) as tiff:
         page = tiff.pages[0]
         values = page.asarray()
