@@ -90,7 +90,8 @@ class TorchvisionDataset(SimilarImages):
         if self.label_kind != "classes":
             raise GraftError(
                 f"{self.key}.label_kind={self.label_kind}: of torchvision's data sets Graft reads classes alone. List "
-                f"the images with their labels in a table: data/domain@{self.key}=image_file"
+                f"the images with their labels in a table, and in the place of {self.key}.name give "
+                f"data/domain@{self.key}=image_file {self.key}.file=/path/to/images.csv"
             )
         splits = self._splits()
         try:
@@ -157,7 +158,8 @@ class TorchvisionDataset(SimilarImages):
         if self.name in ("ImageFolder", "DatasetFolder"):
             raise GraftError(
                 f"{self.key}.name={self.name}: it reads a folder of images, which Graft reads itself, official splits "
-                f"and all: data/domain@{self.key}=image_folder {self.key}.root={self.root}"
+                f"and all. In the place of {self.key}.name give data/domain@{self.key}=image_folder "
+                f"{self.key}.root={self.root}"
             )
         gives = next((what for what, some in OTHERS.items() if self.name in some), None)
         if gives is None and self.name.endswith("Stereo"):
