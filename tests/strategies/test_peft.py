@@ -320,7 +320,7 @@ def test_wrong_tuners_and_options_are_refused_when_the_strategy_is_made(tuner, o
 
 def test_how_to_install_peft_is_told_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft.mapping", None)
-    with pytest.raises(GraftError, match=r'pip install "graft\[peft\]"'):
+    with pytest.raises(GraftError, match=r'pip install "\.\[peft\]"'):
         LoRA()
 
 

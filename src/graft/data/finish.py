@@ -50,10 +50,15 @@ def finish(domain: "Domain", split_seed: int) -> DomainData:
     fingerprint = fingerprint_of(domain, raw, splits, classes)
 
     notes += tuple(raw.notes) + copy_notes(domain, splits)
-    indices, rule = split_off(domain, splits, classes, split_seed)
+    near = None if domain.split.get("near_duplicates") == "ignore" else domain.near_keys(splits)
+    indices, rule = split_off(domain, splits, classes, split_seed, near)
     whole = splits["train"]
     official, splits = splits, splits | {name: whole.take(index) for name, index in indices.items()}
     notes += leak_notes_after(domain, official, splits)
+    if near:
+        of_train = near["train"]
+        split_off_near = {name: [of_train[i] for i in index.tolist()] for name, index in indices.items()}
+        notes += near_notes(domain, splits, {**near, **split_off_near})
     splits, fields = domain.encode(splits)
     encoded_notes = tuple(fields.pop("notes", ()))
     splits, later = without_bad(domain, splits)
@@ -298,7 +303,7 @@ def leak_notes(contents: Mapping[str, Sequence[Hashable]], noun: str) -> tuple[s
 def leak_notes_after(
     domain: "Domain", official: Mapping[str, Samples], splits: Mapping[str, Samples]
 ) -> tuple[str, ...]:
-    """Lines on what is on both sides although it belongs together: groups of official splits, near duplicates, copies.
+    """Lines on what is on both sides although it belongs together: groups of official splits, copies.
 
     Copies that a random split keeps on one side need no line; tables and splits by time may have some on both.
     """
@@ -311,24 +316,37 @@ def leak_notes_after(
     known = {name: contents for name, contents in loose.items() if contents is not None}
     if 1 < len(loose) == len(known):
         notes += leak_notes(known, domain.noun)
-    if domain.split.get("near_duplicates", "note") != "ignore" and (keys := domain.near_keys(splits)):
-        train = set(keys["train"])
-        exact = set(splits["train"].contents or ())
-        for name in HELD_OUT:
-            contents = splits[name].contents or [None] * len(splits[name])
-            alike = sum(key in train and one not in exact for key, one in zip(keys[name], contents, strict=True))
-            if alike:
-                notes += (
-                    f"{alike:,} of {len(splits[name]):,} {domain.noun} of {name} look like one of train (near "
-                    f"duplicates): {domain.key}.split.near_duplicates=group keeps such on one side",
-                )
+    return notes
+
+
+def near_notes(
+    domain: "Domain", splits: Mapping[str, Samples], keys: Mapping[str, Sequence[Hashable]]
+) -> tuple[str, ...]:
+    """Lines on samples of a held-out split that look like one of train, by their keys `(N,)`, copies apart."""
+    notes: tuple[str, ...] = ()
+    train, exact = set(keys["train"]), set(splits["train"].contents or ())
+    for name in HELD_OUT:
+        contents = splits[name].contents or [None] * len(splits[name])
+        alike = sum(key in train and one not in exact for key, one in zip(keys[name], contents, strict=True))
+        if alike:
+            notes += (
+                f"{alike:,} of {len(splits[name]):,} {domain.noun} of {name} look like one of train (near "
+                f"duplicates): {domain.key}.split.near_duplicates=group keeps such on one side",
+            )
     return notes
 
 
 def split_off(
-    domain: "Domain", splits: Mapping[str, Samples], classes: Sequence[str] | None, seed: int
+    domain: "Domain",
+    splits: Mapping[str, Samples],
+    classes: Sequence[str] | None,
+    seed: int,
+    near: Mapping[str, Sequence[Hashable]] | None = None,
 ) -> tuple[dict[str, Tensor], str]:
-    """Indices in train of what is not official and of what stays, empty where all is; and the rule in words."""
+    """Indices in train of what is not official and of what stays, empty where all is; and the rule.
+
+    `near` are keys `(N,)` of samples that look alike, which `split.near_duplicates=group` keeps on one side.
+    """
     sizes = {name: size for name, size in domain.sizes.items() if name not in splits}
     if not sizes:
         return {}, "official splits"
@@ -349,8 +367,8 @@ def split_off(
             values = group_values(train, column, f"{domain.key}.split.group")
             groups.append(group_numbers(values))
             rule = f"split by {column}, {len(set(values)):,} groups"
-        if domain.split.get("near_duplicates") == "group" and (keys := domain.near_keys({"train": train})):
-            groups.append(group_numbers(keys["train"]))
+        if domain.split.get("near_duplicates") == "group" and near:
+            groups.append(group_numbers(near["train"]))
         strata = strata_of(domain, train.labels, classes)
         large = bool(domain.split.get("group") or domain.split.get("near_duplicates") == "group")
         indices = stratified_split(strata, sizes, seed, merged_groups(groups) if groups else None, large)

@@ -155,7 +155,11 @@ class ArrayFile(Domain):
                 "numbers": "labels are numbers of the shape (N,) or (N, 1)",
                 "multilabel": "several labels are 0 or 1, of the shape (N, K)",
             }[self.label_kind]
-            more = f", or say that samples have several: {self.key}.label_kind=multilabel" if labels.ndim == 2 else ""
+            more = (
+                f", or say that samples have several: {self.key}.label_kind=multilabel task=multilabel"
+                if labels.ndim == 2
+                else ""
+            )
             raise GraftError(
                 f"{where} has the shape {labels.shape} and the type {labels.dtype}; {expected}. "
                 f"Name another array: {self.key}.labels=<name>{'' if several else more}"

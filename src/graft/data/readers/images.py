@@ -6,6 +6,7 @@ import io
 import re
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +23,7 @@ from graft.errors import GraftError, first_line
 # Formats that Pillow recognises and cannot decode by itself, or decodes by running another program.
 NOT_READ = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
 PAGED = {"TIFF", "GIF", "WEBP", "PNG"}  # formats whose further pages or frames are samples in their own right
+THREADS = 4
 BY_SIGHT = (1, 3)  # channels that every image has; another number is that of the file's own bands
 
 
@@ -159,9 +161,9 @@ def many_bands(source: Path | BinaryIO) -> Decoded | None:
     if content[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return None
     try:
-        import tifffile  # type: ignore[import-not-found]  # no dependency
+        import tifffile
     except ModuleNotFoundError:
-        raise ValueError("it has more bands or bits than Pillow reads; pip install tifffile reads them") from None
+        raise ValueError("it has more bands or bits than Pillow reads; pip install '.[tiff]' reads them") from None
     with tifffile.TiffFile(io.BytesIO(content)) as tiff:
         page = tiff.pages[0]
         values = page.asarray()
@@ -253,6 +255,15 @@ def image_tensor(
     return torch.from_numpy(values).reshape(height, width, channels).permute(2, 0, 1).contiguous()
 
 
-def file_hash(path: Path) -> bytes:
-    """SHA-256 of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).digest()
+def file_digests(files: Sequence[Path]) -> list[bytes]:
+    """SHA-256 of each file's bytes; empty where it cannot be read."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(file_digest, files))
+
+
+def file_digest(path: Path) -> bytes:
+    """SHA-256 of a file's bytes; empty where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError:
+        return b""

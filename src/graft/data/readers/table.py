@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from graft.data.readers.workbook import WORKBOOK, csv_of
 from graft.errors import GraftError, first_line, override
 
 PARQUET, PARQUET_NAMES = b"PAR1", (".parquet", ".pq")
 OPENERS = {".bz2": bz2.open, ".gz": gzip.open, ".xz": lzma.open}
 EXCEL = "Save the sheet as CSV"
 OTHER_FILES = {  # by their first bytes: what they are, and what to do
-    b"PK\x03\x04": ("an Excel workbook (.xlsx) or a zip archive", EXCEL),
-    b"\xd0\xcf\x11\xe0": ("an Excel workbook (.xls)", EXCEL),
+    WORKBOOK: ("an Excel workbook (.xlsx) or a zip archive", EXCEL),
+    b"\xd0\xcf\x11\xe0": ("an Excel workbook of an old kind (.xls)", EXCEL),
     b"ARROW1": ("a Feather file", "Write it as Parquet or CSV"),
     b"\x89HDF": ("an HDF5 file", "Write it as Parquet or CSV"),
     b"SQLite format 3": ("an SQLite database", "Write a table of it as Parquet or CSV"),
@@ -75,13 +76,15 @@ class Table:
 def read_table(
     path: Path, key: str, delimiter: str | None, header: bool, encoding: str, missing: Collection[str]
 ) -> Table:
-    """A CSV or Parquet file; GraftError that names `key` where there is none or it holds no row."""
+    """A CSV or Parquet file, or an Excel workbook; GraftError that names `key` where there is none or it has no row."""
     if not path.is_file():
         what = "that is a folder" if path.is_dir() else "no such file"
         raise GraftError(f"{key}={path}: {what}. Give a CSV or Parquet file: {key}=/path/to/table.csv")
-    content = content_of(path, key)
+    content = content_of(path, key, taken=(WORKBOOK,))
     if content.startswith(PARQUET) or path.suffix in PARQUET_NAMES:
         table = read_parquet(path, content, key)
+    elif content.startswith(WORKBOOK):
+        table = read_csv(path, csv_of(path, content, key).encode(), key, ",", header, "utf-8")
     else:
         table = read_csv(path, content, key, delimiter, header, encoding)
     if not len(table) and not table.bad:
@@ -90,8 +93,8 @@ def read_table(
     return replace(table, columns={name: without_missing(values, none) for name, values in table.columns.items()})
 
 
-def content_of(path: Path, key: str) -> bytes:
-    """A file's bytes, decompressed; GraftError for what is known to be no table that can be read here."""
+def content_of(path: Path, key: str, taken: Collection[bytes] = ()) -> bytes:
+    """A file's bytes, decompressed; GraftError for what is known to be no table and begins with none of `taken`."""
     opener: Any = OPENERS.get(path.suffix, open)
     try:
         with opener(path, "rb") as file:
@@ -101,7 +104,7 @@ def content_of(path: Path, key: str) -> bytes:
             f"{key}={path}: it cannot be read ({first_line(error)}). Give a whole file: {key}=/path/to/table.csv"
         ) from None
     for beginning, (what, advice) in OTHER_FILES.items():
-        if content.startswith(beginning):
+        if content.startswith(beginning) and beginning not in taken:
             raise GraftError(f"{key}={path}: this is {what}. {advice}: {key}=/path/to/table.csv")
     return content
 
@@ -112,7 +115,7 @@ def read_parquet(path: Path, content: bytes, key: str) -> Table:
         from pyarrow import ArrowException, BufferReader, parquet, types
     except ModuleNotFoundError:
         raise GraftError(
-            f"{key}={path}: Parquet files need pyarrow. Install it: pip install 'graft[tabular]', or give a CSV file."
+            f"{key}={path}: Parquet files need pyarrow. Install it: pip install '.[tabular]', or give a CSV file."
         ) from None
     try:
         found = parquet.read_table(BufferReader(content))

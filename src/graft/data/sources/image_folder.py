@@ -47,7 +47,8 @@ class ImageFolder(LabelledImages):
         if self.label_kind == "multilabel":
             raise GraftError(
                 f"{self.key}.label_kind=multilabel: a folder per class gives each image one label. List the images "
-                f"with their labels in a table: data/domain@{self.key}=image_file"
+                f"with their labels in a table, and in the place of {self.key}.root give "
+                f"data/domain@{self.key}=image_file {self.key}.file=/path/to/images.csv"
             )
         folders = official_folders(self.root, f"{self.key}.root")
         self._check_classes(folders["train"])
