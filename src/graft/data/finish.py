@@ -15,7 +15,7 @@ from torch import Tensor
 
 from graft.data.samples import HELD_OUT, DomainData, Raw, Report, Samples, Split, group_numbers, sha256
 from graft.data.splits import group_values, merged_groups, stratified_split, time_split, times_of
-from graft.errors import GraftError, listed
+from graft.errors import GraftError, listed, printable
 
 if TYPE_CHECKING:
     from graft.data.domain import Domain
@@ -46,7 +46,7 @@ def finish(domain: "Domain", split_seed: int) -> DomainData:
     splits, classes, notes = with_labels(domain, raw)
     splits, skipped = without_bad(domain, splits)
     check_not_empty(domain, splits, skipped)
-    check_classes(domain, splits["train"], classes)
+    check_classes(domain, splits["train"], classes, skipped)
     fingerprint = fingerprint_of(domain, raw, splits, classes)
 
     notes += tuple(raw.notes) + copy_notes(domain, splits)
@@ -59,10 +59,10 @@ def finish(domain: "Domain", split_seed: int) -> DomainData:
     splits, later = without_bad(domain, splits)
     check_not_empty(domain, splits, later)
     splits, classes = without_lost_classes(splits, classes, raw) if later else (splits, classes)
-    check_classes(domain, splits["train"], classes)
+    skipped += later
+    check_classes(domain, splits["train"], classes, skipped)
     notes += absent_labels(splits, classes)
 
-    skipped += later
     report = Report(
         found=found,
         used={name: len(splits[name]) for name in ("train", "val", "test")},
@@ -229,8 +229,11 @@ def without_bad(domain: "Domain", splits: Mapping[str, Samples]) -> tuple[dict[s
         bad
         for name, samples in splits.items()
         for bad in (
-            *(Skipped(name, place, problem) for place, problem in samples.unread),
-            *(Skipped(name, samples.places[i], problem) for i, problem in sorted(samples.problems.items())),
+            *(Skipped(name, printable(place), printable(problem)) for place, problem in samples.unread),
+            *(
+                Skipped(name, printable(samples.places[i]), printable(problem))
+                for i, problem in sorted(samples.problems.items())
+            ),
         )
     ]
     if not skipped:
@@ -442,10 +445,14 @@ def absent_labels(splits: Mapping[str, Samples], classes: Sequence[str] | None) 
     return tuple(notes)
 
 
-def check_classes(domain: "Domain", train: Samples, classes: Sequence[str] | None) -> None:
+def check_classes(
+    domain: "Domain", train: Samples, classes: Sequence[str] | None, skipped: Sequence[Skipped] = ()
+) -> None:
     """Raise GraftError for a class that training never sees, and for labels that leave nothing to tell apart."""
     if classes is None:
         return
+    bad = [one for one in skipped if one.split == "train"]
+    without = f" Skipped are {len(bad):,} {domain.unit} ({reasons(bad)})." if bad else ""
     if domain.label_kind == "multilabel":
         if not classes:
             raise GraftError(f"{domain.origin('train')}: no sample has a label. {domain.advice}")
@@ -454,7 +461,7 @@ def check_classes(domain: "Domain", train: Samples, classes: Sequence[str] | Non
     if len(present) < 2:
         raise GraftError(
             f"{domain.origin('train')}: every label is {next(iter(present))!r}, but at least 2 classes are needed. "
-            f"{domain.advice}"
+            f"{domain.advice}{without}"
         )
     if domain.may_lack_classes:
         return
@@ -464,7 +471,7 @@ def check_classes(domain: "Domain", train: Samples, classes: Sequence[str] | Non
             f"{origin}: no training sample has the label {missing[0]!r}, one of {len(classes)} classes."
             f" Its labels are {', '.join(list(ordered(present))[:CLASSES_SHOWN])}."
         )
-        raise GraftError(message + number_advice(domain, len(train), classes))
+        raise GraftError(message + number_advice(domain, len(train), classes) + without)
 
 
 def number_advice(domain: "Domain", samples: int, classes: Sequence[str] | None) -> str:

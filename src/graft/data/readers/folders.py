@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from graft.errors import GraftError
+from graft.errors import GraftError, first_line
 
 SPLIT_NAMES = {
     "train": ("train", "training", "trn"),
@@ -151,10 +151,10 @@ def listing_of(folder: Path, extensions: Collection[str]) -> Listing:
             listing.left_out["hidden files"] += 1
         elif path.suffix.lower() not in extensions:
             listing.left_out[ending_of(path)] += 1
-        elif path.is_file():
-            listing.files.append(path)
+        elif problem := file_problem(path):
+            listing.unread.append((str(path), problem))
         else:
-            listing.unread.append((str(path), problem_of(path)))
+            listing.files.append(path)
     return listing
 
 
@@ -173,11 +173,18 @@ def walk(folder: Path, extensions: Collection[str] = ()) -> Iterator[Path]:
         yield from (above / name for name in files)
 
 
-def problem_of(path: Path) -> str:
-    """Why what is called like a file cannot be opened."""
-    if path.is_symlink() and not path.exists():
-        return f"it is a link to {os.readlink(path)}, which is not there"
-    return "it is a folder" if path.is_dir() else "it is no ordinary file"
+def file_problem(path: Path) -> str:
+    """Why what a path names cannot be opened as a file; empty where it can. Opening a pipe would wait forever."""
+    try:
+        if path.is_file():
+            return ""
+        if path.is_dir():
+            return "it is a folder"
+        if path.exists():
+            return "it is no ordinary file"
+        return f"it is a link to {os.readlink(path)}, which is not there" if path.is_symlink() else "there is no such file"
+    except (OSError, ValueError) as error:  # a name that no file system takes
+        return f"its name is no path ({first_line(error)})"
 
 
 def ending_of(path: Path) -> str:

@@ -20,7 +20,8 @@ from torch.utils.data import Dataset
 from torchvision import datasets
 
 from graft.config.types import FractionBelowOne
-from graft.data.readers.images import Look, detail, file_hash, image_tensor
+from graft.data.readers.folders import file_problem
+from graft.data.readers.images import Look, detail, file_hash, image_tensor, is_deep
 from graft.data.readers.labelled_images import MANY, THREADS, SimilarImages
 from graft.data.readers.similar import COMPARED, SIDE, hash_of
 from graft.data.samples import Raw, Samples
@@ -330,9 +331,13 @@ def looked_into(dataset: Dataset) -> list[Look]:
         ]
 
     def look(index: int) -> Look:
+        if files and (problem := file_problem(files[index])):
+            return Look(b"", problem)
         try:
             digest = file_hash(files[index]) if files else b""
             image = dataset[index][0]
+            if files and is_deep(files[index]):
+                return Look(digest, "it has more than 8 bits a colour, of which torchvision's reader keeps wrong ones")
             digest = digest or hashlib.sha256(image_tensor(image).numpy().tobytes()).digest()
             return Look(digest, hash=hash_of(image))
         except Exception as error:  # whatever its decoder raises
