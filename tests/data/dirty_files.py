@@ -118,12 +118,12 @@ FLOAT_IMAGE = np.linspace(0, 1, 144, dtype=np.float32).reshape(12, 12)
 
 # Whatever stands where a file of samples is expected: what is done to it, and what the message says.
 EVERY_FILE: dict[str, tuple[Damage, str]] = {
-    "empty": (content(b""), "empty|cannot identify"),
+    "empty": (content(b""), "empty|cannot identify|No data left|MNIST"),
     "a folder": (in_place_of(Path.mkdir), "folder"),
     "a fifo": (in_place_of(os.mkfifo), "no ordinary file|no such file"),
     "a link to nowhere": (in_place_of(lambda path: path.symlink_to("nowhere")), "link|not there|no such file|no file"),
     "a link to itself": (in_place_of(lambda path: path.symlink_to(path.name)), "link|no such file|no file"),
-    "unreadable": (in_place_of(lambda path: path.symlink_to(UNREADABLE)), "cannot be read"),
+    "unreadable": (in_place_of(lambda path: path.symlink_to(UNREADABLE)), "cannot be read|not a readable"),
 }
 
 IMAGES: dict[str, tuple[Damage, str]] = EVERY_FILE | {

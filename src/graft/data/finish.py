@@ -128,12 +128,14 @@ def words_of(labels: Iterable[Any], separator: str | None) -> list[tuple[str, ..
 def with_numbers(samples: Samples) -> Samples:
     """Labels as float32 `(N,)`, with a problem where one is no number."""
     numbers = [number_of(label) for label in samples.labels]
+    labels = torch.tensor(numbers, dtype=torch.float64).float()
     wrong = {
-        index: "its label is missing" if label is None else f"its label {label!r} is no number"
-        for index, (label, number) in enumerate(zip(samples.labels, numbers, strict=True))
-        if not math.isfinite(number)
+        index: "its label is missing"
+        if samples.labels[index] is None
+        else f"its label {samples.labels[index]!r} is {'too large' if math.isfinite(numbers[index]) else 'no number'}"
+        for index in (~labels.isfinite()).nonzero()[:, 0].tolist()
     }
-    return replace(samples, labels=torch.tensor(numbers, dtype=torch.float32), problems=wrong | dict(samples.problems))
+    return replace(samples, labels=labels, problems=wrong | dict(samples.problems))
 
 
 def with_classes(

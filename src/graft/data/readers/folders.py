@@ -19,6 +19,7 @@ AROUND = re.compile(r"^\d+|(set|data|images?|imgs?|split|samples|\d+)$")
 FOLD = re.compile(r"(fold|split|part|cv|run)?\d+|holdout|eval|evaluation")
 NO_CLASS = ("__MACOSX",)  # what archives leave behind
 SHOWN = 5
+LONGEST_SHOWN = 300  # characters of a path in a message
 
 
 @dataclass(frozen=True)
@@ -182,9 +183,19 @@ def file_problem(path: Path) -> str:
             return "it is a folder"
         if path.exists():
             return "it is no ordinary file"
-        return f"it is a link to {os.readlink(path)}, which is not there" if path.is_symlink() else "there is no such file"
-    except (OSError, ValueError) as error:  # a name that no file system takes
+        return (
+            f"it is a link to {os.readlink(path)}, which is not there" if path.is_symlink() else "there is no such file"
+        )
+    except OSError as error:
+        return f"its name is no path ({error.strerror})"
+    except ValueError as error:
         return f"its name is no path ({first_line(error)})"
+
+
+def shown(path: object) -> str:
+    """A path as a message shows it, which may be any text of a table."""
+    text = str(path)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def ending_of(path: Path) -> str:

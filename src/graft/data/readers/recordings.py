@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from graft.data.domain import Domain
-from graft.data.readers.folders import file_problem
+from graft.data.readers.folders import file_problem, shown
 from graft.data.readers.labelled import Record, raw_of
 from graft.data.samples import Raw
 from graft.errors import GraftError, first_line
@@ -31,7 +31,6 @@ LONGEST = 2**31  # samples of a recording, in all channels
 CUT = re.compile(r"(?:data|SSND|Data Size) +: (\d+) \(should be (\d+)\)")
 STREAMED = 2**31 - 2**16  # bytes from which on a header means that nobody knew the length
 LEAST_THERE = 0.9  # of the samples in a header, which some coders round or estimate
-LONGEST_PATH = 200  # characters of a path in a message
 
 
 class LabelledRecordings(Domain):
@@ -81,7 +80,7 @@ class LabelledRecordings(Domain):
 def with_problem(row: Record, problem: str) -> Record:
     """A row with what is wrong with its file, which a row of a table does not name."""
     named = problem and row.number is not None
-    return replace(row, problem=f"{str(row.content)[:LONGEST_PATH]}: {problem}" if named else problem)
+    return replace(row, problem=f"{shown(row.content)}: {problem}" if named else problem)
 
 
 class SoundFiles(Sequence):

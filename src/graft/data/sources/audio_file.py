@@ -1,7 +1,6 @@
 """Your own recordings: a table of their paths and labels, or one for each of train, val and test."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from graft.data.readers.labelled import Record

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from graft.data.readers.folders import shown
 from graft.data.readers.labelled_images import LabelledImages
 from graft.data.readers.table import Table, column_name, to_numbers, to_texts
 from graft.data.readers.table_files import ListedFiles
@@ -69,7 +70,9 @@ class ImageFile(ListedFiles, LabelledImages):
         return Samples(
             inputs=paths,
             labels=labels,
-            places=[f"{file}, row {line} ({path})" for line, path in zip(rows.lines.tolist(), paths, strict=True)],
+            places=[
+                f"{file}, row {line} ({shown(path)})" for line, path in zip(rows.lines.tolist(), paths, strict=True)
+            ],
             contents=None,
             problems=problems,
             columns={

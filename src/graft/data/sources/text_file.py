@@ -14,6 +14,7 @@ from graft.data.readers.labelled import Record
 from graft.data.readers.table import LONGEST_FIELD, MOSTLY, PACKED_NAMES, content_of, encoding_advice, encoding_of
 from graft.data.readers.texts import LabelledTexts, not_readable, shortened, word_of
 from graft.errors import GraftError, override
+from graft.files import user_path
 from graft.packages import PREFIX, file_in_package
 
 Line = TypeVar("Line", str, list[str])
@@ -68,7 +69,7 @@ class TextFile(LabelledTexts):
     def _path(self, split: str) -> Path:
         value = str(self.files[split])
         in_package = value.startswith(PREFIX)
-        return file_in_package(value, self._key_of(split)) if in_package else Path(value).expanduser()
+        return file_in_package(value, self._key_of(split)) if in_package else user_path(value)
 
     def _rows(self, split: str) -> list[Record]:
         """All rows of a split's file, with those that cannot be used."""

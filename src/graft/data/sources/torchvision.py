@@ -26,6 +26,7 @@ from graft.data.readers.labelled_images import MANY, THREADS, SimilarImages
 from graft.data.readers.similar import COMPARED, SIDE, hash_of
 from graft.data.samples import Raw, Samples
 from graft.errors import GraftError, first_line
+from graft.files import user_path
 
 # Names that data sets give their splits, the first that exists counts.
 SPLITS = {
@@ -70,7 +71,7 @@ class TorchvisionDataset(SimilarImages):
         """Options that are null are not given to the class."""
         super().__init__(val_fraction=val_fraction, test_fraction=test_fraction, **settings)
         self.name = name
-        self.root = Path(root).expanduser()
+        self.root = user_path(root)
         self.download = download
         self.options = {key: value for key, value in (options or {}).items() if value is not None}
 
@@ -95,6 +96,9 @@ class TorchvisionDataset(SimilarImages):
             labels = {name: labels_of(dataset) for name, dataset in splits.items()}
             classes = class_names(splits["train"], int(torch.tensor(labels["train"]).max()) + 1)
             words = {name: [classes[label] for label in labels[name]] for name in splits}
+            for name, dataset in splits.items():
+                if len(words[name]) != len(dataset):  # type: ignore[arg-type]  # all of torchvision's have a length
+                    raise ValueError(f"{name} has {len(dataset):,} images and {len(words[name]):,} labels")  # type: ignore[arg-type]
         except (TypeError, ValueError, IndexError, RuntimeError) as error:
             raise GraftError(
                 f"{self.key}.name={self.name} does not give each image one class ({first_line(error)})."
@@ -221,11 +225,15 @@ class TorchvisionDataset(SimilarImages):
             ) from error
         except ModuleNotFoundError as error:
             raise GraftError(f"{self.key}.name={self.name}: {first_line(error)}. Install it with pip.") from error
-        except (TypeError, ValueError) as error:
-            if self.options and "split" not in split:
-                given = " ".join(f"{self.key}.options.{name}={value}" for name, value in self.options.items())
-                raise GraftError(f"{given}: {self.name} refuses it ({first_line(error)}).") from error
-            raise
+        except Exception as error:  # whatever it raises for damaged files, or for options that it does not take
+            if "Unknown value" in str(error) and "split" in split:
+                raise
+            given = " ".join(f" {self.key}.options.{name}={value}" for name, value in self.options.items())
+            raise GraftError(
+                f"{self.key}.name={self.name}{given}: torchvision cannot read its files in "
+                f"{folder_of(dataset, self.root)} ({type(error).__name__}: {first_line(error)}). Replace what is "
+                "damaged there, or correct the options."
+            ) from error
         return dataset
 
 
