@@ -15,7 +15,7 @@ from torch import Tensor
 
 from graft.data.samples import HELD_OUT, DomainData, Raw, Report, Samples, Split, group_numbers, sha256
 from graft.data.splits import group_values, merged_groups, stratified_split, time_split, times_of
-from graft.errors import GraftError, listed
+from graft.errors import GraftError, listed, printable
 
 if TYPE_CHECKING:
     from graft.data.domain import Domain
@@ -46,7 +46,7 @@ def finish(domain: "Domain", split_seed: int) -> DomainData:
     splits, classes, notes = with_labels(domain, raw)
     splits, skipped = without_bad(domain, splits)
     check_not_empty(domain, splits, skipped)
-    check_classes(domain, splits["train"], classes)
+    check_classes(domain, splits["train"], classes, skipped)
     fingerprint = fingerprint_of(domain, raw, splits, classes)
 
     notes += tuple(raw.notes) + copy_notes(domain, splits)
@@ -64,10 +64,10 @@ def finish(domain: "Domain", split_seed: int) -> DomainData:
     splits, later = without_bad(domain, splits)
     check_not_empty(domain, splits, later)
     splits, classes = without_lost_classes(splits, classes, raw) if later else (splits, classes)
-    check_classes(domain, splits["train"], classes)
+    skipped += later
+    check_classes(domain, splits["train"], classes, skipped)
     notes += absent_labels(splits, classes)
 
-    skipped += later
     report = Report(
         found=found,
         used={name: len(splits[name]) for name in ("train", "val", "test")},
@@ -134,12 +134,14 @@ def words_of(labels: Iterable[Any], separator: str | None) -> list[tuple[str, ..
 def with_numbers(samples: Samples) -> Samples:
     """Labels as float32 `(N,)`, with a problem where one is no number."""
     numbers = [number_of(label) for label in samples.labels]
+    labels = torch.tensor(numbers, dtype=torch.float64).float()
     wrong = {
-        index: "its label is missing" if label is None else f"its label {label!r} is no number"
-        for index, (label, number) in enumerate(zip(samples.labels, numbers, strict=True))
-        if not math.isfinite(number)
+        index: "its label is missing"
+        if samples.labels[index] is None
+        else f"its label {samples.labels[index]!r} is {'too large' if math.isfinite(numbers[index]) else 'no number'}"
+        for index in (~labels.isfinite()).nonzero()[:, 0].tolist()
     }
-    return replace(samples, labels=torch.tensor(numbers, dtype=torch.float32), problems=wrong | dict(samples.problems))
+    return replace(samples, labels=labels, problems=wrong | dict(samples.problems))
 
 
 def with_classes(
@@ -235,8 +237,11 @@ def without_bad(domain: "Domain", splits: Mapping[str, Samples]) -> tuple[dict[s
         bad
         for name, samples in splits.items()
         for bad in (
-            *(Skipped(name, place, problem) for place, problem in samples.unread),
-            *(Skipped(name, samples.places[i], problem) for i, problem in sorted(samples.problems.items())),
+            *(Skipped(name, printable(place), printable(problem)) for place, problem in samples.unread),
+            *(
+                Skipped(name, printable(samples.places[i]), printable(problem))
+                for i, problem in sorted(samples.problems.items())
+            ),
         )
     ]
     if not skipped:
@@ -461,10 +466,14 @@ def absent_labels(splits: Mapping[str, Samples], classes: Sequence[str] | None) 
     return tuple(notes)
 
 
-def check_classes(domain: "Domain", train: Samples, classes: Sequence[str] | None) -> None:
+def check_classes(
+    domain: "Domain", train: Samples, classes: Sequence[str] | None, skipped: Sequence[Skipped] = ()
+) -> None:
     """Raise GraftError for a class that training never sees, and for labels that leave nothing to tell apart."""
     if classes is None:
         return
+    bad = [one for one in skipped if one.split == "train"]
+    without = f" Skipped are {len(bad):,} {domain.unit} ({reasons(bad)})." if bad else ""
     if domain.label_kind == "multilabel":
         if not classes:
             raise GraftError(f"{domain.origin('train')}: no sample has a label. {domain.advice}")
@@ -473,7 +482,7 @@ def check_classes(domain: "Domain", train: Samples, classes: Sequence[str] | Non
     if len(present) < 2:
         raise GraftError(
             f"{domain.origin('train')}: every label is {next(iter(present))!r}, but at least 2 classes are needed. "
-            f"{domain.advice}"
+            f"{domain.advice}{without}"
         )
     if domain.may_lack_classes:
         return
@@ -483,7 +492,7 @@ def check_classes(domain: "Domain", train: Samples, classes: Sequence[str] | Non
             f"{origin}: no training sample has the label {missing[0]!r}, one of {len(classes)} classes."
             f" Its labels are {', '.join(list(ordered(present))[:CLASSES_SHOWN])}."
         )
-        raise GraftError(message + number_advice(domain, len(train), classes))
+        raise GraftError(message + number_advice(domain, len(train), classes) + without)
 
 
 def number_advice(domain: "Domain", samples: int, classes: Sequence[str] | None) -> str:

@@ -49,6 +49,7 @@ class RunRecord(TypedDict, total=False):
     feature_cache: dict[str, Any]
     compile: dict[str, Any] | None
     wandb: dict[str, Any] | None
+    recording: dict[str, str]  # by the loggers' keys, why one stopped recording
 
 
 def write(results: Mapping[str, Any], folder: Path) -> None:

@@ -16,6 +16,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from graft.data.readers.folders import file_problem
 from graft.data.readers.pixels import BYTES, DEEP, range_by_type, to_bytes
 from graft.data.readers.similar import SIDE, hash_of
 from graft.errors import GraftError, first_line
@@ -59,8 +60,8 @@ class Look:
 
 def look_into(path: Path, channels: int) -> Look:
     """Decode a file once, whatever its decoder raises."""
-    if not path.is_file():
-        return Look(b"", "there is no such file" if not path.is_dir() else "it is a folder")
+    if problem := file_problem(path):
+        return Look(b"", problem)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -115,6 +116,15 @@ def read_image(source: Path | BinaryIO, shorter: int | None = None, count: bool 
             return Decoded(upright, BYTES, pages)
         sixteen = upright.mode == "I" and form in ("PNG", "PPM")
         return Decoded(np.array(upright), DEEP["I;16"] if sixteen else DEEP[upright.mode], pages)
+
+
+def is_deep(path: Path) -> bool:
+    """Whether an image file says that it has more than 8 bits a colour; False for what Pillow cannot open."""
+    try:
+        with Image.open(path) as image:
+            return image.mode in DEEP or ";16" in str(image.tile)
+    except (OSError, ValueError):
+        return False
 
 
 def sixteen_bit_colour(source: Path | BinaryIO) -> np.ndarray:
@@ -263,6 +273,8 @@ def file_digests(files: Sequence[Path]) -> list[bytes]:
 
 def file_digest(path: Path) -> bytes:
     """SHA-256 of a file's bytes; empty where it cannot be read."""
+    if file_problem(path):  # reading a pipe would wait forever
+        return b""
     try:
         return hashlib.sha256(path.read_bytes()).digest()
     except OSError:

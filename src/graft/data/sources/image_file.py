@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from graft.data.readers.folders import shown
 from graft.data.readers.label_columns import yes_or_no
 from graft.data.readers.labelled_images import LabelledImages
 from graft.data.readers.table import Table, column_name, to_texts
@@ -69,7 +70,9 @@ class ImageFile(ListedFiles, LabelledImages):
         return Samples(
             inputs=paths,
             labels=labels,
-            places=[f"{file}, row {line} ({path})" for line, path in zip(rows.lines.tolist(), paths, strict=True)],
+            places=[
+                f"{file}, row {line} ({shown(path)})" for line, path in zip(rows.lines.tolist(), paths, strict=True)
+            ],
             contents=None,
             problems=problems,
             columns={

@@ -17,6 +17,7 @@ from graft.data.readers.images import extensions
 from graft.data.readers.labelled_images import LabelledImages
 from graft.data.samples import Raw, Samples
 from graft.errors import GraftError
+from graft.files import user_path
 
 
 class ImageFolder(LabelledImages):
@@ -24,7 +25,7 @@ class ImageFolder(LabelledImages):
 
     def __init__(self, root: str, **settings: Any) -> None:
         super().__init__(**settings)
-        self.root = Path(root).expanduser()
+        self.root = user_path(root)
 
     @property
     def title(self) -> str:

@@ -21,12 +21,14 @@ from torchvision import datasets
 from graft.cache.disk import DiskCache
 from graft.config.types import FractionBelowOne
 from graft.data.readers.array_file import hashes_of
-from graft.data.readers.images import Look, detail, file_digests, image_tensor
+from graft.data.readers.folders import file_problem
+from graft.data.readers.images import Look, detail, file_digests, image_tensor, is_deep
 from graft.data.readers.labelled_images import SimilarImages
 from graft.data.readers.looks import look_at, looks_of, looks_of_arrays
 from graft.data.readers.similar import hash_of
 from graft.data.samples import Raw, Samples
 from graft.errors import GraftError, first_line
+from graft.files import user_path
 
 # Names that data sets give their splits, the first that exists counts.
 SPLITS = {
@@ -72,7 +74,7 @@ class TorchvisionDataset(SimilarImages):
         """Options that are null are not given to the class."""
         super().__init__(val_fraction=val_fraction, test_fraction=test_fraction, **settings)
         self.name = name
-        self.root = Path(root).expanduser()
+        self.root = user_path(root)
         self.download = download
         self.options = {key: value for key, value in (options or {}).items() if value is not None}
 
@@ -98,6 +100,9 @@ class TorchvisionDataset(SimilarImages):
             labels = {name: labels_of(dataset) for name, dataset in splits.items()}
             classes = class_names(splits["train"], int(torch.tensor(labels["train"]).max()) + 1)
             words = {name: [classes[label] for label in labels[name]] for name in splits}
+            for name, dataset in splits.items():
+                if len(words[name]) != len(dataset):  # type: ignore[arg-type]  # all of torchvision's have a length
+                    raise ValueError(f"{name} has {len(dataset):,} images and {len(words[name]):,} labels")  # type: ignore[arg-type]
         except (TypeError, ValueError, IndexError, RuntimeError) as error:
             raise GraftError(
                 f"{self.key}.name={self.name} does not give each image one class ({first_line(error)})."
@@ -227,11 +232,15 @@ class TorchvisionDataset(SimilarImages):
             ) from error
         except ModuleNotFoundError as error:
             raise GraftError(f"{self.key}.name={self.name}: {first_line(error)}. Install it with pip.") from error
-        except (TypeError, ValueError) as error:
-            if self.options and "split" not in split:
-                given = " ".join(f"{self.key}.options.{name}={value}" for name, value in self.options.items())
-                raise GraftError(f"{given}: {self.name} refuses it ({first_line(error)}).") from error
-            raise
+        except Exception as error:  # whatever it raises for damaged files, or for options that it does not take
+            if "Unknown value" in str(error) and "split" in split:
+                raise
+            given = " ".join(f" {self.key}.options.{name}={value}" for name, value in self.options.items())
+            raise GraftError(
+                f"{self.key}.name={self.name}{given}: torchvision cannot read its files in "
+                f"{folder_of(dataset, self.root)} ({type(error).__name__}: {first_line(error)}). Replace what is "
+                "damaged there, or correct the options."
+            ) from error
         return dataset
 
 
@@ -334,8 +343,12 @@ def looked_into(dataset: Dataset, cache: DiskCache | None) -> list[Look]:
     digests = file_digests(files)
 
     def look(index: int) -> Look:
+        if files and (problem := file_problem(files[index])):
+            return Look(b"", problem)
         try:
             image = dataset[index][0]
+            if files and is_deep(files[index]):
+                return Look(b"", "it has more than 8 bits a colour, of which torchvision's reader keeps wrong ones")
             digest = digests[index] if digests else hashlib.sha256(image_tensor(image).numpy().tobytes()).digest()
             return Look(digest, hash=hash_of(image))
         except Exception as error:  # whatever its decoder raises
