@@ -39,7 +39,7 @@ def test_weak_is_the_runs_own_augmentation_drawn_again_and_strong_the_strongest(
 
 
 def test_other_views_and_other_modalities_are_refused():
-    with pytest.raises(GraftError, match="no weak views of table data.*Leave the term out"):
+    with pytest.raises(GraftError, match=r"no weak views of table data.*Leave the term out"):
         augment_of_view("weak", "table", "none")
     with pytest.raises(GraftError, match="Allowed: weak, strong"):
         augment_of_view("wild", "image", "none")

@@ -119,7 +119,7 @@ def term_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str
         if says("needs_hard_labels", False) and (mixing := mixing_keys(config)):
             yield f"`{mixing}` with `term={term}`: it needs one class a sample; leave one of the two out"
         if says("views", ()) and (mixing := mixing_keys(config)):
-            yield f"`{mixing}` with `term={term}`: its views are of samples that are not mixed; leave one of the two out"
+            yield f"`{mixing}` with `term={term}`: its views are of unmixed samples; leave one of the two out"
         if "source" in says("domains", ()) and config["data"].get("source") is None:
             yield (
                 f"`term={term}` without source data: it trains on them; choose some (data/domain@data.source=...), or "

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 import toy
 from torch import nn
+from torch.utils.data import DataLoader
 
 from graft.backbones.cnn import cnn
 from graft.errors import GraftError
@@ -98,8 +99,8 @@ def papers_training(module, accumulate, clip):
 def test_a_training_takes_the_papers_steps(accumulate, clip):
     module = build()
     expected = papers_training(module, accumulate, clip)
-    source, target = DomainBatch(*samples(1)), DomainBatch(samples(2)[0])
-    loaders = {"source": toy.loader_of(source, SIZE), "target": [DomainBatch(x) for x in target.inputs.split(SIZE)]}
+    target = [DomainBatch(images) for images in samples(2)[0].split(SIZE)]
+    loaders = {"source": toy.loader_of(DomainBatch(*samples(1)), SIZE), "target": DataLoader(target, batch_size=None)}
     before = [p.detach().clone() for p in module.parameters()]
     options = {"accumulate_grad_batches": accumulate, "gradient_clip_val": clip}
     trainer = toy.trainer_on_cpu(max_epochs=1, precision="64-true", **options)

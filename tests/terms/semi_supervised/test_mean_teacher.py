@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from graft.backbones.cnn import cnn
 from graft.errors import GraftError
 from graft.inputs.base import DomainBatch
 from graft.terms.base import TermContext, TrainStep
@@ -16,10 +15,10 @@ from graft.terms.semi_supervised.mean_teacher import MeanTeacher, ramp
 CLASSES = 3
 
 
-def context_of(dtype=torch.float64, num_classes=CLASSES):
+def context_of(backbone, num_classes=CLASSES):
     torch.manual_seed(0)
-    backbone = cnn(size=8, dropout=0.0).to(dtype).train()
-    head = nn.Linear(backbone.feature_size, CLASSES).to(dtype)
+    backbone = backbone.double().train()
+    head = nn.Linear(backbone.feature_size, CLASSES).double()
     return TermContext(
         backbone=backbone,
         heads={"shared": head},
@@ -44,8 +43,8 @@ def probabilities(logits):
     return logits.exp() / logits.exp().sum(1, keepdim=True)
 
 
-def test_value_gradient_and_teacher_are_the_papers_over_several_steps():
-    context, term = context_of(), MeanTeacher(decay=0.7, ramp_up_fraction=0.5)
+def test_value_gradient_and_teacher_are_the_papers_over_several_steps(tiny_backbone):
+    context, term = context_of(tiny_backbone()), MeanTeacher(decay=0.7, ramp_up_fraction=0.5)
     term.prepare(context)
     student = nn.Sequential(context.backbone, context.target_head)
     mine = copy.deepcopy(student)  # the student of the independent computation
@@ -85,8 +84,8 @@ def test_the_ramp_rises_from_exp_minus_five_to_one():
     assert ramp(0.25, 0.25) == ramp(1.0, 0.25) == ramp(0.0, 0.0) == 1.0
 
 
-def test_the_teacher_does_not_train_follows_the_networks_modes_and_is_in_the_state():
-    context, term = context_of(), MeanTeacher()
+def test_the_teacher_does_not_train_follows_the_networks_modes_and_is_in_the_state(tiny_backbone):
+    context, term = context_of(tiny_backbone()), MeanTeacher()
     term.prepare(context)
     assert [name for name, p in term.named_parameters() if p.requires_grad] == []
     assert {name.split(".")[0] for name in term.state_dict()} == {"teacher"}
@@ -101,8 +100,8 @@ def test_the_teacher_does_not_train_follows_the_networks_modes_and_is_in_the_sta
     assert any(not torch.equal(before[name], value) for name, value in term.teacher.state_dict().items())
 
 
-def test_data_without_classes_and_values_out_of_range_are_refused():
+def test_data_without_classes_and_values_out_of_range_are_refused(tiny_backbone):
     with pytest.raises(GraftError, match=r"term\.mean_teacher.*task=multiclass"):
-        MeanTeacher().prepare(context_of(num_classes=None))
+        MeanTeacher().prepare(context_of(tiny_backbone(), num_classes=None))
     with pytest.raises(GraftError, match=r"term\.mean_teacher\.decay=1"):
         MeanTeacher(decay=1.0)
