@@ -118,6 +118,13 @@ def term_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str
             yield f"`term={term}` with `head={names['head']}`: it needs one vector a class; use head=linear"
         if says("needs_hard_labels", False) and (mixing := mixing_keys(config)):
             yield f"`{mixing}` with `term={term}`: it needs one class a sample; leave one of the two out"
+        if says("views", ()) and (mixing := mixing_keys(config)):
+            yield f"`{mixing}` with `term={term}`: its views are of unmixed samples; leave one of the two out"
+        if "source" in says("domains", ()) and config["data"].get("source") is None:
+            yield (
+                f"`term={term}` without source data: it trains on them; choose some (data/domain@data.source=...), or "
+                "leave the term out"
+            )
         if says("replaces_batchnorm", False) and config["trainer"].get("sync_batchnorm"):
             yield f"`term={term}` with `trainer.sync_batchnorm=true`: synchronising replaces its layers"
 
