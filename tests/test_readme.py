@@ -34,7 +34,10 @@ def folder(tmp_path, monkeypatch):
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"patient{number}.jpg")
     reviews = [f"film {number} is {('bad', 'good')[number % 2]}\t{number % 2}\n" for number in range(200)]
     (tmp_path / "reviews.tsv").write_text("text\tlabel\n" + "".join(reviews))
-    rows = [f"{random.random():.4f},{'xyz'[number % 3]},{number % 2},{number},2024-01-{number % 28 + 1:02}" for number in range(60)]
+    rows = [
+        f"{random.random():.4f},{'xyz'[number % 3]},{number % 2},{number},2024-01-{number % 28 + 1:02}"
+        for number in range(60)
+    ]
     (tmp_path / "table.csv").write_text("\n".join(["width,colour,outcome,price,day", *rows]))
     soundfile = pytest.importorskip("soundfile")
     for name in ("dog", "rain"):

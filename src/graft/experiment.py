@@ -21,7 +21,7 @@ from graft.module import SHARED, TransferModule
 from graft.network import build_backbone, build_heads
 from graft.objectives.base import Objective
 from graft.runs.context import threads_of_job
-from graft.selection.base import SelectionRule, check_domain
+from graft.selection.base import SelectionRule, check_rule
 from graft.strategies.base import Strategy
 from graft.tasks.base import Task
 from graft.terms.base import Term, TermContext
@@ -80,6 +80,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     tasks = build_tasks(config, data)
     strategy, objective, rule = build(config["strategy"]), build(config["objective"]), build(config["selection"])
     averaging: Averaging | None = build(config["averaging"]) if config["averaging"] else None
+    check_rule(rule, tasks)
     choose_domains(data, objective, rule)
     decided = settings_of_strategy(strategy, config, data, tasks["target"])
     set_keys(own, decided)
@@ -112,7 +113,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
         terms=build_terms(config),
         window=window,
         batch_transforms=batch_transforms,
-        monitor=rule.monitor(tasks),
+        rule=rule,
         bn=config["bn"],
         class_weights={domain: data.class_weights(domain) for domain in data.train_domains},
         seed=config["seed"],
@@ -160,7 +161,6 @@ def build_tasks(config: Mapping[str, Any], data: TransferDataModule) -> dict[str
 
 def choose_domains(data: TransferDataModule, objective: Objective, rule: SelectionRule) -> None:
     """Load only the domains that the objective trains on, and validate on those, the target and the rule's."""
-    check_domain(rule, tuple(data.domains))
     missing = [domain for domain in objective.domains() if domain not in data.domains]
     if missing:
         raise GraftError(
@@ -168,7 +168,7 @@ def choose_domains(data: TransferDataModule, objective: Objective, rule: Selecti
             "Set objective.alpha=0 or choose source data with data/domain@data.source=<name>."
         )
     data.train_domains = objective.domains()
-    needed = {"target", rule.domain, *data.train_domains}
+    needed = {"target", *rule.domains, *data.train_domains}
     data.eval_domains = tuple(domain for domain in data.domains if domain in needed)
 
 
@@ -261,7 +261,7 @@ def check_fixed_heads(config: Mapping[str, Any], objective: Objective, weights: 
 def check_learned_heads(module: TransferModule, rule: SelectionRule, pretrained: bool) -> None:
     """Refuse to score, or select by, a head that nothing trains."""
     learned = {*module.trained_heads(), *(["source"] if pretrained else [])}
-    for domain in {"target", rule.domain} - {None}:
+    for domain in dict.fromkeys(("target", *rule.domains)):
         if SHARED not in module.heads and domain not in learned:
             raise GraftError(
                 f"Nothing trains the {domain}'s head: its loss has no weight in the objective and its head is "
