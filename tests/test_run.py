@@ -26,6 +26,7 @@ from graft.data.domain import Domain
 from graft.data.shared import MAX_SHARED, Shared
 from graft.errors import GraftError, Interrupted
 from graft.experiment import added_parameters
+from graft.model import predictions
 from graft.runs.context import DEFAULT_THREADS, RunContext, threads_of_job
 from graft.strategies.full import Full
 
@@ -828,6 +829,10 @@ def test_two_processes_pretrain_and_train_together(tmp_path):
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["metrics"]["forgetting"] is not None
     assert sum(map(sum, results["confusion"]["test/target"]["matrix"])) == 500  # each sample counted once
+    kept = predictions.read(tmp_path / "run" / "predictions.parquet")["target"]
+    assert kept["index"] == list(range(500))
+    right = [label == found for label, found in zip(kept["label"], kept["prediction"], strict=True)]
+    assert sum(right) / 500 == pytest.approx(results["metrics"]["test/target/acc"], abs=1e-6)
 
 
 @pytest.mark.slow

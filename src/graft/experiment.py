@@ -16,6 +16,7 @@ from graft.build import build
 from graft.cache.disk import DiskCache
 from graft.data.module import TransferDataModule
 from graft.data.shared import share_domains
+from graft.data.views import augment_of_view
 from graft.errors import GraftError
 from graft.module import SHARED, TransferModule
 from graft.network import build_backbone, build_heads
@@ -24,7 +25,7 @@ from graft.runs.context import threads_of_job
 from graft.selection.base import SelectionRule, check_rule
 from graft.strategies.base import Strategy
 from graft.tasks.base import Task
-from graft.terms.base import Term, TermContext
+from graft.terms.base import Term, TermContext, trained_domains
 from graft.training.batch_transforms import build_batch_transforms
 from graft.training.schedules import AveragingWindow
 from graft.training.trainer import check_accelerator, resolve_precision
@@ -80,8 +81,9 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     tasks = build_tasks(config, data)
     strategy, objective, rule = build(config["strategy"]), build(config["objective"]), build(config["selection"])
     averaging: Averaging | None = build(config["averaging"]) if config["averaging"] else None
+    terms = build_terms(config)
     check_rule(rule, tasks)
-    choose_domains(data, objective, rule)
+    choose_domains(data, objective, rule, terms)
     decided = settings_of_strategy(strategy, config, data, tasks["target"])
     set_keys(own, decided)
     data.epoch = config["data"]["epoch"]
@@ -95,10 +97,11 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     check_suitable(strategy, backbone, config["training"], window)
     weights = config["backbone"]["weights"] if strategy.pretrained else None
     loaded = None if weights in (None, "source") else load_weights(backbone, weights)
+    choose_views(data, terms, backbone, config["training"])
     data.set_input(backbone.input_spec)
     heads = build_heads(config, data, backbone, tasks, objective)
     check_fixed_heads(config, objective, weights)
-    if "source" in heads and "source" not in data.train_domains and weights != "source":
+    if "source" in heads and "source" not in objective.domains() and weights != "source":
         data.test_domains = ("target",)  # a source head that never learned has nothing to say about the source
     module = TransferModule(
         backbone=backbone,
@@ -110,7 +113,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
         rates=build(config["rates"]),
         schedule=build(config["scheduler"]),
         optimizer=config["optimizer"],
-        terms=build_terms(config),
+        terms=terms,
         window=window,
         batch_transforms=batch_transforms,
         rule=rule,
@@ -159,17 +162,52 @@ def build_tasks(config: Mapping[str, Any], data: TransferDataModule) -> dict[str
     return tasks
 
 
-def choose_domains(data: TransferDataModule, objective: Objective, rule: SelectionRule) -> None:
-    """Load only the domains that the objective trains on, and validate on those, the target and the rule's."""
+def choose_domains(
+    data: TransferDataModule, objective: Objective, rule: SelectionRule, terms: Mapping[str, Term]
+) -> None:
+    """Load only the domains that objective and terms train on, and validate on those, the target and the rule's."""
+    for name, term in terms.items():
+        if missing := [domain for domain in term.domains if domain not in data.domains]:
+            raise GraftError(
+                f"term.{name} trains on the {missing[0]} too, but data.{missing[0]} is null. Choose source data with "
+                "data/domain@data.source=<name>, or leave the term out."
+            )
     missing = [domain for domain in objective.domains() if domain not in data.domains]
     if missing:
         raise GraftError(
             f"The objective weighs the {missing[0]}'s loss, but data.{missing[0]} is null. "
             "Set objective.alpha=0 or choose source data with data/domain@data.source=<name>."
         )
-    data.train_domains = objective.domains()
+    if "target" in objective.domains() and data.domains["target"].train.labels is None:
+        raise GraftError(
+            "The objective weighs the target's loss, but data.target_labeled=false. Set objective.alpha=1, so that "
+            "the source's loss and the terms train, or data.target_labeled=true."
+        )
+    data.train_domains = trained_domains(objective, terms)
     needed = {"target", *rule.domains, *data.train_domains}
     data.eval_domains = tuple(domain for domain in data.domains if domain in needed)
+
+
+def choose_views(
+    data: TransferDataModule, terms: Mapping[str, Term], backbone: Backbone, training: Mapping[str, Any]
+) -> None:
+    """Let training batches hold the views that terms ask for, of the terms' domains."""
+    views: dict[str, tuple[str, ...]] = {}
+    for name, term in terms.items():
+        for view in term.views:
+            try:
+                backbone.input_spec.transform(augment_of_view(view, data.modality, data.augment))
+            except GraftError as error:
+                raise GraftError(f"term.{name} needs {view} views of its samples: {error}") from error
+            for key in ("mixup_alpha", "cutmix_alpha"):
+                if training[key] is not None:
+                    raise GraftError(
+                        f"training.{key}={training[key]} with term.{name}: its views are of samples that are not "
+                        f"mixed. Set training.{key}=null, or leave the term out."
+                    )
+        for domain in term.domains or data.train_domains:
+            views[domain] = tuple(dict.fromkeys([*views.get(domain, ()), *term.views]))
+    data.views = views
 
 
 def settings_of_strategy(

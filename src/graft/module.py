@@ -1,5 +1,6 @@
 """The one LightningModule: a shared backbone, heads for the domains, the objective, and a strategy's phases."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
@@ -20,12 +21,13 @@ from graft.selection.last import Last
 from graft.strategies.base import Phase, Strategy, frozen_modules
 from graft.tasks.base import Task
 from graft.tasks.metrics import Mean, TrainingMetrics
-from graft.terms.base import Term, TrainStep
+from graft.terms.base import Term, TrainStep, Update, trained_domains
 from graft.training.batch_transforms import BatchTransform, ProgressiveResizing
 from graft.training.lightning import epochs_of
 from graft.training.normalization import add_source_statistics, source_statistics
 from graft.training.optim import build_optimizer, match_layout, parameter_groups, parts
 from graft.training.schedules import AveragingWindow, Plateau, Point, hold
+from graft.training.updates import check_strategy, further_step
 
 SHARED = "shared"
 
@@ -95,6 +97,7 @@ class TransferModule(pl.LightningModule):
         self.confusion: dict[str, Tensor] = {}
         # Of the last test, by domain: indices (B,) and predictions (B, ...) of each batch, as metrics take them.
         self.test_predictions: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        self._accumulated: list[Batch] = []  # of the coming optimizer step, where a term has updates
         self._phases: list[Phase] = []
         self._frozen: list[nn.Module] = []
         self.start_source_statistics()
@@ -161,7 +164,7 @@ class TransferModule(pl.LightningModule):
         """Whether a step needs no more of the backbone's frozen part than what comes out of it."""
         return (
             self.bn != "domain_specific"
-            and not any(term.needs_inputs for term in self.terms.values())
+            and not any(term.needs_inputs or term.views for term in self.terms.values())
             and not any(isinstance(transform, ProgressiveResizing) for transform in self.batch_transforms)
         )
 
@@ -174,11 +177,11 @@ class TransferModule(pl.LightningModule):
         return {domain: self.head(domain)(values) for domain, values in features.items()}
 
     def domain_losses(self, batch: Batch, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Mean loss of every domain that has labels."""
+        """Mean loss of every domain that has labels and a weight in the objective."""
         return {
             domain: self.tasks[domain].loss(logits[domain], one.labels, self.weights_of_classes(domain, logits[domain]))
             for domain, one in batch.items()
-            if one.labels is not None
+            if one.labels is not None and domain in self.train_metrics
         }
 
     def weights_of_classes(self, domain: str, logits: Tensor) -> Tensor | None:
@@ -192,6 +195,8 @@ class TransferModule(pl.LightningModule):
         """The objective on a batch of the target, the source or both, and the terms."""
         for transform in self.batch_transforms:
             batch = transform(batch, self.current_epoch)
+        if any(term.updates() for term in self.terms.values()):
+            self._accumulated.append(batch)
         features = self.domain_features(batch)
         logits = self.logits_of(features)
         losses = self.domain_losses(batch, logits)
@@ -218,6 +223,39 @@ class TransferModule(pl.LightningModule):
         step = TrainStep(batch, features, logits, self.progress)
         values = {name: term(step) for name, term in self.terms.items()}
         return {name: value for name, value in values.items() if value is not None}
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """The objective's step, then the terms' own steps on its batches, then what terms do after a step."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        for term in self.terms.values():
+            for update in term.updates():
+                if parameters := self.parameters_of(update):
+                    losses = [functools.partial(self.update_loss, update, batch) for batch in self._accumulated]
+                    for _ in range(update.repeat):
+                        further_step(self.trainer, self._optimizer, parameters, losses)
+        self._accumulated = []
+        for term in self.terms.values():
+            term.after_step(self.global_step + 1)  # Lightning counts it when this method is done
+
+    def update_loss(self, update: Update, batch: Batch) -> Tensor:
+        """Loss of a term's update on a batch, with the weights as they are now."""
+        with torch.set_grad_enabled(update.moves_backbone):
+            features = self.domain_features(batch)
+        return update.loss(TrainStep(batch, features, self.logits_of(features), self.progress))
+
+    def parameters_of(self, update: Update) -> list[nn.Parameter]:
+        """Parameters of an update's parts that train in this phase."""
+        by_part = parts(self.backbone, self.heads, self.terms)
+        members = [p for part, named in by_part.items() if update.takes(part) for _, p in named]
+        return [parameter for parameter in members if parameter.requires_grad]
+
+    def check_updates(self) -> None:
+        """GraftError for updates of parts that are not there, or that the trainer's strategy cannot take."""
+        known = list(parts(self.backbone, self.heads, self.terms))
+        for name, term in self.terms.items():
+            for update in term.updates():
+                check_strategy(self.trainer, name)
+                update.check(name, known)
 
     @property
     def progress(self) -> float:
@@ -312,6 +350,8 @@ class TransferModule(pl.LightningModule):
         The schedule needs the number of steps, and asking Lightning for it any earlier sets up the loaders before
         their position is restored, so that a resumed run would begin its epoch again.
         """
+        self.check_updates()
+        self._accumulated = []
         self._total_steps = self.trainer.estimated_stepping_batches
         self._table = self.schedule_table()
         for group, (rate, decay) in zip(self.trainer.optimizers[0].param_groups, self._settings, strict=True):

@@ -256,7 +256,7 @@ def source_alone(data: TransferDataModule, settings: Mapping[str, Any], backbone
     """The same data module, drawing from the source only, with pretraining's own batch size, augmentation and seed."""
     source = copy.copy(data)
     source.train_domains = source.eval_domains = source.test_domains = ("source",)
-    source.epoch = "source"
+    source.epoch, source.views = "source", {}
     source.source_batch_size = settings["batch_size"]
     source.augment, source.seed = settings["augment"], settings["seed"]
     source.set_input(backbone.input_spec)

@@ -55,6 +55,7 @@ class NonFinite(Callback):
         self._read_at = trainer.global_step
         self._weights_read_at = -1
         self._bad: str | None = None  # what of the step was not finite, where steps are left out
+        self._left_out = 0  # the number of the last such step
         pl_module.leave_out_nonfinite = self.policy == "skip"
 
     def on_train_batch_start(
@@ -70,7 +71,7 @@ class NonFinite(Callback):
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Look at the loss, where steps are left out."""
         if self.policy == "skip" and not bool(loss.isfinite()):
-            self._bad = "loss"
+            self._bad = self._bad or "loss"
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
@@ -88,7 +89,9 @@ class NonFinite(Callback):
             self._stepped = True
             return
         self._bad = self._bad or "gradients"
-        self.skipped += 1
+        if self._left_out != self._number:  # else it was one of a batch's further steps (graft.terms.base.Update)
+            self._left_out = self._number
+            self.skipped += 1
         if not scaled:  # else the scaler leaves it out, which has to see the gradients
             for parameter in parameters:
                 parameter.grad = None

@@ -2,7 +2,7 @@
 
 import functools
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -10,28 +10,45 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from graft.cache.rows import MappedRows
+from graft.data.samples import seed_of
 from graft.data.sampling import EvalBatches, Key, TrainBatches
-from graft.inputs.base import DomainBatch, Prepared, Transform
+from graft.inputs.base import DomainBatch, Inputs, Prepared, Transform
 
 
 class TransformedSamples(Dataset):
-    """Whole batches by key; the randomness of a batch comes from its key alone."""
+    """Whole batches by key; the randomness of a batch and of each of its views comes from its key alone."""
 
-    def __init__(self, prepared: Prepared, labels: Tensor | None, transform: Transform) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        labels: Tensor | None,
+        transform: Transform,
+        views: Mapping[str, tuple[Prepared, Transform]],
+    ) -> None:
         self.prepared = prepared
         self.labels = labels
         self.transform = transform
+        self.views = views
 
     def __getitem__(self, key: Key) -> DomainBatch:
         """The batch of a key's samples."""
         seed, indices = key
-        samples = self.prepared[indices]
         labels = None if self.labels is None else self.labels[indices]
-        if self.transform.augment is None:
-            return DomainBatch(self.transform.collate(samples), labels, indices)
-        with torch.random.fork_rng(devices=()):
-            torch.default_generator.manual_seed(seed)  # the only one that is drawn from, and the one that is restored
-            return DomainBatch(self.transform.collate(samples), labels, indices)
+        views = {
+            name: drawn(prepared, transform, seed_of(seed, "view", name), indices)
+            for name, (prepared, transform) in self.views.items()
+        }
+        return DomainBatch(drawn(self.prepared, self.transform, seed, indices), labels, indices, views)
+
+
+def drawn(prepared: Prepared, transform: Transform, seed: int, indices: Tensor) -> Inputs:
+    """Inputs of some samples; what is random in them is a function of the seed."""
+    samples = prepared[indices]
+    if transform.augment is None:
+        return transform.collate(samples)
+    with torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(seed)  # the only one that is drawn from, and the one that is restored
+        return transform.collate(samples)
 
 
 class Loader:
@@ -39,7 +56,8 @@ class Loader:
 
     Worker processes serve files that have to be decoded and augmentation that goes image by image. `prepared` gives the
     images; it is called at the first batch, because many runs never look at a split. `stored` is asked in every epoch
-    whether there are activations `(N, ...)` that stand in the images' place.
+    whether there are activations `(N, ...)` that stand in the images' place. `views` are further versions of the
+    same samples by name, each with what prepares it.
     """
 
     def __init__(
@@ -50,6 +68,7 @@ class Loader:
         batch_sampler: TrainBatches | EvalBatches,
         num_workers: int = 0,
         stored: Callable[[], MappedRows | None] = lambda: None,
+        views: Mapping[str, tuple[Callable[[], Prepared], Transform]] | None = None,
     ) -> None:
         self.batch_sampler = batch_sampler
         self.num_workers = num_workers
@@ -57,6 +76,7 @@ class Loader:
         self._labels = labels
         self._transform = transform
         self._stored = stored
+        self._views = views or {}
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
@@ -80,12 +100,16 @@ class Loader:
 
     @functools.cached_property
     def _samples(self) -> TransformedSamples:
-        return TransformedSamples(self._prepared(), self._labels, self._transform)
+        views = {name: (prepared(), transform) for name, (prepared, transform) in self._views.items()}
+        return TransformedSamples(self._prepared(), self._labels, self._transform, views)
 
     @property
     def _slow(self) -> bool:
-        augment = self._transform.augment
-        return getattr(self._samples.prepared, "slow", False) or (augment is not None and augment.slow)
+        versions = [(self._samples.prepared, self._transform), *self._samples.views.values()]
+        return any(
+            getattr(prepared, "slow", False) or (transform.augment is not None and transform.augment.slow)
+            for prepared, transform in versions
+        )
 
     @functools.cached_property
     def _workers(self) -> DataLoader:

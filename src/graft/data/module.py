@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal, cast
 
@@ -18,6 +18,7 @@ from graft.data.loader import EvalLoader, Loader, ResumableLoader
 from graft.data.samples import DomainData, Modality, Split
 from graft.data.sampling import EvalBatches, TrainBatches, balanced_weights
 from graft.data.splits import label_budget
+from graft.data.views import augment_of_view
 from graft.errors import GraftError
 from graft.inputs.audio import augment as augment_speech
 from graft.inputs.base import DomainBatch, InputSpec, Prepared, Transform
@@ -85,6 +86,7 @@ class TransferDataModule(pl.LightningDataModule):
         self.train_domains: tuple[str, ...] = ("target",)
         self.eval_domains: tuple[str, ...] = ("target",)
         self.test_domains: tuple[str, ...] = ("target",) if source is None else ("target", "source")
+        self.views: Mapping[str, Sequence[str]] = {}  # of training batches, names by domain (see graft.data.views)
         # (domain, split) -> activations `(N, ...)` that stand for its inputs, see graft.callbacks.frozen_features
         self.stored: dict[tuple[str, str], MappedRows | None] = {}
         self._pool = 0  # labelled target samples before the budget
@@ -189,6 +191,10 @@ class TransferDataModule(pl.LightningDataModule):
         self._input_spec = input_spec
         self._train_transform = input_spec.transform(self.augment)
         self._eval_transform = input_spec.transform()
+        self._view_transforms = {
+            view: input_spec.transform(augment_of_view(view, self.modality, self.augment))
+            for view in dict.fromkeys(view for views in self.views.values() for view in views)
+        }
         for shift in self.test_shifts:
             input_spec.transform(shift=shift)
 
@@ -252,8 +258,18 @@ class TransferDataModule(pl.LightningDataModule):
                 self._batches(domain, None if domain == once else steps),
                 self.num_workers,
                 functools.partial(self.stored.get, (domain, "train")),
+                self._views(domain),
             )
             for domain in self.train_domains
+        }
+
+    def _views(self, domain: str) -> dict[str, tuple[Callable[[], Prepared], Transform]]:
+        """What further versions of a domain's training samples are drawn from."""
+        transforms = {view: self._view_transforms[view] for view in self.views.get(domain, ())}
+        split = self.domains[domain].train
+        return {
+            view: (functools.partial(self._prepared_samples, split, transform), transform)
+            for view, transform in transforms.items()
         }
 
     def train_batches(self) -> Iterator[dict[str, DomainBatch]]:

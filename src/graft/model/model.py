@@ -19,7 +19,7 @@ from graft.model import folder as folders
 from graft.model.folder import Description
 from graft.model.inputs import samples_of
 from graft.model.predictions import Predictions, predictions_of
-from graft.runs.folder import BEST_MODEL
+from graft.runs.folder import BEST_MODEL, MODEL
 from graft.tasks.base import Task
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # precisions of the Trainer
@@ -150,11 +150,10 @@ def dtype_name(description: Description) -> str:
 def load_weights(network: nn.Module, file: Path) -> None:
     """Put a file's weights into a network of exactly these names and shapes; GraftError where it is another."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_model
 
     try:
-        load_model(network, str(file), strict=True)
-    except (OSError, SafetensorError) as error:
+        network.load_state_dict(folders.read_weights(file), strict=True)
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise GraftError(
             f"{file} cannot be read: {error}. Take the whole folder from a copy, or train again."
         ) from None
@@ -168,7 +167,7 @@ def load_weights(network: nn.Module, file: Path) -> None:
 def folder_of(place: Path) -> Path:
     """The model folder that a path stands for."""
     place = place.expanduser()
-    for folder in (place, place / folders.MODEL, place.parent, best_of(place)):
+    for folder in (place, place / MODEL, place.parent, best_of(place)):
         if folder is not None and (folder / folders.DESCRIPTION).is_file():
             return folder
     if not place.exists():
@@ -190,4 +189,4 @@ def best_of(sweep: Path) -> Path | None:
     if len(jobs) > 1:
         found = ", ".join(f"{sweep / job} ({metric})" for metric, job in jobs.items())
         raise GraftError(f"{sweep}: its jobs followed different metrics, so there are several best ones: {found}.")
-    return sweep / Path(next(iter(jobs.values()))).name / folders.MODEL
+    return sweep / Path(next(iter(jobs.values()))).name / MODEL

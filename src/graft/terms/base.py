@@ -1,7 +1,7 @@
 """What a term is: an addition to the objective that sees one training step."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from graft.backbones.base import Backbone
+from graft.errors import GraftError
 from graft.inputs.base import Batch, DomainBatch, Inputs, join
+from graft.objectives.base import Objective
 
 
 @dataclass
@@ -40,6 +42,35 @@ class TrainStep:
     def all_features(self) -> Tensor:
         """Features of every domain as one batch `(B, D)`."""
         return torch.cat(list(self.features.values()))
+
+
+@dataclass(frozen=True)
+class Update:
+    """A further optimizer step on the same batch, after the objective's own: `loss` moves `parts` and nothing else.
+
+    `loss` takes the step as the weights are then: features and logits are computed again for each of `repeat` steps,
+    without gradient for the backbone where no part is of it. `parts` are those of `graft.training.optim.parts`, such as
+    `head/shared`, or what begins their names: `backbone`, `head`, `term`. One whose parts are all frozen is left out.
+    """
+
+    loss: Callable[[TrainStep], Tensor]
+    parts: tuple[str, ...]
+    repeat: int = 1
+
+    def takes(self, part: str) -> bool:
+        """Whether it moves a part."""
+        return any(part == own or part.startswith(f"{own}/") for own in self.parts)
+
+    @property
+    def moves_backbone(self) -> bool:
+        """Whether a part is of the backbone."""
+        return any(part.partition("/")[0] == "backbone" for part in self.parts)
+
+    def check(self, term: str, known: Sequence[str]) -> None:
+        """GraftError where one of its parts is none of the `known`."""
+        for own in self.parts:
+            if not any(part == own or part.startswith(f"{own}/") for part in known):
+                raise GraftError(f"term.{term}: an update moves part {own!r}, but the parts are {', '.join(known)}.")
 
 
 class Teacher:
@@ -101,6 +132,8 @@ class Term(nn.Module):
     needs_linear_head = False
     replaces_batchnorm = False  # by layers that cannot be synchronised over processes
     needs_inputs = True  # False: looks at features, outputs and weights alone, so that inputs need not be there
+    domains: tuple[str, ...] = ()  # that it needs in every batch, also where the objective gives them no weight
+    views: tuple[str, ...] = ()  # of its domains' samples, in `step.batch[domain].views` (see graft.data.views)
 
     def prepare(self, context: TermContext) -> None:
         """Look at the pretrained network and the data once, before training and before a resumed state is loaded."""
@@ -108,3 +141,16 @@ class Term(nn.Module):
     def forward(self, step: TrainStep) -> Tensor | None:
         """The value, a scalar; None for a term that acts by what it changed in `prepare`."""
         raise NotImplementedError
+
+    def updates(self) -> Sequence[Update]:
+        """Further optimizer steps on the batch, in their order; asked for at every step."""
+        return ()
+
+    def after_step(self, step: int) -> None:
+        """Called after each optimizer step, and what updates follow it; `step` is its number, from 1."""
+
+
+def trained_domains(objective: Objective, terms: Mapping[str, Term]) -> tuple[str, ...]:
+    """Domains that are drawn from: those that the objective gives weight, and those that terms need."""
+    needed = {*objective.domains(), *(domain for term in terms.values() for domain in term.domains)}
+    return tuple(domain for domain in ("source", "target") if domain in needed)

@@ -38,7 +38,14 @@ class ProgressiveResizing:
 
     def __call__(self, batch: Batch, epoch: int) -> Batch:
         """The batch with images `(B, C, H, W)` of the epoch's size."""
-        return {domain: replace(one, inputs=self.resize(one.inputs, epoch)) for domain, one in batch.items()}
+        return {
+            domain: replace(
+                one,
+                inputs=self.resize(one.inputs, epoch),
+                views={name: self.resize(view, epoch) for name, view in one.views.items()},
+            )
+            for domain, one in batch.items()
+        }
 
     def resize(self, images: Any, epoch: int) -> Tensor:
         """Images `(B, C, H, W)` in the epoch's size; at full size the same tensor."""

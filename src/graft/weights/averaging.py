@@ -14,6 +14,7 @@ from graft.config.types import FractionBelowOne, Positive
 from graft.errors import GraftError
 from graft.inputs.base import Batch
 from graft.module import TransferModule
+from graft.terms.base import trained_domains
 from graft.training.lightning import data_of, epochs_of
 from graft.training.normalization import batchnorms
 from graft.training.schedules import AveragingWindow
@@ -238,7 +239,8 @@ def recompute_statistics(module: TransferModule, batches: Callable[[], Iterable[
     momenta = [norm.momentum for norm in norms]
     torch.manual_seed(module.seed)  # for dropout: the same whenever it is done
     alone = module.bn == "domain_specific"  # each domain has its own statistics, but one counter serves all of them
-    for part in [(domain,) for domain in module.objective.domains()] if alone and norms else [None] * bool(norms):
+    domains = trained_domains(module.objective, module.terms)
+    for part in [(domain,) for domain in domains] if alone and norms else [None] * bool(norms):
         for norm in norms:
             assert norm.num_batches_tracked is not None
             norm.num_batches_tracked.zero_()

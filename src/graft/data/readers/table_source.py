@@ -176,6 +176,8 @@ class TableSource(Domain):
         for key in ("numeric", "categorical"):
             check_columns(f"{self.key}.{key}", self._of_kind(key), tables["train"])
         check_columns(f"{self.key}.ignore", self.ignore, tables["train"])
+        for key in ("group", "time"):
+            check_columns(f"{self.key}.split.{key}", [n for n in [self.split.get(key)] if n], tables["train"])
         for table in tables.values():
             check_columns(self.key, [*names, *labels], table)
         if not names:

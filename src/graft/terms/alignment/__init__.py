@@ -1,0 +1,1 @@
+"""Terms that make source and target features alike."""

@@ -1,0 +1,78 @@
+"""Maximum Classifier Discrepancy: two heads find where the target is far from the source (Saito et al., CVPR 2018)."""
+
+import copy
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graft.config.types import Count, NonNegative
+from graft.errors import GraftError
+from graft.terms.base import Term, TermContext, TrainStep, Update
+from graft.terms.requirements import check_at_least
+
+
+def discrepancy(logits: Tensor, other: Tensor) -> Tensor:
+    """Mean absolute difference of two heads' class probabilities; logits `(B, K)` each."""
+    return (logits.softmax(dim=1) - other.softmax(dim=1)).abs().mean()
+
+
+class MCD(Term):
+    """The second head's loss on the source, and on the same batch 1 + k further steps.
+
+    The paper's steps: A, both heads and the backbone learn the source (the objective and this term's value, so that
+    `objective.alpha=1 term.mcd.weight=1` is the paper's); B, the heads learn the source and to disagree on the target;
+    C, k times, the backbone learns to make them agree. The run's own head is the one that is tested. Raises GraftError
+    without classes or with a head for each domain.
+    """
+
+    domains = ("source", "target")
+    needs_inputs = False
+
+    def __init__(self, weight: NonNegative = 1.0, k: Count = 4) -> None:
+        super().__init__()
+        check_at_least("mcd.weight", weight, 0)
+        check_at_least("mcd.k", k, 1)
+        self.weight = weight
+        self.k = k
+
+    def prepare(self, context: TermContext) -> None:
+        """Make the second head: one like the first, with random weights of its own."""
+        if context.num_classes is None or len(context.heads) > 1:
+            raise GraftError(
+                "term.mcd compares two heads over the same classes on both domains. Use head.sharing=shared and "
+                "task=multiclass with data that have classes, or leave the term out."
+            )
+        self.head = copy.deepcopy(context.target_head).requires_grad_(True).train()
+        for module in self.head.modules():
+            reset(module)
+
+    def forward(self, step: TrainStep) -> Tensor:
+        """Cross entropy of the second head on the source (A)."""
+        return F.cross_entropy(self.head(step.features["source"]), labels_of(step))
+
+    def updates(self) -> Sequence[Update]:
+        """Heads apart (B), then the backbone so that they meet (C)."""
+        return (Update(self.apart, ("head", "term")), Update(self.together, ("backbone",), self.k))
+
+    def apart(self, step: TrainStep) -> Tensor:
+        """Both heads' cross entropy on the source less their discrepancy on the target."""
+        loss = F.cross_entropy(step.logits["source"], labels_of(step)) + self(step)
+        return loss - self.together(step)
+
+    def together(self, step: TrainStep) -> Tensor:
+        """The heads' discrepancy on the target."""
+        return discrepancy(step.logits["target"], self.head(step.features["target"]))
+
+
+def labels_of(step: TrainStep) -> Tensor:
+    """The source's classes `(B,)`, or `(B, K)` after mixup."""
+    labels = step.labels["source"]
+    assert labels is not None  # only a target can be unlabelled
+    return labels
+
+
+def reset(module: nn.Module) -> None:
+    """Give a layer new random weights, where it has some."""
+    if callable(draw := getattr(module, "reset_parameters", None)):
+        draw()

@@ -1,0 +1,1 @@
+"""Terms that learn from unlabelled samples."""
