@@ -22,7 +22,7 @@ from graft.network import build_backbone, build_heads
 from graft.objectives.base import Objective
 from graft.pretrain import learns_labels
 from graft.runs.context import threads_of_job
-from graft.selection.base import SelectionRule, check_domain
+from graft.selection.base import SelectionRule, check_rule
 from graft.strategies.base import Strategy
 from graft.tasks.base import Task
 from graft.terms.base import Term, TermContext, trained_domains
@@ -83,6 +83,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     strategy, objective, rule = build(config["strategy"]), build(config["objective"]), build(config["selection"])
     averaging: Averaging | None = build(config["averaging"]) if config["averaging"] else None
     terms = build_terms(config)
+    check_rule(rule, tasks)
     choose_domains(data, objective, rule, terms)
     decided = settings_of_strategy(strategy, config, data, tasks["target"])
     set_keys(own, decided)
@@ -117,7 +118,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
         terms=terms,
         window=window,
         batch_transforms=batch_transforms,
-        monitor=rule.monitor(tasks),
+        rule=rule,
         bn=config["bn"],
         class_weights={domain: data.class_weights(domain) for domain in data.train_domains},
         seed=config["seed"],
@@ -167,7 +168,6 @@ def choose_domains(
     data: TransferDataModule, objective: Objective, rule: SelectionRule, terms: Mapping[str, Term]
 ) -> None:
     """Load only the domains that objective and terms train on, and validate on those, the target and the rule's."""
-    check_domain(rule, tuple(data.domains))
     for name, term in terms.items():
         if missing := [domain for domain in term.domains if domain not in data.domains]:
             raise GraftError(
@@ -186,7 +186,7 @@ def choose_domains(
             "the source's loss and the terms train, or data.target_labeled=true."
         )
     data.train_domains = trained_domains(objective, terms)
-    needed = {"target", rule.domain, *data.train_domains}
+    needed = {"target", *rule.domains, *data.train_domains}
     data.eval_domains = tuple(domain for domain in data.domains if domain in needed)
 
 
@@ -274,7 +274,7 @@ def check_fixed_heads(config: Mapping[str, Any], objective: Objective, weights: 
 def check_learned_heads(module: TransferModule, rule: SelectionRule, pretrained: bool) -> None:
     """Refuse to score, or select by, a head that nothing trains."""
     learned = {*module.trained_heads(), *(["source"] if pretrained else [])}
-    for domain in {"target", rule.domain} - {None}:
+    for domain in dict.fromkeys(("target", *rule.domains)):
         if SHARED not in module.heads and domain not in learned:
             raise GraftError(
                 f"Nothing trains the {domain}'s head: its loss has no weight in the objective and its head is "

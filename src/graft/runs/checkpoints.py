@@ -13,7 +13,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from graft.errors import GraftError
 from graft.experiment import Experiment
 from graft.runs.folder import BEST, CHECKPOINTS, LAST_CHECKPOINT, RunFolder
-from graft.selection.base import higher_is_better, rank
+from graft.selection.base import of_validation, rank
 
 
 def to_resume(experiment: Experiment) -> Path | None:
@@ -53,13 +53,12 @@ def load_selected(experiment: Experiment, resumed: Path | None, trainer: pl.Trai
     """
     module, rule = experiment.module, experiment.rule
     candidates = best_of(experiment.folder, resumed)
-    if rule.domain is None or not candidates:
-        metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        return {"epoch": trainer.current_epoch - 1, "metrics": metrics, "rule": "last"}
     monitor = rule.monitor(module.tasks)
-    assert monitor is not None
-    is_higher_better = higher_is_better(monitor, module.tasks)
-    best = max(candidates, key=lambda checkpoint: rank(checkpoint["metrics"].get(monitor, math.nan), is_higher_better))
+    if monitor is None or not candidates:
+        metrics = of_validation(trainer.callback_metrics)
+        return {"epoch": trainer.current_epoch - 1, "metrics": metrics, "rule": "last"}
+    higher = rule.higher_is_better(module.tasks)
+    best = max(candidates, key=lambda checkpoint: rank(checkpoint["metrics"].get(monitor, math.nan), higher))
     module.load_state_dict(best["state_dict"])
     return {"epoch": best["epoch"], "metrics": best["metrics"], "rule": rule.name}
 
