@@ -1,5 +1,6 @@
 """The loggers of a run: always a CSV file in its folder, W&B or TensorBoard as the `logger` group says."""
 
+import functools
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -97,7 +98,7 @@ def broken(loggers: Sequence[Logger]) -> dict[str, str]:
 def log_results(loggers: Sequence[Logger], results: Mapping[str, Any]) -> None:
     """Put a run's results where people compare runs: test metrics, costs and confusion matrices in the W&B summary."""
     for guard, run in wandb_runs(loggers):
-        guard.attempt(lambda run=run: run.log_results(results))
+        guard.attempt(functools.partial(run.log_results, results))
 
 
 @rank_zero_only
@@ -108,7 +109,7 @@ def finish(loggers: Sequence[Logger], ok: bool) -> None:
         if isinstance(logger, MetricsFile):
             logger.close()
     for guard, run in wandb_runs(loggers):
-        guard.attempt(lambda run=run: run.finish(ok))
+        guard.attempt(functools.partial(run.finish, ok))
 
 
 def wandb_runs(loggers: Sequence[Logger]) -> list[tuple[Guarded, WandbRun]]:
