@@ -4,7 +4,7 @@ import functools
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -15,9 +15,6 @@ from graft.errors import GraftError
 from graft.loggers.guarded import Guarded
 from graft.loggers.metrics_file import MetricsFile
 from graft.loggers.wandb_run import WandbRun, WandbSettings, wandb_mode
-
-if TYPE_CHECKING:
-    pass
 
 
 class NoKeys(TypedDict):
