@@ -426,6 +426,7 @@ WORD = r"[a-z][\w/@.]*=[^\s,;()`]+"
 PASTED = re.compile(rf"(?<![\w`/.]){WORD}(?: {WORD})*")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("typed_keys", CONTRADICTIONS)
 def test_advice_on_contradictory_keys_works_as_it_is_printed(typed_keys):
     arguments = shlex.split(typed_keys)
