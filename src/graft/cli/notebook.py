@@ -115,12 +115,13 @@ def whole(overrides: tuple[str | Mapping[str, Any], ...], values: Mapping[str, A
 
 def fill_paths(cfg: DictConfig) -> None:
     """Give a whole config the folders that it leaves out: those of the clone, and a new one for the run."""
-    cfg.paths = OmegaConf.merge(OmegaConf.load(CONF / "paths" / "default.yaml"), cfg.paths)
-    unresolved: Any = OmegaConf.to_container(cfg.paths, resolve=False)
-    run_dir = unresolved["run_dir"]
-    if run_dir in (None, "???") or str(run_dir).startswith("${hydra:"):
+    given = cfg.paths
+    cfg.paths = OmegaConf.load(CONF / "paths" / "default.yaml")
+    cfg.paths.merge_with(given)
+    paths = cast(dict[str, Any], OmegaConf.to_container(cfg.paths, resolve=False))
+    if paths["run_dir"] in (None, "???") or str(paths["run_dir"]).startswith("${hydra:"):
         setup_globals()  # ${now:}
-        hydra: Any = OmegaConf.to_container(OmegaConf.load(CONF / "hydra" / "default.yaml"))
+        hydra = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONF / "hydra" / "default.yaml")))
         cfg.paths.run_dir = hydra["run"]["dir"]
         cfg.paths.run_dir = str(Path(cfg.paths.run_dir).absolute())
 
