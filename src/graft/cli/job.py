@@ -190,8 +190,16 @@ def is_done(folder: Path, cfg: DictConfig, settings: Mapping[str, Any]) -> bool:
 
 
 def stored_config(folder: Path) -> Any:
-    """What the folder's run was configured with, None where it says nothing."""
-    return read_yaml(folder / CONFIG) if (folder / CONFIG).exists() else None
+    """What the folder's run was configured with, None where it says nothing; GraftError for a torn file."""
+    if not (folder / CONFIG).exists():
+        return None
+    stored = read_yaml(folder / CONFIG)
+    if not isinstance(stored, Mapping):
+        raise GraftError(
+            f"{folder / CONFIG} is torn: it holds no configuration. Delete it where you know that the run is the same, "
+            "or take it from a copy."
+        )
+    return stored
 
 
 def written_by_hydra(hydra: HydraConf) -> list[str]:
