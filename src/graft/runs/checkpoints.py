@@ -88,9 +88,8 @@ def load(file: Path) -> dict[str, Any]:
             advice = f"To start from the best weights of before: backbone.weights={beside} in a new folder"
         else:
             advice = "Delete its run's folder and train again"
-        raise GraftError(
-            f"{file} cannot be read: it is torn, or no checkpoint ({first_line(error)}). {advice}."
-        ) from None
+        why = first_line(error) if is_zipfile(file) else "its end is missing, or it is another kind of file"
+        raise GraftError(f"{file} cannot be read ({why}). {advice}.") from None
 
 
 def of_run(content: dict[str, Any], file: Path, ids: Collection[str | None]) -> dict[str, Any]:
