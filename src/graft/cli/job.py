@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +26,7 @@ from graft import config
 from graft.cli.origin import with_origin
 from graft.cli.program import program, with_program
 from graft.errors import Diverged, GraftError, Interrupted
+from graft.files import disk_message, write_whole
 from graft.report.sweep_line import job_line
 from graft.runs import ingredients, record
 from graft.runs.folder import CONFIG, DONE, ERROR, LAST_CHECKPOINT, OVERRIDES, STOPPED, RunFolder, SweepFolder, quoted
@@ -81,7 +82,7 @@ def run_job(cfg: DictConfig) -> float | None:
             let_children_run_this_job(overrides, folder, resume=settings["resume"] is True)
             results = execute(settings)
             if is_main_process():
-                (folder / DONE).write_text(f"{record.FINISHED}\n")
+                write_whole(folder / DONE, f"{record.FINISHED}\n")
                 if sweep and (plan := read_plan()):
                     print(job_line(plan, sweep, hydra.job.num, overrides, results), flush=True)
             return record.value_of(results)
@@ -95,6 +96,12 @@ def run_job(cfg: DictConfig) -> float | None:
         diverged(folder, overrides, str(error))
     except (Interrupted, KeyboardInterrupt) as error:
         interrupted(folder, sweep, str(error))
+    except OSError as error:
+        message = disk_message(error, folder)
+        if message:
+            fail(run, overrides, message, message, FAILED)
+        else:
+            fail(run, overrides, f"{type(error).__name__}: {error}", traceback.format_exc(), FAILED)
     except (Exception, SystemExit) as error:
         fail(run, overrides, f"{type(error).__name__}: {error}", traceback.format_exc(), FAILED)
     finally:
@@ -161,8 +168,8 @@ def prepare(
         run.start_anew()
     for name in (DONE, ERROR):
         run.remove(name)
-    OmegaConf.save(OmegaConf.create(settings), run.path / CONFIG)
-    OmegaConf.save(OmegaConf.create(overrides), run.path / OVERRIDES)
+    write_whole(run.path / CONFIG, OmegaConf.to_yaml(OmegaConf.create(settings)))
+    write_whole(run.path / OVERRIDES, OmegaConf.to_yaml(OmegaConf.create(overrides)))
     return settings
 
 
@@ -183,8 +190,16 @@ def is_done(folder: Path, cfg: DictConfig, settings: Mapping[str, Any]) -> bool:
 
 
 def stored_config(folder: Path) -> Any:
-    """What the folder's run was configured with, None where it says nothing."""
-    return read_yaml(folder / CONFIG) if (folder / CONFIG).exists() else None
+    """What the folder's run was configured with, None where it says nothing; GraftError for a torn file."""
+    if not (folder / CONFIG).exists():
+        return None
+    stored = read_yaml(folder / CONFIG)
+    if not isinstance(stored, Mapping):
+        raise GraftError(
+            f"{folder / CONFIG} is torn: it holds no configuration. Delete it where you know that the run is the same, "
+            "or take it from a copy."
+        )
+    return stored
 
 
 def written_by_hydra(hydra: HydraConf) -> list[str]:
@@ -221,16 +236,17 @@ def fail(run: RunFolder, overrides: list[str], message: str, details: str, exit_
     """Record and show a job that failed."""
     STATE.exit_code = exit_code
     if is_main_process() and run.is_writable:
-        write_error(run, overrides, details)
-        message = f"{message}\n({run.path / ERROR})"
+        with suppress(OSError):  # of a full disk: what is printed has to do
+            write_error(run, overrides, details)
+            message = f"{message}\n({run.path / ERROR})"
     print(with_program(f"FAILED {' '.join(overrides)}\n{message}"), file=sys.stderr)
 
 
 def write_error(run: RunFolder, overrides: list[str], details: str) -> None:
     """Leave in a job's folder why it failed."""
-    (run.path / ERROR).write_text(details.rstrip() + "\n")
+    write_whole(run.path / ERROR, details.rstrip() + "\n")
     if not (run.path / OVERRIDES).exists():
-        OmegaConf.save(OmegaConf.create(overrides), run.path / OVERRIDES)
+        write_whole(run.path / OVERRIDES, OmegaConf.to_yaml(OmegaConf.create(overrides)))
 
 
 def diverged(folder: Path, overrides: list[str], message: str) -> None:
@@ -238,7 +254,7 @@ def diverged(folder: Path, overrides: list[str], message: str) -> None:
     if not is_main_process():
         return  # with code 0: anything else makes Lightning kill the main process, which is writing
     STATE.exit_code = FAILED
-    (folder / DONE).write_text(f"{record.DIVERGED}\n")
+    write_whole(folder / DONE, f"{record.DIVERGED}\n")
     print(f"DIVERGED {' '.join(overrides)}\n{message}\n({folder})", file=sys.stderr)
 
 

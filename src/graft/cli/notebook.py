@@ -17,6 +17,7 @@ from graft.cli import job
 from graft.cli.arguments import expanded, quoted_path
 from graft.cli.hydra_versions import VERSION_BASE
 from graft.errors import Diverged, GraftError, Interrupted, in_quotes
+from graft.files import write_whole
 from graft.locations import CONF, ROOT
 from graft.runs import record
 from graft.runs.folder import DONE, RunFolder
@@ -35,7 +36,7 @@ def train(*overrides: str | Mapping[str, Any], **values: Any) -> dict[str, Any]:
                 return finished(run)
             results = execute(settings, run, words)
             if is_main_process():
-                (run.path / DONE).write_text(f"{record.FINISHED}\n")
+                write_whole(run.path / DONE, f"{record.FINISHED}\n")
             return results
         finally:
             run.release()
@@ -47,7 +48,7 @@ def execute(settings: Mapping[str, Any], run: RunFolder, overrides: list[str]) -
         return job.execute(settings)
     except Diverged:
         if is_main_process():
-            (run.path / DONE).write_text(f"{record.DIVERGED}\n")
+            write_whole(run.path / DONE, f"{record.DIVERGED}\n")
         raise
     except (Interrupted, KeyboardInterrupt):
         raise  # nothing is wrong: resume=true goes on

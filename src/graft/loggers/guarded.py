@@ -7,6 +7,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.loggers.logger import DummyExperiment
 
 from graft.errors import GraftError, first_line, printable
+from graft.loggers.wandb_run import WandbRun
 
 _printed: set[str] = set()  # what has been printed, so that a sweep says it once
 
@@ -38,6 +39,8 @@ class Guarded(Logger):
             if line not in _printed:
                 _printed.add(line)
                 print(line, flush=True)
+            if isinstance(self.logger, WandbRun) and isinstance(error, ConnectionError):
+                self.logger.leave_service()
             return otherwise
 
     @property

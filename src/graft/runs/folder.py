@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, ClassVar
 
 from graft.errors import FolderRefused, in_quotes, listed
+from graft.files import disk_message
 from graft.runs.lock import STALE_S, Lock, LockHeld, describe
 from graft.runs.process import is_main_process, machine
 
@@ -161,7 +162,8 @@ class RunFolder:
         except LockHeld as error:
             raise FolderRefused(self.in_use(error)) from None
         except OSError as error:
-            raise FolderRefused(f"{self.path} cannot be locked: {error}. {self.advice()}") from None
+            why = disk_message(error, self.path) or f"{self.path} cannot be locked: {error}. {self.advice()}"
+            raise FolderRefused(why) from None
         _held[self.path.absolute()] = lock
         if left:
             print(f"{self.path}: going on where {describe(left)} left it; that process is gone.", flush=True)

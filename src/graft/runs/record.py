@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from graft.errors import GraftError
+from graft.files import write_whole
 from graft.runs.folder import RESULTS
 
 FORMAT = 1  # of the record; a record without it is of an older Graft
@@ -54,7 +55,7 @@ class RunRecord(TypedDict, total=False):
 
 def write(results: Mapping[str, Any], folder: Path) -> None:
     """Write a run's record; numbers that are not finite become null, which JSON has."""
-    (folder / RESULTS).write_text(json.dumps(finite(results), indent=2) + "\n")
+    write_whole(folder / RESULTS, json.dumps(finite(results), indent=2) + "\n")
 
 
 def read(folder: Path) -> RunRecord:
