@@ -21,7 +21,7 @@ from graft.selection.last import Last
 from graft.strategies.base import Phase, Strategy, frozen_modules
 from graft.tasks.base import Task
 from graft.tasks.metrics import Mean, TrainingMetrics
-from graft.terms.base import Term, TrainStep, Update, trained_domains
+from graft.terms.base import Term, TrainStep, Update
 from graft.training.batch_transforms import BatchTransform, ProgressiveResizing
 from graft.training.lightning import epochs_of
 from graft.training.normalization import add_source_statistics, source_statistics
