@@ -11,6 +11,7 @@ from graft.backbones.checkpointing import checkpoint_gradients
 from graft.build import build
 from graft.data.module import TransferDataModule
 from graft.errors import GraftError
+from graft.heads.base import HeadContext, new_head
 from graft.module import SHARED
 from graft.objectives.base import Objective
 from graft.tasks.base import Task
@@ -64,11 +65,14 @@ def build_heads(
         )
     names = {SHARED: "target"} if sharing == "shared" and "source" in data.domains else {d: d for d in tasks}
     return {
-        name: build_head(config, backbone, data.num_outputs(domain, tasks[domain])) for name, domain in names.items()
+        name: build_head(config, backbone, data.num_outputs(domain, tasks[domain]), data.classes(domain))
+        for name, domain in names.items()
     }
 
 
-def build_head(config: Mapping[str, Any], backbone: Backbone, num_outputs: int) -> nn.Module:
+def build_head(
+    config: Mapping[str, Any], backbone: Backbone, num_outputs: int, class_names: tuple[str, ...] | None
+) -> nn.Module:
     """A new head on the backbone's features."""
     settings = {key: value for key, value in config["head"].items() if key != "sharing"}
-    return build(settings, feature_size=backbone.feature_size, num_outputs=num_outputs)
+    return new_head(settings, HeadContext(backbone.feature_size, num_outputs, class_names))

@@ -225,7 +225,7 @@ def train_on_source(experiment: "Experiment", folder: Path, resumed: Path | None
     settings = config["pretrain"]
     pl.seed_everything(settings["seed"], verbose=False)
     backbone = build_backbone(config, data)
-    head = build_head(config, backbone, data.num_outputs("source", task))
+    head = build_head(config, backbone, data.num_outputs("source", task), data.classes("source"))
     objective, terms = build(settings["objective"]), build_terms(settings)
     source = source_alone(data, config, backbone, objective, terms)
     for term in terms.values():

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from graft.backbones.outputs import kept_outputs
 from graft.data.samples import Modality
 from graft.errors import GraftError, first_line
 from graft.inputs.base import InputSpec
@@ -53,6 +54,13 @@ class Backbone(nn.Module):
     def forward(self, x: Any) -> Tensor:
         """Features `(B, D)` of inputs `(B, ...)`."""
         return self.network(x)
+
+    def local(self, x: Any) -> dict[str, Tensor]:
+        """What each stage puts out for inputs `(B, ...)`; GraftError for a backbone that has no maps."""
+        raise GraftError(
+            f"The {self.modality} backbone {self.name} gives features alone and no maps by stage. Use a backbone for "
+            "images."
+        )
 
     @property
     def input_shape(self) -> tuple[int, ...] | None:
@@ -100,6 +108,11 @@ class Backbone(nn.Module):
         """Every module of a stage."""
         wanted = self._stage(name).name
         return [self.get_submodule(module) for module, stage in self.module_stages().items() if stage == wanted]
+
+    def output_module(self, stage: str) -> str:
+        """Name of the module whose output is a stage's: the last of those that make it up."""
+        modules = dict(self.named_modules())
+        return next(prefix for prefix in reversed(self._stage(stage).prefixes) if prefix in modules)
 
     def _stage(self, name: str) -> Stage:
         for stage in self.stages:
@@ -184,6 +197,17 @@ class ImageBackbone(Backbone):
         self.register_buffer("input_mean", torch.empty(channels))
         self.register_buffer("input_std", torch.empty(channels))
         self.set_normalisation(HALF, HALF)
+
+    def local(self, x: Tensor) -> dict[str, Tensor]:
+        """Maps `(B, C, H, W)` of each stage; of transformers tokens `(B, N, D)`, of Swin `(B, H, W, C)`.
+
+        A stage whose last module does not run, or puts out no tensor, is left out.
+        """
+        modules = {stage.name: self.output_module(stage.name) for stage in self.stages}
+        with kept_outputs(self, list(modules.values())) as outputs:
+            self(x)
+        maps = {stage: outputs.get(module) for stage, module in modules.items()}
+        return {stage: output for stage, output in maps.items() if isinstance(output, Tensor)}
 
     @property
     def input_spec(self) -> InputSpec:

@@ -14,6 +14,7 @@ from graft.backbones.base import Backbone
 from graft.build import build
 from graft.data.samples import Split
 from graft.errors import GraftError
+from graft.heads.base import HeadContext, new_head
 from graft.inputs.base import Inputs
 from graft.model import folder as folders
 from graft.model.folder import Description
@@ -130,7 +131,10 @@ def load(place: Path, allow: Sequence[str] = ()) -> Model:
     backbone: Backbone = build(description.backbone, **folders.arguments_in(folder, description.files))
     if description.strategy is not None:
         build(description.strategy).prepare(backbone)
-    head: nn.Module = build(description.head)
+    sizes = {name: description.head[name] for name in ("feature_size", "num_outputs")}
+    classes = None if description.classes is None else tuple(description.classes)
+    settings = {name: value for name, value in description.head.items() if name not in sizes}
+    head = new_head(settings, HeadContext(**sizes, class_names=classes))
     task: Task = build(description.task)
     task.load_state_dict(description.task_state)
     network = folders.network_of(backbone, head).to(getattr(torch, dtype_name(description)))
