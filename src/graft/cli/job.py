@@ -97,9 +97,8 @@ def run_job(cfg: DictConfig) -> float | None:
     except (Interrupted, KeyboardInterrupt) as error:
         interrupted(folder, sweep, str(error))
     except OSError as error:
-        message = disk_message(error, folder)
-        if message:
-            fail(run, overrides, message, message, FAILED)
+        if reason := disk_message(error, folder):
+            fail(run, overrides, reason, reason, FAILED)
         else:
             fail(run, overrides, f"{type(error).__name__}: {error}", traceback.format_exc(), FAILED)
     except (Exception, SystemExit) as error:

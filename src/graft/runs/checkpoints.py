@@ -13,6 +13,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from graft.errors import GraftError, first_line
 from graft.experiment import Experiment
+from graft.files import written_whole
 from graft.runs.folder import BEST, CHECKPOINTS, LAST_CHECKPOINT, RunFolder
 from graft.selection.base import of_validation, rank
 
@@ -108,7 +109,8 @@ def save_network(experiment: Experiment, name: str) -> None:
     file = experiment.folder / CHECKPOINTS / name
     file.parent.mkdir(exist_ok=True)
     module = experiment.module
-    torch.save({"backbone": module.backbone.state_dict(), "heads": module.heads.state_dict()}, file)
+    with written_whole(file) as whole:
+        torch.save({"backbone": module.backbone.state_dict(), "heads": module.heads.state_dict()}, whole)
 
 
 def drop_last(folder: Path) -> None:
