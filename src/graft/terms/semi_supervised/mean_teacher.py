@@ -26,6 +26,7 @@ class MeanTeacher(Term):
     `1 - 1 / (step + 1)` reaches the decay. Target samples need no labels. Raises GraftError without classes.
     """
 
+    needs_multiclass = True
     domains = ("target",)
     views = ("weak",)
 
