@@ -264,7 +264,13 @@ def test_what_is_allowed_passes(overrides):
             ["`training.mixup_alpha=0.2` with `term=bi_tuning`: "],
         ),
         (
-            ["term=[mcd,mean_teacher]", "task=binary", "data.source=null", "training.mixup_alpha=0.2"],
+            [
+                "term=[mcd,mean_teacher]",
+                "task=binary",
+                "data.source=null",
+                "strategy=scratch",
+                "training.mixup_alpha=0.2",
+            ],
             [
                 "`term=mcd` with `task=binary`: ",
                 "`term=mcd` without source data",
