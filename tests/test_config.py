@@ -270,6 +270,22 @@ def test_what_is_allowed_passes(overrides):
             ["backbone.weights=source", "term=[bi_tuning]", "training.mixup_alpha=0.2"],
             ["`training.mixup_alpha=0.2` with `term=bi_tuning`: "],
         ),
+        (
+            [
+                "term=[mcd,mean_teacher]",
+                "task=binary",
+                "data.source=null",
+                "strategy=scratch",
+                "training.mixup_alpha=0.2",
+            ],
+            [
+                "`term=mcd` with `task=binary`: ",
+                "`term=mcd` without source data",
+                "`term=mean_teacher` with `task=binary`: ",
+                "`training.mixup_alpha=0.2` with `term=mean_teacher`: ",
+                "`training.mixup_alpha=0.2` with `task=binary`: ",
+            ],
+        ),
         (["task=regression", "training.cutmix_alpha=1"], ["`training.cutmix_alpha=1` with `task=regression`: "]),
         (
             [

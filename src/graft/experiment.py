@@ -180,11 +180,6 @@ def choose_domains(
             f"The objective weighs the {missing[0]}'s loss, but data.{missing[0]} is null. "
             "Set objective.alpha=0 or choose source data with data/domain@data.source=<name>."
         )
-    if "target" in objective.domains() and data.domains["target"].train.labels is None:
-        raise GraftError(
-            "The objective weighs the target's loss, but data.target_labeled=false. Set objective.alpha=1, so that "
-            "the source's loss and the terms train, or data.target_labeled=true."
-        )
     data.train_domains = trained_domains(objective, terms)
     needed = {"target", *rule.domains, *data.train_domains}
     data.eval_domains = tuple(domain for domain in data.domains if domain in needed)

@@ -3,6 +3,7 @@
 import pytest
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 import toy
 from torch import nn
 
@@ -54,12 +55,13 @@ class Steps(pl.Callback):
         self.counts.append(trainer.global_step)
 
 
-def fit(backbone, term, callbacks=(), strategy=None, **options):
+def fit(backbone, term, callbacks=(), adapting=None, **options):
     """Two batches an epoch."""
     torch.manual_seed(1)
+    nn.init.normal_(term.head.weight)
     generator = torch.Generator().manual_seed(0)
     batch = DomainBatch(torch.randn(8, 1, 8, 8, generator=generator), torch.arange(8) % 3)
-    module = toy.module_of(backbone, terms={"pulls": term}, strategy=strategy or Full())
+    module = toy.module_of(backbone, terms={"pulls": term}, strategy=adapting or Full())
     trainer = toy.trainer_on_cpu(callbacks, max_epochs=1, **options)
     trainer.fit(module, {"target": toy.loader_of(batch, 4)})
     return module, trainer
@@ -103,7 +105,7 @@ def test_an_update_sees_the_weights_that_the_one_before_it_left(tiny_backbone):
 
 def test_frozen_parts_do_not_move_and_an_update_of_them_alone_is_left_out(tiny_backbone):
     steps = Steps()
-    fit(tiny_backbone(), Pulls(), [steps], strategy=Frozen())
+    fit(tiny_backbone(), Pulls(), [steps], adapting=Frozen())
     assert steps.moved == 2 * [{HEAD}, {TERM}]
 
 
@@ -130,6 +132,13 @@ def test_batchnorm_statistics_move_with_every_forward_and_an_average_once_a_batc
     module, _ = fit(tiny_backbone(), Pulls(), [average])
     assert module.backbone.state_dict()["network.stem.1.num_batches_tracked"] == 2 * (1 + 1 + 2)
     assert average._step == 2
+
+
+def test_the_layout_in_memory_changes_nothing(tiny_backbone):
+    plain, _ = fit(tiny_backbone(), Pulls())
+    last, _ = fit(tiny_backbone().to(memory_format=torch.channels_last), Pulls())
+    for ours, theirs in zip(last.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_updates_compute_in_the_runs_precision(tiny_backbone):
@@ -163,3 +172,32 @@ def test_a_term_draws_a_domain_that_the_objective_gives_no_weight_and_its_loss_i
     trainer = toy.trainer_on_cpu(max_epochs=1)
     trainer.fit(module, {"target": toy.loader_of(batch, 4), "source": toy.loader_of(batch, 4)})
     assert set(module.step_losses) == {"target", "term both"}
+
+
+class ByRank(Pulls):
+    """Its loss differs from process to process: 1 and 2 times as large."""
+
+    def loss(self, step):
+        return (1 + dist.get_rank()) * super().loss(step)
+
+
+class SaveWeights(pl.Callback):
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_end(self, trainer, pl_module):
+        torch.save(dict(pl_module.named_parameters()), self.folder / f"{trainer.global_rank}.pt")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*")  # of Lightning, about forked processes
+def test_processes_take_the_step_of_their_mean_loss(tiny_backbone, tmp_path):
+    options = {"devices": 2, "strategy": "ddp_fork_find_unused_parameters_true", "use_distributed_sampler": False}
+    torch.manual_seed(0)
+    fit(tiny_backbone(), ByRank(), [SaveWeights(tmp_path)], **options)
+    torch.manual_seed(0)
+    alone, _ = fit(tiny_backbone(), Pulls(scale=1.5))
+    for rank in (0, 1):
+        weights = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        for name, parameter in alone.named_parameters():
+            torch.testing.assert_close(weights[name], parameter.detach(), rtol=1e-4, atol=1e-6)

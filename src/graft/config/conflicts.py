@@ -114,6 +114,8 @@ def term_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str
             yield f"`term={term}` with `{reason}`: it keeps to pretrained weights, and there are none; leave it out"
         if says("needs_labels", False) and not labeled:
             yield f"`term={term}` with `data.target_labeled=false`: it needs the target's labels; leave the term out"
+        if says("needs_multiclass", False) and names.says("task", "name", "multiclass") != "multiclass":
+            yield f"`term={term}` with `task={names['task']}`: it compares class probabilities; use task=multiclass"
         if says("needs_linear_head", False) and not names.says("head", "linear_in_features", False):
             yield f"`term={term}` with `head={names['head']}`: it needs one vector a class; use head=linear"
         if says("needs_hard_labels", False) and (mixing := mixing_keys(config)):

@@ -28,7 +28,7 @@ def further_step(
         for loss in losses:
             with trainer.precision_plugin.forward_context():
                 value = loss() / trainer.accumulate_grad_batches  # as Lightning divides, also of a shorter last step
-            trainer.strategy.backward(value, None, inputs=list(parameters))
+            trainer.strategy.backward(value, None, inputs=parameters)
         if trainer.world_size > 1:  # DistributedDataParallel only synchronises what its own forward has announced
             for parameter in parameters:
                 if parameter.grad is not None:
