@@ -8,6 +8,7 @@ from torch import nn
 
 from graft.backbones.base import Backbone
 from graft.backbones.checkpointing import checkpoint_gradients
+from graft.backbones.contract import check_backbone, plain_arguments, wrap
 from graft.build import build
 from graft.data.module import TransferDataModule
 from graft.errors import GraftError
@@ -31,14 +32,32 @@ def build_backbone(config: Mapping[str, Any], data: TransferDataModule) -> Backb
             "Choose a backbone for them: backbone=<option>, see `python train.py --help`."
         )
     backbone = build(settings, **{key: data.backbone_arguments[key] for key in left_open})
+    if not isinstance(backbone, Backbone):
+        backbone = wrapped(backbone, config, data)
     if backbone.modality != data.modality:
         raise GraftError(
             f"backbone.name={backbone.name} takes {backbone.modality} inputs, but the target holds {data.modality} "
             "data. Choose a backbone for them: backbone=<option>, see `python train.py --help`."
         )
+    check_backbone(backbone)
     if config["training"]["gradient_checkpointing"]:
         checkpoint_gradients(backbone)
     return backbone.to(memory_format=torch.channels_last) if config["training"]["channels_last"] else backbone
+
+
+def wrapped(network: object, config: Mapping[str, Any], data: TransferDataModule) -> Backbone:
+    """A plain network of the user's as a backbone for the data's images; GraftError where it can be none."""
+    target, channels = config["backbone"]["_target_"], data.channels
+    if not isinstance(network, nn.Module):
+        raise GraftError(f"backbone: {target} gives a {type(network).__name__}, and no torch.nn.Module.")
+    if channels is None:
+        raise GraftError(
+            f"backbone: {target} gives a plain torch.nn.Module, which can be a backbone for images only, but the "
+            f"target holds {data.modality} data. Make it a subclass of graft.backbones.base.Backbone; see "
+            "docs/extend/backbone.md."
+        )
+    size = config["data"]["image_size"] or data.image_side()
+    return wrap(network, **plain_arguments(config["backbone"], size, channels))
 
 
 def build_heads(

@@ -41,6 +41,7 @@ class Backbone(nn.Module):
 
     modality: Modality  # of the inputs, as in DomainData.modality
     pretrained_head: nn.Module | None  # features to the pretrained classes; no parameter
+    wrapped: Mapping[str, Any] | None = None  # of a plain network, what made it a backbone (graft.backbones.contract)
     named_inputs = False  # whether weights belong to inputs by name, so that a file's order says nothing
 
     def __init__(self, name: str, network: nn.Module, *, feature_size: int, stages: Sequence[Stage]) -> None:
@@ -251,8 +252,8 @@ def prefixes(name: str) -> list[str]:
 
 
 def first_convolution(network: nn.Module) -> tuple[str, ...]:
-    """Name of the convolution that sees the image."""
-    return next((name,) for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
+    """Name of the convolution that sees the image; none where there is no convolution."""
+    return next(((name,) for name, module in network.named_modules() if isinstance(module, nn.Conv2d)), ())
 
 
 def linear_from(weight: Tensor, bias: Tensor | None) -> nn.Linear:

@@ -45,6 +45,7 @@ class Description:
     selection: Mapping[str, Any]
     allow: Sequence[str]  # packages whose code the network needs
     versions: Mapping[str, str]
+    wrapped: Mapping[str, Any] | None = None  # of a plain network, what made it a backbone (graft.backbones.contract)
     format: int = FORMAT
 
 

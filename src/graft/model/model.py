@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from graft import registry
 from graft.backbones.base import Backbone
+from graft.backbones.contract import wrap
 from graft.build import build
 from graft.data.samples import Split
 from graft.errors import GraftError
@@ -128,7 +129,8 @@ def load(place: Path, allow: Sequence[str] = ()) -> Model:
             f"you trust it: load_run(..., allow={missing})"
         )
     registry.trust(allow)
-    backbone: Backbone = build(description.backbone, **folders.arguments_in(folder, description.files))
+    network = build(description.backbone, **folders.arguments_in(folder, description.files))
+    backbone: Backbone = wrap(network, **description.wrapped) if description.wrapped else network
     if description.strategy is not None:
         build(description.strategy).prepare(backbone)
     sizes = {name: description.head[name] for name in ("feature_size", "num_outputs")}
@@ -137,9 +139,9 @@ def load(place: Path, allow: Sequence[str] = ()) -> Model:
     head = new_head(settings, HeadContext(**sizes, class_names=classes))
     task: Task = build(description.task)
     task.load_state_dict(description.task_state)
-    network = folders.network_of(backbone, head).to(getattr(torch, dtype_name(description)))
-    load_weights(network, folder / folders.WEIGHTS)
-    network.eval().requires_grad_(False)
+    parts = folders.network_of(backbone, head).to(getattr(torch, dtype_name(description)))
+    load_weights(parts, folder / folders.WEIGHTS)
+    parts.eval().requires_grad_(False)
     return Model(description, backbone, head, task)
 
 

@@ -127,6 +127,7 @@ def describe(experiment: Experiment, results: Mapping[str, Any], files: Mapping[
         selection=results["selection"],
         allow=list(config["allow"]),
         versions=folders.versions(),
+        wrapped=backbone.wrapped,
     )
 
 
