@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from graft import config
 from graft.cli.origin import with_origin
 from graft.cli.program import program, with_program
-from graft.errors import Diverged, GraftError, Interrupted
+from graft.errors import Diverged, GraftError, Interrupted, listed
 from graft.files import disk_message, write_whole
 from graft.report.sweep_line import job_line
 from graft.runs import ingredients, record
@@ -35,6 +35,7 @@ from graft.runs.sweep_plan import read_plan
 from graft.runs.untrusted import read_yaml
 
 OK, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+AUTO = "auto"  # of `resume`
 IGNORED = ("paths", "resume", "allow")  # keys that do not make another experiment
 
 
@@ -71,6 +72,8 @@ def run_job(cfg: DictConfig) -> float | None:
     results: Mapping[str, Any]
     try:
         with restored_process():
+            if cfg.resume == AUTO:
+                check_fixed_folder(hydra, in_sweep=in_sweep)
             settings = prepare(cfg, hydra.runtime.choices, overrides, run, sweep)
             if settings is None:
                 results = record.read(folder)
@@ -134,7 +137,10 @@ def prepare(
     `choices` are Hydra's, of an option for every group. From here on the folder is locked.
     """
     if not is_main_process():
-        return config.plain(cfg)
+        settings = config.plain(cfg)
+        if settings["resume"] == AUTO:
+            settings["resume"] = True if (run.path / LAST_CHECKPOINT).exists() else None
+        return settings
     if sweep:
         run.take()  # a mistake in the config is written there too
         if not run.is_older():
@@ -152,7 +158,9 @@ def prepare(
         if run.record:
             run.remove(ERROR)
         return None
-    if not settings["resume"] and (run.path / LAST_CHECKPOINT).exists():
+    if settings["resume"] == AUTO:
+        settings["resume"] = resolved(run.path, settings)
+    elif not settings["resume"] and (run.path / LAST_CHECKPOINT).exists():
         if not sweep:
             raise GraftError(
                 f"{run.path} holds an unfinished run. Go on with it: resume=true. Or choose another folder, or delete "
@@ -178,7 +186,7 @@ def is_done(folder: Path, cfg: DictConfig, settings: Mapping[str, Any]) -> bool:
         return False
     stored = stored_config(folder)
     differences = {} if stored is None else changes(stored, settings)
-    if differences and not settings["resume"]:
+    if differences and settings["resume"] in (None, False, AUTO):
         own = config.written(cfg, settings)  # without those that only follow another key
         shown = [text for key, text in differences.items() if key in own] or list(differences.values())
         raise GraftError(
@@ -186,6 +194,35 @@ def is_done(folder: Path, cfg: DictConfig, settings: Mapping[str, Any]) -> bool:
             "Choose another folder, delete this one, or go on from its last checkpoint with resume=true."
         )
     return not differences
+
+
+def resolved(folder: Path, settings: Mapping[str, Any]) -> bool | None:
+    """What `resume=auto` means: true where the folder has a checkpoint of this configuration, null without one.
+
+    GraftError for a checkpoint of another configuration: the same command goes on, another one has to say so.
+    """
+    if not (folder / LAST_CHECKPOINT).exists():
+        return None
+    stored = stored_config(folder)
+    if stored is not None and (differences := changes(stored, settings)):
+        raise GraftError(
+            f"{folder} holds an unfinished run of another configuration, which differs in "
+            f"{listed(list(differences.values()), 5)}. resume=auto goes on with the same one only; to go on with these "
+            "settings: resume=true. Or choose another folder, or delete it."
+        )
+    print(f"Going on from {folder / LAST_CHECKPOINT}")
+    return True
+
+
+def check_fixed_folder(hydra: HydraConf, *, in_sweep: bool) -> None:
+    """GraftError for `resume=auto` in a folder that is new with every command, which never has anything to go on from."""
+    key, part = ("hydra.sweep.dir", "sweep") if in_sweep else ("hydra.run.dir", "run")
+    unresolved = cast(dict[str, Any], OmegaConf.to_container(cast(DictConfig, hydra), resolve=False))
+    if any(resolver in unresolved[part]["dir"] for resolver in ("${now:", "${graft.run_id:")):
+        raise GraftError(
+            f"`resume=auto` in a folder that is new with every command has nothing to go on from. Name the folder: "
+            f"{key}=logs/<name>/{part}s/<folder>"
+        )
 
 
 def stored_config(folder: Path) -> Any:

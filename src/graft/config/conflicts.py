@@ -140,8 +140,11 @@ def mixing_keys(config: Mapping[str, Any]) -> str:
 def missing_runs(config: Mapping[str, Any]) -> Iterator[str]:
     """Runs to go on from that are not there."""
     resume, soup = config.get("resume"), config["soup"]
-    if isinstance(resume, str) and not Path(resume).is_file():
-        yield f"`resume={resume}`: there is no such checkpoint; resume=true takes the run folder's last one"
+    if isinstance(resume, str) and resume != "auto" and not Path(resume).is_file():
+        yield (
+            f"`resume={resume}`: there is no such checkpoint; resume=true takes the run folder's last one, resume=auto "
+            "does where there is one"
+        )
     if soup is not None and not Path(soup).is_dir():
         yield f"`soup={soup}`: there is no such folder; give a sweep's, logs/<name>/sweeps/<time>_<id>"
 
