@@ -444,5 +444,5 @@ def test_every_extra_that_a_message_names_is_there():
         for file in (PROJECT / "src").rglob("*.py")
         for extra in re.findall(r"pip install ['\"]\.\[([\w,]+)\]", file.read_text())
     }
-    assert named >= {"excel", "peft", "speech", "tabular", "text", "tiff"}
+    assert named >= {"excel", "peft", "speech", "text", "tiff"}
     assert named <= set(extras)

@@ -66,7 +66,7 @@ def test_all_mistakes_are_told_at_once():
 
 
 WRONG_VALUES = {
-    "objective.alpha=1.5": "must be a number >= 0 and <= 1",
+    "objective.alpha=1.5": "must be null or a number >= 0 and <= 1",
     "objective.alpha_end=-0.5": "must be null or a number >= 0 and <= 1",
     "seed=1.0": "must be an integer >= 0",
     "pretrain.seed=true": "must be an integer >= 0",

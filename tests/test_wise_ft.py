@@ -22,7 +22,7 @@ def tune(module):
 
 
 def outputs(module):
-    return module.eval()(batch_of(["target"])["target"][0])
+    return module.eval()(batch_of(["target"])["target"].inputs)
 
 
 def test_the_ends_give_the_outputs_of_the_pretrained_and_of_the_tuned_network(tiny_backbone):

@@ -56,10 +56,10 @@ def test_nothing_is_decoded_before_the_first_batch(photos, photo_spec, tmp_path)
     loaders = [data.train_dataloader()["target"], *data.val_dataloader(), *data.test_dataloader()]
     assert [len(loader) for loader in loaders] == [4, 1, 1]
     iterators = [iter(loader) for loader in loaders]
-    assert not (tmp_path / "cache").exists()
+    assert {path.name for path in (tmp_path / "cache").glob("*/*.*")} == {"graft-entry.json", "looks.json"}
     for iterator in iterators:
         next(iterator)
-    assert (tmp_path / "cache").exists()
+    assert len({path.name for path in (tmp_path / "cache").glob("*/*.*")}) > 2, "decoded images"
 
 
 def test_a_split_is_prepared_once_for_all_loaders(spec):

@@ -215,7 +215,7 @@ def resolved(folder: Path, settings: Mapping[str, Any]) -> bool | None:
 
 
 def check_fixed_folder(hydra: HydraConf, *, in_sweep: bool) -> None:
-    """GraftError for `resume=auto` in a folder that is new with every command, which never has anything to go on from."""
+    """GraftError for `resume=auto` in a folder that is new with every command: there is nothing to go on from."""
     key, part = ("hydra.sweep.dir", "sweep") if in_sweep else ("hydra.run.dir", "run")
     unresolved = cast(dict[str, Any], OmegaConf.to_container(cast(DictConfig, hydra), resolve=False))
     if any(resolver in unresolved[part]["dir"] for resolver in ("${now:", "${graft.run_id:")):

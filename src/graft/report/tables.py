@@ -1,6 +1,7 @@
 """The tables printed before and after training; plain text away from a terminal."""
 
 import math
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -64,7 +65,7 @@ def print_results(results: Mapping[str, Any], run_dir: Path) -> None:
     for line in (selection, *choice_lines(results), *nonfinite_lines(results), cost_line(results)):
         if line:
             console.print(line)
-    if (run_dir / MODEL).is_dir():
+    if os.path.isdir(run_dir / MODEL):  # which is no error for a name that is too long
         print(f"predict with it: graft predict run={shlex.quote(str(run_dir))} input=<file or folder>")
     print(run_dir, flush=True)
 

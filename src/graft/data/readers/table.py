@@ -120,7 +120,7 @@ def read_parquet(path: Path, content: bytes, key: str) -> Table:
         from pyarrow import ArrowException, BufferReader, parquet, types
     except ModuleNotFoundError:
         raise GraftError(
-            f"{key}={path}: Parquet files need pyarrow. Install it: pip install '.[tabular]', or give a CSV file."
+            f"{key}={path}: Parquet files need pyarrow. Install it: pip install pyarrow, or give a CSV file."
         ) from None
     try:
         found = parquet.read_table(BufferReader(content))
