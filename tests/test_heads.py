@@ -1,10 +1,14 @@
 import pytest
 import torch
+from test_run import cache, run  # noqa: F401  fixtures
 from torch import nn
 
+from graft import load_run
 from graft.errors import GraftError
+from graft.heads.base import HeadContext, new_head
 from graft.heads.linear import LinearHead
 from graft.heads.mlp import ACTIVATIONS, MLPHead
+from graft.registry import trust
 
 
 def test_linear_head_is_one_layer() -> None:
@@ -49,3 +53,30 @@ def test_every_activation(activation: str) -> None:
 def test_wrong_options(options: dict, message: str) -> None:
     with pytest.raises(GraftError, match=message):
         MLPHead(8, 3, **options)
+
+
+class PromptedHead(LinearHead):
+    """A head that wants to know its classes by name."""
+
+    def __init__(self, context: HeadContext, num_outputs: int) -> None:
+        super().__init__(context.feature_size, num_outputs)
+        self.prompts = [f"a photo of a {name}" for name in context.class_names or ()]
+
+
+def test_a_head_gets_what_its_constructor_names() -> None:
+    context = HeadContext(8, 2, ("cat", "dog"))
+    trust(["test_heads"])
+    head = new_head({"_target_": "test_heads.PromptedHead"}, context)
+    assert (head.linear.weight.shape, head.prompts) == ((2, 8), ["a photo of a cat", "a photo of a dog"])
+    plain = new_head({"_target_": "graft.heads.linear.LinearHead"}, context)
+    assert plain.linear.weight.shape == (2, 8)
+    with pytest.raises(GraftError, match="unexpected keyword argument 'depth'"):
+        new_head({"_target_": "graft.heads.linear.LinearHead", "depth": 1}, context)
+
+
+@pytest.mark.slow
+def test_a_head_that_asks_for_its_classes_trains_and_predicts_from_its_folder(run) -> None:  # noqa: F811
+    options = ["head._target_=test_heads.PromptedHead", "backbone.weights=null", "strategy=scratch"]
+    _, folder = run(*options, "training.epochs=1", "allow=[test_heads]")
+    model = load_run(folder, allow=["test_heads"])
+    assert model.head.prompts == [f"a photo of a {digit}" for digit in range(10)]

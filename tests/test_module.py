@@ -14,6 +14,7 @@ from graft.module import step_seed
 from graft.objectives.additive import AdditiveRetraining
 from graft.objectives.alpha import AlphaWeighted
 from graft.rates.backbone_ratio import BackboneRatio
+from graft.selection.target_val import TargetValidation
 from graft.strategies.frozen import Frozen
 from graft.strategies.lp_ft import LinearProbeThenFineTune
 from graft.terms.base import Term
@@ -306,7 +307,7 @@ def test_plateau_lowers_the_rate_when_the_monitored_metric_stands_still(tiny_bac
     frozen_head = build_module(
         tiny_backbone(),
         schedule=Plateau(factor=0.5, patience_epochs=0),
-        monitor="val/target/acc",
+        rule=TargetValidation(),
         optimizer=SGD | {"lr": 1e-12},
     )
     trainer = fit(frozen_head, epochs=3, validate=True)

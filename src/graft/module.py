@@ -16,7 +16,8 @@ from graft.data.samples import seed_of
 from graft.errors import GraftError
 from graft.inputs.base import Batch, DomainBatch, Inputs, join
 from graft.objectives.base import Objective
-from graft.selection.base import higher_is_better
+from graft.selection.base import SelectionRule, of_validation
+from graft.selection.last import Last
 from graft.strategies.base import Phase, Strategy, frozen_modules
 from graft.tasks.base import Task
 from graft.tasks.metrics import Mean, TrainingMetrics
@@ -65,7 +66,7 @@ class TransferModule(pl.LightningModule):
         terms: Mapping[str, Term] | None = None,
         window: AveragingWindow | None = None,
         batch_transforms: Sequence[BatchTransform] = (),
-        monitor: str | None = None,
+        rule: SelectionRule | None = None,
         bn: str = "joint",
         class_weights: Mapping[str, Tensor | None] | None = None,
         seed: int = 0,
@@ -83,7 +84,8 @@ class TransferModule(pl.LightningModule):
         self.schedule = schedule
         self.optimizer_config = dict(optimizer)
         self.window = window
-        self.monitor = monitor
+        self.rule = rule or Last()
+        self.rule_metric = self.rule.metric()
         self.bn = bn
         self.class_weights = dict(class_weights or {})
         self.seed = seed
@@ -287,10 +289,9 @@ class TransferModule(pl.LightningModule):
         fused = not (self.trainer.precision.endswith("-mixed") and self.trainer.gradient_clip_val)
         optimizer = build_optimizer(settings["_target_"], groups, settings["lr"], settings["options"], fused)
         if isinstance(self.schedule, Plateau):
-            assert self.monitor is not None
-            mode: Literal["min", "max"] = "max" if higher_is_better(self.monitor, self.tasks) else "min"
-            scheduler = self.schedule.scheduler(optimizer, mode)
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": self.monitor}}
+            mode: Literal["min", "max"] = "max" if self.rule.higher_is_better(self.tasks) else "min"
+            scheduler, monitor = self.schedule.scheduler(optimizer, mode), self.rule.monitor(self.tasks)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
         return optimizer
 
     def multipliers(self) -> dict[str, float]:
@@ -455,16 +456,22 @@ class TransferModule(pl.LightningModule):
         results = {}
         for domain, one in batch.items():
             assert one.labels is not None  # evaluation always has them
-            task, logits = self.tasks[domain], self.head(domain)(self.features(one, domain))
+            task, features = self.tasks[domain], self.features(one, domain)
+            logits = self.head(domain)(features)
             predictions, targets = task.predictions(logits), task.targets(one.labels)
             self.eval_losses[domain].update(task.loss(logits, one.labels) * len(one), len(one))
             self.eval_metrics[domain].update(predictions, targets)
+            if self.rule_metric is not None and domain in self.rule.domains and not self.trainer.testing:
+                self.rule_metric.update(domain, features, logits)
             results[domain] = (predictions, targets)
         return results
 
     def on_validation_epoch_end(self) -> None:
-        """Log `val/<domain>/<metric>`."""
+        """Log `val/<domain>/<metric>`, and the selection rule's own metric."""
         self._log_collected("val")
+        if self.rule_metric is not None and self.rule_metric.update_called:
+            self.log(f"selection/{self.rule.name}", self.rule_metric.compute(), sync_dist=True)
+            self.rule_metric.reset()
 
     def on_test_epoch_end(self) -> None:
         """Log `test/<domain>/<metric>` and keep the confusion matrices."""
@@ -490,8 +497,7 @@ class TransferModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep config and validation metrics in the checkpoint, as plain containers for weights_only loading."""
         checkpoint["config"] = self.config
-        metrics = self.trainer.callback_metrics
-        checkpoint["metrics"] = {name: float(value) for name, value in metrics.items() if name.startswith("val/")}
+        checkpoint["metrics"] = of_validation(self.trainer.callback_metrics)
 
     def trained_members(self, phases: Sequence[Phase]) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Every part with those of its named parameters that train in some phase."""

@@ -8,9 +8,11 @@ from torch import nn
 
 from graft.backbones.base import Backbone
 from graft.backbones.checkpointing import checkpoint_gradients
+from graft.backbones.contract import check_backbone, plain_arguments, wrap
 from graft.build import build
 from graft.data.module import TransferDataModule
 from graft.errors import GraftError
+from graft.heads.base import HeadContext, new_head
 from graft.module import SHARED
 from graft.objectives.base import Objective
 from graft.tasks.base import Task
@@ -30,14 +32,32 @@ def build_backbone(config: Mapping[str, Any], data: TransferDataModule) -> Backb
             "Choose a backbone for them: backbone=<option>, see `python train.py --help`."
         )
     backbone = build(settings, **{key: data.backbone_arguments[key] for key in left_open})
+    if not isinstance(backbone, Backbone):
+        backbone = wrapped(backbone, config, data)
     if backbone.modality != data.modality:
         raise GraftError(
             f"backbone.name={backbone.name} takes {backbone.modality} inputs, but the target holds {data.modality} "
             "data. Choose a backbone for them: backbone=<option>, see `python train.py --help`."
         )
+    check_backbone(backbone)
     if config["training"]["gradient_checkpointing"]:
         checkpoint_gradients(backbone)
     return backbone.to(memory_format=torch.channels_last) if config["training"]["channels_last"] else backbone
+
+
+def wrapped(network: object, config: Mapping[str, Any], data: TransferDataModule) -> Backbone:
+    """A plain network of the user's as a backbone for the data's images; GraftError where it can be none."""
+    target, channels = config["backbone"]["_target_"], data.channels
+    if not isinstance(network, nn.Module):
+        raise GraftError(f"backbone: {target} gives a {type(network).__name__}, and no torch.nn.Module.")
+    if channels is None:
+        raise GraftError(
+            f"backbone: {target} gives a plain torch.nn.Module, which can be a backbone for images only, but the "
+            f"target holds {data.modality} data. Make it a subclass of graft.backbones.base.Backbone; see "
+            "docs/extend/backbone.md."
+        )
+    size = config["data"]["image_size"] or data.image_side()
+    return wrap(network, **plain_arguments(config["backbone"], size, channels))
 
 
 def build_heads(
@@ -64,11 +84,14 @@ def build_heads(
         )
     names = {SHARED: "target"} if sharing == "shared" and "source" in data.domains else {d: d for d in tasks}
     return {
-        name: build_head(config, backbone, data.num_outputs(domain, tasks[domain])) for name, domain in names.items()
+        name: build_head(config, backbone, data.num_outputs(domain, tasks[domain]), data.classes(domain))
+        for name, domain in names.items()
     }
 
 
-def build_head(config: Mapping[str, Any], backbone: Backbone, num_outputs: int) -> nn.Module:
+def build_head(
+    config: Mapping[str, Any], backbone: Backbone, num_outputs: int, class_names: tuple[str, ...] | None
+) -> nn.Module:
     """A new head on the backbone's features."""
     settings = {key: value for key, value in config["head"].items() if key != "sharing"}
-    return build(settings, feature_size=backbone.feature_size, num_outputs=num_outputs)
+    return new_head(settings, HeadContext(backbone.feature_size, num_outputs, class_names))

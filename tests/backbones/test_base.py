@@ -9,6 +9,7 @@ from torch import nn
 
 from graft.backbones.base import HALF, ImageBackbone, Stage
 from graft.backbones.lenet import lenet
+from graft.backbones.sequence import SequenceBackbone
 from graft.errors import GraftError
 
 
@@ -71,3 +72,20 @@ def test_timm_is_imported_for_timm_models_only() -> None:
         "graft.backbones.cnn, graft.weights.loading; TorchvisionBackbone('resnet18'); sys.exit('timm' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_local_gives_the_maps_of_every_stage():
+    backbone = lenet(size=16, channels=1).eval()
+    inputs = backbone.example_inputs(3)
+    maps = backbone.local(inputs)
+    assert list(maps) == [stage.name for stage in backbone.stages]
+    assert all(len(one) == 3 and one.requires_grad for one in maps.values())
+    first = backbone.output_module(backbone.stages[0].name)
+    torch.testing.assert_close(maps[backbone.stages[0].name], backbone.get_submodule(first)(inputs))
+    assert not any(module._forward_hooks for module in backbone.modules())
+
+
+def test_a_backbone_without_maps_says_so():
+    backbone = SequenceBackbone("lstm", input_size=2, hidden_size=4, layers=1)
+    with pytest.raises(GraftError, match="sequence backbone lstm gives features alone"):
+        backbone.local(backbone.example_inputs())

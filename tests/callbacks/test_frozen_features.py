@@ -11,10 +11,12 @@ from torch import nn
 
 from graft.backbones.torchvision import TorchvisionBackbone
 from graft.cache.disk import DiskCache
+from graft.cache.extract import extract
 from graft.cache.features import FeatureCache
 from graft.callbacks.frozen_features import FrozenFeatures
 from graft.data.module import TransferDataModule
 from graft.data.sources.digits import Digits
+from graft.errors import GraftError
 from graft.objectives.alpha import AlphaWeighted
 from graft.strategies.fine_tune import FineTune
 from graft.strategies.freeze_until import FreezeUntil
@@ -186,6 +188,41 @@ def test_a_second_run_computes_nothing(tmp_path):
         ]
         assert all(entry.computed == first for entry in cache.report)
         assert (count.images > 300) == first  # but a few, on which the network is tried out
+
+
+def test_a_frozen_run_after_extract_computes_nothing(tmp_path):
+    module, data = parts(Frozen())
+    disk = DiskCache(tmp_path, 2**30)
+    found = {name: extract(module.backbone, data, "target", name, disk) for name in ("train", "val")}
+    kept = FeatureCache(disk)
+    rows = {}
+
+    class Rows(pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            rows["train"], rows["val"] = (data.stored["target", name][:] for name in ("train", "val"))
+
+    fit(module, data, [FrozenFeatures(kept), Rows()])
+    assert [(entry.split, entry.computed) for entry in kept.report] == [("train", False), ("val", False)]
+    for name, one in found.items():
+        split = getattr(data.domains["target"], name)
+        assert torch.equal(one.features, rows[name])
+        assert torch.equal(one.labels, split.labels)
+        assert torch.equal(one.indices, torch.arange(len(split)))
+    again = extract(module.backbone, data, "target", "train", disk)
+    assert torch.equal(again.features, found["train"].features)
+
+
+def test_extract_without_room_on_the_disk_gives_the_same_features(tmp_path):
+    module, data = parts(Frozen())
+    module.backbone.train()
+    sets = [extract(module.backbone, data, "source", "val", DiskCache(tmp_path / str(n), n)) for n in (0, 2**30)]
+    torch.testing.assert_close(sets[0].features, sets[1].features)
+    assert module.backbone.training
+    with torch.no_grad():
+        images = torch.cat([batch.inputs for batch in data.plain_batches("source", "val")])
+        torch.testing.assert_close(sets[1].features, module.backbone.eval()(images), rtol=1e-4, atol=1e-4)
+    with pytest.raises(GraftError, match=r"no split target trian\. Allowed: .*target train, target val"):
+        extract(module.backbone, data, "target", "trian", DiskCache(tmp_path, 2**30))
 
 
 @pytest.mark.slow

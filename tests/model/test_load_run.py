@@ -1,6 +1,7 @@
 """A run's model folder predicts by itself what the run's own test predicted."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,35 +12,17 @@ import numpy as np
 import pandas
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from lanes import slow
 from PIL import Image
 
 import graft
-from graft.cli.hydra_versions import VERSION_BASE
-from graft.cli.job import execute
-from graft.config import plain
 from graft.errors import GraftError
+from graft.model import folder as folders
 from graft.model import predictions
-from tests.test_run import CONF
+from graft.model.model import load_weights
+from tests.model.conftest import TINY
 
-TINY = ["training.epochs=2", "training.threads=1", "trainer=cpu", "logger=csv", "data.num_workers=0"]
 CLOSE = 1e-5  # largest difference of two probabilities
-
-
-@pytest.fixture
-def run(tmp_path):
-    """Train for two epochs; the run's folder."""
-
-    def run(*overrides, folder="run"):
-        paths = [f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={tmp_path}", f"paths.root={tmp_path}"]
-        with initialize_config_dir(CONF, **VERSION_BASE):
-            cfg = compose("train", overrides=[*TINY, *paths, *overrides])
-        (tmp_path / folder).mkdir(exist_ok=True)
-        execute(plain(cfg))
-        return tmp_path / folder
-
-    return run
 
 
 def kept_by(folder: Path) -> dict:
@@ -62,19 +45,6 @@ def assert_same(found, kept, atol=CLOSE):
 
 
 # Images
-
-
-@pytest.fixture
-def photos(tmp_path):
-    """Overrides for 60 pictures of two classes in folders, PNG and JPEG of several sizes."""
-    random = np.random.default_rng(0)
-    for number in range(60):
-        label = ("cat", "dog")[number % 2]
-        pixels = random.integers(0, 120, (20 + number % 5, 24, 3)) + 100 * (number % 2)
-        file = tmp_path / "photos" / label / f"{number}.{'png' if number % 3 else 'jpg'}"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels.astype(np.uint8)).save(file)
-    return ["data=image_folder", f"data.target.root={tmp_path / 'photos'}", "data.image_size=16", "backbone=lenet"]
 
 
 @pytest.mark.parametrize("overrides", [("strategy=scratch",), ("strategy=scratch", "task=binary")], ids=" ".join)
@@ -140,16 +110,6 @@ def test_a_model_needs_neither_data_nor_hydra_nor_lightning(run, photos, tmp_pat
 # Texts
 
 
-@pytest.fixture
-def reviews(tmp_path):
-    """Overrides for 60 texts of two classes, and the table of them."""
-    rows = [(f"a {'good' if n % 2 else 'bad'} film of number {n}" + " and more" * (n % 4), n % 2) for n in range(60)]
-    table = pandas.DataFrame(rows, columns=["text", "label"])
-    table.to_csv(tmp_path / "reviews.tsv", sep="\t", index=False)
-    keys = ["data=text", "data/domain@data.target=text_file", f"data.target.file={tmp_path / 'reviews.tsv'}"]
-    return [*keys, "optimizer.lr=1e-2"], table
-
-
 def test_texts_with_words_of_their_own(run, reviews):
     overrides, table = reviews
     folder = run(*overrides, "backbone=lstm", "strategy=scratch", "data.eval_batch_size=4")
@@ -200,26 +160,6 @@ def test_recordings_by_path_and_as_waveforms(run, tones):
 # Tables
 
 
-@pytest.fixture
-def people(tmp_path):
-    """Overrides for 80 rows of numbers and words with gaps, and the table of them."""
-    random = np.random.default_rng(0)
-    table = pandas.DataFrame(
-        {
-            "age": random.normal(40, 10, 80).round(1),
-            "job": random.choice(["cook", "smith", "clerk"], 80),
-            "height": random.normal(170, 10, 80).round(),
-            "outcome": random.choice(["no", "yes"], 80),
-            "score": random.normal(3, 2, 80),
-        }
-    )
-    table.loc[3:9, "age"] = np.nan
-    table.loc[5:12, "job"] = None
-    table.to_csv(tmp_path / "people.csv", index=False)
-    keys = ["data=table", "data/domain@data.target=table_file", f"data.target.file={tmp_path / 'people.csv'}"]
-    return [*keys, "backbone=mlp", "strategy=scratch", "data.target.ignore=[score]", "data.target.label=outcome"], table
-
-
 def test_tables_from_a_frame_a_file_columns_and_records(run, people, tmp_path):
     overrides, table = people
     folder = run(*overrides)
@@ -236,7 +176,7 @@ def test_tables_from_a_frame_a_file_columns_and_records(run, people, tmp_path):
     assert len(model.predict({"age": 33, "job": "smith", "height": 180})) == 1
     with pytest.raises(GraftError, match="no column height"):
         model.predict({"age": 33, "job": "smith"})
-    with pytest.raises(GraftError, match="row 1: .*'old'"):
+    with pytest.raises(GraftError, match=r"row 1: .*'old'"):
         model.predict({"age": "old", "job": "smith", "height": 180})
 
 
@@ -280,3 +220,103 @@ def test_sequences_and_several_labels(run, tmp_path):
     assert_same(model.predict([values[index, : lengths[index]] for index in indices]), kept)
     assert model.classes == ("0", "1", "2")
     assert {len(one) for one in kept["prediction"]} - {1}, "none or several labels"
+
+
+# The folder
+
+
+def test_shared_and_expanded_weights_are_kept_once_and_come_back(tmp_path):
+    def network():
+        torch.manual_seed(0)
+        made = torch.nn.ModuleDict({"one": torch.nn.Linear(3, 3), "two": torch.nn.Linear(3, 3)})
+        made["two"].weight = made["one"].weight
+        made.register_buffer("wide", torch.ones(1, 4).expand(5, 4))
+        made["conv"] = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+        return made
+
+    saved = network()
+    with torch.no_grad():
+        saved["one"].weight.add_(1)
+    folders.write_weights(saved, tmp_path / "weights.safetensors")
+    loaded = network()
+    loaded.wide = torch.zeros(5, 4)
+    load_weights(loaded, tmp_path / "weights.safetensors")
+    assert loaded["two"].weight is loaded["one"].weight
+    for name, value in saved.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+
+
+def test_what_is_wrong_with_a_folder_is_said(run, photos, tmp_path):
+    folder = run(*photos, "strategy=scratch")
+    with pytest.raises(GraftError, match="no such folder"):
+        graft.load_run(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(GraftError, match=r"no model is kept there.*save\.model=always"):
+        graft.load_run(tmp_path / "empty")
+    description = json.loads((folder / "model" / "model.json").read_text())
+    for change, said in [
+        ({"format": 2}, "newer Graft"),
+        ({"allow": ["mypkg"]}, r"allow=\['mypkg'\]"),
+        ({"backbone": {"_target_": "os.system", "command": "true"}}, "_target_: os.system"),
+        ({"files": {"name": "../../secret"}}, "is no file of this model's"),
+        ({"dtype": "load"}, "dtype=load"),
+        ({"head": description["head"] | {"num_outputs": 5}}, "holds other weights"),
+    ]:
+        (folder / "model" / "model.json").write_text(json.dumps(description | change))
+        with pytest.raises(GraftError, match=said):
+            graft.load_run(folder)
+    (folder / "model" / "model.json").write_text(json.dumps(description))
+    weights = folder / "model" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(GraftError, match=r"weights\.safetensors cannot be read"):
+        graft.load_run(folder)
+
+
+def test_a_file_that_is_gone_is_named(run, photos):
+    model = graft.load_run(run(*photos, "strategy=scratch"))
+    with pytest.raises(GraftError, match=r"no file .*gone\.jpg"):
+        model.predict(["gone.jpg"])
+
+
+def test_nothing_is_kept_where_that_is_asked_for(run, photos):
+    folder = run(*photos, "strategy=scratch", "save.model=none", "save.predictions=false")
+    assert not (folder / "model").exists()
+    assert not (folder / "predictions.parquet").exists()
+
+
+def test_names_and_paths_can_be_hidden(run, photos, tmp_path):
+    Image.new("RGB", (20, 20)).save(tmp_path / "photos" / "cat" / "white.png")
+    (tmp_path / "photos" / "cat" / "secret.png").write_bytes(b"no picture")
+    folder = run(*photos, "strategy=scratch", "save.redact=[paths,names]", "data.target.on_bad_sample=skip")
+    kept = kept_by(folder)
+    assert kept["classes"] == ["class 0", "class 1"]
+    assert set(kept["label"]) == {"class 0", "class 1"}
+    results = (folder / "results.json").read_text()
+    assert not re.search("cat|dog", str(kept))
+    assert "secret.png" not in results
+    assert json.loads(results)["data"]["target"]["classes"] == ["class 0", "class 1"]
+    assert graft.load_run(folder).classes == ("cat", "dog")
+
+
+def test_of_a_sweep_the_best_job_keeps_its_model(app_folder):
+    folder = app_folder
+    best = json.loads((folder / "best_model.json").read_text())["val/target/acc"]
+    kept = [path.parent.parent.name for path in folder.glob("*/model/model.json")]
+    assert kept == [best["job"]]
+    values = {
+        path.parent.name: json.loads(path.read_text())["selection"]["value"] for path in folder.glob("*/results.json")
+    }
+    assert len(values) == 3
+    assert values[best["job"]] == max(values.values()) == best["value"]
+    assert graft.load_run(folder).metrics["val/target/acc"] == pytest.approx(best["value"])
+
+
+@pytest.fixture
+def app_folder(photos, tmp_path):
+    """The folder of a sweep over three rates, the last of which learns nothing."""
+    command = [sys.executable, "-m", "graft", "train", "-m", *TINY, *photos, "strategy=scratch"]
+    rates = ["optimizer.lr=1e-3,1e-2,1e-9", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    environment = {**os.environ, "GRAFT_ROOT": str(tmp_path), "GRAFT_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run([*command, *rates], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "sweep"

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from graft.backbones.outputs import kept_outputs
 from graft.data.samples import Modality
 from graft.errors import GraftError, first_line
 from graft.inputs.base import InputSpec
@@ -40,6 +41,7 @@ class Backbone(nn.Module):
 
     modality: Modality  # of the inputs, as in DomainData.modality
     pretrained_head: nn.Module | None  # features to the pretrained classes; no parameter
+    wrapped: Mapping[str, Any] | None = None  # of a plain network, what made it a backbone (graft.backbones.contract)
     named_inputs = False  # whether weights belong to inputs by name, so that a file's order says nothing
 
     def __init__(self, name: str, network: nn.Module, *, feature_size: int, stages: Sequence[Stage]) -> None:
@@ -53,6 +55,13 @@ class Backbone(nn.Module):
     def forward(self, x: Any) -> Tensor:
         """Features `(B, D)` of inputs `(B, ...)`."""
         return self.network(x)
+
+    def local(self, x: Any) -> dict[str, Tensor]:
+        """What each stage puts out for inputs `(B, ...)`; GraftError for a backbone that has no maps."""
+        raise GraftError(
+            f"The {self.modality} backbone {self.name} gives features alone and no maps by stage. Use a backbone for "
+            "images."
+        )
 
     @property
     def input_shape(self) -> tuple[int, ...] | None:
@@ -100,6 +109,11 @@ class Backbone(nn.Module):
         """Every module of a stage."""
         wanted = self._stage(name).name
         return [self.get_submodule(module) for module, stage in self.module_stages().items() if stage == wanted]
+
+    def output_module(self, stage: str) -> str:
+        """Name of the module whose output is a stage's: the last of those that make it up."""
+        modules = dict(self.named_modules())
+        return next(prefix for prefix in reversed(self._stage(stage).prefixes) if prefix in modules)
 
     def _stage(self, name: str) -> Stage:
         for stage in self.stages:
@@ -185,6 +199,17 @@ class ImageBackbone(Backbone):
         self.register_buffer("input_std", torch.empty(channels))
         self.set_normalisation(HALF, HALF)
 
+    def local(self, x: Tensor) -> dict[str, Tensor]:
+        """Maps `(B, C, H, W)` of each stage; of transformers tokens `(B, N, D)`, of Swin `(B, H, W, C)`.
+
+        A stage whose last module does not run, or puts out no tensor, is left out.
+        """
+        modules = {stage.name: self.output_module(stage.name) for stage in self.stages}
+        with kept_outputs(self, list(modules.values())) as outputs:
+            self(x)
+        maps = {stage: outputs.get(module) for stage, module in modules.items()}
+        return {stage: output for stage, output in maps.items() if isinstance(output, Tensor)}
+
     @property
     def input_spec(self) -> InputSpec:
         """What the images must look like; mean and std follow the weights that were loaded."""
@@ -227,8 +252,8 @@ def prefixes(name: str) -> list[str]:
 
 
 def first_convolution(network: nn.Module) -> tuple[str, ...]:
-    """Name of the convolution that sees the image."""
-    return next((name,) for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
+    """Name of the convolution that sees the image; none where there is no convolution."""
+    return next(((name,) for name, module in network.named_modules() if isinstance(module, nn.Conv2d)), ())
 
 
 def linear_from(weight: Tensor, bias: Tensor | None) -> nn.Linear:

@@ -1,16 +1,15 @@
 """Frozen parts of the backbone run once: behind them training reads activations instead of inputs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
-from torch import Tensor
 
 from graft.backbones.split_backbone import SplitBackbone, active_modules, find_split, weights_hash
-from graft.cache.features import FeatureCache, Wanted
+from graft.cache.extract import Pass
+from graft.cache.features import FeatureCache
 from graft.cache.rows import MappedRows
 from graft.data.module import TransferDataModule
 from graft.module import TransferModule
@@ -131,25 +130,10 @@ class FrozenFeatures(Callback):
         split = getattr(data.domains[domain], split_name)
         if len(split) == 0:
             return None
-        depends_on = {
-            "samples": split.fingerprint,
-            "input": repr(place.cut.backbone.input_spec),
-            # What is random in a view is drawn batch by batch.
-            "view": None if view is None else [data.augment, str(data.seed), data.eval_batch_size, view],
-            "precision": str(trainer.precision),
-            "device": trainer.strategy.root_device.type,
-        }
-
-        def batches() -> Iterator[tuple[Tensor, Any]]:
-            for batch in data.plain_batches(domain, split_name, view):
-                inputs = trainer.precision_plugin.convert_input(batch.inputs)
-                assert batch.indices is not None
-                yield batch.indices, trainer.strategy.batch_to_device(inputs)
-
-        parts = data.parts(domain)
-        wanted, *also = [Wanted(p.cut, {**depends_on, "weights": p.weights}, parts) for p in (place, *later)]
+        one = Pass(data, domain, split_name, trainer.precision_plugin, trainer.strategy.root_device, view)
+        wanted, *also = [one.wanted(place.cut, place.weights) for place in (place, *later)]
         context = trainer.precision_plugin.forward_context  # such as autocast
-        return self.cache.rows(wanted, also, batches, len(split), context, domain, split_name)
+        return self.cache.rows(wanted, also, one.batches, len(split), context, domain, split_name)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let go: other weights may be loaded from now on."""

@@ -14,7 +14,6 @@ from graft.run import pretrained, recorded, test_and_describe
 from graft.runs import checkpoints, describe, ingredients
 from graft.runs.context import run_context
 from graft.runs.folder import BEST, CHECKPOINTS, MERGED, SOUP, WISE_FT, RunFolder, in_own_folder
-from graft.selection.base import higher_is_better
 from graft.training.evaluation import validation_metrics
 from graft.weights import soup as soups
 from graft.weights.averaging import network
@@ -49,8 +48,7 @@ def make(experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:
     loads = {one.name: functools.partial(tested_weights, one, tested.state_dict()) for one in jobs}
     monitor = rule.monitor(module.tasks)
     assert monitor is not None
-    is_higher_better = higher_is_better(monitor, module.tasks)
-    made = soups.make_soup(loads, evaluate, monitor, is_higher_better)
+    made = soups.make_soup(loads, evaluate, monitor, rule.higher_is_better(module.tasks))
     tested.load_state_dict(made.weights)
     report = {
         "folder": sweep,

@@ -73,7 +73,7 @@ def source_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[s
             "`backbone.weights=source` without source data: choose some (data/domain@data.source=...), "
             "or other weights (backbone.weights=imagenet, null, ...)"
         )
-    if names.says("selection", "domain", None) == "source":
+    if "source" in names.says("selection", "domains", ()):
         yield f"`selection={names['selection']}` without source data: use selection=target_val or selection=last"
     if data.get("epoch") == "source":
         yield "`data.epoch=source` without source data: use data.epoch=target"
@@ -140,8 +140,11 @@ def mixing_keys(config: Mapping[str, Any]) -> str:
 def missing_runs(config: Mapping[str, Any]) -> Iterator[str]:
     """Runs to go on from that are not there."""
     resume, soup = config.get("resume"), config["soup"]
-    if isinstance(resume, str) and not Path(resume).is_file():
-        yield f"`resume={resume}`: there is no such checkpoint; resume=true takes the run folder's last one"
+    if isinstance(resume, str) and resume != "auto" and not Path(resume).is_file():
+        yield (
+            f"`resume={resume}`: there is no such checkpoint; resume=true takes the run folder's last one, resume=auto "
+            "does where there is one"
+        )
     if soup is not None and not Path(soup).is_dir():
         yield f"`soup={soup}`: there is no such folder; give a sweep's, logs/<name>/sweeps/<time>_<id>"
 
@@ -188,10 +191,10 @@ def table_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[st
 
 def selection_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
     """A metric to select by that the task does not compute in validation."""
-    metric, domain = config["selection"].get("metric"), names.says("selection", "domain", None)
+    metric, domains = config["selection"].get("metric"), names.says("selection", "domains", ())
     if metric is None:
         return
-    task = (config["source_task"] if domain == "source" else None) or config["task"]
+    task = (config["source_task"] if domains == ("source",) else None) or config["task"]
     main = task.get("main_metric") or attribute(task["_target_"], "main_metric", "acc")
     known = list(dict.fromkeys([*attribute(task["_target_"], "validated", ()), main]))
     if metric not in known:
@@ -229,7 +232,7 @@ def training_contradictions(config: Mapping[str, Any], names: Names) -> Iterator
         )
     if names.says("scheduler", "follows_metric", False):
         scheduler = names["scheduler"]
-        if names.says("selection", "domain", "target") is None:
+        if not names.says("selection", "domains", ("target",)):
             yield (
                 f"`scheduler={scheduler}` with `selection={names['selection']}`: it follows the selection rule's "
                 "metric, and there is none"
@@ -259,7 +262,7 @@ def averaging_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
     alphas, weights = config["training"]["wise_ft_alphas"], config["backbone"]["weights"]
     if alphas is not None:
         key = f"training.wise_ft_alphas={shown(alphas)}"
-        if names.says("selection", "domain", "target") is None:
+        if not names.says("selection", "domains", ("target",)):
             yield f"`{key}` with `selection={names['selection']}`: there is no metric to choose by; use target_val"
         if weights is None or not names.says("strategy", "pretrained", True):
             why = "backbone.weights=null" if weights is None else f"strategy={names['strategy']}"

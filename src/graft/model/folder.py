@@ -2,21 +2,23 @@
 
 import importlib.metadata
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from graft.backbones.base import COLUMNS, NETWORK, TOKENIZER, VOCABULARY, Backbone
 from graft.backbones.vocabulary import Vocabulary
 from graft.errors import GraftError
+from graft.files import write_whole, written_whole
 from graft.inputs.columns import Columns
 
-MODEL, DESCRIPTION, WEIGHTS = "model", "model.json", "weights.safetensors"
+DESCRIPTION, WEIGHTS = "model.json", "weights.safetensors"
 FORMAT = 1
+ALIASES = "aliases"  # in the metadata of the weights
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "numpy", "pillow")
 FOLDERS = (NETWORK, TOKENIZER)
 
@@ -43,23 +45,42 @@ class Description:
     selection: Mapping[str, Any]
     allow: Sequence[str]  # packages whose code the network needs
     versions: Mapping[str, str]
+    wrapped: Mapping[str, Any] | None = None  # of a plain network, what made it a backbone (graft.backbones.contract)
     format: int = FORMAT
 
 
-def write(folder: Path, description: Description, network: nn.Module, files: Sequence[str] = ()) -> None:
-    """Put the weights and then the description into a folder that holds `files` already: with it the folder is whole.
+def write(folder: Path, description: Description, network: nn.Module) -> None:
+    """Put the weights and then the description into a folder: with it the folder is whole."""
+    write_weights(network, folder / WEIGHTS)
+    write_whole(folder / DESCRIPTION, json.dumps(asdict(description), indent=1, ensure_ascii=False))
 
-    Tied weights are kept once, with the names that share them in the file's metadata.
-    """
-    from safetensors.torch import save_model
 
-    save_model(network, str(folder / WEIGHTS), {"format": "pt"})
-    unfinished = folder / f"{DESCRIPTION}.unfinished"
-    with unfinished.open("w", encoding="utf-8") as file:
-        json.dump(asdict(description), file, indent=1, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(folder / DESCRIPTION)
+def write_weights(network: nn.Module, file: Path) -> None:
+    """A network's weights, each contiguous and tied ones once; the metadata hold the names that share them."""
+    from safetensors.torch import save
+
+    kept: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    seen: dict[tuple[Any, ...], str] = {}
+    for name, tensor in network.state_dict().items():
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if tensor.numel() and place in seen:
+            aliases[name] = seen[place]
+            continue
+        seen[place] = name
+        kept[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    with written_whole(file) as whole:
+        whole.write(save(kept, {"format": "pt", ALIASES: json.dumps(aliases)}))
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """What `write_weights` wrote, under every name."""
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as content:
+        tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (no mapping)
+        aliases = json.loads((content.metadata() or {}).get(ALIASES, "{}"))
+    return tensors | {name: tensors[kept] for name, kept in aliases.items()}
 
 
 def read(folder: Path) -> Description:

@@ -203,6 +203,8 @@ def with_plain_numbers(table: Table, columns: Columns, decimal: str) -> Table:
 
 def table_of(inputs: Any, reading: Mapping[str, Any]) -> Table:
     """Rows as a table; numbers stay numbers, and everything else is text."""
+    if isinstance(inputs, Table):
+        return inputs
     if is_path(inputs):
         options = {name: reading.get(name) for name in ("delimiter", "header", "encoding", "missing")}
         options = {"delimiter": None, "header": True, "encoding": "utf-8", "missing": ()} | {

@@ -11,15 +11,17 @@ from torch import Tensor, nn
 
 from graft import registry
 from graft.backbones.base import Backbone
+from graft.backbones.contract import wrap
 from graft.build import build
 from graft.data.samples import Split
 from graft.errors import GraftError
+from graft.heads.base import HeadContext, new_head
 from graft.inputs.base import Inputs
 from graft.model import folder as folders
 from graft.model.folder import Description
 from graft.model.inputs import samples_of
 from graft.model.predictions import Predictions, predictions_of
-from graft.runs.folder import BEST_MODEL
+from graft.runs.folder import BEST_MODEL, MODEL
 from graft.tasks.base import Task
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # precisions of the Trainer
@@ -127,15 +129,19 @@ def load(place: Path, allow: Sequence[str] = ()) -> Model:
             f"you trust it: load_run(..., allow={missing})"
         )
     registry.trust(allow)
-    backbone: Backbone = build(description.backbone, **folders.arguments_in(folder, description.files))
+    network = build(description.backbone, **folders.arguments_in(folder, description.files))
+    backbone: Backbone = wrap(network, **description.wrapped) if description.wrapped else network
     if description.strategy is not None:
         build(description.strategy).prepare(backbone)
-    head: nn.Module = build(description.head)
+    sizes = {name: description.head[name] for name in ("feature_size", "num_outputs")}
+    classes = None if description.classes is None else tuple(description.classes)
+    settings = {name: value for name, value in description.head.items() if name not in sizes}
+    head = new_head(settings, HeadContext(**sizes, class_names=classes))
     task: Task = build(description.task)
     task.load_state_dict(description.task_state)
-    network = folders.network_of(backbone, head).to(getattr(torch, dtype_name(description)))
-    load_weights(network, folder / folders.WEIGHTS)
-    network.eval().requires_grad_(False)
+    parts = folders.network_of(backbone, head).to(getattr(torch, dtype_name(description)))
+    load_weights(parts, folder / folders.WEIGHTS)
+    parts.eval().requires_grad_(False)
     return Model(description, backbone, head, task)
 
 
@@ -150,11 +156,10 @@ def dtype_name(description: Description) -> str:
 def load_weights(network: nn.Module, file: Path) -> None:
     """Put a file's weights into a network of exactly these names and shapes; GraftError where it is another."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_model
 
     try:
-        load_model(network, str(file), strict=True)
-    except (OSError, SafetensorError) as error:
+        network.load_state_dict(folders.read_weights(file), strict=True)
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise GraftError(
             f"{file} cannot be read: {error}. Take the whole folder from a copy, or train again."
         ) from None
@@ -168,7 +173,7 @@ def load_weights(network: nn.Module, file: Path) -> None:
 def folder_of(place: Path) -> Path:
     """The model folder that a path stands for."""
     place = place.expanduser()
-    for folder in (place, place / folders.MODEL, place.parent, best_of(place)):
+    for folder in (place, place / MODEL, place.parent, best_of(place)):
         if folder is not None and (folder / folders.DESCRIPTION).is_file():
             return folder
     if not place.exists():
@@ -190,4 +195,4 @@ def best_of(sweep: Path) -> Path | None:
     if len(jobs) > 1:
         found = ", ".join(f"{sweep / job} ({metric})" for metric, job in jobs.items())
         raise GraftError(f"{sweep}: its jobs followed different metrics, so there are several best ones: {found}.")
-    return sweep / Path(next(iter(jobs.values()))).name / folders.MODEL
+    return sweep / Path(next(iter(jobs.values()))).name / MODEL

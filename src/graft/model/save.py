@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -14,11 +14,12 @@ from torch import Tensor
 
 from graft.build import plain
 from graft.experiment import Experiment
+from graft.files import write_whole, written_whole
 from graft.model import folder as folders
 from graft.model import predictions as kept
 from graft.model.folder import Description
 from graft.model.predictions import TestPredictions, predictions_of, words_of
-from graft.runs.folder import BEST_MODEL, PREDICTIONS, RunFolder
+from graft.runs.folder import BEST_MODEL, MODEL, PREDICTIONS, RunFolder
 from graft.training.lightning import is_rank_zero
 
 HASHED = 12  # characters of a name's hash
@@ -54,9 +55,7 @@ def keep_model(experiment: Experiment, results: Mapping[str, Any], *, in_sweep: 
             return
         save_model(experiment, results)
         best[monitor] = {"job": experiment.folder.name, "value": value, "mode": mode}
-        unfinished = sweep / f"{BEST_MODEL}.unfinished"
-        unfinished.write_text(json.dumps(best, indent=1))
-        unfinished.replace(sweep / BEST_MODEL)
+        write_whole(sweep / BEST_MODEL, json.dumps(best, indent=1))
         if before and before["job"] != experiment.folder.name:
             remove_model(sweep / before["job"])
 
@@ -83,12 +82,12 @@ def read_best(sweep: Path) -> dict[str, Any]:
 def save_model(experiment: Experiment, results: Mapping[str, Any]) -> None:
     """Write the network that was tested into the run folder's `model/`."""
     run = RunFolder(experiment.folder)
-    folder = experiment.folder / folders.MODEL
+    folder = experiment.folder / MODEL
     remove_model(experiment.folder)
     folder.mkdir(exist_ok=True)
     backbone, head = experiment.module.backbone, experiment.module.head("target")
     description = describe(experiment, results, backbone.save_files(folder))
-    run.add(f"{folders.MODEL}/{name}" for name in (folders.WEIGHTS, folders.DESCRIPTION))
+    run.add(f"{MODEL}/{name}" for name in (folders.WEIGHTS, folders.DESCRIPTION))
     run.add(folders.names_in(folder))
     folders.write(folder, description, folders.network_of(backbone, head))
 
@@ -96,7 +95,7 @@ def save_model(experiment: Experiment, results: Mapping[str, Any]) -> None:
 def remove_model(run_folder: Path) -> None:
     """Remove a run's model, where there is one."""
     run = RunFolder(run_folder)
-    for name in folders.names_in(run_folder / folders.MODEL):
+    for name in folders.names_in(run_folder / MODEL):
         run.remove(name)
 
 
@@ -128,31 +127,38 @@ def describe(experiment: Experiment, results: Mapping[str, Any], files: Mapping[
         selection=results["selection"],
         allow=list(config["allow"]),
         versions=folders.versions(),
+        wrapped=backbone.wrapped,
     )
 
 
 def save_predictions(experiment: Experiment) -> None:
     """Write what the network said of every test sample into the run folder; every process takes part."""
-    found = {domain: gathered(parts) for domain, parts in experiment.module.test_predictions.items()}
+    predicted = experiment.module.test_predictions
+    found = {domain: gathered(predicted.get(domain, [])) for domain in experiment.data.test_domains}
     if not is_rank_zero():
         return
     redact = experiment.config["save"]["redact"]
     domains = [
-        test_predictions(experiment, domain, *parts, redact=redact) for domain, parts in found.items() if len(parts[0])
+        test_predictions(experiment, domain, *in_order(parts), redact=redact)
+        for domain, parts in found.items()
+        if parts
     ]
-    file = experiment.folder / PREDICTIONS
-    unfinished = file.with_name(f"{file.name}.unfinished")
-    kept.write(unfinished, domains)
-    unfinished.replace(file)
+    with written_whole(experiment.folder / PREDICTIONS) as file:
+        kept.write(file, domains)
 
 
-def gathered(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Indices `(N,)` in their order and the predictions `(N, ...)` of all processes, each sample once."""
+def gathered(parts: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """What all processes have."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [*parts]
+    everywhere: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everywhere, [*parts])
+    return [one for own in everywhere for one in own]
+
+
+def in_order(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Indices `(N,)` in their order and the predictions `(N, ...)` of some batches, each sample once."""
     indices, values = (torch.cat(one) for one in zip(*parts, strict=True))
-    if dist.is_available() and dist.is_initialized():
-        everywhere: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(everywhere, (indices, values))
-        indices, values = (torch.cat(one) for one in zip(*everywhere, strict=True))
     order = indices.argsort(stable=True)
     indices, values = indices[order], values[order]
     first = torch.ones(len(indices), dtype=torch.bool)
@@ -169,7 +175,7 @@ def test_predictions(
     assert labels is not None  # a test split always has them
     classes = data.classes
     if "names" in redact and classes is not None:
-        classes = tuple(f"class {number}" for number in range(len(classes)))
+        classes = tuple(numbered(classes) or ())
     samples = [str(index) for index in indices.tolist()]
     if data.test.places is not None:
         samples = [data.test.places[index] for index in indices.tolist()]
@@ -185,25 +191,32 @@ def hashed(name: str) -> str:
 
 
 def redacted(results: Mapping[str, Any], redact: Sequence[str]) -> dict[str, Any]:
-    """A run's results without what is to stay hidden: names of skipped samples, and of classes."""
-    if not redact:
-        return dict(results)
+    """A run's results without what is to stay hidden: what samples are called, and names of classes."""
     found = dict(results)
-    found["data"] = {domain: redacted_domain(values, redact) for domain, values in results["data"].items()}
-    if "names" in redact and "confusion" in found:
-        found["confusion"] = {
-            name: one | {"classes": [f"class {number}" for number in range(len(one["classes"]))]}
-            for name, one in found["confusion"].items()
-        }
+    if "names" in redact:
+        found["data"] = {domain: one | {"classes": numbered(one["classes"])} for domain, one in found["data"].items()}
+        confusion = found.get("confusion", {})
+        found["confusion"] = {name: one | {"classes": numbered(one["classes"])} for name, one in confusion.items()}
+    if "paths" in redact:
+        reports = [one["report"] for one in found["data"].values() if one["report"]]
+        skipped = {one["sample"] for report in reports for one in report["skipped"]}
+        blamed = (found.get("nonfinite") or {}).get("samples", {})
+        found = without(found, skipped | {name for names in blamed.values() for name in names})
     return found
 
 
-def redacted_domain(values: Mapping[str, Any], redact: Sequence[str]) -> dict[str, Any]:
-    """What is known of a domain without hidden names."""
-    found = dict(values)
-    if "names" in redact and found["classes"]:
-        found["classes"] = [f"class {number}" for number in range(len(found["classes"]))]
-    if "paths" in redact and found["report"]:
-        skipped = [one | {"sample": hashed(one["sample"])} for one in found["report"]["skipped"]]
-        found["report"] = found["report"] | {"skipped": skipped}
-    return found
+def numbered(classes: Sequence[str] | None) -> list[str] | None:
+    """Names that say nothing."""
+    return None if classes is None else [f"class {number}" for number in range(len(classes))]
+
+
+def without(value: Any, names: Collection[str]) -> Any:
+    """The same structure with hashes in the place of names, wherever a text holds one."""
+    if isinstance(value, Mapping):
+        return {key: without(one, names) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [without(one, names) for one in value]
+    if isinstance(value, str):
+        for name in names:
+            value = value.replace(name, hashed(name))
+    return value

@@ -39,9 +39,13 @@ def score(results: Mapping[str, Any]) -> tuple[str, float, bool] | None:
 
 
 def best_so_far(jobs: Sequence[Job], name: str, higher: bool) -> tuple[float, list[str]] | None:
-    """The best value of a metric among finished jobs, and that job's overrides."""
+    """The best value of a metric among finished jobs that were selected by it, and that job's overrides."""
     found = [(one, score(one.results)) for one in jobs if one.results]
-    values = [(value[1], [f"{key}={v}" for key, v in one.overrides.items()]) for one, value in found if value]
+    values = [
+        (value[1], [f"{key}={v}" for key, v in one.overrides.items()])
+        for one, value in found
+        if value and value[0] == name
+    ]
     return (max if higher else min)(values, key=lambda pair: pair[0], default=None)
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from graft.cli.help import description
 from graft.cli.program import program
 from graft.locations import CONF
+from graft.runs.folder import MODEL
 
 PIPE_WIDTH = 160  # columns away from a terminal, so that names are not cut
 NAMES_SHOWN = 5
@@ -63,6 +64,8 @@ def print_results(results: Mapping[str, Any], run_dir: Path) -> None:
     for line in (selection, *choice_lines(results), *nonfinite_lines(results), cost_line(results)):
         if line:
             console.print(line)
+    if (run_dir / MODEL).is_dir():
+        print(f"predict with it: graft predict run={shlex.quote(str(run_dir))} input=<file or folder>")
     print(run_dir, flush=True)
 
 

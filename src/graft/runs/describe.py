@@ -17,7 +17,6 @@ from graft.module import TransferModule
 from graft.pretrain import Pretrained
 from graft.runs.context import RunContext
 from graft.runs.record import FAILED, FORMAT
-from graft.selection.base import higher_is_better
 from graft.tasks.base import Task
 from graft.training.fitting import Fitting, averaging_word
 from graft.weights.loading import LoadReport
@@ -84,7 +83,7 @@ def forgetting(metrics: Mapping[str, float], pretrained: Pretrained | None, task
     if pretrained is None or task is None:
         return {}
     name = f"test/source/{task.main_metric}"
-    if name not in metrics:
+    if name not in metrics or name not in pretrained.metrics:
         return {}
     lost = pretrained.metrics[name] - metrics[name]
     return {"forgetting": lost if task.higher_is_better else -lost, "pretrain/" + name: pretrained.metrics[name]}
@@ -115,10 +114,10 @@ def of_selection(experiment: Experiment, selected: Mapping[str, Any]) -> dict[st
     return {
         "rule": selected["rule"],
         "monitor": monitor,
-        "mode": None if monitor is None else "max" if higher_is_better(monitor, tasks) else "min",
+        "mode": None if monitor is None else "max" if rule.higher_is_better(tasks) else "min",
         "value": selected["metrics"].get(monitor),
         "epoch": selected["epoch"],
-        "oracle": monitor is not None and rule.domain == "target" and not experiment.data.target_labeled,
+        "oracle": monitor is not None and rule.uses_target_labels and not experiment.data.target_labeled,
     }
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from graft import config
+from graft.config.facts import attribute
 from graft.errors import GraftError, listed
 from graft.runs import sweeps
 from graft.runs.folder import CONFIG, RESULTS
@@ -102,7 +103,7 @@ def check_alike(folder: Path, ingredients: Iterable[Ingredient]) -> None:
             f"soup={folder}: its jobs started from random weights. The mean of such networks is no better than "
             "chance: sweep with backbone.weights=source, imagenet, ... and another strategy than scratch."
         )
-    if first["selection._target_"].endswith(".Last"):
+    if not attribute(first["selection._target_"], "domains", ("target",)):
         raise GraftError(
             f"soup={folder}: its jobs have selection=last, so there is no metric to choose the soup by. Sweep with "
             "selection=target_val or selection=source_val."

@@ -2,30 +2,88 @@
 
 import math
 from collections.abc import Mapping
+from typing import SupportsFloat
+
+from torchmetrics import Metric
 
 from graft.errors import GraftError
-from graft.selection.last import Last
-from graft.selection.source_val import SourceValidation
-from graft.selection.target_val import TargetValidation
 from graft.tasks.base import LOWER_IS_BETTER, Task
 
-SelectionRule = TargetValidation | SourceValidation | Last
+LOGGED = ("val/", "selection/")  # how names of validation metrics begin: those of domains, and a rule's own
 
 
-def check_domain(rule: SelectionRule, domains: tuple[str, ...]) -> None:
-    """Refuse a rule whose domain has no data."""
-    if rule.domain is not None and rule.domain not in domains:
+class SelectionRule:
+    """Names the validation metric whose best epoch is tested: a domain's, or one that the rule brings along."""
+
+    name: str
+    domains: tuple[str, ...] = ()  # whose validation data it looks at; none: the last epoch is tested
+    uses_target_labels = True  # False where it looks at no label of the target
+
+    def metric(self) -> Metric | None:
+        """A metric of the rule, logged as `selection/<name>`; its `higher_is_better` says which way is better.
+
+        Validation calls `update(domain, features, logits)` with every batch `(B, D)` and `(B, K)` of `domains`.
+        """
+        return None
+
+    def monitor(self, tasks: Mapping[str, Task]) -> str | None:
+        """Name of the metric that is followed; None where nothing is selected. GraftError where a task has none."""
+        return f"selection/{self.name}" if self.domains else None
+
+    def higher_is_better(self, tasks: Mapping[str, Task]) -> bool:
+        """Whether more of what is followed is better."""
+        if (own := self.metric()) is not None:
+            return bool(own.higher_is_better)
+        monitor = self.monitor(tasks)
+        if monitor is None:
+            return True
+        _, domain, metric = monitor.split("/")
+        task = tasks[domain]
+        return task.higher_is_better if metric == task.main_metric else metric not in LOWER_IS_BETTER
+
+
+class ValidationMetric(SelectionRule):
+    """A metric that the task computes on a domain's validation split."""
+
+    followed: str | None = None  # None: the task's main metric
+
+    def __init__(self, metric: str | None = None) -> None:
+        self.followed = metric
+
+    def monitor(self, tasks: Mapping[str, Task]) -> str:
+        """`val/<domain>/<metric>`."""
+        (domain,) = self.domains
+        return f"val/{domain}/{self.followed or tasks[domain].main_metric}"
+
+
+def check_rule(rule: SelectionRule, tasks: Mapping[str, Task]) -> None:
+    """GraftError for what is no rule, one whose domain has no data, and one that names no metric or no direction.
+
+    `tasks` are those of the domains that have data.
+    """
+    kind = f"{type(rule).__module__}.{type(rule).__name__}"
+    if not isinstance(rule, SelectionRule) or hasattr(rule, "domain"):
         raise GraftError(
-            f"selection={rule.name} needs {rule.domain} data, but the run has {', '.join(domains)} only. "
+            f"selection: {kind} is no rule. Make it a subclass of graft.selection.base.SelectionRule, with "
+            'domains = ("target",) in the place of domain = "target"; see docs/extend/rule.md.'
+        )
+    missing = [domain for domain in rule.domains if domain not in tasks]
+    if missing:
+        raise GraftError(
+            f"selection={rule.name} needs {missing[0]} data, but the run has {', '.join(tasks)} only. "
             "Use selection=target_val or selection=last."
         )
+    own = rule.metric()
+    if own is None and rule.domains and type(rule).monitor is SelectionRule.monitor:
+        raise GraftError(f"selection={rule.name}: {kind} follows nothing. Give it monitor() or metric().")
+    if own is not None and own.higher_is_better is None:
+        raise GraftError(f"selection={rule.name}: {type(own).__name__}.higher_is_better must be True or False.")
+    rule.monitor(tasks)  # refuses a task without its metric, before anything is pretrained
 
 
-def higher_is_better(monitor: str, tasks: Mapping[str, Task]) -> bool:
-    """Whether a monitored metric, such as `val/target/f1`, is better the higher it is."""
-    _, domain, metric = monitor.split("/")
-    task = tasks[domain]
-    return task.higher_is_better if metric == task.main_metric else metric not in LOWER_IS_BETTER
+def of_validation(metrics: Mapping[str, SupportsFloat]) -> dict[str, float]:
+    """Those that validation logs."""
+    return {name: float(value) for name, value in metrics.items() if name.startswith(LOGGED)}
 
 
 def rank(value: float, higher_is_better: bool) -> float:

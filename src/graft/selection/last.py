@@ -1,16 +1,10 @@
 """The last checkpoint."""
 
-from collections.abc import Mapping
-
-from graft.tasks.base import Task
+from graft.selection.base import SelectionRule
 
 
-class Last:
+class Last(SelectionRule):
     """The last epoch's weights: nothing is selected."""
 
     name = "last"
-    domain = None
-
-    def monitor(self, tasks: Mapping[str, Task]) -> str | None:
-        """Nothing is followed."""
-        return None
+    uses_target_labels = False

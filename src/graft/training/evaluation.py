@@ -5,6 +5,7 @@ import pytorch_lightning as pl
 from graft.data.module import TransferDataModule
 from graft.experiment import Experiment
 from graft.module import TransferModule
+from graft.selection.base import of_validation
 from graft.training.trainer import build_trainer
 
 
@@ -14,7 +15,7 @@ def validation_metrics(experiment: Experiment) -> dict[str, float]:
     settings = {**config["trainer"], "profiler": None}
     trainer = build_trainer(settings, config["training"], experiment.epochs, experiment.folder, [], [])
     trainer.validate(experiment.module, experiment.data, verbose=False)
-    return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+    return of_validation(trainer.callback_metrics)
 
 
 def test(trainer: pl.Trainer, module: TransferModule, data: TransferDataModule) -> dict[str, float]:

@@ -20,7 +20,6 @@ from graft.errors import GraftError
 from graft.experiment import Experiment
 from graft.runs import checkpoints
 from graft.runs.folder import CHECKPOINTS, RunFolder
-from graft.selection.base import higher_is_better
 from graft.training.trainer import build_trainer
 
 
@@ -56,7 +55,7 @@ def checkpoints_callback(experiment: Experiment, in_sweep: bool) -> Checkpoints:
     return Checkpoints(
         experiment.folder / CHECKPOINTS,
         monitor,
-        higher_is_better=monitor is None or higher_is_better(monitor, module.tasks),
+        higher_is_better=rule.higher_is_better(module.tasks),
         ready=(lambda: averaging.started) if averaging else (lambda: True),
         keep_last=monitor is None or not in_sweep,
         run_id=RunFolder(experiment.folder).run_id,

@@ -42,6 +42,6 @@ def check_strategy(trainer: pl.Trainer, name: str) -> None:
     """GraftError where a term's further steps cannot be taken, because processes share one copy of the weights."""
     if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
         raise GraftError(
-            f"term.{name} takes further optimizer steps, which trainer.strategy={trainer.strategy.strategy_name} "
+            f"term.{name} takes further optimizer steps, which trainer.strategy={type(trainer.strategy).__name__} "
             "cannot. Use trainer.strategy=auto or ddp, or leave the term out."
         )

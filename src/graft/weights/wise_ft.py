@@ -9,7 +9,7 @@ from torch import Tensor
 
 from graft.experiment import Experiment
 from graft.module import SHARED, TransferModule
-from graft.selection.base import higher_is_better, rank
+from graft.selection.base import rank
 from graft.training.evaluation import validation_metrics
 from graft.weights.averaging import network
 
@@ -77,8 +77,7 @@ def apply(experiment: Experiment, start: Weights) -> tuple[dict[str, float], dic
     module, rule, alphas = experiment.module, experiment.rule, experiment.config["training"]["wise_ft_alphas"]
     monitor = rule.monitor(module.tasks)
     assert monitor is not None
-    is_higher_better = higher_is_better(monitor, module.tasks)
     validate = functools.partial(validation_metrics, experiment)
-    values, best, metrics = choose(module, start, alphas, validate, monitor, is_higher_better)
+    values, best, metrics = choose(module, start, alphas, validate, monitor, rule.higher_is_better(module.tasks))
     tried = [{"alpha": alpha, "value": value} for alpha, value in values.items()]
     return metrics, {"monitor": monitor, "alpha": best, "tried": tried}

@@ -19,7 +19,6 @@ from graft.terms.regularization.channel_attention import (
     without_channel,
 )
 from graft.terms.regularization.delta import DELTA, delta_penalty
-from graft.terms.regularization.maps import output_module
 
 from .cases import CLASSES, disturb, setup_of, step_of, target_samples, train
 
@@ -201,7 +200,7 @@ def test_repeating_earlier_outputs_changes_no_feature(build):
     backbone = build(size=32).eval().requires_grad_(False)
     inputs, _ = target_samples(backbone, 2)
     ran = dict(outputs_in_order(backbone, inputs))
-    layer = output_module(backbone, backbone.stages[2].name)
+    layer = backbone.output_module(backbone.stages[2].name)
     before = {name: output for name, output in ran.items() if list(ran).index(name) < list(ran).index(layer)}
     assert len(before) >= 2
     with remembered(backbone, before):

@@ -11,7 +11,7 @@ from graft.config.types import Count, NonNegative
 from graft.errors import GraftError
 from graft.terms.base import Term, TermContext, TrainStep
 from graft.terms.regularization.channel_attention import attention_weights, loss_increases
-from graft.terms.regularization.maps import MapRecorder, channel_dim, channels_first, output_module
+from graft.terms.regularization.maps import MapRecorder, channel_dim, channels_first
 from graft.terms.requirements import check_at_least, check_pretrained
 
 
@@ -57,10 +57,11 @@ class DELTA(Term):
     def prepare(self, context: TermContext) -> None:
         """Record maps of both backbones from now on, and measure the channels' weights on the pretrained one."""
         check_pretrained(context, "delta")
-        modules = [output_module(context.backbone, stage) for stage in self._stages(context.backbone)]
+        stages = self._stages(context.backbone)
+        modules = [context.backbone.output_module(stage) for stage in stages]
         self._teacher = context.teacher
         self._pretrained_maps = MapRecorder(self._teacher.backbone, modules, training_only=False)
-        self._channels = self._count_channels(context)
+        self._channels = self._count_channels(context, stages)
         weights = [torch.full((channels,), 1 / channels) for channels in self._channels]
         if self.attention:
             per_class = max(1, self.attention_samples // max(2, context.num_classes or 0))
@@ -90,16 +91,19 @@ class DELTA(Term):
             )
         return list(self.layers)
 
-    def _count_channels(self, context: TermContext) -> list[int]:
-        """Channels of every layer, as one sample shows them; GraftError for a layer that puts out no map."""
+    def _count_channels(self, context: TermContext, stages: Sequence[str]) -> list[int]:
+        """Channels of every stage, as one sample shows them; GraftError for one that puts out no map."""
         inputs = next(iter(context.samples())).inputs
         if not isinstance(inputs, Tensor):
             raise GraftError(
                 f"term.delta compares maps of images, and {context.backbone.name} takes {context.backbone.modality} "
                 "inputs. Use term=[feature_distillation] or term=[l2sp]."
             )
-        self._teacher.features(inputs[:1])
-        return [maps.shape[channel_dim(maps)] for maps in self._pretrained_maps.read(1)]
+        maps = self._teacher.backbone.local(inputs[:1])
+        if missing := [stage for stage in stages if stage not in maps]:
+            module = self._teacher.backbone.output_module(missing[0])
+            raise GraftError(f"The backbone's {module} puts out no map. Name other stages in term.delta.layers.")
+        return [maps[stage].shape[channel_dim(maps[stage])] for stage in stages]
 
 
 def samples_of_classes(context: TermContext) -> Iterator[tuple[Tensor, Tensor]]:

@@ -2,23 +2,16 @@
 
 from collections import deque
 from collections.abc import Sequence
-from functools import partial
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from graft.backbones.base import Backbone
+from graft.backbones.outputs import kept_outputs
 from graft.errors import GraftError
 
 FORWARDS_A_STEP = 2  # source and target, where they do not run as one batch
-
-
-def output_module(backbone: Backbone, stage: str) -> str:
-    """Name of the module whose output is a stage's: the last of those that make it up."""
-    prefixes = next(s.prefixes for s in backbone.stages if s.name == stage)
-    modules = dict(backbone.named_modules())
-    return next(prefix for prefix in reversed(prefixes) if prefix in modules)
 
 
 def channel_dim(maps: Tensor) -> int:
@@ -48,22 +41,17 @@ class MapRecorder:
         self.modules = tuple(modules)
         self.training_only = training_only  # not in validation and not without gradients
         self._forwards: deque[tuple[int, dict[str, Tensor]]] = deque(maxlen=FORWARDS_A_STEP)
-        self._handles: list[Any] = []
+        self._hooks = ExitStack()
         backbone.register_forward_pre_hook(self._begin)
         backbone.register_forward_hook(self._end, always_call=True)
 
     def _begin(self, backbone: nn.Module, inputs: tuple[Tensor]) -> None:
         if self.training_only and not (backbone.training and torch.is_grad_enabled()):
             return
-        self._forwards.append((len(inputs[0]), {}))
-        self._handles = [backbone.get_submodule(m).register_forward_hook(partial(self._keep, m)) for m in self.modules]
-
-    def _keep(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        self._forwards[-1][1][name] = output
+        self._forwards.append((len(inputs[0]), self._hooks.enter_context(kept_outputs(backbone, self.modules))))
 
     def _end(self, backbone: nn.Module, inputs: Any, output: Any) -> None:
-        while self._handles:
-            self._handles.pop().remove()
+        self._hooks.close()
 
     def read(self, samples: int) -> list[Tensor]:
         """Each module's output for the last `samples` samples, in the order in which they ran; then forgets all.
@@ -85,4 +73,4 @@ class MapRecorder:
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles begin without maps, which are parts of a graph."""
-        return {**self.__dict__, "_forwards": deque(maxlen=FORWARDS_A_STEP), "_handles": []}
+        return {**self.__dict__, "_forwards": deque(maxlen=FORWARDS_A_STEP), "_hooks": ExitStack()}

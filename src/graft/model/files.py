@@ -1,0 +1,136 @@
+"""What a command line gives to predict on: a file, a folder, a table, or lines of standard input."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graft.data.readers import images, recordings
+from graft.data.readers.folders import listing_of
+from graft.data.readers.table import Table, column_name, read_table
+from graft.data.readers.table_source import wrong_values
+from graft.errors import GraftError
+from graft.inputs.columns import Columns
+from graft.model.inputs import FILE, table_of, with_plain_numbers
+
+STANDARD_INPUT = "-"
+LINES = (".jsonl", ".ndjson")
+TABLES = (".csv", ".tsv", ".tab", ".parquet", ".pq")
+TEXTS = (".txt", ".text")
+ARRAYS = (".npy", ".npz")
+
+
+@dataclass(frozen=True)
+class Found:
+    """N inputs: what `Model.predict` takes, what each is called, and what could not even be read, with a reason."""
+
+    inputs: Any  # by index or slice
+    names: Sequence[str]
+    unread: list[tuple[str, str]] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)  # reason -> number of files that are no inputs
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def rows(self, start: int, stop: int) -> Any:
+        """Some of the inputs."""
+        if isinstance(self.inputs, Table):
+            return self.inputs.rows(np.arange(start, stop))
+        return self.inputs[start:stop]
+
+
+def found_in(place: str, modality: str, reading: dict[str, Any], column: str, columns: Columns | None) -> Found:
+    """The inputs of a modality at a place.
+
+    `column` names where a table holds texts or files' paths, `columns` are those of a network for tables. Raises
+    GraftError where there is nothing that such a network takes.
+    """
+    path = Path(place).expanduser()
+    if place != STANDARD_INPUT and not path.exists():
+        raise GraftError(f"input={place}: there is no such file or folder.")
+    if modality == "image":
+        return files_in(path, images.extensions(), column)
+    if modality == "audio":
+        return files_in(path, recordings.EXTENSIONS, column)
+    if modality == "text":
+        return texts_in(place, path, column)
+    if modality == "table":
+        assert columns is not None
+        return rows_in(path, reading, columns)
+    return arrays_in(path)
+
+
+def files_in(path: Path, endings: Any, column: str) -> Found:
+    """A file, all files with these endings below a folder, or those that a table names."""
+    if path.is_dir():
+        listing = listing_of(path, endings)
+        if not listing.files:
+            raise GraftError(f"input={path}: no file there is read. Endings: {', '.join(sorted(endings))}.")
+        return Found(listing.files, [str(file) for file in listing.files], listing.unread, dict(listing.left_out))
+    if path.suffix.lower() in TABLES:
+        table = read_table(path, FILE, None, header=True, encoding="utf-8", missing=())
+        values = table.columns[column_name(table, column, "column")]
+        files = [path.parent / Path(str(value)).expanduser() for value in values if value is not None]
+        return Found(files, [str(file) for file in files], named(table))
+    return Found([path], [str(path)])
+
+
+def texts_in(place: str, path: Path, column: str) -> Found:
+    """Lines of a text file or of standard input, or a column of a table or of JSON lines."""
+    if place == STANDARD_INPUT or path.suffix.lower() in TEXTS:
+        lines = sys.stdin.read().splitlines() if place == STANDARD_INPUT else path.read_text("utf-8").splitlines()
+        kept = [(f"line {number}", line) for number, line in enumerate(lines, start=1) if line.strip()]
+        return Found([line for _, line in kept], [name for name, _ in kept])
+    if path.is_dir():
+        raise GraftError(f"input={path}: that is a folder. Give a file of texts, or - for lines of standard input.")
+    table = records_in(path) if path.suffix.lower() in LINES else read_table(path, FILE, None, True, "utf-8", ())
+    values = table.columns[column_name(table, column, "column")]
+    missing = [(f"row {line}", "its text is empty") for line, text in zip(table.lines, values, strict=True) if not text]
+    rows = [(f"row {line}", text) for line, text in zip(table.lines, values, strict=True) if text]
+    return Found([text for _, text in rows], [name for name, _ in rows], [*named(table), *missing])
+
+
+def rows_in(path: Path, reading: dict[str, Any], columns: Columns) -> Found:
+    """Rows of a table; those with a value that is no number where one is wanted are left out, with a reason."""
+    table = records_in(path) if path.suffix.lower() in LINES else table_of(path, reading)
+    wanted = [column.name for column in columns.all]
+    if missing := [name for name in wanted if name not in table.columns]:
+        raise GraftError(f"input={path}: it has no column {', '.join(missing)}. Columns: {', '.join(table.columns)}.")
+    wrong = wrong_values(with_plain_numbers(table, columns, reading.get("decimal") or "."), columns)
+    unread = [*named(table), *((f"row {table.lines[index]}", problem) for index, problem in wrong.items())]
+    kept = table.rows(np.array([index for index in range(len(table)) if index not in wrong], dtype=np.int64))
+    return Found(replace(kept, bad={}), [f"row {line}" for line in kept.lines], unread)
+
+
+def records_in(path: Path) -> Table:
+    """A table of JSON lines."""
+    records = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+        try:
+            if line.strip():
+                records.append(dict(json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise GraftError(f"input={path}, line {number}: it is no JSON object ({error}).") from None
+    return table_of(records, {})
+
+
+def arrays_in(path: Path) -> Found:
+    """Sequences of a .npy `(N, L, D)`, or of a .npz with `sequences` and, where they differ, `lengths`."""
+    if path.suffix.lower() not in ARRAYS:
+        raise GraftError(f"input={path}: sequences are read from {' and '.join(ARRAYS)} files.")
+    content = np.load(path, allow_pickle=False)
+    values = content if isinstance(content, np.ndarray) else content["sequences"]
+    lengths = np.full(len(values), values.shape[1])
+    if not isinstance(content, np.ndarray) and "lengths" in content:
+        lengths = content["lengths"]
+    found = [one[:length] for one, length in zip(values, lengths, strict=True)]
+    return Found(found, [f"sequence {index}" for index in range(len(found))])
+
+
+def named(table: Table) -> list[tuple[str, str]]:
+    """The rows of a table that could not be read."""
+    return [(f"row {line}", problem) for line, problem in sorted(table.bad.items())]

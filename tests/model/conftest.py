@@ -1,0 +1,72 @@
+"""Small runs of every kind of data, whose models are loaded again."""
+
+import numpy as np
+import pandas
+import pytest
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+from graft.cli.hydra_versions import VERSION_BASE
+from graft.cli.job import execute
+from graft.config import plain
+from tests.test_run import CONF
+
+TINY = ["training.epochs=2", "training.threads=1", "trainer=cpu", "logger=csv", "data.num_workers=0"]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Train for two epochs; the run's folder."""
+
+    def run(*overrides, folder="run"):
+        paths = [f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={tmp_path}", f"paths.root={tmp_path}"]
+        with initialize_config_dir(CONF, **VERSION_BASE):
+            cfg = compose("train", overrides=[*TINY, *paths, *overrides])
+        (tmp_path / folder).mkdir(exist_ok=True)
+        execute(plain(cfg))
+        return tmp_path / folder
+
+    return run
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Overrides for 60 pictures of two classes in folders, PNG and JPEG of several sizes."""
+    random = np.random.default_rng(0)
+    for number in range(60):
+        label = ("cat", "dog")[number % 2]
+        pixels = random.integers(0, 120, (20 + number % 5, 24, 3)) + 100 * (number % 2)
+        file = tmp_path / "photos" / label / f"{number}.{'png' if number % 3 else 'jpg'}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(file)
+    return ["data=image_folder", f"data.target.root={tmp_path / 'photos'}", "data.image_size=16", "backbone=lenet"]
+
+
+@pytest.fixture
+def reviews(tmp_path):
+    """Overrides for 60 texts of two classes, and the table of them."""
+    rows = [(f"a {'good' if n % 2 else 'bad'} film of number {n}" + " and more" * (n % 4), n % 2) for n in range(60)]
+    table = pandas.DataFrame(rows, columns=["text", "label"])
+    table.to_csv(tmp_path / "reviews.tsv", sep="\t", index=False)
+    keys = ["data=text", "data/domain@data.target=text_file", f"data.target.file={tmp_path / 'reviews.tsv'}"]
+    return [*keys, "optimizer.lr=1e-2"], table
+
+
+@pytest.fixture
+def people(tmp_path):
+    """Overrides for 80 rows of numbers and words with gaps, and the table of them."""
+    random = np.random.default_rng(0)
+    table = pandas.DataFrame(
+        {
+            "age": random.normal(40, 10, 80).round(1),
+            "job": random.choice(["cook", "smith", "clerk"], 80),
+            "height": random.normal(170, 10, 80).round(),
+            "outcome": random.choice(["no", "yes"], 80),
+            "score": random.normal(3, 2, 80),
+        }
+    )
+    table.loc[3:9, "age"] = np.nan
+    table.loc[5:12, "job"] = None
+    table.to_csv(tmp_path / "people.csv", index=False)
+    keys = ["data=table", "data/domain@data.target=table_file", f"data.target.file={tmp_path / 'people.csv'}"]
+    return [*keys, "backbone=mlp", "strategy=scratch", "data.target.ignore=[score]", "data.target.label=outcome"], table

@@ -1,0 +1,115 @@
+"""`graft predict`: files in, a row for each out."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pandas
+import pytest
+
+from graft.cli.main import main
+from graft.model import predictions
+
+
+def kept_by(folder):
+    return predictions.read(folder / "predictions.parquet")["target"]
+
+
+def read_csv(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_a_folder_of_photos_with_a_broken_one_and_other_files(run, photos, tmp_path, capsys):
+    folder = run(*photos, "strategy=scratch")
+    (tmp_path / "photos" / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "photos" / "notes.txt").write_text("cats")
+    capsys.readouterr()
+    assert main(["predict", f"run={folder}", f"input={tmp_path / 'photos'}", "batch_size=7"]) == 0
+    out, err = capsys.readouterr()
+    rows = {row["input"]: row for row in read_csv(out)}
+    assert len(rows) == 60
+    kept = kept_by(folder)
+    for name, label, probabilities in zip(kept["sample"], kept["prediction"], kept["probabilities"], strict=True):
+        assert rows[name]["prediction"] == label
+        found = [float(rows[name][f"p({one})"]) for one in kept["classes"]]
+        np.testing.assert_allclose(found, probabilities, atol=1e-5)
+        assert float(rows[name]["confidence"]) == max(found)
+    assert "60 predicted, 1 left out (.txt files), 1 could not be read" in err
+    assert "broken.png" in err
+
+
+def test_one_photo_and_a_list_of_them(run, photos, tmp_path, capsys):
+    folder = run(*photos, "strategy=scratch")
+    names = kept_by(folder)["sample"][:3]
+    (tmp_path / "list.csv").write_text("picture\n" + "\n".join(names))
+    assert main(["predict", f"run={folder}", f"input={names[0]}", f"output={tmp_path / 'one.jsonl'}"]) == 0
+    one = json.loads((tmp_path / "one.jsonl").read_text())
+    assert one["input"] == names[0]
+    assert set(one["probabilities"]) == {"cat", "dog"}
+    arguments = [
+        f"run={folder}",
+        f"input={tmp_path / 'list.csv'}",
+        "column=picture",
+        f"output={tmp_path / 'few.parquet'}",
+    ]
+    assert main(["predict", *arguments]) == 0
+    assert pandas.read_parquet(tmp_path / "few.parquet")["input"].tolist() == names
+
+
+def test_texts_from_lines_standard_input_and_columns(run, reviews, tmp_path, capsys, monkeypatch):
+    overrides, table = reviews
+    folder = run(*overrides, "backbone=lstm", "strategy=scratch")
+    texts = table["text"].tolist()[:9]
+    (tmp_path / "lines.txt").write_text("\n".join([*texts[:4], "", *texts[4:]]))
+    capsys.readouterr()
+    found = []
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(texts)))
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"review": text}) + "\n" for text in texts))
+    for what in (
+        [f"input={tmp_path / 'lines.txt'}"],
+        ["input=-"],
+        [f"input={tmp_path / 'rows.jsonl'}", "column=review"],
+    ):
+        assert main(["predict", f"run={folder}", *what]) == 0
+        found.append([(row["prediction"], row["p(1)"]) for row in read_csv(capsys.readouterr().out)])
+    assert len(found[0]) == 9
+    assert found[0] == found[1] == found[2]
+
+
+def test_rows_of_a_table_with_a_bad_one(run, people, tmp_path, capsys):
+    overrides, table = people
+    folder = run(*overrides)
+    table.head(6).astype({"age": object}).assign(age=[30, "old", None, 31, 32, 33]).to_csv(tmp_path / "new.csv")
+    capsys.readouterr()
+    assert main(["predict", f"run={folder}", f"input={tmp_path / 'new.csv'}"]) == 0
+    out, err = capsys.readouterr()
+    assert [row["input"] for row in read_csv(out)] == ["row 2", "row 4", "row 5", "row 6", "row 7"]
+    assert "1 could not be read (row 3: " in err
+    assert "'old'" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "graft predict run=<folder>"),
+        (["run=x"], "graft predict run=<folder>"),
+        (["run=x", "input=y", "inptu=z"], "'inptu=z' is none of its keys"),
+        (["run=nowhere", "input=y"], "nowhere: there is no such folder"),
+        (["run=x", "input=y", "output=z.xls"], "output=z.xls: predictions are written as"),
+        (["run=x", "input=y", "batch_size=0"], "batch_size=0"),
+    ],
+)
+def test_mistakes_are_named(arguments, said, capsys):
+    assert main(["predict", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_what_a_model_cannot_take_is_named(run, people, tmp_path, capsys):
+    overrides, _ = people
+    folder = run(*overrides)
+    (tmp_path / "new.csv").write_text("age,job\n3,cook\n")
+    assert main(["predict", f"run={folder}", f"input={tmp_path / 'new.csv'}"]) == 2
+    assert "it has no column height. Columns: age, job." in capsys.readouterr().err
+    assert main(["predict", f"run={folder}", f"input={tmp_path / 'none.csv'}"]) == 2
+    assert "there is no such file or folder" in capsys.readouterr().err
