@@ -36,10 +36,8 @@ def test_the_first_line_says_what_it_is(option):
 
 
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o.parts[0] == "experiment"], ids=str)
-def test_an_experiment_composes_names_itself_and_shows_its_command(option):
-    cfg = composed(f"experiment={option.name}")
+def test_an_experiment_shows_its_command(option):
     text = (CONF / option.with_suffix(".yaml")).read_text()
-    assert cfg.name == option.name
     assert f"experiment={option.name}" in "".join(line for line in text.splitlines() if line.startswith("#"))
 
 

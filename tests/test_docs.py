@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from lanes import slow
 from sklearn.datasets import load_digits
 from test_config import problems
 from test_readme import COMMANDS as OF_README
@@ -30,6 +31,7 @@ def commands(text):
 
 LINES = list(dict.fromkeys(line for page in PAGES.values() for line in commands(page)))
 TRAIN = [line for line in LINES if "python train.py" in line and line not in OF_README]  # which tests of its own run
+FIRST = {next((line for line in commands(page) if line in TRAIN), "") for page in PAGES.values()}  # of each page
 # Those that train, without a data set that GRAFT_DATA would have to hold
 TRAINING = [line for line in TRAIN if line.startswith("python") and " --" not in line]
 
@@ -48,7 +50,9 @@ def files(folder):  # noqa: F811
     return folder
 
 
-@pytest.mark.parametrize("command", TRAIN)
+@pytest.mark.parametrize(
+    "command", [line for line in TRAIN if line in FIRST] + slow(*(line for line in TRAIN if line not in FIRST))
+)
 def test_a_command_is_accepted(command, tmp_path, monkeypatch):
     monkeypatch.setenv("GRAFT_ROOT", str(tmp_path))
     words = shlex.split(command.split("  #")[0])

@@ -2,11 +2,14 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import yaml
 
 import graft
+from graft.cli.job import restored_process
+from graft.cli.notebook import composed
 from graft.errors import Diverged, GraftError
 from graft.runs.folder import CONFIG, DONE, ERROR, OVERRIDES, RECORD, RESULTS
 
@@ -59,6 +62,30 @@ def test_a_second_run_takes_the_pretrained_backbone_and_a_mapping_is_a_whole_con
     assert "Pretraining on the source" not in capsys.readouterr().out
     assert results["metrics"] == first[0]["metrics"]
     assert (where / "second" / DONE).is_file()
+
+
+@pytest.mark.parametrize("run_dir", [None, "???", "${hydra:runtime.output_dir}"])
+def test_a_whole_config_without_a_run_folder_gets_a_new_one(where, monkeypatch, run_dir):
+    built = graft.assemble("experiment=resnet_ft", **values(where, "none"))
+    settings = {**built.config, "paths": {"root": str(where), "run_dir": run_dir}}
+    again = graft.assemble(settings, **{"paths.cache_dir": str(where / "cache")})
+    folder = Path(again.config["paths"]["run_dir"])
+    assert folder.parent == where / "logs" / "resnet_ft" / "runs"
+    assert not folder.exists()
+    del settings["paths"]["run_dir"]
+    assert Path(graft.assemble(settings).config["paths"]["run_dir"]).parent == folder.parent
+
+
+def test_another_working_folder_shares_the_clones_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("GRAFT_ROOT", "GRAFT_CACHE", "GRAFT_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    clone = Path(__file__).parents[1]
+    with restored_process(), composed(("experiment=resnet_ft",), {}) as (cfg, _, _):
+        assert cfg.paths.root == str(clone)
+        assert cfg.paths.cache_dir == str(clone / ".cache" / "graft")
+        assert cfg.paths.data_dir == str(clone / "data")
+        assert Path(cfg.paths.run_dir).parent == clone / "logs" / "resnet_ft" / "runs"
 
 
 def test_mistakes_are_listed_and_leave_no_folder(where):

@@ -22,3 +22,13 @@ def test_a_pretraining_near_chance_is_named(accuracy, samples, warned):
         assert f"val/source/acc={accuracy:.3f}, and 0.250 is the share" in line
         assert "pretrain.epochs" in line
     assert learned_little({"val/source/mae": 3.0}, data, Regression()) == ""
+
+
+def test_a_task_of_ones_own_counts_by_its_kind_of_labels():
+    class Ordinal(Multiclass):
+        name = "ordinal"
+
+    val = SimpleNamespace(labels=torch.arange(400) % 4)
+    data = SimpleNamespace(domains={"source": SimpleNamespace(val=val)})
+    assert "learned next to nothing" in learned_little({"val/source/acc": 0.25}, data, Ordinal())
+    assert learned_little({"val/source/acc": 0.25}, data, Regression()) == ""

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from lanes import slow
 from PIL import Image
 
 from graft.callbacks import checkpoints
+from graft.callbacks.interrupt import Interrupt
 from graft.cli.hydra_versions import VERSION_BASE
 from graft.cli.job import execute
 from graft.config import plain
@@ -374,6 +376,31 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(run, tmp_path, where
     results, resumed = run(*options, "resume=true", folder="stopped")
     assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
     assert results["metrics"] == json.loads((whole / "results.json").read_text())["metrics"]
+
+
+def test_an_interrupted_pretraining_goes_on_bit_for_bit(run, tmp_path, monkeypatch):
+    steps, press_at = [], None
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        steps.append(trainer.global_step)
+        if trainer.global_step == press_at:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Interrupt, "on_train_batch_start", on_train_batch_start)
+    options = ["pretrain.epochs=2", "training.epochs=1"]
+    whole, _ = run(*options, f"++paths.cache_dir={tmp_path / 'one'}", folder="whole")
+    steps.clear()
+    press_at, options = 3, [*options, f"++paths.cache_dir={tmp_path / 'two'}"]
+    with pytest.raises(Interrupted, match=r"pretraining on the source\. The same command, typed again, goes on"):
+        run(*options, folder="stopped")
+    assert steps == [0, 1, 2, 3]
+    (reached,) = (tmp_path / "two" / "interrupted").glob("*.ckpt")
+    steps.clear()
+    press_at = None
+    results, _ = run(*options, folder="stopped")
+    assert steps[:2] == [4, 5], "it goes on after the batch that was under way"
+    assert results["metrics"] == whole["metrics"]
+    assert not reached.exists()
 
 
 @pytest.mark.slow

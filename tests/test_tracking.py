@@ -1,7 +1,10 @@
 import csv
 import json
+import os
 import shlex
+import shutil
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,10 +14,13 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from pytorch_lightning.loggers import Logger
 
 from graft.cli.hydra_versions import VERSION_BASE
 from graft.errors import GraftError
-from graft.loggers.build import build_loggers, finish, log_results, wandb_info
+from graft.loggers import guarded
+from graft.loggers.build import broken, build_loggers, finish, log_results, wandb_info
+from graft.loggers.guarded import Guarded
 from graft.loggers.metrics_file import MetricsFile
 from graft.loggers.wandb_run import MAX_CONFUSION_CELLS, WandbRun, confusion_rows, has_wandb_login, wandb_id, wandb_mode
 
@@ -50,6 +56,10 @@ def loggers_for(run_dir, cfg=None, **changes):
         "job_type": "frozen",
     }
     return build_loggers({"wandb": {}} if cfg is None else cfg, **(options | changes))
+
+
+def kind_of(logger):
+    return type(getattr(logger, "logger", logger)).__name__
 
 
 class Net(pl.LightningModule):
@@ -208,6 +218,22 @@ def test_runs_of_one_process_do_not_mix(tmp_path, capfd):
     assert f"wandb sync {sweep}/*/wandb/offline-run-*" in out
 
 
+@pytest.mark.slow
+def test_jobs_of_a_sweep_are_named_by_what_differs_and_warn_once(tmp_path):
+    command = [sys.executable, "train.py", "-m", "experiment=resnet_ft", "backbone=lenet", "logger=wandb"]
+    command += ["data.source.samples=300", "pretrain.epochs=1", "training.epochs=1", "training.threads=1"]
+    command += ["strategy=frozen,full", "seed=1", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    environment = {**os.environ, "WANDB_MODE": "offline", "GRAFT_CACHE": str(tmp_path / "cache")}
+    outcome = subprocess.run(command, cwd=CONF.parent, env=environment, capture_output=True, text=True, check=True)
+    jobs = [path.parent for path in sorted((tmp_path / "sweep").glob("*/wandb"))]
+    runs = [offline_run(job)[0] for job in jobs]
+    assert sorted(run.display_name for run in runs) == ["resnet_ft strategy=frozen", "resnet_ft strategy=full"]
+    assert {run.run_group for run in runs} == {"sweep"}
+    lines = outcome.stdout.splitlines()
+    assert len([line for line in lines if "pretraining learned next to nothing" in line]) == 1, outcome.stdout
+    assert len([line for line in lines if "wandb sync" in line]) == 1
+
+
 def test_finish_without_a_start_writes_nothing(tmp_path):
     loggers = loggers_for(tmp_path / "run")
     log_results(loggers, {"status": "running", "time": {"fit_s": 0.0}, "selection": None})
@@ -318,7 +344,7 @@ def test_logger_overrides(tmp_path, choice, kinds):
     with initialize_config_dir(str(tmp_path), **VERSION_BASE):
         cfg = compose("primary", overrides=[f"logger={choice}", searchpath])
     chosen = OmegaConf.to_container(cfg.logger, resolve=True)
-    assert [type(logger).__name__ for logger in loggers_for(tmp_path, chosen)] == kinds
+    assert [kind_of(logger) for logger in loggers_for(tmp_path, chosen)] == kinds
 
 
 def test_wandb_options_reach_the_run(tmp_path):
@@ -420,4 +446,82 @@ def test_wandb_sweep_drives_train_py():
     with initialize_config_dir(str(CONF), **VERSION_BASE):
         cfg = compose("train", overrides=command[3:])
     assert cfg.optimizer.lr == 1e-4
-    assert "WandbRun" in {type(logger).__name__ for logger in loggers_for(Path(), cfg.logger)}
+    assert "WandbRun" in {kind_of(logger) for logger in loggers_for(Path(), cfg.logger)}
+
+
+class Breaking(Logger):
+    """A logger of which one call fails, as those of a full disk or a dead service do."""
+
+    name = version = "breaking"
+
+    def __init__(self, call):
+        super().__init__()
+        self.calls = []
+
+        def broken(*args, **kwargs):
+            self.calls.append(call)
+            raise OSError(28, "No space left on device")
+
+        setattr(self, call, broken)
+
+    def log_metrics(self, metrics, step=None):
+        self.calls.append("log_metrics")
+
+    def log_hyperparams(self, params, *args, **kwargs):
+        self.calls.append("log_hyperparams")
+
+
+@pytest.mark.parametrize("call", ["log_metrics", "save", "finalize", "log_hyperparams", "log_graph"])
+def test_a_logger_that_breaks_says_so_once_and_the_run_goes_on(tmp_path, capsys, call):
+    guarded._printed.clear()
+    logger = Breaking(call)
+    loggers = [MetricsFile(tmp_path), Guarded("mine", logger)]
+    if call.startswith("log_"):
+        getattr(loggers[1], call)({"a": 1.0})
+    fit_and_test(tmp_path, loggers)
+    finish(loggers, ok=True)
+    assert broken(loggers) == {"mine": "OSError: [Errno 28] No space left on device"}
+    assert logger.calls.count(call) == 1, "a broken logger is not asked again"
+    assert logger.calls[-1] == call
+    assert capsys.readouterr().out.count("logger.mine stopped recording (OSError: [Errno 28]") == 1
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
+    assert [row["test/target/acc"] for row in rows][-1] == "0.75"
+
+
+KILLED = """
+import os, signal, subprocess, sys
+import pytorch_lightning as pl
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_tracking import Net, fit_and_test, loggers_for
+from graft.loggers.build import broken, finish, log_results
+
+folder = Path({folder!r})
+loggers = loggers_for(folder / "first", {{"wandb": {{"mode": "offline"}}}})
+loggers[1].log_metrics({{"a": 1.0}}, step=0)
+children = subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", "wandb-core"], capture_output=True, text=True)
+(service,) = children.stdout.split()
+os.kill(int(service), signal.SIGKILL)
+os.waitpid(int(service), 0)
+fit_and_test(folder / "first", loggers)
+log_results(loggers, {{"metrics": {{}}}})
+finish(loggers, ok=True)
+assert "wandb" in broken(loggers), broken(loggers)
+
+loggers = loggers_for(folder / "second", {{"wandb": {{"mode": "offline"}}}})
+fit_and_test(folder / "second", loggers)
+finish(loggers, ok=True)
+assert not broken(loggers), broken(loggers)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pgrep") is None, reason="finds W&B's process with pgrep")
+def test_wandb_that_is_killed_ends_neither_the_run_nor_the_next_one(tmp_path):
+    script = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.stdout.count("logger.wandb stopped recording") == 1
+    for job in ("first", "second"):
+        assert len((tmp_path / job / "metrics.csv").read_text().splitlines()) >= 5

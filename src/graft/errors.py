@@ -32,6 +32,11 @@ def first_line(error: Any) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
 
 
+def printable(text: str) -> str:
+    """Text in one line that every encoding can write: line ends and the odd bytes of a file's name as escapes."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def listed(names: Sequence[str], shown: int = 3, separator: str = ", ") -> str:
     """The first names, and how many more there are."""
     more = f"{separator}and {len(names) - shown:,} more" if len(names) > shown else ""

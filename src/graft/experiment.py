@@ -16,16 +16,17 @@ from graft.build import build
 from graft.cache.disk import DiskCache
 from graft.data.module import TransferDataModule
 from graft.data.shared import share_domains
-from graft.data.views import augment_of_view
 from graft.errors import GraftError
 from graft.module import SHARED, TransferModule
 from graft.network import build_backbone, build_heads
 from graft.objectives.base import Objective
+from graft.pretrain import learns_labels
 from graft.runs.context import threads_of_job
 from graft.selection.base import SelectionRule, check_rule
 from graft.strategies.base import Strategy
 from graft.tasks.base import Task
 from graft.terms.base import Term, TermContext, trained_domains
+from graft.terms.setup import build_terms, choose_views
 from graft.training.batch_transforms import build_batch_transforms
 from graft.training.schedules import AveragingWindow
 from graft.training.trainer import check_accelerator, resolve_precision
@@ -100,8 +101,9 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     choose_views(data, terms, backbone, config["training"])
     data.set_input(backbone.input_spec)
     heads = build_heads(config, data, backbone, tasks, objective)
-    check_fixed_heads(config, objective, weights)
-    if "source" in heads and "source" not in objective.domains() and weights != "source":
+    check_fixed_heads(config, objective, weights if weights != "source" or learns_labels(config) else None)
+    learned = weights == "source" and learns_labels(config)
+    if "source" in heads and "source" not in objective.domains() and not learned:
         data.test_domains = ("target",)  # a source head that never learned has nothing to say about the source
     module = TransferModule(
         backbone=backbone,
@@ -122,7 +124,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
         seed=config["seed"],
         config=config,
     )
-    check_learned_heads(module, rule, weights == "source")
+    check_learned_heads(module, rule, learned)
     return Experiment(own, data, module, rule, averaging, cache, decided, loaded)
 
 
@@ -178,36 +180,9 @@ def choose_domains(
             f"The objective weighs the {missing[0]}'s loss, but data.{missing[0]} is null. "
             "Set objective.alpha=0 or choose source data with data/domain@data.source=<name>."
         )
-    if "target" in objective.domains() and data.domains["target"].train.labels is None:
-        raise GraftError(
-            "The objective weighs the target's loss, but data.target_labeled=false. Set objective.alpha=1, so that "
-            "the source's loss and the terms train, or data.target_labeled=true."
-        )
     data.train_domains = trained_domains(objective, terms)
     needed = {"target", *rule.domains, *data.train_domains}
     data.eval_domains = tuple(domain for domain in data.domains if domain in needed)
-
-
-def choose_views(
-    data: TransferDataModule, terms: Mapping[str, Term], backbone: Backbone, training: Mapping[str, Any]
-) -> None:
-    """Let training batches hold the views that terms ask for, of the terms' domains."""
-    views: dict[str, tuple[str, ...]] = {}
-    for name, term in terms.items():
-        for view in term.views:
-            try:
-                backbone.input_spec.transform(augment_of_view(view, data.modality, data.augment))
-            except GraftError as error:
-                raise GraftError(f"term.{name} needs {view} views of its samples: {error}") from error
-            for key in ("mixup_alpha", "cutmix_alpha"):
-                if training[key] is not None:
-                    raise GraftError(
-                        f"training.{key}={training[key]} with term.{name}: its views are of samples that are not "
-                        f"mixed. Set training.{key}=null, or leave the term out."
-                    )
-        for domain in term.domains or data.train_domains:
-            views[domain] = tuple(dict.fromkeys([*views.get(domain, ()), *term.views]))
-    data.views = views
 
 
 def settings_of_strategy(
@@ -240,11 +215,6 @@ def set_keys(config: dict[str, Any], values: Mapping[str, Any]) -> None:
 # Terms
 
 
-def build_terms(config: Mapping[str, Any]) -> dict[str, Term]:
-    """The objective's terms; one of weight 0 is left out."""
-    return {name: build(settings) for name, settings in (config.get("term") or {}).items() if settings.get("weight", 1)}
-
-
 def term_context(experiment: Experiment, added: frozenset[str]) -> TermContext:
     """What terms can ask for before training; `added` are names of parameters that the strategy added."""
     module, data = experiment.module, experiment.data
@@ -275,9 +245,13 @@ def added_parameters(strategy: Strategy, backbone: Backbone) -> frozenset[str]:
 def check_suitable(
     strategy: Strategy, backbone: Backbone, training: Mapping[str, Any], window: AveragingWindow | None
 ) -> None:
-    """Refuse now what would fail after pretraining: on a copy, so that nothing random is drawn from the run's state."""
+    """Refuse now what would fail after pretraining: on a copy, so that nothing random is drawn from the run's state.
+
+    What changes nothing needs no copy, which takes seconds for a table of 10,000 columns.
+    """
+    changes = type(strategy).prepare is not Strategy.prepare or training["stochastic_depth"] is not None
     with torch.random.fork_rng(devices=()):
-        trial = copy.deepcopy(backbone)
+        trial = copy.deepcopy(backbone) if changes else backbone
         strategy.prepare(trial)
         phases = strategy.phases(training["epochs"], trial)
         if training["stochastic_depth"] is not None:

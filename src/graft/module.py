@@ -237,6 +237,18 @@ class TransferModule(pl.LightningModule):
         for term in self.terms.values():
             term.after_step(self.global_step + 1)  # Lightning counts it when this method is done
 
+    def backward(self, loss: Tensor, *args: Any, inputs: Sequence[nn.Parameter] | None = None, **kwargs: Any) -> None:
+        """Add gradients to everything, or to the `inputs` of a term's update alone."""
+        if inputs is None:
+            super().backward(loss, *args, **kwargs)
+            return
+        # Not loss.backward(inputs=...): its hooks let DistributedDataParallel expect these parameters in the next step.
+        for parameter, gradient in zip(inputs, torch.autograd.grad(loss, inputs, allow_unused=True), strict=True):
+            if gradient is not None:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)  # with its strides, which fused steps rely on
+                parameter.grad += gradient
+
     def update_loss(self, update: Update, batch: Batch) -> Tensor:
         """Loss of a term's update on a batch, with the weights as they are now."""
         with torch.set_grad_enabled(update.moves_backbone):

@@ -1,6 +1,7 @@
 """Pretraining on the source (`backbone.weights=source`), cached by the content of everything it depends on.
 
-It is the same training with everything but the source left out, so it needs no code but the cache.
+It is a run inside the run, on the source alone, with its own objective, strategy and terms, so it needs no code but the
+cache.
 """
 
 import copy
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger
-from torch import Tensor
+from torch import Tensor, nn
 
 from graft.backbones.base import Backbone
 from graft.build import build
@@ -27,14 +28,16 @@ from graft.callbacks.nonfinite import NonFinite
 from graft.callbacks.progress import Progress
 from graft.config.types import Count, Part, Positive, Seed
 from graft.data.module import Augment, TransferDataModule
-from graft.errors import Diverged, Interrupted
+from graft.errors import Diverged, GraftError, Interrupted
 from graft.module import TransferModule
 from graft.network import build_backbone, build_head
-from graft.objectives.alpha import AlphaWeighted
+from graft.notes import say_once
+from graft.objectives.base import Objective
 from graft.rates.uniform import Uniform
 from graft.runs.folder import LAST_CHECKPOINT
-from graft.strategies.scratch import Scratch
 from graft.tasks.base import Task
+from graft.terms.base import Term, TermContext, trained_domains
+from graft.terms.setup import build_terms, choose_views
 from graft.training.lightning import is_rank_zero
 from graft.training.optim import BaseOptimizerSettings
 from graft.training.trainer import build_trainer, device_type
@@ -45,6 +48,7 @@ if TYPE_CHECKING:  # else whatever an experiment imports would count as code tha
 WITHOUT_EFFECT = ("accelerator", "profiler", "detect_anomaly", "max_time")  # keys of the trainer
 SHOWING_ONLY = "graft.callbacks."  # callbacks that change nothing of what is learned
 WEIGHTS, METRICS = "weights.pt", "metrics.json"
+NOT_MIXED = {"mixup_alpha": None, "cutmix_alpha": None}  # pretraining leaves the run's mixtures out
 TRAINING = ("gradient_clip_norm", "accumulate_batches", "channels_last", "validate_every_epochs")  # keys with an effect
 
 
@@ -80,6 +84,9 @@ class PretrainSettings(TypedDict):
     batch_size: Count
     augment: Augment
     seed: Seed
+    objective: Part
+    strategy: Part
+    term: Mapping[str, Part | None] | None
     optimizer: PretrainOptimizer
     scheduler: Part
 
@@ -147,13 +154,14 @@ def pretrain(experiment: "Experiment") -> None:
     new = backbone.not_learned_from(data.domains["source"].backbone_arguments)  # stay as they were
     learned = {k: v for k, v in found.weights["backbone"].items() if k.removeprefix("network.") not in new}
     backbone.load_state_dict({**backbone.state_dict(), **learned})
-    head.load_state_dict(found.weights["head"])
-    backbone.set_pretrained_head(copy.deepcopy(head))
+    if learns_labels(config):
+        head.load_state_dict(found.weights["head"])
+        backbone.set_pretrained_head(copy.deepcopy(head))
     seconds = time.perf_counter() - started if trained else 0.0
     tensors = len(found.weights["backbone"])
     warning = learned_little(found.metrics, data, experiment.module.tasks["source"])
-    if warning and is_rank_zero():
-        print(warning, flush=True)
+    if warning:
+        say_once(warning)  # the jobs of a sweep share the pretraining
     experiment.pretrained = Pretrained(found.metrics, cache.folder / name, tensors, new, warning, seconds)
     pl.seed_everything(config["seed"], verbose=False)
 
@@ -164,7 +172,7 @@ def learned_little(metrics: Mapping[str, float], data: TransferDataModule, task:
     Within two standard errors of that class's share, which depends on the number of validation samples.
     """
     accuracy, labels = metrics.get("val/source/acc"), data.domains["source"].val.labels
-    if accuracy is None or labels is None or task.name not in ("multiclass", "binary"):
+    if accuracy is None or labels is None or task.label_kind != "classes":
         return ""
     chance = float(labels.long().bincount().max()) / len(labels)
     if accuracy > chance + 2 * (chance * (1 - chance) / len(labels)) ** 0.5:
@@ -218,13 +226,18 @@ def train_on_source(experiment: "Experiment", folder: Path, resumed: Path | None
     pl.seed_everything(settings["seed"], verbose=False)
     backbone = build_backbone(config, data)
     head = build_head(config, backbone, data.num_outputs("source", task), data.classes("source"))
+    objective, terms = build(settings["objective"]), build_terms(settings)
+    source = source_alone(data, config, backbone, objective, terms)
+    for term in terms.values():
+        term.prepare(context_of(source, backbone, head))
     module = TransferModule(
         backbone=backbone,
         heads={"source": head},
         tasks={"source": task},
         num_outputs={"source": data.num_outputs("source", task)},
-        objective=AlphaWeighted(alpha=1.0),
-        strategy=Scratch(),
+        objective=objective,
+        strategy=build(settings["strategy"]),
+        terms=terms,
         rates=Uniform(),
         schedule=build(settings["scheduler"]),
         optimizer=settings["optimizer"],
@@ -240,24 +253,60 @@ def train_on_source(experiment: "Experiment", folder: Path, resumed: Path | None
             callback.label = "pretraining"
     trainer_settings = {**config["trainer"], "max_time": None}  # half a pretraining is not for other runs
     trainer = build_trainer(trainer_settings, config["training"], settings["epochs"], folder, [logger], callbacks)
-    source = source_alone(data, settings, backbone)
     with keyboard_interrupts():
         trainer.fit(module, source, ckpt_path=resumed, weights_only=True)
-    metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-    trainer.test(module, source, verbose=False)
-    metrics |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
+    metrics: dict[str, float] = {}
+    if learns_labels(config):  # else the head has learned nothing
+        metrics |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        trainer.test(module, source, verbose=False)
+        metrics |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
     weights = {"backbone": backbone, "head": head}
     return trainer, Learned(
         {name: {k: v.cpu() for k, v in part.state_dict().items()} for name, part in weights.items()}, metrics
     )
 
 
-def source_alone(data: TransferDataModule, settings: Mapping[str, Any], backbone: Backbone) -> TransferDataModule:
-    """The same data module, drawing from the source only, with pretraining's own batch size, augmentation and seed."""
-    source = copy.copy(data)
+def learns_labels(config: Mapping[str, Any]) -> bool:
+    """Whether pretraining trains the source's head."""
+    return "source" in build(config["pretrain"]["objective"]).domains()
+
+
+def context_of(data: TransferDataModule, backbone: Backbone, head: nn.Module) -> TermContext:
+    """What pretraining's terms can ask for: nothing is pretrained yet, and the source stands for the target."""
+    return TermContext(
+        backbone=backbone,
+        heads={"source": head},
+        target_head=head,
+        pretrained_head=None,
+        pretrained=False,
+        num_classes=len(classes) if (classes := data.classes("source")) else None,
+        samples=lambda: data.plain_batches("source", "train"),
+        source_samples=None,
+    )
+
+
+def source_alone(
+    data: TransferDataModule,
+    config: Mapping[str, Any],
+    backbone: Backbone,
+    objective: Objective,
+    terms: Mapping[str, Term],
+) -> TransferDataModule:
+    """The same data module, drawing from the source only, with pretraining's own batch size, augmentation and seed.
+
+    Raises GraftError where objective or terms want the target too.
+    """
+    settings, source = config["pretrain"], copy.copy(data)
+    if (trained := trained_domains(objective, terms)) != ("source",):
+        wanted = " and ".join(trained) or "nothing"
+        raise GraftError(
+            f"pretrain.objective and pretrain.term train on {wanted}: pretraining has the source alone. Set "
+            "pretrain.objective.alpha=1, or null with a term such as pretrain=simclr."
+        )
     source.train_domains = source.eval_domains = source.test_domains = ("source",)
     source.epoch, source.views = "source", {}
     source.source_batch_size = settings["batch_size"]
     source.augment, source.seed = settings["augment"], settings["seed"]
+    choose_views(source, terms, backbone, NOT_MIXED)
     source.set_input(backbone.input_spec)
     return source

@@ -66,7 +66,7 @@ def recorded(experiment: Experiment, results: dict[str, Any], context: RunContex
     """Loggers and a Trainer for the block, and after it `results.json` and the printed results, however it ended."""
     config, folder = experiment.config, experiment.folder
     run_loggers = loggers.build_loggers(
-        config["logger"],
+        config.get("logger"),
         run_dir=folder,
         name=f"{config['name']} {context.label}".strip(),
         config=config,
@@ -94,11 +94,15 @@ def recorded(experiment: Experiment, results: dict[str, Any], context: RunContex
     finally:
         results |= describe.of_cost(experiment, fitting, started, done=results["status"] == record.FINISHED)
         results["wandb"] = loggers.wandb_info(run_loggers)
+        results["recording"] = loggers.broken(run_loggers)
         if main_process:
             results.update(redacted(results, config["save"]["redact"]))
             record.write(results, folder)
             loggers.log_results(run_loggers, results)
         loggers.finish(run_loggers, ok=results["status"] == record.FINISHED)
+        if main_process and (broken := loggers.broken(run_loggers)) != results["recording"]:
+            results["recording"] = broken
+            record.write(results, folder)
 
     if main_process:
         if context.sweep:  # prints one line a job, see graft.report.sweep_line

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from lanes import slow
 from torch import nn
 from torchvision import models
 
@@ -27,6 +28,7 @@ FAMILIES = {  # a model of every family, at a size that keeps the test fast
     "vgg11": 32,
     "vit_b_32": 64,
 }
+QUICK = ("mobilenet_v2", "resnet18", "convnext_tiny", "vit_b_32")
 STAGES = {  # first stage's and last stage's name, number of stages
     "resnet18": ("conv1", "layer4", 5),
     "vgg11": ("features.0", "features.16", 5),
@@ -36,7 +38,7 @@ STAGES = {  # first stage's and last stage's name, number of stages
 }
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "maxvit_t" else n for n in FAMILIES])
+@pytest.mark.parametrize("name", [*QUICK, *slow(*(name for name in FAMILIES if name not in QUICK))])
 def test_every_family(name: str) -> None:
     backbone = TorchvisionBackbone(name, size=FAMILIES[name])
     check_stages(backbone)

@@ -24,6 +24,7 @@ from graft.strategies.frozen import Frozen
 from graft.strategies.full import Full
 from graft.strategies.gradual import Gradual
 from graft.strategies.lp_ft import LinearProbeThenFineTune
+from graft.terms.base import Term, Update
 from graft.terms.regularization.feature_distillation import FeatureDistillation
 from graft.terms.regularization.l2sp import L2SP
 from graft.training.batch_transforms import Mixing, ProgressiveResizing
@@ -124,6 +125,33 @@ def test_the_cache_changes_nothing_but_the_work(tmp_path, strategy, alpha):
     for name, value in state.items():
         torch.testing.assert_close(value, expected_state[name], rtol=1e-4, atol=1e-5)
     assert images < 0.8 * all_images
+
+
+class Further(Term):
+    """Takes a further step of a head of its own on the target's features."""
+
+    weight, needs_inputs = 1.0, False
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(512, 10)
+
+    def forward(self, step):
+        return None
+
+    def updates(self):
+        return (
+            Update(lambda step: (self.head(step.features["target"]) - step.logits["target"]).abs().mean(), ("term",)),
+        )
+
+
+def test_a_terms_further_steps_take_the_cached_features(tmp_path):
+    torch.manual_seed(0)
+    terms = {"further": Further()}
+    (_, state, images), (_, expected, all_images) = both(tmp_path, strategy=Frozen(), terms=terms)
+    torch.testing.assert_close(state["terms.further.head.weight"], expected["terms.further.head.weight"])
+    assert not torch.equal(state["terms.further.head.weight"], terms["further"].head.weight)
+    assert images < 0.5 * all_images
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 import gzip
 import re
 import subprocess
+import sys
+from datetime import datetime
 
 import numpy as np
 import pandas
@@ -112,7 +114,7 @@ def test_the_encoding_is_the_cause_and_its_key_helps(table, written, said):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"PK\x03\x04rest", "Excel workbook"), (b"\xd0\xcf\x11\xe0rest", r"\.xls"), (b"SQLite format 3\0", "SQLite")],
+    [(b"\xd0\xcf\x11\xe0rest", r"\.xls"), (b"SQLite format 3\0", "SQLite")],
 )
 def test_another_kind_of_file_is_named_as_what_it_is(table, content, said):
     with pytest.raises(GraftError, match=said):
@@ -353,3 +355,45 @@ def test_the_advice_of_messages_and_notes_works(table):
         table(with_row(("0.5", "a"))).load(0)
     skip = advice_in(str(error.value), "data.target.on_bad_sample")
     assert len(table(with_row(("0.5", "a")), on_bad_sample=skip).load(0).report.skipped) == 1
+
+
+def workbook(path, sheets):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for name, rows in sheets.items():
+        sheet = book.create_sheet(name)
+        for row in rows:
+            sheet.append(row)
+    book.save(path)
+    return str(path)
+
+
+ROWS = [["age", "job", "day", "y"]] + [
+    [i % 23 + 0.5, "a cook\nin town" if i % 3 else "smith", datetime(2024, 1, 1 + i % 28), ("no", "yes")[i % 2]]
+    for i in range(60)
+]
+
+
+def test_an_excel_workbook_is_read_like_the_csv_file_of_its_sheet(tmp_path):
+    file = workbook(tmp_path / "t.xlsx", {"people": [*ROWS[:5], [], *ROWS[5:], [None]], "empty": []})
+    data = TableFile(file, label="y", split={"time": "day"}).load(0)
+    assert (data.classes, sum(data.report.used.values())) == (("no", "yes"), 60)
+    assert kinds(data) == {"age": "numeric", "job": "categorical", "day": "categorical"}
+    assert "a cook in town" in data.backbone_arguments["columns"].categorical[0].categories
+    bad = workbook(tmp_path / "bad.xlsx", {"people": [*ROWS, ["old", "smith", None, "no"]]})
+    with pytest.raises(GraftError, match=r"bad\.xlsx, row 62: 'old' in 'age' is no number"):
+        TableFile(bad, label="y", ignore=["day"]).load(0)
+
+
+def test_workbooks_that_cannot_be_read_say_why(tmp_path, monkeypatch):
+    several = workbook(tmp_path / "several.xlsx", {"people": ROWS, "notes": [["see there"]]})
+    with pytest.raises(GraftError, match=r"2 sheets of the workbook hold values, people, notes\. Leave one, or save"):
+        TableFile(several, label="y").load(0)
+    archive = tmp_path / "archive.xlsx"
+    archive.write_bytes(b"PK\x03\x04rest")
+    with pytest.raises(GraftError, match=r"archive\.xlsx cannot be read as an Excel workbook .*save the sheet as CSV"):
+        TableFile(str(archive), label="y").load(0)
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(GraftError, match=r"need openpyxl\. Install it: pip install '\.\[excel\]'"):
+        TableFile(several, label="y").load(0)

@@ -64,6 +64,12 @@ def test_several_labels_of_one_column_or_of_many(table):
     assert words.load(0).classes == columns.load(0).classes == ("loud", "wet")
     assert sorted(map(tuple, torch_list(words.load(0)))) == [(0, 1)] * 10 + [(1, 1)] * 10
     assert sorted(map(tuple, torch_list(columns.load(0)))) == [(0, 0)] * 10 + [(0, 1)] * 10 + [(1, 1)] * 10
+    words = table(lambda rows: [{**row, "wet": ("no", "Yes")[row["wet"]]} for row in rows], "words.csv")
+    in_words = ImageFile(words, label=["loud", "wet"], label_kind="multilabel").load(0)
+    assert torch_list(in_words) == torch_list(columns.load(0))
+    wrong = table(lambda rows: [{**rows[0], "wet": "perhaps"}, *rows[1:]], "wrong.csv")
+    with pytest.raises(GraftError, match="its label 'wet' 'perhaps' is neither yes nor no"):
+        ImageFile(wrong, label=["loud", "wet"], label_kind="multilabel").load(0)
     with pytest.raises(GraftError, match=r"label=\['loud', 'wet'\]: several columns .*label_kind=multilabel"):
         ImageFile(table(), label=["loud", "wet"]).load(0)
 

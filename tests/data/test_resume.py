@@ -31,6 +31,8 @@ class Recorder(pl.LightningModule):
         digest = hashlib.sha256()
         for _, one in sorted(batch.items()):
             digest.update(one.inputs.numpy().tobytes() + one.labels.numpy().tobytes())
+            for _, view in sorted(one.views.items()):
+                digest.update(view.numpy().tobytes())
         self.seen.append((self.current_epoch, batch_idx, digest.hexdigest()))
         torch.rand(self.current_epoch + 3)  # the model's own randomness must not matter
         return sum(one.inputs.mean() for one in batch.values()) * self.weight
@@ -47,6 +49,7 @@ def fit(spec, folder, checkpoint=None, workers=0, resume=None, epochs=EPOCHS, au
         Numbers(20), Numbers(33, first=100), batch_size=6, source_batch_size=5, augment=augment, num_workers=workers
     )
     data.load()
+    data.views = {"target": ("weak", "strong")}
     data.set_input(spec)
     data.train_domains = ("target", "source")
     model = Recorder()

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from lanes import slow
 from torch import nn
 from torchvision.models import SwinTransformer
 
@@ -35,6 +36,7 @@ BUILDERS = {
     "vit_tiny": lambda: TimmBackbone("vit_tiny_patch16_224", size=32),
     "swin": small_swin,
 }
+QUICK = ("lenet", "resnet18", "vit_tiny", "swin")
 PLACES = {  # backbone: {module: channels}, blocks by their names in the library
     "lenet": {"conv1.2": 20, "conv2.3": 50, "fc.3": 500},
     "cnn": {"conv1.2": 32, "conv2.2": 64, "fc.3": 128},
@@ -45,7 +47,7 @@ PLACES = {  # backbone: {module: channels}, blocks by their names in the library
 }
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", [*QUICK, *slow(*(name for name in BUILDERS if name not in QUICK))])
 def test_only_adapters_move_and_they_start_from_the_pretrained_function(name, train):
     torch.manual_seed(0)
     backbone = BUILDERS[name]().eval()

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from lanes import slow
 from torch import nn
 from torchvision.models import ConvNeXt, SwinTransformer, VisionTransformer
 from torchvision.models.convnext import CNBlockConfig
@@ -52,6 +53,7 @@ BUILDERS = {
     "torchvision_swin": small_swin,
     "torchvision_convnext": small_convnext,
 }
+QUICK = ("lenet", "resnet18", "vit_tiny")
 ATTENTION = r"blocks\.\d+\.attn\.(qkv|proj)"
 MLP = r"encoder\.layers\.encoder_layer_\d\.mlp\.[03]"
 SWIN = r"features\.\d\.\d\.mlp\.[03]|features\.\d\.reduction"
@@ -98,7 +100,7 @@ def images(backbone):
 
 
 @pytest.mark.parametrize("tuner", STRATEGIES)
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", [*QUICK, *slow(*(name for name in BUILDERS if name not in QUICK))])
 def test_what_was_added_trains_from_the_pretrained_function_and_merges_into_plain_weights(name, tuner, train):
     backbone = build(name, torch.float64)
     pretrained = build(name, torch.float64)
@@ -180,8 +182,7 @@ def test_dora_learns_magnitudes_apart_from_directions(name, train):
 @pytest.mark.parametrize(
     ("tuner", "options", "name"),
     [
-        ("loha", {"r": 4, "alpha": 4}, "resnet18"),
-        ("lokr", {"r": 4, "alpha": 4}, "efficientnet_lite0"),
+        *slow(("loha", {"r": 4, "alpha": 4}, "resnet18"), ("lokr", {"r": 4, "alpha": 4}, "efficientnet_lite0")),
         ("hira", {"r": 4}, "lenet"),
         ("oft", {"oft_block_size": 16}, "vit_tiny"),
         ("vera", {"r": 16}, "vit_tiny"),
@@ -320,7 +321,7 @@ def test_wrong_tuners_and_options_are_refused_when_the_strategy_is_made(tuner, o
 
 def test_how_to_install_peft_is_told_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft.mapping", None)
-    with pytest.raises(GraftError, match=r'pip install "graft\[peft\]"'):
+    with pytest.raises(GraftError, match=r'pip install "\.\[peft\]"'):
         LoRA()
 
 

@@ -17,6 +17,7 @@ from graft.backbones.stages import stages_from_groups
 from graft.backbones.text import POOLINGS, TextBackbone, check_pooling
 from graft.config.types import Count
 from graft.errors import GraftError, first_line
+from graft.files import user_path
 from graft.inputs.base import Fields
 from graft.packages import PREFIX, folder_in_package
 
@@ -179,7 +180,7 @@ def source_of(name: str, key: str = "backbone.name") -> str:
     """The folder that a name stands for, or the name itself where it is one of the hub."""
     if name.startswith(PREFIX):
         return str(folder_in_package(name, "config.json", key))
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise GraftError(f"{key}={name}: that folder has no config.json, so it holds no Hugging Face model.")
     return str(folder) if folder.is_dir() else name

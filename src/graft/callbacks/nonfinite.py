@@ -110,7 +110,9 @@ class NonFinite(Callback):
         step = TrainedStep(self._number, trainer.current_epoch, batch_idx, rate, outputs["loss"], pl_module.step_losses)
         if self.policy == "skip":
             if self._bad is not None and self.first is None and trainer.global_step >= self._number:
-                self._tell(trainer, pl_module, self._bad, [*self._before, step], self._bad_rank)
+                # The loss of a term's update is none of what the report names.
+                value = "gradients" if self._bad == "loss" and bool(step.loss.isfinite()) else self._bad
+                self._tell(trainer, pl_module, value, [*self._before, step], self._bad_rank)
             self._before = [step]
             return
         self._steps.append(step)

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from graft.cli.program import program
 from graft.errors import GraftError, in_quotes
+from graft.files import user_path
 from graft.locations import CONF
 
 # The last names of the keys that hold a path.
@@ -81,7 +81,7 @@ def quoted_path(word: str, sweeps: bool = False) -> str:
     key, equals, value = word.partition("=")
     if not equals or not is_path(key, value) or value.startswith(("'", '"', "[", "{")) or "${" in value:
         return word
-    if "," in value and sweeps and not Path(value).expanduser().exists():
+    if "," in value and sweeps and not user_path(value).exists():
         return f"{key}={','.join(quoted(one) for one in value.split(','))}"
     return f"{key}={quoted(value)}"
 
@@ -94,7 +94,7 @@ def is_path(key: str, value: Any) -> bool:
 def quoted(path: str) -> str:
     """A path as Hydra's grammar takes it."""
     if path == "~" or path.startswith("~/"):
-        path = str(Path(path).expanduser())
+        path = str(user_path(path))
     if PLAIN.fullmatch(path):
         return path
     return in_quotes(path)
@@ -103,6 +103,6 @@ def quoted(path: str) -> str:
 def expanded(values: Mapping[str, Any]) -> dict[str, Any]:
     """Python values by key, with `~` expanded where they are paths."""
     return {
-        key: str(Path(value).expanduser()) if is_path(key, value) and value.startswith("~/") else value
+        key: str(user_path(value)) if is_path(key, value) and value.startswith("~/") else value
         for key, value in values.items()
     }

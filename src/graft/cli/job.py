@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +25,8 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from graft import config
 from graft.cli.origin import with_origin
 from graft.cli.program import program, with_program
-from graft.errors import Diverged, GraftError, Interrupted
+from graft.errors import Diverged, GraftError, Interrupted, listed
+from graft.files import disk_message, write_whole
 from graft.report.sweep_line import job_line
 from graft.runs import ingredients, record
 from graft.runs.folder import CONFIG, DONE, ERROR, LAST_CHECKPOINT, OVERRIDES, STOPPED, RunFolder, SweepFolder, quoted
@@ -34,6 +35,7 @@ from graft.runs.sweep_plan import read_plan
 from graft.runs.untrusted import read_yaml
 
 OK, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+AUTO = "auto"  # of `resume`
 IGNORED = ("paths", "resume", "allow")  # keys that do not make another experiment
 
 
@@ -70,6 +72,8 @@ def run_job(cfg: DictConfig) -> float | None:
     results: Mapping[str, Any]
     try:
         with restored_process():
+            if cfg.resume == AUTO:
+                check_fixed_folder(hydra, in_sweep=in_sweep)
             settings = prepare(cfg, hydra.runtime.choices, overrides, run, sweep)
             if settings is None:
                 results = record.read(folder)
@@ -81,7 +85,7 @@ def run_job(cfg: DictConfig) -> float | None:
             let_children_run_this_job(overrides, folder, resume=settings["resume"] is True)
             results = execute(settings)
             if is_main_process():
-                (folder / DONE).write_text(f"{record.FINISHED}\n")
+                write_whole(folder / DONE, f"{record.FINISHED}\n")
                 if sweep and (plan := read_plan()):
                     print(job_line(plan, sweep, hydra.job.num, overrides, results), flush=True)
             return record.value_of(results)
@@ -95,6 +99,11 @@ def run_job(cfg: DictConfig) -> float | None:
         diverged(folder, overrides, str(error))
     except (Interrupted, KeyboardInterrupt) as error:
         interrupted(folder, sweep, str(error))
+    except OSError as error:
+        if reason := disk_message(error, folder):
+            fail(run, overrides, reason, reason, FAILED)
+        else:
+            fail(run, overrides, f"{type(error).__name__}: {error}", traceback.format_exc(), FAILED)
     except (Exception, SystemExit) as error:
         fail(run, overrides, f"{type(error).__name__}: {error}", traceback.format_exc(), FAILED)
     finally:
@@ -128,7 +137,10 @@ def prepare(
     `choices` are Hydra's, of an option for every group. From here on the folder is locked.
     """
     if not is_main_process():
-        return config.plain(cfg)
+        settings = config.plain(cfg)
+        if settings["resume"] == AUTO:
+            settings["resume"] = True if (run.path / LAST_CHECKPOINT).exists() else None
+        return settings
     if sweep:
         run.take()  # a mistake in the config is written there too
         if not run.is_older():
@@ -146,7 +158,9 @@ def prepare(
         if run.record:
             run.remove(ERROR)
         return None
-    if not settings["resume"] and (run.path / LAST_CHECKPOINT).exists():
+    if settings["resume"] == AUTO:
+        settings["resume"] = resolved(run.path, settings)
+    elif not settings["resume"] and (run.path / LAST_CHECKPOINT).exists():
         if not sweep:
             raise GraftError(
                 f"{run.path} holds an unfinished run. Go on with it: resume=true. Or choose another folder, or delete "
@@ -161,8 +175,8 @@ def prepare(
         run.start_anew()
     for name in (DONE, ERROR):
         run.remove(name)
-    OmegaConf.save(OmegaConf.create(settings), run.path / CONFIG)
-    OmegaConf.save(OmegaConf.create(overrides), run.path / OVERRIDES)
+    write_whole(run.path / CONFIG, OmegaConf.to_yaml(OmegaConf.create(settings)))
+    write_whole(run.path / OVERRIDES, OmegaConf.to_yaml(OmegaConf.create(overrides)))
     return settings
 
 
@@ -172,7 +186,7 @@ def is_done(folder: Path, cfg: DictConfig, settings: Mapping[str, Any]) -> bool:
         return False
     stored = stored_config(folder)
     differences = {} if stored is None else changes(stored, settings)
-    if differences and not settings["resume"]:
+    if differences and settings["resume"] in (None, False, AUTO):
         own = config.written(cfg, settings)  # without those that only follow another key
         shown = [text for key, text in differences.items() if key in own] or list(differences.values())
         raise GraftError(
@@ -182,9 +196,46 @@ def is_done(folder: Path, cfg: DictConfig, settings: Mapping[str, Any]) -> bool:
     return not differences
 
 
+def resolved(folder: Path, settings: Mapping[str, Any]) -> bool | None:
+    """What `resume=auto` means: true where the folder has a checkpoint of this configuration, null without one.
+
+    GraftError for a checkpoint of another configuration: the same command goes on, another one has to say so.
+    """
+    if not (folder / LAST_CHECKPOINT).exists():
+        return None
+    stored = stored_config(folder)
+    if stored is not None and (differences := changes(stored, settings)):
+        raise GraftError(
+            f"{folder} holds an unfinished run of another configuration, which differs in "
+            f"{listed(list(differences.values()), 5)}. resume=auto goes on with the same one only; to go on with these "
+            "settings: resume=true. Or choose another folder, or delete it."
+        )
+    print(f"Going on from {folder / LAST_CHECKPOINT}")
+    return True
+
+
+def check_fixed_folder(hydra: HydraConf, *, in_sweep: bool) -> None:
+    """GraftError for `resume=auto` in a folder that is new with every command, which never has anything to go on from."""
+    key, part = ("hydra.sweep.dir", "sweep") if in_sweep else ("hydra.run.dir", "run")
+    unresolved = cast(dict[str, Any], OmegaConf.to_container(cast(DictConfig, hydra), resolve=False))
+    if any(resolver in unresolved[part]["dir"] for resolver in ("${now:", "${graft.run_id:")):
+        raise GraftError(
+            f"`resume=auto` in a folder that is new with every command has nothing to go on from. Name the folder: "
+            f"{key}=logs/<name>/{part}s/<folder>"
+        )
+
+
 def stored_config(folder: Path) -> Any:
-    """What the folder's run was configured with, None where it says nothing."""
-    return read_yaml(folder / CONFIG) if (folder / CONFIG).exists() else None
+    """What the folder's run was configured with, None where it says nothing; GraftError for a torn file."""
+    if not (folder / CONFIG).exists():
+        return None
+    stored = read_yaml(folder / CONFIG)
+    if not isinstance(stored, Mapping):
+        raise GraftError(
+            f"{folder / CONFIG} is torn: it holds no configuration. Delete it where you know that the run is the same, "
+            "or take it from a copy."
+        )
+    return stored
 
 
 def written_by_hydra(hydra: HydraConf) -> list[str]:
@@ -221,16 +272,17 @@ def fail(run: RunFolder, overrides: list[str], message: str, details: str, exit_
     """Record and show a job that failed."""
     STATE.exit_code = exit_code
     if is_main_process() and run.is_writable:
-        write_error(run, overrides, details)
-        message = f"{message}\n({run.path / ERROR})"
+        with suppress(OSError):  # of a full disk: what is printed has to do
+            write_error(run, overrides, details)
+            message = f"{message}\n({run.path / ERROR})"
     print(with_program(f"FAILED {' '.join(overrides)}\n{message}"), file=sys.stderr)
 
 
 def write_error(run: RunFolder, overrides: list[str], details: str) -> None:
     """Leave in a job's folder why it failed."""
-    (run.path / ERROR).write_text(details.rstrip() + "\n")
+    write_whole(run.path / ERROR, details.rstrip() + "\n")
     if not (run.path / OVERRIDES).exists():
-        OmegaConf.save(OmegaConf.create(overrides), run.path / OVERRIDES)
+        write_whole(run.path / OVERRIDES, OmegaConf.to_yaml(OmegaConf.create(overrides)))
 
 
 def diverged(folder: Path, overrides: list[str], message: str) -> None:
@@ -238,7 +290,7 @@ def diverged(folder: Path, overrides: list[str], message: str) -> None:
     if not is_main_process():
         return  # with code 0: anything else makes Lightning kill the main process, which is writing
     STATE.exit_code = FAILED
-    (folder / DONE).write_text(f"{record.DIVERGED}\n")
+    write_whole(folder / DONE, f"{record.DIVERGED}\n")
     print(f"DIVERGED {' '.join(overrides)}\n{message}\n({folder})", file=sys.stderr)
 
 

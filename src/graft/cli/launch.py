@@ -25,6 +25,7 @@ def launch(app: Callable[[], None], conf: Path) -> int:
     from graft.cli.help import config_folders
     from graft.cli.hydra_versions import with_sweep_flag
     from graft.errors import LaunchRefused
+    from graft.files import disk_message
     from graft.runs.folder import release_all
 
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -38,6 +39,12 @@ def launch(app: Callable[[], None], conf: Path) -> int:
         if wants_traceback:
             raise
         print(with_program(explain(error, conf)), file=sys.stderr)
+        return job.USER_ERROR
+    except OSError as error:  # Hydra's own files
+        message = disk_message(error, Path(error.filename or "."))
+        if wants_traceback or message is None:
+            raise
+        print(message, file=sys.stderr)
         return job.USER_ERROR
     except LaunchRefused as error:
         print(error, file=sys.stderr)

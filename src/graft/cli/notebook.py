@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from graft import config, experiment
@@ -17,6 +18,7 @@ from graft.cli import job
 from graft.cli.arguments import expanded, quoted_path
 from graft.cli.hydra_versions import VERSION_BASE
 from graft.errors import Diverged, GraftError, Interrupted, in_quotes
+from graft.files import write_whole
 from graft.locations import CONF, ROOT
 from graft.runs import record
 from graft.runs.folder import DONE, RunFolder
@@ -35,7 +37,7 @@ def train(*overrides: str | Mapping[str, Any], **values: Any) -> dict[str, Any]:
                 return finished(run)
             results = execute(settings, run, words)
             if is_main_process():
-                (run.path / DONE).write_text(f"{record.FINISHED}\n")
+                write_whole(run.path / DONE, f"{record.FINISHED}\n")
             return results
         finally:
             run.release()
@@ -47,7 +49,7 @@ def execute(settings: Mapping[str, Any], run: RunFolder, overrides: list[str]) -
         return job.execute(settings)
     except Diverged:
         if is_main_process():
-            (run.path / DONE).write_text(f"{record.DIVERGED}\n")
+            write_whole(run.path / DONE, f"{record.DIVERGED}\n")
         raise
     except (Interrupted, KeyboardInterrupt):
         raise  # nothing is wrong: resume=true goes on
@@ -123,7 +125,21 @@ def whole(overrides: tuple[str | Mapping[str, Any], ...], values: Mapping[str, A
     cfg = cast(DictConfig, OmegaConf.create(plain))
     for key, value in values.items():
         OmegaConf.update(cfg, key, value)
+    fill_paths(cfg)
     return cfg
+
+
+def fill_paths(cfg: DictConfig) -> None:
+    """Give a whole config the folders that it leaves out: those of the clone, and a new one for the run."""
+    given = cfg.paths
+    cfg.paths = OmegaConf.load(CONF / "paths" / "default.yaml")
+    cfg.paths.merge_with(given)
+    paths = cast(dict[str, Any], OmegaConf.to_container(cfg.paths, resolve=False))
+    if paths["run_dir"] in (None, "???") or str(paths["run_dir"]).startswith("${hydra:"):
+        setup_globals()  # ${now:}
+        hydra = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONF / "hydra" / "default.yaml")))
+        cfg.paths.run_dir = hydra["run"]["dir"]
+        cfg.paths.run_dir = str(Path(cfg.paths.run_dir).absolute())
 
 
 def as_override(value: Any) -> str:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from graft import paths as paths  # registers the resolvers that name folders, in parallel launchers' workers too
 from graft.cli import job
 from graft.errors import FolderRefused, LaunchRefused
+from graft.files import disk_message
 from graft.report.summary import summarise
 from graft.runs.folder import REFUSED, STOPPED, RunFolder, SweepFolder
 from graft.runs.process import is_main_process
@@ -118,5 +119,8 @@ def refusal() -> Iterator[None]:
     """Let a refused folder end the command; see LaunchRefused."""
     try:
         yield
-    except (FolderRefused, OSError) as error:
+    except FolderRefused as error:
         raise LaunchRefused(str(error)) from None
+    except OSError as error:
+        message = disk_message(error, Path(error.filename or "."))
+        raise LaunchRefused(message or str(error)) from None

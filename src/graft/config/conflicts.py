@@ -114,10 +114,19 @@ def term_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str
             yield f"`term={term}` with `{reason}`: it keeps to pretrained weights, and there are none; leave it out"
         if says("needs_labels", False) and not labeled:
             yield f"`term={term}` with `data.target_labeled=false`: it needs the target's labels; leave the term out"
+        if says("needs_multiclass", False) and names.says("task", "name", "multiclass") != "multiclass":
+            yield f"`term={term}` with `task={names['task']}`: it compares class probabilities; use task=multiclass"
         if says("needs_linear_head", False) and not names.says("head", "linear_in_features", False):
             yield f"`term={term}` with `head={names['head']}`: it needs one vector a class; use head=linear"
         if says("needs_hard_labels", False) and (mixing := mixing_keys(config)):
             yield f"`{mixing}` with `term={term}`: it needs one class a sample; leave one of the two out"
+        if says("views", ()) and (mixing := mixing_keys(config)):
+            yield f"`{mixing}` with `term={term}`: its views are of unmixed samples; leave one of the two out"
+        if "source" in says("domains", ()) and config["data"].get("source") is None:
+            yield (
+                f"`term={term}` without source data: it trains on them; choose some (data/domain@data.source=...), or "
+                "leave the term out"
+            )
         if says("replaces_batchnorm", False) and config["trainer"].get("sync_batchnorm"):
             yield f"`term={term}` with `trainer.sync_batchnorm=true`: synchronising replaces its layers"
 
@@ -131,8 +140,11 @@ def mixing_keys(config: Mapping[str, Any]) -> str:
 def missing_runs(config: Mapping[str, Any]) -> Iterator[str]:
     """Runs to go on from that are not there."""
     resume, soup = config.get("resume"), config["soup"]
-    if isinstance(resume, str) and not Path(resume).is_file():
-        yield f"`resume={resume}`: there is no such checkpoint; resume=true takes the run folder's last one"
+    if isinstance(resume, str) and resume != "auto" and not Path(resume).is_file():
+        yield (
+            f"`resume={resume}`: there is no such checkpoint; resume=true takes the run folder's last one, resume=auto "
+            "does where there is one"
+        )
     if soup is not None and not Path(soup).is_dir():
         yield f"`soup={soup}`: there is no such folder; give a sweep's, logs/<name>/sweeps/<time>_<id>"
 

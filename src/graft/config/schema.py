@@ -28,7 +28,7 @@ class Config(TypedDict):
     tags: Sequence[str]
     notes: str | None
     bn: Literal["joint", "separate", "domain_specific"]
-    resume: bool | str | None
+    resume: Literal["auto"] | bool | str | None
     tune: Literal["lr"] | None
     soup: str | None
     data: Part

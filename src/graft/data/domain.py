@@ -5,6 +5,7 @@ from typing import Any, Literal, TypedDict
 
 from torch import Tensor
 
+from graft.cache.disk import DiskCache
 from graft.config.types import FractionBelowOne
 from graft.data.finish import finish
 from graft.data.samples import DomainData, LabelKind, Modality, OnBadSample, Raw, Samples
@@ -22,6 +23,7 @@ class Domain:
     """Where a domain's data come from. Making one is cheap; `load` reads labels and finds files."""
 
     key = "data.target"  # where the config holds it; the data module sets it, and error messages name it
+    cache: DiskCache | None = None  # for what takes long to find out; the data module sets it
     modality: Modality = "image"
     noun = "samples"  # what messages call several samples
     unit = "samples"  # what messages call several of what is read, where that is not the noun: rows, files

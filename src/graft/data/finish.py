@@ -15,7 +15,7 @@ from torch import Tensor
 
 from graft.data.samples import HELD_OUT, DomainData, Raw, Report, Samples, Split, group_numbers, sha256
 from graft.data.splits import group_values, merged_groups, stratified_split, time_split, times_of
-from graft.errors import GraftError, listed
+from graft.errors import GraftError, listed, printable
 
 if TYPE_CHECKING:
     from graft.data.domain import Domain
@@ -46,23 +46,28 @@ def finish(domain: "Domain", split_seed: int) -> DomainData:
     splits, classes, notes = with_labels(domain, raw)
     splits, skipped = without_bad(domain, splits)
     check_not_empty(domain, splits, skipped)
-    check_classes(domain, splits["train"], classes)
+    check_classes(domain, splits["train"], classes, skipped)
     fingerprint = fingerprint_of(domain, raw, splits, classes)
 
     notes += tuple(raw.notes) + copy_notes(domain, splits)
-    indices, rule = split_off(domain, splits, classes, split_seed)
+    near = None if domain.split.get("near_duplicates") == "ignore" else domain.near_keys(splits)
+    indices, rule = split_off(domain, splits, classes, split_seed, near)
     whole = splits["train"]
     official, splits = splits, splits | {name: whole.take(index) for name, index in indices.items()}
     notes += leak_notes_after(domain, official, splits)
+    if near:
+        of_train = near["train"]
+        split_off_near = {name: [of_train[i] for i in index.tolist()] for name, index in indices.items()}
+        notes += near_notes(domain, splits, {**near, **split_off_near})
     splits, fields = domain.encode(splits)
     encoded_notes = tuple(fields.pop("notes", ()))
     splits, later = without_bad(domain, splits)
     check_not_empty(domain, splits, later)
     splits, classes = without_lost_classes(splits, classes, raw) if later else (splits, classes)
-    check_classes(domain, splits["train"], classes)
+    skipped += later
+    check_classes(domain, splits["train"], classes, skipped)
     notes += absent_labels(splits, classes)
 
-    skipped += later
     report = Report(
         found=found,
         used={name: len(splits[name]) for name in ("train", "val", "test")},
@@ -129,12 +134,14 @@ def words_of(labels: Iterable[Any], separator: str | None) -> list[tuple[str, ..
 def with_numbers(samples: Samples) -> Samples:
     """Labels as float32 `(N,)`, with a problem where one is no number."""
     numbers = [number_of(label) for label in samples.labels]
+    labels = torch.tensor(numbers, dtype=torch.float64).float()
     wrong = {
-        index: "its label is missing" if label is None else f"its label {label!r} is no number"
-        for index, (label, number) in enumerate(zip(samples.labels, numbers, strict=True))
-        if not math.isfinite(number)
+        index: "its label is missing"
+        if samples.labels[index] is None
+        else f"its label {samples.labels[index]!r} is {'too large' if math.isfinite(numbers[index]) else 'no number'}"
+        for index in (~labels.isfinite()).nonzero()[:, 0].tolist()
     }
-    return replace(samples, labels=torch.tensor(numbers, dtype=torch.float32), problems=wrong | dict(samples.problems))
+    return replace(samples, labels=labels, problems=wrong | dict(samples.problems))
 
 
 def with_classes(
@@ -230,8 +237,11 @@ def without_bad(domain: "Domain", splits: Mapping[str, Samples]) -> tuple[dict[s
         bad
         for name, samples in splits.items()
         for bad in (
-            *(Skipped(name, place, problem) for place, problem in samples.unread),
-            *(Skipped(name, samples.places[i], problem) for i, problem in sorted(samples.problems.items())),
+            *(Skipped(name, printable(place), printable(problem)) for place, problem in samples.unread),
+            *(
+                Skipped(name, printable(samples.places[i]), printable(problem))
+                for i, problem in sorted(samples.problems.items())
+            ),
         )
     ]
     if not skipped:
@@ -298,7 +308,7 @@ def leak_notes(contents: Mapping[str, Sequence[Hashable]], noun: str) -> tuple[s
 def leak_notes_after(
     domain: "Domain", official: Mapping[str, Samples], splits: Mapping[str, Samples]
 ) -> tuple[str, ...]:
-    """Lines on what is on both sides although it belongs together: groups of official splits, near duplicates, copies.
+    """Lines on what is on both sides although it belongs together: groups of official splits, copies.
 
     Copies that a random split keeps on one side need no line; tables and splits by time may have some on both.
     """
@@ -311,24 +321,37 @@ def leak_notes_after(
     known = {name: contents for name, contents in loose.items() if contents is not None}
     if 1 < len(loose) == len(known):
         notes += leak_notes(known, domain.noun)
-    if domain.split.get("near_duplicates", "note") != "ignore" and (keys := domain.near_keys(splits)):
-        train = set(keys["train"])
-        exact = set(splits["train"].contents or ())
-        for name in HELD_OUT:
-            contents = splits[name].contents or [None] * len(splits[name])
-            alike = sum(key in train and one not in exact for key, one in zip(keys[name], contents, strict=True))
-            if alike:
-                notes += (
-                    f"{alike:,} of {len(splits[name]):,} {domain.noun} of {name} look like one of train (near "
-                    f"duplicates): {domain.key}.split.near_duplicates=group keeps such on one side",
-                )
+    return notes
+
+
+def near_notes(
+    domain: "Domain", splits: Mapping[str, Samples], keys: Mapping[str, Sequence[Hashable]]
+) -> tuple[str, ...]:
+    """Lines on samples of a held-out split that look like one of train, by their keys `(N,)`, copies apart."""
+    notes: tuple[str, ...] = ()
+    train, exact = set(keys["train"]), set(splits["train"].contents or ())
+    for name in HELD_OUT:
+        contents = splits[name].contents or [None] * len(splits[name])
+        alike = sum(key in train and one not in exact for key, one in zip(keys[name], contents, strict=True))
+        if alike:
+            notes += (
+                f"{alike:,} of {len(splits[name]):,} {domain.noun} of {name} look like one of train (near "
+                f"duplicates): {domain.key}.split.near_duplicates=group keeps such on one side",
+            )
     return notes
 
 
 def split_off(
-    domain: "Domain", splits: Mapping[str, Samples], classes: Sequence[str] | None, seed: int
+    domain: "Domain",
+    splits: Mapping[str, Samples],
+    classes: Sequence[str] | None,
+    seed: int,
+    near: Mapping[str, Sequence[Hashable]] | None = None,
 ) -> tuple[dict[str, Tensor], str]:
-    """Indices in train of what is not official and of what stays, empty where all is; and the rule in words."""
+    """Indices in train of what is not official and of what stays, empty where all is; and the rule.
+
+    `near` are keys `(N,)` of samples that look alike, which `split.near_duplicates=group` keeps on one side.
+    """
     sizes = {name: size for name, size in domain.sizes.items() if name not in splits}
     if not sizes:
         return {}, "official splits"
@@ -349,8 +372,8 @@ def split_off(
             values = group_values(train, column, f"{domain.key}.split.group")
             groups.append(group_numbers(values))
             rule = f"split by {column}, {len(set(values)):,} groups"
-        if domain.split.get("near_duplicates") == "group" and (keys := domain.near_keys({"train": train})):
-            groups.append(group_numbers(keys["train"]))
+        if domain.split.get("near_duplicates") == "group" and near:
+            groups.append(group_numbers(near["train"]))
         strata = strata_of(domain, train.labels, classes)
         large = bool(domain.split.get("group") or domain.split.get("near_duplicates") == "group")
         indices = stratified_split(strata, sizes, seed, merged_groups(groups) if groups else None, large)
@@ -443,10 +466,14 @@ def absent_labels(splits: Mapping[str, Samples], classes: Sequence[str] | None) 
     return tuple(notes)
 
 
-def check_classes(domain: "Domain", train: Samples, classes: Sequence[str] | None) -> None:
+def check_classes(
+    domain: "Domain", train: Samples, classes: Sequence[str] | None, skipped: Sequence[Skipped] = ()
+) -> None:
     """Raise GraftError for a class that training never sees, and for labels that leave nothing to tell apart."""
     if classes is None:
         return
+    bad = [one for one in skipped if one.split == "train"]
+    without = f" Skipped are {len(bad):,} {domain.unit} ({reasons(bad)})." if bad else ""
     if domain.label_kind == "multilabel":
         if not classes:
             raise GraftError(f"{domain.origin('train')}: no sample has a label. {domain.advice}")
@@ -455,7 +482,7 @@ def check_classes(domain: "Domain", train: Samples, classes: Sequence[str] | Non
     if len(present) < 2:
         raise GraftError(
             f"{domain.origin('train')}: every label is {next(iter(present))!r}, but at least 2 classes are needed. "
-            f"{domain.advice}"
+            f"{domain.advice}{without}"
         )
     if domain.may_lack_classes:
         return
@@ -465,7 +492,7 @@ def check_classes(domain: "Domain", train: Samples, classes: Sequence[str] | Non
             f"{origin}: no training sample has the label {missing[0]!r}, one of {len(classes)} classes."
             f" Its labels are {', '.join(list(ordered(present))[:CLASSES_SHOWN])}."
         )
-        raise GraftError(message + number_advice(domain, len(train), classes))
+        raise GraftError(message + number_advice(domain, len(train), classes) + without)
 
 
 def number_advice(domain: "Domain", samples: int, classes: Sequence[str] | None) -> str:

@@ -81,7 +81,7 @@ class TransferDataModule(pl.LightningDataModule):
         self.test_shifts = tuple(test_shifts)
         self.bucket_by_length = bucket_by_length
         self.test_shift: str | None = None  # the one that test batches get now
-        self.decoded: DiskCache | None = None  # where image files are kept decoded; None = nowhere
+        self.decoded: DiskCache | None = None  # where image files are kept decoded, and looks into them; None = nowhere
         self.domains: dict[str, DomainData] = {}
         self.train_domains: tuple[str, ...] = ("target",)
         self.eval_domains: tuple[str, ...] = ("target",)
@@ -102,6 +102,7 @@ class TransferDataModule(pl.LightningDataModule):
         sides = {"target": self.target} | ({} if self.source is None else {"source": self.source})
         for name, domain in sides.items():
             domain.key = f"data.{name}"
+            domain.cache = self.decoded
         if self.source is not None:
             self.target.beside(self.source)
             self.source.beside(self.target)

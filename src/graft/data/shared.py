@@ -34,7 +34,7 @@ class Shared(Domain):
         if name not in self.loaded:
             if len(self.loaded) == MAX_SHARED:
                 del self.loaded[next(iter(self.loaded))]
-            self.domain.key = self.key
+            self.domain.key, self.domain.cache = self.key, self.cache
             self.loaded[name] = self.domain.load(split_seed)
         return self.loaded[name]
 

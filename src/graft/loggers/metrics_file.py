@@ -1,12 +1,15 @@
 """`metrics.csv` in the run folder."""
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from graft.files import write_whole
 
 if TYPE_CHECKING:
     pass
@@ -74,8 +77,9 @@ class MetricsFile(Logger):
         return [old for old in rows if (not _is_test(old) if testing else int(old["step"]) < row["step"])]
 
     def _read(self) -> list[dict[str, str]]:
-        with self.path.open(newline="") as file:
-            return list(csv.DictReader(file))
+        with self.path.open(newline="", errors="replace") as file:
+            rows = list(csv.DictReader(line.replace("\0", "") for line in file))
+        return [row for row in rows if is_whole(row)]
 
     def _write(self, rows: Sequence[Mapping[str, Any]], coming: Mapping[str, Any]) -> None:
         columns = dict.fromkeys(["epoch", "step"])
@@ -83,10 +87,17 @@ class MetricsFile(Logger):
             columns |= dict.fromkeys(row)
         self._columns = list(columns)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("w", newline="")
-        writer = csv.DictWriter(self._file, self._columns)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
+        write_whole(self.path, text.getvalue())
+        self._file = self.path.open("a", newline="")
+
+
+def is_whole(row: Mapping[Any, Any]) -> bool:
+    """Whether a row was written to its end; a machine that stops may leave half of the last one."""
+    return None not in row and None not in row.values() and str(row.get("step", "")).isdigit()
 
 
 def _is_test(row: Mapping[str, str]) -> bool:

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast, get_args
 from urllib.parse import urlsplit
@@ -161,6 +162,13 @@ class WandbRun(WandbLogger):
         """End the run, if it has started; it is marked failed unless `ok`."""
         if self._experiment is not None:
             self._experiment.finish(exit_code=0 if ok else 1)
+
+    def leave_service(self) -> None:
+        """Forget W&B's process, which is gone: nothing is asked of it at exit, and the next run starts another."""
+        import wandb
+
+        with suppress(Exception):  # it cannot say goodbye to it
+            wandb.teardown()
 
 
 def confusion_rows(matrix: Sequence[Sequence[float]], classes: Sequence[str]) -> list[list[Any]]:

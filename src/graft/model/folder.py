@@ -2,8 +2,6 @@
 
 import importlib.metadata
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from graft.backbones.base import COLUMNS, NETWORK, TOKENIZER, VOCABULARY, Backbone
 from graft.backbones.vocabulary import Vocabulary
 from graft.errors import GraftError
+from graft.files import write_whole, written_whole
 from graft.inputs.columns import Columns
 
 DESCRIPTION, WEIGHTS = "model.json", "weights.safetensors"
@@ -53,18 +52,12 @@ class Description:
 def write(folder: Path, description: Description, network: nn.Module) -> None:
     """Put the weights and then the description into a folder: with it the folder is whole."""
     write_weights(network, folder / WEIGHTS)
-    unfinished = folder / f"{DESCRIPTION}.unfinished"
-    with unfinished.open("w", encoding="utf-8") as file:
-        json.dump(asdict(description), file, indent=1, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    shutil.copymode(unfinished, folder / WEIGHTS)  # which safetensors lets only the owner read
-    unfinished.replace(folder / DESCRIPTION)
+    write_whole(folder / DESCRIPTION, json.dumps(asdict(description), indent=1, ensure_ascii=False))
 
 
 def write_weights(network: nn.Module, file: Path) -> None:
     """A network's weights, each contiguous and tied ones once; the metadata hold the names that share them."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     kept: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
@@ -76,7 +69,8 @@ def write_weights(network: nn.Module, file: Path) -> None:
             continue
         seen[place] = name
         kept[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-    save_file(kept, file, {"format": "pt", ALIASES: json.dumps(aliases)})
+    with written_whole(file) as whole:
+        whole.write(save(kept, {"format": "pt", ALIASES: json.dumps(aliases)}))
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from torch import Tensor
@@ -67,7 +67,7 @@ class TestPredictions:
     predictions: Predictions
 
 
-def write(file: Path, found: Sequence[TestPredictions]) -> None:
+def write(file: BinaryIO, found: Sequence[TestPredictions]) -> None:
     """Write test predictions as Parquet, a row for each sample; the schema's metadata hold the classes by domain."""
     import pyarrow
     from pyarrow import parquet

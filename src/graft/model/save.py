@@ -14,6 +14,7 @@ from torch import Tensor
 
 from graft.build import plain
 from graft.experiment import Experiment
+from graft.files import write_whole, written_whole
 from graft.model import folder as folders
 from graft.model import predictions as kept
 from graft.model.folder import Description
@@ -54,9 +55,7 @@ def keep_model(experiment: Experiment, results: Mapping[str, Any], *, in_sweep: 
             return
         save_model(experiment, results)
         best[monitor] = {"job": experiment.folder.name, "value": value, "mode": mode}
-        unfinished = sweep / f"{BEST_MODEL}.unfinished"
-        unfinished.write_text(json.dumps(best, indent=1))
-        unfinished.replace(sweep / BEST_MODEL)
+        write_whole(sweep / BEST_MODEL, json.dumps(best, indent=1))
         if before and before["job"] != experiment.folder.name:
             remove_model(sweep / before["job"])
 
@@ -144,10 +143,8 @@ def save_predictions(experiment: Experiment) -> None:
         for domain, parts in found.items()
         if parts
     ]
-    file = experiment.folder / PREDICTIONS
-    unfinished = file.with_name(f"{file.name}.unfinished")
-    kept.write(unfinished, domains)
-    unfinished.replace(file)
+    with written_whole(experiment.folder / PREDICTIONS) as file:
+        kept.write(file, domains)
 
 
 def gathered(parts: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:

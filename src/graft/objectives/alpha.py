@@ -12,11 +12,14 @@ SCHEDULES = get_args(Schedule)
 
 
 class AlphaWeighted(Objective):
-    """`L = alpha * L_source + (1 - alpha) * L_target`, alpha constant or scheduled over training."""
+    """`L = alpha * L_source + (1 - alpha) * L_target`, alpha constant or scheduled over training.
+
+    With alpha None there is no loss of labels at all: the terms alone train.
+    """
 
     def __init__(
         self,
-        alpha: Fraction = 0.0,
+        alpha: Fraction | None = 0.0,
         alpha_end: Fraction | None = None,
         schedule: Schedule = "linear",
         step_at: Fraction = 0.5,
@@ -26,8 +29,11 @@ class AlphaWeighted(Objective):
                 raise GraftError(f"objective.{key}={value} is out of range: it must be in [0, 1].")
         if schedule not in SCHEDULES:
             raise GraftError(f"objective.schedule={schedule!r} is not known. Allowed: {', '.join(SCHEDULES)}.")
-        self.start = alpha
-        self.end = alpha if alpha_end is None else alpha_end
+        if alpha is None and alpha_end is not None:
+            raise GraftError(f"objective.alpha=null objective.alpha_end={alpha_end}: without a start there is no end.")
+        self.supervised = alpha is not None
+        self.start = alpha or 0.0
+        self.end = self.start if alpha_end is None else alpha_end
         self.schedule = schedule
         self.step_at = step_at
 
@@ -42,5 +48,7 @@ class AlphaWeighted(Objective):
 
     def weights(self, progress: float) -> dict[str, float]:
         """Alpha for the source, the rest for the target."""
+        if not self.supervised:
+            return {"source": 0.0, "target": 0.0}
         alpha = self.alpha(progress)
         return {"source": alpha, "target": 1 - alpha}

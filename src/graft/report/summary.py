@@ -1,11 +1,14 @@
 """A sweep's table: seeds folded, best first by validation, cost beside score."""
 
 import csv
+import io
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from graft.files import disk_message, write_whole
 from graft.runs.sweeps import (
     Job,
     Row,
@@ -28,7 +31,6 @@ def summarise(folder: Path) -> list[Row]:
     rows = fold(jobs)
     same = split_overrides(jobs)[1]
     table = table_of(jobs)
-    write_csv(rows, folder / "summary.csv")
     failures = [f"- `{describe(failed)}`: {failed.error} ({failed.file})" for failed in all_failed(rows)]
     diverged = [f"- `{describe(one)}`: {one.diverged} ({one.folder})" for row in rows for one in row.diverged]
     text = [f"# Sweep {folder.name}", ""]
@@ -39,12 +41,16 @@ def summarise(folder: Path) -> list[Row]:
         text += [f"{len(failures)} of {len(jobs)} jobs failed:", "", *failures, ""]
     if diverged:
         text += [f"{len(diverged)} of {len(jobs)} jobs diverged:", "", *diverged, ""]
-    (folder / "summary.md").write_text("\n".join(text))
     print(f"\n{table}")
     for word, lines in (("FAILED", failures), ("DIVERGED", diverged)):
         for line in lines:
             print(f"{word} {line[2:]}")
     print(folder)
+    try:
+        write_csv(rows, folder / "summary.csv")
+        write_whole(folder / "summary.md", "\n".join(text))
+    except OSError as error:  # the jobs and what is printed are whole
+        print(disk_message(error, folder) or f"{folder}: the summary cannot be written: {error}", file=sys.stderr)
     return rows
 
 
@@ -95,10 +101,11 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
         line["folders"] = " ".join(one.folder for one in row.jobs)
         line["error"] = row.failed[0].error if row.failed else None
         lines.append(line)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(lines[0]) if lines else ["mean"])
-        writer.writeheader()
-        writer.writerows(lines)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(lines[0]) if lines else ["mean"])
+    writer.writeheader()
+    writer.writerows(lines)
+    write_whole(path, text.getvalue())
 
 
 def markdown(rows: Sequence[Row], varied: Sequence[str]) -> str:

@@ -5,13 +5,15 @@ import pickle
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from graft.errors import GraftError
+from graft.errors import GraftError, first_line
 from graft.experiment import Experiment
+from graft.files import written_whole
 from graft.runs.folder import BEST, CHECKPOINTS, LAST_CHECKPOINT, RunFolder
 from graft.selection.base import of_validation, rank
 
@@ -27,10 +29,10 @@ def to_resume(experiment: Experiment) -> Path | None:
             f"resume={resume}: there is no checkpoint at {checkpoint}. Give the path of a .ckpt file, or name the "
             "folder of the run to go on with: resume=true hydra.run.dir=logs/<name>/runs/<time>_<id>"
         )
+    content = load(checkpoint)
     try:
-        content = load(checkpoint)
         done = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    except (KeyError, TypeError, RuntimeError, pickle.UnpicklingError):
+    except (KeyError, TypeError):
         raise GraftError(
             f"resume={checkpoint}: this is no checkpoint of a training run. To start from its weights, use "
             f"backbone.weights={checkpoint}."
@@ -75,8 +77,19 @@ def best_of(folder: Path, resumed: Path | None) -> list[dict[str, Any]]:
 
 
 def load(file: Path) -> dict[str, Any]:
-    """A checkpoint's content; of its tensors no more is read than is used."""
-    return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    """A checkpoint's content; of its tensors no more is read than is used. GraftError for one that cannot be read."""
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        beside = file.with_name(BEST)
+        if file.name == BEST:
+            advice = "Delete it: resume=true then goes on from last.ckpt and chooses among the epochs that follow"
+        elif beside.is_file():
+            advice = f"To start from the best weights of before: backbone.weights={beside} in a new folder"
+        else:
+            advice = "Delete its run's folder and train again"
+        why = first_line(error) if is_zipfile(file) else "its end is missing, or it is another kind of file"
+        raise GraftError(f"{file} cannot be read ({why}). {advice}.") from None
 
 
 def of_run(content: dict[str, Any], file: Path, ids: Collection[str | None]) -> dict[str, Any]:
@@ -96,7 +109,8 @@ def save_network(experiment: Experiment, name: str) -> None:
     file = experiment.folder / CHECKPOINTS / name
     file.parent.mkdir(exist_ok=True)
     module = experiment.module
-    torch.save({"backbone": module.backbone.state_dict(), "heads": module.heads.state_dict()}, file)
+    with written_whole(file) as whole:
+        torch.save({"backbone": module.backbone.state_dict(), "heads": module.heads.state_dict()}, whole)
 
 
 def drop_last(folder: Path) -> None:

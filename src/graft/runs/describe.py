@@ -83,7 +83,7 @@ def forgetting(metrics: Mapping[str, float], pretrained: Pretrained | None, task
     if pretrained is None or task is None:
         return {}
     name = f"test/source/{task.main_metric}"
-    if name not in metrics:
+    if name not in metrics or name not in pretrained.metrics:
         return {}
     lost = pretrained.metrics[name] - metrics[name]
     return {"forgetting": lost if task.higher_is_better else -lost, "pretrain/" + name: pretrained.metrics[name]}

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, ClassVar
 
 from graft.errors import FolderRefused, in_quotes, listed
+from graft.files import disk_message
 from graft.runs.lock import STALE_S, Lock, LockHeld, describe
 from graft.runs.process import is_main_process, machine
 
@@ -30,7 +31,7 @@ LAST_CHECKPOINT = Path(CHECKPOINTS, "last.ckpt")
 # In the checkpoints folder: the rule's choice, and networks without what is needed for training only.
 BEST, MERGED, WISE_FT, SOUP = "best.ckpt", "merged.pt", "wise_ft.pt", "soup.pt"
 RUN_FILES = (
-    *(CONFIG, OVERRIDES, DONE, ERROR, RESULTS, METRICS, CURVES, PREDICTIONS, f"{PREDICTIONS}.unfinished"),
+    *(CONFIG, OVERRIDES, DONE, ERROR, RESULTS, METRICS, CURVES, PREDICTIONS),
     *("confusion_test_target.png", "confusion_test_source.png", LR_CURVE, LR_PICTURE),
     NONFINITE_BATCH,
     *(f"{CHECKPOINTS}/{name}" for name in (BEST, "last.ckpt", MERGED, WISE_FT, SOUP)),
@@ -40,7 +41,7 @@ STOPPED = ".stopped"  # Ctrl-C was pressed, no further job begins
 REFUSED = ".refused"  # jobs whose folder is not this sweep's to write to, a JSON line each
 MODEL = "model"  # the folder that predicts by itself, see graft.model
 BEST_MODEL = "best_model.json"  # which job of a sweep keeps its model
-SWEEP_FILES = ("multirun.yaml", "summary.csv", "summary.md", STOPPED, REFUSED, BEST_MODEL, f"{BEST_MODEL}.unfinished")
+SWEEP_FILES = ("multirun.yaml", "summary.csv", "summary.md", STOPPED, REFUSED, BEST_MODEL)
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,8 @@ class RunFolder:
         except LockHeld as error:
             raise FolderRefused(self.in_use(error)) from None
         except OSError as error:
-            raise FolderRefused(f"{self.path} cannot be locked: {error}. {self.advice()}") from None
+            why = disk_message(error, self.path) or f"{self.path} cannot be locked: {error}. {self.advice()}"
+            raise FolderRefused(why) from None
         _held[self.path.absolute()] = lock
         if left:
             print(f"{self.path}: going on where {describe(left)} left it; that process is gone.", flush=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from graft.errors import GraftError
+from graft.files import write_whole
 from graft.runs.folder import RESULTS
 
 FORMAT = 1  # of the record; a record without it is of an older Graft
@@ -49,11 +50,12 @@ class RunRecord(TypedDict, total=False):
     feature_cache: dict[str, Any]
     compile: dict[str, Any] | None
     wandb: dict[str, Any] | None
+    recording: dict[str, str]  # by the loggers' keys, why one stopped recording
 
 
 def write(results: Mapping[str, Any], folder: Path) -> None:
     """Write a run's record; numbers that are not finite become null, which JSON has."""
-    (folder / RESULTS).write_text(json.dumps(finite(results), indent=2) + "\n")
+    write_whole(folder / RESULTS, json.dumps(finite(results), indent=2) + "\n")
 
 
 def read(folder: Path) -> RunRecord:

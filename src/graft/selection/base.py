@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import SupportsFloat
 
 from torchmetrics import Metric
 
@@ -80,7 +81,7 @@ def check_rule(rule: SelectionRule, tasks: Mapping[str, Task]) -> None:
     rule.monitor(tasks)  # refuses a task without its metric, before anything is pretrained
 
 
-def of_validation(metrics: Mapping[str, float]) -> dict[str, float]:
+def of_validation(metrics: Mapping[str, SupportsFloat]) -> dict[str, float]:
     """Those that validation logs."""
     return {name: float(value) for name, value in metrics.items() if name.startswith(LOGGED)}
 

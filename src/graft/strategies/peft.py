@@ -183,7 +183,7 @@ def find_tuner(name: str) -> tuple[Any, Any]:
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
     except ImportError as error:
         raise GraftError(
-            f'strategy.tuner={name} needs the peft package ({first_line(error)}): pip install "graft[peft]"'
+            f'strategy.tuner={name} needs the peft package ({first_line(error)}): pip install ".[peft]"'
         ) from error
     tuners = {
         kind.value.lower(): (config, PEFT_TYPE_TO_TUNER_MAPPING[kind])

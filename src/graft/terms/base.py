@@ -129,6 +129,7 @@ class Term(nn.Module):
     needs_pretrained = False  # refused where the backbone starts from random weights
     needs_labels = False  # refused where the target is unlabelled
     needs_hard_labels = False  # refused with MixUp and CutMix, whose samples have several classes
+    needs_multiclass = False  # refused with other tasks
     needs_linear_head = False
     replaces_batchnorm = False  # by layers that cannot be synchronised over processes
     needs_inputs = True  # False: looks at features, outputs and weights alone, so that inputs need not be there

@@ -15,6 +15,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from graft.config.types import Auto, Count, Fraction, FractionBelowOne, Natural, Positive
 from graft.errors import GraftError
+from graft.files import written_whole
 
 Precision = (
     Literal["auto", "32-true", "16-mixed", "bf16-mixed", "64-true", "16-true", "bf16-true"]
@@ -127,12 +128,19 @@ class CheckpointFiles(TorchCheckpointIO):
         """Write it whole or not at all."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"{path.name}.unfinished")
         try:
-            torch.save(checkpoint, unfinished)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+            with written_whole(path, path.with_name(f"{path.name}.unfinished")) as file:
+                torch.save(checkpoint, file)
+        except RuntimeError as error:  # what torch makes of the error of a disk
+            raise_disk_error(error, path)
+            raise
+
+
+def raise_disk_error(error: BaseException, path: Path) -> None:
+    """Raise the OSError behind another one, such as a full disk's."""
+    behind = error.__context__ or error.__cause__
+    if isinstance(behind, OSError):
+        raise OSError(behind.errno, behind.strerror, str(path)) from None
 
 
 def build_trainer(

@@ -28,7 +28,7 @@ def further_step(
         for loss in losses:
             with trainer.precision_plugin.forward_context():
                 value = loss() / trainer.accumulate_grad_batches  # as Lightning divides, also of a shorter last step
-            trainer.strategy.backward(value, None, inputs=list(parameters))
+            trainer.strategy.backward(value, None, inputs=parameters)
         if trainer.world_size > 1:  # DistributedDataParallel only synchronises what its own forward has announced
             for parameter in parameters:
                 if parameter.grad is not None:
@@ -42,6 +42,6 @@ def check_strategy(trainer: pl.Trainer, name: str) -> None:
     """GraftError where a term's further steps cannot be taken, because processes share one copy of the weights."""
     if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
         raise GraftError(
-            f"term.{name} takes further optimizer steps, which trainer.strategy={trainer.strategy.strategy_name} "
+            f"term.{name} takes further optimizer steps, which trainer.strategy={type(trainer.strategy).__name__} "
             "cannot. Use trainer.strategy=auto or ddp, or leave the term out."
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, TypedDict, get_args
 
 from graft.errors import GraftError
+from graft.files import user_path
 
 Word = Literal["imagenet", "pretrained", "source"]
 WORDS = get_args(Word)
@@ -33,15 +34,16 @@ def weights_file(weights: str) -> Path:
     """
     if weights.startswith("pip:"):
         return packaged_file(weights.removeprefix("pip:"))
-    file = Path(weights).expanduser()
+    file = user_path(weights)
     if file.is_file():
         return file
     known = [*WORDS, *(f"pip:{package}" for package in PACKAGES)]
     closest = difflib.get_close_matches(weights, known, n=1)
     inside = sorted(str(path) for path in file.rglob("*") if path.suffix in SUFFIXES)[:5] if file.is_dir() else []
-    hint = f" (did you mean {closest[0]}?)" if closest else f"; that folder has {', '.join(inside)}" if inside else ""
+    hint = f" (did you mean {closest[0]}?)" if closest else f"; it has {', '.join(inside)}" if inside else ""
+    what = "that is a folder" if file.is_dir() else "there is no such file"
     raise GraftError(
-        f"`backbone.weights={weights}`: there is no such file{hint}. It must be null, {', '.join(WORDS)}, "
+        f"`backbone.weights={weights}`: {what}{hint}. It must be null, {', '.join(WORDS)}, "
         "pip:<package> or a file of weights"
     )
 

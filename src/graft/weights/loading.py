@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
 from safetensors import SafetensorError
@@ -35,6 +36,7 @@ class LoadReport:
     adapted: list[str] = field(default_factory=list)  # resized or renamed
 
 
+CHUNK = 2**20  # bytes that are checked at a time
 PICKLED = (b"PK", b"\x80")  # how a file of torch.save begins, the older form too
 
 
@@ -212,7 +214,10 @@ def read_tensors(file: Path) -> dict[str, Any]:
     try:
         if is_safetensors(file):
             return load_file(file)
+        if file.stat().st_size == 0:
+            raise EOFError("the file is empty")
         content = torch.load(file, map_location="cpu", weights_only=True)
+        check_sums(file)
     except pickle.UnpicklingError as error:
         with open(file, "rb") as opened:
             start = opened.read(60)
@@ -226,11 +231,36 @@ def read_tensors(file: Path) -> dict[str, Any]:
             f"{file} cannot be read safely: it holds Python objects beside tensors ({first_line(error)}). "
             "Load it once where you trust it and save its state dict: torch.save(model.state_dict(), 'weights.pt')"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, SafetensorError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, BadZipFile, SafetensorError) as error:
         raise GraftError(f"{file} is not a readable file of weights ({first_line(error)}).") from error
     if not isinstance(content, dict):
         raise GraftError(f"{file} holds a {type(content).__name__}; a dict of tensors is needed: model.state_dict().")
     return content
+
+
+def check_sums(file: Path) -> None:
+    """Raise ValueError where the bytes of a tensor do not fit their checksum, at which torch.load does not look.
+
+    Where no checksum fits, the writer left them out.
+    """
+    if not is_zipfile(file):
+        return
+    with ZipFile(file) as archive:
+        names = archive.namelist()
+        wrong = [name for name in names if not has_its_sum(archive, name)]
+    if 0 < len(wrong) < len(names):
+        raise ValueError(f"damaged: the checksum of {wrong[0]} is another one")
+
+
+def has_its_sum(archive: ZipFile, name: str) -> bool:
+    """Whether the bytes of an archive's member fit their checksum."""
+    try:
+        with archive.open(name) as member:
+            while member.read(CHUNK):
+                pass
+    except BadZipFile:
+        return False
+    return True
 
 
 def is_safetensors(file: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Regularizers inside a training on real digits: together, logged, and the same after a kill at any step."""
+"""Terms inside a training on real digits: together, logged, and the same after a kill at any step."""
 
 import copy
 
@@ -16,7 +16,8 @@ from graft.objectives.alpha import AlphaWeighted
 from graft.rates.uniform import Uniform
 from graft.strategies.lp_ft import LinearProbeThenFineTune
 from graft.tasks.multiclass import Multiclass
-from graft.terms.base import TermContext
+from graft.terms.alignment.mcd import MCD
+from graft.terms.base import TermContext, trained_domains
 from graft.terms.regularization.bi_tuning import BiTuning
 from graft.terms.regularization.bss import BSS
 from graft.terms.regularization.co_tuning import CoTuning
@@ -25,6 +26,7 @@ from graft.terms.regularization.feature_distillation import FeatureDistillation
 from graft.terms.regularization.l2sp import L2SP
 from graft.terms.regularization.lwf import LwF
 from graft.terms.regularization.stochnorm import StochNorm
+from graft.terms.semi_supervised.mean_teacher import MeanTeacher
 from graft.training.schedules import OneCycle
 
 TERMS = {
@@ -36,6 +38,8 @@ TERMS = {
     "co_tuning": CoTuning,
     "stochnorm": StochNorm,
     "bi_tuning": BiTuning,
+    "mcd": MCD,
+    "mean_teacher": MeanTeacher,
 }
 EPOCHS = 2
 
@@ -47,9 +51,10 @@ def fit(backbone, terms, callbacks=(), resume=None, bn="joint", alpha=0.0):
         source=Digits(), target=Digits(), batch_size=10, labels_per_class=3, augment="light", eval_batch_size=512
     )
     data.load()
+    data.views = {"target": sorted({view for term in terms.values() for view in term.views})}
     data.set_input(backbone.input_spec)
     objective = AlphaWeighted(alpha)
-    data.train_domains = objective.domains()
+    data.train_domains = trained_domains(objective, terms)
     head = nn.Linear(backbone.feature_size, 10)
     backbone.set_pretrained_head(nn.Linear(backbone.feature_size, 4))
     context = TermContext(
@@ -112,7 +117,8 @@ def test_a_copy_of_a_module_trains_alone(name, tiny_backbone):
     twin.trainer = trainer
     optimizer = torch.optim.SGD([p for p in twin.parameters() if p.requires_grad], lr=1.0)
     twin.train()
-    twin.training_step({"target": DomainBatch(torch.randn(8, 1, 8, 8), torch.arange(8))}, 0).backward()
+    one = DomainBatch(torch.randn(8, 1, 8, 8), torch.arange(8), views={"weak": torch.randn(8, 1, 8, 8)})
+    twin.training_step({"source": one, "target": one}, 0).backward()
     optimizer.step()
     assert all(torch.equal(value, before[n]) for n, value in weights_of(module).items())
     moved = {n for n, value in weights_of(twin).items() if not torch.equal(value, before[n])}

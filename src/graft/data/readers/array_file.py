@@ -18,6 +18,7 @@ import torch
 from graft.data.domain import Domain
 from graft.data.samples import Raw, Samples
 from graft.errors import GraftError
+from graft.files import user_path
 
 SPLITS = ("train", "val", "test")
 
@@ -44,7 +45,7 @@ class ArrayFile(Domain):
     ) -> None:
         """`samples` and `labels` are names of arrays, with `train_`, `val_` and `test_` before them or without."""
         super().__init__(**settings)
-        self.file = Path(file).expanduser()
+        self.file = user_path(file)
         self.samples = samples
         self.labels = labels
         self.class_names = None if class_names is None else tuple(str(name) for name in class_names)
@@ -155,7 +156,11 @@ class ArrayFile(Domain):
                 "numbers": "labels are numbers of the shape (N,) or (N, 1)",
                 "multilabel": "several labels are 0 or 1, of the shape (N, K)",
             }[self.label_kind]
-            more = f", or say that samples have several: {self.key}.label_kind=multilabel" if labels.ndim == 2 else ""
+            more = (
+                f", or say that samples have several: {self.key}.label_kind=multilabel task=multilabel"
+                if labels.ndim == 2
+                else ""
+            )
             raise GraftError(
                 f"{where} has the shape {labels.shape} and the type {labels.dtype}; {expected}. "
                 f"Name another array: {self.key}.labels=<name>{'' if several else more}"
@@ -184,7 +189,8 @@ class Arrays:
 
     def __init__(self, file: Path, key: str) -> None:
         if not file.is_file():
-            raise GraftError(f"{key}={file}: no such file. Give an npz file: {key}=/path/to/arrays.npz")
+            what = "that is a folder" if file.is_dir() else "no such file"
+            raise GraftError(f"{key}={file}: {what}. Give an npz file: {key}=/path/to/arrays.npz")
         self.file, self.key = file, key
 
     def __enter__(self) -> "Arrays":
@@ -224,6 +230,8 @@ class Arrays:
             version = np.lib.format.read_magic(stream)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, kind = read(stream)
+        if kind.hasobject:
+            raise ValueError("it needs pickle")
         promised = math.prod(shape) * kind.itemsize
         if promised > archive.getinfo(member).file_size:
             raise ValueError(f"its header promises {promised:,} bytes in the shape {shape}, which are not there")

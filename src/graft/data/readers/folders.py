@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from graft.errors import GraftError
+from graft.errors import GraftError, first_line
 
 SPLIT_NAMES = {
     "train": ("train", "training", "trn"),
@@ -19,6 +19,7 @@ AROUND = re.compile(r"^\d+|(set|data|images?|imgs?|split|samples|\d+)$")
 FOLD = re.compile(r"(fold|split|part|cv|run)?\d+|holdout|eval|evaluation")
 NO_CLASS = ("__MACOSX",)  # what archives leave behind
 SHOWN = 5
+LONGEST_SHOWN = 300  # characters of a path in a message
 
 
 @dataclass(frozen=True)
@@ -151,10 +152,10 @@ def listing_of(folder: Path, extensions: Collection[str]) -> Listing:
             listing.left_out["hidden files"] += 1
         elif path.suffix.lower() not in extensions:
             listing.left_out[ending_of(path)] += 1
-        elif path.is_file():
-            listing.files.append(path)
+        elif problem := file_problem(path):
+            listing.unread.append((str(path), problem))
         else:
-            listing.unread.append((str(path), problem_of(path)))
+            listing.files.append(path)
     return listing
 
 
@@ -173,11 +174,28 @@ def walk(folder: Path, extensions: Collection[str] = ()) -> Iterator[Path]:
         yield from (above / name for name in files)
 
 
-def problem_of(path: Path) -> str:
-    """Why what is called like a file cannot be opened."""
-    if path.is_symlink() and not path.exists():
-        return f"it is a link to {os.readlink(path)}, which is not there"
-    return "it is a folder" if path.is_dir() else "it is no ordinary file"
+def file_problem(path: Path) -> str:
+    """Why what a path names cannot be opened as a file; empty where it can. Opening a pipe would wait forever."""
+    try:
+        if path.is_file():
+            return ""
+        if path.is_dir():
+            return "it is a folder"
+        if path.exists():
+            return "it is no ordinary file"
+        return (
+            f"it is a link to {os.readlink(path)}, which is not there" if path.is_symlink() else "there is no such file"
+        )
+    except OSError as error:
+        return f"its name is no path ({error.strerror})"
+    except ValueError as error:
+        return f"its name is no path ({first_line(error)})"
+
+
+def shown(path: object) -> str:
+    """A path as a message shows it, which may be any text of a table."""
+    text = str(path)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def ending_of(path: Path) -> str:

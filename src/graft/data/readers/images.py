@@ -6,6 +6,7 @@ import io
 import re
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +16,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from graft.data.readers.folders import file_problem
 from graft.data.readers.pixels import BYTES, DEEP, range_by_type, to_bytes
 from graft.data.readers.similar import SIDE, hash_of
 from graft.errors import GraftError, first_line
@@ -22,6 +24,7 @@ from graft.errors import GraftError, first_line
 # Formats that Pillow recognises and cannot decode by itself, or decodes by running another program.
 NOT_READ = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
 PAGED = {"TIFF", "GIF", "WEBP", "PNG"}  # formats whose further pages or frames are samples in their own right
+THREADS = 4
 BY_SIGHT = (1, 3)  # channels that every image has; another number is that of the file's own bands
 
 
@@ -57,8 +60,8 @@ class Look:
 
 def look_into(path: Path, channels: int) -> Look:
     """Decode a file once, whatever its decoder raises."""
-    if not path.is_file():
-        return Look(b"", "there is no such file" if not path.is_dir() else "it is a folder")
+    if problem := file_problem(path):
+        return Look(b"", problem)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -115,6 +118,15 @@ def read_image(source: Path | BinaryIO, shorter: int | None = None, count: bool 
         return Decoded(np.array(upright), DEEP["I;16"] if sixteen else DEEP[upright.mode], pages)
 
 
+def is_deep(path: Path) -> bool:
+    """Whether an image file says that it has more than 8 bits a colour; False for what Pillow cannot open."""
+    try:
+        with Image.open(path) as image:
+            return image.mode in DEEP or ";16" in str(image.tile)
+    except (OSError, ValueError):
+        return False
+
+
 def sixteen_bit_colour(source: Path | BinaryIO) -> np.ndarray:
     """Colours of 16 bits `(H, W, C)`: Pillow gives one byte of each, which one depends on the order that it is told."""
     first, second = one_byte(source, "B"), one_byte(source, "L")
@@ -159,9 +171,9 @@ def many_bands(source: Path | BinaryIO) -> Decoded | None:
     if content[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return None
     try:
-        import tifffile  # type: ignore[import-not-found]  # no dependency
+        import tifffile
     except ModuleNotFoundError:
-        raise ValueError("it has more bands or bits than Pillow reads; pip install tifffile reads them") from None
+        raise ValueError("it has more bands or bits than Pillow reads; pip install '.[tiff]' reads them") from None
     with tifffile.TiffFile(io.BytesIO(content)) as tiff:
         page = tiff.pages[0]
         values = page.asarray()
@@ -253,6 +265,17 @@ def image_tensor(
     return torch.from_numpy(values).reshape(height, width, channels).permute(2, 0, 1).contiguous()
 
 
-def file_hash(path: Path) -> bytes:
-    """SHA-256 of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).digest()
+def file_digests(files: Sequence[Path]) -> list[bytes]:
+    """SHA-256 of each file's bytes; empty where it cannot be read."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(file_digest, files))
+
+
+def file_digest(path: Path) -> bytes:
+    """SHA-256 of a file's bytes; empty where it cannot be read."""
+    if file_problem(path):  # reading a pipe would wait forever
+        return b""
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError:
+        return b""

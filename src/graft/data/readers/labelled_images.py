@@ -1,7 +1,6 @@
 """Image files with labels: each is decoded once before anything is trained, and found broken or read."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,12 @@ import numpy as np
 
 from graft.config.types import Count
 from graft.data.domain import Domain
-from graft.data.readers.images import ImageFiles, Look, look_into
+from graft.data.readers.images import ImageFiles, Look, file_digests, look_into
+from graft.data.readers.looks import looks_of
 from graft.data.readers.pixels import Found, check_values, checked_range
 from graft.data.readers.similar import alike, keys_of
 from graft.data.samples import Raw, Samples
 from graft.errors import GraftError
-
-THREADS = 4
-MANY = 10_000  # files; checking fewer takes no time worth a line
 
 
 class SimilarImages(Domain):
@@ -64,10 +61,13 @@ class LabelledImages(SimilarImages):
         """
         pixel_range = checked_range(self.stated_range, self.key)
         files = sorted({file for samples in raw.splits.values() for file in samples.inputs})
-        if len(files) >= MANY:
-            print(f"Checking {len(files):,} images", flush=True)
-        with ThreadPoolExecutor(THREADS) as pool:
-            looks = dict(zip(files, pool.map(lambda file: look_into(file, self.channels), files), strict=True))
+        found = looks_of(
+            file_digests(files),
+            lambda index: look_into(files[index], self.channels),
+            self.cache,
+            {"channels": self.channels},
+        )
+        looks = dict(zip(files, found, strict=True))
         self._check_bands(looks)
         usable = {file: look for file, look in looks.items() if not look.problem}
         values = [Found(str(file), look.limit, look.low, look.high) for file, look in usable.items()]

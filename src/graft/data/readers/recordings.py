@@ -4,6 +4,7 @@ import functools
 import hashlib
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from graft.data.domain import Domain
+from graft.data.readers.folders import file_problem, shown
 from graft.data.readers.labelled import Record, raw_of
 from graft.data.samples import Raw
 from graft.errors import GraftError, first_line
@@ -25,6 +27,10 @@ MANY = 10_000  # files; checking fewer takes no time worth a line
 LOWEST_RATE, HIGHEST_RATE = 100, 1_000_000  # samples a second; others are damage of a header
 BLOCK = 2**18  # samples that are checked at a time
 LONGEST = 2**31  # samples of a recording, in all channels
+# What libsndfile notes of a WAV, AIFF or AU file whose samples are fewer than its header says
+CUT = re.compile(r"(?:data|SSND|Data Size) +: (\d+) \(should be (\d+)\)")
+STREAMED = 2**31 - 2**16  # bytes from which on a header means that nobody knew the length
+LEAST_THERE = 0.9  # of the samples in a header, which some coders round or estimate
 
 
 class LabelledRecordings(Domain):
@@ -56,7 +62,7 @@ class LabelledRecordings(Domain):
         with ThreadPoolExecutor(THREADS) as pool:
             found = dict(zip(files, pool.map(inspect, files), strict=True))
         records = {
-            split: [row if row.problem else replace(row, problem=found[row.content][1]) for row in rows]
+            split: [row if row.problem else with_problem(row, found[row.content][1]) for row in rows]
             for split, rows in splits.items()
         }
         return raw_of(records, self.classes, SoundFiles, lambda path: found[path][0], self.left_out())
@@ -69,6 +75,12 @@ class LabelledRecordings(Domain):
                 f"{self.key}: sound files are read with soundfile, which cannot be imported ({first_line(error)}). "
                 "Install it: pip install '.[speech]'"
             ) from error
+
+
+def with_problem(row: Record, problem: str) -> Record:
+    """A row with what is wrong with its file, which a row of a table does not name."""
+    named = problem and row.number is not None
+    return replace(row, problem=f"{shown(row.content)}: {problem}" if named else problem)
 
 
 class SoundFiles(Sequence):
@@ -101,6 +113,8 @@ def inspect(path: Path) -> tuple[bytes, str]:
 
     Whole numbers without compression are what they are; anything else is decoded, to find a broken end or NaN.
     """
+    if problem := file_problem(path):
+        return b"", problem
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -123,13 +137,19 @@ def sound_problem(content: bytes) -> str:
             return f"its header says {sound.samplerate:,} samples a second"
         if sound.frames * sound.channels > LONGEST:
             return f"its header says {sound.frames:,} samples in {sound.channels} channels"
+        if cut := CUT.search(sound.extra_info):
+            promised, there = int(cut[1]), int(cut[2])
+            if there < promised < STREAMED:
+                return f"it ends before its header says, {there:,} of {promised:,} bytes are there"
         if sound.subtype.startswith("PCM_") and sound.format != "FLAC":
             return ""
         length, finite = 0, True
-        for block in sound.blocks(BLOCK, dtype="float32"):
+        while len(block := sound.read(BLOCK, dtype="float32")):  # blocks() fills what is not there with old memory
             length, finite = length + len(block), finite and bool(np.isfinite(block).all())
-    if length == 0:
-        return "it has no sound in it"
+        if length == 0:
+            return "it has no sound in it"
+        if length < LEAST_THERE * sound.frames:
+            return f"it ends before its header says, {length:,} of {sound.frames:,} samples are there"
     return "" if finite else "it holds NaN or infinite values"
 
 

@@ -12,22 +12,28 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from graft.data.readers.workbook import WORKBOOK, csv_of
 from graft.errors import GraftError, first_line, override
 
 PARQUET, PARQUET_NAMES = b"PAR1", (".parquet", ".pq")
-OPENERS = {".bz2": bz2.open, ".gz": gzip.open, ".xz": lzma.open}
+COMPRESSED = {  # by their first bytes
+    re.compile(rb"\x1f\x8b"): gzip.decompress,
+    re.compile(rb"BZh\d1AY&SY"): bz2.decompress,
+    re.compile(rb"\xfd7zXZ\0"): lzma.decompress,
+}
+PACKED_NAMES = (".bz2", ".gz", ".xz")  # endings behind that of the table itself
 EXCEL = "Save the sheet as CSV"
 OTHER_FILES = {  # by their first bytes: what they are, and what to do
-    b"PK\x03\x04": ("an Excel workbook (.xlsx) or a zip archive", EXCEL),
-    b"\xd0\xcf\x11\xe0": ("an Excel workbook (.xls)", EXCEL),
+    WORKBOOK: ("an Excel workbook (.xlsx) or a zip archive", EXCEL),
+    b"\xd0\xcf\x11\xe0": ("an Excel workbook of an old kind (.xls)", EXCEL),
     b"ARROW1": ("a Feather file", "Write it as Parquet or CSV"),
     b"\x89HDF": ("an HDF5 file", "Write it as Parquet or CSV"),
     b"SQLite format 3": ("an SQLite database", "Write a table of it as Parquet or CSV"),
+    b"\x28\xb5\x2f\xfd": ("compressed with zstd", "Decompress it"),
     b"%PDF": ("a PDF document", "Give a CSV or Parquet file"),
 }
 BYTE_ORDER_MARKS = {
@@ -75,13 +81,15 @@ class Table:
 def read_table(
     path: Path, key: str, delimiter: str | None, header: bool, encoding: str, missing: Collection[str]
 ) -> Table:
-    """A CSV or Parquet file; GraftError that names `key` where there is none or it holds no row."""
+    """A CSV or Parquet file, or an Excel workbook; GraftError that names `key` where there is none or it has no row."""
     if not path.is_file():
         what = "that is a folder" if path.is_dir() else "no such file"
         raise GraftError(f"{key}={path}: {what}. Give a CSV or Parquet file: {key}=/path/to/table.csv")
-    content = content_of(path, key)
-    if content.startswith(PARQUET) or path.suffix in PARQUET_NAMES:
+    content = content_of(path, key, taken=(WORKBOOK,))
+    if content.startswith(PARQUET) or path.suffix.lower() in PARQUET_NAMES:
         table = read_parquet(path, content, key)
+    elif content.startswith(WORKBOOK):
+        table = read_csv(path, csv_of(path, content, key).encode(), key, ",", header, "utf-8")
     else:
         table = read_csv(path, content, key, delimiter, header, encoding)
     if not len(table) and not table.bad:
@@ -90,18 +98,18 @@ def read_table(
     return replace(table, columns={name: without_missing(values, none) for name, values in table.columns.items()})
 
 
-def content_of(path: Path, key: str) -> bytes:
-    """A file's bytes, decompressed; GraftError for what is known to be no table that can be read here."""
-    opener: Any = OPENERS.get(path.suffix, open)
+def content_of(path: Path, key: str, taken: Collection[bytes] = ()) -> bytes:
+    """A file's bytes, decompressed; GraftError for what is known to be no table and begins with none of `taken`."""
     try:
-        with opener(path, "rb") as file:
-            content = file.read()
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        content = path.read_bytes()
+        unpack = next((unpack for begins, unpack in COMPRESSED.items() if begins.match(content)), bytes)
+        content = unpack(content)
+    except (OSError, ValueError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise GraftError(
             f"{key}={path}: it cannot be read ({first_line(error)}). Give a whole file: {key}=/path/to/table.csv"
         ) from None
     for beginning, (what, advice) in OTHER_FILES.items():
-        if content.startswith(beginning):
+        if content.startswith(beginning) and beginning not in taken:
             raise GraftError(f"{key}={path}: this is {what}. {advice}: {key}=/path/to/table.csv")
     return content
 
@@ -112,7 +120,7 @@ def read_parquet(path: Path, content: bytes, key: str) -> Table:
         from pyarrow import ArrowException, BufferReader, parquet, types
     except ModuleNotFoundError:
         raise GraftError(
-            f"{key}={path}: Parquet files need pyarrow. Install it: pip install 'graft[tabular]', or give a CSV file."
+            f"{key}={path}: Parquet files need pyarrow. Install it: pip install '.[tabular]', or give a CSV file."
         ) from None
     try:
         found = parquet.read_table(BufferReader(content))
@@ -286,8 +294,8 @@ def rows_within(row: Sequence[str], delimiter: str) -> int:
 
 def default_delimiter(path: Path) -> str:
     """What separates the values of a file of that name."""
-    named = path.with_suffix("") if path.suffix in OPENERS else path
-    return "\t" if named.suffix in (".tsv", ".tab") else ","
+    named = path.with_suffix("") if path.suffix.lower() in PACKED_NAMES else path
+    return "\t" if named.suffix.lower() in (".tsv", ".tab") else ","
 
 
 def check_names(names: Sequence[str], path: Path, key: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from graft.data.readers.table import Table, read_table
 from graft.errors import GraftError
+from graft.files import user_path
 
 KEYS = {"train": "file", "val": "val_file", "test": "test_file"}
 MISSING = ("nan", "NaN", "NA")  # words of a list that are no label, beside an empty field
@@ -30,7 +31,7 @@ class TableFiles:
         """`delimiter` null is what the file's name suggests, `whitespace` any number of blanks."""
         super().__init__(**settings)
         files = {"train": file, "val": val_file, "test": test_file}
-        self.files = {split: Path(name).expanduser() for split, name in files.items() if name is not None}
+        self.files = {split: user_path(name) for split, name in files.items() if name is not None}
         self.options: dict[str, Any] = {
             "delimiter": delimiter,
             "header": header,
@@ -70,7 +71,7 @@ class ListedFiles(TableFiles):
     ) -> None:
         """Columns by name or number; paths are below `folder`, null is that of the file they stand in."""
         super().__init__(file, val_file, test_file, delimiter, header, encoding, missing=MISSING, **settings)
-        self.folder = None if folder is None else Path(folder).expanduser()
+        self.folder = None if folder is None else user_path(folder)
         self.path = path
 
     @property
@@ -92,4 +93,4 @@ class ListedFiles(TableFiles):
 
     def located(self, split: str, path: str) -> Path:
         """The file that a row of a split's table names."""
-        return (self.folder or self.files[split].parent) / Path(path).expanduser()
+        return (self.folder or self.files[split].parent) / user_path(path)

@@ -13,6 +13,7 @@ from torch import Tensor
 from graft.baselines.boosting import GradientBoosting
 from graft.config.types import Natural
 from graft.data.domain import Domain
+from graft.data.readers.label_columns import yes_or_no
 from graft.data.readers.numerals import SHARE, decimal_sign, read_numerals, share_of_numerals
 from graft.data.readers.table import LARGEST, Table, column_name, number, to_numbers, to_texts
 from graft.data.samples import Raw, Samples, rows_of, sha256
@@ -20,7 +21,6 @@ from graft.errors import GraftError, hydra_value, listed, override
 from graft.inputs.columns import CATEGORICAL, FIRST, MISSING, NUMERIC, UNKNOWN, Column, Columns
 from graft.inputs.table import TableRows
 
-YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")  # of a sample with several labels, in any case
 ROW_NAMES = re.compile(r"(.*[_ .-])?(id|idx|index|row|rows|nr|no|number|rownum|rowid|row_number)|.*[a-z]ID|#", re.I)
 NAMES_SHOWN = 5
 MANY_CATEGORIES = 0.5  # categories over rows from which a column is probably a name or a number of the row
@@ -296,21 +296,6 @@ def is_sorted(values: np.ndarray) -> bool:
     """Whether a column of numbers rises or falls from row to row."""
     steps = np.sign(np.diff(to_numbers(values)[0]))
     return bool((steps == steps[0]).all() and steps[0] != 0)
-
-
-def yes_or_no(table: Table, labels: Sequence[str]) -> tuple[torch.Tensor, dict[int, str]]:
-    """Several labels a row as 0 and 1 `(N, K)`, and by index what is wrong with rows in which one is neither."""
-    found = torch.zeros(len(table), len(labels))
-    problems: dict[int, str] = {}
-    for place, name in enumerate(labels):
-        for index, value in enumerate(to_texts(table.columns[name])):
-            word = None if value is None else value.casefold()
-            if word in YES:
-                found[index, place] = 1
-            elif word not in NO:
-                what = "is missing" if value is None else f"{value!r} is neither yes nor no (1 or 0)"
-                problems.setdefault(index, f"its label {name!r} {what}")
-    return found, problems
 
 
 def check_columns(key: str, wanted: Sequence[str], table: Table) -> None:

@@ -1,14 +1,12 @@
 """Your own recordings: a table of their paths and labels, or one for each of train, val and test."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from graft.data.readers.labelled import Record
 from graft.data.readers.recordings import LabelledRecordings
 from graft.data.readers.table import Table, column_name, to_texts
 from graft.data.readers.table_files import ListedFiles
-from graft.errors import first_line
 
 
 class AudioFile(ListedFiles, LabelledRecordings):
@@ -44,15 +42,4 @@ class AudioFile(ListedFiles, LabelledRecordings):
             label = ""  # none of the labels
         if path is None or label is None:
             return Record(file, number, None, "", f"its {'path' if path is None else 'label'} is missing")
-        found = self.located(split, path)
-        return Record(file, number, found, label, file_problem(found), columns)
-
-
-def file_problem(path: Path) -> str:
-    """Why a path cannot be opened; empty where it can."""
-    try:
-        if path.is_file():
-            return ""
-        return f"{path} is a folder" if path.is_dir() else f"there is no file {path}"
-    except (OSError, ValueError) as error:  # a name that no file system takes
-        return f"{str(path)[:100]!r} is no path ({first_line(error)})"
+        return Record(file, number, self.located(split, path), label, columns=columns)

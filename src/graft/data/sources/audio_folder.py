@@ -17,6 +17,7 @@ from graft.data.readers.labelled import Record
 from graft.data.readers.recordings import EXTENSIONS, LabelledRecordings
 from graft.data.samples import HELD_OUT
 from graft.errors import GraftError
+from graft.files import user_path
 
 LABEL = "label"  # the group of a pattern that is the class
 SHOWN = 20  # values of a group in a message
@@ -44,7 +45,7 @@ class AudioFolder(LabelledRecordings):
         """
         super().__init__(**settings)
         self._left_out: dict[str, Counter[str]] = {}
-        self.root = Path(root).expanduser()
+        self.root = user_path(root)
         self.pattern = pattern
         chosen = {"where": where, "val_where": val_where, "test_where": test_where}
         self.chosen = {key: texts_of(values) for key, values in chosen.items() if values}

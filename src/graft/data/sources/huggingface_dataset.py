@@ -8,6 +8,7 @@ from graft.backbones.huggingface import hub_answers
 from graft.data.readers.labelled import Record
 from graft.data.readers.texts import LabelledTexts
 from graft.errors import GraftError, first_line
+from graft.files import user_path
 
 # Names that data sets give their splits, the first that exists counts.
 SPLITS = {"train": ("train",), "val": ("validation", "val", "valid", "dev"), "test": ("test",)}
@@ -86,7 +87,7 @@ class HuggingFaceDataset(LabelledTexts):
                 "Install it: pip install '.[text]'"
             ) from error
         datasets.disable_progress_bars()
-        folder = Path(self.name).expanduser()
+        folder = user_path(self.name)
         here = folder.is_dir()
         try:
             if here and any((folder / file).is_file() for file in SAVED):

@@ -9,8 +9,8 @@ import torch
 
 from graft.data.readers.array_file import ArrayFile, Arrays, Found, hashes_of
 from graft.data.readers.labelled_images import SimilarImages
+from graft.data.readers.looks import looks_of_arrays
 from graft.data.readers.pixels import BYTES, LEAST_USED, ROUNDING, Range, checked_range, to_bytes
-from graft.data.readers.similar import COMPARED, SIDE, hash_of
 from graft.data.samples import Raw, Samples
 from graft.errors import GraftError
 
@@ -54,9 +54,8 @@ class ImageArrays(ArrayFile, SimilarImages):
         pixels, bad = self._as_bytes(images, name)
         pixels = pixels[:, None] if pixels.ndim == 3 else np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         hashes = hashes_of(pixels)
-        if min(pixels.shape[2:]) >= SIDE and len(pixels) <= COMPARED:
-            found = [hash_of(image.transpose(1, 2, 0)) for image in pixels]
-            self.hashes = {**self.hashes, **dict(zip(hashes, found, strict=True))}
+        looks = looks_of_arrays(pixels, hashes, self.cache)
+        self.hashes = {**self.hashes, **{look.digest: look.hash for look in looks}}
         return Found(torch.from_numpy(pixels), hashes, bad)
 
     def _as_bytes(self, images: np.ndarray, name: str) -> tuple[np.ndarray, dict[int, str]]:

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
+from graft.data.readers.folders import shown
+from graft.data.readers.label_columns import yes_or_no
 from graft.data.readers.labelled_images import LabelledImages
-from graft.data.readers.table import Table, column_name, to_numbers, to_texts
+from graft.data.readers.table import Table, column_name, to_texts
 from graft.data.readers.table_files import ListedFiles
 from graft.data.samples import Raw, Samples
 from graft.errors import GraftError
@@ -17,7 +18,7 @@ class ImageFile(ListedFiles, LabelledImages):
     """A CSV or Parquet file with a row for each image; missing splits are split off by seed, group or time.
 
     Labels are a column of classes or of numbers; of several labels a sample a column such as `cat|dog`, or a column of
-    0 and 1 for each of them.
+    0 and 1, or yes and no, for each of them.
     """
 
     def __init__(
@@ -65,11 +66,13 @@ class ImageFile(ListedFiles, LabelledImages):
             usable.append(index)
             paths.append(self.located(split, text))
         rows = table.rows(np.array(usable, dtype=np.int64))
-        labels, problems = several_labels(rows, names) if several else (list(to_texts(rows.columns[names[0]])), {})
+        labels, problems = yes_or_no(rows, names) if several else (list(to_texts(rows.columns[names[0]])), {})
         return Samples(
             inputs=paths,
             labels=labels,
-            places=[f"{file}, row {line} ({path})" for line, path in zip(rows.lines.tolist(), paths, strict=True)],
+            places=[
+                f"{file}, row {line} ({shown(path)})" for line, path in zip(rows.lines.tolist(), paths, strict=True)
+            ],
             contents=None,
             problems=problems,
             columns={
@@ -82,15 +85,3 @@ class ImageFile(ListedFiles, LabelledImages):
 def columns_of(label: str | int | Sequence[str | int]) -> list[str | int]:
     """The labels' columns, one or several."""
     return [label] if isinstance(label, str | int) else list(label)
-
-
-def several_labels(rows: Table, names: Sequence[str]) -> tuple[torch.Tensor, dict[int, str]]:
-    """Columns of 0 and 1 as labels float32 `(N, K)`, and by index what is wrong with a row."""
-    columns = [to_numbers(rows.columns[name])[0] for name in names]
-    values = np.stack(columns, axis=1) if len(rows) else np.zeros((0, len(names)))
-    wrong = ~np.isin(values, (0, 1))
-    problems = {
-        index: f"its label in the column {names[int(wrong[index].argmax())]!r} is not 0 or 1"
-        for index in np.flatnonzero(wrong.any(axis=1)).tolist()
-    }
-    return torch.from_numpy(np.where(wrong, 0, values).astype(np.float32)), problems

@@ -17,6 +17,7 @@ from graft.data.readers.images import extensions
 from graft.data.readers.labelled_images import LabelledImages
 from graft.data.samples import Raw, Samples
 from graft.errors import GraftError
+from graft.files import user_path
 
 
 class ImageFolder(LabelledImages):
@@ -24,7 +25,7 @@ class ImageFolder(LabelledImages):
 
     def __init__(self, root: str, **settings: Any) -> None:
         super().__init__(**settings)
-        self.root = Path(root).expanduser()
+        self.root = user_path(root)
 
     @property
     def title(self) -> str:
@@ -47,7 +48,8 @@ class ImageFolder(LabelledImages):
         if self.label_kind == "multilabel":
             raise GraftError(
                 f"{self.key}.label_kind=multilabel: a folder per class gives each image one label. List the images "
-                f"with their labels in a table: data/domain@{self.key}=image_file"
+                f"with their labels in a table, and in the place of {self.key}.root give "
+                f"data/domain@{self.key}=image_file {self.key}.file=/path/to/images.csv"
             )
         folders = official_folders(self.root, f"{self.key}.root")
         self._check_classes(folders["train"])

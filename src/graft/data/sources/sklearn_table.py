@@ -11,6 +11,7 @@ from graft.data.readers.table import (
 from graft.data.readers.table_source import TABLES, TableSource
 from graft.errors import GraftError
 
+OF_NUMBERS = ("diabetes",)  # tables whose label is no class
 ROWS = {"all": slice(None), "even": slice(1, None, 2), "odd": slice(None, None, 2)}  # counted from 1
 
 
@@ -31,6 +32,11 @@ class SklearnTable(TableSource):
 
         if self.name not in TABLES:
             raise GraftError(f"{self.key}.name={self.name}: scikit-learn's tables are {', '.join(TABLES)}.")
+        if self.name in OF_NUMBERS and self.label_kind != "numbers":
+            raise GraftError(
+                f"{self.key}.name={self.name}: its label is a number, not a class: task=regression "
+                f"{self.key}.label_kind=numbers"
+            )
         options = {"scaled": False} if self.name == "diabetes" else {}
         found = getattr(datasets, f"load_{self.name}")(**options)
         columns = {name: found.data[:, place].astype(np.float64) for place, name in enumerate(found.feature_names)}

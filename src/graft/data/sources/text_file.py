@@ -4,15 +4,17 @@ import codecs
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from graft.config.types import Natural
 from graft.data.readers.labelled import Record
-from graft.data.readers.table import LONGEST_FIELD, MOSTLY, OPENERS, content_of, encoding_advice, encoding_of
+from graft.data.readers.table import LONGEST_FIELD, MOSTLY, PACKED_NAMES, content_of, encoding_advice, encoding_of
 from graft.data.readers.texts import LabelledTexts, not_readable, shortened, word_of
 from graft.errors import GraftError, override
+from graft.files import user_path
 from graft.packages import PREFIX, file_in_package
 
 Line = TypeVar("Line", str, list[str])
@@ -67,7 +69,7 @@ class TextFile(LabelledTexts):
     def _path(self, split: str) -> Path:
         value = str(self.files[split])
         in_package = value.startswith(PREFIX)
-        return file_in_package(value, self._key_of(split)) if in_package else Path(value).expanduser()
+        return file_in_package(value, self._key_of(split)) if in_package else user_path(value)
 
     def _rows(self, split: str) -> list[Record]:
         """All rows of a split's file, with those that cannot be used."""
@@ -156,11 +158,11 @@ class TextFile(LabelledTexts):
     def _format(self, file: Path, key: str) -> str:
         if self.format != "auto":
             return self.format
-        ending = (file.with_suffix("") if file.suffix.lower() in OPENERS else file).suffix.lower()
+        ending = (file.with_suffix("") if file.suffix.lower() in PACKED_NAMES else file).suffix.lower()
         if ending not in FORMATS:
             raise GraftError(
                 f"{key}={file}: what the file holds does not show in its name. Known endings: {', '.join(FORMATS)}, "
-                f"also with {', '.join(OPENERS)}; or say it: {self.key}.format=tsv, csv or jsonl"
+                f"also with {', '.join(PACKED_NAMES)}; or say it: {self.key}.format=tsv, csv or jsonl"
             )
         return FORMATS[ending]
 
@@ -168,7 +170,7 @@ class TextFile(LabelledTexts):
         where = f"{file}, row {row}"
         if problem := not_readable(" ".join(names), self.encoding, advice):
             raise GraftError(f"{self.origin('train')}: {where} {problem}.")
-        if twice := next((name for name in names if names.count(name) > 1), None):
+        if twice := next((name for name, number in Counter(names).items() if number > 1), None):
             raise GraftError(f"{self.origin('train')}: {where}, has two columns {twice!r}. Give each its own name.")
         for key, column in {"text": self.text, "label": self.label}.items():
             if column not in names and not has_place(names, column):

@@ -9,7 +9,6 @@ import re
 import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import datasets
 
+from graft.cache.disk import DiskCache
 from graft.config.types import FractionBelowOne
-from graft.data.readers.images import Look, detail, file_hash, image_tensor
-from graft.data.readers.labelled_images import MANY, THREADS, SimilarImages
-from graft.data.readers.similar import COMPARED, SIDE, hash_of
+from graft.data.readers.array_file import hashes_of
+from graft.data.readers.folders import file_problem
+from graft.data.readers.images import Look, detail, file_digests, image_tensor, is_deep
+from graft.data.readers.labelled_images import SimilarImages
+from graft.data.readers.looks import look_at, looks_of, looks_of_arrays
+from graft.data.readers.similar import hash_of
 from graft.data.samples import Raw, Samples
 from graft.errors import GraftError, first_line
+from graft.files import user_path
 
 # Names that data sets give their splits, the first that exists counts.
 SPLITS = {
@@ -33,6 +37,7 @@ SPLITS = {
     "test": ("test",),
 }
 CHOSEN = ("root", "train", "split", "download", "transform", "target_transform", "transforms", "loader")
+NO_CLASS = ("N/A",)  # what torchvision has among the classes of EMNIST's letters, whose numbers begin with 1
 PACKED = (".gz", ".tgz", ".tar", ".zip", ".bz2", ".xz")
 # What the classes that cannot be used give instead of an image and its class.
 OTHERS = {
@@ -69,7 +74,7 @@ class TorchvisionDataset(SimilarImages):
         """Options that are null are not given to the class."""
         super().__init__(val_fraction=val_fraction, test_fraction=test_fraction, **settings)
         self.name = name
-        self.root = Path(root).expanduser()
+        self.root = user_path(root)
         self.download = download
         self.options = {key: value for key, value in (options or {}).items() if value is not None}
 
@@ -87,18 +92,23 @@ class TorchvisionDataset(SimilarImages):
         if self.label_kind != "classes":
             raise GraftError(
                 f"{self.key}.label_kind={self.label_kind}: of torchvision's data sets Graft reads classes alone. List "
-                f"the images with their labels in a table: data/domain@{self.key}=image_file"
+                f"the images with their labels in a table, and in the place of {self.key}.name give "
+                f"data/domain@{self.key}=image_file {self.key}.file=/path/to/images.csv"
             )
         splits = self._splits()
         try:
             labels = {name: labels_of(dataset) for name, dataset in splits.items()}
             classes = class_names(splits["train"], int(torch.tensor(labels["train"]).max()) + 1)
             words = {name: [classes[label] for label in labels[name]] for name in splits}
+            for name, dataset in splits.items():
+                if len(words[name]) != len(dataset):  # type: ignore[arg-type]  # all of torchvision's have a length
+                    raise ValueError(f"{name} has {len(dataset):,} images and {len(words[name]):,} labels")  # type: ignore[arg-type]
         except (TypeError, ValueError, IndexError, RuntimeError) as error:
             raise GraftError(
                 f"{self.key}.name={self.name} does not give each image one class ({first_line(error)})."
             ) from error
-        looks = {name: looked_into(dataset) for name, dataset in splits.items()}
+        empty = set(NO_CLASS) & set(classes) - {word for own in words.values() for word in own}
+        looks = {name: looked_into(dataset, self.cache) for name, dataset in splits.items()}
         self.hashes = {look.digest: look.hash for found in looks.values() for look in found}
         return Raw(
             {
@@ -112,7 +122,8 @@ class TorchvisionDataset(SimilarImages):
                 )
                 for name, dataset in splits.items()
             },
-            classes,
+            tuple(name for name in classes if name not in empty),
+            tuple(f"left out, torchvision's class {name!r} has no image" for name in empty),
         )
 
     def encode(self, splits: Mapping[str, Samples]) -> tuple[dict[str, Samples], dict[str, Any]]:
@@ -152,7 +163,8 @@ class TorchvisionDataset(SimilarImages):
         if self.name in ("ImageFolder", "DatasetFolder"):
             raise GraftError(
                 f"{self.key}.name={self.name}: it reads a folder of images, which Graft reads itself, official splits "
-                f"and all: data/domain@{self.key}=image_folder {self.key}.root={self.root}"
+                f"and all. In the place of {self.key}.name give data/domain@{self.key}=image_folder "
+                f"{self.key}.root={self.root}"
             )
         gives = next((what for what, some in OTHERS.items() if self.name in some), None)
         if gives is None and self.name.endswith("Stereo"):
@@ -220,11 +232,15 @@ class TorchvisionDataset(SimilarImages):
             ) from error
         except ModuleNotFoundError as error:
             raise GraftError(f"{self.key}.name={self.name}: {first_line(error)}. Install it with pip.") from error
-        except (TypeError, ValueError) as error:
-            if self.options and "split" not in split:
-                given = " ".join(f"{self.key}.options.{name}={value}" for name, value in self.options.items())
-                raise GraftError(f"{given}: {self.name} refuses it ({first_line(error)}).") from error
-            raise
+        except Exception as error:  # whatever it raises for damaged files, or for options that it does not take
+            if "Unknown value" in str(error) and "split" in split:
+                raise
+            given = " ".join(f" {self.key}.options.{name}={value}" for name, value in self.options.items())
+            raise GraftError(
+                f"{self.key}.name={self.name}{given}: torchvision cannot read its files in "
+                f"{folder_of(dataset, self.root)} ({type(error).__name__}: {first_line(error)}). Replace what is "
+                "damaged there, or correct the options."
+            ) from error
         return dataset
 
 
@@ -318,30 +334,29 @@ def files_of(dataset: Any) -> list[Path]:
     return []
 
 
-def looked_into(dataset: Dataset) -> list[Look]:
+def looked_into(dataset: Dataset, cache: DiskCache | None) -> list[Look]:
     """What is found in every image: a hash of its file, or of its pixels where the data set does not tell the file."""
     images, files = images_of(dataset), files_of(dataset)
     if isinstance(images, Tensor):
-        compared = min(images.shape[-2:]) >= SIDE and len(images) <= COMPARED
         rows = images.numpy()
-        return [
-            Look(hashlib.sha256(row.tobytes()).digest(), hash=hash_of(row.transpose(1, 2, 0)) if compared else None)
-            for row in rows
-        ]
+        return looks_of_arrays(rows, hashes_of(rows), cache)
+    digests = file_digests(files)
 
     def look(index: int) -> Look:
+        if files and (problem := file_problem(files[index])):
+            return Look(b"", problem)
         try:
-            digest = file_hash(files[index]) if files else b""
             image = dataset[index][0]
-            digest = digest or hashlib.sha256(image_tensor(image).numpy().tobytes()).digest()
+            if files and is_deep(files[index]):
+                return Look(b"", "it has more than 8 bits a colour, of which torchvision's reader keeps wrong ones")
+            digest = digests[index] if digests else hashlib.sha256(image_tensor(image).numpy().tobytes()).digest()
             return Look(digest, hash=hash_of(image))
         except Exception as error:  # whatever its decoder raises
             return Look(b"", f"it cannot be read as an image ({detail(error)})")
 
-    if len(images) >= MANY:
-        print(f"Checking {len(images):,} images", flush=True)
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(look, range(len(images))))
+    if not digests:
+        return look_at(range(len(images)), look)
+    return looks_of(digests, look, cache, {"dataset": type(dataset).__name__}, [__name__])
 
 
 def class_names(dataset: Dataset, number: int) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ class MCD(Term):
     without classes or with a head for each domain.
     """
 
+    needs_multiclass = True
     domains = ("source", "target")
     needs_inputs = False
 

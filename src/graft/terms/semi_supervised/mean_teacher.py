@@ -26,11 +26,12 @@ class MeanTeacher(Term):
     `1 - 1 / (step + 1)` reaches the decay. Target samples need no labels. Raises GraftError without classes.
     """
 
+    needs_multiclass = True
     domains = ("target",)
     views = ("weak",)
 
     def __init__(
-        self, weight: NonNegative = 100.0, decay: FractionBelowOne = 0.99, ramp_up_fraction: Fraction = 0.25
+        self, weight: NonNegative = 1.0, decay: FractionBelowOne = 0.99, ramp_up_fraction: Fraction = 0.25
     ) -> None:
         super().__init__()
         check_at_least("mean_teacher.weight", weight, 0)

@@ -1,0 +1,1 @@
+"""Terms that tell samples from each other; one a file."""

@@ -1,0 +1,38 @@
+"""Terms as a config asks for them, and the views of samples that they need."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from graft.backbones.base import Backbone
+from graft.build import build
+from graft.data.module import TransferDataModule
+from graft.data.views import augment_of_view
+from graft.errors import GraftError
+from graft.terms.base import Term
+
+
+def build_terms(config: Mapping[str, Any]) -> dict[str, Term]:
+    """The terms that a config's `term` names; one of weight 0 is left out."""
+    return {name: build(settings) for name, settings in (config.get("term") or {}).items() if settings.get("weight", 1)}
+
+
+def choose_views(
+    data: TransferDataModule, terms: Mapping[str, Term], backbone: Backbone, training: Mapping[str, Any]
+) -> None:
+    """Let training batches hold the views that terms ask for, of the terms' domains."""
+    views: dict[str, tuple[str, ...]] = {}
+    for name, term in terms.items():
+        for view in term.views:
+            try:
+                backbone.input_spec.transform(augment_of_view(view, data.modality, data.augment))
+            except GraftError as error:
+                raise GraftError(f"term.{name} needs {view} views of its samples: {error}") from error
+            for key in ("mixup_alpha", "cutmix_alpha"):
+                if training[key] is not None:
+                    raise GraftError(
+                        f"training.{key}={training[key]} with term.{name}: its views are of samples that are not "
+                        f"mixed. Set training.{key}=null, or leave the term out."
+                    )
+        for domain in term.domains or data.train_domains:
+            views[domain] = tuple(dict.fromkeys([*views.get(domain, ()), *term.views]))
+    data.views = views

@@ -1,0 +1,67 @@
+"""Files are written whole or not at all, and a disk that takes no more is one line."""
+
+import errno
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+
+from graft.errors import GraftError
+from graft.files import disk_message, user_path, write_whole
+from graft.loggers.metrics_file import MetricsFile
+from graft.runs import checkpoints
+from graft.training.trainer import CheckpointFiles
+
+
+@pytest.fixture
+def full_disk():
+    """No file of this process grows beyond 1,000 bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_what_was_there_stays_where_the_disk_is_full(tmp_path, full_disk):
+    file = tmp_path / "results.json"
+    write_whole(file, "before")
+    with pytest.raises(OSError, match=r"results\.json") as error:
+        write_whole(file, "x" * 2000)
+    assert file.read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+    message = disk_message(error.value, tmp_path)
+    assert message is not None
+    assert message.startswith(f"{tmp_path} ({file}) cannot be written: File too large (Errno {errno.EFBIG}).")
+
+
+def test_a_checkpoint_stays_whole_where_the_disk_is_full(tmp_path, full_disk):
+    with pytest.raises(OSError, match=r"last\.ckpt") as error:
+        CheckpointFiles().save_checkpoint({"a": torch.zeros(5000)}, tmp_path / "last.ckpt")
+    assert error.value.errno == errno.EFBIG
+    assert not list(tmp_path.iterdir())
+
+
+def test_metrics_are_repaired_where_a_run_goes_on(tmp_path):
+    (tmp_path / "metrics.csv").write_text("epoch,step,loss\n0,1,0.5\n0,2,0.4\n0,3")
+    file = MetricsFile(tmp_path)
+    file.log_metrics({"loss": 0.1}, step=5)
+    file.close()
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == ["epoch,step,loss", "0,1,0.5", "0,2,0.4", ",5,0.1"]
+
+
+@pytest.mark.parametrize(("name", "advice"), [("best.ckpt", "Delete it"), ("last.ckpt", "backbone.weights=")])
+@pytest.mark.parametrize("content", [b"", b"PK", b"\x80\x04"])
+def test_a_torn_checkpoint_is_named(tmp_path, name, advice, content):
+    (tmp_path / "best.ckpt").write_bytes(b"")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(GraftError, match=rf"{name} cannot be read .*{advice}"):
+        checkpoints.load(tmp_path / name)
+
+
+def test_another_error_is_no_disks():
+    assert disk_message(FileNotFoundError(errno.ENOENT, "No such file"), Path("run")) is None
+
+
+def test_a_home_that_does_not_exist():
+    assert user_path("~nobody_of_that_name/photos") == Path("~nobody_of_that_name/photos")

@@ -1,0 +1,98 @@
+"""Runs with a labelled source and an unlabelled target, whose batches feed the terms."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from graft.cli.hydra_versions import VERSION_BASE
+from graft.cli.job import execute
+from graft.config import plain
+from graft.errors import GraftError
+from graft.experiment import assemble, prepare
+from graft.training.fitting import Fitting
+
+CONF = str(Path(__file__).parents[1] / "conf")
+TINY = [
+    "backbone=lenet",
+    "strategy=scratch",
+    "data.image_size=16",
+    "data.source.samples=300",
+    "data.labels_per_class=null",
+    "data.target_labeled=false",
+    "data.epoch=3",
+    "data.batch_size=8",
+    "data.eval_batch_size=512",
+    "objective.alpha=1",
+    "selection=source_val",
+    "term=[mcd,mean_teacher]",
+    "training.epochs=2",
+    "training.threads=1",
+    "trainer=cpu",
+    "logger=csv",
+    "callbacks.progress=null",
+]
+
+
+@pytest.fixture
+def config(tmp_path):
+    def config(*overrides, folder="run"):
+        with initialize_config_dir(CONF, **VERSION_BASE):
+            paths = [f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={tmp_path}", f"paths.root={tmp_path}"]
+            cfg = plain(compose("train", overrides=[*TINY, *paths, *overrides]))
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        return cfg
+
+    return config
+
+
+@pytest.mark.slow
+def test_a_run_trains_terms_on_the_target_and_sees_none_of_its_labels(config, tmp_path):
+    results = execute(config("training.epochs=1"))
+    assert results["status"] == "done"
+    assert results["data"]["target"]["labels"]["train"] == 0
+    assert results["selection"]["oracle"] is False
+    header = (tmp_path / "run" / "metrics.csv").read_text().splitlines()[0]
+    assert {"train/term/mcd", "train/term/mean_teacher", "train/source/loss"} <= set(header.split(","))
+    assert "train/target/loss" not in header
+
+
+def fitted(settings, folder, resume=None):
+    """State of a module after a fit of the whole experiment, which leaves a checkpoint after every step."""
+    experiment = assemble(settings)
+    prepare(experiment)
+    trainer = Fitting(experiment, [], in_sweep=True).trainer
+    names = {"filename": "{step}", "auto_insert_metric_name": False, "enable_version_counter": False}
+    if resume is None:
+        trainer.callbacks.append(ModelCheckpoint(folder, every_n_train_steps=1, save_top_k=-1, **names))
+    trainer.fit(experiment.module, experiment.data, ckpt_path=resume, weights_only=True)
+    return experiment, {
+        k: v for k, v in experiment.module.state_dict().items() if k.startswith(("back", "head", "term"))
+    }
+
+
+@pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint.*")
+def test_a_run_killed_inside_an_epoch_goes_on_bit_for_bit(config, tmp_path):
+    experiment, whole = fitted(config(), tmp_path / "steps")
+    assert experiment.data.train_domains == ("source", "target")
+    assert experiment.data.views == {"source": (), "target": ("weak",)}
+    _, resumed = fitted(config(folder="again"), tmp_path / "steps", resume=tmp_path / "steps" / "4.ckpt")
+    assert {"terms.mcd.head.linear.weight", "terms.mean_teacher.teacher.1.linear.weight"} <= set(whole)
+    assert all(torch.equal(value, whole[name]) for name, value in resumed.items())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["data.source=null", "selection=last", "objective.alpha=0"],
+            r"term\.mcd trains on the source too, but data\.",
+        ),
+        (["training.mixup_alpha=0.2"], r"training\.mixup_alpha=0\.2 with term\.mean_teacher"),
+    ],
+)
+def test_what_the_config_check_cannot_see_is_refused_before_anything_trains(config, overrides, message):
+    with pytest.raises(GraftError, match=message):
+        assemble(config(*overrides))
