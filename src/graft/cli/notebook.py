@@ -2,12 +2,13 @@
 
 import os
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -75,9 +76,19 @@ def assemble(*overrides: str | Mapping[str, Any], **values: Any) -> experiment.E
         return experiment.assemble(config.plain(cfg))
 
 
+def check_composed(overrides: Sequence[str], folders: Sequence[Path] = ()) -> dict[str, Any]:
+    """A plain config from overrides and further folders of options, after the check of its keys.
+
+    Raises GraftError, and Hydra's errors.
+    """
+    with job.restored_process(), composed(tuple(overrides), {}, folders) as (cfg, choices, _):
+        config.check(cfg, choices)
+        return config.plain(cfg)
+
+
 @contextmanager
 def composed(
-    overrides: tuple[str | Mapping[str, Any], ...], values: Mapping[str, Any]
+    overrides: tuple[str | Mapping[str, Any], ...], values: Mapping[str, Any], folders: Sequence[Path] = ()
 ) -> Iterator[tuple[DictConfig, Mapping[str, str | None] | None, list[str]]]:
     """The config, Hydra's choices for its groups (None where a whole config is given), and the overrides as text."""
     os.environ.setdefault("GRAFT_ROOT", str(ROOT))
@@ -89,6 +100,10 @@ def composed(
         *(f"{key}={as_override(v)}" for key, v in expanded(values).items()),
     ]
     with initialize_config_dir(str(CONF), **VERSION_BASE):
+        loader: Any = GlobalHydra.instance().config_loader()
+        for folder in folders:  # as Hydra's --config-dir
+            loader.get_search_path().prepend("command-line", f"file://{folder.absolute()}", anchor="schema")
+        loader.repository.initialize_sources(loader.get_search_path())
         cfg = compose("train", overrides=words, return_hydra_config=True)
         choices, folder = dict(cfg.hydra.runtime.choices), cfg.hydra.run.dir
         with open_dict(cfg):
