@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from graft import config, signals
+from graft.cli import slurm
 from graft.cli.origin import with_origin
 from graft.cli.program import program, with_program
 from graft.errors import Diverged, GraftError, Interrupted, listed
@@ -68,6 +69,7 @@ def run_job(cfg: DictConfig) -> float | None:
         return None
     STATE.running = True
     settings: dict[str, Any] | None = None
+    stopped_by = 0
     results: Mapping[str, Any]
     try:
         with restored_process():
@@ -97,13 +99,15 @@ def run_job(cfg: DictConfig) -> float | None:
     except Diverged as error:
         diverged(folder, overrides, str(error))
     except (Interrupted, KeyboardInterrupt) as error:
-        interrupted(folder, sweep, error)
+        stopped_by = interrupted(folder, sweep, error, goes_on_itself=cfg.resume == AUTO)
     except (Exception, SystemExit) as error:
         fail(run, overrides, f"{type(error).__name__}: {error}", traceback.format_exc(), FAILED)
     finally:
         if is_main_process():
             run.release()
         STATE.running = False
+        if stopped_by and not in_sweep and cfg.resume == AUTO:  # last: SLURM may end this process at once
+            slurm.requeue(stopped_by)
         if in_sweep:
             gc.collect()  # the model of this job, before the next one builds its own
             if not gc.get_freeze_count():
@@ -286,17 +290,24 @@ def diverged_before(folder: Path, message: str) -> None:
     print(f"Diverged before, not run again: {folder}\n{first}\nTo run it again, delete the folder.", file=sys.stderr)
 
 
-def interrupted(folder: Path, sweep: Path | None, error: Interrupted | KeyboardInterrupt) -> None:
-    """Say what was saved and how to go on; a sweep begins no further job."""
+def interrupted(
+    folder: Path, sweep: Path | None, error: Interrupted | KeyboardInterrupt, *, goes_on_itself: bool
+) -> int:
+    """Say what was saved and how to go on; a sweep begins no further job. Returns the signal, 0 in other processes.
+
+    `goes_on_itself` says that the same command goes on.
+    """
     if not is_main_process():
-        return  # with code 0: anything else makes Lightning kill the main process, which is saving
-    signum = getattr(error, "signum", signal.SIGINT)
+        return 0  # with code 0: anything else makes Lightning kill the main process, which is saving
+    signum = int(getattr(error, "signum", signal.SIGINT))
     STATE.exit_code = signals.exit_code(signum)
     print(str(error) or f"{signals.how_stopped(signum)}.", file=sys.stderr)
     if sweep:
-        (sweep / STOPPED).write_text(f"{int(signum)}\n")
+        (sweep / STOPPED).write_text(f"{signum}\n")
     elif (folder / LAST_CHECKPOINT).exists():
-        print(f"Go on with: {command(f'hydra.run.dir={quoted(folder)}', 'resume=true')}", file=sys.stderr)
+        more = () if goes_on_itself else (f"hydra.run.dir={quoted(folder)}", "resume=true")
+        print(f"Go on with: {command(*more)}", file=sys.stderr)
+    return signum
 
 
 def command(*more: str) -> str:

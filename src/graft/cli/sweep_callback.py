@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from graft import paths as paths  # registers the resolvers that name folders, in parallel launchers' workers too
 from graft import signals
-from graft.cli import job
+from graft.cli import job, slurm
 from graft.errors import FolderRefused, LaunchRefused
 from graft.report.summary import summarise
 from graft.runs.folder import REFUSED, STOPPED, RunFolder, SweepFolder
@@ -85,6 +85,7 @@ class SweepCallback(Callback):
         job.STATE.exit_code = job.FAILED if all_diverged else job.OK
         if failed:  # 2 where all that is wrong are the jobs' folders
             job.STATE.exit_code = job.FAILED if len(failed) > len(refused) else job.USER_ERROR
+        signum = 0
         if (folder / job.STOPPED).exists():
             signum = int((folder / job.STOPPED).read_text() or signal.SIGINT)
             job.STATE.exit_code = signals.exit_code(signum)
@@ -92,6 +93,8 @@ class SweepCallback(Callback):
             by = "interrupted" if signum == signal.SIGINT else f"stopped by {signals.name_of(signum)}"
             print(f"The sweep was {by}. To run what is missing: {again}", file=sys.stderr)
         SweepFolder(folder).release()
+        if config.get("resume") == job.AUTO:
+            slurm.requeue(signum)
         if self.previous is not None:
             signals.give_back(self.previous)
 
