@@ -1,6 +1,7 @@
 """What Graft raises on purpose."""
 
 import re
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,11 @@ class Diverged(Exception):
 
 
 class Interrupted(Exception):
-    """Training was stopped with Ctrl-C after saving what was reached; the message names the checkpoint."""
+    """A signal (see graft.signals) stopped training after what was reached was saved; the message names the file."""
+
+    def __init__(self, message: str, signum: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.signum = signum
 
 
 def first_line(error: Any) -> str:

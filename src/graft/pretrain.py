@@ -35,6 +35,7 @@ from graft.notes import say_once
 from graft.objectives.base import Objective
 from graft.rates.uniform import Uniform
 from graft.runs.folder import LAST_CHECKPOINT
+from graft.signals import how_stopped
 from graft.tasks.base import Task
 from graft.terms.base import Term, TermContext, trained_domains
 from graft.terms.setup import build_terms, choose_views
@@ -124,8 +125,9 @@ def pretrain(experiment: "Experiment") -> None:
                 print(f"Pretraining on the source ({data.domains['source'].name}), {where}", flush=True)
             try:
                 trained.append(train_on_source(experiment, folder, reached if reached.is_file() else None))
-            except Interrupted:
-                raise Interrupted(keep(folder / LAST_CHECKPOINT, reached)) from None
+            except Interrupted as error:
+                how = f"{how_stopped(error.signum)} while pretraining on the source"
+                raise Interrupted(f"{how}{keep(folder / LAST_CHECKPOINT, reached)}", error.signum) from None
             except Diverged as error:
                 raise Diverged(f"Pretraining on the source, of which nothing is kept. {error}") from None
             if is_rank_zero():
@@ -207,13 +209,13 @@ def cache_key(config: Mapping[str, Any], data: TransferDataModule, backbone: Bac
 
 
 def keep(checkpoint: Path, reached: Path) -> str:
-    """Keep an interrupted pretraining's checkpoint for the next run; returns what to tell the user."""
+    """Keep an interrupted pretraining's checkpoint for the next run; returns the end of what to tell the user."""
     if is_rank_zero() and checkpoint.is_file():
         reached.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(checkpoint, reached)
     if not reached.is_file():
-        return "Interrupted while pretraining on the source, before anything was saved: the next run starts it again."
-    return "Interrupted while pretraining on the source. The same command, typed again, goes on from where it was."
+        return ", before anything was saved: the next run starts it again."
+    return ". The same command, typed again, goes on from where it was."
 
 
 def train_on_source(experiment: "Experiment", folder: Path, resumed: Path | None) -> tuple[pl.Trainer, Learned]:

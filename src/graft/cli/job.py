@@ -9,7 +9,6 @@ import os
 import shlex
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -22,7 +21,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from graft import config
+from graft import config, signals
+from graft.cli import slurm
 from graft.cli.origin import with_origin
 from graft.cli.program import program, with_program
 from graft.errors import Diverged, GraftError, Interrupted, listed
@@ -34,7 +34,7 @@ from graft.runs.process import is_main_process
 from graft.runs.sweep_plan import read_plan
 from graft.runs.untrusted import read_yaml
 
-OK, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, USER_ERROR = 0, 1, 2  # exit codes beside those of graft.signals
 AUTO = "auto"  # of `resume`
 IGNORED = ("paths", "resume", "allow")  # keys that do not make another experiment
 
@@ -50,6 +50,7 @@ class State:
 STATE = State()
 
 
+@signals.scheduler_signals()
 def run_job(cfg: DictConfig) -> float | None:
     """Run one composed config in its run folder and return its validation value (without one its test score).
 
@@ -69,6 +70,7 @@ def run_job(cfg: DictConfig) -> float | None:
         return None
     STATE.running = True
     settings: dict[str, Any] | None = None
+    stopped_by = 0
     results: Mapping[str, Any]
     try:
         with restored_process():
@@ -98,7 +100,7 @@ def run_job(cfg: DictConfig) -> float | None:
     except Diverged as error:
         diverged(folder, overrides, str(error))
     except (Interrupted, KeyboardInterrupt) as error:
-        interrupted(folder, sweep, str(error))
+        stopped_by = interrupted(folder, sweep, error, goes_on_itself=cfg.resume == AUTO)
     except OSError as error:
         if reason := disk_message(error, folder):
             fail(run, overrides, reason, reason, FAILED)
@@ -110,6 +112,8 @@ def run_job(cfg: DictConfig) -> float | None:
         if is_main_process():
             run.release()
         STATE.running = False
+        if stopped_by and not in_sweep and cfg.resume == AUTO:  # last: SLURM may end this process at once
+            slurm.requeue(stopped_by)
         if in_sweep:
             gc.collect()  # the model of this job, before the next one builds its own
             if not gc.get_freeze_count():
@@ -215,7 +219,7 @@ def resolved(folder: Path, settings: Mapping[str, Any]) -> bool | None:
 
 
 def check_fixed_folder(hydra: HydraConf, *, in_sweep: bool) -> None:
-    """GraftError for `resume=auto` in a folder that is new with every command: there is nothing to go on from."""
+    """GraftError for `resume=auto` in a folder that is new with every command: it has nothing to go on from."""
     key, part = ("hydra.sweep.dir", "sweep") if in_sweep else ("hydra.run.dir", "run")
     unresolved = cast(dict[str, Any], OmegaConf.to_container(cast(DictConfig, hydra), resolve=False))
     if any(resolver in unresolved[part]["dir"] for resolver in ("${now:", "${graft.run_id:")):
@@ -301,16 +305,24 @@ def diverged_before(folder: Path, message: str) -> None:
     print(f"Diverged before, not run again: {folder}\n{first}\nTo run it again, delete the folder.", file=sys.stderr)
 
 
-def interrupted(folder: Path, sweep: Path | None, message: str) -> None:
-    """Say what was saved and how to go on; a sweep begins no further job."""
+def interrupted(
+    folder: Path, sweep: Path | None, error: Interrupted | KeyboardInterrupt, *, goes_on_itself: bool
+) -> int:
+    """Say what was saved and how to go on; a sweep begins no further job. Returns the signal, 0 in other processes.
+
+    `goes_on_itself` says that the same command goes on.
+    """
     if not is_main_process():
-        return  # with code 0: anything else makes Lightning kill the main process, which is saving
-    STATE.exit_code = INTERRUPTED
-    print(message or "Interrupted.", file=sys.stderr)
+        return 0  # with code 0: anything else makes Lightning kill the main process, which is saving
+    signum = int(getattr(error, "signum", signal.SIGINT))
+    STATE.exit_code = signals.exit_code(signum)
+    print(str(error) or f"{signals.how_stopped(signum)}.", file=sys.stderr)
     if sweep:
-        (sweep / STOPPED).touch()
+        (sweep / STOPPED).write_text(f"{signum}\n")
     elif (folder / LAST_CHECKPOINT).exists():
-        print(f"Go on with: {command(f'hydra.run.dir={quoted(folder)}', 'resume=true')}", file=sys.stderr)
+        more = () if goes_on_itself else (f"hydra.run.dir={quoted(folder)}", "resume=true")
+        print(f"Go on with: {command(*more)}", file=sys.stderr)
+    return signum
 
 
 def command(*more: str) -> str:
@@ -324,15 +336,13 @@ def command(*more: str) -> str:
 
 @contextmanager
 def restored_process() -> Iterator[None]:
-    """Undo what a job leaves in the process: environment, Ctrl-C handler, distributed group."""
+    """Undo what a job leaves in the process: environment, signal handlers, distributed group."""
     environment, arguments = dict(os.environ), list(sys.argv)
-    handler = signal.getsignal(signal.SIGINT)
     had_group = has_process_group()  # a notebook's own stays
     try:
-        yield
+        with signals.restored():
+            yield
     finally:
-        if is_main_thread():
-            signal.signal(signal.SIGINT, handler)
         sys.argv[:] = arguments
         for name in set(os.environ) - set(environment):
             del os.environ[name]
@@ -367,8 +377,3 @@ def is_flag(argument: str) -> bool:
     if argument.startswith("-"):
         return argument not in ("-m", "--multirun")
     return "=" not in argument and not argument.startswith("~")
-
-
-def is_main_thread() -> bool:
-    """Whether signal handlers may be set here."""
-    return threading.current_thread() is threading.main_thread()

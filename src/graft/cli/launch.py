@@ -4,6 +4,7 @@ import difflib
 import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ def launch(app: Callable[[], None], conf: Path) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from graft import signals
     from graft.cli import job
     from graft.cli.help import config_folders
     from graft.cli.hydra_versions import with_sweep_flag
@@ -51,7 +53,7 @@ def launch(app: Callable[[], None], conf: Path) -> int:
         return job.USER_ERROR
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
-        return job.INTERRUPTED
+        return signals.exit_code(signal.SIGINT)
     finally:
         release_all()
         if not wants_traceback:

@@ -1,7 +1,6 @@
-"""Hydra's hook around a sweep: Ctrl-C between jobs, the summary, the exit code."""
+"""Hydra's hook around a sweep: signals between jobs, the summary, the exit code."""
 
 import logging
-import os
 import signal
 import sys
 import warnings
@@ -15,7 +14,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from graft import paths as paths  # registers the resolvers that name folders, in parallel launchers' workers too
-from graft.cli import job
+from graft import signals
+from graft.cli import job, slurm
 from graft.errors import FolderRefused, LaunchRefused
 from graft.files import disk_message
 from graft.report.summary import summarise
@@ -23,8 +23,6 @@ from graft.runs.folder import REFUSED, STOPPED, RunFolder, SweepFolder
 from graft.runs.process import is_main_process
 from graft.runs.sweep_plan import forget_plan, plan_of
 from graft.runs.sweeps import all_failed
-
-STOPPING = b"\nCtrl-C: no further job begins, the running ones finish or save. Press it again to stop at once.\n"
 
 
 class SweepCallback(Callback):
@@ -49,22 +47,24 @@ class SweepCallback(Callback):
         overrides = [*config.hydra.overrides.task, *(f"{k}={v}" for k, v in (sweeper.get("params") or {}).items())]
         plan_of(overrides, is_grid=sweeper._target_.endswith("BasicSweeper")).write()
         self.shown = one_line_a_job()
-        if not job.is_main_thread():
+        if not signals.in_main_thread():
             return
 
-        pressed = False
+        stopping = False
 
         def stop(signum: int, frame: FrameType | None) -> None:
-            nonlocal pressed
-            if job.STATE.running or pressed:
+            nonlocal stopping
+            if job.STATE.running and signum != signal.SIGINT:
+                signals.stop(signum, frame)
+            elif (job.STATE.running or stopping) and signum == signal.SIGINT:
                 raise KeyboardInterrupt
-            pressed = True
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / job.STOPPED).touch()
-            assert sys.__stderr__ is not None
-            os.write(sys.__stderr__.fileno(), STOPPING)
+            elif not stopping:
+                stopping = True
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / job.STOPPED).write_text(f"{int(signum)}\n")
+                signals.say(signum, "no further job begins, the running ones finish or save.")
 
-        self.previous = signal.signal(signal.SIGINT, stop)
+        self.previous = signals.take_over(stop)
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse a run's folder before Hydra makes it or writes to it."""
@@ -76,8 +76,6 @@ class SweepCallback(Callback):
         """Summarise and set the exit code."""
         if not self.owns:  # Hydra 1.4 comes here after a refused start too
             return
-        if self.previous is not None:
-            signal.signal(signal.SIGINT, self.previous)
         if self.shown is not None:
             warnings.showwarning = self.shown
         forget_plan()
@@ -88,11 +86,18 @@ class SweepCallback(Callback):
         job.STATE.exit_code = job.FAILED if all_diverged else job.OK
         if failed:  # 2 where all that is wrong are the jobs' folders
             job.STATE.exit_code = job.FAILED if len(failed) > len(refused) else job.USER_ERROR
+        signum = 0
         if (folder / job.STOPPED).exists():
-            job.STATE.exit_code = job.INTERRUPTED
+            signum = int((folder / job.STOPPED).read_text() or signal.SIGINT)
+            job.STATE.exit_code = signals.exit_code(signum)
             again = job.command(f"hydra.sweep.dir={job.quoted(folder)}")
-            print(f"The sweep was interrupted. To run what is missing: {again}", file=sys.stderr)
+            by = "interrupted" if signum == signal.SIGINT else f"stopped by {signals.name_of(signum)}"
+            print(f"The sweep was {by}. To run what is missing: {again}", file=sys.stderr)
         SweepFolder(folder).release()
+        if config.get("resume") == job.AUTO:
+            slurm.requeue(signum)
+        if self.previous is not None:
+            signals.give_back(self.previous)
 
     def __getstate__(self) -> dict[str, Any]:
         """What goes to parallel workers: no signal handler."""

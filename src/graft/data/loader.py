@@ -2,6 +2,9 @@
 
 import functools
 import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -9,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from graft import signals
 from graft.cache.rows import MappedRows
 from graft.data.samples import seed_of
 from graft.data.sampling import EvalBatches, Key, TrainBatches
@@ -124,6 +128,7 @@ class Loader:
             persistent_workers=True,
             multiprocessing_context="fork" if in_joblib else None,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=leave_signals_to_parent,
             generator=torch.Generator(),  # a DataLoader draws a seed that we do not use: not from the global state
         )
 
@@ -170,6 +175,26 @@ class EvalLoader(Loader):
     def __iter__(self) -> Iterator[dict[str, DomainBatch]]:
         for batch in super().__iter__():
             yield {self.domain: batch}
+
+
+def leave_signals_to_parent(worker: int) -> None:
+    """In a worker: go on while the main process finishes and saves, although a signal came to the whole group.
+
+    The main process ends its workers itself, and in need with a SIGTERM, of which only its own counts.
+    """
+    for signum in signals.ALL:
+        if signum != signal.SIGTERM:
+            signal.signal(signum, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS and Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=exit_with_parents_sigterm, args=(os.getppid(),), daemon=True).start()
+
+
+def exit_with_parents_sigterm(parent: int) -> None:
+    """Wait for a SIGTERM from this process and end with it."""
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def as_it_is(batch: Any) -> Any:

@@ -11,6 +11,7 @@ import torch
 from annotated_types import Interval, MinLen
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from graft.config.types import Auto, Count, Fraction, FractionBelowOne, Natural, Positive
@@ -171,6 +172,11 @@ def build_trainer(
     several = (isinstance(devices, int) and devices > 1) or (isinstance(devices, list) and len(devices) > 1)
     if options.get("strategy") == "auto" and (several or options.get("num_nodes", 1) > 1):
         options["strategy"] = "ddp_find_unused_parameters_true"  # as in trainer=ddp: strategies freeze parts
+    plugins: list[Any] = []
     if options.get("strategy", "auto").startswith(("auto", "ddp")):  # others shard what they write
-        options["plugins"] = [CheckpointFiles()]
+        plugins.append(CheckpointFiles())
+    if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
+        # Lightning's own answer to SIGUSR1 writes another checkpoint, which only it goes on from.
+        plugins.append(SLURMEnvironment(auto_requeue=False))
+    options["plugins"] = plugins
     return pl.Trainer(**options, logger=list(loggers), callbacks=list(callbacks))
