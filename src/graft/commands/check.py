@@ -147,7 +147,7 @@ def accounts_for_every_parameter(trial: Trial) -> None:
     module = trial.built("parameters").module
     check_backbone(module.backbone)
     known = {id(p) for members in parts(module.backbone, module.heads, module.terms).values() for _, p in members}
-    if stray := [name for name, parameter in module.named_parameters() if id(parameter) not in known]:
+    if stray := [name for name, parameter in of_training(module) if id(parameter) not in known]:
         raise Failure(f"{stray[0]} and {len(stray) - 1} more are in none")
 
 
@@ -162,7 +162,7 @@ def moves_what_it_says(trial: Trial) -> None:
     module, after = experiment.module, trial.last
     trained = module.trained_members(module.phases(experiment.epochs))
     learns = {id(parameter) for members in trained.values() for _, parameter in members}
-    before = dict(module.named_parameters())
+    before = dict(of_training(module))
     moved = {name for name, parameter in before.items() if not torch.equal(parameter, after[name])}
     if wrong := [name for name in moved if id(before[name]) not in learns]:
         raise Failure(f"{wrong[0]} is frozen and changed, with {len(wrong) - 1} more")
@@ -237,6 +237,13 @@ def fit_once(config: Mapping[str, Any], *, stop: bool) -> Mapping[str, Tensor]:
         with suppress(Interrupted):
             fit(fitting.trainer, experiment, last if config["resume"] else None)
         return experiment.module.state_dict()
+
+
+def of_training(module: TransferModule) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    """Named parameters without those that a term keeps for itself, such as a teacher's, which no gradient moves."""
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad or not name.startswith("terms."):
+            yield name, parameter
 
 
 class Stop(pl.Callback):
