@@ -99,7 +99,7 @@ class Pretrained:
     metrics: dict[str, float]  # `<stage>/source/<metric>` right after pretraining
     folder: Path
     tensors: int  # of the backbone
-    not_learned: list[str]  # those that the source says nothing of, which stay random
+    not_learned: list[str]  # inputs that the source says nothing of, whose weights stay random
     warning: str  # that it learned next to nothing; empty where it did
     seconds: float  # spent in this run; 0 when it came from the cache
 
@@ -153,9 +153,8 @@ def pretrain(experiment: "Experiment") -> None:
             found = learn(Path(folder), where)
     for trainer, _ in trained:
         found = trainer.strategy.broadcast(found)
-    new = backbone.not_learned_from(data.domains["source"].backbone_arguments)  # stay as they were
-    learned = {k: v for k, v in found.weights["backbone"].items() if k.removeprefix("network.") not in new}
-    backbone.load_state_dict({**backbone.state_dict(), **learned})
+    learned, new = backbone.learned_from(data.domains["source"].backbone_arguments, found.weights["backbone"])
+    backbone.load_state_dict(learned)
     if learns_labels(config):
         head.load_state_dict(found.weights["head"])
         backbone.set_pretrained_head(copy.deepcopy(head))

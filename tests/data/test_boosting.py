@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from graft.baselines.boosting import GradientBoosting
+from graft.baselines.boosting import GradientBoosting, chosen_columns
 from graft.data.samples import Split
 from graft.inputs.columns import Column, Columns
 from graft.inputs.table import TableRows
@@ -34,3 +34,22 @@ def test_a_small_label_budget(rows):
     train, val, test = (split(n, seed, lambda age, job: (age > 0).long()) for seed, n in enumerate((rows, 30, 30)))
     train.labels[:2] = torch.tensor([0, 1])
     assert GradientBoosting().predictions(train, val, test, 2, 0).shape == (30, 2)
+
+
+def test_of_many_numbers_those_that_tell_the_classes_apart_are_kept():
+    columns = Columns([*(Column(f"g{i}", "numeric") for i in range(1500)), COLUMNS.all[1]])
+    random = torch.Generator().manual_seed(0)
+    numbers, labels = torch.randn(60, 1500, generator=random), torch.arange(60) % 2
+    numbers[:, 1400] += 4 * labels
+    numbers[0, 1400], numbers[:, 7] = torch.nan, 1.0  # a missing number, and a constant column, whose F is no number
+    one = Split(TableRows(columns, numbers, torch.full((60, 1), 2)), labels, "one")
+    chosen = chosen_columns(one, 2)
+    assert chosen[1400]
+    assert chosen[1500]  # categories all stay
+    assert not chosen[7]
+    assert chosen.sum() == 1001
+    assert (GradientBoosting().predictions(one, one, one, 2, 0).argmax(dim=1) == labels).float().mean() > 0.9
+
+
+def test_all_columns_of_an_ordinary_table_are_kept():
+    assert chosen_columns(split(20, 0, lambda age, job: (age > 0).long()), 2).all()

@@ -84,9 +84,14 @@ class Backbone(nn.Module):
         """A file's tensor under one of the network's names, made to fit the inputs that the network takes."""
         return tensor
 
-    def not_learned_from(self, arguments: Mapping[str, Any]) -> list[str]:
-        """Names in the network of weights that other data, described by `backbone_arguments`, cannot have taught."""
-        return []
+    def learned_from(
+        self, arguments: Mapping[str, Any], tensors: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], list[str]]:
+        """The state dict of such a backbone trained on other data, described by `backbone_arguments`.
+
+        What these data cannot have taught is as in this backbone, and has its names in the list.
+        """
+        return tensors, []
 
     def set_pretrained_head(self, pretrained_head: nn.Module | None) -> None:
         """Keep a pretrained head in eval mode beside the backbone: neither a parameter nor in the state dict."""
@@ -162,6 +167,10 @@ class Backbone(nn.Module):
     def convert(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """A file's tensors under this network's names and for this input size."""
         return tensors
+
+    def inputs_missing_in(self, tensors: Mapping[str, Tensor]) -> list[str]:
+        """Names of inputs that a file's tensors know nothing of, where weights belong to inputs by name."""
+        return []
 
     def build_pretrained_head(self, tensors: dict[str, Tensor]) -> tuple[nn.Module | None, set[str]]:
         """The head that a file holds for these features, and the names it was made of."""

@@ -1,10 +1,10 @@
-"""Backbones for tables: each column has its own weights, under its name, so that tables can share some of them."""
+"""Backbones for tables: each column has its own weights, beside its name, so that tables can share some of them."""
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +14,8 @@ from graft.backbones.base import COLUMNS, Backbone, Stage
 from graft.config.types import Auto, Count, FractionBelowOne
 from graft.errors import GraftError
 from graft.inputs.base import Fields
-from graft.inputs.columns import FIRST, NUMERIC, Column, Columns
+from graft.inputs.columns import CATEGORICAL, FIRST, MISSING, NUMERIC, UNKNOWN, Column, Columns
 from graft.inputs.table import TableSpec
-
-MISSING_NUMBER = 1  # row of a numeric column's weights that a missing number adds
 
 
 class TableBackbone(Backbone):
@@ -53,123 +51,148 @@ class TableBackbone(Backbone):
         (folder / COLUMNS).write_text(self.columns.to_json(), "utf-8")
         return {"columns": COLUMNS}
 
-    def not_learned_from(self, arguments: Mapping[str, Any]) -> list[str]:
-        """Weights of columns that another table lacks."""
+    def learned_from(
+        self, arguments: Mapping[str, Any], tensors: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], list[str]]:
+        """The tensors with this network's own weights of columns that the other table lacks, and these columns."""
         theirs = {column.key for column in arguments["columns"].all}
-        new = {column.key for column in self.columns.all} - theirs
-        return [name for name, _ in self.network.named_parameters() if new.intersection(name.split("."))]
+        learned, new = dict(tensors), []
+        for name, rows in self._rows():
+            lacking = [key not in theirs for key in rows.keys]
+            new += names_of(name, rows, lacking)
+            own = torch.tensor(lacking).repeat_interleave(rows.sizes.cpu()).unsqueeze(1)
+            for key, parameter in rows.named_parameters(prefix=f"network.{name}"):
+                learned[key] = torch.where(own, parameter.detach().to(tensors[key]), tensors[key])
+        return learned, new
 
     def convert(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A file's tensors with each column's categories in the order of this table; new ones stay as they are."""
-        own = self.network.state_dict()
+        """A file's tensors with the rows of the columns and categories of this table; new ones stay as they are.
+
+        GraftError for a file with tensors of single columns.
+        """
         converted = dict(tensors)
-        for name, categories in own.items():
-            weight = f"{name.removesuffix('.categories')}.weight"
-            if name.endswith(".categories") and name in tensors and weight in tensors:
-                converted[name] = categories
-                if own[weight].shape[1:] == tensors[weight].shape[1:]:
-                    converted[weight] = shared_rows(own[weight], categories, tensors[weight], tensors[name])
+        for name, rows in self._rows():
+            refuse_single_columns(name.rpartition(".")[0], tensors)
+            theirs = {key: converted.pop(f"{name}.{key}") for key in rows.state_dict() if f"{name}.{key}" in tensors}
+            converted |= {f"{name}.{key}": value for key, value in rows.shared(theirs).items()}
         return converted
 
+    def inputs_missing_in(self, tensors: Mapping[str, Tensor]) -> list[str]:
+        """The columns that a file's tensors lack."""
+        missing = []
+        for name, rows in self._rows():
+            theirs = set(tensors[f"{name}.names"].tolist()) if f"{name}.names" in tensors else set()
+            missing += names_of(name, rows, [first not in theirs for first in rows.names[rows.first].tolist()])
+        return missing
 
-def shared_rows(own: Tensor, own_categories: Tensor, theirs: Tensor, their_categories: Tensor) -> Tensor:
-    """Weights `(2 + K, D)` with a file's rows for missing, unknown and the categories that both have."""
-    indices = {category: index for index, category in enumerate(their_categories.tolist(), start=FIRST)}
-    rows = own.clone()
-    rows[:FIRST] = theirs[:FIRST]
-    for index, category in enumerate(own_categories.tolist(), start=FIRST):
-        if category in indices:
-            rows[index] = theirs[indices[category]]
-    return rows
-
-
-class ColumnModule(nn.Module):
-    """Weights of one column, which `ColumnTokens` finds in a state dict."""
-
-    tensors: dict[str, Tensor] | None = None  # to be loaded next
-
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], *arguments: Any) -> None:
-        found, self.tensors = self.tensors, None
-        super()._load_from_state_dict(state_dict if found is None else found, *arguments)
+    def _rows(self) -> list[tuple[str, "ColumnRows"]]:
+        """The weights of columns by their name in the network."""
+        return [(name, module) for name, module in self.network.named_modules() if isinstance(module, ColumnRows)]
 
 
-class NumericColumn(ColumnModule):
-    """Weights `(2, D)`: what a number is multiplied with, and what a missing one adds."""
-
-    def __init__(self, size: int, bound: float, bias: bool) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(2, size).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(size).uniform_(-bound, bound)) if bias else None
-        with torch.no_grad():
-            self.weight[MISSING_NUMBER] = 0  # where training never misses one, nothing is known
+def names_of(name: str, rows: "ColumnRows", chosen: Sequence[bool]) -> list[str]:
+    """Names of the chosen columns of a module: `columns.numeric_age` of `columns.numeric`."""
+    module = name.rpartition(".")[0]
+    return [f"{module}.{key}" for key, one in zip(rows.keys, chosen, strict=True) if one]
 
 
-class CategoricalColumn(ColumnModule):
-    """Weights `(2 + K, D)`: of a missing value, of an unknown category, and of each known one.
+def refuse_single_columns(module: str, tensors: Mapping[str, Tensor]) -> None:
+    """Raise GraftError where a file has tensors of single columns, as the first runs of Graft wrote them."""
+    for name in tensors:
+        if name.startswith((f"{module}.{NUMERIC}_", f"{module}.{CATEGORICAL}_")):
+            raise GraftError(
+                f"backbone.weights: the file holds {name}, a tensor of one column, as an older Graft wrote them; now "
+                "all columns lie in one tensor. Run the training that wrote the file again, and use its new weights."
+            )
 
-    A hash of each category lies beside them, so that another table can find those that it shares.
+
+class ColumnRows(nn.Module):
+    """Weights of columns, stacked: a module for each would cost seconds where a table has thousands.
+
+    A hash beside each row names its column and category, so that another table can find those that it shares.
     """
 
-    def __init__(self, column: Column, size: int, bound: float) -> None:
+    names: Tensor  # `(rows,)`, buffers
+    sizes: Tensor  # `(columns,)`, the rows of each column
+    first: Tensor  # `(columns,)`, the first of them
+
+    def __init__(self, columns: Sequence[Column]) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(FIRST + len(column.categories), size).uniform_(-bound, bound))
-        self.register_buffer("categories", torch.tensor([*map(hash_of, column.categories)], dtype=torch.int64))
-        with torch.no_grad():
-            self.weight[:FIRST] = 0  # neither may occur in training
+        self.keys = [column.key for column in columns]
+        names = [row_names(column) for column in columns]
+        sizes = torch.tensor([len(of_column) for of_column in names])
+        self.register_buffer("names", torch.tensor([name for of_column in names for name in of_column]))
+        self.register_buffer("sizes", sizes, persistent=False)
+        self.register_buffer("first", sizes.cumsum(0) - sizes, persistent=False)
+
+    def shared(self, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The state dict with a file's rows where names agree; what the file has where it has no such row or no room.
+
+        Never another table's names: rows of a file whose widths differ are left to the report of what does not fit.
+        """
+        own = self.state_dict()
+        if any(key not in theirs or theirs[key].shape[1:] != value.shape[1:] for key, value in own.items()):
+            return {key: value for key, value in theirs.items() if key != "names"}
+        indices = {name: index for index, name in enumerate(theirs["names"].tolist())}
+        pairs = [(row, indices[name]) for row, name in enumerate(own["names"].tolist()) if name in indices]
+        if not pairs:
+            return {}
+        to, of = torch.tensor(pairs).unbind(1)
+        rows = {key: value.clone() for key, value in own.items()}
+        for key, value in rows.items():
+            value[to] = theirs[key][of].to(value)
+        return rows
+
+
+def row_names(column: Column) -> list[int]:
+    """Names of a column's rows: one of numbers; of a missing value, an unknown category, and each known one."""
+    rows = [None] if column.kind == NUMERIC else [MISSING, UNKNOWN, *column.categories]
+    return [hash_of(repr((column.key, row))) for row in rows]
 
 
 def hash_of(name: str) -> int:
-    """A number that stands for a category or a word in every process."""
+    """A number that stands for a column, a category or a word in every process."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "little")
+
+
+class NumericColumns(ColumnRows):
+    """Weights `(n, D)`: what a number is multiplied with, what a missing one adds, and what every row of data adds."""
+
+    def __init__(self, columns: Sequence[Column], size: int, bound: float, bias: bool) -> None:
+        super().__init__(columns)
+        drawn = torch.empty(len(columns), 3 if bias else 2, size).uniform_(-bound, bound)
+        self.weight = nn.Parameter(drawn[:, 0].clone())
+        self.missing = nn.Parameter(torch.zeros_like(self.weight))  # where training never misses one, nothing is known
+        self.bias = nn.Parameter(drawn[:, 2].clone()) if bias else None
+
+
+class CategoricalColumns(ColumnRows):
+    """Weights `(rows, D)`: for each column those of a missing value, of an unknown category, and of each known one."""
+
+    def __init__(self, columns: Sequence[Column], size: int, bound: float) -> None:
+        super().__init__(columns)
+        self.weight = nn.Parameter(torch.empty(len(self.names), size).uniform_(-bound, bound))
+        with torch.no_grad():
+            self.weight[self.first + MISSING] = self.weight[self.first + UNKNOWN] = 0  # neither may occur in training
 
 
 class ColumnTokens(nn.Module):
     """A token of `size` numbers for each column: `(B, columns, size)`, numeric columns first."""
 
-    _first: Tensor
-
     def __init__(self, columns: Columns, size: int, bound: float, bias: bool = True) -> None:
         super().__init__()
-        for column in (*columns.numeric, *columns.categorical):
-            module = (
-                NumericColumn(size, bound, bias) if column.kind == NUMERIC else CategoricalColumn(column, size, bound)
-            )
-            self.add_module(column.key, module)
-        self._numeric = [column.key for column in columns.numeric]
-        self._categorical = [column.key for column in columns.categorical]
-        sizes = [0, *(FIRST + len(column.categories) for column in columns.categorical)]
-        self.register_buffer("_first", torch.tensor(sizes).cumsum(0)[:-1], persistent=False)  # row of each column
-
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *arguments: Any) -> None:
-        """Hand each column its tensors: PyTorch would search all of them for each column, 100 s for 10,000 columns."""
-        for name in [name for name in state_dict if name.startswith(prefix)]:
-            column = self._modules.get(name[len(prefix) :].rpartition(".")[0])
-            if isinstance(column, ColumnModule):
-                column.tensors = {**(column.tensors or {}), name: state_dict.pop(name)}
-        super()._load_from_state_dict(state_dict, prefix, *arguments)
+        self.numeric = NumericColumns(columns.numeric, size, bound, bias) if columns.numeric else None
+        self.categorical = CategoricalColumns(columns.categorical, size, bound) if columns.categorical else None
 
     def forward(self, fields: Fields) -> Tensor:
         """Tokens of rows."""
         tokens = []
-        if self._numeric:
-            weight, missing = self.weights_of_numbers()
-            bias = torch.stack([cast(Tensor, self.get_submodule(key).bias) for key in self._numeric])
-            tokens.append(fields["numbers"].unsqueeze(-1) * weight + fields["missing"].unsqueeze(-1) * missing + bias)
-        if self._categorical:
-            tokens.append(F.embedding(fields["codes"] + self._first, self.weights_of_categories()))
+        if self.numeric is not None:
+            numbers, missing = fields["numbers"].unsqueeze(-1), fields["missing"].unsqueeze(-1)
+            tokens.append(numbers * self.numeric.weight + missing * self.numeric.missing + self.numeric.bias)
+        if self.categorical is not None:
+            tokens.append(F.embedding(fields["codes"] + self.categorical.first, self.categorical.weight))
         return torch.cat(tokens, dim=1)
-
-    def weights_of_numbers(self) -> tuple[Tensor, Tensor]:
-        """Weights of all numeric columns, `(n, D)`, for numbers and for missing ones."""
-        weight, missing = torch.stack([self._weight(key) for key in self._numeric], dim=1).unbind()
-        return weight, missing
-
-    def weights_of_categories(self) -> Tensor:
-        """Weights of all categories of all columns."""
-        return torch.cat([self._weight(key) for key in self._categorical])
-
-    def _weight(self, key: str) -> Tensor:
-        return cast(Tensor, self.get_submodule(key).weight)
 
 
 class ColumnSum(ColumnTokens):
@@ -182,11 +205,11 @@ class ColumnSum(ColumnTokens):
     def forward(self, fields: Fields) -> Tensor:
         """Sums of rows, without their tokens in memory."""
         total = self.bias.expand(len(fields), -1)
-        if self._numeric:
-            weight, missing = self.weights_of_numbers()
-            total = total + fields["numbers"] @ weight + fields["missing"] @ missing
-        if self._categorical:
-            total = total + F.embedding_bag(fields["codes"] + self._first, self.weights_of_categories(), mode="sum")
+        if self.numeric is not None:
+            total = total + fields["numbers"] @ self.numeric.weight + fields["missing"] @ self.numeric.missing
+        if self.categorical is not None:
+            codes = fields["codes"] + self.categorical.first
+            total = total + F.embedding_bag(codes, self.categorical.weight, mode="sum")
         return total
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 MISSING, UNKNOWN, FIRST = 0, 1, 2  # codes: no value, a category that training never saw, the first of those it did
 NUMERIC, CATEGORICAL = "numeric", "categorical"
@@ -21,8 +21,8 @@ class Column:
 
     @property
     def key(self) -> str:
-        """Kind and name as a module's name: columns of two tables are the same where both agree."""
-        return f"{self.kind}_{self.name.replace('.', '_')}"
+        """Kind and name: columns of two tables are the same where both agree."""
+        return f"{self.kind}_{self.name}"
 
 
 class Columns:
@@ -43,7 +43,7 @@ class Columns:
 
     def to_json(self) -> str:
         """All of them with what was fitted."""
-        return json.dumps([asdict(column) for column in self.all], indent=1, ensure_ascii=False)
+        return json.dumps([vars(column) for column in self.all], indent=1, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> "Columns":

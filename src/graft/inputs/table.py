@@ -52,6 +52,7 @@ class TableTransform:
     def __init__(self, columns: Columns, augment: str = "none", shift: str | None = None) -> None:
         check_unchanged("tables", augment, shift)
         self.columns = columns
+        self.medians = torch.tensor([(column.median - column.mean) / column.std for column in columns.numeric])
 
     @property
     def key(self) -> str:
@@ -77,9 +78,8 @@ class TableTransform:
 
     def collate(self, rows: TableRows) -> Fields:
         """Rows `(B, ...)` with the training median in the place of missing numbers, and a mark where that is so."""
-        medians = torch.tensor([(column.median - column.mean) / column.std for column in self.columns.numeric])
         missing = rows.numbers.isnan()
-        numbers = torch.where(missing, medians.to(rows.numbers), rows.numbers)
+        numbers = torch.where(missing, self.medians.to(rows.numbers), rows.numbers)
         return Fields({"numbers": numbers, "missing": missing.to(numbers), "codes": rows.codes})
 
 

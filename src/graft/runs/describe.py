@@ -97,7 +97,7 @@ def of_weights(report: LoadReport | None, pretrained: Pretrained | None) -> dict
         return {
             "source": f"source (pretrained in {pretrained.seconds:.0f} s)" if pretrained.seconds else "source (cached)",
             "folder": str(pretrained.folder),
-            "matched": pretrained.tensors - len(pretrained.not_learned),
+            "matched": pretrained.tensors,
             "total": pretrained.tensors,
             "missing": pretrained.not_learned,
             "warning": pretrained.warning or None,

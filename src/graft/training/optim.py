@@ -77,7 +77,8 @@ def is_norm_or_bias(name: str, parameter: nn.Parameter) -> bool:
     So do the scales of (IA)^3 and DoRA, which decay would draw away from the pretrained network.
     """
     tokens = name.endswith(("cls_token", "class_token", "pos_embed", "pos_embedding"))
-    return parameter.ndim <= 1 or tokens or any(part in PEFT_SCALES for part in name.split("."))
+    bias = name.rpartition(".")[2] == "bias"  # also a matrix of them, one for each column of a table
+    return parameter.ndim <= 1 or bias or tokens or any(part in PEFT_SCALES for part in name.split("."))
 
 
 def build_optimizer(

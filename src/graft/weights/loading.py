@@ -61,6 +61,8 @@ def load_tensors(backbone: Backbone, content: dict[str, Any], source: str) -> Lo
     inside = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     try:
         converted = backbone.convert(inside)
+    except GraftError:
+        raise
     except Exception:  # a conversion that expects another network's names; the match below says what is wrong
         converted = inside
 
@@ -94,7 +96,10 @@ def load_tensors(backbone: Backbone, content: dict[str, Any], source: str) -> Lo
         source=source,
         matched=len(_counted(found)),
         total=len(_counted(network)),
-        missing=[_explain(name, value, converted) for name, value in _counted(network).items() if name not in found],
+        missing=[
+            *(_explain(name, value, converted) for name, value in _counted(network).items() if name not in found),
+            *backbone.inputs_missing_in(inside),
+        ],
         unexpected=[*outside, *(k for k in _counted(converted) if k not in network and k not in head_names)],
         adapted=adapted + folded,
     )
