@@ -716,6 +716,37 @@ def test_a_killed_run_goes_on_at_once_and_is_the_uninterrupted_one_bit_for_bit(t
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_the_same_command_after_a_schedulers_signal_is_the_uninterrupted_run_bit_for_bit(tmp_path, name):
+    """As in a SLURM job with data workers, whose processes get the signal all at once."""
+    slurm = {"NTASKS": "1", "NTASKS_PER_NODE": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0", "JOB_NAME": "train"}
+    environment = os.environ | {f"SLURM_{key}": value for key, value in slurm.items()}
+    environment |= {"SLURM_JOB_ID": "12", "GRAFT_ROOT": str(tmp_path), "GRAFT_CACHE": str(tmp_path / "cache")}
+    environment["PATH"] = f"{tmp_path}{os.pathsep}{environment['PATH']}"
+    (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path / "asked"}\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    options = ["strategy=scratch", "training.epochs=40", "data.augment=randaugment", "data.num_workers=1"]
+    script = [sys.executable, str(Path(CONF).parent / "train.py"), *TINY, *options, "resume=auto"]
+    folder = tmp_path / "stopped"
+    command = [*script, f"hydra.run.dir={folder}"]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        while not (folder / "metrics.csv").exists() and process.poll() is None:
+            time.sleep(0.05)
+        os.killpg(process.pid, getattr(signal, name))
+        err = process.stderr.read()
+    assert process.returncode == 143, err
+    assert f"Stopped by {name} after step" in err
+    assert (tmp_path / "asked").exists() == (name == "SIGUSR1")
+    assert not list(folder.rglob("hpc_ckpt*"))
+    for one in (folder, tmp_path / "whole"):
+        subprocess.run([*script, f"hydra.run.dir={one}"], env=environment, check=True, capture_output=True)
+    assert same(weights(tmp_path / "whole"), weights(folder))
+    assert same(weights(tmp_path / "whole", "best"), weights(folder, "best"))
+
+
+@pytest.mark.slow
 def test_a_run_that_was_stopped_after_its_last_epoch_only_does_its_test(run):
     whole, folder = run()
     (folder / "results.json").unlink()
