@@ -101,6 +101,18 @@ def test_a_run_leaves_a_folder_that_explains_itself(run):
 
 
 @pytest.mark.slow
+def test_without_a_logger_losses_are_comparable_and_the_smoothed_ones_stand_beside(run):
+    smoothed, folder = run("logger=[]", "task.label_smoothing=0.2", "backbone.weights=null", "strategy=scratch")
+    metrics = smoothed["metrics"]
+    assert (folder / "metrics.csv").exists()
+    kept = predictions.read(folder / "predictions.parquet")["target"]
+    places = [kept["classes"].index(label) for label in kept["label"]]
+    right = [row[place] for row, place in zip(kept["probabilities"], places, strict=True)]
+    assert metrics["test/target/loss"] == pytest.approx(-sum(map(math.log, right)) / len(right), rel=1e-4)
+    assert metrics["test/target/loss_smoothed"] != pytest.approx(metrics["test/target/loss"], rel=1e-3)
+    assert {"val/target/loss", "val/target/loss_smoothed"} <= set(metrics)
+
+
 def test_weights_are_laid_out_for_convolutions_and_values_stay(run):
     _, folder = run("strategy=scratch", "seed=7", "training.channels_last=true")
     _, plain = run("strategy=scratch", "seed=7", "training.channels_last=false", folder="plain")

@@ -28,7 +28,7 @@ def test_warmup_rises_linearly_and_hands_over_at_the_full_rate():
 
 
 def test_one_cycle_goes_up_then_down_and_momentum_the_other_way():
-    table = OneCycle(warmup_fraction=0.5, div_factor=10.0).table(41)
+    table = OneCycle(warmup_fraction=0.5, div_factor=10.0).table(42)
     rates, momenta = [point.factor for point in table], [point.momentum for point in table]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == pytest.approx(1.0, abs=0.01)

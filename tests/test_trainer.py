@@ -55,10 +55,10 @@ def test_a_precision_that_was_asked_for_stays(machine):
     assert resolve_precision({"precision": "32-true", "accelerator": "gpu"}) == "32-true"
 
 
+@pytest.mark.filterwarnings("ignore:.precision=16. is supported for historical reasons")
 @pytest.mark.parametrize("given", ["16-mixed", 16])
-def test_mixed_float16_on_a_cpu_is_recorded_as_the_bfloat16_that_it_becomes(given, tmp_path):
-    settings = {"accelerator": "cpu", "devices": 1, "precision": given}
-    recorded = resolve_precision(settings)
+def test_mixed_float16_on_a_cpu_is_recorded_as_the_bfloat16_that_it_becomes(given):
+    recorded = resolve_precision({"accelerator": "cpu", "precision": given})
     with pytest.warns(UserWarning, match="bf16-mixed"):
         trainer = toy.trainer_on_cpu(precision=given)
     assert recorded == trainer.precision == "bf16-mixed"
