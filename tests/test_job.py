@@ -180,6 +180,103 @@ def test_an_unfinished_run_is_not_overwritten(app, tmp_path):
     assert "resume=true" in outcome.err
 
 
+def test_resume_auto_begins_goes_on_and_skips_with_one_command(app, tmp_path):
+    command = ["resume=auto", f"hydra.run.dir={tmp_path / 'run'}"]
+    app.behave = raises(Interrupted("Stopped by SIGTERM. Saved last.ckpt", signal.SIGTERM))
+    first = app(*command)
+    assert (first.code, app.configs[0].resume) == (143, None)
+    assert f"Go on with: python train.py resume=auto hydra.run.dir={tmp_path / 'run'}\n" in first.err
+    app.behave = raises(RuntimeError("the node's disk is gone"))
+    assert app(*command).code == 1
+    app.behave = lambda cfg: None
+    second = app(*command)
+    assert (second.code, app.configs[0].resume) == (0, True)
+    assert "Going on from" in second.out
+    third = app(*command)
+    assert (third.code, app.configs) == (0, [])
+    assert "Already done, skipped" in third.out
+
+
+def test_resume_auto_goes_on_with_the_same_configuration_only(app, tmp_path):
+    command = ["resume=auto", f"hydra.run.dir={tmp_path / 'run'}"]
+    app.behave = raises(KeyboardInterrupt())
+    app(*command)
+    other = app(*command, "seed=1")
+    assert (other.code, app.configs) == (2, [])
+    assert "differs in seed: 0 -> 1" in other.err
+    assert "resume=true" in other.err
+    app.behave = lambda cfg: None
+    app(*command)
+    finished = app(*command, "seed=1")
+    assert (finished.code, app.configs) == (2, [])
+    assert "holds a finished run of another configuration" in finished.err
+
+
+@pytest.mark.parametrize(("flags", "key"), [([], "hydra.run.dir="), (["-m"], "hydra.sweep.dir=")])
+def test_resume_auto_needs_a_folder_that_stays(app, flags, key):
+    outcome = app(*flags, "resume=auto", "seed=0,1" if flags else "seed=0")
+    assert (outcome.code, app.configs) == (2, [])
+    assert f"Name the folder: {key}" in outcome.err
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_schedulers_signal_outside_of_training_ends_the_job_once(app, name):
+    def behave(cfg):
+        try:
+            signal.raise_signal(getattr(signal, name))
+        finally:
+            signal.raise_signal(signal.SIGTERM)  # also from the process group, while it cleans up
+
+    handlers = [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGUSR1)]
+    app.behave = behave
+    outcome = app("name=waits")
+    assert outcome.code == 143
+    assert outcome.err.startswith(f"Stopped by {name}.\nGo on with: ")
+    assert [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGUSR1)] == handlers
+
+
+@pytest.mark.parametrize(
+    ("job", "signum", "overrides", "asked", "printed"),
+    [
+        ({"SLURM_JOB_ID": "12"}, signal.SIGUSR1, ["resume=auto"], "requeue 12\n", "SLURM job 12 is requeued"),
+        (
+            {"SLURM_JOB_ID": "15", "SLURM_ARRAY_JOB_ID": "14", "SLURM_ARRAY_TASK_ID": "3"},
+            *(signal.SIGUSR1, ["resume=auto"], "requeue 14_3\n", "SLURM job 14_3 is requeued"),
+        ),
+        ({"SLURM_JOB_ID": "12"}, signal.SIGTERM, ["resume=auto"], "", "Stopped by SIGTERM"),
+        ({"SLURM_JOB_ID": "12"}, signal.SIGUSR1, [], "", "Stopped by SIGUSR1"),
+        ({}, signal.SIGUSR1, ["resume=auto"], "", "Stopped by SIGUSR1"),
+        (
+            {"SLURM_JOB_ID": "refused"},
+            signal.SIGUSR1,
+            ["resume=auto"],
+            "requeue refused\n",
+            "scontrol requeue refused: no",
+        ),
+    ],
+)
+def test_a_slurm_job_that_goes_on_by_itself_is_requeued(
+    app, tmp_path, monkeypatch, job, signum, overrides, asked, printed
+):
+    log, scontrol = tmp_path / "asked", tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    log.touch()
+    lock = tmp_path / "run" / ".graft.lock"
+    scontrol.write_text(
+        f'#!/bin/sh\n[ -e {lock} ] && echo locked >> {log}\necho "$@" >> {log}\n'
+        '[ "$2" = refused ] && echo no >&2 && exit 1\nexit 0\n'
+    )
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", str(scontrol.parent), prepend=os.pathsep)
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    app.behave = lambda cfg: signal.raise_signal(signum)
+    outcome = app(*overrides, f"hydra.run.dir={tmp_path / 'run'}")
+    assert outcome.code == 143
+    assert printed in outcome.err
+    assert log.read_text() == asked
+
+
 def test_a_job_restores_environment_arguments_and_ctrl_c(app):
     def behave(cfg):
         os.environ["LOCAL_RANK"] = "0"

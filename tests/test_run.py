@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import shutil
 import signal
@@ -98,6 +99,18 @@ def test_a_run_leaves_a_folder_that_explains_itself(run):
     assert (folder / "confusion_test_target.png").stat().st_size > 1000
     assert (folder / "curves.png").stat().st_size > 1000
     assert "val/target/acc" in (folder / "metrics.csv").read_text().splitlines()[0]
+
+
+def test_without_a_logger_losses_are_comparable_and_the_smoothed_ones_stand_beside(run):
+    smoothed, folder = run("logger=[]", "task.label_smoothing=0.2", "backbone.weights=null", "strategy=scratch")
+    metrics = smoothed["metrics"]
+    assert (folder / "metrics.csv").exists()
+    kept = predictions.read(folder / "predictions.parquet")["target"]
+    places = [kept["classes"].index(label) for label in kept["label"]]
+    right = [row[place] for row, place in zip(kept["probabilities"], places, strict=True)]
+    assert metrics["test/target/loss"] == pytest.approx(-sum(map(math.log, right)) / len(right), rel=1e-4)
+    assert metrics["test/target/loss_smoothed"] != pytest.approx(metrics["test/target/loss"], rel=1e-3)
+    assert {"val/target/loss", "val/target/loss_smoothed"} <= set(metrics)
 
 
 @pytest.mark.slow
@@ -711,6 +724,37 @@ def test_a_killed_run_goes_on_at_once_and_is_the_uninterrupted_one_bit_for_bit(t
     resumed = command_line(tmp_path, *options, f"hydra.run.dir={folder}", "resume=true")
     assert resumed.returncode == 0, resumed.stderr
     assert f"going on where process {process.pid} on " in resumed.stdout
+    assert same(weights(tmp_path / "whole"), weights(folder))
+    assert same(weights(tmp_path / "whole", "best"), weights(folder, "best"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_the_same_command_after_a_schedulers_signal_is_the_uninterrupted_run_bit_for_bit(tmp_path, name):
+    """As in a SLURM job with data workers, whose processes get the signal all at once."""
+    slurm = {"NTASKS": "1", "NTASKS_PER_NODE": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0", "JOB_NAME": "train"}
+    environment = os.environ | {f"SLURM_{key}": value for key, value in slurm.items()}
+    environment |= {"SLURM_JOB_ID": "12", "GRAFT_ROOT": str(tmp_path), "GRAFT_CACHE": str(tmp_path / "cache")}
+    environment["PATH"] = f"{tmp_path}{os.pathsep}{environment['PATH']}"
+    (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path / "asked"}\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    options = ["strategy=scratch", "training.epochs=20", "data.augment=randaugment", "data.num_workers=1"]
+    script = [sys.executable, str(Path(CONF).parent / "train.py"), *TINY, *options, "resume=auto"]
+    folder = tmp_path / "stopped"
+    command = [*script, f"hydra.run.dir={folder}"]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        while not (folder / "metrics.csv").exists() and process.poll() is None:
+            time.sleep(0.05)
+        os.killpg(process.pid, getattr(signal, name))
+        err = process.stderr.read()
+    assert process.returncode == 143, err
+    assert f"Stopped by {name} after step" in err
+    assert (tmp_path / "asked").exists() == (name == "SIGUSR1")
+    assert not list(folder.rglob("hpc_ckpt*"))
+    for one in (folder, tmp_path / "whole"):
+        subprocess.run([*script, f"hydra.run.dir={one}"], env=environment, check=True, capture_output=True)
     assert same(weights(tmp_path / "whole"), weights(folder))
     assert same(weights(tmp_path / "whole", "best"), weights(folder, "best"))
 

@@ -28,13 +28,18 @@ def test_warmup_rises_linearly_and_hands_over_at_the_full_rate():
 
 
 def test_one_cycle_goes_up_then_down_and_momentum_the_other_way():
-    table = OneCycle(warmup_fraction=0.5, div_factor=10.0).table(41)
+    table = OneCycle(warmup_fraction=0.5, div_factor=10.0).table(42)
     rates, momenta = [point.factor for point in table], [point.momentum for point in table]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == pytest.approx(1.0, abs=0.01)
-    assert rates[-1] < 0.01
+    assert rates[-1] == pytest.approx(1e-5), "the last step is taken"
     assert momenta.index(min(momenta)) == rates.index(max(rates))
     assert (momenta[0], min(momenta)) == pytest.approx((0.95, 0.85), abs=0.001)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 7, 10])
+def test_one_cycle_ends_at_its_end_whatever_its_length(steps):
+    assert factors(OneCycle(div_factor=10.0), steps)[-1] == pytest.approx(1e-5)
 
 
 def test_step_falls_at_fractions_of_training():

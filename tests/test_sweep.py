@@ -261,6 +261,26 @@ def test_ctrl_c_ends_the_sweep_with_a_summary_and_the_command_goes_on(app, tmp_p
     assert [(cfg.seed, cfg.resume) for cfg in app.configs] == [(1, True), (2, None)]  # the interrupted one goes on
 
 
+@pytest.mark.parametrize("in_job", [True, False])
+def test_sigterm_ends_the_sweep_with_a_summary_and_143(app, tmp_path, in_job):
+    def behave(cfg):
+        from graft.cli import job
+
+        job.STATE.running = in_job  # else as in Hydra's own code between two jobs
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        job.STATE.running = True
+
+    handler = signal.getsignal(signal.SIGTERM)
+    app.behave = behave
+    outcome = app("-m", "seed=0,1,2", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert outcome.code == 143
+    assert len(app.configs) == 1
+    assert "The sweep was stopped by SIGTERM. To run what is missing: python train.py -m" in outcome.err
+    assert (tmp_path / "sweep" / "summary.csv").exists()
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
 def test_ctrl_c_between_jobs_begins_no_further_one(app):
     def behave(cfg):
         from graft.cli import job

@@ -147,6 +147,29 @@ def test_yes_or_no_of_one_class_has_no_auroc(label, lacking):
     assert values["acc"] == values["sensitivity" if label else "specificity"] == 0.5
 
 
+def test_auroc_tells_apart_what_probabilities_round_to_one(generator):
+    labels = torch.arange(200) % 2
+    logits = 40 + 10 * labels + 10 * torch.randn(200, generator=generator)
+    expected = reference.roc_auc_score(labels, logits)
+    assert reference.roc_auc_score(labels, logits.sigmoid()) < expected - 0.05, "else this shows nothing"
+    for task, outputs in ((Binary("auroc"), logits[:, None]), (Multilabel(), torch.stack([logits, -logits], 1))):
+        targets = labels if outputs.shape[1] == 1 else torch.stack([labels, 1 - labels], 1)
+        assert all_metrics(task, outputs, targets)["auroc"] == pytest.approx(expected)
+    outputs = torch.stack([torch.zeros(200), logits, torch.full((200,), -50.0)], 1)
+    odds = torch.stack([outputs[:, [1, 2]].logsumexp(1), outputs[:, [0, 2]].logsumexp(1)], 1)
+    areas = [reference.roc_auc_score(labels == k, (outputs[:, k] - odds[:, k]).double()) for k in (0, 1)]
+    assert all_metrics(Multiclass(), outputs, labels)["auroc"] == pytest.approx(sum(areas) / 2)
+
+
+def all_metrics(task, logits, labels):
+    """Of validation and test, updated as the module does."""
+    metrics = {}
+    for collection in (task.metrics(logits.shape[1]), task.test_metrics(logits.shape[1])):
+        collection.update(task.predictions(logits), task.targets(labels), scores=task.scores(logits))
+        metrics |= collection.compute()
+    return metrics
+
+
 @pytest.mark.parametrize("mean", [0.0, 1e5, -1e6])
 @pytest.mark.parametrize("spread", [50.0, 1e4])
 def test_r2_does_not_depend_on_the_mean_of_the_labels(generator, mean, spread):

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import toy
 from omegaconf import OmegaConf
 
 from graft.training.trainer import build_trainer, resolve_precision
@@ -52,4 +53,13 @@ def test_auto_is_what_the_device_computes_fast(machine, hardware, accelerator, e
 def test_a_precision_that_was_asked_for_stays(machine):
     machine(cuda=True, bf16=True)
     assert resolve_precision({"precision": "32-true", "accelerator": "gpu"}) == "32-true"
+
+
+@pytest.mark.filterwarnings("ignore:.precision=16. is supported for historical reasons")
+@pytest.mark.parametrize("given", ["16-mixed", 16])
+def test_mixed_float16_on_a_cpu_is_recorded_as_the_bfloat16_that_it_becomes(given):
+    recorded = resolve_precision({"accelerator": "cpu", "precision": given})
+    with pytest.warns(UserWarning, match="bf16-mixed"):
+        trainer = toy.trainer_on_cpu(precision=given)
+    assert recorded == trainer.precision == "bf16-mixed"
     assert torch.get_float32_matmul_precision() == "highest"

@@ -109,6 +109,7 @@ class TransferModule(pl.LightningModule):
         )
         self.term_values = cast(Mapping[str, Mean], nn.ModuleDict({name: Mean() for name in self.terms}))
         self.eval_losses = cast(Mapping[str, Mean], nn.ModuleDict({domain: Mean() for domain in tasks}))
+        self.smoothed_losses = cast(Mapping[str, Mean], nn.ModuleDict({domain: Mean() for domain in tasks}))
         self.eval_metrics = cast(
             Mapping[str, MetricCollection],
             nn.ModuleDict({d: task.metrics(num_outputs[d]) for d, task in tasks.items()}),
@@ -445,25 +446,28 @@ class TransferModule(pl.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect test metrics and predictions."""
-        for domain, (predictions, targets) in self._evaluate(batch).items():
+        for domain, (predictions, targets, scores) in self._evaluate(batch).items():
             if (indices := batch[domain].indices) is not None:
                 self.test_predictions.setdefault(domain, []).append((indices, predictions.float().cpu()))
             if self.test_metrics[domain]:
-                self.test_metrics[domain].update(predictions, targets)
+                self.test_metrics[domain].update(predictions, targets, scores=scores)
 
-    def _evaluate(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
-        """Count a batch's loss and metrics in; predictions and targets of every domain."""
+    def _evaluate(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+        """Count a batch's loss and metrics in; predictions, targets and scores of every domain."""
         results = {}
         for domain, one in batch.items():
             assert one.labels is not None  # evaluation always has them
             task, features = self.tasks[domain], self.features(one, domain)
             logits = self.head(domain)(features)
             predictions, targets = task.predictions(logits), task.targets(one.labels)
-            self.eval_losses[domain].update(task.loss(logits, one.labels) * len(one), len(one))
-            self.eval_metrics[domain].update(predictions, targets)
+            scores = task.scores(logits)
+            self.eval_losses[domain].update(task.plain_loss(logits, one.labels) * len(one), len(one))
+            if task.smooths_labels:
+                self.smoothed_losses[domain].update(task.loss(logits, one.labels) * len(one), len(one))
+            self.eval_metrics[domain].update(predictions, targets, scores=scores)
             if self.rule_metric is not None and domain in self.rule.domains and not self.trainer.testing:
                 self.rule_metric.update(domain, features, logits)
-            results[domain] = (predictions, targets)
+            results[domain] = (predictions, targets, scores)
         return results
 
     def on_validation_epoch_end(self) -> None:
@@ -483,6 +487,9 @@ class TransferModule(pl.LightningModule):
                 continue
             values = {"loss": loss.compute(), **self.eval_metrics[domain].compute()}
             collections: list[Metric | MetricCollection] = [loss, self.eval_metrics[domain]]
+            if (smoothed := self.smoothed_losses[domain]).update_called:
+                values["loss_smoothed"] = smoothed.compute()
+                collections.append(smoothed)
             if stage == "test" and self.test_metrics[domain]:
                 values |= self.test_metrics[domain].compute()
                 collections.append(self.test_metrics[domain])

@@ -66,7 +66,7 @@ def recorded(experiment: Experiment, results: dict[str, Any], context: RunContex
     """Loggers and a Trainer for the block, and after it `results.json` and the printed results, however it ended."""
     config, folder = experiment.config, experiment.folder
     run_loggers = loggers.build_loggers(
-        config.get("logger"),
+        config.get("logger"),  # not there where the list is empty
         run_dir=folder,
         name=f"{config['name']} {context.label}".strip(),
         config=config,

@@ -64,16 +64,17 @@ class Net(pl.LightningModule):
 
 
 class PressCtrlC(pl.Callback):
-    """Sends SIGINT while a given batch is under way, `times` times."""
+    """Sends SIGINT, or another signal, while a given batch is under way, `times` times."""
 
-    def __init__(self, stage, epoch, batch, times=1):
+    def __init__(self, stage, epoch, batch, times=1, signum=signal.SIGINT):
         self.at = (stage, epoch, batch)
         self.times = times
+        self.signum = signum
 
     def press(self, stage, trainer, batch_idx):
         if (stage, trainer.current_epoch, batch_idx) == self.at:
             for _ in range(self.times):
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(self.signum)
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         self.press("train", trainer, batch_idx)
@@ -134,6 +135,21 @@ def test_gradients_that_are_accumulated_are_not_lost(tmp_path, batch, batches_do
     last = tmp_path / "checkpoints" / "last.ckpt"
     second, _ = fit(tmp_path, Interrupt(), ckpt_path=last, accumulate_grad_batches=2)
     assert first.seen + second.seen == reference.seen
+    assert torch.equal(second.layer.weight, reference.layer.weight)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_schedulers_signals_save_as_ctrl_c_does_however_often_they_come(tmp_path, name):
+    signum = getattr(signal, name)
+    before = signal.getsignal(signum)
+    reference, _ = fit(tmp_path)
+    module = Net()
+    with pytest.raises(Interrupted, match=f"Stopped by {name} after step 8, 1 of 3 epochs done") as caught:
+        fit_or_raise(tmp_path, PressCtrlC("train", 1, 2, times=3, signum=signum), Interrupt(), module=module)
+    assert caught.value.signum == signum
+    assert signal.getsignal(signum) is before
+    second, _ = fit(tmp_path, Interrupt(), ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
+    assert module.seen + second.seen == reference.seen
     assert torch.equal(second.layer.weight, reference.layer.weight)
 
 

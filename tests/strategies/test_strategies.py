@@ -1,5 +1,7 @@
 """Which parameters each strategy trains in which epochs, by names; what then moves is in test_steps.py."""
 
+from itertools import pairwise
+
 import pytest
 import timm.layers
 from torch import nn
@@ -207,12 +209,22 @@ def test_bit_hyperrule_takes_its_resolution_from_the_images(resnet):
     assert BitHyperRule().settings(100, lambda: 32)["data.image_size"] == 128
 
 
-def test_bit_hyperrule_warms_up_and_falls_three_times(resnet):
-    rule = BitHyperRule()
-    rule.settings(100, lambda: None)
-    rates = [point.factor for point in rule.phases(10, resnet)[0].schedule.table(500)]
-    assert rates[99] < rates[100] == rates[149] == 1.0
-    assert [rates[i] for i in (150, 299, 300, 449, 450, 499)] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+@pytest.mark.parametrize(
+    ("samples", "schedule", "warmup", "falls"),
+    [
+        (100, "code", 100, [200, 300, 400]),
+        (100, "paper", 0, [150, 300, 450]),
+        (20_000, "code", 500, [3000, 6000, 9000]),
+        (20_000, "paper", 0, [3000, 6000, 9000]),
+    ],
+)
+def test_bit_hyperrule_has_the_schedule_of_the_paper_or_of_the_authors_code(resnet, samples, schedule, warmup, falls):
+    rule = BitHyperRule(schedule=schedule)
+    rule.settings(samples, lambda: None)
+    rates = [point.factor for point in rule.phases(10, resnet)[0].schedule.table(steps_for(samples))]
+    assert [step for step, (last, now) in enumerate(pairwise(rates), start=1) if now < 0.5 * last] == falls
+    assert [step for step, rate in enumerate(rates) if rate == 1.0] == list(range(warmup, falls[0]))
+    assert rates[-1] == pytest.approx(0.001)
 
 
 # BatchNorm

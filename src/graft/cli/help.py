@@ -41,7 +41,7 @@ More that a command can say:
   python train.py --help strategy                             keys of a group's options and what they may hold;
                                                               also of one option: --help strategy=lora
   python train.py experiment=resnet_ft resume=true hydra.run.dir=FOLDER
-                                                              go on with an interrupted run
+                                                              go on with an interrupted run; resume=auto also begins one
   python train.py soup=FOLDER                                 test the averaged weights of a finished sweep's jobs
 """
 

@@ -25,7 +25,7 @@ from graft import config, signals
 from graft.cli import slurm
 from graft.cli.origin import with_origin
 from graft.cli.program import program, with_program
-from graft.errors import Diverged, GraftError, Interrupted, listed
+from graft.errors import Diverged, GraftError, Interrupted
 from graft.files import disk_message, write_whole
 from graft.report.sweep_line import job_line
 from graft.runs import ingredients, record
@@ -163,7 +163,7 @@ def prepare(
             run.remove(ERROR)
         return None
     if settings["resume"] == AUTO:
-        settings["resume"] = resolved(run.path, settings)
+        settings["resume"] = resolved(run.path, cfg, settings)
     elif not settings["resume"] and (run.path / LAST_CHECKPOINT).exists():
         if not sweep:
             raise GraftError(
@@ -191,16 +191,21 @@ def is_done(folder: Path, cfg: DictConfig, settings: Mapping[str, Any]) -> bool:
     stored = stored_config(folder)
     differences = {} if stored is None else changes(stored, settings)
     if differences and settings["resume"] in (None, False, AUTO):
-        own = config.written(cfg, settings)  # without those that only follow another key
-        shown = [text for key, text in differences.items() if key in own] or list(differences.values())
         raise GraftError(
-            f"{folder} holds a finished run of another configuration, which differs in {', '.join(shown[:5])}. "
+            f"{folder} holds a finished run of another configuration, which {differs(differences, cfg, settings)}. "
             "Choose another folder, delete this one, or go on from its last checkpoint with resume=true."
         )
     return not differences
 
 
-def resolved(folder: Path, settings: Mapping[str, Any]) -> bool | None:
+def differs(differences: Mapping[str, str], cfg: DictConfig, settings: Mapping[str, Any]) -> str:
+    """The end of a sentence that names the first keys in which a folder's run is another one."""
+    own = config.written(cfg, settings)  # without those that only follow another key
+    shown = [text for key, text in differences.items() if key in own] or list(differences.values())
+    return f"differs in {', '.join(shown[:5])}"
+
+
+def resolved(folder: Path, cfg: DictConfig, settings: Mapping[str, Any]) -> bool | None:
     """What `resume=auto` means: true where the folder has a checkpoint of this configuration, null without one.
 
     GraftError for a checkpoint of another configuration: the same command goes on, another one has to say so.
@@ -210,9 +215,9 @@ def resolved(folder: Path, settings: Mapping[str, Any]) -> bool | None:
     stored = stored_config(folder)
     if stored is not None and (differences := changes(stored, settings)):
         raise GraftError(
-            f"{folder} holds an unfinished run of another configuration, which differs in "
-            f"{listed(list(differences.values()), 5)}. resume=auto goes on with the same one only; to go on with these "
-            "settings: resume=true. Or choose another folder, or delete it."
+            f"{folder} holds an unfinished run of another configuration, which {differs(differences, cfg, settings)}. "
+            "resume=auto goes on with the same one only; to go on with these settings: resume=true. Or choose another "
+            "folder, or delete it."
         )
     print(f"Going on from {folder / LAST_CHECKPOINT}")
     return True

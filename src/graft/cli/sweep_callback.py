@@ -1,11 +1,12 @@
 """Hydra's hook around a sweep: signals between jobs, the summary, the exit code."""
 
 import logging
+import os
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,7 +21,8 @@ from graft.errors import FolderRefused, LaunchRefused
 from graft.files import disk_message
 from graft.report.summary import summarise
 from graft.runs.folder import REFUSED, STOPPED, RunFolder, SweepFolder
-from graft.runs.process import is_main_process
+from graft.runs.lock import Lock
+from graft.runs.process import is_main_process, machine
 from graft.runs.sweep_plan import forget_plan, plan_of
 from graft.runs.sweeps import all_failed
 
@@ -63,6 +65,8 @@ class SweepCallback(Callback):
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / job.STOPPED).write_text(f"{int(signum)}\n")
                 signals.say(signum, "no further job begins, the running ones finish or save.")
+                if signum != signal.SIGINT:  # which a terminal sends to the parallel launcher's workers too
+                    pass_on(signum, folder)
 
         self.previous = signals.take_over(stop)
 
@@ -117,6 +121,15 @@ def one_line_a_job() -> Callable[..., None]:
 
     warnings.showwarning = show_once
     return shown
+
+
+def pass_on(signum: int, folder: Path) -> None:
+    """Send a signal to the processes of this machine that work in the folders of a sweep's jobs."""
+    for job_folder in (path for path in folder.iterdir() if path.is_dir()):
+        holder = Lock(job_folder).holder_now()
+        if holder and holder.machine == machine() and holder.pid != os.getpid():
+            with suppress(ProcessLookupError):
+                os.kill(holder.pid, signum)
 
 
 @contextmanager

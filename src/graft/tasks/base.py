@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-LOWER_IS_BETTER = ("loss", "mae", "rmse")
+LOWER_IS_BETTER = ("loss", "loss_smoothed", "mae", "rmse")
 
 
 class Task:
@@ -32,6 +32,19 @@ class Task:
     def loss(self, logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
         """Mean loss over the samples of a batch: logits `(B, K)`, labels `(B,)` or `(B, K)`."""
         raise NotImplementedError
+
+    @property
+    def smooths_labels(self) -> bool:
+        """Whether `loss` compares with smoothed labels, so that its value depends on how much."""
+        return False
+
+    def plain_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss without label smoothing, which validation and test report."""
+        return self.loss(logits, labels)
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """What AUROC orders samples by: as `predictions`, but without bounds at which different values become equal."""
+        return self.predictions(logits)
 
     def predictions(self, logits: Tensor) -> Tensor:
         """What the metrics take: probabilities, or the numbers themselves."""

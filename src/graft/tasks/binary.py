@@ -48,6 +48,10 @@ class Binary(Task):
         loss = F.binary_cross_entropy_with_logits(logits.squeeze(-1), labels, weight=weights, reduction="sum")
         return loss / (len(labels) if weights is None else weights.sum())
 
+    def scores(self, logits: Tensor) -> Tensor:
+        """Log-odds of the second class, `(B,)`."""
+        return logits.squeeze(-1)
+
     def predictions(self, logits: Tensor) -> Tensor:
         """Probability of the second class, `(B,)`."""
         return logits.squeeze(-1).sigmoid()

@@ -8,7 +8,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
     BinaryAUROC,
     BinaryRecall,
@@ -56,11 +56,29 @@ def mean_auroc(scores: Tensor, labels: Tensor) -> Tensor:
     """Mean AUROC of the columns `(N, K)` in which there are both yes and no; NaN where there is no such column."""
     counts = labels.sum(0)
     both = ((counts > 0) & (counts < len(labels))).nonzero().flatten().tolist()
-    areas = [binary_auroc(scores[:, k], labels[:, k].long(), validate_args=False) for k in both]
+    areas = [binary_auroc(ranks(scores[:, k]), labels[:, k].long(), validate_args=False) for k in both]
     return torch.stack(areas).mean() if areas else torch.tensor(math.nan, device=labels.device)
 
 
-class YesNoAUROC(BinaryAUROC):
+def ranks(scores: Tensor) -> Tensor:
+    """Scores `(N,)` of any size in their order within [0, 1], where torchmetrics leaves them alone."""
+    _, places = scores.unique(return_inverse=True)
+    return places.float() / max(1, len(scores))
+
+
+class Ranking(Metric):
+    """Keeps what orders the samples: scores where there are some, as probabilities round to 0 and 1."""
+
+    preds: list[Tensor]
+    target: list[Tensor]
+
+    def update(self, preds: Tensor, target: Tensor, scores: Tensor | None = None) -> None:
+        """Add predictions `(B,)` or `(B, K)`, targets, and the task's scores for the same samples."""
+        self.preds.append(preds if scores is None else scores)
+        self.target.append(target)
+
+
+class YesNoAUROC(Ranking, BinaryAUROC):
     """AUROC; NaN where all samples have one label."""
 
     def compute(self) -> Tensor:  # type: ignore[override]  # as torchmetrics' own AUROC classes do
@@ -69,7 +87,7 @@ class YesNoAUROC(BinaryAUROC):
         return mean_auroc(scores[:, None], labels[:, None])
 
 
-class MacroAUROC(MulticlassAUROC):
+class MacroAUROC(Ranking, MulticlassAUROC):
     """Mean of the one-vs-rest AUROC of the classes that there are."""
 
     def compute(self) -> Tensor:  # type: ignore[override]  # as torchmetrics' own AUROC classes do
@@ -78,7 +96,7 @@ class MacroAUROC(MulticlassAUROC):
         return mean_auroc(scores, torch.arange(self.num_classes, device=labels.device) == labels[:, None])
 
 
-class LabelsAUROC(MultilabelAUROC):
+class LabelsAUROC(Ranking, MultilabelAUROC):
     """Mean of the AUROC of the labels that some samples have and others have not."""
 
     def compute(self) -> Tensor:  # type: ignore[override]  # as torchmetrics' own AUROC classes do
@@ -154,7 +172,7 @@ class TrainingMetrics(nn.Module):
         super().__init__()
         self.task = task
         self.loss = Mean()
-        self.score = task.metrics(num_outputs)[task.main_metric]
+        self.score = MetricCollection({task.main_metric: task.metrics(num_outputs)[task.main_metric]})
         self._held: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
@@ -168,7 +186,8 @@ class TrainingMetrics(nn.Module):
             losses, logits, labels = (list(column) for column in zip(*self._held, strict=True))
             samples, targets = torch.cat(logits), torch.cat(labels)
             self.loss.update(torch.stack(losses).sum(), len(targets))
-            self.score.update(self.task.predictions(samples), self.task.targets(targets))
+            predictions, scores = self.task.predictions(samples), self.task.scores(samples)
+            self.score.update(predictions, self.task.targets(targets), scores=scores)
             self._held = []
 
     def compute(self) -> dict[str, Tensor]:
@@ -176,7 +195,7 @@ class TrainingMetrics(nn.Module):
         self._update()
         if not self.loss.update_called:
             return {}
-        return {"loss": self.loss.compute(), self.task.main_metric: self.score.compute()}
+        return {"loss": self.loss.compute(), **self.score.compute()}
 
     def reset(self) -> None:
         """Begin a new epoch."""

@@ -1,7 +1,9 @@
 """One class of several for each sample."""
 
+import math
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
@@ -43,6 +45,25 @@ class Multiclass(Task):
         # torch's mean over soft labels leaves out the sum of the weights, which it divides by for classes.
         loss = F.cross_entropy(logits, labels, weight=class_weights, label_smoothing=smoothing, reduction="sum")
         return loss / (len(labels) if class_weights is None else (labels * class_weights).sum())
+
+    @property
+    def smooths_labels(self) -> bool:
+        """Whether there is label smoothing."""
+        return self.label_smoothing > 0
+
+    def plain_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross entropy."""
+        return F.cross_entropy(logits, labels)
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Log-odds of each class against the others, `(B, K)`."""
+        logits = logits.float()
+        log_p = logits.log_softmax(dim=-1)
+        odds = log_p - torch.log1p(-log_p.exp())
+        # The first class's probability may round to 1: its odds come from the other logits.
+        top = logits.argmax(dim=-1, keepdim=True)
+        others = logits.scatter(-1, top, -math.inf).logsumexp(dim=-1, keepdim=True)
+        return odds.scatter(-1, top, logits.gather(-1, top) - others)
 
     def predictions(self, logits: Tensor) -> Tensor:
         """Class probabilities `(B, K)`."""

@@ -26,6 +26,10 @@ class Multilabel(Task):
             )
         return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), weight=class_weights)
 
+    def scores(self, logits: Tensor) -> Tensor:
+        """Log-odds of each label, `(B, K)`."""
+        return logits
+
     def predictions(self, logits: Tensor) -> Tensor:
         """A probability a label, `(B, K)`."""
         return logits.sigmoid()

@@ -63,11 +63,12 @@ def walk(make: Callable[[Optimizer], LRScheduler], steps: int, cycles_momentum: 
     optimizer = SGD([torch.zeros((), requires_grad=True)], lr=1.0, momentum=0.9)
     scheduler = make(optimizer)
     points = []
-    for _ in range(steps):
+    for number in range(steps):
+        if number:  # not after the last point: OneCycleLR refuses to be stepped past its end
+            optimizer.step()
+            scheduler.step()
         group = optimizer.param_groups[0]
         points.append(Point(float(group["lr"]), group["momentum"] if cycles_momentum else None))
-        optimizer.step()
-        scheduler.step()
     return points
 
 
@@ -126,15 +127,15 @@ class OneCycle:
     def table(self, steps: int) -> list[Point]:
         """A point a step."""
 
+        total = max(2, steps)  # of a single step, the first
         # OneCycleLR divides by zero where the rise is exactly one step.
-        rise = self.warmup_fraction if self.warmup_fraction * (steps + 1) != 1 else self.warmup_fraction * 1.01
+        rise = self.warmup_fraction if self.warmup_fraction * total != 1 else self.warmup_fraction * 1.01
 
         def one_cycle(optimizer: Optimizer) -> LRScheduler:
-            # One step more than is taken: OneCycleLR refuses to be stepped past its end.
             return OneCycleLR(
                 optimizer,
                 max_lr=1.0,
-                total_steps=steps + 1,
+                total_steps=total,
                 pct_start=rise,
                 div_factor=self.div_factor,
                 final_div_factor=self.final_div_factor,

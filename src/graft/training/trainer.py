@@ -114,6 +114,8 @@ def resolve_precision(settings: Mapping[str, Any]) -> str:
     precision, device = str(settings["precision"]), device_type(settings["accelerator"])
     cuda = device == "cuda"
     torch.set_float32_matmul_precision("high" if cuda and precision == "auto" else "highest")
+    if precision in ("16", "16-mixed") and device == "cpu":
+        return "bf16-mixed"  # as Lightning does: a CPU has no mixed float16
     if precision != "auto":
         return precision
     if cuda:

@@ -39,7 +39,7 @@ class DELTA(Term):
 
     def __init__(
         self,
-        weight: NonNegative = 0.01,
+        weight: NonNegative = 0.64,
         layers: Sequence[str] | None = None,
         attention: bool = True,
         attention_samples: Count = 64,
