@@ -189,7 +189,8 @@ class ColumnTokens(nn.Module):
         tokens = []
         if self.numeric is not None:
             numbers, missing = fields["numbers"].unsqueeze(-1), fields["missing"].unsqueeze(-1)
-            tokens.append(numbers * self.numeric.weight + missing * self.numeric.missing + self.numeric.bias)
+            values = numbers * self.numeric.weight + missing * self.numeric.missing
+            tokens.append(values if self.numeric.bias is None else values + self.numeric.bias)
         if self.categorical is not None:
             tokens.append(F.embedding(fields["codes"] + self.categorical.first, self.categorical.weight))
         return torch.cat(tokens, dim=1)

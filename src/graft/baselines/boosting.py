@@ -68,6 +68,7 @@ def chosen_columns(train: Split, classes: int | None) -> np.ndarray:
     from sklearn.feature_selection import f_classif, f_regression
 
     numbers = rows_of(train).numbers.numpy()
+    assert train.labels is not None  # there is no baseline without
     chosen = np.ones(values(train).shape[1], dtype=bool)
     if numbers.shape[1] > MAX_NUMBERS:
         with warnings.catch_warnings():  # of constant columns, whose statistic is NaN

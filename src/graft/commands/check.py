@@ -37,7 +37,7 @@ DIGITS = (
     *("data.labels_per_class=4", "data.batch_size=16", "pretrain.epochs=1"),
 )
 SAMPLES = 4  # on which predictions are compared
-CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+RTOL, ATOL = 1e-4, 1e-5
 FOLDER = "--config-dir="
 LISTS = ("term", "logger")  # groups of which several options may be chosen
 USAGE = "graft check <group>=<option> [--config-dir=conf] ['allow=[mypkg]'] [overrides]"
@@ -233,7 +233,8 @@ def fit_once(config: Mapping[str, Any], *, stop: bool) -> Mapping[str, Tensor]:
         experiment = begin(config)
         last = experiment.folder / LAST_CHECKPOINT
         fitting = Fitting(experiment, [], in_sweep=False)
-        fitting.trainer.callbacks += [Stop(last)] if stop else []
+        trainer: Any = fitting.trainer  # whose callbacks have no types
+        trainer.callbacks += [Stop(last)] if stop else []
         with suppress(Interrupted):
             fit(fitting.trainer, experiment, last if config["resume"] else None)
         return experiment.module.state_dict()
@@ -267,6 +268,6 @@ def predictions(module: TransferModule) -> Tensor:
 
 def compare(found: Tensor, expected: Tensor, otherwise: str) -> None:
     """Failure where two predictions differ by more than rounding."""
-    if found.shape != expected.shape or not torch.allclose(found, expected, **CLOSE):
+    if found.shape != expected.shape or not torch.allclose(found, expected, RTOL, ATOL):
         largest = (found - expected).abs().max().item() if found.shape == expected.shape else float("nan")
         raise Failure(f"{otherwise}, by {largest:.2g} at most")
