@@ -23,8 +23,6 @@ from PIL import Image
 from graft.callbacks import checkpoints
 from graft.callbacks.interrupt import Interrupt
 from graft.cli.hydra_versions import VERSION_BASE
-from graft.cli.job import execute
-from graft.config import plain
 from graft.data.domain import Domain
 from graft.data.shared import MAX_SHARED, Shared
 from graft.errors import GraftError, Interrupted
@@ -32,8 +30,8 @@ from graft.experiment import added_parameters
 from graft.model import predictions
 from graft.runs.context import DEFAULT_THREADS, RunContext, threads_of_job
 from graft.strategies.full import Full
+from tests.small_run import CONF, train_in
 
-CONF = str(Path(__file__).parents[1] / "conf")
 TINY = [
     "backbone=lenet",
     "backbone.weights=source",
@@ -57,11 +55,8 @@ def cache(tmp_path_factory):
 @pytest.fixture
 def run(tmp_path, cache):
     def run(*overrides, folder="run", defaults=TINY):
-        with initialize_config_dir(CONF, **VERSION_BASE):
-            paths = [f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={cache}", f"paths.root={tmp_path}"]
-            cfg = compose("train", overrides=[*defaults, *paths, "allow=[test_run]", *overrides])
-        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-        return execute(plain(cfg)), tmp_path / folder
+        found = train_in(tmp_path, *defaults, "allow=[test_run]", *overrides, folder=folder, cache=cache)
+        return found, tmp_path / folder
 
     return run
 

@@ -4,13 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 
-from graft.cli.hydra_versions import VERSION_BASE
-from graft.cli.job import execute
-from graft.config import plain
 from graft.errors import GraftError
-from tests.test_run import CONF
+from tests.small_run import train_in
 
 TINY = ["training.epochs=2", "training.threads=1", "trainer=cpu", "logger=csv"]
 
@@ -18,11 +14,7 @@ TINY = ["training.epochs=2", "training.threads=1", "trainer=cpu", "logger=csv"]
 @pytest.fixture
 def run(tmp_path):
     def run(*overrides, folder="run"):
-        paths = [f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={tmp_path}", f"paths.root={tmp_path}"]
-        with initialize_config_dir(CONF, **VERSION_BASE):
-            cfg = compose("train", overrides=[*TINY, *paths, *overrides])
-        (tmp_path / folder).mkdir(exist_ok=True)
-        return execute(plain(cfg))
+        return train_in(tmp_path, *TINY, *overrides, folder=folder)
 
     return run
 

@@ -2,15 +2,11 @@
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from lanes import slow
 
-from graft.cli.hydra_versions import VERSION_BASE
-from graft.cli.job import execute
-from graft.config import plain
 from graft.errors import GraftError
 from tests.backbones.test_huggingface_audio import saved
-from tests.test_run import CONF
+from tests.small_run import train_in
 
 PATTERN = r"data.{}.pattern='(?P<label>[a-z]+)_(?P<speaker>[a-z]+)_(?P<index>\d+)'"
 TINY = [
@@ -52,11 +48,7 @@ def run(tones, tmp_path):
         ]
         if SOURCE[0] in overrides:
             data += [f"data.source.root={tones}", "data.source.test_fraction=0.3"]
-        with initialize_config_dir(CONF, **VERSION_BASE):
-            paths = [f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={tmp_path}", f"paths.root={tmp_path}"]
-            cfg = compose("train", overrides=[*TINY, *paths, *data, *overrides])
-        (tmp_path / folder).mkdir(exist_ok=True)
-        return execute(plain(cfg))
+        return train_in(tmp_path, *TINY, *data, *overrides, folder=folder)
 
     return run
 

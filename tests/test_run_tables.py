@@ -4,14 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from lanes import slow
 
-from graft.cli.hydra_versions import VERSION_BASE
-from graft.cli.job import execute
-from graft.config import plain
 from graft.errors import GraftError
-from tests.test_run import CONF
+from tests.small_run import train_in
 
 TINY = [
     "data=table",
@@ -39,11 +35,7 @@ def run(tmp_path):
         files = [f"data.target.file={tmp_path / 'target.csv'}"]
         if any("data.source" in override for override in overrides):
             files.append(f"data.source.file={tmp_path / 'source.csv'}")
-        with initialize_config_dir(CONF, **VERSION_BASE):
-            paths = [f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={tmp_path}", f"paths.root={tmp_path}"]
-            cfg = compose("train", overrides=[*TINY, *paths, *overrides, *files])
-        (tmp_path / folder).mkdir(exist_ok=True)
-        return execute(plain(cfg))
+        return train_in(tmp_path, *TINY, *overrides, *files, folder=folder)
 
     return run
 

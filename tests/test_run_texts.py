@@ -5,18 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from lanes import slow
 
-from graft.cli.hydra_versions import VERSION_BASE
-from graft.cli.job import execute
-from graft.config import plain
 from graft.errors import GraftError, Interrupted
 from graft.experiment import settings_of_strategy
 from graft.strategies.bit_hyperrule import BitHyperRule
 from graft.tasks.binary import Binary
 from graft.tasks.multiclass import Multiclass
-from tests.test_run import CONF, weights
+from tests.small_run import train_in
+from tests.test_run import weights
 
 TINY = [
     "data=text",
@@ -53,11 +50,8 @@ def run(tmp_path, tiny_bert):
             settings += ["backbone.weights=pretrained"] * ("backbone.weights=source" not in overrides)
         if any("data.source" in override for override in overrides):
             settings.append(f"data.source.file={tmp_path / 'source.tsv'}")
-        with initialize_config_dir(CONF, **VERSION_BASE):
-            paths = [f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={tmp_path / cache}"]
-            cfg = compose("train", overrides=[*settings, *paths, f"paths.root={tmp_path}", "allow=[tests]", *overrides])
-        (tmp_path / folder).mkdir(exist_ok=True)
-        return execute(plain(cfg)), tmp_path / folder
+        found = train_in(tmp_path, *settings, "allow=[tests]", *overrides, folder=folder, cache=tmp_path / cache)
+        return found, tmp_path / folder
 
     return run
 

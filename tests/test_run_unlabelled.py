@@ -1,20 +1,15 @@
 """Runs with a labelled source and an unlabelled target, whose batches feed the terms."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from graft.cli.hydra_versions import VERSION_BASE
 from graft.cli.job import execute
-from graft.config import plain
 from graft.errors import GraftError
 from graft.experiment import assemble, prepare
 from graft.training.fitting import Fitting
+from tests.small_run import config_in
 
-CONF = str(Path(__file__).parents[1] / "conf")
 TINY = [
     "backbone=lenet",
     "strategy=scratch",
@@ -39,11 +34,7 @@ TINY = [
 @pytest.fixture
 def config(tmp_path):
     def config(*overrides, folder="run"):
-        with initialize_config_dir(CONF, **VERSION_BASE):
-            paths = [f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={tmp_path}", f"paths.root={tmp_path}"]
-            cfg = plain(compose("train", overrides=[*TINY, *paths, *overrides]))
-        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-        return cfg
+        return config_in(tmp_path, *TINY, *overrides, folder=folder)
 
     return config
 

@@ -3,13 +3,9 @@
 import numpy as np
 import pandas
 import pytest
-from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from graft.cli.hydra_versions import VERSION_BASE
-from graft.cli.job import execute
-from graft.config import plain
-from tests.test_run import CONF
+from tests.small_run import train_in
 
 TINY = ["training.epochs=2", "training.threads=1", "trainer=cpu", "logger=csv", "data.num_workers=0"]
 
@@ -19,11 +15,7 @@ def run(tmp_path):
     """Train for two epochs; the run's folder."""
 
     def run(*overrides, folder="run"):
-        paths = [f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={tmp_path}", f"paths.root={tmp_path}"]
-        with initialize_config_dir(CONF, **VERSION_BASE):
-            cfg = compose("train", overrides=[*TINY, *paths, *overrides])
-        (tmp_path / folder).mkdir(exist_ok=True)
-        execute(plain(cfg))
+        train_in(tmp_path, *TINY, *overrides, folder=folder)
         return tmp_path / folder
 
     return run

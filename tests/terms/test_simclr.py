@@ -3,14 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
 
-from graft.cli.hydra_versions import VERSION_BASE
-from graft.cli.job import execute
-from graft.config import plain
 from graft.errors import GraftError
 from graft.terms.contrastive.simclr import contrast_of_views
-from tests.test_run import CONF
+from tests.small_run import train_in
 
 
 def by_hand(first, second, temperature):
@@ -47,11 +43,7 @@ TINY = [
 @pytest.fixture
 def run(tmp_path):
     def run(*overrides, folder="run", cache="cache"):
-        paths = [f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={tmp_path / cache}"]
-        with initialize_config_dir(CONF, **VERSION_BASE):
-            cfg = compose("train", overrides=[*TINY, *paths, f"paths.root={tmp_path}", *overrides])
-        (tmp_path / folder).mkdir(exist_ok=True)
-        return execute(plain(cfg))
+        return train_in(tmp_path, *TINY, *overrides, folder=folder, cache=tmp_path / cache)
 
     return run
 
