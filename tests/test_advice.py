@@ -133,6 +133,11 @@ class Case(NamedTuple):
     instead_of: tuple[str, ...] = ()  # keys in whose place the message gives others
 
 
+def of_table(lines, advice, *typed):
+    """A case of a CSV with these lines, whose label is y."""
+    return Case((*TABLE, "data.target.label=y", *typed), "file", lambda path: list_of(path / "t", lines), advice)
+
+
 CASES = {
     "a bad photo": Case(
         PHOTOS,
@@ -300,18 +305,10 @@ CASES = {
         lambda path: list_of(path / "t", ["x,y", *rows("{x},{name}")]),
         r"such as (\S+?), or",
     ),
-    "a table of another separator": Case(
-        (*TABLE, "data.target.label=y"),
-        "file",
-        lambda path: list_of(path / "t", ["x;y", *rows("{x};{name}")]),
-        r"what separates the columns, ('[^']*(?:'[^']*)*'|\"[^\"]+\")",
+    "a table of another separator": of_table(
+        ["x;y", *rows("{x};{name}")], r"what separates the columns, ('[^']*(?:'[^']*)*'|\"[^\"]+\")"
     ),
-    "a table by numbers": Case(
-        (*TABLE, "data.target.label=y"),
-        "file",
-        lambda path: list_of(path / "t", ["x,y", *rows("{x},{i}.5")]),
-        r"set (task=\S+ \S+)$",
-    ),
+    "a table by numbers": of_table(["x,y", *rows("{x},{i}.5")], r"set (task=\S+ \S+)$"),
     "a table in another encoding": Case(
         (*TABLE, "data.target.label=y"),
         "file",
@@ -320,12 +317,7 @@ CASES = {
         ),
         r"try (\S+)$",
     ),
-    "a row of a table": Case(
-        (*TABLE, "data.target.label=y"),
-        "file",
-        lambda path: list_of(path / "t", ["x,y", *rows("{x},{name}"), "1,2,3"]),
-        r"leave them out: (\S+)$",
-    ),
+    "a row of a table": of_table(["x,y", *rows("{x},{name}"), "1,2,3"], r"leave them out: (\S+)$"),
     "a folder by torchvision": Case(
         (*VISION, "data.target.name=ImageFolder"),
         "root",
@@ -355,29 +347,17 @@ def test_advice_of_a_reader_works_as_it_is_printed(name, tmp_path):
 
 NOTES = {
     "near duplicates": Case(PHOTOS, "root", lambda path: look_alikes(path / "p"), r"near duplicates\): (\S+) keeps"),
-    "a row's number": Case(
-        (*TABLE, "data.target.label=y"),
-        "file",
-        lambda path: list_of(path / "t", ["id,x,y", *rows("{i},{x},{name}")]),
-        r"name the rows: 'id'; (\S+) reads",
+    "a row's number": of_table(["id,x,y", *rows("{i},{x},{name}")], r"name the rows: 'id'; (\S+) reads"),
+    "a column that counts the rows": of_table(
+        ["a place,x,y", *rows("{i},{x},{name}")], r"their number, (\".+\") leaves it out"
     ),
-    "a column that counts the rows": Case(
-        (*TABLE, "data.target.label=y"),
-        "file",
-        lambda path: list_of(path / "t", ["a place,x,y", *rows("{i},{x},{name}")]),
-        r"their number, (\".+\") leaves it out",
+    "a column of names": of_table(
+        ["who,x,y", *rows("somebody{i},{x},{name}")], r"the row's name\? (\S+) leaves it out"
     ),
-    "a column of names": Case(
-        (*TABLE, "data.target.label=y"),
-        "file",
-        lambda path: list_of(path / "t", ["who,x,y", *rows("somebody{i},{x},{name}")]),
-        r"the row's name\? (\S+) leaves it out",
-    ),
-    "another decimal sign": Case(
-        (*TABLE, "data.target.label=y", "data.target.delimiter=';'"),
-        "file",
-        lambda path: list_of(path / "t", ["w;x;y", *(row.replace(".", ",") for row in rows("{x};{i},5;{name}"))]),
+    "another decimal sign": of_table(
+        ["w;x;y", *(row.replace(".", ",") for row in rows("{x};{i},5;{name}"))],
         r"; (\S+) reads them with a decimal point",
+        "data.target.delimiter=';'",
     ),
     "folders that may be the classes": Case(
         PHOTOS,
