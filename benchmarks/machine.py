@@ -1,6 +1,5 @@
 """Which machine the figures are from: without it a time means nothing."""
 
-import importlib.metadata
 import os
 import platform
 import subprocess
@@ -11,6 +10,7 @@ import psutil
 import torch
 
 from benchmarks.commands import ROOT
+from graft.packages import versions_of
 
 PACKAGES = (
     *("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "wandb", "timm", "numpy", "pillow"),
@@ -29,7 +29,7 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch_threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "packages": versions(),
+        "packages": versions_of(PACKAGES),
         "commit": commit(),
     }
 
@@ -54,17 +54,6 @@ def cpu_model() -> str:
 def usable_cores() -> int:
     """Cores that this process may use, which in a container can be fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def versions() -> dict[str, str]:
-    """Version of every package that decides a figure, where it is installed."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def commit() -> str | None:

@@ -18,11 +18,11 @@ from pytorch_lightning.loggers import Logger
 
 from graft.cli.hydra_versions import VERSION_BASE
 from graft.errors import GraftError
-from graft.loggers import guarded
 from graft.loggers.build import broken, build_loggers, finish, log_results, wandb_info
 from graft.loggers.guarded import Guarded
 from graft.loggers.metrics_file import MetricsFile
 from graft.loggers.wandb_run import MAX_CONFUSION_CELLS, WandbRun, confusion_rows, has_wandb_login, wandb_id, wandb_mode
+from graft.notes import say_once
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")  # Lightning, on machines with many cores
 CONF = Path(__file__).parent.parent / "conf"
@@ -473,7 +473,7 @@ class Breaking(Logger):
 
 @pytest.mark.parametrize("call", ["log_metrics", "save", "finalize", "log_hyperparams", "log_graph"])
 def test_a_logger_that_breaks_says_so_once_and_the_run_goes_on(tmp_path, capsys, call):
-    guarded._printed.clear()
+    say_once.cache_clear()
     logger = Breaking(call)
     loggers = [MetricsFile(tmp_path), Guarded("mine", logger)]
     if call.startswith("log_"):

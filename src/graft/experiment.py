@@ -26,7 +26,7 @@ from graft.selection.base import SelectionRule, check_rule
 from graft.strategies.base import Strategy
 from graft.tasks.base import Task
 from graft.terms.base import Term, TermContext, trained_domains
-from graft.terms.setup import build_terms, choose_views
+from graft.terms.setup import build_terms, check_unmixed, choose_views
 from graft.training.batch_transforms import build_batch_transforms
 from graft.training.schedules import AveragingWindow
 from graft.training.trainer import check_accelerator, resolve_precision
@@ -98,11 +98,12 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     check_suitable(strategy, backbone, config["training"], window)
     weights = config["backbone"]["weights"] if strategy.pretrained else None
     loaded = None if weights in (None, "source") else load_weights(backbone, weights)
-    choose_views(data, terms, backbone, config["training"])
+    choose_views(data, terms, backbone)
+    check_unmixed(terms, config["training"])
     data.set_input(backbone.input_spec)
     heads = build_heads(config, data, backbone, tasks, objective)
-    check_fixed_heads(config, objective, weights if weights != "source" or learns_labels(config) else None)
     learned = weights == "source" and learns_labels(config)
+    check_fixed_heads(config, objective, weights if learned or weights != "source" else None)
     if "source" in heads and "source" not in objective.domains() and not learned:
         data.test_domains = ("target",)  # a source head that never learned has nothing to say about the source
     module = TransferModule(

@@ -1,12 +1,23 @@
-"""Files that come inside installed Python packages: models and data without a download."""
+"""Installed Python packages: their versions, and files inside them, which are models and data without a download."""
 
-from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, distribution
+from collections.abc import Callable, Iterable
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
 from graft.errors import GraftError
 
 PREFIX = "pip:"
+
+
+def versions_of(packages: Iterable[str]) -> dict[str, str]:
+    """The version of each package that is installed."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def package_files(value: str, key: str) -> list[Path]:

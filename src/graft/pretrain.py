@@ -49,7 +49,6 @@ if TYPE_CHECKING:  # else whatever an experiment imports would count as code tha
 WITHOUT_EFFECT = ("accelerator", "profiler", "detect_anomaly", "max_time")  # keys of the trainer
 SHOWING_ONLY = "graft.callbacks."  # callbacks that change nothing of what is learned
 WEIGHTS, METRICS = "weights.pt", "metrics.json"
-NOT_MIXED = {"mixup_alpha": None, "cutmix_alpha": None}  # pretraining leaves the run's mixtures out
 TRAINING = ("gradient_clip_norm", "accumulate_batches", "channels_last", "validate_every_epochs")  # keys with an effect
 
 
@@ -308,6 +307,6 @@ def source_alone(
     source.epoch, source.views = "source", {}
     source.source_batch_size = settings["batch_size"]
     source.augment, source.seed = settings["augment"], settings["seed"]
-    choose_views(source, terms, backbone, NOT_MIXED)
+    choose_views(source, terms, backbone)
     source.set_input(backbone.input_spec)
     return source

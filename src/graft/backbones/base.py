@@ -143,8 +143,8 @@ class Backbone(nn.Module):
     def save_files(self, folder: Path) -> dict[str, str]:
         """Write into a folder what the constructor takes beside plain values, such as a tokenizer.
 
-        Returns the arguments that these files stand for, and the files' names: one of FILES, or a folder's, whose path
-        the constructor takes.
+        Returns the arguments that these files stand for, and their names: COLUMNS or VOCABULARY, or NETWORK or
+        TOKENIZER for a folder, whose path the constructor takes.
         """
         return {}
 

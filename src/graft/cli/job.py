@@ -101,13 +101,9 @@ def run_job(cfg: DictConfig) -> float | None:
         diverged(folder, overrides, str(error))
     except (Interrupted, KeyboardInterrupt) as error:
         stopped_by = interrupted(folder, sweep, error, goes_on_itself=cfg.resume == AUTO)
-    except OSError as error:
-        if reason := disk_message(error, folder):
-            fail(run, overrides, reason, reason, FAILED)
-        else:
-            fail(run, overrides, f"{type(error).__name__}: {error}", traceback.format_exc(), FAILED)
     except (Exception, SystemExit) as error:
-        fail(run, overrides, f"{type(error).__name__}: {error}", traceback.format_exc(), FAILED)
+        known = disk_message(error, folder) if isinstance(error, OSError) else None
+        fail(run, overrides, known or f"{type(error).__name__}: {error}", known or traceback.format_exc(), FAILED)
     finally:
         if is_main_process():
             run.release()

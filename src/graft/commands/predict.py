@@ -1,14 +1,15 @@
 """Predict with a run's model: `graft predict run=<folder> input=<file or folder> [output=<file>]`."""
 
 import csv
+import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from graft.errors import GraftError, listed
+from graft.files import user_path, written_whole
 
 USAGE = """graft predict run=<folder> input=<what> [output=<file.csv|.jsonl|.parquet>] [column=<name>] [batch_size=256]
   run        a run's folder, its model folder, or a sweep's folder (its best job)
@@ -47,8 +48,7 @@ def main(arguments: list[str]) -> int:
     found = found_in(settings["input"], modality, dict(model.description.reading), column, columns)
     unread = [*found.unread]
     rows = list(predicted(model, found, int(batch_size), unread))
-    with writer_to(output) as write:
-        write(rows, model.classes)
+    write_to(output, rows, model.classes)
     summary = [f"{len(rows):,} predicted"]
     summary += [f"{number:,} left out ({reason})" for reason, number in found.left_out.items()]
     if unread:
@@ -97,30 +97,23 @@ def row_of(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
     return row
 
 
-@contextmanager
-def writer_to(output: str | None) -> Iterator[Any]:
-    """What writes all rows: to standard output, or to a file that appears whole or not at all."""
+def write_to(output: str | None, rows: Sequence[Mapping[str, Any]], classes: Sequence[str] | None) -> None:
+    """Write all rows to standard output, or to a file that appears whole or not at all."""
     if output is None:
-        yield lambda rows, classes: write_csv(sys.stdout, rows, classes)
+        write_csv(sys.stdout, rows, classes)
         return
-    file = Path(output).expanduser()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f"{file.name}.unfinished")
-
-    def write(rows: Sequence[Mapping[str, Any]], classes: Sequence[str] | None) -> None:
-        if file.suffix == ".parquet":
-            write_parquet(unfinished, rows, classes)
-            return
-        with unfinished.open("w", encoding="utf-8", newline="") as stream:
-            (write_csv if file.suffix == ".csv" else write_lines)(stream, rows, classes)
-
+    file = user_path(output)
     try:
-        yield write
-        unfinished.replace(file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(file) as whole:
+            if file.suffix == ".parquet":
+                write_parquet(whole, rows, classes)
+            else:
+                text = io.TextIOWrapper(whole, encoding="utf-8", newline="", write_through=True)
+                (write_csv if file.suffix == ".csv" else write_lines)(text, rows, classes)
+                text.detach()  # else it would close the file
     except OSError as error:
         raise GraftError(f"output={output} cannot be written: {error}.") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def flat(rows: Iterable[Mapping[str, Any]], classes: Sequence[str] | None) -> Iterator[dict[str, Any]]:
@@ -146,7 +139,7 @@ def write_lines(stream: TextIO, rows: Sequence[Mapping[str, Any]], classes: Sequ
     stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def write_parquet(file: Path, rows: Sequence[Mapping[str, Any]], classes: Sequence[str] | None) -> None:
+def write_parquet(file: BinaryIO, rows: Sequence[Mapping[str, Any]], classes: Sequence[str] | None) -> None:
     """The columns of the CSV."""
     import pyarrow
     from pyarrow import parquet

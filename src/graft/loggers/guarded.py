@@ -8,8 +8,7 @@ from pytorch_lightning.loggers.logger import DummyExperiment
 
 from graft.errors import GraftError, first_line, printable
 from graft.loggers.wandb_run import WandbRun
-
-_printed: set[str] = set()  # what has been printed, so that a sweep says it once
+from graft.notes import say_once
 
 
 class Guarded(Logger):
@@ -36,9 +35,7 @@ class Guarded(Logger):
         except Exception as error:  # whatever it is, it says nothing about the training
             self.broken = printable(f"{type(error).__name__}: {first_line(error)}")
             line = f"logger.{self.key} stopped recording ({self.broken}). The run goes on; metrics.csv has everything."
-            if line not in _printed:
-                _printed.add(line)
-                print(line, flush=True)
+            say_once(line)
             if isinstance(self.logger, WandbRun) and isinstance(error, ConnectionError):
                 self.logger.leave_service()
             return otherwise

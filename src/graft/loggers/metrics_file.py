@@ -4,15 +4,12 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from graft.files import write_whole
-
-if TYPE_CHECKING:
-    pass
 
 
 class MetricsFile(Logger):

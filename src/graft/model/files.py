@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ import numpy as np
 from graft.data.readers import images, recordings
 from graft.data.readers.folders import listing_of
 from graft.data.readers.table import Table, column_name, read_table
-from graft.data.readers.table_source import wrong_values
 from graft.errors import GraftError
+from graft.files import user_path
 from graft.inputs.columns import Columns
-from graft.model.inputs import FILE, table_of, with_plain_numbers
+from graft.model.inputs import FILE, checked_table, table_of
 
 STANDARD_INPUT = "-"
 LINES = (".jsonl", ".ndjson")
@@ -49,7 +49,7 @@ def found_in(place: str, modality: str, reading: dict[str, Any], column: str, co
     `column` names where a table holds texts or files' paths, `columns` are those of a network for tables. Raises
     GraftError where there is nothing that such a network takes.
     """
-    path = Path(place).expanduser()
+    path = user_path(place)
     if place != STANDARD_INPUT and not path.exists():
         raise GraftError(f"input={place}: there is no such file or folder.")
     if modality == "image":
@@ -74,7 +74,7 @@ def files_in(path: Path, endings: Any, column: str) -> Found:
     if path.suffix.lower() in TABLES:
         table = read_table(path, FILE, None, header=True, encoding="utf-8", missing=())
         values = table.columns[column_name(table, column, "column")]
-        files = [path.parent / Path(str(value)).expanduser() for value in values if value is not None]
+        files = [path.parent / user_path(str(value)) for value in values if value is not None]
         return Found(files, [str(file) for file in files], named(table))
     return Found([path], [str(path)])
 
@@ -97,13 +97,9 @@ def texts_in(place: str, path: Path, column: str) -> Found:
 def rows_in(path: Path, reading: dict[str, Any], columns: Columns) -> Found:
     """Rows of a table; those with a value that is no number where one is wanted are left out, with a reason."""
     table = records_in(path) if path.suffix.lower() in LINES else table_of(path, reading)
-    wanted = [column.name for column in columns.all]
-    if missing := [name for name in wanted if name not in table.columns]:
-        raise GraftError(f"input={path}: it has no column {', '.join(missing)}. Columns: {', '.join(table.columns)}.")
-    wrong = wrong_values(with_plain_numbers(table, columns, reading.get("decimal") or "."), columns)
-    unread = [*named(table), *((f"row {table.lines[index]}", problem) for index, problem in wrong.items())]
-    kept = table.rows(np.array([index for index in range(len(table)) if index not in wrong], dtype=np.int64))
-    return Found(replace(kept, bad={}), [f"row {line}" for line in kept.lines], unread)
+    kept, problems = checked_table(table, reading, columns)
+    unread = [(f"row {line}", problem) for line, problem in problems]
+    return Found(kept, [f"row {line}" for line in kept.lines], unread)
 
 
 def records_in(path: Path) -> Table:

@@ -1,6 +1,5 @@
 """A run's `model/` folder: weights.safetensors, and model.json, which says what they are the weights of."""
 
-import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -115,17 +114,6 @@ def arguments_in(folder: Path, files: Mapping[str, str]) -> dict[str, Any]:
 def names_in(folder: Path) -> list[str]:
     """Every file of a model folder, by its path from the folder around it."""
     return sorted(path.relative_to(folder.parent).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that the network is made of."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def network_of(backbone: Backbone, head: nn.Module) -> nn.ModuleDict:

@@ -18,6 +18,7 @@ from graft.data.readers.table import Table, read_table, texts, without_missing
 from graft.data.readers.table_source import encode, wrong_values
 from graft.data.readers.texts import Texts
 from graft.errors import GraftError, listed
+from graft.files import user_path
 from graft.inputs.columns import Columns
 from graft.inputs.sequence import Sequences, scaled
 
@@ -41,6 +42,14 @@ def as_list(inputs: Any, single: Callable[[Any], bool]) -> list[Any]:
     return [inputs] if single(inputs) else list(inputs)
 
 
+def files_of(paths: Sequence[str | Path]) -> list[Path]:
+    """The files that paths name. Raises GraftError for those that are not there."""
+    files = [user_path(one) for one in paths]
+    if missing := [str(file) for file in files if not file.is_file()]:
+        raise GraftError(f"There is no file {listed(missing)}.")
+    return files
+
+
 # Images
 
 
@@ -58,7 +67,7 @@ class Pictures(Sequence):
     def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]  # nobody slices it
         picture = self.pictures[index]
         if is_path(picture):
-            return decode(Path(picture).expanduser(), self.channels, pixel_range=self.pixel_range)
+            return decode(user_path(picture), self.channels, pixel_range=self.pixel_range)
         try:
             if isinstance(picture, Image.Image):
                 return image_tensor(picture, self.channels, self.pixel_range)
@@ -88,10 +97,7 @@ def pictures(inputs: Any, reading: Mapping[str, Any]) -> Sequence:
     stated = reading.get("pixel_range")
     pixel_range = None if stated is None else (float(stated[0]), float(stated[1]))
     if all(map(is_path, found)):
-        files = [Path(one).expanduser() for one in found]
-        if missing := [str(file) for file in files if not file.is_file()]:
-            raise GraftError(f"There is no file {listed(missing)}.")
-        return ImageFiles(files, reading["channels"], pixel_range)
+        return ImageFiles(files_of(found), reading["channels"], pixel_range)
     return Pictures(found, reading["channels"], pixel_range)
 
 
@@ -111,7 +117,7 @@ class Sounds(Sequence):
     def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]  # nobody slices it
         sound = self.sounds[index]
         if is_path(sound):
-            return torch.from_numpy(decode_sound(Path(sound).expanduser())[0])
+            return torch.from_numpy(decode_sound(user_path(sound))[0])
         return torch.from_numpy(self.values(index)[0])
 
     def values(self, index: int) -> tuple[np.ndarray, int]:
@@ -134,7 +140,7 @@ class Sounds(Sequence):
     def read(self, index: int, sample_rate: int) -> Tensor:
         """A recording float32 `(L,)` at a sample rate."""
         sound = self.sounds[index]
-        found = decode_sound(Path(sound).expanduser()) if is_path(sound) else self.values(index)
+        found = decode_sound(user_path(sound)) if is_path(sound) else self.values(index)
         return torch.from_numpy(resampled(*found, sample_rate))
 
 
@@ -144,10 +150,7 @@ def sounds(inputs: Any, reading: Mapping[str, Any], sample_rate: int | None = No
     pair = isinstance(inputs, tuple) and len(inputs) == 2 and isinstance(inputs[1], int)
     found = as_list(inputs, lambda one: is_path(one) or waveform or pair)
     if all(map(is_path, found)):
-        files = [Path(one).expanduser() for one in found]
-        if missing := [str(file) for file in files if not file.is_file()]:
-            raise GraftError(f"There is no file {listed(missing)}.")
-        return SoundFiles(files)
+        return SoundFiles(files_of(found))
     return Sounds(found, sample_rate)
 
 
@@ -172,20 +175,26 @@ def table_rows(inputs: Any, reading: Mapping[str, Any], columns: Columns) -> Any
     Raises GraftError for columns that are missing and values that are no numbers where the network wants some; other
     columns are not looked at.
     """
-    table = table_of(inputs, reading)
-    wanted = [column.name for column in columns.all]
-    if missing := [name for name in wanted if name not in table.columns]:
-        there = ", ".join(table.columns)
-        raise GraftError(f"{table.file}: there is no column {listed(missing)}. Columns: {there}.")
-    if table.bad:
-        line, problem = next(iter(sorted(table.bad.items())))
+    table, problems = checked_table(table_of(inputs, reading), reading, columns)
+    if problems:
+        line, problem = problems[0]
         raise GraftError(f"{table.file}, row {line}: {problem}.")
+    return encode(table, columns)
+
+
+def checked_table(table: Table, reading: Mapping[str, Any], columns: Columns) -> tuple[Table, list[tuple[int, str]]]:
+    """The rows of a table that can be used, with plain numbers; by line what is wrong with the others.
+
+    Raises GraftError for columns that are missing.
+    """
+    if missing := [column.name for column in columns.all if column.name not in table.columns]:
+        raise GraftError(f"{table.file}: it has no column {listed(missing)}. Columns: {', '.join(table.columns)}.")
     if decimal := reading.get("decimal"):
         table = with_plain_numbers(table, columns, decimal)
-    if wrong := wrong_values(table, columns):
-        index, problem = next(iter(wrong.items()))
-        raise GraftError(f"{table.file}, row {table.lines[index]}: {problem}.")
-    return encode(table, columns)
+    wrong = wrong_values(table, columns)
+    problems = [*sorted(table.bad.items()), *((int(table.lines[index]), problem) for index, problem in wrong.items())]
+    kept = np.array([index for index in range(len(table)) if index not in wrong], dtype=np.int64)
+    return replace(table.rows(kept) if wrong else table, bad={}), problems
 
 
 def with_plain_numbers(table: Table, columns: Columns, decimal: str) -> Table:
@@ -210,7 +219,7 @@ def table_of(inputs: Any, reading: Mapping[str, Any]) -> Table:
         options = {"delimiter": None, "header": True, "encoding": "utf-8", "missing": ()} | {
             name: value for name, value in options.items() if value is not None
         }
-        return read_table(Path(inputs).expanduser(), FILE, **options)
+        return read_table(user_path(inputs), FILE, **options)
     if isinstance(inputs, Sequence):
         names = list(dict.fromkeys(name for record in inputs for name in record))
         inputs = {name: [record.get(name) for record in inputs] for name in names}

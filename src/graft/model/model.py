@@ -15,6 +15,7 @@ from graft.backbones.contract import wrap
 from graft.build import build
 from graft.data.samples import Split
 from graft.errors import GraftError
+from graft.files import user_path
 from graft.heads.base import HeadContext, new_head
 from graft.inputs.base import Inputs
 from graft.model import folder as folders
@@ -172,7 +173,7 @@ def load_weights(network: nn.Module, file: Path) -> None:
 
 def folder_of(place: Path) -> Path:
     """The model folder that a path stands for."""
-    place = place.expanduser()
+    place = user_path(place)
     for folder in (place, place / MODEL, place.parent, best_of(place)):
         if folder is not None and (folder / folders.DESCRIPTION).is_file():
             return folder

@@ -13,12 +13,14 @@ from filelock import FileLock
 from torch import Tensor
 
 from graft.build import plain
+from graft.data.samples import names_of
 from graft.experiment import Experiment
 from graft.files import write_whole, written_whole
 from graft.model import folder as folders
 from graft.model import predictions as kept
 from graft.model.folder import Description
 from graft.model.predictions import TestPredictions, predictions_of, words_of
+from graft.packages import versions_of
 from graft.runs.folder import BEST_MODEL, MODEL, PREDICTIONS, RunFolder
 from graft.training.lightning import is_rank_zero
 
@@ -87,8 +89,7 @@ def save_model(experiment: Experiment, results: Mapping[str, Any]) -> None:
     folder.mkdir(exist_ok=True)
     backbone, head = experiment.module.backbone, experiment.module.head("target")
     description = describe(experiment, results, backbone.save_files(folder))
-    run.add(f"{MODEL}/{name}" for name in (folders.WEIGHTS, folders.DESCRIPTION))
-    run.add(folders.names_in(folder))
+    run.add([*folders.names_in(folder), *(f"{MODEL}/{name}" for name in (folders.WEIGHTS, folders.DESCRIPTION))])
     folders.write(folder, description, folders.network_of(backbone, head))
 
 
@@ -119,14 +120,14 @@ def describe(experiment: Experiment, results: Mapping[str, Any], files: Mapping[
         task_state=task.state_dict(),
         classes=None if (classes := data.classes("target")) is None else list(classes),
         input=repr(backbone.input_spec),
-        reading=reading | {name: value for name, value in target.reading.items()},
+        reading=reading | dict(target.reading),
         precision=str(config["trainer"]["precision"]),
         dtype=str(next(backbone.parameters()).dtype).removeprefix("torch."),
         data={"name": target.name, "fingerprint": target.fingerprint},
         metrics=results["metrics"],
         selection=results["selection"],
         allow=list(config["allow"]),
-        versions=folders.versions(),
+        versions=versions_of(folders.PACKAGES),
         wrapped=backbone.wrapped,
     )
 
@@ -176,10 +177,8 @@ def test_predictions(
     classes = data.classes
     if "names" in redact and classes is not None:
         classes = tuple(numbered(classes) or ())
-    samples = [str(index) for index in indices.tolist()]
-    if data.test.places is not None:
-        samples = [data.test.places[index] for index in indices.tolist()]
-        samples = [hashed(name) for name in samples] if "paths" in redact else samples
+    samples = names_of(data.test, indices)
+    samples = [hashed(name) for name in samples] if "paths" in redact else samples
     return TestPredictions(
         domain, indices, samples, words_of(labels[indices], classes), predictions_of(task, values, classes)
     )

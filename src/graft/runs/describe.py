@@ -1,7 +1,6 @@
 """What is put down of a run in its record: setup, cost, selection, scores."""
 
 import functools
-import importlib.metadata
 import subprocess
 import time
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import torch
 from graft.data.module import TransferDataModule
 from graft.experiment import Experiment
 from graft.module import TransferModule
+from graft.packages import versions_of
 from graft.pretrain import Pretrained
 from graft.runs.context import RunContext
 from graft.runs.record import FAILED, FORMAT
@@ -185,4 +185,4 @@ def git_state(root: Path) -> dict[str, Any]:
 @functools.cache
 def versions() -> dict[str, str]:
     """Versions of the packages that decide the numbers."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
+    return versions_of(PACKAGES)

@@ -7,7 +7,6 @@ record names, so that a stranger's file in the folder stays.
 import contextlib
 import functools
 import json
-import os
 import secrets
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +15,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, ClassVar
 
 from graft.errors import FolderRefused, in_quotes, listed
-from graft.files import disk_message
+from graft.files import disk_message, written_whole
 from graft.runs.lock import STALE_S, Lock, LockHeld, describe
 from graft.runs.process import is_main_process, machine
 
@@ -261,12 +260,8 @@ class RunFolder:
                 parent.rmdir()
 
     def _write(self, record: Record) -> None:
-        unfinished = self.path / f"{RECORD}.{secrets.token_hex(4)}"
-        with unfinished.open("w") as file:
-            json.dump(asdict(record), file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(self.path / RECORD)
+        with written_whole(self.path / RECORD, self.path / f"{RECORD}.{secrets.token_hex(4)}") as file:
+            file.write(json.dumps(asdict(record), indent=1).encode())
 
     @property
     def checkpoint_ids(self) -> tuple[str | None, ...]:

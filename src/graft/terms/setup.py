@@ -16,9 +16,18 @@ def build_terms(config: Mapping[str, Any]) -> dict[str, Term]:
     return {name: build(settings) for name, settings in (config.get("term") or {}).items() if settings.get("weight", 1)}
 
 
-def choose_views(
-    data: TransferDataModule, terms: Mapping[str, Term], backbone: Backbone, training: Mapping[str, Any]
-) -> None:
+def check_unmixed(terms: Mapping[str, Term], training: Mapping[str, Any]) -> None:
+    """GraftError for MixUp or CutMix beside a term that needs views, which are of samples that are not mixed."""
+    for name, term in terms.items():
+        for key in ("mixup_alpha", "cutmix_alpha") if term.views else ():
+            if training[key] is not None:
+                raise GraftError(
+                    f"training.{key}={training[key]} with term.{name}: its views are of samples that are not "
+                    f"mixed. Set training.{key}=null, or leave the term out."
+                )
+
+
+def choose_views(data: TransferDataModule, terms: Mapping[str, Term], backbone: Backbone) -> None:
     """Let training batches hold the views that terms ask for, of the terms' domains."""
     views: dict[str, tuple[str, ...]] = {}
     for name, term in terms.items():
@@ -27,12 +36,6 @@ def choose_views(
                 backbone.input_spec.transform(augment_of_view(view, data.modality, data.augment))
             except GraftError as error:
                 raise GraftError(f"term.{name} needs {view} views of its samples: {error}") from error
-            for key in ("mixup_alpha", "cutmix_alpha"):
-                if training[key] is not None:
-                    raise GraftError(
-                        f"training.{key}={training[key]} with term.{name}: its views are of samples that are not "
-                        f"mixed. Set training.{key}=null, or leave the term out."
-                    )
         for domain in term.domains or data.train_domains:
             views[domain] = tuple(dict.fromkeys([*views.get(domain, ()), *term.views]))
     data.views = views

@@ -50,8 +50,7 @@ class LabelledImages(SimilarImages):
 
     def reading(self) -> Mapping[str, Any]:
         """Channels and the range of values."""
-        pixel_range = checked_range(self.stated_range, self.key)
-        return {"channels": self.channels, "pixel_range": None if pixel_range is None else list(pixel_range)}
+        return {"channels": self.channels, "pixel_range": checked_range(self.stated_range, self.key)}
 
     def with_looks(self, raw: Raw) -> Raw:
         """The samples, whose inputs are files `(N,)`, with what a look into each file found.

@@ -115,8 +115,7 @@ class ImageArrays(ArrayFile, SimilarImages):
 
     def reading(self) -> Mapping[str, Any]:
         """The range of values; channels are those of the arrays."""
-        pixel_range = checked_range(self.stated_range, self.key)
-        return {"pixel_range": None if pixel_range is None else list(pixel_range)}
+        return {"pixel_range": checked_range(self.stated_range, self.key)}
 
     def encode(self, splits: Mapping[str, Samples]) -> tuple[dict[str, Samples], dict[str, Any]]:
         """Images as they are, and their channels, which are the same in every split."""
