@@ -173,6 +173,7 @@ class TrainingMetrics(nn.Module):
         self.task = task
         self.loss = Mean()
         self.score = MetricCollection({task.main_metric: task.metrics(num_outputs)[task.main_metric]})
+        self._ranks = any(isinstance(metric, Ranking) for metric in self.score.values())
         self._held: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
@@ -186,8 +187,8 @@ class TrainingMetrics(nn.Module):
             losses, logits, labels = (list(column) for column in zip(*self._held, strict=True))
             samples, targets = torch.cat(logits), torch.cat(labels)
             self.loss.update(torch.stack(losses).sum(), len(targets))
-            predictions, scores = self.task.predictions(samples), self.task.scores(samples)
-            self.score.update(predictions, self.task.targets(targets), scores=scores)
+            scores = {"scores": self.task.scores(samples)} if self._ranks else {}
+            self.score.update(self.task.predictions(samples), self.task.targets(targets), **scores)
             self._held = []
 
     def compute(self) -> dict[str, Tensor]:
