@@ -125,3 +125,13 @@ def test_the_image_size_of_the_hyperrule_reaches_the_backbone(where):
     built = graft.assemble("experiment=resnet_ft", **values(where, "none", **more))
     assert built.config["backbone"]["size"] == 128
     assert built.module.backbone.input_spec.size == (128, 128)
+
+
+def test_a_users_own_part_is_checked_as_its_file_is_now(where, tmp_path, monkeypatch):
+    part, own = tmp_path / "mypkg.py", {"optimizer._target_": "mypkg.Mine", "allow": ["mypkg"], "optimizer.options": {}}
+    monkeypatch.syspath_prepend(tmp_path)
+    part.write_text("import torch\n\n\nclass Other(torch.optim.SGD):\n    pass\n")
+    with pytest.raises(GraftError, match="there is no `Mine` in `mypkg`"):
+        graft.assemble("experiment=resnet_ft", **values(where, "none", **own))
+    part.write_text(part.read_text().replace("Other", "Mine"))
+    assert graft.assemble("experiment=resnet_ft", **values(where, "none", **own)).config["allow"] == ["mypkg"]

@@ -14,6 +14,7 @@ from train_app import PROJECT
 from graft import config, registry
 from graft.build import build
 from graft.cli.hydra_versions import VERSION_BASE
+from graft.config import facts
 from graft.errors import GraftError
 from graft.runs import untrusted
 
@@ -464,6 +465,7 @@ def package(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path / "code")
     yield tmp_path / "my conf"
+    facts.forget()
     for name in [name for name in sys.modules if name.partition(".")[0] == "mypkg"]:
         del sys.modules[name]
 

@@ -17,6 +17,7 @@ from graft import paths as paths  # registers the resolvers that name folders
 from graft.cli import job
 from graft.cli.arguments import expanded, quoted_path
 from graft.cli.hydra_versions import VERSION_BASE
+from graft.config import facts
 from graft.errors import Diverged, GraftError, Interrupted, in_quotes
 from graft.files import write_whole
 from graft.locations import CONF, ROOT
@@ -92,6 +93,7 @@ def composed(
 ) -> Iterator[tuple[DictConfig, Mapping[str, str | None] | None, list[str]]]:
     """The config, Hydra's choices for its groups (None where a whole config is given), and the overrides as text."""
     os.environ.setdefault("GRAFT_ROOT", str(ROOT))
+    facts.forget()
     if any(isinstance(one, Mapping) for one in overrides):
         yield whole(overrides, values), None, []
         return

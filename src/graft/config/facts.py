@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from graft.config import sources
 from graft.config.sources import Definition, Module, NotThereError, UnreadableError, find
 from graft.config.types import Kind, Rule
 
@@ -344,3 +345,10 @@ def constant(node: ast.expr, module: Module) -> Any:
             if isinstance(found.node, ast.expr):
                 return constant(found.node, found.module)
     raise UnreadableError(f"value {ast.unparse(node)}")
+
+
+def forget() -> None:
+    """Read files again from now on, for a notebook whose user changed a part of their own package."""
+    arguments.cache_clear()
+    lineage.cache_clear()
+    sources.forget()

@@ -192,3 +192,9 @@ def places(name: str) -> tuple[Path, ...]:
     if spec.submodule_search_locations is not None:
         return tuple(map(Path, spec.submodule_search_locations))
     return () if spec.origin is None else (Path(spec.origin),)  # `built-in` for those inside of the interpreter
+
+
+def forget() -> None:
+    """Read files again from now on."""
+    for known in (find, module, file_of, places):
+        known.cache_clear()
