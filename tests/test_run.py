@@ -307,6 +307,11 @@ def test_alpha_zero_is_a_run_without_source_bit_for_bit(run):
     assert "test/source/acc" not in joint["metrics"]  # a head that never learned says nothing about the source
 
 
+def test_the_sources_own_batchnorm_statistics_start_at_the_pretrained_ones(run):
+    results, _ = run("backbone=cnn", "objective.alpha=0.5", "bn=domain_specific", "training.epochs=1", "data.epoch=target")
+    assert {"test/target/acc", "test/source/acc"} <= set(results["metrics"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("bn", ["joint", "separate", "domain_specific"])
 def test_joint_training_uses_both_sides(run, bn):

@@ -222,7 +222,7 @@ def test_runs_of_one_process_do_not_mix(tmp_path, capfd):
 def test_jobs_of_a_sweep_are_named_by_what_differs_and_warn_once(tmp_path):
     command = [sys.executable, "train.py", "-m", "experiment=resnet_ft", "backbone=lenet", "logger=wandb"]
     command += ["data.source.samples=300", "pretrain.epochs=1", "training.epochs=1", "training.threads=1"]
-    command += ["strategy=frozen,full", "seed=1", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    command += ["pretrain.optimizer.lr=1e-6", "strategy=frozen,full", "seed=1", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     environment = {**os.environ, "WANDB_MODE": "offline", "GRAFT_CACHE": str(tmp_path / "cache")}
     outcome = subprocess.run(command, cwd=CONF.parent, env=environment, capture_output=True, text=True, check=True)
     jobs = [path.parent for path in sorted((tmp_path / "sweep").glob("*/wandb"))]

@@ -1106,6 +1106,7 @@ def everything() -> list[Case]:
 CASES = everything()
 
 
+@pytest.mark.filterwarnings("ignore:.*<_io.FileIO:pytest.PytestUnraisableExceptionWarning")  # torchvision's, not closed
 @pytest.mark.parametrize(
     "case",
     [

@@ -5,6 +5,7 @@ front; where a file has other names, by order, if every shape agrees.
 """
 
 import pickle
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -221,7 +222,9 @@ def read_tensors(file: Path) -> dict[str, Any]:
             return load_file(file)
         if file.stat().st_size == 0:
             raise EOFError("the file is empty")
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # what it cannot read, it refuses below
+            content = torch.load(file, map_location="cpu", weights_only=True)
         check_sums(file)
     except pickle.UnpicklingError as error:
         with open(file, "rb") as opened:
