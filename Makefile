@@ -6,6 +6,8 @@ UV := $(PY) -m uv
 SETUP := .venv/.stamp
 HYDRA14 := .cache/hydra14
 LOWEST := .cache/lowest
+TESTS := tests/test_config.py tests/test_cli.py \
+  tests/test_sweep.py::test_an_experiment_that_is_a_sweep_takes_lists_of_values
 PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 FAST := -m "not slow and not real_data"
 
@@ -38,10 +40,8 @@ test: $(SETUP) ## the fast tests, which CI runs, on up to four cores
 test-all: $(SETUP) ## slow tests and those on real data (GRAFT_DATA) too
 	$(PY) -m pytest $(PARALLEL)
 
-test-hydra14: $(HYDRA14)/.stamp ## tests of configs, jobs and the command line on the next Hydra, which CI runs too
-	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/$(HYDRA14)" $(PY) -m pytest $(PARALLEL) $(FAST) \
-	  tests/test_config.py tests/test_cli.py tests/test_job.py \
-	  tests/test_sweep.py::test_an_experiment_that_is_a_sweep_takes_lists_of_values
+test-hydra14: $(HYDRA14)/.stamp ## tests of configs and the command line on the next Hydra, in CI; all: make test-hydra14 TESTS=tests
+	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/$(HYDRA14)" $(PY) -m pytest $(PARALLEL) $(FAST) $(TESTS)
 
 test-lowest: $(LOWEST)/.stamp ## tests of configs on the lowest versions that pyproject.toml allows
 	PYTHONPATH="$(CURDIR)/src" $(LOWEST)/bin/python -m pytest $(FAST) -o filterwarnings=default \

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from lanes import slow
 from test_cli import run_and_list_modules
 from train_app import PROJECT, App
 
@@ -78,7 +79,7 @@ def test_flags_and_words_are_answered_with_what_to_type(app, words, expected):
 
 
 @pytest.mark.parametrize(
-    "name", ["photos (1)", "a=b", "a,b", "it's [x] {y}", "back\\slash", "~/photos (1)", "täglich #1"]
+    "name", ["it's [x] {y}", "~/photos (1)", *slow("photos (1)", "a=b", "a,b", "back\\slash", "täglich #1")]
 )
 def test_paths_are_taken_as_they_are(app, tmp_path, monkeypatch, name):
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -291,6 +291,7 @@ def test_a_job_restores_environment_arguments_and_ctrl_c(app):
     assert signal.getsignal(signal.SIGINT) is handler
 
 
+@pytest.mark.slow
 def test_processes_beside_the_main_one_write_nothing(app, monkeypatch, tmp_path):
     monkeypatch.setenv("LOCAL_RANK", "1")
     app.train = lambda cfg: None
@@ -299,6 +300,7 @@ def test_processes_beside_the_main_one_write_nothing(app, monkeypatch, tmp_path)
     assert list((tmp_path / "run").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_processes_that_lightning_starts_run_this_job_in_this_folder(app, tmp_path):
     seen = []
 
@@ -314,6 +316,7 @@ def test_processes_that_lightning_starts_run_this_job_in_this_folder(app, tmp_pa
         assert folder == cfg.paths.run_dir
 
 
+@pytest.mark.slow
 def test_a_soups_run_folder_has_the_config_of_the_jobs(app, monkeypatch, tmp_path):
     app.more = {"data": {}, "weights": {"source": "imagenet"}}
     sweep = tmp_path / "sweep"
@@ -333,7 +336,7 @@ def test_a_soups_run_folder_has_the_config_of_the_jobs(app, monkeypatch, tmp_pat
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.parametrize("name", ["with space", "it's", "a=b,{c}"])
+@pytest.mark.parametrize("name", ["a=b,{c}", *slow("with space", "it's")])
 def test_the_resume_command_survives_odd_folder_names(app, tmp_path, name):
     folder = tmp_path / name
     app.behave = raises(KeyboardInterrupt())
@@ -369,6 +372,7 @@ def test_a_file_is_no_run_folder(app, tmp_path):
     assert (outcome.code, f"{tmp_path / 'file'} is no folder" in outcome.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_what_a_stranger_puts_into_a_run_folder_survives_a_fresh_start(app, tmp_path):
     app.behave = raises(RuntimeError("first"))
     run = tmp_path / "run"
@@ -392,6 +396,7 @@ def older(app, run, *, done):
     return contents(run)
 
 
+@pytest.mark.slow
 def test_a_finished_run_of_an_older_graft_is_skipped_and_not_started_anew(app, tmp_path):
     run = tmp_path / "run"
     before = older(app, run, done=True)

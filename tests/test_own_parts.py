@@ -179,6 +179,7 @@ def test_what_they_need_is_honoured(own):
     assert out.endswith("code 2 False\n")
 
 
+@pytest.mark.slow
 def test_a_task_says_which_labels_it_takes(own):
     _, err = train(own, "experiment=tabular_medical", "task=mine")
     assert "`task=mine` with `data.target.label_kind=classes`: it needs data.target.label_kind=numbers" in err

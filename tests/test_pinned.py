@@ -192,6 +192,7 @@ def result_keys(folder: Path) -> list[str]:
     return sorted(key for key, _ in leaves({**results, "versions": {}}))
 
 
+@pytest.mark.slow
 def test_no_key_of_results_json_is_lost(tmp_path):
     assert set(json.loads(PINNED.read_text())["results"]) <= set(result_keys(tmp_path))
 

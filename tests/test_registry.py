@@ -558,6 +558,7 @@ def test_all_mistakes_are_told_with_it_at_once(app):
         assert said in outcome.err
 
 
+@pytest.mark.slow
 def test_a_sweep_of_somebody_else_cannot_be_made_a_soup(app, tmp_path, trap):
     assert app("-m", "experiment=resnet_ft", "seed=0,1").code == 0
     (sweep,) = app.folders("sweeps")

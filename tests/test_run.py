@@ -195,6 +195,7 @@ def test_what_lora_learned_is_tested_and_saved_as_plain_weights(run):
     assert (second["weights"]["matched"], second["weights"]["missing"]) == (second["weights"]["total"], [])
 
 
+@pytest.mark.slow
 def test_frozen_forgets_nothing_with_a_head_of_its_own(run):
     results, _ = run("strategy=frozen", "head.sharing=separate")
     assert results["metrics"]["forgetting"] == 0.0
@@ -308,7 +309,8 @@ def test_alpha_zero_is_a_run_without_source_bit_for_bit(run):
 
 
 def test_the_sources_own_batchnorm_statistics_start_at_the_pretrained_ones(run):
-    results, _ = run("backbone=cnn", "objective.alpha=0.5", "bn=domain_specific", "training.epochs=1", "data.epoch=target")
+    joint = ["objective.alpha=0.5", "bn=domain_specific", "data.epoch=target"]
+    results, _ = run("backbone=cnn", "training.epochs=1", *joint)
     assert {"test/target/acc", "test/source/acc"} <= set(results["metrics"])
 
 

@@ -84,6 +84,7 @@ def test_a_frozen_network_from_other_sequences_keeps_its_features(run, readings)
     assert plain["metrics"]["test/target/loss"] == pytest.approx(first["metrics"]["test/target/loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_layers_are_unfrozen_one_by_one(run, readings):
     keys = [*readings("source"), *readings(), "backbone.weights=source", "pretrain.epochs=1", "strategy=gradual"]
     assert len(run(*SEQUENCES, *keys, "training.epochs=3")["phases"]) > 1

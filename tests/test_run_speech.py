@@ -63,6 +63,7 @@ def test_tones_are_told_apart(run):
     assert found["metrics"]["test/target/acc"] > 0.8
 
 
+@pytest.mark.slow
 def test_shifts_are_tested_too(run):
     found = run("strategy=scratch", *MEL, "data.test_shifts=[noise,telephone]")
     assert {"test/target_noise/acc", "test/target_telephone/acc"} <= set(found["metrics"])

@@ -148,6 +148,7 @@ def test_several_labels_a_row(run, tmp_path):
     assert found["baseline"] is None
 
 
+@pytest.mark.slow
 def test_what_became_of_the_rows_is_printed_and_kept(run, capsys):
     found = run("strategy=scratch")
     sentence = "80 rows found, 80 used (56 train, 12 val, 12 test; random, stratified split)"
@@ -155,6 +156,7 @@ def test_what_became_of_the_rows_is_printed_and_kept(run, capsys):
     assert f"target: {sentence}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_weights_and_labels_that_are_not_used_are_said_to_be(run, capsys):
     found = run("strategy=scratch", *SOURCE)
     printed = capsys.readouterr().out

@@ -47,6 +47,7 @@ def best(folder):
     return torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
 
 
+@pytest.mark.slow
 def test_a_rules_own_metric_selects_without_labels(run):  # noqa: F811
     results, folder = run(*UNLABELLED, "training.epochs=3", "scheduler=plateau")
     chosen = results["selection"]

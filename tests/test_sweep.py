@@ -218,6 +218,7 @@ def test_a_failing_job_does_not_stop_the_others_and_the_folder_is_completed(app,
     assert second.out.count("Already done") == 2
 
 
+@pytest.mark.slow
 def test_jobs_of_two_experiments_share_the_sweeps_folder_and_have_short_names(app):
     outcome = app("-m", "experiment=resnet_ft,resnet_joint")
     (folder,) = app.folders("sweeps")
@@ -261,6 +262,7 @@ def test_ctrl_c_ends_the_sweep_with_a_summary_and_the_command_goes_on(app, tmp_p
     assert [(cfg.seed, cfg.resume) for cfg in app.configs] == [(1, True), (2, None)]  # the interrupted one goes on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_job", [True, False])
 def test_sigterm_ends_the_sweep_with_a_summary_and_143(app, tmp_path, in_job):
     def behave(cfg):
@@ -281,6 +283,7 @@ def test_sigterm_ends_the_sweep_with_a_summary_and_143(app, tmp_path, in_job):
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
+@pytest.mark.slow
 def test_ctrl_c_between_jobs_begins_no_further_one(app):
     def behave(cfg):
         from graft.cli import job

@@ -159,6 +159,7 @@ def assert_same(before, after):
     assert str(before["random"]["numpy"]) == str(after["random"]["numpy"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", [tuning.lr_range_test, tuning.find_batch_size])
 def test_nothing_of_the_run_moves(module, data, tmp_path, search):
     random.seed(3), np.random.seed(3), torch.manual_seed(3)
@@ -258,6 +259,7 @@ def test_the_batch_size_stops_at_the_samples_and_at_the_key(module, data, tmp_pa
     assert tuning.find_batch_size(config, module(), data, tmp_path) == found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("memory", "found"), [(9, 8), (2, 2)])
 def test_the_batch_size_is_the_largest_that_fits(module, data, tmp_path, monkeypatch, memory, found):
     monkeypatch.setattr("graft.module.TransferModule.training_step", out_of_memory_above(memory))

@@ -5,6 +5,7 @@ import gc
 
 import pytest
 import torch
+from lanes import slow
 from torch import Tensor, nn
 
 from graft.backbones.base import Backbone, ImageBackbone, Stage
@@ -58,7 +59,10 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+SMALL = ("resnet18", "lenet")  # the others in `make test-all`
+
+
+@pytest.mark.parametrize("network", [*SMALL, *slow(*(name for name in NETWORKS if name not in SMALL))])
 def test_a_step_is_the_one_without(network):
     plain = NETWORKS[network]().train()
     if network not in ("lenet", "cnn", "densenet"):
@@ -124,7 +128,7 @@ def kept_bytes(backbone: Backbone) -> int:
     return sum({s.data_ptr(): s.nbytes() for s in storages if s.data_ptr() not in own}.values())
 
 
-@pytest.mark.parametrize(("network", "ratio"), [("resnet18", 0.65), ("vit", 0.15), ("cnn", 0.25)])
+@pytest.mark.parametrize(("network", "ratio"), [("resnet18", 0.65), *slow(("vit", 0.15), ("cnn", 0.25))])
 def test_less_is_kept_for_the_backward_pass(network, ratio):
     plain = NETWORKS[network]().train()
     other = checkpointed(copy.deepcopy(plain))

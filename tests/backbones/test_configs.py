@@ -42,7 +42,13 @@ def test_every_backbone_config_for_sequences_builds(file: Path) -> None:
 OF_IMAGES = [file for file in sorted((CONF / "backbone").glob("*.yaml")) if "channels:" in file.read_text("utf-8")]
 
 
-@pytest.mark.parametrize("file", OF_IMAGES, ids=lambda file: file.stem)
+LARGE = ("convnext", "resnet50", "vgg16", "vit")  # seconds to build
+
+
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param(file, id=file.stem, marks=[pytest.mark.slow] * (file.stem in LARGE)) for file in OF_IMAGES],
+)
 def test_every_backbone_config_for_images_builds(file: Path) -> None:
     config = OmegaConf.create({"backbone": OmegaConf.load(file), "data": {"image_size": 32}})
     settings = config.backbone

@@ -85,6 +85,7 @@ def test_squeezenet_is_pooled_too() -> None:
         torch.testing.assert_close(backbone(x), backbone.network.features(x).mean((2, 3)))
 
 
+@pytest.mark.slow
 def test_vgg16_has_512_features() -> None:
     backbone = TorchvisionBackbone("vgg16", size=32).eval()
     x = torch.randn(2, 3, 32, 32)

@@ -59,6 +59,7 @@ def test_a_compiled_run_is_the_uncompiled_one(tiny_backbone, capsys, case):
     assert module.backbone._compiled_call_impl is None
 
 
+@pytest.mark.slow
 def test_while_training_the_backbone_is_compiled_and_its_copies_are_not(tiny_backbone):
     class Look(pl.Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):

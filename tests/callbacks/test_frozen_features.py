@@ -108,9 +108,9 @@ def both(tmp_path, **settings):
 @pytest.mark.parametrize(
     ("strategy", "alpha"),
     [
-        (Frozen(), 0.0),
         (LinearProbeThenFineTune(), 0.0),
         *slow(
+            (Frozen(), 0.0),
             (Frozen(), 0.5),
             (FineTune(freeze_epochs=2), 0.0),
             (FreezeUntil(stages=4), 0.0),
@@ -145,6 +145,7 @@ class Further(Term):
         )
 
 
+@pytest.mark.slow
 def test_a_terms_further_steps_take_the_cached_features(tmp_path):
     torch.manual_seed(0)
     terms = {"further": Further()}
@@ -162,6 +163,7 @@ def test_where_the_backbone_trains_rounding_is_the_same_too(tmp_path, strategy):
     assert all(torch.equal(value, expected_state[name]) for name, value in state.items())
 
 
+@pytest.mark.slow
 def test_one_pass_computes_what_all_phases_need(tmp_path):
     module, data = parts(Gradual(every_epochs=1))
     cache, count = FeatureCache(DiskCache(tmp_path, 2**30)), Count()
@@ -212,6 +214,7 @@ def test_a_frozen_run_after_extract_computes_nothing(tmp_path):
     assert torch.equal(again.features, found["train"].features)
 
 
+@pytest.mark.slow
 def test_extract_without_room_on_the_disk_gives_the_same_features(tmp_path):
     module, data = parts(Frozen())
     module.backbone.train()

@@ -65,8 +65,8 @@ def test_paths_pictures_and_arrays_are_predicted_as_in_the_test(run, photos, ove
 
 NETWORKS = [
     "strategy=scratch averaging=ema averaging.decay=0.5",
-    "strategy=adapter backbone=efficientnet_lite0 backbone.weights=null data.image_size=32",
     *slow(
+        "strategy=adapter backbone=efficientnet_lite0 backbone.weights=null data.image_size=32",
         "strategy=scratch trainer.precision=64-true",
         "strategy=scratch trainer.precision=bf16-mixed",
         "strategy=scratch training.channels_last=true backbone=mobilenet_v2 data.image_size=32",
@@ -86,6 +86,7 @@ def test_whatever_was_tested_is_what_predicts(run, photos, overrides):
     assert_same(found, kept, atol=5e-3 if "bf16" in overrides else CLOSE)
 
 
+@pytest.mark.slow
 def test_a_model_needs_neither_data_nor_hydra_nor_lightning(run, photos, tmp_path):
     folder = run(*photos, "strategy=scratch")
     kept = kept_by(folder)
@@ -298,6 +299,7 @@ def test_names_and_paths_can_be_hidden(run, photos, tmp_path):
     assert graft.load_run(folder).classes == ("cat", "dog")
 
 
+@pytest.mark.slow
 def test_of_a_sweep_the_best_job_keeps_its_model(app_folder):
     folder = app_folder
     best = json.loads((folder / "best_model.json").read_text())["val/target/acc"]

@@ -167,7 +167,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+SOON = ("scratch", "frozen", "full", "gradual", "lp_ft", "layer_decay", "bitfit")  # the rest in `make test-all`
+
+
+@pytest.mark.parametrize("case", [*SOON, *slow(*(case for case in CASES if case not in SOON))])
 def test_a_step_moves_exactly_what_the_strategy_says(case):
     strategy, rates, moving, (first, last, head) = CASES[case]
     module = build(strategy, rates)
@@ -179,6 +182,7 @@ def test_a_step_moves_exactly_what_the_strategy_says(case):
         assert watch.rates[-1].get(part) == (None if rate is None else pytest.approx(LR * rate)), part
 
 
+@pytest.mark.slow
 def test_fine_tune_cycles_twice_and_spreads_the_rates():
     module = build(FineTune(freeze_epochs=2), Geometric(0.01))
     watch = steps(module)

@@ -60,6 +60,7 @@ def test_pretraining_without_labels_is_cached_and_leaves_only_the_backbone(run, 
     assert supervised["metrics"]["test/target/loss"] != first["metrics"]["test/target/loss"]
 
 
+@pytest.mark.slow
 def test_labels_of_the_source_change_nothing(run, monkeypatch):
     first = run("pretrain=simclr", "strategy=frozen")
     from graft.data.sources.glyphs import Glyphs

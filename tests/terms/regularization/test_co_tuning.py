@@ -35,6 +35,7 @@ def test_direct_is_the_mean_prediction_of_each_class():
     assert not relationship[3].any()  # a class without samples
 
 
+@pytest.mark.slow
 def test_reverse_is_the_inverse_by_bayes_of_the_likeliest_regression():
     probabilities, labels = predictions()
     relationship = reverse_relationship(probabilities, labels, 3).numpy()
