@@ -59,6 +59,33 @@ def test_a_torn_checkpoint_is_named(tmp_path, name, advice, content):
         checkpoints.load(tmp_path / name)
 
 
+def zeros_within(content: bytes) -> bytes:
+    """As a disk leaves it that lost power: of the right length, a block of it never written."""
+    middle = len(content) // 2
+    return content[:middle] + bytes(100) + content[middle + 100 :]
+
+
+@pytest.mark.parametrize("tear", [lambda b: b"", lambda b: b[:-100], lambda b: b"garbage" * 99, zeros_within])
+def test_a_torn_last_checkpoint_is_noticed_and_the_one_before_is_read(tmp_path, capsys, tear):
+    files = CheckpointFiles()
+    last, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
+    for step in (1.0, 2.0):
+        files.save_checkpoint({"a": torch.full((999,), step)}, last)
+    assert not torch.equal(torch.load(last)["a"], torch.load(previous)["a"])
+    last.write_bytes(tear(last.read_bytes()))
+    found, content = checkpoints.readable(last, or_previous=True)
+    assert (found, content["a"][0]) == (previous, 1)
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    with pytest.raises(GraftError, match=rf"last\.ckpt cannot be read .*resume={previous}"):
+        checkpoints.readable(last, or_previous=False)
+    CheckpointFiles().save_checkpoint({"a": torch.zeros(1)}, last)  # of a run that went on: nothing torn is kept
+    assert checkpoints.readable(previous, or_previous=False)[1]["a"][0] == 1
+    previous.write_bytes(b"")
+    last.write_bytes(b"")
+    with pytest.raises(GraftError, match=r"last\.ckpt cannot be read"):
+        checkpoints.readable(last, or_previous=True)
+
+
 def test_another_error_is_no_disks():
     assert disk_message(FileNotFoundError(errno.ENOENT, "No such file"), Path("run")) is None
 
