@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from graft.cli.job import stored_config
 from graft.errors import GraftError
 from graft.files import disk_message, user_path, write_whole
 from graft.loggers.metrics_file import MetricsFile
-from graft.runs import checkpoints
+from graft.runs import checkpoints, record
 from graft.training.trainer import CheckpointFiles
 
 
@@ -48,6 +49,29 @@ def test_metrics_are_repaired_where_a_run_goes_on(tmp_path):
     file.log_metrics({"loss": 0.1}, step=5)
     file.close()
     assert (tmp_path / "metrics.csv").read_text().splitlines() == ["epoch,step,loss", "0,1,0.5", "0,2,0.4", ",5,0.1"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 90, b"\xff\xfe\x80,", b"x" * 300_000, b'"' + b"x\n" * 300_000])
+def test_metrics_that_are_no_table_any_more_are_begun_again(tmp_path, content):
+    (tmp_path / "metrics.csv").write_bytes(content)
+    file = MetricsFile(tmp_path)
+    file.log_metrics({"loss": 0.1}, step=5)
+    file.close()
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == ["epoch,step,loss", ",5,0.1"]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe", b"\0" * 9, b"[1]", b"[" * 9999, b'{"format": "x"}'])
+def test_torn_results_are_named(tmp_path, content):
+    (tmp_path / "results.json").write_bytes(content)
+    with pytest.raises(GraftError, match=r"results\.json cannot be read: .* Delete the folder"):
+        record.read(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"a: [1", b"\xff\xfe", b"\0" * 9, b"words", b"[" * 9999])
+def test_a_torn_config_is_named(tmp_path, content):
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(GraftError, match=r"config\.yaml (cannot be read|is torn): "):
+        stored_config(tmp_path)
 
 
 @pytest.mark.parametrize(("name", "advice"), [("best.ckpt", "Delete it"), ("last.ckpt", "backbone.weights=")])
