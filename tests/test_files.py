@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from graft.cli.job import stored_config
 from graft.errors import GraftError
 from graft.files import disk_message, user_path, write_whole
 from graft.loggers.metrics_file import MetricsFile
-from graft.runs import checkpoints
+from graft.runs import checkpoints, record
 from graft.training.trainer import CheckpointFiles
 
 
@@ -50,6 +51,29 @@ def test_metrics_are_repaired_where_a_run_goes_on(tmp_path):
     assert (tmp_path / "metrics.csv").read_text().splitlines() == ["epoch,step,loss", "0,1,0.5", "0,2,0.4", ",5,0.1"]
 
 
+@pytest.mark.parametrize("content", [b"", b"\0" * 90, b"\xff\xfe\x80,", b"x" * 300_000, b'"' + b"x\n" * 300_000])
+def test_metrics_that_are_no_table_any_more_are_begun_again(tmp_path, content):
+    (tmp_path / "metrics.csv").write_bytes(content)
+    file = MetricsFile(tmp_path)
+    file.log_metrics({"loss": 0.1}, step=5)
+    file.close()
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == ["epoch,step,loss", ",5,0.1"]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe", b"\0" * 9, b"[1]", b"[" * 9999, b'{"format": "x"}'])
+def test_torn_results_are_named(tmp_path, content):
+    (tmp_path / "results.json").write_bytes(content)
+    with pytest.raises(GraftError, match=r"results\.json cannot be read: .* Delete the folder"):
+        record.read(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"a: [1", b"\xff\xfe", b"\0" * 9, b"words", b"[" * 9999])
+def test_a_torn_config_is_named(tmp_path, content):
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(GraftError, match=r"config\.yaml (cannot be read|is torn): "):
+        stored_config(tmp_path)
+
+
 @pytest.mark.parametrize(("name", "advice"), [("best.ckpt", "Delete it"), ("last.ckpt", "backbone.weights=")])
 @pytest.mark.parametrize("content", [b"", b"PK", b"\x80\x04"])
 def test_a_torn_checkpoint_is_named(tmp_path, name, advice, content):
@@ -57,6 +81,33 @@ def test_a_torn_checkpoint_is_named(tmp_path, name, advice, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(GraftError, match=rf"{name} cannot be read .*{advice}"):
         checkpoints.load(tmp_path / name)
+
+
+def zeros_within(content: bytes) -> bytes:
+    """As a disk leaves it that lost power: of the right length, a block of it never written."""
+    middle = len(content) // 2
+    return content[:middle] + bytes(100) + content[middle + 100 :]
+
+
+@pytest.mark.parametrize("tear", [lambda b: b"", lambda b: b[:-100], lambda b: b"garbage" * 99, zeros_within])
+def test_a_torn_last_checkpoint_is_noticed_and_the_one_before_is_read(tmp_path, capsys, tear):
+    files = CheckpointFiles()
+    last, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
+    for step in (1.0, 2.0):
+        files.save_checkpoint({"a": torch.full((999,), step)}, last)
+    assert not torch.equal(torch.load(last)["a"], torch.load(previous)["a"])
+    last.write_bytes(tear(last.read_bytes()))
+    found, content = checkpoints.readable(last, or_previous=True)
+    assert (found, content["a"][0]) == (previous, 1)
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    with pytest.raises(GraftError, match=rf"last\.ckpt cannot be read .*resume={previous}"):
+        checkpoints.readable(last, or_previous=False)
+    CheckpointFiles().save_checkpoint({"a": torch.zeros(1)}, last)  # of a run that went on: nothing torn is kept
+    assert checkpoints.readable(previous, or_previous=False)[1]["a"][0] == 1
+    previous.write_bytes(b"")
+    last.write_bytes(b"")
+    with pytest.raises(GraftError, match=r"last\.ckpt cannot be read"):
+        checkpoints.readable(last, or_previous=True)
 
 
 def test_another_error_is_no_disks():

@@ -393,6 +393,35 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(run, tmp_path, where
     assert results["metrics"] == json.loads((whole / "results.json").read_text())["metrics"]
 
 
+def rows_of(folder):
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{name: value for name, value in row.items() if "_per_s" not in name} for row in csv.DictReader(file)]
+
+
+@pytest.mark.usefixtures("every_epoch_saved")
+def test_a_torn_last_checkpoint_falls_back_to_the_one_before_bit_for_bit(run, capsys):
+    options = ["strategy=lp_ft", "training.epochs=4", "data.augment=light", "data.batch_size=16"]
+    _, whole = run(*options, folder="whole")
+    assert {path.name for path in (whole / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    with pytest.raises(Interrupted):
+        run(*options, "+callbacks.stop={_target_: test_run.StopAt, epoch: 3}", folder="stopped")
+    last = whole.with_name("stopped") / "checkpoints" / "last.ckpt"
+    previous = last.with_name("previous.ckpt")
+    epochs = [torch.load(file, weights_only=True)["epoch"] for file in (previous, last)]
+    assert epochs == [1, 2]
+    os.truncate(last, last.stat().st_size // 2)
+    capsys.readouterr()
+    _, resumed = run(*options, "resume=true", folder="stopped")
+    said = [line for line in capsys.readouterr().out.splitlines() if "previous.ckpt" in line]
+    assert len(said) == 1
+    assert said[0].startswith(f"{last} cannot be read (")
+    assert said[0].endswith(f"going on from the checkpoint before it, {previous}")
+    for name in ("last", "best"):
+        assert same(weights(whole, name), weights(resumed, name))
+    assert rows_of(whole) == rows_of(resumed)
+    assert not previous.exists()
+
+
 def test_an_interrupted_pretraining_goes_on_bit_for_bit(run, tmp_path, monkeypatch):
     steps, press_at = [], None
 

@@ -108,6 +108,7 @@ def recorded(experiment: Experiment, results: dict[str, Any], context: RunContex
         if context.sweep:  # prints one line a job, see graft.report.sweep_line
             checkpoints.drop_last(folder)
         else:
+            checkpoints.drop_previous(folder)
             tables.print_results(results, folder)
             plots.write_all(results, folder)  # 0.4 s, for which a sweep's jobs are too many
 

@@ -192,7 +192,14 @@ def test_a_label_that_only_test_has_is_a_bad_sample():
     with pytest.raises(GraftError, match=r"test\.csv, row 3: its label 'z' is not one of train's classes: a, b"):
         Rows(rows, label_kind="multilabel").load(0)
     data = Rows(rows, label_kind="multilabel", on_bad_sample="skip").load(0)
-    assert "test has no sample of b" in data.notes
+    assert "test has no sample of b: its AUROC does not exist" in data.notes
+
+
+def test_classes_that_a_split_lacks_are_named():
+    rows = {"train": (words(60), ["a", "b", "c"] * 20), "test": (["x", "y"], ["c", "a"]), "val": (["z"], ["b"])}
+    notes = Rows(rows).load(0).notes
+    assert "test has no sample of b: its AUROC is the mean over the others" in notes
+    assert "val has no sample of a, c: its AUROC does not exist" in notes
 
 
 @pytest.mark.parametrize(("val", "test"), [(0.6, 0.6), (0.5, 0.5), (0.9, 0.1)])

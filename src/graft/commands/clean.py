@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from graft.errors import GraftError
-from graft.runs.folder import BEST, CHECKPOINTS, DONE, LAST_CHECKPOINT, NONFINITE_BATCH, RECORD, RunFolder
+from graft.runs.folder import BEST, CHECKPOINTS, DONE, LAST_CHECKPOINT, NONFINITE_BATCH, PREVIOUS, RECORD, RunFolder
 
 MIB = 2**20
 
@@ -58,6 +58,7 @@ def not_needed(run: RunFolder) -> Iterator[str]:
         return
     checkpoints = run.path / CHECKPOINTS
     names = [f"{CHECKPOINTS}/{BEST}.unfinished", f"{LAST_CHECKPOINT.as_posix()}.unfinished", NONFINITE_BATCH]
+    names.append(f"{CHECKPOINTS}/{PREVIOUS}")
     if (checkpoints / BEST).is_file():
         names.append(LAST_CHECKPOINT.as_posix())
     record = run.record

@@ -66,7 +66,7 @@ def finish(domain: "Domain", split_seed: int) -> DomainData:
     splits, classes = without_lost_classes(splits, classes, raw) if later else (splits, classes)
     skipped += later
     check_classes(domain, splits["train"], classes, skipped)
-    notes += absent_labels(splits, classes)
+    notes += absent_labels(splits, classes if classes is None else domain.named(classes))
 
     report = Report(
         found=found,
@@ -452,7 +452,7 @@ def without_lost_classes(
 
 
 def absent_labels(splits: Mapping[str, Samples], classes: Sequence[str] | None) -> tuple[str, ...]:
-    """Lines on classes of which a split has no sample: its metrics say nothing of them."""
+    """Lines on classes of which a split has no sample, and on what becomes of its AUROC then."""
     notes = []
     if not classes:
         return ()
@@ -461,8 +461,9 @@ def absent_labels(splits: Mapping[str, Samples], classes: Sequence[str] | None) 
         counts = labels.bincount(minlength=len(classes)) if labels.ndim == 1 else labels.sum(0)
         absent = [one for one, count in zip(classes, counts.tolist(), strict=True) if not count]
         if absent and (name != "train" or labels.ndim > 1):
-            more = ", ..." if len(absent) > CLASSES_SHOWN else ""
-            notes.append(f"{name} has no sample of {', '.join(absent[:CLASSES_SHOWN])}{more}")
+            left = ((counts > 0) & (counts < len(labels))).any()  # what all samples have cannot be told from others
+            auroc = "is the mean over the others" if left else "does not exist"
+            notes.append(f"{name} has no sample of {listed(absent, CLASSES_SHOWN)}: its AUROC {auroc}")
     return tuple(notes)
 
 

@@ -52,12 +52,8 @@ class TableTransform:
     def __init__(self, columns: Columns, augment: str = "none", shift: str | None = None) -> None:
         check_unchanged("tables", augment, shift)
         self.columns = columns
+        self.key = repr(columns)  # asked for at every epoch: of thousands of columns it takes a while
         self.medians = torch.tensor([(column.median - column.mean) / column.std for column in columns.numeric])
-
-    @property
-    def key(self) -> str:
-        """The backbone's columns in words."""
-        return repr(self.columns)
 
     def prepare(self, split: Split, cache: DiskCache | None) -> TableRows:
         """The split's rows in the backbone's columns."""
@@ -65,9 +61,9 @@ class TableTransform:
         numbers = torch.zeros(len(table), len(self.columns.numeric))
         codes = torch.full((len(table), len(self.columns.categorical)), MISSING)
         indices = {column.key: index for index, column in enumerate(table.columns.numeric)}
-        for index, column in enumerate(self.columns.numeric):
-            if column.key in indices:
-                numbers[:, index] = table.numbers[:, indices[column.key]]
+        pairs = [(i, indices[c.key]) for i, c in enumerate(self.columns.numeric) if c.key in indices]
+        own, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        numbers[:, own] = table.numbers[:, theirs]
         indices = {column.key: index for index, column in enumerate(table.columns.categorical)}
         for index, column in enumerate(self.columns.categorical):
             if column.key in indices:

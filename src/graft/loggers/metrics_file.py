@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -75,8 +76,11 @@ class MetricsFile(Logger):
 
     def _read(self) -> list[dict[str, str]]:
         with self.path.open(newline="", errors="replace") as file:
-            rows = list(csv.DictReader(line.replace("\0", "") for line in file))
-        return [row for row in rows if is_whole(row)]
+            reader = csv.DictReader(line.replace("\0", "") for line in file)
+            rows: list[dict[str, str]] = []
+            with suppress(csv.Error):  # of bytes that are no table, which a machine may leave as well
+                rows.extend(row for row in reader if is_whole(row))
+        return rows
 
     def _write(self, rows: Sequence[Mapping[str, Any]], coming: Mapping[str, Any]) -> None:
         columns = dict.fromkeys(["epoch", "step"])

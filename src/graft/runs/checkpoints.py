@@ -2,10 +2,11 @@
 
 import math
 import pickle
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import pytorch_lightning as pl
 import torch
@@ -14,7 +15,8 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from graft.errors import GraftError, first_line
 from graft.experiment import Experiment
 from graft.files import written_whole
-from graft.runs.folder import BEST, CHECKPOINTS, LAST_CHECKPOINT, RunFolder
+from graft.runs.folder import BEST, CHECKPOINTS, LAST_CHECKPOINT, PREVIOUS, RunFolder
+from graft.runs.process import is_main_process
 from graft.selection.base import of_validation, rank
 
 
@@ -29,7 +31,7 @@ def to_resume(experiment: Experiment) -> Path | None:
             f"resume={resume}: there is no checkpoint at {checkpoint}. Give the path of a .ckpt file, or name the "
             "folder of the run to go on with: resume=true hydra.run.dir=logs/<name>/runs/<time>_<id>"
         )
-    content = load(checkpoint)
+    checkpoint, content = readable(checkpoint, or_previous=resume is True)
     try:
         done = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     except (KeyError, TypeError):
@@ -46,6 +48,37 @@ def to_resume(experiment: Experiment) -> Path | None:
         of_run(content, checkpoint, RunFolder(folder).checkpoint_ids)
     best_of(folder, checkpoint)  # refuses before training what could not be selected after it
     return checkpoint
+
+
+def readable(checkpoint: Path, or_previous: bool) -> tuple[Path, dict[str, Any]]:
+    """A checkpoint that is whole, and its content: this one, or the one before it where it is torn, which is said."""
+    try:
+        return checkpoint, load_whole(checkpoint)
+    except GraftError as error:
+        previous = checkpoint.with_name(PREVIOUS)
+        if not or_previous or not previous.is_file():
+            raise
+        torn = error
+    try:
+        content = load_whole(previous)
+    except GraftError:
+        raise torn from None
+    if is_main_process():
+        print(f"{str(torn).partition('). ')[0]}): going on from the checkpoint before it, {previous}")
+    return previous, content
+
+
+def load_whole(file: Path) -> dict[str, Any]:
+    """A checkpoint's content, of which every byte is as it was written; GraftError for one that is not."""
+    content = load(file)
+    try:
+        with ZipFile(file) as archive:
+            damaged = archive.testzip()
+    except (OSError, BadZipFile, zlib.error) as error:
+        damaged = first_line(error)
+    if damaged is not None:
+        raise torn_checkpoint(file, f"it is damaged in {damaged}")
+    return content
 
 
 def load_selected(experiment: Experiment, resumed: Path | None, trainer: pl.Trainer) -> dict[str, Any]:
@@ -81,15 +114,22 @@ def load(file: Path) -> dict[str, Any]:
     try:
         return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        beside = file.with_name(BEST)
-        if file.name == BEST:
-            advice = "Delete it: resume=true then goes on from last.ckpt and chooses among the epochs that follow"
-        elif beside.is_file():
-            advice = f"To start from the best weights of before: backbone.weights={beside} in a new folder"
-        else:
-            advice = "Delete its run's folder and train again"
         why = first_line(error) if is_zipfile(file) else "its end is missing, or it is another kind of file"
-        raise GraftError(f"{file} cannot be read ({why}). {advice}.") from None
+        raise torn_checkpoint(file, why) from None
+
+
+def torn_checkpoint(file: Path, why: str) -> GraftError:
+    """The message on a checkpoint that cannot be read, with what to do."""
+    beside, previous = file.with_name(BEST), file.with_name(PREVIOUS)
+    if file.name == BEST:
+        advice = "Delete it: resume=true then goes on from last.ckpt and chooses among the epochs that follow"
+    elif file.name == LAST_CHECKPOINT.name and previous.is_file():
+        advice = f"To go on from the checkpoint before it: resume={previous}"
+    elif beside.is_file():
+        advice = f"To start from the best weights of before: backbone.weights={beside} in a new folder"
+    else:
+        advice = "Delete its run's folder and train again"
+    return GraftError(f"{file} cannot be read ({why}). {advice}.")
 
 
 def of_run(content: dict[str, Any], file: Path, ids: Collection[str | None]) -> dict[str, Any]:
@@ -115,8 +155,14 @@ def save_network(experiment: Experiment, name: str) -> None:
 
 def drop_last(folder: Path) -> None:
     """Of a sweep's finished job keep the tested weights alone: optimizer states of 144 jobs fill a disk."""
+    drop_previous(folder)
     if (folder / CHECKPOINTS / BEST).exists():
         (folder / LAST_CHECKPOINT).unlink(missing_ok=True)
+
+
+def drop_previous(folder: Path) -> None:
+    """Of a finished run one checkpoint to go on from is enough."""
+    (folder / CHECKPOINTS / PREVIOUS).unlink(missing_ok=True)
 
 
 def kept(folder: Path) -> Iterator[str]:

@@ -27,13 +27,14 @@ LR_CURVE, LR_PICTURE = "lr_find.csv", "lr_find.png"
 NONFINITE_BATCH = "nonfinite_batch.pt"
 CHECKPOINTS = "checkpoints"
 LAST_CHECKPOINT = Path(CHECKPOINTS, "last.ckpt")
+PREVIOUS = "previous.ckpt"  # the one before last.ckpt, until the run is finished
 # In the checkpoints folder: the rule's choice, and networks without what is needed for training only.
 BEST, MERGED, WISE_FT, SOUP = "best.ckpt", "merged.pt", "wise_ft.pt", "soup.pt"
 RUN_FILES = (
     *(CONFIG, OVERRIDES, DONE, ERROR, RESULTS, METRICS, CURVES, PREDICTIONS),
     *("confusion_test_target.png", "confusion_test_source.png", LR_CURVE, LR_PICTURE),
     NONFINITE_BATCH,
-    *(f"{CHECKPOINTS}/{name}" for name in (BEST, "last.ckpt", MERGED, WISE_FT, SOUP)),
+    *(f"{CHECKPOINTS}/{name}" for name in (BEST, "last.ckpt", PREVIOUS, MERGED, WISE_FT, SOUP)),
     *(f"{CHECKPOINTS}/{name}.unfinished" for name in (BEST, "last.ckpt")),
 )
 STOPPED = ".stopped"  # Ctrl-C was pressed, no further job begins

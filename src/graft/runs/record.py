@@ -65,7 +65,9 @@ def read(folder: Path) -> RunRecord:
         results = json.loads(file.read_text())
         if not isinstance(results, dict):
             raise ValueError("it is no record of a run")
-    except (OSError, ValueError) as error:
+        if not isinstance(results.get("format", 0), int):
+            raise ValueError(f"its format is {results['format']!r}")
+    except (OSError, ValueError, RecursionError) as error:
         raise GraftError(
             f"{file} cannot be read: {error}. Delete the folder and run the job again, or take the file from a copy."
         ) from None

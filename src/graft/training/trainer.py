@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
@@ -17,6 +18,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from graft.config.types import Auto, Count, Fraction, FractionBelowOne, Natural, Positive
 from graft.errors import GraftError
 from graft.files import written_whole
+from graft.runs.folder import LAST_CHECKPOINT, PREVIOUS
 
 Precision = (
     Literal["auto", "32-true", "16-mixed", "bf16-mixed", "64-true", "16-true", "bf16-true"]
@@ -125,18 +127,38 @@ def resolve_precision(settings: Mapping[str, Any]) -> str:
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and moves it there; Lightning's own makes a copy in memory before."""
+    """Writes a checkpoint beside its place and moves it there; Lightning's own makes a copy in memory before.
+
+    The last.ckpt before stays as previous.ckpt: a disk that loses power may tear even what it said was written.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._whole: Path | None = None  # the last file that was written or read here
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read it, and remember that it can be read."""
+        content = super().load_checkpoint(path, *args, **kwargs)
+        self._whole = Path(path)
+        return content
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write it whole or not at all."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.name == LAST_CHECKPOINT.name and path == self._whole:
+            previous = path.with_name(PREVIOUS)
+            previous.unlink(missing_ok=True)
+            with suppress(OSError):  # a file system without hard links keeps none
+                previous.hardlink_to(path)
         try:
             with written_whole(path, path.with_name(f"{path.name}.unfinished")) as file:
                 torch.save(checkpoint, file)
         except RuntimeError as error:  # what torch makes of the error of a disk
             raise_disk_error(error, path)
             raise
+        if path.name == LAST_CHECKPOINT.name:
+            self._whole = path
 
 
 def raise_disk_error(error: BaseException, path: Path) -> None:

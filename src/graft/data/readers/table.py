@@ -65,6 +65,7 @@ class Table:
     lines: np.ndarray
     bad: dict[int, str] = field(default_factory=dict)
     index: tuple[str, ...] = ()
+    _numbers: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -72,7 +73,20 @@ class Table:
     def rows(self, indices: np.ndarray) -> "Table":
         """The rows at `indices`, or where a mask `(N,)` is true."""
         columns = {name: values[indices] for name, values in self.columns.items()}
-        return replace(self, columns=columns, lines=self.lines[indices])
+        known = {
+            name: (columns[name], numbers[indices], wrong[indices])
+            for name, (values, numbers, wrong) in self._numbers.items()
+            if values is self.columns.get(name)
+        }
+        return replace(self, columns=columns, lines=self.lines[indices], _numbers=known)
+
+    def numbers(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """`to_numbers` of a column, found once for these rows and all parts of them."""
+        values = self.columns[name]
+        known = self._numbers.get(name)
+        if known is None or known[0] is not values:  # of a column that was replaced
+            known = self._numbers[name] = (values, *to_numbers(values))
+        return known[1:]
 
     def __getitem__(self, indices: Tensor) -> "Table":
         return self.rows(indices.numpy())

@@ -147,9 +147,9 @@ class TableSource(Domain):
         wanted = {*self.kinds, *labels, *(self.split.get(key) for key in ("group", "time"))}
         names = [name for name in table.columns if name not in wanted]
         index = [name for name in names if name in table.index]
-        counting = [name for name in names if name not in index and counts_rows(table.columns[name])]
+        counting = [name for name in names if name not in index and counts_rows(*table.numbers(name))]
         called = [name for name in counting if ROW_NAMES.fullmatch(name)]
-        suspects = [n for n in counting if n not in called and is_sorted(table.columns[n])]
+        suspects = [n for n in counting if n not in called and is_sorted(table.numbers(n)[0])]
         return index, called, suspects
 
     def _samples(self, table: Table, labels: Sequence[str]) -> Samples:
@@ -227,8 +227,9 @@ class TableSource(Domain):
         joint = self.joint_kinds or {}
         columns, constant, names, commas = [], [], [], []
         for name, values in train.columns.items():
-            kind = self.kinds.get(name) or joint.get(name) or kind_of(values, self.few_values)
-            column = fit_numbers(name, values) if kind == NUMERIC else fit_categories(name, values)
+            kind = self.kinds.get(name) or joint.get(name)
+            kind = kind or kind_of(values, *train.numbers(name), self.few_values)
+            column = fit_numbers(name, *train.numbers(name)) if kind == NUMERIC else fit_categories(name, values)
             if column is None:
                 constant.append(name)
                 continue
@@ -270,7 +271,7 @@ class TableSource(Domain):
         self.joint_kinds = {
             name: self.kinds.get(name)
             or self.other.kinds.get(name)
-            or kind_of(joined(own.columns[name], theirs.columns[name]), few)
+            or kind_of(both := joined(own.columns[name], theirs.columns[name]), *to_numbers(both), few)
             for name in shared
         }
         self.other.joint_kinds = self.joint_kinds | {n: k for n, k in self.other.kinds.items() if n in shared}
@@ -282,19 +283,18 @@ def joined(own: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     return np.concatenate(both)
 
 
-def counts_rows(values: np.ndarray) -> bool:
+def counts_rows(numbers: np.ndarray, wrong: np.ndarray) -> bool:
     """Whether a column holds a whole number for each row, no two the same, without gaps or in order."""
-    numbers, wrong = to_numbers(values)
     if wrong.any() or np.isnan(numbers).any() or len(numbers) < 2 or (numbers != np.round(numbers)).any():
         return False
     if len(np.unique(numbers)) < len(numbers):
         return False
-    return np.ptp(numbers) == len(numbers) - 1 or is_sorted(values)
+    return np.ptp(numbers) == len(numbers) - 1 or is_sorted(numbers)
 
 
-def is_sorted(values: np.ndarray) -> bool:
+def is_sorted(numbers: np.ndarray) -> bool:
     """Whether a column of numbers rises or falls from row to row."""
-    steps = np.sign(np.diff(to_numbers(values)[0]))
+    steps = np.sign(np.diff(numbers))
     return bool((steps == steps[0]).all() and steps[0] != 0)
 
 
@@ -310,11 +310,10 @@ def wrong_values(table: Table, columns: Columns) -> dict[int, str]:
     """By index the rows whose value in a numeric column is neither a number nor missing."""
     problems: dict[int, str] = {}
     for column in columns.numeric:
-        values = table.columns[column.name]
-        numbers, wrong = to_numbers(values)
-        wrong |= np.abs((numbers - column.mean) / column.std) > LARGEST
+        numbers, wrong = table.numbers(column.name)
+        wrong = wrong | (np.abs((numbers - column.mean) / column.std) > LARGEST)
         for index in wrong.nonzero()[0].tolist():
-            problems.setdefault(index, wrong_number(values, column.name, index))
+            problems.setdefault(index, wrong_number(table.columns[column.name], column.name, index))
     return problems
 
 
@@ -324,9 +323,8 @@ def wrong_number(values: np.ndarray, name: str, index: int) -> str:
     return f"{text!r} in {name!r} is {'too large' if np.isfinite(number(text)) else 'no number'}"
 
 
-def kind_of(values: np.ndarray, few_values: int) -> str:
+def kind_of(values: np.ndarray, numbers: np.ndarray, wrong: np.ndarray, few_values: int) -> str:
     """Whether a column's training values are numbers, or categories; a few whole numbers are categories."""
-    numbers, wrong = to_numbers(values)
     known = numbers[~np.isnan(numbers)]
     words = sum(not np.isfinite(number(str(value))) for value in values[wrong])  # others are numbers of over 32 bits
     if words > (1 - SHARE) * (len(known) + wrong.sum()):
@@ -335,9 +333,8 @@ def kind_of(values: np.ndarray, few_values: int) -> str:
     return CATEGORICAL if whole and len(np.unique(known)) <= few_values and not wrong.any() else NUMERIC
 
 
-def fit_numbers(name: str, values: np.ndarray) -> Column | None:
+def fit_numbers(name: str, numbers: np.ndarray, wrong: np.ndarray) -> Column | None:
     """Mean, standard deviation and median of a column's training values; None where it is constant."""
-    numbers, wrong = to_numbers(values)
     known = numbers[~np.isnan(numbers)]
     varies = len(np.unique(known)) > 1
     if not len(known):
@@ -360,7 +357,7 @@ def encode(table: Table, columns: Columns) -> TableRows:
     """A table's rows as numbers and codes."""
     numbers = np.empty((len(table), len(columns.numeric)))
     for index, column in enumerate(columns.numeric):
-        numbers[:, index] = (to_numbers(table.columns[column.name])[0] - column.mean) / column.std
+        numbers[:, index] = (table.numbers(column.name)[0] - column.mean) / column.std
     codes = np.empty((len(table), len(columns.categorical)), dtype=np.int64)
     for index, column in enumerate(columns.categorical):
         known = {None: MISSING} | {name: code for code, name in enumerate(column.categories, start=FIRST)}
