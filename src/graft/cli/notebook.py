@@ -18,6 +18,7 @@ from graft.cli import job
 from graft.cli.arguments import expanded, quoted_path
 from graft.cli.hydra_versions import VERSION_BASE
 from graft.config import facts
+from graft.data.held import held
 from graft.errors import Diverged, GraftError, Interrupted, in_quotes
 from graft.files import write_whole
 from graft.locations import CONF, ROOT
@@ -94,25 +95,26 @@ def composed(
     """The config, Hydra's choices for its groups (None where a whole config is given), and the overrides as text."""
     os.environ.setdefault("GRAFT_ROOT", str(ROOT))
     facts.forget()
-    if any(isinstance(one, Mapping) for one in overrides):
-        yield whole(overrides, values), None, []
-        return
-    words = [
-        *map(quoted_path, cast(tuple[str, ...], overrides)),
-        *(f"{key}={as_override(v)}" for key, v in expanded(values).items()),
-    ]
-    with initialize_config_dir(str(CONF), **VERSION_BASE):
-        loader: Any = GlobalHydra.instance().config_loader()
-        for folder in folders:  # as Hydra's --config-dir
-            loader.get_search_path().prepend("command-line", f"file://{folder.absolute()}", anchor="schema")
-        loader.repository.initialize_sources(loader.get_search_path())
-        cfg = compose("train", overrides=words, return_hydra_config=True)
-        choices, folder = dict(cfg.hydra.runtime.choices), cfg.hydra.run.dir
-        with open_dict(cfg):
-            del cfg.hydra
-        if OmegaConf.is_interpolation(cfg.paths, "run_dir"):  # Hydra's, which runs no app here
-            cfg.paths.run_dir = str(Path(folder).absolute())
-        yield cfg, choices, words
+    with held(values) as plain:
+        if any(isinstance(one, Mapping) for one in overrides):
+            yield whole(overrides, plain), None, []
+            return
+        words = [
+            *map(quoted_path, cast(tuple[str, ...], overrides)),
+            *(f"{key}={as_override(v)}" for key, v in expanded(plain).items()),
+        ]
+        with initialize_config_dir(str(CONF), **VERSION_BASE):
+            loader: Any = GlobalHydra.instance().config_loader()
+            for folder in folders:  # as Hydra's --config-dir
+                loader.get_search_path().prepend("command-line", f"file://{folder.absolute()}", anchor="schema")
+            loader.repository.initialize_sources(loader.get_search_path())
+            cfg = compose("train", overrides=words, return_hydra_config=True)
+            choices, folder = dict(cfg.hydra.runtime.choices), cfg.hydra.run.dir
+            with open_dict(cfg):
+                del cfg.hydra
+            if OmegaConf.is_interpolation(cfg.paths, "run_dir"):  # Hydra's, which runs no app here
+                cfg.paths.run_dir = str(Path(folder).absolute())
+            yield cfg, choices, words
 
 
 def whole(overrides: tuple[str | Mapping[str, Any], ...], values: Mapping[str, Any]) -> DictConfig:

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from graft.data.readers.images import ImageFiles, decode, image_tensor
+from graft.data.readers.images import ImageFiles
+from graft.data.readers.in_memory import Pictures, Sounds, is_path
 from graft.data.readers.numerals import plainly, read_numerals
-from graft.data.readers.recordings import SoundFiles, resampled
-from graft.data.readers.recordings import decode as decode_sound
+from graft.data.readers.recordings import SoundFiles
 from graft.data.readers.table import Table, read_table, texts, without_missing
 from graft.data.readers.table_source import encode, wrong_values
 from graft.data.readers.texts import Texts
@@ -32,11 +32,6 @@ def samples_of(modality: str, inputs: Any, reading: Mapping[str, Any], **options
     return READERS[modality](inputs, reading, **options)
 
 
-def is_path(one: Any) -> bool:
-    """Whether an input names a file."""
-    return isinstance(one, str | Path)
-
-
 def as_list(inputs: Any, single: Callable[[Any], bool]) -> list[Any]:
     """Several inputs, also where one alone is given."""
     return [inputs] if single(inputs) else list(inputs)
@@ -53,42 +48,6 @@ def files_of(paths: Sequence[str | Path]) -> list[Path]:
 # Images
 
 
-class Pictures(Sequence):
-    """Images of any kind, as uint8 `(C, H, W)` when asked for."""
-
-    def __init__(self, pictures: Sequence[Any], channels: int, pixel_range: tuple[float, float] | None) -> None:
-        self.pictures = pictures
-        self.channels = channels
-        self.pixel_range = pixel_range
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]  # nobody slices it
-        picture = self.pictures[index]
-        if is_path(picture):
-            return decode(user_path(picture), self.channels, pixel_range=self.pixel_range)
-        try:
-            if isinstance(picture, Image.Image):
-                return image_tensor(picture, self.channels, self.pixel_range)
-            values = channels_last(picture)
-            limit = None if values.dtype.kind in "fb" else float(np.iinfo(values.dtype).max)
-            return image_tensor(values, self.channels, self.pixel_range, limit)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise GraftError(f"inputs[{index}] cannot be read as an image: {error}") from error
-
-
-def channels_last(picture: Any) -> np.ndarray:
-    """An array `(H, W)` or `(H, W, C)`, or a tensor `(C, H, W)` as torch has them, as an array with channels last."""
-    if isinstance(picture, Tensor):
-        values = picture.cpu().numpy()
-        return values.transpose(1, 2, 0) if values.ndim == 3 else values
-    values = np.asarray(picture)
-    if values.ndim not in (2, 3) or values.dtype.kind not in "uifb":
-        raise ValueError(f"numbers of the shape (H, W) or (H, W, C) are, and this is {values.dtype} {values.shape}")
-    return values
-
-
 def pictures(inputs: Any, reading: Mapping[str, Any]) -> Sequence:
     """Images from paths, PIL images, arrays `(H, W, C)`, or tensors `(C, H, W)`."""
     array = isinstance(inputs, np.ndarray | Tensor)
@@ -98,50 +57,10 @@ def pictures(inputs: Any, reading: Mapping[str, Any]) -> Sequence:
     pixel_range = None if stated is None else (float(stated[0]), float(stated[1]))
     if all(map(is_path, found)):
         return ImageFiles(files_of(found), reading["channels"], pixel_range)
-    return Pictures(found, reading["channels"], pixel_range)
+    return Pictures(found, "inputs", reading["channels"], pixel_range)
 
 
 # Sound
-
-
-class Sounds(Sequence):
-    """Recordings of any kind, float32 `(L,)` at a sample rate when asked for."""
-
-    def __init__(self, sounds: Sequence[Any], sample_rate: int | None) -> None:
-        self.sounds = sounds
-        self.sample_rate = sample_rate
-
-    def __len__(self) -> int:
-        return len(self.sounds)
-
-    def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]  # nobody slices it
-        sound = self.sounds[index]
-        if is_path(sound):
-            return torch.from_numpy(decode_sound(user_path(sound))[0])
-        return torch.from_numpy(self.values(index)[0])
-
-    def values(self, index: int) -> tuple[np.ndarray, int]:
-        """Sound `(L,)`, channels averaged, and its samples a second."""
-        sound, rate = self.sounds[index], self.sample_rate
-        if isinstance(sound, tuple):
-            sound, rate = sound
-        if rate is None:
-            raise GraftError(
-                f"inputs[{index}]: how many samples a second are there? Give pairs (waveform, sample_rate), or "
-                "predict(..., sample_rate=16000)."
-            )
-        values = np.asarray(sound, dtype=np.float32)
-        if values.ndim == 2:  # (channels, L) as torchaudio has them, or (L, channels) as soundfile has
-            values = values.mean(0 if values.shape[0] < values.shape[1] else 1)
-        if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
-            raise GraftError(f"inputs[{index}]: a waveform is finite numbers (L,), and this is {values.shape}.")
-        return values, rate
-
-    def read(self, index: int, sample_rate: int) -> Tensor:
-        """A recording float32 `(L,)` at a sample rate."""
-        sound = self.sounds[index]
-        found = decode_sound(user_path(sound)) if is_path(sound) else self.values(index)
-        return torch.from_numpy(resampled(*found, sample_rate))
 
 
 def sounds(inputs: Any, reading: Mapping[str, Any], sample_rate: int | None = None) -> Sequence:
@@ -151,7 +70,7 @@ def sounds(inputs: Any, reading: Mapping[str, Any], sample_rate: int | None = No
     found = as_list(inputs, lambda one: is_path(one) or waveform or pair)
     if all(map(is_path, found)):
         return SoundFiles(files_of(found))
-    return Sounds(found, sample_rate)
+    return Sounds(found, "inputs", sample_rate)
 
 
 # Texts

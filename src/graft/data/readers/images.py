@@ -70,20 +70,24 @@ def look_into(path: Path, channels: int) -> Look:
     if not content:
         return Look(digest, "the file is empty")
     try:
-        decoded = read_image(io.BytesIO(content), shorter=SIDE, count=True)
-        bands = bands_of(decoded)
-        if channels not in BY_SIGHT and bands != channels:
-            return Look(digest, f"it has {bands} bands, not {channels}", bands=bands)
-        if channels in BY_SIGHT and bands > 4:
-            return Look(digest, f"it has {bands} bands; channels={bands} reads them as channels", bands=bands)
-        low, high = 0.0, 0.0
-        if isinstance(decoded.pixels, np.ndarray):
-            if not np.isfinite(decoded.pixels).all():
-                return Look(digest, "a value is NaN or infinite")
-            low, high = float(decoded.pixels.min()), float(decoded.pixels.max())
-        return Look(digest, "", decoded.limit, low, high, decoded.pages, hash=hash_of(decoded.pixels))
+        return look_at_pixels(read_image(io.BytesIO(content), shorter=SIDE, count=True), digest, channels)
     except Exception as error:  # a decoder may raise anything; whatever it is, this file cannot be used
         return Look(digest, f"it cannot be read as an image ({detail(error)})")
+
+
+def look_at_pixels(decoded: Decoded, digest: bytes, channels: int) -> Look:
+    """What is found in the pixels of an image, whose content has a digest."""
+    bands = bands_of(decoded)
+    if channels not in BY_SIGHT and bands != channels:
+        return Look(digest, f"it has {bands} bands, not {channels}", bands=bands)
+    if channels in BY_SIGHT and bands > 4:
+        return Look(digest, f"it has {bands} bands; channels={bands} reads them as channels", bands=bands)
+    low, high = 0.0, 0.0
+    if isinstance(decoded.pixels, np.ndarray):
+        if not np.isfinite(decoded.pixels).all():
+            return Look(digest, "a value is NaN or infinite")
+        low, high = float(decoded.pixels.min()), float(decoded.pixels.max())
+    return Look(digest, "", decoded.limit, low, high, decoded.pages, hash=hash_of(decoded.pixels))
 
 
 def detail(error: Exception) -> str:

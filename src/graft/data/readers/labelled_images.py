@@ -1,17 +1,17 @@
 """Image files with labels: each is decoded once before anything is trained, and found broken or read."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from graft.config.types import Count
 from graft.data.domain import Domain
 from graft.data.readers.images import ImageFiles, Look, file_digests, look_into
 from graft.data.readers.looks import looks_of
-from graft.data.readers.pixels import Found, check_values, checked_range
+from graft.data.readers.pixels import Found, Range, check_values, checked_range
 from graft.data.readers.similar import alike, keys_of
 from graft.data.samples import Raw, Samples
 from graft.errors import GraftError
@@ -58,7 +58,6 @@ class LabelledImages(SimilarImages):
         Raises GraftError where no file has as many channels as are asked for, and where nothing says which range of
         numbers is meant.
         """
-        pixel_range = checked_range(self.stated_range, self.key)
         files = sorted({file for samples in raw.splits.values() for file in samples.inputs})
         found = looks_of(
             file_digests(files),
@@ -66,37 +65,49 @@ class LabelledImages(SimilarImages):
             self.cache,
             {"channels": self.channels},
         )
-        looks = dict(zip(files, found, strict=True))
+        keys = {name: samples.inputs for name, samples in raw.splits.items()}
+        return self.looked_at(raw, dict(zip(files, found, strict=True)), keys, ImageFiles)
+
+    def looked_at(
+        self,
+        raw: Raw,
+        looks: Mapping[Any, Look],
+        keys: Mapping[str, Sequence[Any]],
+        images: Callable[[Any, int, Range | None], Sequence[Tensor]],
+    ) -> Raw:
+        """The samples with what the looks found, by the keys `(N,)` of every split's samples; errors as `with_looks`.
+
+        `images` takes a split's inputs, channels and range, and gives uint8 `(C, H, W)` by index.
+        """
+        pixel_range = checked_range(self.stated_range, self.key)
         self._check_bands(looks)
-        usable = {file: look for file, look in looks.items() if not look.problem}
-        values = [Found(str(file), look.limit, look.low, look.high) for file, look in usable.items()]
+        usable = {key: look for key, look in looks.items() if not look.problem}
+        values = [Found(str(key), look.limit, look.low, look.high) for key, look in usable.items()]
         notes = check_values(values, pixel_range, self.key)
         if pages := sum(look.pages > 1 for look in usable.values()):
             notes += (f"{pages:,} files have several pages or frames, of which the first is read",)
         self.hashes = {look.digest: look.hash for look in usable.values()}
         self._groups = None
-        splits = {name: self._looked_into(samples, looks, pixel_range) for name, samples in raw.splits.items()}
+        splits = {}
+        for name, samples in raw.splits.items():
+            found = [looks[key] for key in keys[name]]
+            problems = {index: look.problem for index, look in enumerate(found) if look.problem}
+            splits[name] = replace(
+                samples,
+                inputs=images(samples.inputs, self.channels, pixel_range),
+                contents=[look.digest for look in found],
+                problems=problems | dict(samples.problems),
+            )
         stated = "" if pixel_range is None else f" {pixel_range}"
         return replace(raw, splits=splits, notes=(*raw.notes, *notes), fingerprint=f"{self.channels}{stated}")
 
-    def _looked_into(
-        self, samples: Samples, looks: Mapping[Path, Look], pixel_range: tuple[float, float] | None
-    ) -> Samples:
-        found = [looks[file] for file in samples.inputs]
-        return replace(
-            samples,
-            inputs=ImageFiles(samples.inputs, self.channels, pixel_range),
-            contents=[look.digest for look in found],
-            problems={index: look.problem for index, look in enumerate(found) if look.problem} | dict(samples.problems),
-        )
-
-    def _check_bands(self, looks: Mapping[Path, Look]) -> None:
+    def _check_bands(self, looks: Mapping[Any, Look]) -> None:
         """Raise GraftError for channels that no file has."""
-        others = {file: look.bands for file, look in looks.items() if look.bands}
+        others = {key: look.bands for key, look in looks.items() if look.bands}
         if others and len(others) == sum(not look.problem or bool(look.bands) for look in looks.values()):
-            file, bands = next(iter(others.items()))
+            key, bands = next(iter(others.items()))
             raise GraftError(
-                f"{self.key}.channels={self.channels}: no image has so many bands; {file} has {bands}. Allowed are 3 "
+                f"{self.key}.channels={self.channels}: no image has so many bands; {key} has {bands}. Allowed are 3 "
                 f"(colour), 1 (grey), or the bands that every file has: {self.key}.channels={bands}"
             )
 

@@ -47,7 +47,13 @@ class LabelledTexts(Domain):
         return raw_of(self.records(), self.classes, Texts, str.encode)
 
     def record(
-        self, file: Path, number: int, text: Any, label: Any, columns: Mapping[str, Any] | None = None, advice: str = ""
+        self,
+        file: Path,
+        number: int | None,
+        text: Any,
+        label: Any,
+        columns: Mapping[str, Any] | None = None,
+        advice: str = "",
     ) -> Record:
         """A row of what stands in the two columns, with a problem where that is no text with a label.
 
