@@ -42,7 +42,7 @@ def of_auroc(probabilities: np.ndarray, labels: Sequence[str], classes: Sequence
 
 
 def placements(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    """Contributions `(m,)` to the AUROC from placement values (DeLong et al., 1988), scaled so that they are of one mean.
+    """Contributions `(m,)` to the AUROC from placement values (DeLong et al., 1988), scaled to have it as their mean.
 
     A sample's placement value is the fraction of the other class that it stands on the right side of, ties one half.
     """

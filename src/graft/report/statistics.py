@@ -19,7 +19,7 @@ MAX_SEEDS = 10_000  # that the search for the number of seeds goes to
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its standard error and degrees of freedom (infinite: normal); `error` is 0 where no spread is seen."""
+    """A mean with its standard error (0: no spread seen) and degrees of freedom (infinite: normal)."""
 
     mean: float
     error: float
