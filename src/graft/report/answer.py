@@ -76,10 +76,10 @@ def details(study: Study, one: Comparison) -> list[str]:
     test = one.arm.best.numbers("data", "target", "test")
     samples = f"{test[0]:,.0f} test samples" if test else "the test samples"
     means = [arm.best.mean("score", "value") or 0.0 for arm in (one.arm, one.scratch)]
+    tried = [f"{arm.name} of {count(len(arm.rows), 'configuration')}" for arm in (one.arm, one.scratch)]
     lines = [
         f"{one.arm.name} {score(study, means[0])} against {one.scratch.name} {score(study, means[1])} "
-        f"({study.metric} on {samples}). Both were chosen by validation: {one.arm.name} of {count(len(one.arm.rows), 'configuration')}, "
-        f"{one.scratch.name} of {count(len(one.scratch.rows), 'configuration')}."
+        f"({study.metric} on {samples}). Both were chosen by validation: {', '.join(tried)}."
     ]
     if one.interval is None:
         return lines
@@ -96,7 +96,8 @@ def details(study: Study, one: Comparison) -> list[str]:
         seeds, cases = one.crossed.seeds**0.5, one.crossed.samples**0.5
         lines.append(
             f"The 95 % interval is over new seeds and new test samples{together}; it holds neither other splits nor "
-            f"other pretraining. Standard error from seeds {size(study, seeds)}, from test samples {size(study, cases)}.{p}"
+            f"other pretraining. Standard error from seeds {size(study, seeds)}, from test samples "
+            f"{size(study, cases)}.{p}"
         )
         if one.verdict == "unclear" and 2.8 * one.crossed.floor > smallest(study, one):  # 1.96 + .84
             lines.append(

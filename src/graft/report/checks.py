@@ -1,4 +1,4 @@
-"""What could make a sweep's answer wrong: small checks, each with a code, a severity and a place in docs/evidence.md."""
+"""What could make a sweep's answer wrong: small checks, each with a code, a severity and its place in the docs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,13 +28,12 @@ class Finding:
 
 
 class Check:
-    """Looks at a study; `find` returns one sentence where there is something to say."""
+    """Looks at a study; called, it returns one sentence where there is something to say, else None."""
 
     code: ClassVar[str]
     severity: ClassVar[str] = WARNING
 
-    def find(self, study: Study) -> str | None:
-        """What is the matter, None where nothing is."""
+    def __call__(self, study: Study) -> str | None:
         raise NotImplementedError
 
 
@@ -43,8 +42,7 @@ class Oracle(Check):
 
     code, severity = "oracle-selection", WRONG
 
-    def find(self, study: Study) -> str | None:
-        """See the class."""
+    def __call__(self, study: Study) -> str | None:
         if any((results.get("selection") or {}).get("oracle") for results in study.finished):
             return "Checkpoints were chosen with labels of a target that counts as unlabelled: an upper bound only."
         return None
@@ -55,8 +53,7 @@ class ChosenOnTest(Check):
 
     code, severity = "chosen-on-test", WRONG
 
-    def find(self, study: Study) -> str | None:
-        """See the class."""
+    def __call__(self, study: Study) -> str | None:
         unselected = [one for one in study.finished if not (one.get("selection") or {}).get("monitor")]
         if unselected and any(len(arm.rows) > 1 for arm in arms(study)):
             return "Some jobs followed no validation metric, so that test scores order the configurations."
@@ -68,8 +65,7 @@ class CopiesInTrain(Check):
 
     code, severity = "test-copies-in-train", WRONG
 
-    def find(self, study: Study) -> str | None:
-        """See the class."""
+    def __call__(self, study: Study) -> str | None:
         return noted(study, "are in train too")
 
 
@@ -78,8 +74,7 @@ class NearDuplicates(Check):
 
     code = "near-duplicates"
 
-    def find(self, study: Study) -> str | None:
-        """See the class."""
+    def __call__(self, study: Study) -> str | None:
         return noted(study, "near duplicates")
 
 
@@ -88,8 +83,7 @@ class Incomplete(Check):
 
     code = "diverged-seeds"
 
-    def find(self, study: Study) -> str | None:
-        """See the class."""
+    def __call__(self, study: Study) -> str | None:
         diverged = sum(len(row.diverged) for row in study.rows)
         numbers = {"diverged": diverged, "failed": len(all_failed(study.rows))}
         numbers["are unfinished"] = sum(row.unfinished for row in study.rows)
@@ -102,8 +96,7 @@ class FewSeeds(Check):
 
     code = "one-seed"
 
-    def find(self, study: Study) -> str | None:
-        """See the class."""
+    def __call__(self, study: Study) -> str | None:
         fewest = min((len(one.differences) for one in study.comparisons), default=None)
         if fewest is None:
             fewest = min((len(arm.jobs) for arm in arms(study)), default=MIN_SEEDS)
@@ -117,8 +110,7 @@ class ValidationLarger(Check):
 
     code = "validation-larger-than-training"
 
-    def find(self, study: Study) -> str | None:
-        """See the class."""
+    def __call__(self, study: Study) -> str | None:
         found = [target(results).get("labels") or {} for results in study.finished]
         larger = [one for one in found if one.get("val", 0) > one.get("train", 0) > 0]
         if not larger:
@@ -134,8 +126,7 @@ class GridEdge(Check):
 
     code = "best-at-the-edge"
 
-    def find(self, study: Study) -> str | None:
-        """See the class."""
+    def __call__(self, study: Study) -> str | None:
         edges = []
         for arm in arms(study):
             for key in tuned(study):
@@ -153,8 +144,7 @@ class UnequalTries(Check):
 
     code = "baseline-without-its-own-rate"
 
-    def find(self, study: Study) -> str | None:
-        """See the class."""
+    def __call__(self, study: Study) -> str | None:
         for setting in study.settings:
             if setting.scratch is None or not setting.transfers:
                 continue
@@ -175,8 +165,7 @@ class StillImproving(Check):
 
     code = "still-improving"
 
-    def find(self, study: Study) -> str | None:
-        """See the class."""
+    def __call__(self, study: Study) -> str | None:
         found = [arm.name for arm in arms(study) if mostly_last(arm.best.finished)]
         return f"Best at the last epoch in most jobs: {', '.join(found)}. Train longer." if found else None
 
@@ -186,8 +175,7 @@ class AbsentClass(Check):
 
     code = "absent-class"
 
-    def find(self, study: Study) -> str | None:
-        """See the class."""
+    def __call__(self, study: Study) -> str | None:
         for results in study.finished:
             confusion = (results.get("confusion") or {}).get("test/target")
             if not confusion:
@@ -203,8 +191,7 @@ class Majority(Check):
 
     code = "majority-class"
 
-    def find(self, study: Study) -> str | None:
-        """See the class."""
+    def __call__(self, study: Study) -> str | None:
         if study.metric != "acc":
             return None
         for arm in arms(study):
@@ -223,8 +210,7 @@ class BaselineAsGood(Check):
 
     code = "boosting-does-as-well"
 
-    def find(self, study: Study) -> str | None:
-        """See the class."""
+    def __call__(self, study: Study) -> str | None:
         for setting in study.settings:
             best = (setting.transfers or setting.arms)[0].best
             name = best.finished[0]["score"]["metric"]
@@ -232,8 +218,8 @@ class BaselineAsGood(Check):
             if mean is None or other is None:
                 continue
             if other >= mean if study.higher_is_better else other <= mean:
-                word = best.finished[0]["baseline"]["name"]
-                return f"{word.capitalize()} on the same rows reads {score(study, other)}, the network {score(study, mean)}."
+                word = best.finished[0]["baseline"]["name"].capitalize()
+                return f"{word} on the same rows reads {score(study, other)}, the network {score(study, mean)}."
         return None
 
 
@@ -242,8 +228,7 @@ class NegativeTransfer(Check):
 
     code = "negative-transfer"
 
-    def find(self, study: Study) -> str | None:
-        """See the class."""
+    def __call__(self, study: Study) -> str | None:
         worse = [one for one in study.comparisons if one.verdict == "hurts"]
         listed = ", ".join(f"{one.arm.name} ({difference(study, one.estimate.mean)})" for one in worse)
         return f"Worse than scratch: {listed}." if worse else None
@@ -254,8 +239,7 @@ class NoPredictions(Check):
 
     code, severity = "seeds-alone", NOTE
 
-    def find(self, study: Study) -> str | None:
-        """See the class."""
+    def __call__(self, study: Study) -> str | None:
         if any(one.crossed is None and one.splits == 1 and len(one.differences) > 1 for one in study.comparisons):
             return (
                 "Intervals are over seeds on this test set alone: other test samples would move them further "
@@ -274,7 +258,7 @@ def findings(study: Study) -> list[Finding]:
     """What all checks say, the most severe first."""
     if not study.finished:
         return []
-    found = [Finding(one.code, one.severity, text) for one in CHECKS if (text := one().find(study))]
+    found = [Finding(one.code, one.severity, text) for one in CHECKS if (text := one()(study))]
     return sorted(found, key=lambda one: (WRONG, WARNING, NOTE).index(one.severity))
 
 

@@ -171,9 +171,9 @@ def settings_of(rows: Sequence[Row], varied: Sequence[str]) -> list[Setting]:
     keys = [key for key in varied if role(key) == "arm"]
     for row in rows:
         if row.scores:
-            setting = named(row, [key for key in varied if role(key) == "setting"])
+            place = named(row, [key for key in varied if role(key) == "setting"])
             arm = row.overrides.get(keys[0], "") if len(keys) == 1 else named(row, keys)
-            grouped.setdefault(setting, {}).setdefault(arm or "all jobs", []).append(row)
+            grouped.setdefault(place, {}).setdefault(arm or "all jobs", []).append(row)
     settings = []
     for name, arms in grouped.items():
         setting = Setting(name, [Arm(*one) for one in arms.items()], [])
