@@ -28,12 +28,17 @@ class Finding:
 
 
 class Check:
-    """Looks at a study; called, it returns one sentence where there is something to say, else None."""
+    """Looks at a study for one thing that could make its answer wrong."""
 
     code: ClassVar[str]
     severity: ClassVar[str] = WARNING
 
-    def __call__(self, study: Study) -> str | None:
+    def finding(self, study: Study) -> Finding | None:
+        """What it has to say, None where nothing is the matter."""
+        sentence = self._find(study)
+        return Finding(self.code, self.severity, sentence) if sentence else None
+
+    def _find(self, study: Study) -> str | None:
         raise NotImplementedError
 
 
@@ -42,7 +47,7 @@ class Oracle(Check):
 
     code, severity = "oracle-selection", WRONG
 
-    def __call__(self, study: Study) -> str | None:
+    def _find(self, study: Study) -> str | None:
         if any((results.get("selection") or {}).get("oracle") for results in study.finished):
             return "Checkpoints were chosen with labels of a target that counts as unlabelled: an upper bound only."
         return None
@@ -53,7 +58,7 @@ class ChosenOnTest(Check):
 
     code, severity = "chosen-on-test", WRONG
 
-    def __call__(self, study: Study) -> str | None:
+    def _find(self, study: Study) -> str | None:
         unselected = [one for one in study.finished if not (one.get("selection") or {}).get("monitor")]
         if unselected and any(len(arm.rows) > 1 for arm in arms(study)):
             return "Some jobs followed no validation metric, so that test scores order the configurations."
@@ -65,7 +70,7 @@ class CopiesInTrain(Check):
 
     code, severity = "test-copies-in-train", WRONG
 
-    def __call__(self, study: Study) -> str | None:
+    def _find(self, study: Study) -> str | None:
         return noted(study, "are in train too")
 
 
@@ -74,7 +79,7 @@ class NearDuplicates(Check):
 
     code = "near-duplicates"
 
-    def __call__(self, study: Study) -> str | None:
+    def _find(self, study: Study) -> str | None:
         return noted(study, "near duplicates")
 
 
@@ -83,7 +88,7 @@ class Incomplete(Check):
 
     code = "diverged-seeds"
 
-    def __call__(self, study: Study) -> str | None:
+    def _find(self, study: Study) -> str | None:
         diverged = sum(len(row.diverged) for row in study.rows)
         numbers = {"diverged": diverged, "failed": len(all_failed(study.rows))}
         numbers["are unfinished"] = sum(row.unfinished for row in study.rows)
@@ -96,7 +101,7 @@ class FewSeeds(Check):
 
     code = "one-seed"
 
-    def __call__(self, study: Study) -> str | None:
+    def _find(self, study: Study) -> str | None:
         fewest = min((len(one.differences) for one in study.comparisons), default=None)
         if fewest is None:
             fewest = min((len(arm.jobs) for arm in arms(study)), default=MIN_SEEDS)
@@ -110,7 +115,7 @@ class ValidationLarger(Check):
 
     code = "validation-larger-than-training"
 
-    def __call__(self, study: Study) -> str | None:
+    def _find(self, study: Study) -> str | None:
         found = [target(results).get("labels") or {} for results in study.finished]
         larger = [one for one in found if one.get("val", 0) > one.get("train", 0) > 0]
         if not larger:
@@ -126,7 +131,7 @@ class GridEdge(Check):
 
     code = "best-at-the-edge"
 
-    def __call__(self, study: Study) -> str | None:
+    def _find(self, study: Study) -> str | None:
         edges = []
         for arm in arms(study):
             for key in tuned(study):
@@ -144,7 +149,7 @@ class UnequalTries(Check):
 
     code = "baseline-without-its-own-rate"
 
-    def __call__(self, study: Study) -> str | None:
+    def _find(self, study: Study) -> str | None:
         for setting in study.settings:
             if setting.scratch is None or not setting.transfers:
                 continue
@@ -165,7 +170,7 @@ class StillImproving(Check):
 
     code = "still-improving"
 
-    def __call__(self, study: Study) -> str | None:
+    def _find(self, study: Study) -> str | None:
         found = [arm.name for arm in arms(study) if mostly_last(arm.best.finished)]
         return f"Best at the last epoch in most jobs: {', '.join(found)}. Train longer." if found else None
 
@@ -175,7 +180,7 @@ class AbsentClass(Check):
 
     code = "absent-class"
 
-    def __call__(self, study: Study) -> str | None:
+    def _find(self, study: Study) -> str | None:
         for results in study.finished:
             confusion = (results.get("confusion") or {}).get("test/target")
             if not confusion:
@@ -191,7 +196,7 @@ class Majority(Check):
 
     code = "majority-class"
 
-    def __call__(self, study: Study) -> str | None:
+    def _find(self, study: Study) -> str | None:
         if study.metric != "acc":
             return None
         for arm in arms(study):
@@ -210,7 +215,7 @@ class BaselineAsGood(Check):
 
     code = "boosting-does-as-well"
 
-    def __call__(self, study: Study) -> str | None:
+    def _find(self, study: Study) -> str | None:
         for setting in study.settings:
             best = (setting.transfers or setting.arms)[0].best
             name = best.finished[0]["score"]["metric"]
@@ -228,7 +233,7 @@ class NegativeTransfer(Check):
 
     code = "negative-transfer"
 
-    def __call__(self, study: Study) -> str | None:
+    def _find(self, study: Study) -> str | None:
         worse = [one for one in study.comparisons if one.verdict == "hurts"]
         listed = ", ".join(f"{one.arm.name} ({difference(study, one.estimate.mean)})" for one in worse)
         return f"Worse than scratch: {listed}." if worse else None
@@ -239,7 +244,7 @@ class NoPredictions(Check):
 
     code, severity = "seeds-alone", NOTE
 
-    def __call__(self, study: Study) -> str | None:
+    def _find(self, study: Study) -> str | None:
         if any(one.crossed is None and one.splits == 1 and len(one.differences) > 1 for one in study.comparisons):
             return (
                 "Intervals are over seeds on this test set alone: other test samples would move them further "
@@ -258,7 +263,7 @@ def findings(study: Study) -> list[Finding]:
     """What all checks say, the most severe first."""
     if not study.finished:
         return []
-    found = [Finding(one.code, one.severity, text) for one in CHECKS if (text := one()(study))]
+    found = [finding for check in CHECKS if (finding := check().finding(study))]
     return sorted(found, key=lambda one: (WRONG, WARNING, NOTE).index(one.severity))
 
 
