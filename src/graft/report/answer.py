@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from graft.cli.program import program
 from graft.errors import override
-from graft.report.statistics import MIN_SEEDS, further_seeds
+from graft.report.statistics import further_seeds
 from graft.report.study import REPEATS, Comparison, Setting, Study, role
+from graft.report.summary import MIN_SEEDS
 
 SMALLEST = 0.01  # the difference that a study should be able to see: 1 point, or 1 % of scratch's score
 

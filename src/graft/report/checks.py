@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from graft.report.answer import count, difference, score
-from graft.report.statistics import MIN_SEEDS
 from graft.report.study import Arm, Study, role
+from graft.report.summary import MIN_SEEDS
 from graft.runs.sweeps import all_failed
 
 DOCS = "docs/evidence.md"

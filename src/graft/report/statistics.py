@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
+from graft.report.summary import MIN_SEEDS
+
 CONFIDENCE = 0.95
 POWER = 0.8
-MIN_SEEDS = 3  # below, an interval would be wider than anything it could tell
 MAX_SEEDS = 10_000  # that the search for the number of seeds goes to
 
 
@@ -186,7 +187,8 @@ class Calibration:
 
 
 def calibration(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> Calibration:
-    """Bins of the samples in the order of their confidence `(m,)`; `correct` `(m,)` is 0 or 1."""
+    """Bins of predictions in the order of their confidence, `(m,)` or `(seeds, m)`; `correct` is 0 or 1."""
+    confidence, correct = confidence.ravel(), correct.ravel()
     order = np.argsort(confidence, kind="stable")
     parts = [part for part in np.array_split(order, min(bins, len(order))) if len(part)]
     means = [[values[part].mean() for part in parts] for values in (confidence, correct)]
@@ -194,11 +196,15 @@ def calibration(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> 
 
 
 def calibration_interval(
-    confidence: np.ndarray, correct: np.ndarray, bins: int = 10, draws: int = 500, seed: int = 0
+    confidence: np.ndarray, correct: np.ndarray, bins: int = 10, draws: int = 200, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile interval of the calibration error over redrawn samples; it leans upwards, as the error itself does."""
+    """Percentile interval of the calibration error over redrawn samples, the last axis; it leans upwards, as the error.
+
+    That is because chance alone moves a bin's accuracy away from its confidence.
+    """
     random = np.random.default_rng(seed)
-    places = (random.integers(0, len(confidence), len(confidence)) for _ in range(draws))
-    errors = [calibration(confidence[place], correct[place], bins).error for place in places]
+    m = confidence.shape[-1]
+    places = (random.integers(0, m, m) for _ in range(draws))
+    errors = [calibration(confidence[..., place], correct[..., place], bins).error for place in places]
     low, high = np.quantile(errors, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)

@@ -16,6 +16,7 @@ import numpy as np
 from graft.model import predictions
 from graft.report.contributions import contributions
 from graft.report.statistics import Crossed, Estimate, crossed, holm, over_seeds, over_splits
+from graft.report.summary import is_fraction
 from graft.runs.folder import PREDICTIONS
 from graft.runs.sweeps import Job, Row, fold, read_jobs, split_overrides
 
@@ -23,7 +24,6 @@ REPEATS = ("seed", "data.split_seed")
 TUNED = ("optimizer", "scheduler", "rates", "training", "strategy.", "data.batch_size", "data.augment")
 SETTINGS = ("experiment", "data", "task", "backbone")
 WEIGHTS = "backbone.weights"  # a part of the backbone that is an arm: null is training from scratch
-UNBOUNDED = ("loss", "mae", "mse", "rmse", "r2")  # metrics whose differences are no percentage points
 
 Pair = tuple[int | None, int | None]  # split seed and seed of a job
 
@@ -140,7 +140,7 @@ class Study:
     @property
     def in_points(self) -> bool:
         """Whether the metric is a fraction, whose differences are percentage points."""
-        return self.metric not in UNBOUNDED
+        return is_fraction(self.finished[0])
 
     @property
     def comparisons(self) -> list[Comparison]:
