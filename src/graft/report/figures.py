@@ -15,14 +15,14 @@ from matplotlib.ticker import MaxNLocator
 from graft.report.answer import shown
 from graft.report.plots import read_series
 from graft.report.statistics import Calibration
-from graft.report.study import Setting, Study, role
+from graft.report.study import Arm, Setting, Study, role
 from graft.runs.folder import METRICS
 from graft.runs.sweeps import Row
 
 INK = "#010203"  # becomes the page's text colour
 SCRATCH, GAIN, LOSS, UNCLEAR = "#8c8c8c", "#2e8b57", "#d1495b", "#3b7dd8"
 COLORS = ("#3b7dd8", "#e07b39", "#2e8b57", "#9c6ade", "#d1495b", "#00979d", "#b8860b", "#c45ab3")
-STYLE = {
+STYLE: Mapping[Any, Any] = {
     **{f"{name}color": INK for name in ("text.", "axes.edge", "axes.label", "xtick.", "ytick.")},
     **{"axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "font.size": 10.0},
     **{"svg.fonttype": "none", "font.family": "sans-serif", "legend.frameon": False},
@@ -138,10 +138,11 @@ def learning_curves(study: Study, setting: Setting) -> Picture | None:
             curves.append((arm, epochs, np.array([[one[epoch] for epoch in epochs] for one in series])))
     if not curves:
         return None
+    colors = colors_of(setting.arms)
 
     def plot(axes: Axes) -> None:
-        for number, (arm, epochs, values) in enumerate(curves):
-            color = SCRATCH if arm.from_scratch else COLORS[number % len(COLORS)]
+        for arm, epochs, values in curves:
+            color = colors[arm.name]
             marker = "o" if len(epochs) == 1 else None
             axes.plot(epochs, values.mean(0), color=color, label=arm.name, marker=marker, linewidth=2)
             axes.fill_between(epochs, values.min(0), values.max(0), color=color, alpha=0.18, linewidth=0)
@@ -156,17 +157,19 @@ def learning_curves(study: Study, setting: Setting) -> Picture | None:
     return draw("learning_curves", "Learning curves", caption, 6.4, 3.6, plot)
 
 
-def reliability(found: Mapping[str, Calibration]) -> Picture | None:
+def reliability(found: Mapping[str, Calibration], colors: Mapping[str, str]) -> Picture:
     """Accuracy against the probability of the predicted class, by arm."""
-    if not found:
-        return None
 
     def plot(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=SCRATCH, linewidth=1, linestyle="--")
-        for number, (name, one) in enumerate(found.items()):
-            color = COLORS[number % len(COLORS)]
+        for name, one in found.items():
             axes.plot(
-                one.confidence, one.accuracy, "o-", color=color, label=f"{name}: ECE {one.error:.3f}", markersize=4
+                one.confidence,
+                one.accuracy,
+                "o-",
+                color=colors[name],
+                label=f"{name}: ECE {one.error:.3f}",
+                markersize=4,
             )
         axes.set(xlabel="probability of the predicted class", ylabel="fraction that is right")
         axes.set_xlim(0, 1.02)
@@ -187,13 +190,13 @@ def forgetting(study: Study, setting: Setting) -> Picture | None:
             points.append((one.arm.name, lost, one.estimate.mean))
     if not points:
         return None
-    factor = 100 if study.in_points else 1
+    factor, colors = 100 if study.in_points else 1, colors_of(setting.arms)
 
     def plot(axes: Axes) -> None:
         axes.axhline(0, color=SCRATCH, linewidth=1)
         axes.axvline(0, color=SCRATCH, linewidth=1)
-        for number, (name, lost, gain) in enumerate(points):
-            axes.plot(factor * lost, factor * gain, "o", color=COLORS[number % len(COLORS)], markersize=8)
+        for name, lost, gain in points:
+            axes.plot(factor * lost, factor * gain, "o", color=colors[name], markersize=8)
             axes.annotate(name, (factor * lost, factor * gain), xytext=(6, 4), textcoords="offset points", fontsize=9)
         axes.margins(0.25)
         unit = "points" if study.in_points else study.metric
@@ -247,6 +250,12 @@ def run_curves(series: Mapping[tuple[str, str, str], Mapping[int, float]], metri
         axes.legend(fontsize=9)
 
     return draw(f"curve_{metric}", f"Learning curve: {metric}", "Mean of each epoch.", 5.6, 3.2, plot)
+
+
+def colors_of(arms: Sequence[Arm]) -> dict[str, str]:
+    """The same colour for an arm in all pictures; grey from scratch."""
+    others = [arm.name for arm in arms if not arm.from_scratch]
+    return {arm.name: SCRATCH for arm in arms} | {name: COLORS[n % len(COLORS)] for n, name in enumerate(others)}
 
 
 def validation_curve(folder: Any, metric: str) -> dict[int, float] | None:

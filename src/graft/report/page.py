@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader
 
 from graft.files import write_whole, written_whole
-from graft.report.answer import Answer
+from graft.report.answer import Answer, first_line
 from graft.report.checks import Finding
 from graft.report.export import Table
 from graft.report.figures import Picture
@@ -37,6 +37,11 @@ class Page:
     checked: int = 0
     sections: Sequence[Section] = ()
     footer: str = ""
+
+    @property
+    def first_line(self) -> str:
+        """What a terminal shows."""
+        return first_line(self.answers)
 
     def html(self) -> str:
         """The whole page."""

@@ -233,11 +233,19 @@ def samples_of(job: Job) -> tuple[Any, ...] | None:
     return None if found is None else (found["index"], found["label"])
 
 
-@functools.lru_cache(maxsize=256)
 def target_predictions(folder: Path) -> dict[str, Any] | None:
     """A run's predictions of the target's test split, None where they were not kept."""
     file = folder / PREDICTIONS
-    return predictions.read(file).get("target") if file.is_file() else None
+    return predictions_in(file, file.stat().st_mtime_ns) if file.is_file() else None
+
+
+@functools.lru_cache(maxsize=256)
+def predictions_in(file: Path, changed: int) -> dict[str, Any] | None:
+    """What a file says of the target as it was written last; probabilities as an array `(m, K)`."""
+    found = predictions.read(file).get("target")
+    if found and "probabilities" in found and found["classes"]:
+        found["probabilities"] = np.array(found["probabilities"], dtype=np.float32)
+    return found
 
 
 def is_from_scratch(results: Mapping[str, Any]) -> bool:

@@ -47,11 +47,11 @@ def sections_of(study: Study, setting: Setting) -> Iterator[Section]:
     )
     if calibrated:
         bins = {name: calibration(*found) for name, found in calibrated.items()}
-        picture = figures.reliability(bins)
+        picture = figures.reliability(bins, figures.colors_of(setting.arms))
         yield Section(
             f"Calibration{place}",
             [own(setting, study, calibrations(calibrated, bins))],
-            named(study, setting, [picture] if picture else []),
+            named(study, setting, [picture]),
         )
 
 
@@ -73,7 +73,7 @@ def strategies(study: Study, setting: Setting) -> Table:
         "seeds and new test samples where predictions were kept, else over seeds alone; a gain is paired by seed. "
         "Labels used: to train + to choose."
     )
-    return Table("strategies", "Strategies", caption, header, rows, numbers=1 + len(keys)).without_empty()
+    return Table("strategies", "Chosen configurations", caption, header, rows, numbers=1 + len(keys)).without_empty()
 
 
 def strategy_row(study: Study, arm: Arm, keys: list[str], one: Comparison | None, metric: str) -> list[str]:
@@ -108,7 +108,7 @@ def configurations(study: Study) -> Table:
     header = [*study.varied, "validation", "test mean", "test deviation", "seeds", "failed", "diverged", "fit"]
     rows = [configuration_row(row, study.varied) for row in study.rows]
     caption = "All that was tried, best by validation first; the deviation is over seeds (n - 1)."
-    return Table("configurations", "Configurations", caption, header, rows, numbers=len(study.varied)).without_empty()
+    return Table("configurations", "All of them", caption, header, rows, numbers=len(study.varied)).without_empty()
 
 
 def configuration_row(row: Row, keys: list[str]) -> list[str]:
