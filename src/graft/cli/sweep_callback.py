@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from graft import paths as paths  # registers the resolvers that name folders, in parallel launchers' workers too
 from graft import signals
 from graft.cli import job, slurm
-from graft.errors import FolderRefused, LaunchRefused
+from graft.errors import FolderRefused, LaunchRefused, first_line
 from graft.files import disk_message
 from graft.report.summary import summarise
 from graft.runs.folder import REFUSED, STOPPED, RunFolder, SweepFolder
@@ -84,6 +84,7 @@ class SweepCallback(Callback):
             warnings.showwarning = self.shown
         forget_plan()
         folder = Path(config.hydra.sweep.dir).absolute()
+        write_report(folder)
         rows = summarise(folder)
         failed, refused = all_failed(rows), SweepFolder(folder).refused()
         all_diverged = bool(rows) and all(one.diverged for row in rows for one in row.jobs)
@@ -106,6 +107,17 @@ class SweepCallback(Callback):
     def __getstate__(self) -> dict[str, Any]:
         """What goes to parallel workers: no signal handler."""
         return {"previous": None, "owns": False, "shown": None}
+
+
+def write_report(folder: Path) -> None:
+    """Write report.html and print its first line; that it fails is said, and changes nothing of the sweep."""
+    from graft.report import publish  # matplotlib and scipy, which nothing needs before
+
+    try:
+        if lines := publish.of_sweep(folder):
+            print(f"\n{lines}")
+    except Exception as error:
+        print(f"There is no report: {first_line(error)}. Try: graft report {folder}", file=sys.stderr)
 
 
 def one_line_a_job() -> Callable[..., None]:

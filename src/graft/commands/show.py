@@ -46,6 +46,16 @@ def show_sweep(folder: Path) -> None:
     jobs = read_jobs(folder)
     if not jobs:
         raise GraftError(f"graft show {folder}: this is the folder of neither a run nor a sweep.")
+    if line := answer_line(folder):
+        print(line)
     print(table_of(jobs))
     if holder := SweepFolder(folder).holder():
         print(f"In work by {holder}.")
+
+
+def answer_line(folder: Path) -> str | None:
+    """Whether transfer helps, as a report's first line says; None where no job has a score."""
+    from graft.report import answer, study  # scipy
+
+    found = study.read([folder])
+    return answer.first_line(answer.answers(found)) if found.finished else None

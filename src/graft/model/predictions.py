@@ -4,12 +4,14 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-from torch import Tensor
 
-from graft.tasks.base import Task
+if TYPE_CHECKING:  # reading a run's predictions needs no torch
+    from torch import Tensor
+
+    from graft.tasks.base import Task
 
 CLASSES = "classes"  # where the file's schema holds the class names, as JSON
 
@@ -39,7 +41,7 @@ class Predictions:
                 yield {"prediction": label, "probabilities": dict(zip(self.classes, values, strict=True))}
 
 
-def predictions_of(task: Task, values: Tensor, classes: Sequence[str] | None) -> Predictions:
+def predictions_of(task: "Task", values: "Tensor", classes: Sequence[str] | None) -> Predictions:
     """What a task's predictions `(N, ...)`, as its metrics take them, say in the words of the data."""
     names = None if classes is None else tuple(classes)
     probabilities = task.probabilities(values)
@@ -47,7 +49,7 @@ def predictions_of(task: Task, values: Tensor, classes: Sequence[str] | None) ->
     return Predictions(words_of(task.decide(values), names), found, names)
 
 
-def words_of(labels: Tensor, classes: Sequence[str] | None) -> tuple[Any, ...]:
+def words_of(labels: "Tensor", classes: Sequence[str] | None) -> tuple[Any, ...]:
     """Labels as words: a class name for each of `(N,)`, those that are 1 for each of `(N, K)`, numbers as they are."""
     if classes is None:
         return tuple(labels.tolist())
@@ -61,7 +63,7 @@ class TestPredictions:
     """What a run said of a domain's test split: the samples' places in it, what they are called and their labels."""
 
     domain: str
-    indices: Tensor  # (N,)
+    indices: "Tensor"  # (N,)
     samples: Sequence[str]
     labels: Sequence[Any]
     predictions: Predictions

@@ -59,6 +59,8 @@ def table_of(jobs: Sequence[Job]) -> str:
     return markdown(fold(jobs), split_overrides(jobs)[0])
 
 
+MIN_SEEDS = 3  # below, an interval would be wider than anything it could tell
+UNBOUNDED = ("loss", "mae", "mse", "rmse", "r2")  # metrics that are no fractions
 NOTE = (
     "± is the sample standard deviation over seeds (n - 1), the interval is the 95 % interval of the mean "
     "(Student's t). Times and other metrics are means over the same jobs. Rows are in the order of the validation "
@@ -190,7 +192,7 @@ def cells(row: Row, others: Sequence[str], baseline_metric: str | None) -> list[
     else:
         center = statistics.fmean(scores)
         score = f"{center:.4f}" + (f" ± {statistics.stdev(scores):.4f}" if len(scores) > 1 else "")
-        interval = "" if half is None else f"{center - half:.4f} to {center + half:.4f}"
+        interval = "" if half is None else interval_text(len(scores), center, half, is_fraction(row.finished[0]))
     extra = [number_cell(row.mean("metrics", name)) for name in others]
     trainable, fit = row.mean("parameters", "trainable"), row.mean("time", "fit_s")
     return [
@@ -203,6 +205,23 @@ def cells(row: Row, others: Sequence[str], baseline_metric: str | None) -> list[
         "" if trainable is None else f"{trainable:,.0f}",
         "" if fit is None else f"{fit:.1f} s",
     ]
+
+
+def interval_text(n: int, center: float, half: float, fraction: bool) -> str:
+    """A mean's interval for people: none of 2 seeds or without any spread, a fraction's no further than 0 to 1."""
+    if n < MIN_SEEDS:
+        return f"{n} seeds: too few"
+    if half < 1e-9 * max(1.0, abs(center)):
+        return "no spread seen"
+    low, high = center - half, center + half
+    if fraction:
+        low, high = max(low, 0.0), min(high, 1.0)
+    return f"{low:.4f} to {high:.4f}"
+
+
+def is_fraction(results: Mapping[str, Any]) -> bool:
+    """Whether a run's score lies in 0 to 1."""
+    return results["score"]["metric"].rsplit("/", 1)[-1] not in UNBOUNDED
 
 
 def count_cell(counts: Sequence[float]) -> str:

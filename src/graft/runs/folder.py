@@ -41,6 +41,7 @@ STOPPED = ".stopped"  # Ctrl-C was pressed, no further job begins
 REFUSED = ".refused"  # jobs whose folder is not this sweep's to write to, a JSON line each
 MODEL = "model"  # the folder that predicts by itself, see graft.model
 BEST_MODEL = "best_model.json"  # which job of a sweep keeps its model
+REPORT, REPORT_FILES = "report.html", "report"  # a page, and the folder of its figures and tables
 SWEEP_FILES = ("multirun.yaml", "summary.csv", "summary.md", STOPPED, REFUSED, BEST_MODEL)
 
 

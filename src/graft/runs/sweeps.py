@@ -25,6 +25,7 @@ class Job:
     error: str = ""  # first line, of a failed job
     file: str = ""  # where the whole of it stands
     diverged: str = ""  # first line, of a job whose training met values that are not finite
+    path: Path = Path()  # of the folder
 
 
 @dataclass
@@ -74,7 +75,8 @@ def read_jobs(folder: Path) -> list[Job]:
     refused = {one["folder"]: one for one in SweepFolder(folder).refused()}
     for one in refused.values():
         overrides = dict(split_override(line) for line in one["overrides"])
-        jobs.append(Job(one["folder"], overrides, error=first_error_line(one["error"]), file=REFUSED))
+        error = first_error_line(one["error"])
+        jobs.append(Job(one["folder"], overrides, error=error, file=REFUSED, path=folder / one["folder"]))
     for file in folder.glob(f"*/{OVERRIDES}"):
         if file.parent.name not in refused:
             jobs.append(read_job(file.parent))
@@ -83,7 +85,7 @@ def read_jobs(folder: Path) -> list[Job]:
 
 def read_job(folder: Path) -> Job:
     """A job by its folder; one whose record cannot be read counts as failed."""
-    job = Job(folder.name, dict(split_override(line) for line in read_overrides(folder / OVERRIDES)))
+    job = Job(folder.name, dict(split_override(line) for line in read_overrides(folder / OVERRIDES)), path=folder)
     if (folder / ERROR).exists():  # even beside DONE: then the folder refused another configuration
         job.error, job.file = first_error_line((folder / ERROR).read_text()), f"{folder.name}/{ERROR}"
     elif (folder / DONE).exists():
@@ -116,15 +118,15 @@ def first_error_line(text: str) -> str:
     return " ".join(line.strip() for line in lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
-def fold(jobs: Iterable[Job]) -> list[Row]:
-    """Jobs grouped by everything but the seed, best first, those without a score last.
+def fold(jobs: Iterable[Job], repeats: Sequence[str] = ("seed",)) -> list[Row]:
+    """Jobs grouped by everything but the keys that repeat them, best first, those without a score last.
 
     Best by validation, as the selection rule sees it: an order by test scores would choose on the test split. Where a
     job selected nothing (selection=last) there is no such number, and the order is by test score.
     """
     rows: dict[tuple[tuple[str, str], ...], Row] = {}
     for one in jobs:
-        rest = {key: value for key, value in one.overrides.items() if key != "seed"}
+        rest = {key: value for key, value in one.overrides.items() if key not in repeats}
         rows.setdefault(tuple(sorted(rest.items())), Row(rest)).jobs.append(one)
 
     def rank(row: Row) -> tuple[bool, float]:

@@ -1,0 +1,178 @@
+"""The first line of a report: does transfer help, which way, and how sure is that?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graft.cli.program import program
+from graft.errors import override
+from graft.report.statistics import further_seeds
+from graft.report.study import REPEATS, Comparison, Setting, Study, role
+from graft.report.summary import MIN_SEEDS
+
+SMALLEST = 0.01  # the difference that a study should be able to see: 1 point, or 1 % of scratch's score
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A verdict (helps, hurts, unclear, missing), the line that says so, and what else a reader has to know."""
+
+    verdict: str
+    line: str
+    details: list[str]
+
+
+def answers(study: Study) -> list[Answer]:
+    """One for each setting, those of the best transfer by validation."""
+    if not study.settings:
+        return [Answer("missing", "No answer yet: no job has finished with a score.", [])]
+    found = [answer(study, setting) for setting in study.settings]
+    if len(found) == 1:
+        return found
+    names = [setting.name for setting in study.settings]
+    return [Answer(one.verdict, f"{name}: {one.line}", one.details) for name, one in zip(names, found, strict=True)]
+
+
+def answer(study: Study, setting: Setting) -> Answer:
+    """The answer of one setting."""
+    if setting.scratch is None:
+        return Answer("missing", "No answer yet: there is no run from scratch to compare with.", [missing(study)])
+    if not setting.transfers:
+        return Answer("missing", "No answer yet: every run starts from scratch, so nothing is transferred.", [])
+    if not setting.comparisons:
+        return Answer("missing", "No answer yet: no seed has finished both from scratch and with transfer.", [])
+    best = setting.comparisons[0]
+    return Answer(best.verdict, headline(study, best), details(study, best))
+
+
+def headline(study: Study, one: Comparison) -> str:
+    """The comparison in one line."""
+    gain = f"{difference(study, one.estimate.mean)} over scratch"
+    chosen = choice(one)
+    units = count(len(one.differences), "split" if one.splits > 1 else "seed")
+    if one.interval is None:
+        if len(one.differences) < MIN_SEEDS:
+            return f"{units}: too few to tell. {gain}, {chosen}"
+        return f"No spread seen: {gain} in every one of {units}, {chosen}"
+    low, high = (shown(study, end) for end in one.interval)
+    paired = f"{units}, {'Nadeau-Bengio corrected' if one.splits > 1 else 'paired by seed'}, {chosen}"
+    if one.verdict == "helps":
+        return f"Transfer helps: {gain} [{low}, {high}], {paired}"
+    if one.verdict == "hurts":
+        return f"Transfer hurts: {gain} [{low}, {high}], {paired}"
+    unit = "splits" if one.splits > 1 else "seeds"
+    return f"The {unit} do not tell: {gain} [{low}, {high}], {paired}; {more_seeds(study, one)}"
+
+
+def more_seeds(study: Study, one: Comparison) -> str:
+    """How many further seeds would see the smallest difference of interest."""
+    about, low, high = further_seeds(one.differences.tolist(), smallest(study, one), one.family)
+    unit = "1 point" if study.in_points else f"1 % of scratch's {study.metric}"
+    if about == 0:
+        return f"these are enough for 80 % power at {unit} on this test set"
+    return f"about {about} more ({low} to {high}) for 80 % power at {unit}"
+
+
+def details(study: Study, one: Comparison) -> list[str]:
+    """What the interval holds, from how many samples it comes, and what more seeds cannot change."""
+    test = one.arm.best.numbers("data", "target", "test")
+    samples = f"{test[0]:,.0f} test samples" if test else "the test samples"
+    means = [arm.best.mean("score", "value") or 0.0 for arm in (one.arm, one.scratch)]
+    tried = [f"{arm.name} of {count(len(arm.rows), 'configuration')}" for arm in (one.arm, one.scratch)]
+    lines = [
+        f"{one.arm.name} {score(study, means[0])} against {one.scratch.name} {score(study, means[1])} "
+        f"({study.metric} on {samples}). Both were chosen by validation: {', '.join(tried)}."
+    ]
+    if one.interval is None:
+        return lines
+    together = f", simultaneous over {one.family} comparisons" if one.family > 1 else ""
+    p = f" Holm's p {one.p:.2g}." if one.p is not None else ""
+    if one.splits > 1:
+        lines.append(f"The 95 % interval is over new splits of these data{together}; seeds are averaged.{p}")
+    elif one.crossed is None:
+        lines.append(
+            f"The 95 % interval is over seeds on this test set alone{together}: without test predictions to pair, or "
+            f"for {study.metric}, what other test samples would change is not in it.{p}"
+        )
+    else:
+        seeds, cases = one.crossed.seeds**0.5, one.crossed.samples**0.5
+        lines.append(
+            f"The 95 % interval is over new seeds and new test samples{together}; it holds neither other splits nor "
+            f"other pretraining. Standard error from seeds {size(study, seeds)}, from test samples "
+            f"{size(study, cases)}.{p}"
+        )
+        if one.verdict == "unclear" and 2.8 * one.crossed.floor > smallest(study, one):  # 1.96 + .84
+            lines.append(
+                f"More seeds alone cannot show {size(study, smallest(study, one))} here: the test samples leave a "
+                f"standard error of {size(study, one.crossed.floor)} whatever their number."
+            )
+    return lines
+
+
+def missing(study: Study) -> str:
+    """The command that adds training from scratch to the sweep."""
+    keys = dict.fromkeys(key for job in study.jobs for key in job.overrides)
+    words = []
+    for key in keys:
+        values = list(dict.fromkeys(job.overrides[key] for job in study.jobs if key in job.overrides))
+        arm = key not in study.same and role(key) == "arm" and key not in REPEATS
+        if key != "strategy" and not key.startswith("strategy.") and not arm:
+            words.append(f"{key}={','.join(values)}")
+    words += ["strategy=scratch", override("hydra.sweep.dir", study.folders[0])]
+    return f"Add it with: {program()} -m {' '.join(words)}"
+
+
+def choice(one: Comparison) -> str:
+    """By which rule and with how many labels configurations and checkpoints were chosen."""
+    results = one.arm.best.finished[0]
+    selection = results.get("selection") or {}
+    if not selection.get("monitor"):
+        return "chosen by nothing but the order of the jobs (the last epoch was tested)"
+    labels = results.get("data", {}).get("target", {}).get("labels", {}).get("val")
+    oracle = ", oracle" if selection.get("oracle") else ""
+    used = f" ({labels:,} labels{oracle})" if labels and selection["rule"] == "target_val" else ""
+    return f"chosen by {selection['rule']}{used}"
+
+
+def smallest(study: Study, one: Comparison) -> float:
+    """The difference that a study should be able to see."""
+    if study.in_points:
+        return SMALLEST
+    return SMALLEST * abs(one.scratch.best.mean("score", "value") or 1.0)
+
+
+def difference(study: Study, value: float) -> str:
+    """A gain with its sign: +7.0 points; of an error, +1.2 mae says by how much it falls."""
+    better = "" if study.higher_is_better else " lower"
+    return f"{shown(study, value, sign=True)} {'points' if study.in_points else study.metric + better}"
+
+
+def shown(study: Study, value: float, *, sign: bool = False) -> str:
+    """A difference as a number, in points where the metric is a fraction, and then no further than it can go."""
+    if study.in_points:
+        value = 100 * min(max(value, -1.0), 1.0)
+        return f"{value:{'+' if sign else ''}.1f}"
+    return f"{value:{'+' if sign else ''}.3g}"
+
+
+def size(study: Study, value: float) -> str:
+    """A difference without a direction, with its unit."""
+    return f"{100 * value:.2f} points" if study.in_points else f"{value:.3g}"
+
+
+def score(study: Study, value: float) -> str:
+    """A score: a fraction in percent."""
+    return f"{100 * value:.1f} %" if study.in_points else f"{value:.4g}"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 seed`, `5 seeds`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def first_line(found: Sequence[Answer]) -> str:
+    """What a terminal shows: the only answer, or how many settings say what."""
+    if len(found) == 1:
+        return found[0].line
+    words = {"helps": "helps", "hurts": "hurts", "unclear": "does not tell", "missing": "has no answer"}
+    counts = {word: sum(one.verdict == verdict for one in found) for verdict, word in words.items()}
+    return f"Transfer {', '.join(f'{word} in {n}' for word, n in counts.items() if n)} of {len(found)} settings"

@@ -1,0 +1,318 @@
+"""What could make a sweep's answer wrong: small checks, each with a code, a severity and its place in the docs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from graft.report.answer import count, difference, score
+from graft.report.study import Arm, Study, role
+from graft.report.summary import MIN_SEEDS
+from graft.runs.sweeps import all_failed
+
+DOCS = "docs/evidence.md"
+WRONG, WARNING, NOTE = "wrong", "warning", "note"  # severities, in the order of the page
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check has to say."""
+
+    code: str
+    severity: str
+    sentence: str
+
+    @property
+    def docs(self) -> str:
+        """Where it is explained."""
+        return f"{DOCS}#{self.code}"
+
+
+class Check:
+    """Looks at a study for one thing that could make its answer wrong."""
+
+    code: ClassVar[str]
+    severity: ClassVar[str] = WARNING
+
+    def finding(self, study: Study) -> Finding | None:
+        """What it has to say, None where nothing is the matter."""
+        sentence = self._find(study)
+        return Finding(self.code, self.severity, sentence) if sentence else None
+
+    def _find(self, study: Study) -> str | None:
+        raise NotImplementedError
+
+
+class Oracle(Check):
+    """Checkpoints were chosen by labels that the target is said not to have."""
+
+    code, severity = "oracle-selection", WRONG
+
+    def _find(self, study: Study) -> str | None:
+        if any((results.get("selection") or {}).get("oracle") for results in study.finished):
+            return "Checkpoints were chosen with labels of a target that counts as unlabelled: an upper bound only."
+        return None
+
+
+class ChosenOnTest(Check):
+    """Nothing but the test score orders the configurations."""
+
+    code, severity = "chosen-on-test", WRONG
+
+    def _find(self, study: Study) -> str | None:
+        unselected = [one for one in study.finished if not (one.get("selection") or {}).get("monitor")]
+        if unselected and any(len(arm.rows) > 1 for arm in arms(study)):
+            return "Some jobs followed no validation metric, so that test scores order the configurations."
+        return None
+
+
+class CopiesInTrain(Check):
+    """Test samples are in the training split too."""
+
+    code, severity = "test-copies-in-train", WRONG
+
+    def _find(self, study: Study) -> str | None:
+        return noted(study, "are in train too")
+
+
+class NearDuplicates(Check):
+    """Test samples look like training samples."""
+
+    code = "near-duplicates"
+
+    def _find(self, study: Study) -> str | None:
+        return noted(study, "near duplicates")
+
+
+class Incomplete(Check):
+    """Jobs diverged, failed or did not finish: an arm's mean is over those that did not."""
+
+    code = "diverged-seeds"
+
+    def _find(self, study: Study) -> str | None:
+        diverged = sum(len(row.diverged) for row in study.rows)
+        numbers = {"diverged": diverged, "failed": len(all_failed(study.rows))}
+        numbers["are unfinished"] = sum(row.unfinished for row in study.rows)
+        found = ", ".join(f"{n} {word}" for word, n in numbers.items() if n)
+        return f"Of {len(study.jobs)} jobs {found}; scores and intervals leave them out." if found else None
+
+
+class FewSeeds(Check):
+    """Too few seeds for any interval."""
+
+    code = "one-seed"
+
+    def _find(self, study: Study) -> str | None:
+        fewest = min((len(one.differences) for one in study.comparisons), default=None)
+        if fewest is None:
+            fewest = min((len(arm.jobs) for arm in arms(study)), default=MIN_SEEDS)
+        if fewest < MIN_SEEDS:
+            return f"{count(fewest, 'seed')} cannot tell a difference from chance: run {MIN_SEEDS} at least."
+        return None
+
+
+class ValidationLarger(Check):
+    """More labels choose than train."""
+
+    code = "validation-larger-than-training"
+
+    def _find(self, study: Study) -> str | None:
+        found = [target(results).get("labels") or {} for results in study.finished]
+        larger = [one for one in found if one.get("val", 0) > one.get("train", 0) > 0]
+        if not larger:
+            return None
+        return (
+            f"{larger[0]['train']:,} labels train and {larger[0]['val']:,} choose: labels used are "
+            f"{larger[0]['train']:,} + {larger[0]['val']:,}, which somebody with so few would not have."
+        )
+
+
+class GridEdge(Check):
+    """The best value of a tuned number is the smallest or largest that was tried."""
+
+    code = "best-at-the-edge"
+
+    def _find(self, study: Study) -> str | None:
+        edges = []
+        for arm in arms(study):
+            for key in tuned(study):
+                values = {number for row in arm.rows if (number := as_number(row.overrides.get(key))) is not None}
+                best = as_number(arm.best.overrides.get(key))
+                if len(values) > 1 and best in (min(values), max(values)):
+                    edges.append(f"{arm.name} {key}={best:g} ({'lowest' if best == min(values) else 'highest'})")
+        return (
+            f"The best value is at the edge of what was tried: {'; '.join(edges)}. Widen the grid." if edges else None
+        )
+
+
+class UnequalTries(Check):
+    """Training from scratch was tried with fewer configurations, or at one rate that it did not choose."""
+
+    code = "baseline-without-its-own-rate"
+
+    def _find(self, study: Study) -> str | None:
+        for setting in study.settings:
+            if setting.scratch is None or not setting.transfers:
+                continue
+            most = max(len(arm.rows) for arm in setting.transfers)
+            if len(setting.scratch.rows) < most:
+                return (
+                    f"Scratch was tried with {count(len(setting.scratch.rows), 'configuration')} and a transfer "
+                    f"strategy with {most}: equal numbers are a fair comparison."
+                )
+            rate_varies = any(key.startswith(("optimizer", "rates")) for key in study.varied)
+            if not rate_varies and not any("lr" in (one.get("tuning") or {}) for one in study.finished):
+                return "Scratch and transfer share one learning rate, which suits one of them: vary optimizer.lr."
+        return None
+
+
+class StillImproving(Check):
+    """The last epoch was the best one, so that more training may change the order."""
+
+    code = "still-improving"
+
+    def _find(self, study: Study) -> str | None:
+        found = [arm.name for arm in arms(study) if mostly_last(arm.best.finished)]
+        return f"Best at the last epoch in most jobs: {', '.join(found)}. Train longer." if found else None
+
+
+class AbsentClass(Check):
+    """A class has no test sample."""
+
+    code = "absent-class"
+
+    def _find(self, study: Study) -> str | None:
+        for results in study.finished:
+            confusion = (results.get("confusion") or {}).get("test/target")
+            if not confusion:
+                continue
+            rows = zip(confusion["classes"], confusion["matrix"], strict=True)
+            if absent := [str(name) for name, row in rows if not sum(row)]:
+                return f"No test sample has the class {', '.join(absent[:5])}: scores say nothing of it."
+        return None
+
+
+class Majority(Check):
+    """The best arm is no better than always saying the most frequent class."""
+
+    code = "majority-class"
+
+    def _find(self, study: Study) -> str | None:
+        if study.metric != "acc":
+            return None
+        for arm in arms(study):
+            share = majority(arm.best.finished[0])
+            mean = arm.best.mean("score", "value")
+            if share is not None and mean is not None and mean <= share:
+                return (
+                    f"{arm.name} reaches {score(study, mean)}, and always saying the most frequent class "
+                    f"{score(study, share)}."
+                )
+        return None
+
+
+class BaselineAsGood(Check):
+    """What anybody would try first does as well."""
+
+    code = "boosting-does-as-well"
+
+    def _find(self, study: Study) -> str | None:
+        for setting in study.settings:
+            best = (setting.transfers or setting.arms)[0].best
+            name = best.finished[0]["score"]["metric"]
+            mean, other = best.mean("score", "value"), best.mean("baseline", "metrics", name)
+            if mean is None or other is None:
+                continue
+            if other >= mean if study.higher_is_better else other <= mean:
+                word = best.finished[0]["baseline"]["name"].capitalize()
+                return f"{word} on the same rows reads {score(study, other)}, the network {score(study, mean)}."
+        return None
+
+
+class NegativeTransfer(Check):
+    """A transfer strategy is worse than training from scratch."""
+
+    code = "negative-transfer"
+
+    def _find(self, study: Study) -> str | None:
+        worse = [one for one in study.comparisons if one.verdict == "hurts"]
+        listed = ", ".join(f"{one.arm.name} ({difference(study, one.estimate.mean)})" for one in worse)
+        return f"Worse than scratch: {listed}." if worse else None
+
+
+class NoPredictions(Check):
+    """The interval holds seeds alone."""
+
+    code, severity = "seeds-alone", NOTE
+
+    def _find(self, study: Study) -> str | None:
+        if any(one.crossed is None and one.splits == 1 and len(one.differences) > 1 for one in study.comparisons):
+            return (
+                "Intervals are over seeds on this test set alone: other test samples would move them further "
+                "(save.predictions keeps what is needed, for metrics that are means over samples)."
+            )
+        return None
+
+
+CHECKS: tuple[type[Check], ...] = (
+    *(Oracle, ChosenOnTest, CopiesInTrain, Incomplete, FewSeeds, NegativeTransfer, BaselineAsGood, Majority),
+    *(ValidationLarger, UnequalTries, GridEdge, StillImproving, NearDuplicates, AbsentClass, NoPredictions),
+)
+
+
+def findings(study: Study) -> list[Finding]:
+    """What all checks say, the most severe first."""
+    if not study.finished:
+        return []
+    found = [finding for check in CHECKS if (finding := check().finding(study))]
+    return sorted(found, key=lambda one: (WRONG, WARNING, NOTE).index(one.severity))
+
+
+def arms(study: Study) -> list[Arm]:
+    """Of all settings."""
+    return [arm for setting in study.settings for arm in setting.arms]
+
+
+def tuned(study: Study) -> list[str]:
+    """Varied keys that are chosen within an arm."""
+    return [key for key in study.varied if role(key) == "tuned"]
+
+
+def target(results: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a run's record says of the target's data."""
+    return results.get("data", {}).get("target", {})
+
+
+def noted(study: Study, words: str) -> str | None:
+    """A note of the target's data that holds some words."""
+    for results in study.finished:
+        for note in target(results).get("notes", ()):
+            if words in note:
+                return f"{note}."
+    return None
+
+
+def as_number(text: str | None) -> float | None:
+    """An override's value as a number, None where it is none."""
+    try:
+        return float(text) if text is not None else None
+    except ValueError:
+        return None
+
+
+def mostly_last(finished: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether most jobs were best at the last of several epochs."""
+    ends = [
+        (results["selection"]["epoch"], results["phases"][-1]["epochs"][1])
+        for results in finished
+        if (results.get("selection") or {}).get("epoch") is not None and results.get("phases")
+    ]
+    return bool(ends) and sum(epoch == last > 0 for epoch, last in ends) > len(ends) / 2
+
+
+def majority(results: Mapping[str, Any]) -> float | None:
+    """Fraction of the test samples that have the most frequent class."""
+    confusion = (results.get("confusion") or {}).get("test/target")
+    if not confusion:
+        return None
+    totals = [sum(row) for row in confusion["matrix"]]
+    return max(totals) / sum(totals) if sum(totals) else None

@@ -1,0 +1,47 @@
+"""Where a report goes: into the folder of its run or sweep, whose record names what is Graft's, or elsewhere."""
+
+from pathlib import Path
+
+from graft.errors import FolderRefused, GraftError
+from graft.files import disk_message
+from graft.report import study, sweep_page
+from graft.report.page import Page
+from graft.runs.folder import REPORT, RunFolder, SweepFolder
+
+MARK = b'content="Graft"'  # in a page of Graft's
+
+
+def into_own(page: Page, folder: Path, *, is_run: bool) -> Path:
+    """Write it into its run's or sweep's folder; FolderRefused where another process works or a stranger's file is."""
+    owner = (RunFolder if is_run else SweepFolder)(folder)
+    names = [REPORT, *page.files()]
+    with owner.owned(adopt=True):
+        record = owner.record
+        assert record is not None
+        if taken := [name for name in names if name not in record.files and (folder / name).exists()]:
+            raise FolderRefused(
+                f"{folder / taken[0]} is in the way: Graft did not write it. Rename it, or write elsewhere: to=<folder>"
+            )
+        owner.add(names)
+        return page.write(folder)
+
+
+def into(page: Page, folder: Path) -> Path:
+    """Write it into any folder, which is made; GraftError where another page is there or nothing can be written."""
+    file = folder / REPORT
+    if file.is_file() and MARK not in file.read_bytes()[:2000]:
+        raise GraftError(f"{file} is in the way: Graft did not write it. Name another folder: to=<folder>")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return page.write(folder)
+    except OSError as error:
+        raise GraftError(disk_message(error, folder) or f"{folder} cannot be written: {error}") from None
+
+
+def of_sweep(folder: Path) -> str | None:
+    """Write a sweep's page at its end; its first line and file as text, None where no job has a score."""
+    found = study.read([folder])
+    if not found.finished:
+        return None
+    page = sweep_page.page(found)
+    return f"{page.first_line}\n{into_own(page, folder, is_run=False)}"

@@ -1,0 +1,135 @@
+"""The report of one run: its score, confusions, the samples it is most wrong about, curves and calibration."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graft.cli.program import program
+from graft.errors import GraftError
+from graft.report import figures, samples
+from graft.report.answer import Answer
+from graft.report.contributions import contributions
+from graft.report.export import Table
+from graft.report.page import Page, Section
+from graft.report.plots import read_series
+from graft.report.statistics import bootstrap, calibration, calibration_interval, wilson
+from graft.report.study import target_predictions
+from graft.report.summary import is_fraction, number_cell
+from graft.report.sweep_page import confidence_of, labels_used
+from graft.runs import record
+from graft.runs.folder import CONFIG, METRICS, try_read_yaml
+
+PAIRS = 10  # of classes that are confused most
+
+
+def page(folder: Path) -> Page:
+    """The page of a finished run; GraftError for one without a test score."""
+    results = record.read(folder)
+    if "score" not in results:
+        raise GraftError(f"graft report {folder}: the run has no test score. See: graft show {folder}")
+    found = target_predictions(folder)
+    sections = [one for one in sections_of(folder, results, found) if one.tables or one.pictures or one.samples]
+    title = f"{results.get('name', 'run')}: {folder.name}"
+    seconds = (results.get("time") or {}).get("total_s")
+    footer = f"Seed {results['seeds']['train']}" if results.get("seeds") else ""
+    footer += f", {seconds:,.0f} s." if seconds else ""
+    return Page(title, [answer(results, found)], sections=sections, footer=footer)
+
+
+def answer(results: Mapping[str, Any], found: Mapping[str, Any] | None) -> Answer:
+    """The run's score with the sampling error of its test set; that one run says nothing of transfer."""
+    name, value = results["score"]["metric"].rsplit("/", 1)[-1], results["score"]["value"]
+    fraction = is_fraction(results)
+
+    def shown(number: float) -> str:
+        return f"{100 * number:.1f} %" if fraction else f"{number:.4g}"
+
+    if value is None:
+        return Answer("missing", f"The test {name} is not a number.", [])
+    samples_tested = results["data"]["target"]["test"]
+    values = contributions(name, found) if found else None
+    if values is None:
+        interval = ""
+    elif name == "acc":
+        interval = " [{}, {}]".format(*map(shown, wilson(float(values.sum()), len(values))))
+    else:
+        interval = " [{}, {}]".format(*map(shown, bootstrap(values)))
+    selection = results.get("selection") or {}
+    epoch = "" if selection.get("epoch") is None else f", epoch {selection['epoch'] + 1}"
+    chosen = f"checkpoint by {selection['rule']}{epoch}" if selection.get("rule") else "the last epoch"
+    line = f"Test {name} {shown(value)}{interval} on {samples_tested:,} test samples: one seed, {chosen}"
+    alone = ["The 95 % interval is the sampling error of the test set alone, not the spread over seeds."]
+    return Answer(
+        "missing",
+        line,
+        [
+            *(alone if interval else []),
+            f"Labels of the target used: {labels_used(results)} (to train + to choose).",
+            f"One run cannot tell whether transfer helps; a sweep can: {sweep_command(results.get('overrides', []))}",
+        ],
+    )
+
+
+def sweep_command(overrides: Sequence[str]) -> str:
+    """The same experiment with and without transfer, over five seeds."""
+    words = [word for word in overrides if not word.startswith(("strategy=", "strategy.", "seed="))]
+    own = [word.partition("=")[2] for word in overrides if word.startswith("strategy=")] or ["full"]
+    strategies = ",".join(dict.fromkeys(["scratch", *own]))
+    return f"{program()} -m {' '.join([*words, f'strategy={strategies}', 'seed=0,1,2,3,4'])}"
+
+
+def sections_of(folder: Path, results: Mapping[str, Any], found: Mapping[str, Any] | None) -> Iterator[Section]:
+    """What is shown of a run."""
+    yield Section("Scores", [metrics(results)])
+    confusion = (results.get("confusion") or {}).get("test/target")
+    if confusion:
+        matrix, classes = confusion["matrix"], confusion["classes"]
+        yield Section("Confusions", [confused(matrix, classes)], [figures.confusion(matrix, classes)])
+    if found:
+        redacted = bool(((try_read_yaml(folder / CONFIG) or {}).get("save") or {}).get("redact"))
+        yield Section("Largest losses", samples=samples.worst(found, content=not redacted))
+    file = folder / METRICS
+    series = read_series(file) if file.is_file() else {}
+    drawn = [figures.run_curves(series, name) for name in ("loss", results["score"]["metric"].rsplit("/", 1)[-1])]
+    yield Section("Training", pictures=[one for one in drawn if one])
+    if (values := confidence_of(found)) is not None:
+        low, high = calibration_interval(*values)
+        bins = calibration(*values)
+        picture = figures.reliability({"this run": bins}, {"this run": figures.COLORS[0]})
+        rows = [[f"{bins.error:.3f}", f"{low:.3f} to {high:.3f}", f"{values[0].mean():.3f}", f"{values[1].mean():.3f}"]]
+        header = ["ECE", "95 % over test samples", "mean probability", "accuracy"]
+        caption = "Expected calibration error in ten bins of equally many test samples; it leans upwards."
+        table = Table("calibration", "Calibration error", caption, header, rows, numbers=0)
+        yield Section("Calibration", [table], [picture])
+
+
+def metrics(results: Mapping[str, Any]) -> Table:
+    """Test metrics by domain, and those of the baseline."""
+    tests = {name: value for name, value in results["metrics"].items() if name.startswith("test/")}
+    baseline = results.get("baseline") or {}
+    rows = []
+    for name, value in tests.items():
+        _, domain, metric = name.split("/", 2)
+        other = baseline.get("metrics", {}).get(name)
+        rows.append([domain, metric, number_cell(value), number_cell(other)])
+    header = ["domain", "metric", "test", baseline.get("name", "baseline")]
+    caption = "Of the checkpoint that was chosen."
+    return Table("metrics", "Test metrics", caption, header, rows, numbers=2).without_empty()
+
+
+def confused(matrix: list[list[float]], classes: list[str]) -> Table:
+    """The pairs of classes that are confused most."""
+    counts = np.array(matrix, dtype=float)
+    totals = counts.sum(axis=1)
+    np.fill_diagonal(counts, 0)
+    order = np.argsort(-counts, axis=None, kind="stable")[:PAIRS]
+    rows = []
+    for place in order.tolist():
+        true, predicted = divmod(place, len(classes))
+        if counts[true, predicted]:
+            share = f"{100 * counts[true, predicted] / totals[true]:.0f} %"
+            rows.append([str(classes[true]), str(classes[predicted]), f"{counts[true, predicted]:g}", share])
+    header = ["true", "predicted", "samples", "of the true class"]
+    return Table("confused", "Most confused pairs", "Test samples of the target.", header, rows, numbers=2)

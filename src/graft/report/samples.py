@@ -1,0 +1,121 @@
+"""The samples that a run was most wrong about, as they are where their files are still there."""
+
+import base64
+import csv
+import io
+import itertools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROW = re.compile(r"(?P<file>.+), row (?P<line>\d+)(?: \((?P<path>.+)\))?", re.DOTALL)
+SHOWN = 12
+SIDE = 160  # pixels of a thumbnail
+MAX_TEXT = 280  # characters
+MAX_SOUND = 120_000  # bytes of a recording that a page can carry
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+SOUNDS = {".wav": "audio/wav", ".mp3": "audio/mpeg", ".ogg": "audio/ogg", ".flac": "audio/flac"}
+SMALLEST = 1e-12  # probability of which a logarithm is taken
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A test sample: what it is called, its label, what was predicted, and how wrong that is.
+
+    `image` and `sound` are data URLs, `text` is a text or the values of a table's row; None where there is none.
+    """
+
+    name: str
+    label: str
+    prediction: str
+    loss: float
+    image: str | None = None
+    sound: str | None = None
+    text: str | None = None
+
+
+def worst(found: Mapping[str, Any], *, content: bool) -> list[Sample]:
+    """The samples with the largest loss; `content` says whether their files may be shown."""
+    losses = losses_of(found)
+    if losses is None:
+        return []
+    return [
+        Sample(
+            found["sample"][place],
+            worded(found["label"][place]),
+            worded(found["prediction"][place]),
+            float(losses[place]),
+            **(content_of(found["sample"][place]) if content else {}),
+        )
+        for place in np.argsort(-losses, kind="stable")[:SHOWN].tolist()
+    ]
+
+
+def losses_of(found: Mapping[str, Any]) -> np.ndarray | None:
+    """Loss `(m,)`: -log of the true class's probability, or a number's distance; None for several labels a sample."""
+    labels = found["label"]
+    if labels and isinstance(labels[0], list):
+        return None
+    if found["classes"] is None:
+        return np.abs(np.array(labels, dtype=float) - np.array(found["prediction"], dtype=float))
+    place = {name: index for index, name in enumerate(found["classes"])}
+    rows = np.array(found["probabilities"], dtype=float)
+    of_label = rows[np.arange(len(rows)), [place[label] for label in labels]]
+    return -np.log(np.maximum(of_label, SMALLEST))
+
+
+def content_of(name: str) -> dict[str, str]:
+    """`image`, `sound` or `text` of a sample by its name, as far as its file is still there and can be shown."""
+    row = ROW.fullmatch(name)
+    path = Path(row["path"] if row and row["path"] else row["file"] if row else name)
+    try:
+        if path.suffix.lower() in IMAGES and path.is_file():
+            return {"image": thumbnail(path)}
+        if path.suffix.lower() in SOUNDS and path.is_file() and path.stat().st_size <= MAX_SOUND:
+            return {"sound": data_url(path.read_bytes(), SOUNDS[path.suffix.lower()])}
+        if row and not row["path"] and path.is_file() and (text := line_of(path, int(row["line"]))):
+            return {"text": text}
+    except (OSError, ValueError):  # changed, or no longer what it was
+        return {}
+    return {}
+
+
+def thumbnail(path: Path) -> str:
+    """A small JPEG of an image as a data URL."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        small = image.convert("RGB")
+        small.thumbnail((SIDE, SIDE))
+        content = io.BytesIO()
+        small.save(content, "JPEG", quality=80)
+    return data_url(content.getvalue(), "image/jpeg")
+
+
+def line_of(path: Path, number: int) -> str | None:
+    """A line of a text file, from 1; of a table by its header's names. None for packed files and other formats."""
+    if path.suffix.lower() not in (".csv", ".tsv", ".txt", ".jsonl"):
+        return None
+    with path.open(encoding="utf-8", errors="replace") as file:
+        header = next(file, "")
+        line = header if number == 1 else next(itertools.islice(file, number - 2, None), "")
+    separator = "\t" if path.suffix.lower() == ".tsv" else ";" if header.count(";") > header.count(",") else ","
+    names, values = (next(csv.reader([one], delimiter=separator), []) for one in (header, line))
+    named = number > 1 and len(names) == len(values) > 1 and path.suffix.lower() in (".csv", ".tsv")
+    pairs = zip(names, values, strict=False)
+    text = ", ".join(f"{name.strip()}: {value.strip()}" for name, value in pairs) if named else line.strip()
+    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
+
+
+def data_url(content: bytes, kind: str) -> str:
+    """Bytes inside of a page."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def worded(value: Any) -> str:
+    """A label for people."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,286 @@
+"""What a sweep compares: arms (strategies and the like) within a setting, each against training from scratch.
+
+The keys that jobs vary have one of four roles. Repeats (seed, split) are folded; tuned keys (learning rate and other
+hyperparameters) are chosen by validation within an arm; settings (data, labels, network) are kept apart; the rest,
+such as the strategy, are the arms.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graft.model import predictions
+from graft.report.contributions import contributions
+from graft.report.statistics import Crossed, Estimate, crossed, holm, over_seeds, over_splits
+from graft.report.summary import is_fraction
+from graft.runs.folder import PREDICTIONS
+from graft.runs.sweeps import Job, Row, fold, read_jobs, split_overrides
+
+REPEATS = ("seed", "data.split_seed")
+TUNED = ("optimizer", "scheduler", "rates", "training", "strategy.", "data.batch_size", "data.augment")
+SETTINGS = ("experiment", "data", "task", "backbone")
+WEIGHTS = "backbone.weights"  # a part of the backbone that is an arm: null is training from scratch
+
+Pair = tuple[int | None, int | None]  # split seed and seed of a job
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Rows of a sweep that differ in tuned keys alone; the first is the best by validation."""
+
+    name: str
+    rows: list[Row]
+
+    @property
+    def best(self) -> Row:
+        """What validation chose."""
+        return self.rows[0]
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether it learns from nothing but the target."""
+        return all(map(is_from_scratch, self.best.finished))
+
+    @property
+    def jobs(self) -> dict[Pair, Job]:
+        """Finished jobs of the best row by their split and seed."""
+        return {pair_of(job): job for job in self.best.jobs if job.results and "score" in job.results}
+
+    def estimate(self) -> tuple[Estimate, bool]:
+        """Its mean test score, and whether the error is over new test samples too (estimand B)."""
+        jobs = list(self.jobs.values())
+        values = contributions_of(jobs)
+        if values is not None and len(values) > 1:
+            return crossed(values).estimate, True
+        return over_seeds(self.best.scores), False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An arm against training from scratch, paired by seed; differences above 0 say that the arm is better."""
+
+    arm: Arm
+    scratch: Arm
+    differences: np.ndarray  # (n,) of seeds, or of splits where those vary
+    pairs: int  # of jobs
+    over_seeds: Estimate  # estimand A, or the mean over splits
+    crossed: Crossed | None  # estimand B; None without test predictions that can be paired, and with several splits
+    splits: int
+    p: float | None = None  # Holm's, over the whole family
+    family: int = 1  # comparisons that the sweep makes
+
+    @property
+    def estimate(self) -> Estimate:
+        """What the claim is decided by: over seeds and test samples where both can be seen."""
+        return self.crossed.estimate if self.crossed else self.over_seeds
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Simultaneous over the family; None at too few seeds or without any spread."""
+        return self.estimate.interval(comparisons=self.family) if self.estimate.has_interval else None
+
+    @property
+    def verdict(self) -> str:
+        """helps, hurts, or unclear where the interval holds 0 or where there is none."""
+        if self.interval is None:
+            return "unclear"
+        low, high = self.interval
+        return "helps" if low > 0 else "hurts" if high < 0 else "unclear"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The arms on one data set, label budget and network, the best by validation first."""
+
+    name: str  # empty where there is only one
+    arms: list[Arm]
+    comparisons: list[Comparison]
+
+    @property
+    def scratch(self) -> Arm | None:
+        """The best arm from scratch by validation."""
+        return next((arm for arm in self.arms if arm.from_scratch), None)
+
+    @property
+    def transfers(self) -> list[Arm]:
+        """The others."""
+        return [arm for arm in self.arms if not arm.from_scratch]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A sweep's folder, or several that are read as one."""
+
+    folders: list[Path]
+    jobs: list[Job]
+    rows: list[Row]  # seeds and splits folded, best first by validation
+    settings: list[Setting]
+    varied: list[str]
+    same: dict[str, str]
+
+    @property
+    def finished(self) -> list[Mapping[str, Any]]:
+        """Results of all jobs that have a score."""
+        return [results for row in self.rows for results in row.finished if "score" in results]
+
+    @property
+    def metric(self) -> str:
+        """The main metric's name without stage and domain, such as acc."""
+        return str(self.finished[0]["score"]["metric"]).rsplit("/", 1)[-1]
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether it grows with quality."""
+        return bool(self.finished[0]["score"]["higher_is_better"])
+
+    @property
+    def in_points(self) -> bool:
+        """Whether the metric is a fraction, whose differences are percentage points."""
+        return is_fraction(self.finished[0])
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """Of all settings."""
+        return [one for setting in self.settings for one in setting.comparisons]
+
+
+def read(folders: Sequence[Path]) -> Study:
+    """The study of some sweeps' folders; of jobs with the same overrides the last one counts."""
+    found = {tuple(sorted(job.overrides.items())): job for folder in folders for job in read_jobs(folder)}
+    jobs = list(found.values())
+    rows = fold(jobs, REPEATS)
+    varied = [key for key in split_overrides(jobs)[0] if key not in REPEATS] if jobs else []
+    same = split_overrides(jobs)[1] if jobs else {}
+    return Study(list(folders), jobs, rows, settings_of(rows, varied), varied, same)
+
+
+def role(key: str) -> str:
+    """tuned, setting or arm: what a varied key is for."""
+    if key.startswith(TUNED):
+        return "tuned"
+    return "setting" if key.startswith(SETTINGS) and key != WEIGHTS else "arm"
+
+
+def settings_of(rows: Sequence[Row], varied: Sequence[str]) -> list[Setting]:
+    """Scored rows by setting and arm, in their order, with the comparisons of each setting and Holm's p over all."""
+    grouped: dict[str, dict[str, list[Row]]] = {}
+    keys = [key for key in varied if role(key) == "arm"]
+    for row in rows:
+        if row.scores:
+            place = named(row, [key for key in varied if role(key) == "setting"])
+            arm = row.overrides.get(keys[0], "") if len(keys) == 1 else named(row, keys)
+            grouped.setdefault(place, {}).setdefault(arm or "all jobs", []).append(row)
+    settings = []
+    for name, arms in grouped.items():
+        setting = Setting(name, [Arm(*one) for one in arms.items()], [])
+        if setting.scratch:
+            found = (compare(arm, setting.scratch) for arm in setting.transfers)
+            setting.comparisons.extend(one for one in found if one)
+        settings.append(setting)
+    return as_family(settings)
+
+
+def as_family(settings: Sequence[Setting]) -> list[Setting]:
+    """The same settings with p-values and intervals that hold for all of their comparisons together."""
+    family = [one for setting in settings for one in setting.comparisons]
+    decided = [one for one in family if one.estimate.has_interval]
+    adjusted = dict(zip(map(id, decided), holm([one.estimate.p for one in decided]), strict=True))
+
+    def joined(one: Comparison) -> Comparison:
+        return Comparison(**{**vars(one), "p": adjusted.get(id(one)), "family": max(len(family), 1)})
+
+    return [Setting(one.name, one.arms, [joined(other) for other in one.comparisons]) for one in settings]
+
+
+def compare(arm: Arm, scratch: Arm) -> Comparison | None:
+    """An arm's best row against scratch's, over the splits and seeds that both have; None without any."""
+    mine, other = arm.jobs, scratch.jobs
+    pairs = [pair for pair in mine if pair in other]
+    if not pairs:
+        return None
+    sign = 1.0 if mine[pairs[0]].results["score"]["higher_is_better"] else -1.0  # type: ignore[index]
+    by_pair = {pair: sign * (score_of(mine[pair]) - score_of(other[pair])) for pair in pairs}
+    splits = list(dict.fromkeys(split for split, _ in pairs))
+    if len(splits) > 1:  # the split is the unit, seeds are averaged within it
+        means = np.array([np.mean([by_pair[pair] for pair in pairs if pair[0] == split]) for split in splits])
+        estimate = over_splits(means, test_over_rest(mine[pairs[0]]))
+        return Comparison(arm, scratch, means, len(pairs), estimate, None, len(splits))
+    differences = np.array(list(by_pair.values()))
+    paired = None
+    if len(pairs) > 1:
+        values = [contributions_of([jobs[pair] for pair in pairs]) for jobs in (mine, other)]
+        same = [samples_of(jobs[pairs[0]]) for jobs in (mine, other)]
+        if values[0] is not None and values[1] is not None and same[0] == same[1]:
+            paired = crossed(sign * (values[0] - values[1]))
+    return Comparison(arm, scratch, differences, len(pairs), over_seeds(differences), paired, 1)
+
+
+def contributions_of(jobs: Sequence[Job]) -> np.ndarray | None:
+    """What each test sample adds to the jobs' scores, `(jobs, m)`; None where not all have the same samples."""
+    if not jobs or any(samples_of(job) is None or samples_of(job) != samples_of(jobs[0]) for job in jobs):
+        return None
+    rows = [contributions(metric_of(job), target_predictions(job.path) or {}) for job in jobs]
+    return None if any(row is None for row in rows) else np.stack([row for row in rows if row is not None])
+
+
+def samples_of(job: Job) -> tuple[Any, ...] | None:
+    """Places and labels of the target's test samples, by which runs are paired; None without predictions."""
+    found = target_predictions(job.path)
+    return None if found is None else (found["index"], found["label"])
+
+
+def target_predictions(folder: Path) -> dict[str, Any] | None:
+    """A run's predictions of the target's test split, None where they were not kept."""
+    file = folder / PREDICTIONS
+    return predictions_in(file, file.stat().st_mtime_ns) if file.is_file() else None
+
+
+@functools.lru_cache(maxsize=256)
+def predictions_in(file: Path, changed: int) -> dict[str, Any] | None:
+    """What a file says of the target as it was written last; probabilities as an array `(m, K)`."""
+    found = predictions.read(file).get("target")
+    if found and "probabilities" in found and found["classes"]:
+        found["probabilities"] = np.array(found["probabilities"], dtype=np.float32)
+    return found
+
+
+def is_from_scratch(results: Mapping[str, Any]) -> bool:
+    """Whether a run began with random numbers and saw no source."""
+    source = results.get("data", {}).get("source") or {}
+    if "weights" not in results:  # of an older Graft
+        return any(line.lstrip("+") == "strategy=scratch" for line in results.get("overrides", []))
+    return results["weights"] is None and not source.get("trained_on", False)
+
+
+def pair_of(job: Job) -> Pair:
+    """Split seed and seed."""
+    seeds = (job.results or {}).get("seeds", {})
+    return seeds.get("split"), seeds.get("train")
+
+
+def score_of(job: Job) -> float:
+    """The test score of a finished job."""
+    assert job.results is not None
+    return float(job.results["score"]["value"])
+
+
+def metric_of(job: Job) -> str:
+    """The score's metric without stage and domain."""
+    assert job.results is not None
+    return str(job.results["score"]["metric"]).rsplit("/", 1)[-1]
+
+
+def test_over_rest(job: Job) -> float:
+    """Test samples over all others of the target: the correction of Nadeau and Bengio."""
+    assert job.results is not None
+    target = job.results["data"]["target"]
+    return float(target["test"] / max((target.get("pool") or target["train"]) + target["val"], 1))
+
+
+def named(row: Row, keys: Sequence[str]) -> str:
+    """`key=value` of some keys."""
+    return " ".join(f"{key}={row.overrides[key]}" for key in keys if key in row.overrides)

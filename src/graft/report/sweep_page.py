@@ -1,0 +1,191 @@
+"""The report of a sweep: the answer, what could make it wrong, tables and pictures."""
+
+import statistics
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from graft.report import checks, figures
+from graft.report.answer import answers, count, shown
+from graft.report.export import Table
+from graft.report.figures import Picture
+from graft.report.page import Page, Section
+from graft.report.statistics import Calibration, Estimate, calibration, calibration_interval
+from graft.report.study import Arm, Comparison, Setting, Study, role, target_predictions
+from graft.report.summary import count_cell, interval_text, number_cell
+from graft.runs.sweeps import Row
+
+CALIBRATED = 8  # arms whose calibration is shown
+
+
+def page(study: Study) -> Page:
+    """The page of a sweep, or of several that are read as one."""
+    names = ", ".join(folder.name for folder in study.folders)
+    sections = [section for setting in study.settings for section in sections_of(study, setting)]
+    if study.rows and study.finished:
+        sections.append(Section("Every configuration", [configurations(study)]))
+    seeds = sorted({results["seeds"]["train"] for results in study.finished if results.get("seeds")})
+    footer = f"{count(len(study.jobs), 'job')}, seeds {', '.join(map(str, seeds))}." if seeds else ""
+    title = f"{study.finished[0].get('name', 'sweep')}: {names}" if study.finished else names
+    return Page(title, answers(study), checks.findings(study), len(checks.CHECKS), sections, footer)
+
+
+def sections_of(study: Study, setting: Setting) -> Iterator[Section]:
+    """What is shown of a setting."""
+    place = f" ({setting.name})" if setting.name else ""
+    calibrated = {arm.name: found for arm in setting.arms[:CALIBRATED] if (found := confidences(arm)) is not None}
+    drawn = (
+        figures.gains(study, setting),
+        figures.heat_map(study, setting),
+        figures.learning_curves(study, setting),
+        figures.forgetting(study, setting),
+    )
+    pictures = [picture for picture in drawn if picture]
+    yield Section(
+        f"Strategies{place}", [own(setting, study, strategies(study, setting))], named(study, setting, pictures)
+    )
+    if calibrated:
+        bins = {name: calibration(*found) for name, found in calibrated.items()}
+        picture = figures.reliability(bins, figures.colors_of(setting.arms))
+        yield Section(
+            f"Calibration{place}",
+            [own(setting, study, calibrations(calibrated, bins))],
+            named(study, setting, [picture]),
+        )
+
+
+def strategies(study: Study, setting: Setting) -> Table:
+    """A line for each arm, the best by validation first: score, gain, cost."""
+    keys = [key for key in study.varied if role(key) == "tuned"]
+    compared = {one.arm.name: one for one in setting.comparisons}
+    finished = setting.arms[0].best.finished[0]
+    monitor = (finished.get("selection") or {}).get("monitor") or "validation"
+    baseline = (finished.get("baseline") or {}).get("name", "baseline")
+    metric = finished["score"]["metric"]
+    header = [
+        *("strategy", *keys, monitor, metric, "95 % interval", "seeds", "test samples", "gain over scratch"),
+        *("simultaneous 95 %", "Holm p", "forgetting", baseline, "labels used", "trainable", "fit", "samples/s"),
+    ]
+    rows = [strategy_row(study, arm, keys, compared.get(arm.name), metric) for arm in setting.arms]
+    caption = (
+        "The configuration of each strategy that validation chose, in that order. The score's interval is over new "
+        "seeds and new test samples where predictions were kept, else over seeds alone; a gain is paired by seed. "
+        "Labels used: to train + to choose."
+    )
+    return Table("strategies", "Chosen configurations", caption, header, rows, numbers=1 + len(keys)).without_empty()
+
+
+def strategy_row(study: Study, arm: Arm, keys: list[str], one: Comparison | None, metric: str) -> list[str]:
+    """An arm's cells."""
+    best = arm.best
+    trainable, fit = best.mean("parameters", "trainable"), best.mean("time", "fit_s")
+    speed, forgotten = best.mean("samples_per_s"), best.mean("metrics", "forgetting")
+    mean = best.mean("score", "value")
+    interval = "" if one is None or one.interval is None else " to ".join(shown(study, end) for end in one.interval)
+    return [
+        arm.name,
+        *(best.overrides.get(key, "") for key in keys),
+        number_cell(best.mean("selection", "value")),
+        "" if mean is None else f"{mean:.4f}",
+        estimate_text(study, arm.estimate()[0]),
+        str(len(arm.jobs)),
+        count_cell(best.numbers("data", "target", "test")),
+        "" if one is None else shown(study, one.estimate.mean, sign=True),
+        interval,
+        "" if one is None or one.p is None else f"{one.p:.2g}",
+        "" if forgotten is None else f"{forgotten:+.4f}",
+        number_cell(best.mean("baseline", "metrics", metric)),
+        labels_used(best.finished[0]),
+        "" if trainable is None else f"{trainable:,.0f}",
+        "" if fit is None else f"{fit:.1f} s",
+        "" if speed is None else f"{speed:,.0f}",
+    ]
+
+
+def configurations(study: Study) -> Table:
+    """A line for each row of the sweep."""
+    header = [*study.varied, "validation", "test mean", "test deviation", "seeds", "failed", "diverged", "fit"]
+    rows = [configuration_row(row, study.varied) for row in study.rows]
+    caption = "All that was tried, best by validation first; the deviation is over seeds (n - 1)."
+    return Table("configurations", "All of them", caption, header, rows, numbers=len(study.varied)).without_empty()
+
+
+def configuration_row(row: Row, keys: list[str]) -> list[str]:
+    """A row's cells."""
+    scores, fit = row.scores, row.mean("time", "fit_s")
+    return [
+        *(row.overrides.get(key, "") for key in keys),
+        number_cell(row.mean("selection", "value")),
+        number_cell(statistics.fmean(scores) if scores else None),
+        number_cell(statistics.stdev(scores) if len(scores) > 1 else None),
+        str(len(scores)),
+        str(len(row.failed) or ""),
+        str(len(row.diverged) or ""),
+        "" if fit is None else f"{fit:.1f} s",
+    ]
+
+
+def confidences(arm: Arm) -> tuple[np.ndarray, np.ndarray] | None:
+    """Probability of the predicted class and whether it is right, `(seeds, m)` each; None without classes."""
+    parts = [found for job in arm.jobs.values() if (found := confidence_of(target_predictions(job.path)))]
+    if not parts or len({len(confidence) for confidence, _ in parts}) > 1:
+        return None
+    return np.stack([one for one, _ in parts]), np.stack([one for _, one in parts])
+
+
+def confidence_of(found: Mapping[str, Any] | None) -> tuple[np.ndarray, np.ndarray] | None:
+    """Of a run: `(m,)` each; None where there are no classes, or several for a sample."""
+    if not found or not found.get("classes") or not found["label"] or isinstance(found["label"][0], list):
+        return None
+    pairs = zip(found["label"], found["prediction"], strict=True)
+    correct = np.array([label == predicted for label, predicted in pairs], dtype=float)
+    return np.array(found["probabilities"], dtype=float).max(axis=1), correct
+
+
+def calibrations(found: Mapping[str, tuple[np.ndarray, np.ndarray]], bins: Mapping[str, Calibration]) -> Table:
+    """Calibration error of each arm, with its interval."""
+    rows = []
+    for name, (confidence, correct) in found.items():
+        low, high = calibration_interval(confidence, correct)
+        means = (f"{confidence.mean():.3f}", f"{correct.mean():.3f}")
+        rows.append([name, f"{bins[name].error:.3f}", f"{low:.3f} to {high:.3f}", *means])
+    header = ["strategy", "ECE", "95 % over test samples", "mean probability", "accuracy"]
+    caption = (
+        "Expected calibration error in ten bins of equally many test samples, all seeds together; nothing was fitted "
+        "to them. It leans upwards: chance alone moves a bin's accuracy."
+    )
+    return Table("calibration", "Calibration error", caption, header, rows)
+
+
+def estimate_text(study: Study, one: Estimate) -> str:
+    """An estimate's interval for people."""
+    low, high = one.interval() if one.error > 0 else (one.mean, one.mean)
+    return "" if one.n < 2 else interval_text(one.n, one.mean, (high - low) / 2, study.in_points)
+
+
+def labels_used(results: Mapping[str, Any]) -> str:
+    """Labels of the target that train and that choose, apart."""
+    labels = results.get("data", {}).get("target", {}).get("labels") or {}
+    return " + ".join(f"{labels[split]:,}" for split in ("train", "val") if split in labels)
+
+
+def own(setting: Setting, study: Study, table: Table) -> Table:
+    """The table under a name of its setting, where there are several."""
+    return (
+        table
+        if len(study.settings) == 1
+        else Table(**{**vars(table), "name": f"{table.name}_{number(study, setting)}"})
+    )
+
+
+def named(study: Study, setting: Setting, pictures: list[Picture]) -> list[Picture]:
+    """The pictures under names of their setting, where there are several."""
+    if len(study.settings) == 1:
+        return pictures
+    return [Picture(**{**vars(one), "name": f"{one.name}_{number(study, setting)}"}) for one in pictures]
+
+
+def number(study: Study, setting: Setting) -> int:
+    """A setting's place among the others, from 1."""
+    return study.settings.index(setting) + 1
