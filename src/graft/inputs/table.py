@@ -61,9 +61,8 @@ class TableTransform:
         numbers = torch.zeros(len(table), len(self.columns.numeric))
         codes = torch.full((len(table), len(self.columns.categorical)), MISSING)
         indices = {column.key: index for index, column in enumerate(table.columns.numeric)}
-        pairs = [(i, indices[c.key]) for i, c in enumerate(self.columns.numeric) if c.key in indices]
-        own, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        numbers[:, own] = table.numbers[:, theirs]
+        shared = [(i, indices[c.key]) for i, c in enumerate(self.columns.numeric) if c.key in indices]
+        numbers[:, [own for own, _ in shared]] = table.numbers[:, [theirs for _, theirs in shared]]
         indices = {column.key: index for index, column in enumerate(table.columns.categorical)}
         for index, column in enumerate(self.columns.categorical):
             if column.key in indices:

@@ -271,16 +271,16 @@ class TableSource(Domain):
         self.joint_kinds = {
             name: self.kinds.get(name)
             or self.other.kinds.get(name)
-            or kind_of(both := joined(own.columns[name], theirs.columns[name]), *to_numbers(both), few)
+            or joint_kind(own.columns[name], theirs.columns[name], few)
             for name in shared
         }
         self.other.joint_kinds = self.joint_kinds | {n: k for n, k in self.other.kinds.items() if n in shared}
 
 
-def joined(own: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """The values of one column on both sides."""
-    both = [own, theirs] if own.dtype == theirs.dtype else [to_texts(own), to_texts(theirs)]
-    return np.concatenate(both)
+def joint_kind(own: np.ndarray, theirs: np.ndarray, few_values: int) -> str:
+    """Whether the values of one column on both sides are numbers, or categories."""
+    values = np.concatenate([own, theirs] if own.dtype == theirs.dtype else [to_texts(own), to_texts(theirs)])
+    return kind_of(values, *to_numbers(values), few_values)
 
 
 def counts_rows(numbers: np.ndarray, wrong: np.ndarray) -> bool:
