@@ -473,3 +473,9 @@ def test_the_metric_that_selects_is_one_that_validation_computes():
     assert problems("task=binary", "task.main_metric=auroc", "selection.metric=auroc") == []
     assert "did you mean f1?" in problems("selection.metric=f11")[0]
     assert "validation does not compute it; it has loss, acc, f1" in problems("selection.metric=auroc")[0]
+
+
+def test_blocks_are_counted_by_timm_alone():
+    keys = ["experiment=resnet_ft", "rates=layer_decay", "rates.unit=block"]
+    assert "only timm's say what their blocks are" in problems(*keys)[0]
+    assert problems(*keys, "backbone=timm", "backbone.name=resnet18.a1_in1k") == []
