@@ -473,3 +473,47 @@ def test_the_metric_that_selects_is_one_that_validation_computes():
     assert problems("task=binary", "task.main_metric=auroc", "selection.metric=auroc") == []
     assert "did you mean f1?" in problems("selection.metric=f11")[0]
     assert "validation does not compute it; it has loss, acc, f1" in problems("selection.metric=auroc")[0]
+
+
+def test_blocks_are_counted_by_timm_alone():
+    keys = ["experiment=resnet_ft", "rates=layer_decay", "rates.unit=block"]
+    assert "only timm's say what their blocks are" in problems(*keys)[0]
+    assert problems(*keys, "backbone=timm", "backbone.name=resnet18.a1_in1k") == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (["tags=['']"], "tags of 1 to 64 characters"),
+        ([f"tags=[{'x' * 65}]"], "tags of 1 to 64 characters"),
+        (["logger.wandb.project=a/b"], "`logger.wandb.project=a/b`: W&B takes no / "),
+        ([f"logger.wandb.project={'p' * 129}"], "W&B takes 128 characters"),
+        (["trainer.accelerator=cpux"], "must be auto or cpu"),
+        (["trainer.devices='0'"], "a number of devices from 1 on"),
+        (["trainer.devices=''"], "a number of devices from 1 on"),
+        (["trainer.devices=two"], "a number of devices from 1 on"),
+        (["trainer.devices=[0,0]"], "names a device twice"),
+        (["trainer.devices='1,1'"], "names a device twice"),
+        (["trainer.devices=[0,1]", "trainer.accelerator=cpu"], "a CPU has a number of processes"),
+        (["trainer.max_time=12h"], "must be days:hours:minutes:seconds"),
+        (["trainer.max_time='01:00:00'"], "must be days:hours:minutes:seconds"),
+        (["trainer.limit_train_batches=1.5"], "a whole number of batches"),
+    ],
+)
+def test_what_libraries_refuse_is_found_before_anything_is_loaded(keys, said):
+    (problem,) = problems("experiment=resnet_ft", *keys)
+    assert said in problem
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["tags=['']", "logger=csv"],
+        ["logger.wandb.project=a/b", "logger.wandb.mode=disabled"],
+        ["trainer.devices='2'", "trainer.max_time='00:12:00:00'", "trainer.limit_val_batches=2.0"],
+        ["trainer.devices='0,1'", "trainer.accelerator=gpu"],
+        ["trainer.devices='1,'", "trainer.accelerator=gpu"],
+    ],
+)
+def test_what_libraries_take_is_taken(keys):
+    assert problems("experiment=resnet_ft", *keys) == []

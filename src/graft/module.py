@@ -25,7 +25,7 @@ from graft.terms.base import Term, TrainStep, Update
 from graft.training.batch_transforms import BatchTransform, ProgressiveResizing
 from graft.training.lightning import epochs_of
 from graft.training.normalization import add_source_statistics, source_statistics
-from graft.training.optim import build_optimizer, match_layout, parameter_groups, parts
+from graft.training.optim import build_optimizer, by_block, match_layout, parameter_groups, parts
 from graft.training.schedules import AveragingWindow, Plateau, Point, hold
 from graft.training.updates import check_strategy, further_step
 
@@ -280,10 +280,11 @@ class TransferModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """One optimizer over every part that trains in some phase; phases and schedules set rates step by step."""
         self._phases = self.phases(epochs_of(self.trainer))
-        by_part = {part: members for part, members in self.trained_members(self._phases).items() if members}
+        trained = {part: members for part, members in self.trained_members(self._phases).items() if members}
+        by_part, multipliers = self.with_multipliers(trained)
         settings = self.optimizer_config
         groups = parameter_groups(
-            by_part, self.multipliers(), settings["lr"], settings["weight_decay"], settings["decay_norms_and_biases"]
+            by_part, multipliers, settings["lr"], settings["weight_decay"], settings["decay_norms_and_biases"]
         )
         self._settings = [(group["base_lr"], group["weight_decay"]) for group in groups]
         # Lightning refuses to clip before a fused step of mixed precision: float16 gradients are still scaled then.
@@ -295,10 +296,15 @@ class TransferModule(pl.LightningModule):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
         return optimizer
 
-    def multipliers(self) -> dict[str, float]:
-        """Learning rate of every part of the backbone over the head's."""
+    def with_multipliers(
+        self, by_part: Mapping[str, list[tuple[str, nn.Parameter]]]
+    ) -> tuple[Mapping[str, list[tuple[str, nn.Parameter]]], dict[str, float]]:
+        """The parts, which rates by block divide, and the learning rate of those of the backbone over the head's."""
+        if getattr(self.rates, "unit", "stage") == "block":
+            pieces, depths = by_block(by_part, self.backbone.block_depths())
+            return pieces, {piece: self.rates.of_block(depth) for piece, depth in depths.items()}
         rates = self.rates.multipliers([stage.name for stage in self.backbone.stages])
-        return {f"backbone/{stage}": rate for stage, rate in rates.items()}
+        return by_part, {f"backbone/{stage}": rate for stage, rate in rates.items()}
 
     def trained_heads(self) -> list[str]:
         """Heads that the objective moves: those of its domains that it does not fix."""
@@ -521,11 +527,11 @@ class TransferModule(pl.LightningModule):
 
     def parameter_table(self, epochs: int) -> list[dict[str, Any]]:
         """Parameters, how many of them train, and learning rate of every part, for printing."""
-        trained = self.trained_members(self.phases(epochs))
-        multipliers = self.multipliers()
+        trained, _ = self.with_multipliers(self.trained_members(self.phases(epochs)))
+        by_part, multipliers = self.with_multipliers(parts(self.backbone, self.heads, self.terms))
         rows = []
-        for part, members in parts(self.backbone, self.heads, self.terms).items():
-            count = sum(p.numel() for _, p in trained[part])
+        for part, members in by_part.items():
+            count = sum(p.numel() for _, p in trained.get(part, ()))
             rows.append(
                 {
                     "name": part,

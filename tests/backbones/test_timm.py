@@ -1,9 +1,12 @@
 import pytest
 import timm
 import torch
+from lanes import slow
+from timm.optim import param_groups_layer_decay
 
 from graft.backbones.timm import TimmBackbone
 from graft.errors import GraftError
+from graft.rates.layer_decay import LayerDecay
 
 from .checks import check_features, check_freezing, check_stages
 
@@ -47,6 +50,26 @@ def test_small_models(name: str) -> None:
     if name in STAGES:
         first, last, count = STAGES[name]
         assert (backbone.stages[0].name, backbone.stages[-1].name, len(backbone.stages)) == (first, last, count)
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_tiny_patch16_224", "convnext_atto", *slow("resnet50", "densenet121", "swin_tiny_patch4_window7_224")]
+)
+def test_layer_decay_by_block_is_timms(name: str) -> None:
+    network = timm.create_model(name, num_classes=7)
+    named = {id(parameter): key for key, parameter in network.named_parameters()}
+    theirs = {
+        named[id(parameter)]: group["lr_scale"]
+        for group in param_groups_layer_decay(network, layer_decay=0.8)
+        for parameter in group["params"]
+    }
+    backbone = TimmBackbone(name)
+    rates = LayerDecay(0.8, unit="block")
+    depths = backbone.block_depths()
+    own = {key.removeprefix("network."): rates.of_block(depths[key]) for key, _ in backbone.named_parameters()}
+    assert own == pytest.approx({key: theirs[key] for key in own})
+    assert len(set(theirs) - set(own)) == 2  # the classifier's weight and bias
+    assert len(set(own.values())) > len(backbone.stages) - 1
 
 
 @pytest.mark.slow

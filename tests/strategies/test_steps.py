@@ -8,6 +8,7 @@ from lanes import slow
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
+from graft.backbones.timm import TimmBackbone
 from graft.backbones.torchvision import TorchvisionBackbone
 from graft.data.module import TransferDataModule
 from graft.data.sources.digits import Digits
@@ -246,6 +247,28 @@ def fit_digits(strategy, backbone, callbacks, resume=None, epochs=4):
     trainer = trainer_of(callbacks, epochs, limit_val_batches=0)
     trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     return state_of(module)
+
+
+def test_rates_by_block_divide_stages_and_leave_every_parameter_in_one_group():
+    backbone = TimmBackbone("test_resnet", size=64)
+    module = build(Full(), LayerDecay(0.5, unit="block"), backbone, Constant(), "AdamW")
+    depths = backbone.block_depths()
+    table = {row["name"]: row for row in module.parameter_table(1)}
+    rates = {row["lr"] / module.optimizer_config["lr"] for row in table.values()}
+    assert rates == {0.5**depth for depth in (0, *depths.values())}
+    assert sum(row["parameters"] for row in table.values()) == sum(p.numel() for p in module.parameters())
+    rate_of = {}
+
+    class Look(pl.Callback):
+        def on_train_start(self, trainer, pl_module):
+            names = {id(p): name for name, p in backbone.named_parameters()}
+            for group in trainer.optimizers[0].param_groups:
+                rate_of.update({names[id(p)]: group["base_lr"] for p in group["params"] if id(p) in names})
+
+    batch = DomainBatch(torch.randn(8, 3, 64, 64), torch.arange(8) % 3)
+    trainer_of([Look()], 1, limit_val_batches=0).fit(module, {"target": toy.loader_of(batch, 8)})
+    lr = module.optimizer_config["lr"]
+    assert rate_of == pytest.approx({name: lr * 0.5**depth for name, depth in depths.items()})
 
 
 QUICK = ("lp_ft", "gradual", "lora")  # several phases, and what is added to the network

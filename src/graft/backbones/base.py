@@ -42,6 +42,7 @@ class Backbone(nn.Module):
     modality: Modality  # of the inputs, as in DomainData.modality
     pretrained_head: nn.Module | None  # features to the pretrained classes; no parameter
     wrapped: Mapping[str, Any] | None = None  # of a plain network, what made it a backbone (graft.backbones.contract)
+    counts_blocks = False  # whether `block_depths` is there
     named_inputs = False  # whether weights belong to inputs by name, so that a file's order says nothing
 
     def __init__(self, name: str, network: nn.Module, *, feature_size: int, stages: Sequence[Stage]) -> None:
@@ -109,6 +110,10 @@ class Backbone(nn.Module):
         """Parameters of a stage by their name in the backbone."""
         stage = self._stage(name)
         return {key: parameter for key, parameter in self.named_parameters() if stage.covers(key)}
+
+    def block_depths(self) -> dict[str, int]:
+        """How many blocks further the head is than each parameter, by its name in the backbone."""
+        raise NotImplementedError
 
     def stage_modules(self, name: str) -> list[nn.Module]:
         """Every module of a stage."""

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlparse
 
@@ -20,6 +21,8 @@ from graft.weights.loading import not_downloaded, read_tensors
 
 class TimmBackbone(ImageBackbone):
     """A timm model without its head, pooled as timm does: the map's average, a class token, or its own pooling."""
+
+    counts_blocks = True
 
     def __init__(self, name: str, size: Count | None = None, channels: Auto | Count = 3) -> None:
         assert isinstance(channels, int)  # `auto` is the data's
@@ -74,6 +77,21 @@ class TimmBackbone(ImageBackbone):
             except (OSError, RuntimeError) as error:
                 raise GraftError(not_downloaded(name, file, url, error)) from error
         return f"{name} ({file})", read_tensors(file)
+
+    def block_depths(self) -> dict[str, int]:
+        """By the grouping of timm's own layer decay, in which the classifier is the last block or a part of it."""
+        group_matcher: Any = getattr(self.network, "group_matcher", None)
+        if group_matcher is None:
+            raise GraftError(
+                f"rates.unit=block with backbone.name={self.name}: timm does not say what its blocks are. "
+                "Use rates.unit=stage."
+            )
+        classifier = [(f"{name}.weight", None) for name in _names(self.cfg.classifier) or ("classifier",)]
+        named = list(self.network.named_parameters())
+        whole: Any = SimpleNamespace(named_parameters=lambda: [*named, *classifier])  # all that timm asks of a model
+        block: Any = group_parameters(whole, group_matcher(coarse=False), reverse=True)
+        last = max(block.values())
+        return {f"network.{name}": last - block[name] for name, _ in named}
 
     def convert(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Older names and other image sizes, by the conversion that timm has for this family."""

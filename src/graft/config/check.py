@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from graft import registry
 from graft.config.compose import group_problems, reference, removed_keys
 from graft.config.conflicts import contradictions
+from graft.config.libraries import refusals
 from graft.config.text import leaves, shown
 from graft.config.values import Findings, look
 from graft.errors import GraftError
@@ -56,7 +57,7 @@ def problems_of(cfg: "DictConfig", choices: Mapping[str, str | None] | None) -> 
     problems += [text for text in wrong.values() if not (refused and registry.TARGET in text)]
     problems += weights_problems(own.get("backbone.weights"))
     if not problems:
-        problems += contradictions(config, choices or {})
+        problems += [*refusals(config), *contradictions(config, choices or {})]
     if problems:
         raise GraftError(report(problems))
     return found

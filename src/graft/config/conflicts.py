@@ -230,6 +230,11 @@ def training_contradictions(config: Mapping[str, Any], names: Names) -> Iterator
             f"`training.validate_every_epochs={every}` with `training.epochs={epochs}`: the last epoch would not be "
             "validated; use a divisor"
         )
+    if config["rates"].get("unit") == "block" and not names.says("backbone", "counts_blocks", False):
+        yield (
+            f"`rates.unit=block` with `backbone={names['backbone']}`: only timm's say what their blocks are; "
+            "use rates.unit=stage, or the same architecture of timm's (backbone=timm backbone.name=resnet50.a1_in1k)"
+        )
     if names.says("scheduler", "follows_metric", False):
         scheduler = names["scheduler"]
         if not names.says("selection", "domains", ("target",)):

@@ -50,6 +50,21 @@ def parts(
     return {part: parameters for part, parameters in by_part.items() if parameters}
 
 
+def by_block(
+    by_part: Mapping[str, Sequence[tuple[str, nn.Parameter]]], depths: Mapping[str, int]
+) -> tuple[dict[str, list[tuple[str, nn.Parameter]]], dict[str, int]]:
+    """The backbone's parts divided by the `depths` of their parameters, and the depth of each of these pieces."""
+    pieces: dict[str, list[tuple[str, nn.Parameter]]] = {}
+    depth_of = {}
+    for part, members in by_part.items():
+        for name, parameter in members:
+            piece = f"{part}, {depths[name]} below the head" if part.startswith("backbone/") else part
+            pieces.setdefault(piece, []).append((name, parameter))
+            if piece != part:
+                depth_of[piece] = depths[name]
+    return pieces, depth_of
+
+
 def parameter_groups(
     by_part: Mapping[str, Sequence[tuple[str, nn.Parameter]]],
     multipliers: Mapping[str, float],

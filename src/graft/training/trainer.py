@@ -14,9 +14,10 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from graft.config.types import Auto, Count, Fraction, FractionBelowOne, Natural, Positive
-from graft.errors import GraftError
+from graft.errors import GraftError, first_line
 from graft.files import written_whole
 from graft.runs.folder import LAST_CHECKPOINT, PREVIOUS
 
@@ -203,4 +204,7 @@ def build_trainer(
         # Lightning's own answer to SIGUSR1 writes another checkpoint, which only it goes on from.
         plugins.append(SLURMEnvironment(auto_requeue=False))
     options["plugins"] = plugins
-    return pl.Trainer(**options, logger=list(loggers), callbacks=list(callbacks))
+    try:
+        return pl.Trainer(**options, logger=list(loggers), callbacks=list(callbacks))
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise GraftError(f"`trainer`: Lightning takes no such settings: {first_line(error)}") from error
