@@ -153,7 +153,7 @@ def pretrain(experiment: "Experiment") -> None:
     for trainer, _ in trained:
         found = trainer.strategy.broadcast(found)
     learned, new = backbone.learned_from(data.domains["source"].backbone_arguments, found.weights["backbone"])
-    backbone.load_state_dict(learned)
+    backbone.load_state_dict({**backbone.state_dict(), **learned})  # bn=domain_specific has statistics of its own
     if learns_labels(config):
         head.load_state_dict(found.weights["head"])
         backbone.set_pretrained_head(copy.deepcopy(head))
