@@ -7,6 +7,7 @@ logs/chaos/, so that the same command goes on after an interruption.
 
 import argparse
 import csv
+import gc
 import hashlib
 import json
 import math
@@ -208,6 +209,8 @@ def warm(folder: Path) -> None:
     with (folder / "warm.log").open("w") as log, redirect_stdout(log), redirect_stderr(log):
         train_in(folder, *BASE, "backbone=lenet", folder="warm", cache=folder / "cache")
     shutil.rmtree(folder / "warm")
+    gc.collect()
+    gc.freeze()  # a collection in a child would copy all that it shares with this process
 
 
 def check(cell: Cell, stops: Sequence[str], folder: Path, cache: Path) -> Iterator[dict[str, Any]]:
