@@ -15,7 +15,7 @@ FAST := -m "not slow and not real_data"
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-hydra14 test-lowest lint format lock docs bench clean
+.PHONY: help setup demo test test-all test-hydra14 test-lowest chaos fuzz lint format lock docs bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1@/p' Makefile | awk -F@ '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -46,6 +46,12 @@ test-hydra14: $(HYDRA14)/.stamp ## tests of configs and the command line on the 
 test-lowest: $(LOWEST)/.stamp ## tests of configs on the lowest versions that pyproject.toml allows
 	PYTHONPATH="$(CURDIR)/src" $(LOWEST)/bin/python -m pytest $(FAST) -o filterwarnings=default \
 	  tests/test_config.py tests/test_configs.py
+
+chaos: $(SETUP) ## kill and resume runs in 300 ways, into logs/chaos/; the same command goes on where it was
+	PYTHONPATH="$(CURDIR)/src:$(CURDIR)" $(PY) -m tests.proof.chaos $(ARGUMENTS)
+
+fuzz: $(SETUP) ## train or refuse 500 random configurations; the seed is printed: ARGUMENTS="--seed 1"
+	PYTHONPATH="$(CURDIR)/src:$(CURDIR)" $(PY) -m tests.proof.fuzz $(ARGUMENTS)
 
 $(HYDRA14)/.stamp: $(SETUP)
 	$(UV) pip install --quiet --python $(PY) --target $(HYDRA14) --no-deps --prerelease allow \

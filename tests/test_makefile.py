@@ -18,6 +18,8 @@ TARGETS = [
     "test-all",
     "test-hydra14",
     "test-lowest",
+    "chaos",
+    "fuzz",
     "lint",
     "format",
     "lock",

@@ -7,6 +7,7 @@ from typing import Any, Literal, cast
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
 
@@ -439,6 +440,16 @@ class TransferModule(pl.LightningModule):
             "lr": rate,
         }
         self.log_dict(values, sync_dist=True)
+        self.step_plateau()
+
+    def step_plateau(self) -> None:
+        """Let scheduler=plateau see the epoch's metric before the epoch's checkpoint, which holds its state."""
+        scheduler, monitor = self.lr_schedulers(), self.rule.monitor(self.tasks)
+        if isinstance(scheduler, ReduceLROnPlateau) and monitor in self.trainer.callback_metrics:
+            scheduler.step(self.trainer.callback_metrics[monitor])
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Nothing: Lightning would step a plateau after the epoch's checkpoint, so that a resumed run lacked it."""
 
     # Validation and test
 

@@ -134,8 +134,9 @@ class BiTuning(Term):
         for key, query in ((self.key_backbone, backbone), (self.key_projector, self.projector)):
             for own, trained in zip(key.parameters(), query.parameters(), strict=True):
                 own.lerp_(trained, 1 - self.momentum)
-            for copied, original in zip(key.modules(), query.modules(), strict=True):
-                copied.training = original.training  # what a strategy froze is frozen in both
+            originals = dict(query.named_modules())  # stochastic depth may have added some
+            for name, copied in key.named_modules():
+                copied.training = originals[name].training  # what a strategy froze is frozen in both
         features = self.key_backbone(inputs)
         return with_one(features), F.normalize(self.key_projector(features), dim=1)
 

@@ -1,0 +1,56 @@
+"""A small part of `make chaos` and of `make fuzz`, in processes of their own: they fork, and change what libraries do."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.proof import chaos, pairwise
+
+PROJECT = Path(__file__).parents[2]
+FACTORS = {name: list(values) for name, values in chaos.FACTORS.items()}
+
+
+def proved(name, *arguments):
+    """The exit code and what was printed, with this checkout's code and one thread."""
+    environment = os.environ | {"PYTHONPATH": f"{PROJECT / 'src'}{os.pathsep}{PROJECT}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", f"tests.proof.{name}", *map(str, arguments)]
+    outcome = subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, text=True, check=False)
+    return outcome.returncode, outcome.stdout + outcome.stderr
+
+
+def test_the_cells_of_the_design_meet_every_allowed_pair_of_values():
+    cells = list(chaos.cells(chaos.CELLS))
+    assert len(cells) == chaos.CELLS
+    met = set().union(*map(pairwise.pairs_of, cells))
+    assert met == pairwise.allowed_pairs(FACTORS, chaos.clash)
+    assert not any(chaos.clash(pair) for pair in met)
+
+
+def test_a_difference_in_one_bit_is_found():
+    tensor = chaos.torch.arange(3.0)
+    other = tensor.clone()
+    other[1] = chaos.torch.nextafter(other[1], chaos.torch.tensor(2.0))
+    assert list(chaos.unequal({"a": [tensor]}, {"a": [tensor.clone()]})) == []
+    assert list(chaos.unequal({"a": [tensor]}, {"a": [other]})) == [".a[0]: tensors differ"]
+    assert list(chaos.unequal({"a": 1}, {"a": 1.0, "b": 2})) == [".a: int, float", ".b: in one only"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_twelve_runs_that_are_killed_and_resumed_are_the_uninterrupted_ones_bit_for_bit(tmp_path):
+    code, printed = proved("chaos", "--cells", 4, "--folder", tmp_path)
+    assert code == 0, printed
+    assert "12 of 12 are the uninterrupted run bit for bit" in printed
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no alarm on this system")
+@pytest.mark.parametrize(
+    "arguments", [("--cases", 40, "--seed", 0), pytest.param(("--cases", 150), marks=pytest.mark.slow)]
+)
+def test_random_configurations_are_trained_or_refused_in_one_message(arguments):
+    code, printed = proved("fuzz", *arguments)
+    assert code == 0, printed
+    assert "0 failed" in printed
+    assert " trained" in printed
