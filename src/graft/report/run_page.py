@@ -8,18 +8,18 @@ import numpy as np
 
 from graft.cli.program import program
 from graft.errors import GraftError
-from graft.report import figures, samples
+from graft.report import checks, figures, samples, study
 from graft.report.answer import Answer
 from graft.report.contributions import contributions
 from graft.report.export import Table
 from graft.report.page import Page, Section
 from graft.report.plots import read_series
 from graft.report.statistics import bootstrap, calibration, calibration_interval, wilson
-from graft.report.study import target_predictions
 from graft.report.summary import is_fraction, number_cell
 from graft.report.sweep_page import confidence_of, labels_used
 from graft.runs import record
 from graft.runs.folder import CONFIG, METRICS, try_read_yaml
+from graft.runs.sweeps import read_job
 
 PAIRS = 10  # of classes that are confused most
 
@@ -29,13 +29,14 @@ def page(folder: Path) -> Page:
     results = record.read(folder)
     if "score" not in results:
         raise GraftError(f"graft report {folder}: the run has no test score. See: graft show {folder}")
-    found = target_predictions(folder)
+    found = study.target_predictions(folder)
     sections = [one for one in sections_of(folder, results, found) if one.tables or one.pictures or one.samples]
     title = f"{results.get('name', 'run')}: {folder.name}"
     seconds = (results.get("time") or {}).get("total_s")
     footer = f"Seed {results['seeds']['train']}" if results.get("seeds") else ""
     footer += f", {seconds:,.0f} s." if seconds else ""
-    return Page(title, [answer(results, found)], sections=sections, footer=footer)
+    looked = checks.findings(study.of_jobs([folder], [read_job(folder)]))
+    return Page(title, [answer(results, found)], looked, len(checks.CHECKS), sections, footer)
 
 
 def answer(results: Mapping[str, Any], found: Mapping[str, Any] | None) -> Answer:
