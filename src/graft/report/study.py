@@ -177,7 +177,7 @@ def settings_of(rows: Sequence[Row], varied: Sequence[str]) -> list[Setting]:
         if row.scores:
             place = named(row, [key for key in varied if role(key) == "setting"])
             arm = row.overrides.get(keys[0], "") if len(keys) == 1 else named(row, keys)
-            grouped.setdefault(place, {}).setdefault(arm or "all jobs", []).append(row)
+            grouped.setdefault(place, {}).setdefault(arm or "this configuration", []).append(row)
     settings = []
     for name, arms in grouped.items():
         setting = Setting(name, [Arm(*one) for one in arms.items()], [])
