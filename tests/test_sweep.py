@@ -222,7 +222,7 @@ def test_a_failing_job_does_not_stop_the_others_and_the_folder_is_completed(app,
 def test_jobs_of_two_experiments_share_the_sweeps_folder_and_have_short_names(app):
     outcome = app("-m", "experiment=resnet_ft,resnet_joint")
     (folder,) = app.folders("sweeps")
-    jobs = [path for path in folder.iterdir() if path.is_dir()]
+    jobs = [file.parent for file in folder.glob("*/overrides.yaml")]
     assert outcome.code == 0
     assert len(jobs) == 2
     assert all(len(path.name) == 8 for path in jobs)

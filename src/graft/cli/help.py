@@ -24,7 +24,7 @@ Does it help, and how sure is that? Strategies and seeds side by side, with a su
   python train.py -m experiment=resnet_ft strategy=scratch,frozen,full seed=0,1,2
 
 Other commands: graft tune (find a learning rate), graft soup (average a sweep's weights),
-  graft show (print a finished run or sweep), graft clean (free disk space)
+  graft show (print a finished run or sweep), graft report (write a page on it), graft clean (free disk space)
 """
 SEE_HELP = "Everything that can be chosen: python train.py --help"
 USAGE = """\

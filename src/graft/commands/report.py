@@ -6,7 +6,7 @@ from pathlib import Path
 
 from graft.errors import GraftError
 from graft.files import user_path
-from graft.runs.folder import CONFIG, DONE
+from graft.runs.folder import CONFIG, RESULTS
 
 USAGE = "graft report <folder of a run or of a sweep> [<more sweeps, read as one> ...] [to=<folder>]"
 
@@ -32,11 +32,11 @@ def report(folders: Sequence[Path], to: Path | None) -> None:
     """Write the page of a run, or of sweeps that are read as one, and print its first line and where it is."""
     from graft.report import publish, run_page, study, sweep_page  # matplotlib, scipy
 
-    runs = [folder for folder in folders if (folder / CONFIG).is_file()]
+    runs = [folder for folder in folders if (folder / CONFIG).is_file() or (folder / RESULTS).is_file()]
     if runs and len(folders) > 1:
         raise GraftError(f"graft report: {runs[0]} is a run, and only sweeps can be read as one.")
     if runs:
-        if not (runs[0] / DONE).is_file():
+        if not (runs[0] / RESULTS).is_file():
             raise GraftError(f"graft report {runs[0]}: the run is not finished. Go on with it: resume=true")
         page = run_page.page(runs[0])
     else:

@@ -55,7 +55,7 @@ def draw(name: str, title: str, caption: str, width: float, height: float, plot:
         axes = figure.add_subplot(facecolor="none")
         plot(axes)
         svg, png = io.StringIO(), io.BytesIO()
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
         figure.savefig(png, format="png", dpi=150, facecolor="white")
     return Picture(name, title, caption, svg.getvalue(), png.getvalue())
 

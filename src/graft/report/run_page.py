@@ -1,6 +1,6 @@
 """The report of one run: its score, confusions, the samples it is most wrong about, curves and calibration."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +8,18 @@ import numpy as np
 
 from graft.cli.program import program
 from graft.errors import GraftError
-from graft.report import figures, samples
+from graft.report import checks, figures, samples, study
 from graft.report.answer import Answer
 from graft.report.contributions import contributions
 from graft.report.export import Table
 from graft.report.page import Page, Section
 from graft.report.plots import read_series
 from graft.report.statistics import bootstrap, calibration, calibration_interval, wilson
-from graft.report.study import target_predictions
 from graft.report.summary import is_fraction, number_cell
 from graft.report.sweep_page import confidence_of, labels_used
 from graft.runs import record
 from graft.runs.folder import CONFIG, METRICS, try_read_yaml
+from graft.runs.sweeps import Job, split_override
 
 PAIRS = 10  # of classes that are confused most
 
@@ -29,13 +29,15 @@ def page(folder: Path) -> Page:
     results = record.read(folder)
     if "score" not in results:
         raise GraftError(f"graft report {folder}: the run has no test score. See: graft show {folder}")
-    found = target_predictions(folder)
+    found = study.target_predictions(folder)
     sections = [one for one in sections_of(folder, results, found) if one.tables or one.pictures or one.samples]
     title = f"{results.get('name', 'run')}: {folder.name}"
     seconds = (results.get("time") or {}).get("total_s")
     footer = f"Seed {results['seeds']['train']}" if results.get("seeds") else ""
     footer += f", {seconds:,.0f} s." if seconds else ""
-    return Page(title, [answer(results, found)], sections=sections, footer=footer)
+    job = Job(folder.name, dict(map(split_override, results.get("overrides", []))), results, path=folder)
+    looked = checks.findings(study.of_jobs([folder], [job]))
+    return Page(title, [answer(results, found)], looked, len(checks.CHECKS), sections, footer)
 
 
 def answer(results: Mapping[str, Any], found: Mapping[str, Any] | None) -> Answer:
@@ -67,17 +69,22 @@ def answer(results: Mapping[str, Any], found: Mapping[str, Any] | None) -> Answe
         [
             *(alone if interval else []),
             f"Labels of the target used: {labels_used(results)} (to train + to choose).",
-            f"One run cannot tell whether transfer helps; a sweep can: {sweep_command(results.get('overrides', []))}",
+            next_step(results),
         ],
     )
 
 
-def sweep_command(overrides: Sequence[str]) -> str:
-    """The same experiment with and without transfer, over five seeds."""
+def next_step(results: Mapping[str, Any]) -> str:
+    """What would tell whether transfer helps."""
+    if study.is_from_scratch(results):
+        return "This run is from scratch: a sweep that has pretrained weights or a source too can tell if they help."
+    overrides = results.get("overrides", [])
+    if not overrides:  # not from a command line
+        return "One run cannot tell whether transfer helps; a sweep with strategy=scratch and several seeds can."
     words = [word for word in overrides if not word.startswith(("strategy=", "strategy.", "seed="))]
     own = [word.partition("=")[2] for word in overrides if word.startswith("strategy=")] or ["full"]
-    strategies = ",".join(dict.fromkeys(["scratch", *own]))
-    return f"{program()} -m {' '.join([*words, f'strategy={strategies}', 'seed=0,1,2,3,4'])}"
+    command = f"{program()} -m {' '.join([*words, f'strategy=scratch,{own[-1]}', 'seed=0,1,2,3,4'])}"
+    return f"One run cannot tell whether transfer helps; a sweep can: {command}"
 
 
 def sections_of(folder: Path, results: Mapping[str, Any], found: Mapping[str, Any] | None) -> Iterator[Section]:
@@ -88,8 +95,7 @@ def sections_of(folder: Path, results: Mapping[str, Any], found: Mapping[str, An
         matrix, classes = confusion["matrix"], confusion["classes"]
         yield Section("Confusions", [confused(matrix, classes)], [figures.confusion(matrix, classes)])
     if found:
-        redacted = bool(((try_read_yaml(folder / CONFIG) or {}).get("save") or {}).get("redact"))
-        yield Section("Largest losses", samples=samples.worst(found, content=not redacted))
+        yield Section("Largest losses", samples=samples.worst(found, content=may_show(folder)))
     file = folder / METRICS
     series = read_series(file) if file.is_file() else {}
     drawn = [figures.run_curves(series, name) for name in ("loss", results["score"]["metric"].rsplit("/", 1)[-1])]
@@ -103,6 +109,12 @@ def sections_of(folder: Path, results: Mapping[str, Any], found: Mapping[str, An
         caption = "Expected calibration error in ten bins of equally many test samples; it leans upwards."
         table = Table("calibration", "Calibration error", caption, header, rows, numbers=0)
         yield Section("Calibration", [table], [picture])
+
+
+def may_show(folder: Path) -> bool:
+    """Whether samples themselves may be on the page: not where the run hid names, or does not say."""
+    config = try_read_yaml(folder / CONFIG)
+    return isinstance(config, Mapping) and not (config.get("save") or {}).get("redact")
 
 
 def metrics(results: Mapping[str, Any]) -> Table:

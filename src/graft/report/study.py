@@ -151,7 +151,11 @@ class Study:
 def read(folders: Sequence[Path]) -> Study:
     """The study of some sweeps' folders; of jobs with the same overrides the last one counts."""
     found = {tuple(sorted(job.overrides.items())): job for folder in folders for job in read_jobs(folder)}
-    jobs = list(found.values())
+    return of_jobs(folders, list(found.values()))
+
+
+def of_jobs(folders: Sequence[Path], jobs: list[Job]) -> Study:
+    """The study of some jobs."""
     rows = fold(jobs, REPEATS)
     varied = [key for key in split_overrides(jobs)[0] if key not in REPEATS] if jobs else []
     same = split_overrides(jobs)[1] if jobs else {}
@@ -173,7 +177,7 @@ def settings_of(rows: Sequence[Row], varied: Sequence[str]) -> list[Setting]:
         if row.scores:
             place = named(row, [key for key in varied if role(key) == "setting"])
             arm = row.overrides.get(keys[0], "") if len(keys) == 1 else named(row, keys)
-            grouped.setdefault(place, {}).setdefault(arm or "all jobs", []).append(row)
+            grouped.setdefault(place, {}).setdefault(arm or "this configuration", []).append(row)
     settings = []
     for name, arms in grouped.items():
         setting = Setting(name, [Arm(*one) for one in arms.items()], [])

@@ -65,13 +65,13 @@ def strategies(study: Study, setting: Setting) -> Table:
     metric = finished["score"]["metric"]
     header = [
         *("strategy", *keys, monitor, metric, "95 % interval", "seeds", "test samples", "gain over scratch"),
-        *("simultaneous 95 %", "Holm p", "forgetting", baseline, "labels used", "trainable", "fit", "samples/s"),
+        *("Holm p", "forgetting", baseline, "labels used", "trainable", "fit"),
     ]
     rows = [strategy_row(study, arm, keys, compared.get(arm.name), metric) for arm in setting.arms]
     caption = (
         "The configuration of each strategy that validation chose, in that order. The score's interval is over new "
-        "seeds and new test samples where predictions were kept, else over seeds alone; a gain is paired by seed. "
-        "Labels used: to train + to choose."
+        "seeds and new test samples where predictions were kept, else over seeds alone. A gain is paired by seed, "
+        "and its interval is simultaneous over all comparisons. Labels used: to train + to choose."
     )
     return Table("strategies", "Chosen configurations", caption, header, rows, numbers=1 + len(keys)).without_empty()
 
@@ -80,9 +80,7 @@ def strategy_row(study: Study, arm: Arm, keys: list[str], one: Comparison | None
     """An arm's cells."""
     best = arm.best
     trainable, fit = best.mean("parameters", "trainable"), best.mean("time", "fit_s")
-    speed, forgotten = best.mean("samples_per_s"), best.mean("metrics", "forgetting")
-    mean = best.mean("score", "value")
-    interval = "" if one is None or one.interval is None else " to ".join(shown(study, end) for end in one.interval)
+    mean, forgotten = best.mean("score", "value"), best.mean("metrics", "forgetting")
     return [
         arm.name,
         *(best.overrides.get(key, "") for key in keys),
@@ -91,16 +89,20 @@ def strategy_row(study: Study, arm: Arm, keys: list[str], one: Comparison | None
         estimate_text(study, arm.estimate()[0]),
         str(len(arm.jobs)),
         count_cell(best.numbers("data", "target", "test")),
-        "" if one is None else shown(study, one.estimate.mean, sign=True),
-        interval,
+        "" if one is None else gain_text(study, one),
         "" if one is None or one.p is None else f"{one.p:.2g}",
         "" if forgotten is None else f"{forgotten:+.4f}",
         number_cell(best.mean("baseline", "metrics", metric)),
         labels_used(best.finished[0]),
         "" if trainable is None else f"{trainable:,.0f}",
         "" if fit is None else f"{fit:.1f} s",
-        "" if speed is None else f"{speed:,.0f}",
     ]
+
+
+def gain_text(study: Study, one: Comparison) -> str:
+    """A gain with its simultaneous interval, where there is one."""
+    interval = "" if one.interval is None else " [{}, {}]".format(*(shown(study, end) for end in one.interval))
+    return shown(study, one.estimate.mean, sign=True) + interval
 
 
 def configurations(study: Study) -> Table:

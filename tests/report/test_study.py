@@ -1,0 +1,308 @@
+"""What a sweep's folder is read as, its answer, and what its checks find; on folders with chosen predictions."""
+
+import json
+import shlex
+
+import numpy as np
+import pyarrow
+import pytest
+import yaml
+from pyarrow import parquet
+from scipy import stats
+
+from graft.report import answer, checks, study
+from graft.report.statistics import crossed
+from graft.report.study import role
+
+TEST, TRAIN, VAL = 200, 500, 100
+CLASSES = ["a", "b"]
+
+
+class Sweep:
+    """Writes jobs' folders, as runs leave them."""
+
+    def __init__(self, folder):
+        self.folder, self.jobs = folder, 0
+        self.labels = np.arange(TEST) % 2
+
+    def add(self, overrides, right, *, val=None, kept=True, split=0, **more):
+        """A job that is right on the test samples where `right` `(TEST,)` says so."""
+        overrides = dict(line.split("=", 1) for line in overrides.split())
+        seed = int(overrides.get("seed", 0))
+        self.jobs += 1
+        folder = self.folder / f"{self.jobs:03}"
+        folder.mkdir(parents=True)
+        (folder / "overrides.yaml").write_text(yaml.safe_dump([f"{k}={v}" for k, v in overrides.items()]))
+        correct = np.asarray(right, dtype=bool)
+        score = float(correct.mean())
+        results = {
+            "format": 1,
+            "status": "done",
+            "name": "toy",
+            "overrides": [f"{k}={v}" for k, v in overrides.items()],
+            "weights": None if overrides.get("strategy") == "scratch" else {"source": "imagenet"},
+            "data": {"target": {"train": TRAIN, "val": VAL, "test": TEST, "labels": {"train": TRAIN, "val": VAL}}},
+            "score": {"metric": "test/target/acc", "value": score, "higher_is_better": True},
+            "selection": {"rule": "target_val", "monitor": "val/target/acc", "mode": "max", "value": val or score},
+            "metrics": {"test/target/acc": score},
+            "parameters": {"total": 10, "trainable": 5},
+            "time": {"fit_s": 1.0, "total_s": 2.0},
+            "phases": [{"epochs": [0, 9]}],
+            "seeds": {"train": seed, "split": split},
+        }
+        results["selection"]["epoch"] = 5
+        for key, value in more.items():
+            results[key] = {**results[key], **value} if isinstance(results.get(key), dict) else value
+        (folder / "results.json").write_text(json.dumps(results))
+        if kept:
+            predicted = np.where(correct, self.labels, 1 - self.labels)
+            sure = np.full(TEST, 0.8)
+            probabilities = np.where(predicted[:, None] == np.arange(2), sure[:, None], 1 - sure[:, None])
+            columns = {
+                "domain": ["target"] * TEST,
+                "index": list(range(TEST)),
+                "sample": [f"sample {n}" for n in range(TEST)],
+                "label": [CLASSES[n] for n in self.labels],
+                "prediction": [CLASSES[n] for n in predicted],
+                "probabilities": probabilities.tolist(),
+            }
+            table = pyarrow.table(columns).replace_schema_metadata({"classes": json.dumps({"target": CLASSES})})
+            parquet.write_table(table, folder / "predictions.parquet")
+        (folder / "DONE").touch()
+
+    def strategies(self, seeds=5, noise=0.02, **accuracies):
+        """`seeds` jobs of each strategy, with an accuracy that varies by seed and the same difficulty of samples."""
+        random = np.random.default_rng(0)
+        difficulty = random.random(TEST)
+        for name, accuracy in accuracies.items():
+            for seed in range(seeds):
+                level = accuracy + random.normal(0, noise)
+                wrong = random.random(TEST) < 0.02
+                self.add(f"strategy={name} seed={seed}", (difficulty < level) ^ wrong)
+        return self
+
+    def read(self):
+        return study.read([self.folder])
+
+    def answer(self):
+        return answer.answers(self.read())[0]
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    return Sweep(tmp_path)
+
+
+def test_transfer_that_helps(sweep):
+    found = sweep.strategies(scratch=0.6, full=0.8).answer()
+    assert found.verdict == "helps"
+    assert found.line.startswith("Transfer helps: +")
+    assert found.line.endswith("5 seeds, paired by seed, chosen by target_val (100 labels)")
+    (one,) = sweep.read().comparisons
+    low, high = one.interval
+    assert f"{100 * one.estimate.mean:+.1f} points over scratch [{100 * low:.1f}, {100 * high:.1f}]" in found.line
+
+
+def test_transfer_that_hurts(sweep):
+    found = sweep.strategies(scratch=0.8, full=0.6).answer()
+    assert (found.verdict, found.line[:15]) == ("hurts", "Transfer hurts:")
+    assert "negative-transfer" in codes(sweep)
+
+
+def test_seeds_that_do_not_tell_say_how_many_more_would(sweep):
+    found = sweep.strategies(scratch=0.70, full=0.71, noise=0.04).answer()
+    assert found.verdict == "unclear"
+    assert "The seeds do not tell: " in found.line
+    assert " more (" in found.line
+    assert found.line.endswith("for 80 % power at 1 point")
+    assert any("More seeds alone cannot show 1.00 points here" in line for line in found.details)
+
+
+def test_two_seeds_are_too_few_and_one_too(sweep):
+    sweep.strategies(seeds=2, scratch=0.5, full=0.9)
+    assert sweep.answer().verdict == "unclear"
+    assert sweep.answer().line.startswith("2 seeds: too few to tell. +")
+    assert "one-seed" in codes(sweep)
+
+
+def test_equal_differences_show_no_spread(sweep):
+    for seed in range(3):
+        sweep.add(f"strategy=scratch seed={seed}", np.arange(TEST) < 100, kept=False)
+        sweep.add(f"strategy=full seed={seed}", np.arange(TEST) < 150, kept=False)
+    assert sweep.answer().line.startswith("No spread seen: +25.0 points over scratch in every one of 3 seeds")
+
+
+def test_without_scratch_the_answer_is_the_command_that_adds_it(sweep):
+    sweep.strategies(seeds=2, frozen=0.7, full=0.8)
+    found = sweep.answer()
+    assert found.verdict == "missing"
+    command = shlex.split(found.details[0])
+    assert {"-m", "strategy=scratch", "seed=0,1", f"hydra.sweep.dir={sweep.folder}"} <= set(command)
+    assert "strategy=frozen" not in found.details[0]
+
+
+def test_the_interval_is_over_seeds_and_samples_where_predictions_were_kept(sweep):
+    sweep.strategies(scratch=0.6, full=0.8)
+    (one,) = sweep.read().comparisons
+    rows = {arm.name: study.contributions_of(list(arm.jobs.values())) for arm in sweep.read().settings[0].arms}
+    expected = crossed(rows["full"] - rows["scratch"]).estimate
+    assert one.estimate == expected
+    assert one.estimate.error > one.over_seeds.error
+
+
+def test_without_predictions_the_interval_is_over_seeds_alone(sweep):
+    for seed, (scratch, full) in enumerate([(100, 150), (110, 154), (95, 149)]):
+        sweep.add(f"strategy=scratch seed={seed}", np.arange(TEST) < scratch, kept=False)
+        sweep.add(f"strategy=full seed={seed}", np.arange(TEST) < full, kept=False)
+    (one,) = sweep.read().comparisons
+    reference = stats.ttest_rel([150 / 200, 154 / 200, 149 / 200], [100 / 200, 110 / 200, 95 / 200])
+    assert one.interval == pytest.approx(tuple(reference.confidence_interval()))
+    assert one.p == pytest.approx(reference.pvalue)
+    assert "seeds-alone" in codes(sweep)
+
+
+def test_only_seeds_that_both_have_are_compared(sweep):
+    sweep.strategies(seeds=4, scratch=0.6)
+    sweep.strategies(seeds=3, full=0.8)
+    (one,) = sweep.read().comparisons
+    assert one.pairs == len(one.differences) == 3
+
+
+def test_the_rate_is_chosen_by_validation_and_not_by_test(sweep):
+    for seed in range(3):
+        sweep.add(f"strategy=scratch optimizer.lr=0.1 seed={seed}", np.arange(TEST) < 100)
+        sweep.add(f"strategy=full optimizer.lr=0.1 seed={seed}", np.arange(TEST) < 120, val=0.9)
+        sweep.add(f"strategy=full optimizer.lr=0.01 seed={seed}", np.arange(TEST) < 180, val=0.8)
+    (one,) = sweep.read().comparisons
+    assert one.arm.best.overrides["optimizer.lr"] == "0.1"
+    assert one.estimate.mean == pytest.approx(0.1)
+    assert {"best-at-the-edge", "baseline-without-its-own-rate"} <= codes(sweep)
+
+
+def test_a_family_of_strategies_has_wider_intervals_and_adjusted_p(sweep):
+    sweep.strategies(scratch=0.6, full=0.75, frozen=0.7, lora=0.65)
+    found = sweep.read().comparisons
+    assert [one.family for one in found] == [3, 3, 3]
+    for one in found:
+        assert one.interval == pytest.approx(one.estimate.interval(confidence=1 - 0.05 / 3))
+    smallest = min(found, key=lambda one: one.estimate.p)
+    assert smallest.p == pytest.approx(min(1, 3 * smallest.estimate.p))
+
+
+def test_several_splits_are_the_unit_and_corrected(sweep):
+    right = {"scratch": (100, 104, 96, 100), "full": (120, 130, 118, 124)}
+    for name, counts in right.items():
+        for split, count in enumerate(counts):
+            for seed in range(2):
+                line = f"strategy={name} data.split_seed={split} seed={seed}"
+                sweep.add(line, np.arange(TEST) < count + 2 * seed, split=split)
+    (one,) = sweep.read().comparisons
+    assert (one.splits, one.pairs, one.crossed) == (4, 8, None)
+    differences = np.array([20, 26, 22, 24]) / TEST
+    half = stats.t(3).ppf(0.975) * np.sqrt((1 / 4 + TEST / (TRAIN + VAL)) * differences.var(ddof=1))
+    assert one.interval == pytest.approx((differences.mean() - half, differences.mean() + half))
+    assert "4 splits, Nadeau-Bengio corrected" in sweep.answer().line
+
+
+def test_label_budgets_are_settings_with_an_answer_each(sweep):
+    for budget, accuracy in ((2, 150), (20, 101)):
+        for seed in range(3):
+            line = f"data.labels_per_class={budget} seed={seed}"
+            sweep.add(f"{line} strategy=scratch", np.arange(TEST) < 100 + seed)
+            sweep.add(f"{line} strategy=full", np.arange(TEST) < accuracy + (5 * seed if budget == 20 else seed))
+    found = answer.answers(sweep.read())
+    assert [one.line.split(":")[0] for one in found] == ["data.labels_per_class=2", "data.labels_per_class=20"]
+    assert [one.verdict for one in found] == ["helps", "unclear"]
+    assert answer.first_line(found) == "Transfer helps in 1, does not tell in 1 of 2 settings"
+
+
+def test_for_errors_a_gain_is_a_fall(sweep):
+    for seed in range(3):
+        for name, value in (("scratch", 3.0), ("full", 2.5 + 0.01 * seed)):
+            score = {"metric": "test/target/mae", "value": value, "higher_is_better": False}
+            sweep.add(f"strategy={name} seed={seed}", np.ones(TEST), kept=False, score=score)
+    assert sweep.answer().line.startswith("Transfer helps: +0.49 mae lower over scratch [0.465, 0.515]")
+
+
+def test_two_sweeps_are_read_as_one(tmp_path):
+    first, second = Sweep(tmp_path / "first"), Sweep(tmp_path / "second")
+    first.strategies(scratch=0.6, full=0.8)
+    second.strategies(full=0.8, frozen=0.7)
+    found = study.read([first.folder, second.folder])
+    assert len(found.jobs) == 15  # those of `full` are the same jobs
+    assert {one.arm.name for one in found.comparisons} == {"full", "frozen"}
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("strategy", "arm"),
+        ("term", "arm"),
+        ("backbone.weights", "arm"),
+        ("objective.alpha", "arm"),
+        ("strategy.r", "tuned"),
+        ("optimizer.lr", "tuned"),
+        ("data.batch_size", "tuned"),
+        ("data.labels_per_class", "setting"),
+        ("data/domain@data.target", "setting"),
+        ("backbone", "setting"),
+    ],
+)
+def test_what_a_varied_key_is_for(key, expected):
+    assert role(key) == expected
+
+
+def codes(sweep):
+    return {one.code for one in checks.findings(sweep.read())}
+
+
+ABSENT = [[4, 0, 0], [0, 4, 0], [0, 0, 0]]
+CONFUSION = {"test/target": {"classes": ["a", "b"], "matrix": [[150, 0], [50, 0]]}}
+
+
+@pytest.mark.parametrize(
+    ("code", "more"),
+    [
+        ("oracle-selection", {"selection": {"oracle": True}}),
+        ("test-copies-in-train", {"data": {"target": {"notes": ["3 images of test are in train too"]}}}),
+        ("near-duplicates", {"data": {"target": {"notes": ["2 of 9 images of test look like one (near duplicates)"]}}}),
+        ("validation-larger-than-training", {"data": {"target": {"labels": {"train": 20, "val": 297}}}}),
+        ("still-improving", {"selection": {"epoch": 9}}),
+        ("absent-class", {"confusion": {"test/target": {"classes": ["a", "b", "c"], "matrix": ABSENT}}}),
+        ("majority-class", {"confusion": CONFUSION}),
+        ("boosting-does-as-well", {"baseline": {"name": "gradient boosting", "metrics": {"test/target/acc": 0.9}}}),
+    ],
+)
+def test_a_check_speaks_of_its_own_matter_alone(sweep, code, more):
+    def jobs(**more):
+        for rate in (0.1, 0.2, 0.3):
+            for seed in range(3):
+                for name, right in (("scratch", 110), ("full", 150)):
+                    best = 0.9 if rate == 0.2 else 0.8  # not at the grid's edge
+                    line = f"strategy={name} optimizer.lr={rate} seed={seed}"
+                    sweep.add(line, np.arange(TEST) < right - seed, val=best, **more)
+
+    jobs()
+    assert codes(sweep) == set()
+    other = Sweep(sweep.folder / "other")
+    sweep.folder, sweep.jobs = other.folder, 0
+    jobs(**more)
+    assert codes(sweep) == {code}
+
+
+def test_jobs_that_failed_or_diverged_are_counted(sweep):
+    sweep.strategies(scratch=0.6, full=0.8)
+    folder = sweep.folder / "bad"
+    folder.mkdir()
+    (folder / "overrides.yaml").write_text("- strategy=full\n- seed=9\n")
+    (folder / "error.txt").write_text("it broke\n")
+    (finding,) = [one for one in checks.findings(sweep.read()) if one.code == "diverged-seeds"]
+    assert finding.sentence == "Of 11 jobs 1 failed; scores and intervals leave them out."
+
+
+def test_every_check_has_its_place_in_the_docs():
+    from train_app import PROJECT
+
+    text = (PROJECT / checks.DOCS).read_text()
+    for check in checks.CHECKS:
+        assert f"{{#{check.code}}}" in text
