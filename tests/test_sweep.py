@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lanes import slow
 from train_app import PROJECT
 
 from graft.errors import Diverged, Interrupted
@@ -478,3 +480,29 @@ def test_the_plan_of_a_sweep_counts_its_jobs():
     assert (plan.jobs, plan.varied) == (6, ["seed", "strategy"])
     assert plan.label(["optimizer.lr=1", "seed=2", "strategy=lora"]) == "seed=2 strategy=lora"
     assert sweep_plan.plan_of(["seed=1,2"], is_grid=False).jobs is None
+
+
+@pytest.fixture
+def disk():
+    """`disk(bytes)` lets no file of this process grow beyond them, as on a full disk; `disk(None)` ends that."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, limits if size is None else (size, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize(("full", "failed"), [(1, 2), *slow((700, 1))])  # bytes: not even a lock, or a lock alone
+def test_every_job_of_a_sweep_is_tried_where_the_disk_is_full(app, tmp_path, disk, full, failed):
+    app.behave = lambda cfg: disk(full)  # from the first job on
+    found = app("-m", "experiment=resnet_ft", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    disk(None)
+    assert found.code != 0, found.out + found.err
+    assert found.err.count("FAILED ") == failed, found.out + found.err
+    assert found.err.count("cannot be written: File too large") > failed  # and the summary
+    assert "Traceback" not in found.err
+    left = [path for path in (tmp_path / "sweep").rglob("*") if path.is_file()]
+    assert not [path for path in left if path.name.endswith((".new", ".unfinished")) or "unfinished-" in path.name]
+    assert not [path for path in left if path.name in ("results.json", "error.txt", "DONE") and not path.stat().st_size]
+    app.behave = lambda cfg: None
+    again = app("-m", "experiment=resnet_ft", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert again.code == 0, again.err
+    assert len(list((tmp_path / "sweep").glob("*/DONE"))) == 2

@@ -44,6 +44,7 @@ class State:
     """What this process knows beyond one job."""
 
     exit_code: int = OK
+    unrecorded: bool = False  # a job of the sweep failed, and a full disk did not take why
     running: bool = False  # a job is running here, so a Ctrl-C is its to handle
 
 
@@ -268,7 +269,10 @@ def refuse(folder: Path, sweep: Path | None, overrides: list[str], message: str)
     """Show why a job does not begin; it leaves no folder, and another one's folder as it was."""
     STATE.exit_code = USER_ERROR
     if sweep and is_main_process():
-        SweepFolder(sweep).refuse(folder.name, overrides, message)
+        try:
+            SweepFolder(sweep).refuse(folder.name, overrides, message)
+        except OSError:  # of a full disk: what is printed has to do, and the sweep goes on
+            STATE.unrecorded = True
         message = f"FAILED {' '.join(overrides)}\n{message}"
     print(with_program(message), file=sys.stderr)
 
@@ -277,9 +281,11 @@ def fail(run: RunFolder, overrides: list[str], message: str, details: str, exit_
     """Record and show a job that failed."""
     STATE.exit_code = exit_code
     if is_main_process() and run.is_writable:
-        with suppress(OSError):  # of a full disk: what is printed has to do
+        try:
             write_error(run, overrides, details)
             message = f"{message}\n({run.path / ERROR})"
+        except OSError:  # as above
+            STATE.unrecorded = True
     print(with_program(f"FAILED {' '.join(overrides)}\n{message}"), file=sys.stderr)
 
 
@@ -295,7 +301,8 @@ def diverged(folder: Path, overrides: list[str], message: str) -> None:
     if not is_main_process():
         return  # with code 0: anything else makes Lightning kill the main process, which is writing
     STATE.exit_code = FAILED
-    write_whole(folder / DONE, f"{record.DIVERGED}\n")
+    with suppress(OSError):
+        write_whole(folder / DONE, f"{record.DIVERGED}\n")
     print(f"DIVERGED {' '.join(overrides)}\n{message}\n({folder})", file=sys.stderr)
 
 
@@ -319,7 +326,8 @@ def interrupted(
     STATE.exit_code = signals.exit_code(signum)
     print(str(error) or f"{signals.how_stopped(signum)}.", file=sys.stderr)
     if sweep:
-        (sweep / STOPPED).write_text(f"{signum}\n")
+        with suppress(OSError):
+            (sweep / STOPPED).write_text(f"{signum}\n")
     elif (folder / LAST_CHECKPOINT).exists():
         more = () if goes_on_itself else (f"hydra.run.dir={quoted(folder)}", "resume=true")
         print(f"Go on with: {command(*more)}", file=sys.stderr)

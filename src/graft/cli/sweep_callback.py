@@ -46,6 +46,7 @@ class SweepCallback(Callback):
             sweep.remove(STOPPED)
             sweep.remove(REFUSED)
         job.STATE.exit_code = job.FAILED  # until the end was reached
+        job.STATE.unrecorded = False
         overrides = [*config.hydra.overrides.task, *(f"{k}={v}" for k, v in (sweeper.get("params") or {}).items())]
         plan_of(overrides, is_grid=sweeper._target_.endswith("BasicSweeper")).write()
         self.shown = one_line_a_job()
@@ -88,7 +89,7 @@ class SweepCallback(Callback):
         rows = summarise(folder)
         failed, refused = all_failed(rows), SweepFolder(folder).refused()
         all_diverged = bool(rows) and all(one.diverged for row in rows for one in row.jobs)
-        job.STATE.exit_code = job.FAILED if all_diverged else job.OK
+        job.STATE.exit_code = job.FAILED if all_diverged or job.STATE.unrecorded else job.OK
         if failed:  # 2 where all that is wrong are the jobs' folders
             job.STATE.exit_code = job.FAILED if len(failed) > len(refused) else job.USER_ERROR
         signum = 0

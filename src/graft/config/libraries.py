@@ -26,7 +26,7 @@ def wandb_refusals(tags: list[str], project: str) -> Iterator[str]:
     """Tags and a project that W&B does not take."""
     for tag in tags:
         if not 0 < len(tag) <= LONGEST_TAG:
-            yield f"`tags`: W&B takes tags of 1 to {LONGEST_TAG} characters, {shown(tag)} has {len(tag)}"
+            yield f"`tags`: W&B takes tags of 1 to {LONGEST_TAG} characters, {tag!r} has {len(tag)}"
     if found := [sign for sign in NOT_IN_PROJECTS if sign in project]:
         yield f"`logger.wandb.project={project}`: W&B takes no {' or '.join(found)} in the name of a project"
     if len(project) > LONGEST_PROJECT:

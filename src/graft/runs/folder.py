@@ -295,9 +295,13 @@ class SweepFolder(RunFolder):
             file.write(line + "\n")
 
     def refused(self) -> list[dict[str, Any]]:
-        """Those jobs: `folder`, `overrides` and `error`."""
+        """Those jobs: `folder`, `overrides` and `error`; not the half of a line that a full disk took."""
         file = self.path / REFUSED
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        found = []
+        for line in file.read_text(errors="replace").splitlines() if file.exists() else ():
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+        return [one for one in found if isinstance(one, dict)]
 
 
 _held: dict[Path, Lock] = {}  # by this process

@@ -107,8 +107,8 @@ class Lock:
         host = machine().partition(" ")[0]
         mine = Holder(host, machine(), pid, start_of(pid), now, now, status.st_dev, status.st_ino, token)
         written = self.folder / f"{LOCK}.{token}.new"
-        written.write_bytes(mine.content())
         try:
+            written.write_bytes(mine.content())
             left = self._make(written, mine)
             self._file = os.open(self.path, os.O_RDWR)
         finally:
