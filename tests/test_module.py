@@ -5,6 +5,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 import toy
+from pytorch_lightning.callbacks import Checkpoint
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -312,6 +313,26 @@ def test_plateau_lowers_the_rate_when_the_monitored_metric_stands_still(tiny_bac
     )
     trainer = fit(frozen_head, epochs=3, validate=True)
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.25e-12)
+
+
+def test_a_resumed_plateau_has_seen_every_epoch_and_lowers_the_rate_where_the_uninterrupted_one_does(
+    tiny_backbone, tmp_path
+):
+    def build():
+        plateau, still = Plateau(factor=0.5, patience_epochs=1), SGD | {"lr": 1e-12}
+        return build_module(tiny_backbone(), schedule=plateau, rule=TargetValidation(), optimizer=still)
+
+    class SaveAfterSecond(Checkpoint):
+        def on_train_epoch_end(self, trainer, pl_module):
+            if trainer.current_epoch == 1:
+                trainer.save_checkpoint(tmp_path / "stopped.ckpt")
+
+    whole = fit(build(), epochs=3, validate=True, callbacks=[SaveAfterSecond()])
+    resumed = fit(build(), epochs=3, validate=True, ckpt_path=tmp_path / "stopped.ckpt")
+    assert [one.optimizers[0].param_groups[0]["lr"] for one in (whole, resumed)] == pytest.approx([0.5e-12] * 2)
+    assert (
+        whole.lr_scheduler_configs[0].scheduler.state_dict() == resumed.lr_scheduler_configs[0].scheduler.state_dict()
+    )
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3])

@@ -169,6 +169,13 @@ def test_shifts_change_the_test_images_of_the_target_and_nothing_else(run):
     assert len(set(losses.values())) == len(losses)
 
 
+def test_statistics_of_each_domain_start_at_those_of_pretraining(run):
+    resnet = ["backbone=timm", "backbone.name=test_resnet", "data.source.samples=80", "trainer.limit_test_batches=1"]
+    results, folder = run("strategy=full", "bn=domain_specific", "objective.alpha=0.5", "training.epochs=1", *resnet)
+    assert results["status"] == "done"
+    assert any("source_running_mean" in name for name in weights(folder))
+
+
 @pytest.mark.slow
 def test_forgetting_is_what_the_source_lost_and_absent_for_scratch(run):
     results, _ = run("strategy=full")

@@ -31,6 +31,7 @@ from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 
 import graft
+from graft import pretrain, run
 from graft.data.module import TransferDataModule
 from graft.errors import Diverged, GraftError
 from graft.locations import CONF
@@ -254,22 +255,26 @@ class Case:
 @contextlib.contextmanager
 def reached_by(case: Case) -> Iterator[None]:
     """Note when a case loads its data and when it trains."""
-    load, step = TransferDataModule.load, torch.optim.Optimizer.zero_grad
+    load, learn, fit = TransferDataModule.load, pretrain.train_on_source, run.fit
 
     def loading(self: TransferDataModule) -> None:
         case.reached = "the data"
         load(self)
         case.reached = "the assembly"
 
-    def training(self: torch.optim.Optimizer, *args: Any, **options: Any) -> None:
-        case.reached = "training"
-        step(self, *args, **options)
+    def pretraining(*arguments: Any) -> Any:
+        case.reached = "what comes after pretraining"
+        return learn(*arguments)
 
-    TransferDataModule.load, torch.optim.Optimizer.zero_grad = loading, training  # type: ignore[method-assign]
+    def training(*arguments: Any) -> None:
+        case.reached = "training"
+        fit(*arguments)
+
+    TransferDataModule.load, pretrain.train_on_source, run.fit = loading, pretraining, training
     try:
         yield
     finally:
-        TransferDataModule.load, torch.optim.Optimizer.zero_grad = load, step  # type: ignore[method-assign]
+        TransferDataModule.load, pretrain.train_on_source, run.fit = load, learn, fit
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""A small part of `make chaos` and of `make fuzz`, in processes of their own: they fork, and change what libraries do."""
+"""A small part of `make chaos` and of `make fuzz`, in processes of their own: they change what libraries do."""
 
 import os
 import subprocess

@@ -135,6 +135,14 @@ def test_gradients_reach_backbone_and_projector_but_neither_key_encoder_nor_clas
     assert [name for name, p in term.named_parameters() if p.requires_grad] == ["projector.weight", "projector.bias"]
 
 
+def test_layers_that_come_after_the_copy_was_made_are_not_looked_for_in_it(make_setup, make_step):
+    context = make_setup()
+    term = BiTuning()
+    term.prepare(context)
+    context.backbone.stochastic_depth = nn.Identity()  # as graft.backbones.stochastic_depth adds them
+    assert term(make_step(context)).isfinite()
+
+
 def test_the_key_encoder_freezes_what_the_strategy_froze(make_setup, make_step):
     context = make_setup()
     term = BiTuning()

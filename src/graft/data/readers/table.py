@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from graft.data.readers.workbook import WORKBOOK, csv_of
-from graft.errors import GraftError, first_line, override
+from graft.errors import GraftError, first_line, override, printable
 
 PARQUET, PARQUET_NAMES = b"PAR1", (".parquet", ".pq")
 COMPRESSED = {  # by their first bytes
@@ -343,10 +343,10 @@ def column_name(table: Table, column: str | int, key: str) -> str:
         return names[column]
     if column in names:
         return column
-    source = key.rpartition(".")[0]
+    source, shown = key.rpartition(".")[0], ", ".join(map(printable, names))
     raise GraftError(
-        f"{key}={column}: {table.file} has no such column. Columns: {', '.join(names) or 'none'}. Name one of them, "
-        f"such as {override(key, names[-1] if names else 'y')}, or what separates the columns, "
+        f"{key}={column}: {table.file} has no such column. Columns: {shown or 'none'}. Name one of them, "
+        f"such as {override(key, printable(names[-1]) if names else 'y')}, or what separates the columns, "
         f"{override(f'{source}.delimiter', separator_in(names))}"
     )
 

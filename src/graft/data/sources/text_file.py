@@ -13,7 +13,7 @@ from graft.config.types import Natural
 from graft.data.readers.labelled import Record
 from graft.data.readers.table import LONGEST_FIELD, MOSTLY, PACKED_NAMES, content_of, encoding_advice, encoding_of
 from graft.data.readers.texts import LabelledTexts, not_readable, shortened, word_of
-from graft.errors import GraftError, override
+from graft.errors import GraftError, override, printable
 from graft.files import user_path
 from graft.packages import PREFIX, file_in_package
 
@@ -179,8 +179,8 @@ class TextFile(LabelledTexts):
                     f"; or name what separates columns: {override(f'{self.key}.delimiter', other)}" if other else ""
                 )
                 raise GraftError(
-                    f"{self.key}.{key}={column}: {where}, has no such column; it has {', '.join(names)}. "
-                    f"Name one of them, or say that the file has no header: {self.key}.header=false "
+                    f"{self.key}.{key}={column}: {where}, has no such column; it has "
+                    f"{', '.join(map(printable, names))}. Name one of them, or say that the file has no header: {self.key}.header=false "
                     f"{self.key}.text=0 {self.key}.label=1{advice}"
                 )
 
