@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from graft.errors import FolderRefused, GraftError
-from graft.files import disk_message
 from graft.report import study, sweep_page
 from graft.report.page import Page
 from graft.runs.folder import REPORT, RunFolder, SweepFolder
@@ -27,15 +26,12 @@ def into_own(page: Page, folder: Path, *, is_run: bool) -> Path:
 
 
 def into(page: Page, folder: Path) -> Path:
-    """Write it into any folder, which is made; GraftError where another page is there or nothing can be written."""
+    """Write it into any folder, which is made; GraftError where a page is that is not Graft's."""
     file = folder / REPORT
     if file.is_file() and MARK not in file.read_bytes()[:2000]:
         raise GraftError(f"{file} is in the way: Graft did not write it. Name another folder: to=<folder>")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return page.write(folder)
-    except OSError as error:
-        raise GraftError(disk_message(error, folder) or f"{folder} cannot be written: {error}") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    return page.write(folder)
 
 
 def of_sweep(folder: Path) -> str | None:
