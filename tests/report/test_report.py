@@ -106,6 +106,18 @@ def test_figures_and_tables_are_files_too(reported):
     assert {"report.html", "report/gains.svg", "report/strategies.tex"} <= set(record.files)
 
 
+def test_what_an_earlier_page_had_is_removed_and_nothing_else(sweep):
+    report(sweep)
+    (sweep.folder / "report" / "mine.txt").write_text("mine")
+    for folder in sweep.folder.iterdir():
+        if "1e-2" in ((folder / "overrides.yaml").read_text() if (folder / "overrides.yaml").is_file() else ""):
+            shutil.rmtree(folder)
+    report(sweep)
+    names = {path.name for path in (sweep.folder / "report").iterdir()}
+    assert "heat_map.svg" not in names
+    assert {"mine.txt", "gains.svg"} <= names
+
+
 def test_names_from_outside_are_text(sweep):
     sweep.strategies(seeds=3, **{"<script>alert($a_)</script>": 0.7})
     text = report(sweep)

@@ -5,7 +5,7 @@ from pathlib import Path
 from graft.errors import FolderRefused, GraftError
 from graft.report import study, sweep_page
 from graft.report.page import Page
-from graft.runs.folder import REPORT, RunFolder, SweepFolder
+from graft.runs.folder import REPORT, REPORT_FILES, RunFolder, SweepFolder
 
 MARK = b'content="Graft"'  # in a page of Graft's
 
@@ -22,6 +22,9 @@ def into_own(page: Page, folder: Path, *, is_run: bool) -> Path:
                 f"{folder / taken[0]} is in the way: Graft did not write it. Rename it, or write elsewhere: to=<folder>"
             )
         owner.add(names)
+        for name in record.files:
+            if name.startswith(f"{REPORT_FILES}/") and name not in names:  # of an earlier page
+                owner.remove(name)
         return page.write(folder)
 
 
