@@ -18,7 +18,7 @@ from PIL import Image
 
 from graft.cli.main import main
 from graft.errors import GraftError
-from graft.report import samples, study, sweep_page
+from graft.report import samples
 from graft.report.export import Table
 from graft.runs.folder import SweepFolder
 from tests.report.test_study import TEST, Sweep
@@ -27,10 +27,22 @@ from tests.small_run import config_in, train_in
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
 
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    """A sweep with its report, which tests only look at."""
+    made = write_sweep(tmp_path_factory.mktemp("reported"))
+    report(made)
+    return made.folder
+
+
 @pytest.fixture
 def sweep(tmp_path):
+    return write_sweep(tmp_path)
+
+
+def write_sweep(root):
     """Three strategies at two rates with three seeds, and learning curves."""
-    made = Sweep(tmp_path / "sweep")
+    made = Sweep(root / "sweep")
     random = np.random.default_rng(0)
     for strategy, right in (("scratch", 100), ("full", 150), ("frozen", 130)):
         for rate in ("1e-3", "1e-2"):
@@ -54,8 +66,8 @@ def report(sweep):
     return (sweep.folder / "report.html").read_text()
 
 
-def test_the_page_needs_nothing_else(sweep):
-    text = report(sweep)
+def test_the_page_needs_nothing_else(reported):
+    text = (reported / "report.html").read_text()
     assert len(text) < 3_000_000
     assert "<script" not in text
     outside = set(re.findall(r"(?:https?:)?//[\w./-]+", re.sub(r'src="data:[^"]*"|base64,[\w+/=\s]*', "", text)))
@@ -63,14 +75,15 @@ def test_the_page_needs_nothing_else(sweep):
     assert not re.search(r"<(?:link|img|iframe|object)\b", text)
 
 
-def test_the_page_begins_with_the_answer_and_holds_its_pictures(sweep, capsys):
-    text = report(sweep)
+def test_the_page_begins_with_the_answer_and_holds_its_pictures(reported, capsys):
+    text = (reported / "report.html").read_text()
+    assert main(["show", str(reported)]) == 0
     line = capsys.readouterr().out.splitlines()[0]
     assert line.startswith("Transfer helps: +")
     shown = html.unescape(text)
     assert shown.index(line) < shown.index("<h2>Checks") < shown.index("<h2>Strategies")
     pictures = re.findall(r"<svg .*?</svg>", text, flags=re.DOTALL)
-    names = {path.stem for path in (sweep.folder / "report").glob("*.svg")}
+    names = {path.stem for path in (reported / "report").glob("*.svg")}
     assert names == {"gains", "heat_map", "learning_curves", "forgetting", "reliability"}
     assert len(pictures) == len(names)
     for picture in pictures:
@@ -78,9 +91,8 @@ def test_the_page_begins_with_the_answer_and_holds_its_pictures(sweep, capsys):
         assert "currentColor" in picture
 
 
-def test_figures_and_tables_are_files_too(sweep):
-    report(sweep)
-    folder = sweep.folder / "report"
+def test_figures_and_tables_are_files_too(reported):
+    folder = reported / "report"
     for picture in folder.glob("*.png"):
         with Image.open(picture) as image:
             assert len(np.unique(np.asarray(image))) > 10
@@ -90,13 +102,27 @@ def test_figures_and_tables_are_files_too(sweep):
     assert all(row["labels used"] == "500 + 100" for row in rows)
     assert (folder / "strategies.md").read_text().count("\n") == 2 + len(rows)
     assert (folder / "strategies.tex").read_text().count(r"\\") == 1 + len(rows)
-    record = SweepFolder(sweep.folder).record
+    record = SweepFolder(reported).record
     assert {"report.html", "report/gains.svg", "report/strategies.tex"} <= set(record.files)
 
 
+def test_what_an_earlier_page_had_is_removed_and_nothing_else(sweep):
+    report(sweep)
+    (sweep.folder / "report" / "mine.txt").write_text("mine")
+    for folder in sweep.folder.iterdir():
+        if "1e-2" in ((folder / "overrides.yaml").read_text() if (folder / "overrides.yaml").is_file() else ""):
+            shutil.rmtree(folder)
+    report(sweep)
+    names = {path.name for path in (sweep.folder / "report").iterdir()}
+    assert "heat_map.svg" not in names
+    assert {"mine.txt", "gains.svg"} <= names
+
+
 def test_names_from_outside_are_text(sweep):
-    sweep.strategies(seeds=3, **{"<script>alert(1)</script>": 0.7})
-    assert "<script" not in report(sweep)
+    sweep.strategies(seeds=3, **{"<script>alert($a_)</script>": 0.7})
+    text = report(sweep)
+    assert "<script" not in text
+    assert "&lt;script&gt;alert($a_)" in text  # no mathematics in a picture either
 
 
 def test_latex_and_markdown_escape_what_means_something_there():
@@ -105,11 +131,6 @@ def test_latex_and_markdown_escape_what_means_something_there():
     assert r"a\_b & 50 \%" in table.as_latex()
     assert r"x\|y & z" in table.as_markdown()
     assert list(csv.reader(io.StringIO(table.as_csv())))[1] == ["x|y & z", "1"]
-
-
-def test_show_begins_with_the_answer(sweep, capsys):
-    assert main(["show", str(sweep.folder)]) == 0
-    assert capsys.readouterr().out.startswith("Transfer helps: +")
 
 
 def test_several_sweeps_go_to_a_folder_of_their_own(sweep, tmp_path, capsys):
@@ -237,8 +258,8 @@ def test_the_worst_samples_are_those_with_the_largest_loss():
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
 @pytest.mark.parametrize("width", [500, 1280])
-def test_nothing_is_wider_than_the_screen_and_every_picture_is_drawn(sweep, tmp_path, width):
-    page = sweep_page.page(study.read([sweep.folder])).html()
+def test_nothing_is_wider_than_the_screen_and_every_picture_is_drawn(reported, tmp_path, width):
+    page = (reported / "report.html").read_text()
     measure = """<script>document.title = JSON.stringify({page: document.documentElement.scrollWidth,
       screen: window.innerWidth, pictures: [...document.querySelectorAll('figure svg')].map(
         one => [one.getBoundingClientRect().width, one.getBoundingClientRect().height])})</script></body>"""

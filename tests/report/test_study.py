@@ -161,6 +161,17 @@ def test_without_predictions_the_interval_is_over_seeds_alone(sweep):
     assert "seeds-alone" in codes(sweep)
 
 
+@pytest.mark.parametrize("damage", ["cut", "of another run"])
+def test_predictions_that_are_not_the_scores_are_not_used(sweep, damage):
+    sweep.strategies(seeds=3, scratch=0.6, full=0.8)
+    file = sweep.folder / "004" / "predictions.parquet"
+    other = sweep.folder / "001" / "predictions.parquet"
+    file.write_bytes(file.read_bytes()[:100] if damage == "cut" else other.read_bytes())
+    (one,) = sweep.read().comparisons
+    assert one.crossed is None
+    assert one.interval is not None
+
+
 def test_only_seeds_that_both_have_are_compared(sweep):
     sweep.strategies(seeds=4, scratch=0.6)
     sweep.strategies(seeds=3, full=0.8)

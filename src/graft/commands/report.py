@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from graft.errors import GraftError
-from graft.files import user_path
+from graft.files import disk_message, user_path
 from graft.runs.folder import CONFIG, RESULTS
 
 USAGE = "graft report <folder of a run or of a sweep> [<more sweeps, read as one> ...] [to=<folder>]"
@@ -48,6 +48,10 @@ def report(folders: Sequence[Path], to: Path | None) -> None:
                 f"graft report {folders[0]}: no job has finished with a score. See: graft show {folders[0]}"
             )
         page = sweep_page.page(found)
-    file = publish.into(page, to) if to else publish.into_own(page, folders[0], is_run=bool(runs))
+    place = to or folders[0]
+    try:
+        file = publish.into(page, to) if to else publish.into_own(page, folders[0], is_run=bool(runs))
+    except OSError as error:
+        raise GraftError(disk_message(error, place) or f"{place} cannot be written: {error}") from None
     print(page.first_line)
     print(file)

@@ -1,5 +1,6 @@
 """The first line of a report: does transfer help, which way, and how sure is that?"""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -116,7 +117,7 @@ def missing(study: Study) -> str:
         values = list(dict.fromkeys(job.overrides[key] for job in study.jobs if key in job.overrides))
         arm = key not in study.same and role(key) == "arm" and key not in REPEATS
         if key != "strategy" and not key.startswith("strategy.") and not arm:
-            words.append(f"{key}={','.join(values)}")
+            words.append(shlex.quote(f"{key}={','.join(values)}"))
     words += ["strategy=scratch", override("hydra.sweep.dir", study.folders[0])]
     return f"Add it with: {program()} -m {' '.join(words)}"
 
@@ -170,9 +171,9 @@ def count(number: int, noun: str) -> str:
 
 
 def first_line(found: Sequence[Answer]) -> str:
-    """What a terminal shows: the only answer, or how many settings say what."""
+    """What a terminal shows: the only answer, with what would give one; or how many settings say what."""
     if len(found) == 1:
-        return found[0].line
+        return " ".join([found[0].line, *(found[0].details if found[0].verdict == "missing" else [])])
     words = {"helps": "helps", "hurts": "hurts", "unclear": "does not tell", "missing": "has no answer"}
     counts = {word: sum(one.verdict == verdict for one in found) for verdict, word in words.items()}
     return f"Transfer {', '.join(f'{word} in {n}' for word, n in counts.items() if n)} of {len(found)} settings"

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 
 def contributions(metric: str, predictions: Mapping[str, Any]) -> np.ndarray | None:
@@ -48,13 +47,16 @@ def placements(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
     """
     m, n_positive = len(scores), int(positive.sum())
     n_negative = m - n_positive
-    everywhere = rankdata(scores)
-    within = np.empty(m)
-    within[positive], within[~positive] = rankdata(scores[positive]), rankdata(scores[~positive])
-    below = everywhere - within  # of the other class, ties one half
+    below = np.where(positive, passed(scores, scores[~positive]), passed(scores, scores[positive]))
     values = np.where(positive, below / n_negative, 1 - below / n_positive)
     area = values[positive].mean()
     return area + np.where(positive, m / n_positive, m / n_negative) * (values - area)
+
+
+def passed(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """How many of `others` each score is above, ties one half."""
+    ordered = np.sort(others)
+    return (np.searchsorted(ordered, scores, "left") + np.searchsorted(ordered, scores, "right")) / 2
 
 
 def delong(scores: np.ndarray, positive: np.ndarray) -> tuple[float, float]:

@@ -25,7 +25,7 @@ COLORS = ("#3b7dd8", "#e07b39", "#2e8b57", "#9c6ade", "#d1495b", "#00979d", "#b8
 STYLE: Mapping[Any, Any] = {
     **{f"{name}color": INK for name in ("text.", "axes.edge", "axes.label", "xtick.", "ytick.")},
     **{"axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "font.size": 10.0},
-    **{"svg.fonttype": "none", "font.family": "sans-serif", "legend.frameon": False},
+    **{"svg.fonttype": "none", "text.parse_math": False, "font.family": "sans-serif", "legend.frameon": False},
 }
 CURVES_SHOWN = 8
 ROWS_SHOWN = 24

@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from graft.errors import FolderRefused, GraftError
-from graft.files import disk_message
 from graft.report import study, sweep_page
 from graft.report.page import Page
-from graft.runs.folder import REPORT, RunFolder, SweepFolder
+from graft.runs.folder import REPORT, REPORT_FILES, RunFolder, SweepFolder
 
 MARK = b'content="Graft"'  # in a page of Graft's
 
@@ -23,19 +22,19 @@ def into_own(page: Page, folder: Path, *, is_run: bool) -> Path:
                 f"{folder / taken[0]} is in the way: Graft did not write it. Rename it, or write elsewhere: to=<folder>"
             )
         owner.add(names)
+        for name in record.files:
+            if name.startswith(f"{REPORT_FILES}/") and name not in names:  # of an earlier page
+                owner.remove(name)
         return page.write(folder)
 
 
 def into(page: Page, folder: Path) -> Path:
-    """Write it into any folder, which is made; GraftError where another page is there or nothing can be written."""
+    """Write it into any folder, which is made; GraftError where a page is that is not Graft's."""
     file = folder / REPORT
     if file.is_file() and MARK not in file.read_bytes()[:2000]:
         raise GraftError(f"{file} is in the way: Graft did not write it. Name another folder: to=<folder>")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return page.write(folder)
-    except OSError as error:
-        raise GraftError(disk_message(error, folder) or f"{folder} cannot be written: {error}") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    return page.write(folder)
 
 
 def of_sweep(folder: Path) -> str | None:

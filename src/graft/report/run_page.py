@@ -64,7 +64,7 @@ def answer(results: Mapping[str, Any], found: Mapping[str, Any] | None) -> Answe
     line = f"Test {name} {shown(value)}{interval} on {samples_tested:,} test samples: one seed, {chosen}"
     alone = ["The 95 % interval is the sampling error of the test set alone, not the spread over seeds."]
     return Answer(
-        "missing",
+        "unclear",
         line,
         [
             *(alone if interval else []),

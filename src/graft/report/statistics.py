@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import special  # not scipy.stats, which takes seconds to import
 
 from graft.report.summary import MIN_SEEDS
 
@@ -143,7 +143,7 @@ def power(n: int, difference: float, deviation: float, comparisons: int = 1) -> 
     """Chance that a two-sided paired t-test of n seeds sees a true difference, given the deviation over seeds."""
     limit = quantile(n - 1, 1 - (1 - CONFIDENCE) / (2 * comparisons))
     shift = difference * math.sqrt(n) / deviation
-    return float(stats.nct.sf(limit, n - 1, shift) + stats.nct.cdf(-limit, n - 1, shift))
+    return float(1 - special.nctdtr(n - 1, shift, limit) + special.nctdtr(n - 1, shift, -limit))
 
 
 def seeds_needed(difference: float, deviation: float, comparisons: int = 1) -> int:
@@ -153,7 +153,7 @@ def seeds_needed(difference: float, deviation: float, comparisons: int = 1) -> i
         return low
     while low < high:
         middle = (low + high) // 2
-        # scipy's noncentral t is NaN where the shift is so large that nothing is left to miss
+        # the noncentral t is NaN where the shift is so large that nothing is left to miss
         seen = power(middle, difference, deviation, comparisons)
         low, high = (low, middle) if math.isnan(seen) or seen >= POWER else (middle + 1, high)
     return low
@@ -166,7 +166,8 @@ def further_seeds(differences: Sequence[float], difference: float = 0.01, compar
     """
     found = np.asarray(differences, dtype=float)
     n, deviation = len(found), spread(found)
-    ends = stats.chi2.ppf([(1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2], n - 1)
+    tails = np.array([(1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2])
+    ends = 2 * special.gammaincinv((n - 1) / 2, tails)  # quantiles of chi-square
     deviations = (deviation, *(deviation * math.sqrt((n - 1) / end) for end in ends))
     about, low, high = (max(seeds_needed(difference, one, comparisons) - n, 0) for one in deviations)
     return about, low, high

@@ -23,6 +23,7 @@ from graft.runs.sweeps import Job, Row, fold, read_jobs, split_overrides
 REPEATS = ("seed", "data.split_seed")
 TUNED = ("optimizer", "scheduler", "rates", "training", "strategy.", "data.batch_size", "data.augment")
 SETTINGS = ("experiment", "data", "task", "backbone")
+ROUNDING = 1e-3  # of scores in a record against those of the predictions
 WEIGHTS = "backbone.weights"  # a part of the backbone that is an arm: null is training from scratch
 
 Pair = tuple[int | None, int | None]  # split seed and seed of a job
@@ -227,8 +228,13 @@ def contributions_of(jobs: Sequence[Job]) -> np.ndarray | None:
     """What each test sample adds to the jobs' scores, `(jobs, m)`; None where not all have the same samples."""
     if not jobs or any(samples_of(job) is None or samples_of(job) != samples_of(jobs[0]) for job in jobs):
         return None
-    rows = [contributions(metric_of(job), target_predictions(job.path) or {}) for job in jobs]
-    return None if any(row is None for row in rows) else np.stack([row for row in rows if row is not None])
+    rows = []
+    for job in jobs:
+        row = contributions(metric_of(job), target_predictions(job.path) or {})
+        if row is None or abs(row.mean() - score_of(job)) > ROUNDING * max(1.0, abs(score_of(job))):
+            return None  # the metric is another one than its name says
+        rows.append(row)
+    return np.stack(rows)
 
 
 def samples_of(job: Job) -> tuple[Any, ...] | None:
@@ -246,7 +252,10 @@ def target_predictions(folder: Path) -> dict[str, Any] | None:
 @functools.lru_cache(maxsize=256)
 def predictions_in(file: Path, changed: int) -> dict[str, Any] | None:
     """What a file says of the target as it was written last; probabilities as an array `(m, K)`."""
-    found = predictions.read(file).get("target")
+    try:
+        found = predictions.read(file).get("target")
+    except (OSError, ValueError, KeyError, TypeError):  # cut short, or not as Graft writes it: as if not kept
+        return None
     if found and "probabilities" in found and found["classes"]:
         found["probabilities"] = np.array(found["probabilities"], dtype=np.float32)
     return found

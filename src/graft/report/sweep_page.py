@@ -60,11 +60,12 @@ def strategies(study: Study, setting: Setting) -> Table:
     keys = [key for key in study.varied if role(key) == "tuned"]
     compared = {one.arm.name: one for one in setting.comparisons}
     finished = setting.arms[0].best.finished[0]
-    monitor = (finished.get("selection") or {}).get("monitor") or "validation"
+    monitor = (finished.get("selection") or {}).get("monitor") or "val"
     baseline = (finished.get("baseline") or {}).get("name", "baseline")
     metric = finished["score"]["metric"]
     header = [
-        *("strategy", *keys, monitor, metric, "95 % interval", "seeds", "test samples", "gain over scratch"),
+        *("strategy", *keys, in_words(monitor), in_words(metric), "95 % interval", "seeds", "test samples"),
+        "gain over scratch",
         *("Holm p", "forgetting", baseline, "labels used", "trainable", "fit"),
     ]
     rows = [strategy_row(study, arm, keys, compared.get(arm.name), metric) for arm in setting.arms]
@@ -74,6 +75,11 @@ def strategies(study: Study, setting: Setting) -> Table:
         "and its interval is simultaneous over all comparisons. Labels used: to train + to choose."
     )
     return Table("strategies", "Chosen configurations", caption, header, rows, numbers=1 + len(keys)).without_empty()
+
+
+def in_words(metric: str) -> str:
+    """`val/target/acc` as a heading that can be broken: the target, whose scores these are, is not named."""
+    return metric.replace("val", "validation", 1).replace("/target", "").replace("/", " ")
 
 
 def strategy_row(study: Study, arm: Arm, keys: list[str], one: Comparison | None, metric: str) -> list[str]:
