@@ -256,7 +256,7 @@ def model_stands_alone(trial: Trial) -> None:
     module.strategy.merge(module.backbone)
     model = load_run(run, allow=trial.config["allow"])
     with torch.no_grad():
-        alone = model.head(model.backbone(module.backbone.example_inputs(SAMPLES)))
+        alone = model.logits(module.backbone.example_inputs(SAMPLES))
     compare(predictions(module), alone, "load_run predicts otherwise")
 
 
