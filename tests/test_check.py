@@ -75,6 +75,40 @@ def test_parameters_in_no_stage_are_found_when_it_is_built(broken, monkeypatch, 
     assert failed.startswith("FAIL  it builds: backbone stray: 148 of 188 parameters are in no stage, network.1.weight")
 
 
+UNSTEADY = """
+import numpy as np
+
+def changing(number: int = 40):
+    random = np.random.default_rng()
+    return [(random.integers(0, 256, (8, 8), dtype=np.uint8), index % 2) for index in range(number)]
+"""
+
+
+def test_a_source_that_changes_is_found(broken, monkeypatch, capsys):
+    (broken / "broken" / "data.py").write_text(UNSTEADY)
+    (broken / "conf" / "data" / "domain").mkdir(parents=True)
+    text = "# Mine\ndefaults: [image_pairs, _self_]\nsamples:\n  _target_: broken.data.changing\n"
+    (broken / "conf" / "data" / "domain" / "mine.yaml").write_text(text)
+    code, (failed,), passed = checked(broken, monkeypatch, capsys, "data/domain=mine", "allow=[broken]")
+    assert (code, passed) == (1, 1)
+    assert "the fingerprint differs" in failed
+
+
+@pytest.mark.parametrize(
+    "words",
+    slow(
+        "data/domain=glyphs data.target.samples=200", "data/domain=diabetes", "data/domain=digit_rows", "texts", "own"
+    ),
+)
+def test_sources_of_every_kind_pass(own, tmp_path, monkeypatch, capsys, words):  # noqa: F811
+    if words == "texts":
+        rows = [f"film {number}\t{'good' if number % 2 else 'bad'}" for number in range(40)]
+        (tmp_path / "films.tsv").write_text("\n".join(["text\tlabel", *rows]))
+        words = f"data/domain=text_file data.target.file={tmp_path / 'films.tsv'}"
+    words = "data/domain=mine allow=[mypkg]" if words == "own" else words
+    assert checked(own, monkeypatch, capsys, *words.split()) == (0, [], 10)
+
+
 def test_a_part_has_to_be_named(capsys):
     assert main(["check", "allow=[mypkg]"]) == 2
     assert "graft check <group>=<option>" in capsys.readouterr().out

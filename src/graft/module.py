@@ -12,9 +12,11 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric, MetricCollection
 
 from graft.backbones.base import Backbone
+from graft.backbones.outputs import Tokens
 from graft.backbones.split_backbone import SplitBackbone
 from graft.data.samples import seed_of
 from graft.errors import GraftError
+from graft.heads.base import seen_by, takes_local
 from graft.inputs.base import Batch, DomainBatch, Inputs, join
 from graft.objectives.base import Objective
 from graft.selection.base import SelectionRule, of_validation
@@ -135,20 +137,24 @@ class TransferModule(pl.LightningModule):
         """Predictions `(B, K)` for inputs of one domain."""
         return self.head(domain)(self.features(DomainBatch(inputs), domain))
 
-    def features(self, batch: DomainBatch, domain: str) -> Tensor:
-        """Features `(B, D)` of one domain's batch, with its own BatchNorm statistics where it has some."""
+    def features(self, batch: DomainBatch, domain: str) -> Tensor | Tokens:
+        """Features `(B, D)` of one domain's batch, with its own BatchNorm statistics where it has some.
+
+        Tokens, here and below, where heads pool by themselves.
+        """
         if self.cut is not None:
             return self.cut.rest(self.activations(batch))
         if self.bn == "domain_specific" and domain == "source":
             with source_statistics(self.backbone):
-                return self.backbone(batch.inputs)
-        return self.backbone(batch.inputs)
+                return seen_by(self.head(domain), self.backbone, batch.inputs)
+        return seen_by(self.head(domain), self.backbone, batch.inputs)
 
-    def domain_features(self, batch: Batch) -> dict[str, Tensor]:
+    def domain_features(self, batch: Batch) -> dict[str, Any]:
         """Features of every domain in the batch; `bn=joint` runs them forward as one batch."""
         if self.bn == "joint" and len(batch) > 1:
             if self.cut is None:
-                features = self.backbone(join([one.inputs for one in batch.values()]))
+                inputs = join([one.inputs for one in batch.values()])
+                features: Any = seen_by(self.head("target"), self.backbone, inputs)
             else:
                 features = self.cut.rest(torch.cat([self.activations(one) for one in batch.values()]))
             return dict(zip(batch, features.split([len(one) for one in batch.values()]), strict=True))
@@ -166,6 +172,7 @@ class TransferModule(pl.LightningModule):
         """Whether a step needs no more of the backbone's frozen part than what comes out of it."""
         return (
             self.bn != "domain_specific"
+            and not any(takes_local(head) for head in self.heads.values())
             and not any(term.needs_inputs or term.views for term in self.terms.values())
             and not any(isinstance(transform, ProgressiveResizing) for transform in self.batch_transforms)
         )
@@ -174,7 +181,7 @@ class TransferModule(pl.LightningModule):
         """Predictions of every domain in the batch."""
         return self.logits_of(self.domain_features(batch))
 
-    def logits_of(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def logits_of(self, features: Mapping[str, Any]) -> dict[str, Tensor]:
         """Predictions of every domain from its features."""
         return {domain: self.head(domain)(values) for domain, values in features.items()}
 

@@ -12,7 +12,7 @@ from graft.backbones.contract import check_backbone, plain_arguments, wrap
 from graft.build import build
 from graft.data.module import TransferDataModule
 from graft.errors import GraftError
-from graft.heads.base import HeadContext, new_head
+from graft.heads.base import context_for, new_head
 from graft.module import SHARED
 from graft.objectives.base import Objective
 from graft.tasks.base import Task
@@ -94,4 +94,4 @@ def build_head(
 ) -> nn.Module:
     """A new head on the backbone's features."""
     settings = {key: value for key, value in config["head"].items() if key != "sharing"}
-    return new_head(settings, HeadContext(backbone.feature_size, num_outputs, class_names))
+    return new_head(settings, context_for(settings, backbone, num_outputs, class_names))

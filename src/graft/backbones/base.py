@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from graft.backbones.outputs import kept_outputs
+from graft.backbones.outputs import Tokens, kept_outputs
 from graft.data.samples import Modality
 from graft.errors import GraftError, first_line
 from graft.inputs.base import InputSpec
@@ -58,11 +58,27 @@ class Backbone(nn.Module):
         return self.network(x)
 
     def local(self, x: Any) -> dict[str, Tensor]:
-        """What each stage puts out for inputs `(B, ...)`; GraftError for a backbone that has no maps."""
+        """What each stage puts out for inputs `(B, ...)`; GraftError for a backbone that has no maps or tokens."""
         raise GraftError(
-            f"The {self.modality} backbone {self.name} gives features alone and no maps by stage. Use a backbone for "
-            "images."
+            f"The {self.modality} backbone {self.name} gives features alone, and no maps or tokens by stage. Use a "
+            "backbone for images, or a transformer, LSTM or GRU for texts."
         )
+
+    def tokens(self, x: Any) -> Tokens:
+        """The last vectors of single places or tokens for inputs `(B, ...)`; GraftError for a backbone without any."""
+        outputs = [output for output in self.local(x).values() if output.ndim > 2]
+        if not outputs:
+            raise GraftError(f"The {self.modality} backbone {self.name} puts out no maps or tokens.")
+        return Tokens.of_map(outputs[-1])
+
+    def stage_outputs(self, x: Any) -> dict[str, Tensor]:
+        """What the last module of each stage puts out, of several values the first; left out where it does not run."""
+        modules = {stage.name: self.output_module(stage.name) for stage in self.stages}
+        with kept_outputs(self, list(modules.values())) as outputs:
+            self(x)
+        found = {stage: outputs.get(module) for stage, module in modules.items()}
+        found = {stage: output[0] if isinstance(output, tuple) else output for stage, output in found.items()}
+        return {stage: output for stage, output in found.items() if isinstance(output, Tensor)}
 
     @property
     def input_shape(self) -> tuple[int, ...] | None:
@@ -218,11 +234,7 @@ class ImageBackbone(Backbone):
 
         A stage whose last module does not run, or puts out no tensor, is left out.
         """
-        modules = {stage.name: self.output_module(stage.name) for stage in self.stages}
-        with kept_outputs(self, list(modules.values())) as outputs:
-            self(x)
-        maps = {stage: outputs.get(module) for stage, module in modules.items()}
-        return {stage: output for stage, output in maps.items() if isinstance(output, Tensor)}
+        return self.stage_outputs(x)
 
     @property
     def input_spec(self) -> InputSpec:

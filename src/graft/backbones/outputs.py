@@ -1,10 +1,35 @@
-"""What modules put out while a network runs."""
+"""What modules put out while a network runs: maps of images, and vectors of tokens."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from graft.errors import GraftError
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Vectors `(B, T, D)` of an image's places or a text's tokens; the mask `(B, T)` is 1 where one counts."""
+
+    values: Tensor
+    mask: Tensor
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def split(self, sizes: Sequence[int]) -> "list[Tokens]":
+        """Batches of these sizes, one after the other."""
+        return [Tokens(*both) for both in zip(self.values.split(sizes), self.mask.split(sizes), strict=True)]
+
+    @classmethod
+    def of_map(cls, maps: Tensor) -> "Tokens":
+        """Every place of maps as channels_first takes them."""
+        values = channels_first(maps).transpose(1, 2)
+        return cls(values, torch.ones(values.shape[:2], dtype=torch.int64, device=values.device))
 
 
 @contextmanager
@@ -24,3 +49,19 @@ def kept_outputs(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str,
     finally:
         for handle in handles:
             handle.remove()
+
+
+def channel_dim(maps: Tensor) -> int:
+    """Which dimension holds the channels in `(B, D)`, tokens `(B, N, D)`, `(B, C, H, W)` or Swin's `(B, H, W, C)`.
+
+    Maps are square, as the images are, so channels come last where the two before them are equal.
+    """
+    if maps.ndim not in (2, 3, 4):
+        raise GraftError(f"Maps must be (B, D), (B, N, D), (B, C, H, W) or (B, H, W, C), not {tuple(maps.shape)}.")
+    channels_last = maps.ndim < 4 or maps.shape[1] == maps.shape[2] != maps.shape[3]
+    return maps.ndim - 1 if channels_last else 1
+
+
+def channels_first(maps: Tensor) -> Tensor:
+    """Maps of any kind as `(B, C, P)`, P positions."""
+    return maps.movedim(channel_dim(maps), 1).flatten(2) if maps.ndim > 2 else maps.unsqueeze(2)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from graft.backbones.base import Backbone, Stage
+from graft.backbones.outputs import Tokens
 from graft.errors import GraftError
 from graft.inputs.base import Fields
 from graft.inputs.text import TextSpec, Tokenizer
@@ -31,6 +32,14 @@ class TextBackbone(Backbone):
         super().__init__(name, network, feature_size=feature_size, stages=stages)
         self.tokenizer = tokenizer
         self.max_length = max_length
+
+    def local(self, x: Fields) -> dict[str, Tensor]:
+        """Vectors `(B, L, D)` of the tokens after each stage; the inputs' mask says which of them count."""
+        return self.stage_outputs(x)
+
+    def tokens(self, x: Fields) -> Tokens:
+        """The last vectors of the tokens with the inputs' mask."""
+        return Tokens(super().tokens(x).values, x["attention_mask"])
 
     @property
     def input_spec(self) -> TextSpec:

@@ -2,13 +2,14 @@
 
 Builds, trains and resumes a small run with it in a temporary folder, on the CPU and in less than a minute, and prints
 a line a check. Overrides after the part change that run, such as data and backbone for a part that is not for images.
+A data source gets a backbone for what it holds, a task for its labels, and a few batches of it are enough.
 """
 
 import copy
 import io
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +17,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from graft import load_run
 from graft.backbones.contract import check_backbone
-from graft.cli.notebook import check_composed
+from graft.cli.notebook import check_composed, composed
+from graft.config.facts import attribute
 from graft.errors import GraftError, Interrupted
 from graft.experiment import Experiment, assemble
 from graft.module import TransferModule
@@ -36,6 +40,19 @@ DIGITS = (
     *("backbone=lenet", "backbone.weights=source", "data.image_size=16", "data.source.samples=300"),
     *("data.labels_per_class=4", "data.batch_size=16", "pretrain.epochs=1"),
 )
+SOURCE = "data/domain"  # the group of sources
+OF_SOURCE = (
+    *("backbone.weights=null", "strategy=scratch", "data.batch_size=16", "trainer.limit_train_batches=4"),
+    *("trainer.limit_val_batches=4", "trainer.limit_test_batches=4"),
+)
+BY_MODALITY = {
+    "image": ("data=image_folder", "backbone=lenet", "data.image_size=16"),
+    "text": ("data=text", "backbone=lstm"),
+    "audio": ("data=speech", "backbone=mel_cnn"),
+    "table": ("data=table", "backbone=mlp"),
+    "sequence": ("data=sequences", "backbone=lstm_sequence"),
+}
+TASKS = {"numbers": ("task=regression",), "multilabel": ("task=multilabel",)}  # by what labels are
 SAMPLES = 4  # on which predictions are compared
 RTOL, ATOL = 1e-4, 1e-5
 FOLDER = "--config-dir="
@@ -76,19 +93,20 @@ class Trial:
 
 def main(arguments: list[str]) -> int:
     """Print a line a check; returns 0 where all passed, 1 where one failed."""
-    overrides = overrides_of(arguments)
+    folders = [Path(one.partition("=")[2]) for one in arguments if one.startswith(FOLDER)]
+    overrides = overrides_of(arguments, folders)
     if not overrides:
         print(USAGE)
         return 2
     failed = 0
     with tempfile.TemporaryDirectory(prefix="graft-check-") as place:
-        folders = [Path(one.partition("=")[2]) for one in arguments if one.startswith(FOLDER)]
         trial = Trial(overrides, folders, Path(place))
-        for check in CHECKS:
+        is_source = any(one.startswith(f"{SOURCE}@") for one in overrides)
+        for check in CHECKS if is_source else (one for one in CHECKS if one is not reads_the_same):
             what = (check.__doc__ or "").strip().rstrip(".")
             try:
                 with quiet():
-                    check(trial)
+                    found = check(trial)
             except Exception as error:
                 failed += 1
                 print(f"FAIL  {what}: {reason(error)}", flush=True)
@@ -96,11 +114,11 @@ def main(arguments: list[str]) -> int:
                     print("      the other checks need this one", flush=True)
                     break
             else:
-                print(f"pass  {what}", flush=True)
+                print(f"pass  {what}" + (f": {found}" if found else ""), flush=True)
     return 1 if failed else 0
 
 
-def overrides_of(arguments: list[str]) -> list[str]:
+def overrides_of(arguments: list[str], folders: Sequence[Path] = ()) -> list[str]:
     """The overrides of the small run with what was typed; empty where no part is named."""
     words = [one for one in arguments if not one.startswith(FOLDER)]
     part = next((one for one in words if not one.startswith(("allow=", "+", "~"))), "")
@@ -109,10 +127,20 @@ def overrides_of(arguments: list[str]) -> list[str]:
         return []
     if group in LISTS and not option.startswith("["):
         words[words.index(part)] = f"{group}=[{option}]"
-    if group == "data/domain":
-        words[words.index(part)] = f"data/domain@data.target={option}"
-    other_data = any(one.startswith(("data=", "experiment=")) for one in words)
-    return [*SMALL, *(() if other_data else DIGITS), *words]
+    if group == SOURCE:
+        words[words.index(part)] = f"{SOURCE}@data.target={option}"
+    if any(one.startswith(("data=", "experiment=")) for one in words):
+        return [*SMALL, *words]
+    return [*SMALL, *(for_source(words, folders) if group == SOURCE else DIGITS), *words]
+
+
+def for_source(words: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """What a small run of a source needs for its modality and its labels."""
+    target: Any = {}
+    with suppress(GraftError, HydraException), composed(("data=image_folder", *words), {}, folders) as (cfg, _, _):
+        target = OmegaConf.to_container(cfg.data.target, resolve=False)
+    modality = attribute(str(target.get("_target_")), "modality", "image")
+    return [*BY_MODALITY[modality], *OF_SOURCE, *TASKS.get(target.get("label_kind", ""), ())]
 
 
 @contextmanager
@@ -140,6 +168,28 @@ def composes(trial: Trial) -> None:
 def builds(trial: Trial) -> None:
     """it builds."""
     trial.built("before")
+
+
+def reads_the_same(trial: Trial) -> str:
+    """its samples, labels and splits are the same when they are read again, and no sample is in two splits."""
+    data, again = (assemble(trial.config_in("read")).data.domains["target"] for _ in range(2))
+    if data.fingerprint != again.fingerprint:
+        raise Failure("the fingerprint differs, by which caches and resumed runs know the samples")
+    places: dict[str, str] = {}
+    for name in ("train", "val", "test"):
+        one, other = getattr(data, name), getattr(again, name)
+        same = (one.fingerprint, one.places and [*one.places]) == (other.fingerprint, other.places and [*other.places])
+        if not same or not torch.equal(one.labels, other.labels):
+            raise Failure(f"{name} has other samples or labels")
+        for index in range(min(SAMPLES, len(one))):
+            first, second = one.inputs[index], other.inputs[index]
+            if isinstance(first, Tensor) and not torch.equal(first, second):
+                raise Failure(f"{name}: sample {index} is another one")
+        own = one.places or ()
+        for place in own if len({*own}) == len(own) else ():  # names may stand for several
+            if places.setdefault(place, name) != name:
+                raise Failure(f"{place} is in {places[place]} and in {name}")
+    return data.report.sentence() if data.report else ""
 
 
 def accounts_for_every_parameter(trial: Trial) -> None:
@@ -206,15 +256,15 @@ def model_stands_alone(trial: Trial) -> None:
     module.strategy.merge(module.backbone)
     model = load_run(run, allow=trial.config["allow"])
     with torch.no_grad():
-        alone = model.head(model.backbone(module.backbone.example_inputs(SAMPLES)))
+        alone = model.logits(module.backbone.example_inputs(SAMPLES))
     compare(predictions(module), alone, "load_run predicts otherwise")
 
 
-CHECKS: tuple[Callable[[Trial], None], ...] = (
-    *(composes, builds, accounts_for_every_parameter, trains, moves_what_it_says),
+CHECKS: tuple[Callable[[Trial], str | None], ...] = (
+    *(composes, reads_the_same, builds, accounts_for_every_parameter, trains, moves_what_it_says),
     *(resumes, state_is_whole, merges, model_stands_alone),
 )
-NEEDED = (composes, builds, trains)
+NEEDED = (composes, reads_the_same, builds, trains)
 
 
 # Small runs

@@ -2,12 +2,15 @@
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from graft import registry
+from graft.backbones.base import Backbone
+from graft.backbones.outputs import Tokens
 from graft.build import build
 from graft.config.types import Given
 
@@ -19,6 +22,7 @@ class HeadContext:
     feature_size: int
     num_outputs: int
     class_names: tuple[str, ...] | None = None  # None where the task predicts numbers
+    local_size: int | None = None  # D of the backbone's tokens; None for a head that takes features
 
 
 class HeadSettings(TypedDict):
@@ -30,13 +34,36 @@ class HeadSettings(TypedDict):
     context: Given
 
 
+def takes_local(head: Any) -> bool:
+    """Whether a head, or its class, pools by itself: it says `takes = "local"` and gets Tokens, not features."""
+    return getattr(head, "takes", "features") == "local"
+
+
+def seen_by(head: nn.Module, backbone: Backbone, x: Any) -> Tensor | Tokens:
+    """What a head takes of a backbone's inputs `(B, ...)`: features `(B, D)`, or tokens."""
+    return backbone.tokens(x) if takes_local(head) else backbone(x)
+
+
+def context_for(
+    settings: Mapping[str, Any], backbone: Backbone, num_outputs: int, class_names: tuple[str, ...] | None
+) -> HeadContext:
+    """What the head of a config may know; GraftError where it takes tokens that the backbone has not."""
+    size = None
+    if takes_local(registry.resolve(settings[registry.TARGET])):
+        training = backbone.training
+        with torch.no_grad():
+            size = backbone.eval().tokens(backbone.example_inputs(1)).values.shape[-1]
+        backbone.train(training)
+    return HeadContext(backbone.feature_size, num_outputs, class_names, size)
+
+
 def new_head(settings: Mapping[str, Any], context: HeadContext) -> nn.Module:
     """A head from its own keys; it gets `feature_size` and `num_outputs`, or the `context` that its constructor names.
 
     Raises GraftError for keys that it does not take.
     """
     takes = inspect.signature(registry.resolve(settings[registry.TARGET])).parameters
-    sizes = {name: value for name, value in asdict(context).items() if name != "class_names"}
+    sizes = {"feature_size": context.feature_size, "num_outputs": context.num_outputs}
     if "context" not in takes:
         return build(settings, **sizes)
     return build(settings, **{name: value for name, value in sizes.items() if name in takes}, context=context)

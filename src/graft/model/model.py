@@ -1,7 +1,7 @@
 """A trained network that predicts from its folder alone."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from graft.build import build
 from graft.data.samples import Split
 from graft.errors import GraftError
 from graft.files import user_path
-from graft.heads.base import HeadContext, new_head
+from graft.heads.base import context_for, new_head, seen_by
 from graft.inputs.base import Inputs
 from graft.model import folder as folders
 from graft.model.folder import Description
@@ -66,23 +66,30 @@ class Model:
         `sample_rate` in samples a second, or pairs of the two. Tables: a file, a data frame, columns by name, or
         records. Sequences `(L, D)`. One alone is a list of one. Raises GraftError for what cannot be read.
         """
-        values = [self.task.predictions(logits.float()) for _, logits in self.outputs(inputs, batch_size, sample_rate)]
+        outputs = self.outputs(inputs, batch_size, sample_rate, self.logits)
+        values = [self.task.predictions(logits.float()) for logits in outputs]
         if not values:
             raise GraftError("There is nothing to predict on: the inputs are empty.")
         return predictions_of(self.task, torch.cat(values), self.classes)
 
     def features(self, inputs: Any, *, batch_size: int = BATCH_SIZE, sample_rate: int | None = None) -> Tensor:
         """The backbone's features `(N, D)` of the inputs of `predict`."""
-        return torch.cat([features.float() for features, _ in self.outputs(inputs, batch_size, sample_rate)])
+        outputs = self.outputs(inputs, batch_size, sample_rate, self.backbone)
+        return torch.cat([features.float() for features in outputs])
+
+    def logits(self, batch: Inputs) -> Tensor:
+        """What the head says `(B, K)` of inputs as the network takes them."""
+        return self.head(seen_by(self.head, self.backbone, batch))
 
     @torch.inference_mode()
-    def outputs(self, inputs: Any, batch_size: int, sample_rate: int | None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Features `(B, D)` and logits `(B, K)` on the CPU, batch by batch in the inputs' order."""
+    def outputs(
+        self, inputs: Any, batch_size: int, sample_rate: int | None, compute: Callable[[Inputs], Tensor]
+    ) -> Iterator[Tensor]:
+        """What is computed `(B, ...)` on the CPU, batch by batch in the inputs' order."""
         for batch in self.batches(inputs, batch_size, sample_rate):
             with self._autocast():
-                features = self.backbone(batch)
-                logits = self.head(features)
-            yield features.cpu(), logits.cpu()
+                values = compute(batch)
+            yield values.cpu()
 
     def batches(self, inputs: Any, batch_size: int, sample_rate: int | None) -> Iterator[Inputs]:
         """The inputs as the network takes them, on its device."""
@@ -134,10 +141,10 @@ def load(place: Path, allow: Sequence[str] = ()) -> Model:
     backbone: Backbone = wrap(network, **description.wrapped) if description.wrapped else network
     if description.strategy is not None:
         build(description.strategy).prepare(backbone)
-    sizes = {name: description.head[name] for name in ("feature_size", "num_outputs")}
+    sizes = ("feature_size", "num_outputs")
     classes = None if description.classes is None else tuple(description.classes)
     settings = {name: value for name, value in description.head.items() if name not in sizes}
-    head = new_head(settings, HeadContext(**sizes, class_names=classes))
+    head = new_head(settings, context_for(settings, backbone, description.head["num_outputs"], classes))
     task: Task = build(description.task)
     task.load_state_dict(description.task_state)
     parts = folders.network_of(backbone, head).to(getattr(torch, dtype_name(description)))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from graft.backbones.base import Backbone
-from graft.terms.regularization.maps import channel_dim
+from graft.backbones.outputs import channel_dim
 
 TEMPERATURE = 5.0
 QUIET = {"disable": None, "leave": False}  # a bar in a terminal only, gone when it is done

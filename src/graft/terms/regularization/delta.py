@@ -7,11 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graft.backbones.base import Backbone
+from graft.backbones.outputs import channel_dim, channels_first
 from graft.config.types import Count, NonNegative
 from graft.errors import GraftError
 from graft.terms.base import Term, TermContext, TrainStep
 from graft.terms.regularization.channel_attention import attention_weights, loss_increases
-from graft.terms.regularization.maps import MapRecorder, channel_dim, channels_first
+from graft.terms.regularization.maps import MapRecorder
 from graft.terms.requirements import check_at_least, check_pretrained
 
 

@@ -14,22 +14,6 @@ from graft.errors import GraftError
 FORWARDS_A_STEP = 2  # source and target, where they do not run as one batch
 
 
-def channel_dim(maps: Tensor) -> int:
-    """Which dimension holds the channels in `(B, D)`, tokens `(B, N, D)`, `(B, C, H, W)` or Swin's `(B, H, W, C)`.
-
-    Maps are square, as the images are, so channels come last where the two before them are equal.
-    """
-    if maps.ndim not in (2, 3, 4):
-        raise GraftError(f"Maps must be (B, D), (B, N, D), (B, C, H, W) or (B, H, W, C), not {tuple(maps.shape)}.")
-    channels_last = maps.ndim < 4 or maps.shape[1] == maps.shape[2] != maps.shape[3]
-    return maps.ndim - 1 if channels_last else 1
-
-
-def channels_first(maps: Tensor) -> Tensor:
-    """Maps of any kind as `(B, C, P)`, P positions."""
-    return maps.movedim(channel_dim(maps), 1).flatten(2) if maps.ndim > 2 else maps.unsqueeze(2)
-
-
 class MapRecorder:
     """Keeps what chosen modules of a backbone put out in its last forwards, with their graph.
 
