@@ -1,4 +1,5 @@
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from torch import nn
 from train_app import App
 
 from graft.backbones.base import Backbone, ImageBackbone, Stage
+from graft.config import facts
 
 os.environ.setdefault("WANDB_MODE", "offline")
 torch.set_num_threads(1)
@@ -16,6 +18,20 @@ torch.set_num_threads(1)
 def app(tmp_path, monkeypatch, capsys):
     """train.py in this process, with a training that takes no time."""
     return App(tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture
+def own_package():
+    """`mypkg` is a test's own: what was imported or read of another test's is forgotten, before and after."""
+
+    def forget() -> None:
+        facts.forget()
+        for name in [name for name in sys.modules if name.partition(".")[0] == "mypkg"]:
+            del sys.modules[name]
+
+    forget()
+    yield
+    forget()
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ from test_own_parts import own  # noqa: F401  a fixture: a user's package and it
 
 from graft.cli.main import main
 
+pytestmark = pytest.mark.usefixtures("own_package")
+
 BROKEN = {
     "backbone": (
         """

@@ -119,6 +119,7 @@ def execute(command, folder):  # noqa: F811
     return done.stdout
 
 
+@pytest.mark.usefixtures("own_package")
 def test_parts_of_all_pages_train_together(tmp_path, monkeypatch, capsys):
     options = {}
     for page in EXTEND:

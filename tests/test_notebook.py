@@ -127,6 +127,7 @@ def test_the_image_size_of_the_hyperrule_reaches_the_backbone(where):
     assert built.module.backbone.input_spec.size == (128, 128)
 
 
+@pytest.mark.usefixtures("own_package")
 def test_a_users_own_part_is_checked_as_its_file_is_now(where, tmp_path, monkeypatch):
     part, own = tmp_path / "mypkg.py", {"optimizer._target_": "mypkg.Mine", "allow": ["mypkg"], "optimizer.options": {}}
     monkeypatch.syspath_prepend(tmp_path)

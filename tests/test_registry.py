@@ -14,7 +14,6 @@ from train_app import PROJECT
 from graft import config, registry
 from graft.build import build
 from graft.cli.hydra_versions import VERSION_BASE
-from graft.config import facts
 from graft.errors import GraftError
 from graft.runs import untrusted
 
@@ -453,7 +452,7 @@ system = os.system
 
 
 @pytest.fixture
-def package(tmp_path, monkeypatch):
+def package(tmp_path, monkeypatch, own_package):
     """A user's package `mypkg` with an optimizer, and a folder of configs that names it."""
     (tmp_path / "code" / "mypkg").mkdir(parents=True)
     (tmp_path / "code" / "mypkg" / "__init__.py").write_text(PART)
@@ -464,10 +463,7 @@ def package(tmp_path, monkeypatch):
         f"options: {{note: '{tmp_path / 'note'}'}}\n"
     )
     monkeypatch.syspath_prepend(tmp_path / "code")
-    yield tmp_path / "my conf"
-    facts.forget()
-    for name in [name for name in sys.modules if name.partition(".")[0] == "mypkg"]:
-        del sys.modules[name]
+    return tmp_path / "my conf"
 
 
 def test_of_an_allowed_package_its_own_classes_are_built_and_nothing_else(package):
