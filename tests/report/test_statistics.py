@@ -181,6 +181,8 @@ def test_calibration_error_of_equally_filled_bins():
     found = calibration(np.array([0.9, 0.9, 0.6, 0.6]), np.array([1.0, 0.0, 1.0, 1.0]), bins=2)
     assert found.error == pytest.approx((0.4 + 0.4) / 2)  # .6 against 1, and .9 against .5
     assert found.counts.tolist() == [2, 2]
+    tied = calibration(np.full(6, 0.8), np.array([1, 1, 1, 0, 0, 0.0]), bins=3)  # not by the samples' order
+    assert tied.error == pytest.approx(0.3)
     random = np.random.default_rng(0)
     confidence = random.uniform(0.5, 1, 2000)
     correct = (random.random(2000) < confidence).astype(float)

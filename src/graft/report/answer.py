@@ -60,8 +60,9 @@ def headline(study: Study, one: Comparison) -> str:
         return f"Transfer helps: {gain} [{low}, {high}], {paired}"
     if one.verdict == "hurts":
         return f"Transfer hurts: {gain} [{low}, {high}], {paired}"
-    unit = "splits" if one.splits > 1 else "seeds"
-    return f"The {unit} do not tell: {gain} [{low}, {high}], {paired}; {more_seeds(study, one)}"
+    if one.splits > 1:  # whose overlap more of them do not remove
+        return f"The splits do not tell: {gain} [{low}, {high}], {paired}"
+    return f"The seeds do not tell: {gain} [{low}, {high}], {paired}; {more_seeds(study, one)}"
 
 
 def more_seeds(study: Study, one: Comparison) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from graft.errors import listed
 from graft.report.answer import count, difference, score
 from graft.report.study import Arm, Study, role
 from graft.report.summary import MIN_SEEDS
@@ -139,9 +140,9 @@ class GridEdge(Check):
                 best = as_number(arm.best.overrides.get(key))
                 if len(values) > 1 and best in (min(values), max(values)):
                     edges.append(f"{arm.name} {key}={best:g} ({'lowest' if best == min(values) else 'highest'})")
-        return (
-            f"The best value is at the edge of what was tried: {'; '.join(edges)}. Widen the grid." if edges else None
-        )
+        if not edges:
+            return None
+        return f"The best value is at the edge of what was tried: {listed(edges, separator='; ')}. Widen the grid."
 
 
 class UnequalTries(Check):
@@ -172,7 +173,7 @@ class StillImproving(Check):
 
     def _find(self, study: Study) -> str | None:
         found = [arm.name for arm in arms(study) if mostly_last(arm.best.finished)]
-        return f"Best at the last epoch in most jobs: {', '.join(found)}. Train longer." if found else None
+        return f"Best at the last epoch in most jobs: {listed(found)}. Train longer." if found else None
 
 
 class AbsentClass(Check):
@@ -187,7 +188,7 @@ class AbsentClass(Check):
                 continue
             rows = zip(confusion["classes"], confusion["matrix"], strict=True)
             if absent := [str(name) for name, row in rows if not sum(row)]:
-                return f"No test sample has the class {', '.join(absent[:5])}: scores say nothing of it."
+                return f"No test sample has the class {listed(absent)}: scores say nothing of it."
         return None
 
 
@@ -235,8 +236,8 @@ class NegativeTransfer(Check):
 
     def _find(self, study: Study) -> str | None:
         worse = [one for one in study.comparisons if one.verdict == "hurts"]
-        listed = ", ".join(f"{one.arm.name} ({difference(study, one.estimate.mean)})" for one in worse)
-        return f"Worse than scratch: {listed}." if worse else None
+        names = [f"{one.arm.name} ({difference(study, one.estimate.mean)})" for one in worse]
+        return f"Worse than scratch: {listed(names)}." if worse else None
 
 
 class NoPredictions(Check):

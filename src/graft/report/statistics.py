@@ -175,7 +175,7 @@ def further_seeds(differences: Sequence[float], difference: float = 0.01, compar
 
 @dataclass(frozen=True)
 class Calibration:
-    """Reliability of the predicted class's probability, in bins of equally many samples."""
+    """Reliability of the predicted class's probability, in bins of about equally many samples."""
 
     confidence: np.ndarray  # (bins,) mean probability
     accuracy: np.ndarray  # (bins,) fraction of right predictions
@@ -188,12 +188,14 @@ class Calibration:
 
 
 def calibration(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> Calibration:
-    """Bins of predictions in the order of their confidence, `(m,)` or `(seeds, m)`; `correct` is 0 or 1."""
+    """Bins of predictions by their confidence, `(m,)` or `(seeds, m)`, equal ones together; `correct` is 0 or 1."""
     confidence, correct = confidence.ravel(), correct.ravel()
-    order = np.argsort(confidence, kind="stable")
-    parts = [part for part in np.array_split(order, min(bins, len(order))) if len(part)]
-    means = [[values[part].mean() for part in parts] for values in (confidence, correct)]
-    return Calibration(np.array(means[0]), np.array(means[1]), np.array([len(part) for part in parts]))
+    edges = np.sort(confidence)[[len(confidence) * number // bins for number in range(1, bins)]]
+    places = np.searchsorted(edges, confidence, "right")
+    counts = np.bincount(places, minlength=bins)
+    sums = [np.bincount(places, values, minlength=bins)[counts > 0] for values in (confidence, correct)]
+    counts = counts[counts > 0]
+    return Calibration(sums[0] / counts, sums[1] / counts, counts)
 
 
 def calibration_interval(
