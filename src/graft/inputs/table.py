@@ -62,8 +62,7 @@ class TableTransform:
         codes = torch.full((len(table), len(self.columns.categorical)), MISSING)
         indices = {column.key: index for index, column in enumerate(table.columns.numeric)}
         pairs = [(i, indices[c.key]) for i, c in enumerate(self.columns.numeric) if c.key in indices]
-        own, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        numbers[:, own] = table.numbers[:, theirs]
+        numbers[:, [own for own, _ in pairs]] = table.numbers[:, [theirs for _, theirs in pairs]]
         indices = {column.key: index for index, column in enumerate(table.columns.categorical)}
         for index, column in enumerate(self.columns.categorical):
             if column.key in indices:

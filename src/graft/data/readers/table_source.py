@@ -268,12 +268,10 @@ class TableSource(Domain):
         theirs = self.other._prepared()[0]["train"]
         shared = [name for name in own.columns if name in theirs.columns]
         few = max(self.few_values, self.other.few_values)
-        self.joint_kinds = {
-            name: self.kinds.get(name)
-            or self.other.kinds.get(name)
-            or kind_of(both := joined(own.columns[name], theirs.columns[name]), *to_numbers(both), few)
-            for name in shared
-        }
+        stated = self.other.kinds | self.kinds
+        both = {n: joined(own.columns[n], theirs.columns[n]) for n in shared if n not in stated}
+        found = {name: kind_of(values, *to_numbers(values), few) for name, values in both.items()}
+        self.joint_kinds = {name: stated[name] if name in stated else found[name] for name in shared}
         self.other.joint_kinds = self.joint_kinds | {n: k for n, k in self.other.kinds.items() if n in shared}
 
 
