@@ -180,8 +180,8 @@ class TextFile(LabelledTexts):
                 )
                 raise GraftError(
                     f"{self.key}.{key}={column}: {where}, has no such column; it has "
-                    f"{', '.join(map(printable, names))}. Name one of them, or say that the file has no header: {self.key}.header=false "
-                    f"{self.key}.text=0 {self.key}.label=1{advice}"
+                    f"{', '.join(map(printable, names))}. Name one of them, or say that the file has no header: "
+                    f"{self.key}.header=false {self.key}.text=0 {self.key}.label=1{advice}"
                 )
 
     def _labels_of_lines(self, records: Iterable[Fields | str]) -> set[str]:
