@@ -169,6 +169,21 @@ def test_shifts_change_the_test_images_of_the_target_and_nothing_else(run):
     assert len(set(losses.values())) == len(losses)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["term=[stochnorm]"], "lenet has none"),
+        (["term=[delta]", "term.delta.layers=[layer9]"], "no stage layer9"),
+        (["term=[mcd]", "head.sharing=separate"], "Use head.sharing=shared"),
+    ],
+)
+def test_a_term_that_cannot_work_with_the_network_is_refused_before_pretraining(run, tmp_path, overrides, said):
+    own = f"++paths.cache_dir={tmp_path / 'own'}"
+    with pytest.raises(GraftError, match=said):
+        run("strategy=full", own, *overrides)
+    assert not list((tmp_path / "own").rglob("weights.pt"))
+
+
 def test_statistics_of_each_domain_start_at_those_of_pretraining(run):
     resnet = ["backbone=timm", "backbone.name=test_resnet", "data.source.samples=80", "trainer.limit_test_batches=1"]
     results, folder = run("strategy=full", "bn=domain_specific", "objective.alpha=0.5", "training.epochs=1", *resnet)

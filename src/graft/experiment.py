@@ -126,7 +126,11 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
         config=config,
     )
     check_learned_heads(module, rule, learned)
-    return Experiment(own, data, module, rule, averaging, cache, decided, loaded)
+    experiment = Experiment(own, data, module, rule, averaging, cache, decided, loaded)
+    with torch.random.fork_rng(devices=()):  # a loader of samples draws a seed
+        for term in terms.values():
+            term.check(term_context(experiment, frozenset()))
+    return experiment
 
 
 def prepare(experiment: Experiment) -> None:

@@ -136,6 +136,9 @@ class Term(nn.Module):
     domains: tuple[str, ...] = ()  # that it needs in every batch, also where the objective gives them no weight
     views: tuple[str, ...] = ()  # of its domains' samples, in `step.batch[domain].views` (see graft.data.views)
 
+    def check(self, context: TermContext) -> None:
+        """Raise GraftError for what the term cannot work with: before pretraining, whose weights are not there yet."""
+
     def prepare(self, context: TermContext) -> None:
         """Look at the pretrained network and the data once, before training and before a resumed state is loaded."""
 

@@ -37,13 +37,17 @@ class MCD(Term):
         self.weight = weight
         self.k = k
 
-    def prepare(self, context: TermContext) -> None:
-        """Make the second head: one like the first, with random weights of its own."""
+    def check(self, context: TermContext) -> None:
+        """GraftError without classes or with a head for each domain."""
         if context.num_classes is None or len(context.heads) > 1:
             raise GraftError(
                 "term.mcd compares two heads over the same classes on both domains. Use head.sharing=shared and "
                 "task=multiclass with data that have classes, or leave the term out."
             )
+
+    def prepare(self, context: TermContext) -> None:
+        """Make the second head: one like the first, with random weights of its own."""
+        self.check(context)
         self.head = copy.deepcopy(context.target_head).requires_grad_(True).train()
         for module in self.head.modules():
             reset(module)

@@ -55,6 +55,11 @@ class DELTA(Term):
         self.attention_samples = attention_samples
         self.standardize = standardize
 
+    def check(self, context: TermContext) -> None:
+        """GraftError for stages that the backbone lacks, and for inputs of which there are no maps."""
+        self._stages(context.backbone)
+        tensor_inputs(context)
+
     def prepare(self, context: TermContext) -> None:
         """Record maps of both backbones from now on, and measure the channels' weights on the pretrained one."""
         check_pretrained(context, "delta")
@@ -94,17 +99,22 @@ class DELTA(Term):
 
     def _count_channels(self, context: TermContext, stages: Sequence[str]) -> list[int]:
         """Channels of every stage, as one sample shows them; GraftError for one that puts out no map."""
-        inputs = next(iter(context.samples())).inputs
-        if not isinstance(inputs, Tensor):
-            raise GraftError(
-                f"term.delta compares maps of images, and {context.backbone.name} takes {context.backbone.modality} "
-                "inputs. Use term=[feature_distillation] or term=[l2sp]."
-            )
-        maps = self._teacher.backbone.local(inputs[:1])
+        maps = self._teacher.backbone.local(tensor_inputs(context)[:1])
         if missing := [stage for stage in stages if stage not in maps]:
             module = self._teacher.backbone.output_module(missing[0])
             raise GraftError(f"The backbone's {module} puts out no map. Name other stages in term.delta.layers.")
         return [maps[stage].shape[channel_dim(maps[stage])] for stage in stages]
+
+
+def tensor_inputs(context: TermContext) -> Tensor:
+    """A batch of the target's training inputs; GraftError where they are no images, or what is like them."""
+    inputs = next(iter(context.samples())).inputs
+    if not isinstance(inputs, Tensor):
+        raise GraftError(
+            f"term.delta compares maps of images, and {context.backbone.name} takes {context.backbone.modality} "
+            "inputs. Use term=[feature_distillation] or term=[l2sp]."
+        )
+    return inputs
 
 
 def samples_of_classes(context: TermContext) -> Iterator[tuple[Tensor, Tensor]]:

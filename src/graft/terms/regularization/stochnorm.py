@@ -100,14 +100,19 @@ class StochNorm(Term):
             raise GraftError(f"term.stochnorm.probability={probability} must be in [0, 1].")
         self.probability = probability
 
-    def prepare(self, context: TermContext) -> None:
-        """Replace the layers, in place."""
-        check_pretrained(context, "stochnorm")
-        if not make_stochastic(context.backbone, self.probability):
+    def check(self, context: TermContext) -> None:
+        """GraftError for a backbone without BatchNorm."""
+        if not batchnorms(context.backbone):
             raise GraftError(
                 f"term.stochnorm changes BatchNorm layers, but {context.backbone.name} has none. Choose a backbone "
                 "with BatchNorm, such as backbone=resnet18, or leave the term out."
             )
+
+    def prepare(self, context: TermContext) -> None:
+        """Replace the layers, in place."""
+        check_pretrained(context, "stochnorm")
+        self.check(context)
+        make_stochastic(context.backbone, self.probability)
 
     def forward(self, step: TrainStep) -> None:
         """Nothing: it acts inside the backbone."""
