@@ -77,6 +77,14 @@ def test_parameters_in_no_stage_are_found_when_it_is_built(broken, monkeypatch, 
     assert failed.startswith("FAIL  it builds: backbone stray: 148 of 188 parameters are in no stage, network.1.weight")
 
 
+PAIRS = """
+def texts():
+    return [(f"film {index} is {['good', 'bad'][index % 2]}", index % 2) for index in range(40)]
+"""
+TEXTS = (
+    "data=text data/domain@data.target=text_pairs data.target.samples={_target_:pairs.texts} allow=[pairs] "
+    "backbone=lstm backbone.weights=null strategy=scratch data.batch_size=8"
+)
 UNSTEADY = """
 import numpy as np
 
@@ -109,6 +117,14 @@ def test_sources_of_every_kind_pass(own, tmp_path, monkeypatch, capsys, words): 
         words = f"data/domain=text_file data.target.file={tmp_path / 'films.tsv'}"
     words = "data/domain=mine allow=[mypkg]" if words == "own" else words
     assert checked(own, monkeypatch, capsys, *words.split()) == (0, [], 10)
+
+
+@pytest.mark.parametrize("words", slow("strategy=frozen", TEXTS))
+def test_a_head_that_pools_by_itself_passes(tmp_path, monkeypatch, capsys, words):
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "pairs" / "__init__.py").write_text(PAIRS)
+    (tmp_path / "conf").mkdir()
+    assert checked(tmp_path, monkeypatch, capsys, "head=attention", *words.split()) == (0, [], 9)
 
 
 def test_a_part_has_to_be_named(capsys):

@@ -18,7 +18,7 @@ NOT_ARGUMENTS = {
     "head": {"sharing"},
     "optimizer": {"options", "lr", "weight_decay", "decay_norms_and_biases"},
 }
-GIVEN_BY_RUN = {"head": {"feature_size", "num_outputs"}}
+GIVEN_BY_RUN = {"head": {"feature_size", "num_outputs", "context"}}  # of these what a constructor names
 NEEDED = ["data.target.root=photos", "data.target.name=MNIST", "data.source.name=MNIST", "data.source.root=photos"]
 
 
@@ -51,7 +51,8 @@ def test_an_option_composes_and_its_keys_are_arguments_of_its_class(option):
         return
     module, _, attribute = node.pop("_target_").rpartition(".")
     signature = inspect.signature(getattr(importlib.import_module(module), attribute))
-    keys = set(node) - NOT_ARGUMENTS.get(group, set()) | GIVEN_BY_RUN.get(group, set())
+    given = GIVEN_BY_RUN.get(group, set()) & set(signature.parameters)
+    keys = set(node) - NOT_ARGUMENTS.get(group, set()) | given
     signature.bind_partial(**dict.fromkeys(keys))
     required = {p.name for p in signature.parameters.values() if p.default is p.empty and p.kind < 2}
     assert group == "optimizer" or required <= keys

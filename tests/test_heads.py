@@ -1,13 +1,22 @@
+import numpy as np
 import pytest
 import torch
+from small_run import config_in
 from test_run import cache, run  # noqa: F401  fixtures
 from torch import nn
 
+import graft
 from graft import load_run
+from graft.backbones.lenet import lenet
+from graft.backbones.recurrent import RecurrentBackbone
+from graft.backbones.text import mean_pooled
+from graft.cli.job import execute
+from graft.cli.notebook import check_composed
 from graft.errors import GraftError
-from graft.heads.base import HeadContext, new_head
+from graft.heads.base import HeadContext, context_for, new_head
 from graft.heads.linear import LinearHead
 from graft.heads.mlp import ACTIVATIONS, MLPHead
+from graft.model.predictions import read
 from graft.registry import trust
 
 
@@ -72,6 +81,66 @@ def test_a_head_gets_what_its_constructor_names() -> None:
     assert plain.linear.weight.shape == (2, 8)
     with pytest.raises(GraftError, match="unexpected keyword argument 'depth'"):
         new_head({"_target_": "graft.heads.linear.LinearHead", "depth": 1}, context)
+
+
+ATTENTION = {"_target_": "graft.heads.attention.AttentionHead", "hidden": 4}
+TEXTS = ["one two three", "two", "three one four five"]
+
+
+def test_attention_begins_as_the_mean_and_sees_nothing_behind_a_texts_end() -> None:
+    backbone = RecurrentBackbone("lstm", TEXTS, embedding_size=4, hidden_size=3).eval()
+    inputs = backbone.example_inputs(3)
+    inputs.tensors["attention_mask"][1, 2:] = 0
+    tokens = backbone.tokens(inputs)
+    assert tokens.values.shape == (3, 8, 6)
+    assert list(backbone.local(inputs)) == ["embedding", "layers.0"]
+    head = new_head(ATTENTION, context_for(ATTENTION, backbone, 2, ("cat", "dog")))
+    torch.testing.assert_close(head(tokens), head.linear(mean_pooled(tokens.values, tokens.mask)))
+    nn.init.normal_(head.query.weight)
+    before = head(tokens)
+    tokens.values[1, 2:] = 100.0
+    assert torch.equal(head(tokens), before)
+    assert not torch.allclose(before, head.linear(mean_pooled(tokens.values, tokens.mask)))
+    assert head.attention(tokens).sum(1).tolist() == pytest.approx([1, 1, 1])
+
+
+def test_tokens_of_a_map_are_its_places() -> None:
+    backbone = lenet("lenet", 16, 1).eval()
+    images = backbone.example_inputs(2)
+    tokens, maps = backbone.tokens(images), backbone.local(images)["conv2"]
+    assert torch.equal(tokens.values[1, 0], maps[1, :, 0, 0])
+    assert tokens.mask.shape == tokens.values.shape[:2] == (2, maps[0, 0].numel())
+    first, second = tokens.split([1, 1])
+    assert torch.equal(torch.cat([first.values, second.values]), tokens.values)
+
+
+def test_what_has_no_tokens_and_terms_are_refused(tmp_path) -> None:
+    words = ["head=attention", "strategy=scratch", "backbone.weights=null"]
+    with pytest.raises(GraftError, match="table backbone mlp gives features alone"):
+        execute(config_in(tmp_path, "data=table", "backbone=mlp", *words))
+    with pytest.raises(GraftError, match="`term=bss` with `head=attention`: terms compare pooled features"):
+        check_composed(["experiment=resnet_ft", "term=[bss]", "head=attention"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_attention_trains_and_predicts_from_its_folder(kind, tmp_path) -> None:
+    random = np.random.default_rng(0)
+    if kind == "image":
+        inputs = [random.integers(0, 128, (32, 32, 3), dtype=np.uint8) + np.uint8(99 * (i % 2)) for i in range(40)]
+        words = ["data=image_folder", "backbone=mobilenet_v2", "data.image_size=32"]
+    else:
+        inputs = [" ".join(random.permutation([*"abcdefgh", ["good", "bad"][i % 2]])) for i in range(40)]
+        words = ["data=text", "backbone=lstm"]
+    words += [f"data/domain@data.target={kind}_pairs", "head=attention", "training.epochs=2", "training.threads=1"]
+    samples = [(one, "ab"[index % 2]) for index, one in enumerate(inputs)]
+    values = {"data.target.samples": samples, "paths.run_dir": tmp_path / "run", "paths.cache_dir": tmp_path}
+    graft.train(*words, "backbone.weights=null", "strategy=scratch", "logger=csv", **values)
+    predicted = load_run(tmp_path / "run").predict(inputs)
+    kept = read(tmp_path / "run" / "predictions.parquet")["target"]
+    numbers = [int(name.removeprefix("samples[").removesuffix("]")) for name in kept["sample"]]
+    np.testing.assert_allclose(predicted.probabilities[numbers], kept["probabilities"], atol=1e-5)
+    assert [predicted.labels[number] for number in numbers] == kept["prediction"]
 
 
 @pytest.mark.slow

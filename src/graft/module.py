@@ -103,6 +103,7 @@ class TransferModule(pl.LightningModule):
         self._accumulated: list[Batch] = []  # of the coming optimizer step, where a term has updates
         self._phases: list[Phase] = []
         self._frozen: list[nn.Module] = []
+        self._learning: dict[str, list[nn.Parameter]] = {}  # in this phase, by part: finding it takes time
         self.start_source_statistics()
         trained = objective.domains()
         # A ModuleDict does not tell the type of what it holds.
@@ -266,9 +267,7 @@ class TransferModule(pl.LightningModule):
 
     def parameters_of(self, update: Update) -> list[nn.Parameter]:
         """Parameters of an update's parts that train in this phase."""
-        by_part = parts(self.backbone, self.heads, self.terms)
-        members = [p for part, named in by_part.items() if update.takes(part) for _, p in named]
-        return [parameter for parameter in members if parameter.requires_grad]
+        return [parameter for part, members in self._learning.items() if update.takes(part) for parameter in members]
 
     def check_updates(self) -> None:
         """GraftError for updates of parts that are not there, or that the trainer's strategy cannot take."""
@@ -400,6 +399,8 @@ class TransferModule(pl.LightningModule):
             head.requires_grad_(name in trained_heads)
             if name not in trained_heads:
                 self._frozen += head.modules()
+        by_part = parts(self.backbone, self.heads, self.terms)
+        self._learning = {part: [p for _, p in named if p.requires_grad] for part, named in by_part.items()}
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "TransferModule":

@@ -101,7 +101,7 @@ def main(arguments: list[str]) -> int:
     failed = 0
     with tempfile.TemporaryDirectory(prefix="graft-check-") as place:
         trial = Trial(overrides, folders, Path(place))
-        is_source = any(one.startswith(f"{SOURCE}@") for one in overrides)
+        is_source = any(one.startswith(f"{SOURCE}=") for one in arguments)
         for check in CHECKS if is_source else (one for one in CHECKS if one is not reads_the_same):
             what = (check.__doc__ or "").strip().rstrip(".")
             try:
