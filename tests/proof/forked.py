@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 
-def forked(work: Callable[[], Any], log: Path, limit_s: int = 120) -> int:
+def forked(work: Callable[[], Any], log: Path, limit_s: int = 600) -> int:
     """The child's exit code, negative for the signal that ended it; what it prints goes to a file."""
     child = os.fork()
     if child == 0:

@@ -39,7 +39,7 @@ from graft.report import plots
 from graft.training.trainer import quieten_lightning
 
 CASES = 500
-LIMIT_S = 120
+LIMIT_S = 300
 STEPS = [
     "training.epochs=2",
     "trainer.precision=32-true",
