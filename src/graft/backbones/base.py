@@ -71,13 +71,16 @@ class Backbone(nn.Module):
             raise GraftError(f"The {self.modality} backbone {self.name} puts out no maps or tokens.")
         return Tokens.of_map(outputs[-1])
 
-    def stage_outputs(self, x: Any) -> dict[str, Tensor]:
-        """What the last module of each stage puts out, of several values the first; left out where it does not run."""
+    def stage_outputs(self, x: Any, first: bool = False) -> dict[str, Tensor]:
+        """What the last module of each stage puts out, with `first` the first of several values.
+
+        Left out where it does not run, or puts out no tensor.
+        """
         modules = {stage.name: self.output_module(stage.name) for stage in self.stages}
         with kept_outputs(self, list(modules.values())) as outputs:
             self(x)
         found = {stage: outputs.get(module) for stage, module in modules.items()}
-        found = {stage: output[0] if isinstance(output, tuple) else output for stage, output in found.items()}
+        found = {stage: output[0] if first and isinstance(output, tuple) else output for stage, output in found.items()}
         return {stage: output for stage, output in found.items() if isinstance(output, Tensor)}
 
     @property

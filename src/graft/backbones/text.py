@@ -35,7 +35,7 @@ class TextBackbone(Backbone):
 
     def local(self, x: Fields) -> dict[str, Tensor]:
         """Vectors `(B, L, D)` of the tokens after each stage; the inputs' mask says which of them count."""
-        return self.stage_outputs(x)
+        return self.stage_outputs(x, first=True)
 
     def tokens(self, x: Fields) -> Tokens:
         """The last vectors of the tokens with the inputs' mask."""
