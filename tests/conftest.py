@@ -22,11 +22,11 @@ def app(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def own_package():
-    """`mypkg` is a test's own: what was imported or read of another test's is forgotten, before and after."""
+    """`mypkg` and `broken` are a test's own: what was read of another test's is forgotten, before and after."""
 
     def forget() -> None:
         facts.forget()
-        for name in [name for name in sys.modules if name.partition(".")[0] == "mypkg"]:
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("mypkg", "broken")]:
             del sys.modules[name]
 
     forget()
