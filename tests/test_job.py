@@ -300,6 +300,15 @@ def test_processes_beside_the_main_one_write_nothing(app, monkeypatch, tmp_path)
     assert list((tmp_path / "run").iterdir()) == []
 
 
+def test_a_mistake_ends_every_process_and_is_printed_by_one(app, monkeypatch, tmp_path):
+    command = ["optimizer.lr=abc", f"hydra.run.dir={tmp_path / 'run'}"]
+    assert "`optimizer.lr=abc`" in app(*command).err
+    monkeypatch.setenv("RANK", "1")
+    outcome = app(*command)
+    assert (outcome.code, outcome.err) == (2, "")
+    assert not app.configs
+
+
 @pytest.mark.slow
 def test_processes_that_lightning_starts_run_this_job_in_this_folder(app, tmp_path):
     seen = []

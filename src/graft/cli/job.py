@@ -138,6 +138,7 @@ def prepare(
     `choices` are Hydra's, of an option for every group. From here on the folder is locked.
     """
     if not is_main_process():
+        config.check(cfg, choices)  # where torchrun or srun started it, nobody else ends it
         settings = config.plain(cfg)
         if settings["resume"] == AUTO:
             settings["resume"] = True if (run.path / LAST_CHECKPOINT).exists() else None
@@ -274,7 +275,8 @@ def refuse(folder: Path, sweep: Path | None, overrides: list[str], message: str)
         except OSError:  # of a full disk: what is printed has to do, and the sweep goes on
             STATE.unrecorded = True
         message = f"FAILED {' '.join(overrides)}\n{message}"
-    print(with_program(message), file=sys.stderr)
+    if is_main_process():
+        print(with_program(message), file=sys.stderr)
 
 
 def fail(run: RunFolder, overrides: list[str], message: str, details: str, exit_code: int) -> None:
