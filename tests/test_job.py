@@ -197,6 +197,7 @@ def test_resume_auto_begins_goes_on_and_skips_with_one_command(app, tmp_path):
     assert "Already done, skipped" in third.out
 
 
+@pytest.mark.slow
 def test_resume_auto_goes_on_with_the_same_configuration_only(app, tmp_path):
     command = ["resume=auto", f"hydra.run.dir={tmp_path / 'run'}"]
     app.behave = raises(KeyboardInterrupt())
@@ -212,7 +213,7 @@ def test_resume_auto_goes_on_with_the_same_configuration_only(app, tmp_path):
     assert "holds a finished run of another configuration" in finished.err
 
 
-@pytest.mark.parametrize(("flags", "key"), [([], "hydra.run.dir="), (["-m"], "hydra.sweep.dir=")])
+@pytest.mark.parametrize(("flags", "key"), [([], "hydra.run.dir="), *slow((["-m"], "hydra.sweep.dir="))])
 def test_resume_auto_needs_a_folder_that_stays(app, flags, key):
     outcome = app(*flags, "resume=auto", "seed=0,1" if flags else "seed=0")
     assert (outcome.code, app.configs) == (2, [])

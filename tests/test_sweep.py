@@ -490,7 +490,7 @@ def disk():
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-@pytest.mark.parametrize(("full", "failed"), [(1, 2), *slow((700, 1))])  # bytes: not even a lock, or a lock alone
+@pytest.mark.parametrize(("full", "failed"), slow((1, 2), (700, 1)))  # bytes: not even a lock, or a lock alone
 def test_every_job_of_a_sweep_is_tried_where_the_disk_is_full(app, tmp_path, disk, full, failed):
     app.behave = lambda cfg: disk(full)  # from the first job on
     found = app("-m", "experiment=resnet_ft", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}")

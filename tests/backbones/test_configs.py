@@ -4,7 +4,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from graft.backbones.outputs import Tokens
 from graft.build import build
+from graft.heads.base import HeadContext, new_head, takes_local
 from graft.inputs.columns import Column, Columns
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -67,7 +69,9 @@ def test_every_backbone_config_for_images_builds(file: Path) -> None:
 def test_every_head_config_builds(file: Path) -> None:
     settings = OmegaConf.load(file)
     assert settings.pop("sharing") == "auto"
-    assert build(settings, feature_size=6, num_outputs=3)(torch.randn(2, 6)).shape == (2, 3)
+    head = new_head(settings, HeadContext(feature_size=6, num_outputs=3, class_names=None, local_size=6))
+    seen = Tokens.of_map(torch.randn(2, 6, 4, 4)) if takes_local(head) else torch.randn(2, 6)
+    assert head(seen).shape == (2, 3)
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,7 @@ def test_latex_and_markdown_escape_what_means_something_there():
     assert list(csv.reader(io.StringIO(table.as_csv())))[1] == ["x|y & z", "1"]
 
 
+@pytest.mark.slow
 def test_several_sweeps_go_to_a_folder_of_their_own(sweep, tmp_path, capsys):
     other = Sweep(tmp_path / "other").strategies(seeds=3, lora=0.9)
     folders = [str(sweep.folder), str(other.folder)]
@@ -178,6 +179,7 @@ def test_a_sweep_writes_its_page_at_its_end(app, tmp_path):
     assert (folder / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_page_that_cannot_be_written_changes_nothing_of_the_sweep(app, tmp_path):
     command = ["-m", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
 

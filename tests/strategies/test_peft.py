@@ -53,7 +53,7 @@ BUILDERS = {
     "torchvision_swin": small_swin,
     "torchvision_convnext": small_convnext,
 }
-QUICK = ("lenet", "resnet18", "vit_tiny")
+QUICK = ("lenet", "vit_tiny")
 ATTENTION = r"blocks\.\d+\.attn\.(qkv|proj)"
 MLP = r"encoder\.layers\.encoder_layer_\d\.mlp\.[03]"
 SWIN = r"features\.\d\.\d\.mlp\.[03]|features\.\d\.reduction"

@@ -1,24 +1,13 @@
-"""A small part of `make chaos` and of `make fuzz`, in processes of their own: they change what libraries do."""
+"""A small part of `make chaos`, and what it compares."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from tests.proof import chaos, pairwise
+from tests.proof.command import proved
 
-PROJECT = Path(__file__).parents[2]
 FACTORS = {name: list(values) for name, values in chaos.FACTORS.items()}
-
-
-def proved(name, *arguments):
-    """The exit code and what was printed, with this checkout's code and one thread."""
-    environment = os.environ | {"PYTHONPATH": f"{PROJECT / 'src'}{os.pathsep}{PROJECT}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", f"tests.proof.{name}", *map(str, arguments)]
-    outcome = subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, text=True, check=False)
-    return outcome.returncode, outcome.stdout + outcome.stderr
 
 
 def test_the_cells_of_the_design_meet_every_allowed_pair_of_values():
@@ -43,14 +32,3 @@ def test_twelve_runs_that_are_killed_and_resumed_are_the_uninterrupted_ones_bit_
     code, printed = proved("chaos", "--cells", 4, "--folder", tmp_path)
     assert code == 0, printed
     assert "12 of 12 are the uninterrupted run bit for bit" in printed
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no alarm on this system")
-@pytest.mark.parametrize(
-    "arguments", [("--cases", 40, "--seed", 0), pytest.param(("--cases", 150), marks=pytest.mark.slow)]
-)
-def test_random_configurations_are_trained_or_refused_in_one_message(arguments):
-    code, printed = proved("fuzz", *arguments)
-    assert code == 0, printed
-    assert "0 failed" in printed
-    assert " trained" in printed
