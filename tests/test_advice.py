@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
+from lanes import every_second
 from PIL import Image
 from train_app import PROJECT
 
@@ -328,7 +329,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", every_second(CASES))
 def test_advice_of_a_reader_works_as_it_is_printed(name, tmp_path):
     case = CASES[name]
     arguments = [*case.typed, f"data.target.{case.key}={case.make(tmp_path)}"]
@@ -407,7 +408,7 @@ PASTED = re.compile(rf"(?<![\w`/.]){WORD}(?: {WORD})*")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("typed_keys", CONTRADICTIONS)
+@pytest.mark.parametrize("typed_keys", every_second(CONTRADICTIONS))
 def test_advice_on_contradictory_keys_works_as_it_is_printed(typed_keys):
     arguments = shlex.split(typed_keys)
     found = {message: PASTED.findall(re.sub(r"`[^`]*`", "", message)) for message in problems(*arguments)}

@@ -1,5 +1,6 @@
 """What somebody reads who types Graft's first commands: where to start, and what a mistake is called."""
 
+import shlex
 import subprocess
 import sys
 
@@ -57,7 +58,7 @@ def test_messages_name_the_program_that_was_used(monkeypatch, capsys, typed, nam
 
 @pytest.mark.parametrize("words", [["train", "--help"], []])
 def test_a_reader_that_stops_early_is_no_error(words):
-    command = f"{sys.executable} -m graft {' '.join(words)} | head -1"
+    command = f"{shlex.quote(sys.executable)} -m graft {' '.join(words)} | head -1"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Graft")
