@@ -41,7 +41,7 @@ test-all: $(SETUP) ## slow tests and those on real data (GRAFT_DATA) too
 	$(PY) -m pytest $(PARALLEL)
 
 test-hydra14: $(HYDRA14)/.stamp ## tests of configs and the command line on the next Hydra, in CI; all: make test-hydra14 TESTS=tests
-	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/$(HYDRA14)" $(PY) -m pytest $(PARALLEL) $(FAST) $(TESTS)
+	PYTHONPATH="$(CURDIR)/src:$(CURDIR)/$(HYDRA14)" $(PY) -m pytest $(PARALLEL) --dist load $(FAST) $(TESTS)
 
 test-lowest: $(LOWEST)/.stamp ## tests of configs on the lowest versions that pyproject.toml allows
 	PYTHONPATH="$(CURDIR)/src" $(LOWEST)/bin/python -m pytest $(FAST) -o filterwarnings=default \
