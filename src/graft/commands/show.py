@@ -1,13 +1,14 @@
 """Print what a run or a sweep found: `graft show <folder>`."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from graft.errors import GraftError
 from graft.report.summary import table_of
 from graft.runs import record
 from graft.runs.folder import CONFIG, DONE, ERROR, RunFolder, SweepFolder
-from graft.runs.sweeps import read_jobs
+from graft.runs.sweeps import Job, read_jobs
 
 
 def main(arguments: list[str]) -> int:
@@ -46,16 +47,16 @@ def show_sweep(folder: Path) -> None:
     jobs = read_jobs(folder)
     if not jobs:
         raise GraftError(f"graft show {folder}: this is the folder of neither a run nor a sweep.")
-    if line := answer_line(folder):
+    if line := answer_line(folder, jobs):
         print(line)
     print(table_of(jobs))
     if holder := SweepFolder(folder).holder():
         print(f"In work by {holder}.")
 
 
-def answer_line(folder: Path) -> str | None:
+def answer_line(folder: Path, jobs: Sequence[Job]) -> str | None:
     """Whether transfer helps, as a report's first line says; None where no job has a score."""
     from graft.report import answer, study  # scipy
 
-    found = study.read([folder])
+    found = study.of_jobs([folder], jobs)
     return answer.first_line(answer.answers(found)) if found.finished else None

@@ -150,13 +150,13 @@ class Study:
 
 
 def read(folders: Sequence[Path]) -> Study:
-    """The study of some sweeps' folders; of jobs with the same overrides the last one counts."""
-    found = {tuple(sorted(job.overrides.items())): job for folder in folders for job in read_jobs(folder)}
-    return of_jobs(folders, list(found.values()))
+    """The study of some sweeps' folders."""
+    return of_jobs(folders, [job for folder in folders for job in read_jobs(folder)])
 
 
-def of_jobs(folders: Sequence[Path], jobs: list[Job]) -> Study:
-    """The study of some jobs."""
+def of_jobs(folders: Sequence[Path], found: Sequence[Job]) -> Study:
+    """The study of the jobs in some folders; of those with the same overrides the last one counts."""
+    jobs = list({tuple(sorted(job.overrides.items())): job for job in found}.values())
     rows = fold(jobs, REPEATS)
     varied = [key for key in split_overrides(jobs)[0] if key not in REPEATS] if jobs else []
     same = split_overrides(jobs)[1] if jobs else {}
