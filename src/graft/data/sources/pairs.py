@@ -1,6 +1,6 @@
 """Pairs of a sample and its label that Python gives: a list, or any map-style Dataset, torchvision's or your own."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +93,22 @@ class Pairs:
         """What was read; with names of classes these are in the order of their numbers."""
         return Raw(splits, None if self.label_kind == "numbers" else self.class_names)
 
-    def check_same(self, split: str, index: int, same: bool) -> None:
-        """Raise GraftError for a sample that changed when it was read again."""
-        if not same:
-            raise GraftError(
-                f"{self.key}: {NAMES[split]}[{index}] is another one each time that it is read. Take the random "
-                "transform out of your Dataset; data.augment changes training samples, and no others."
-            )
+    def looked_into(self, split: str, look: Callable[[Any], Look]) -> tuple[list[Any], list[Look]]:
+        """The labels of a split's pairs, and what a look into each sample finds.
+
+        Raises GraftError for a sample that changed when it was read again.
+        """
+        labels, found = [], []
+        for row in self.rows(split):
+            found.append(Look(b"", row.problem) if row.problem else look(row.content))
+            labels.append(row.label)
+        for index, one in enumerate(found[:READ_TWICE]):
+            if not one.problem and one.digest != look(self.parts[split][index][0]).digest:
+                raise GraftError(
+                    f"{self.key}: {NAMES[split]}[{index}] is another one each time that it is read. Take the random "
+                    "transform out of your Dataset; data.augment changes training samples, and no others."
+                )
+        return labels, found
 
 
 def pair_of(part: Any, index: int) -> tuple[Any, Any]:
@@ -137,15 +146,9 @@ class ImagePairs(Pairs, LabelledImages):
         splits, places = {}, {}
         looks: dict[str, Look] = {}
         for split, part in self.parts.items():
-            labels, found = [], []
-            for row in self.rows(split):
-                found.append(Look(b"", row.problem) if row.problem else look_at_picture(row.content, self.channels))
-                labels.append(row.label)
+            labels, found = self.looked_into(split, lambda picture: look_at_picture(picture, self.channels))
             places[split] = [f"{NAMES[split]}[{index}]" for index in range(len(found))]
             looks |= dict(zip(places[split], found, strict=True))
-            for index, look in enumerate(found[:READ_TWICE]):
-                same = bool(look.problem) or look.digest == look_at_picture(part[index][0], self.channels).digest
-                self.check_same(split, index, same)
             splits[split] = Samples(inputs=part, labels=labels, places=places[split], contents=None)
         names = iter(self.parts)
         return self.looked_at(
@@ -188,18 +191,12 @@ class RecordingPairs(Pairs, LabelledRecordings):
         """The pairs of every split; each recording is looked at once."""
         splits = {}
         for split, part in self.parts.items():
-            labels, found = [], []
-            for row in self.rows(split):
-                found.append((b"", row.problem) if row.problem else look_at_sound(row.content, self.sample_rate))
-                labels.append(row.label)
-            for index, look in enumerate(found[:READ_TWICE]):
-                same = bool(look[1]) or look == look_at_sound(part[index][0], self.sample_rate)
-                self.check_same(split, index, same)
+            labels, found = self.looked_into(split, lambda sound: Look(*look_at_sound(sound, self.sample_rate)))
             splits[split] = Samples(
                 inputs=Sounds(Contents(part), NAMES[split], self.sample_rate),
                 labels=labels,
                 places=[f"{NAMES[split]}[{index}]" for index in range(len(found))],
-                contents=[digest for digest, _ in found],
-                problems={index: problem for index, (_, problem) in enumerate(found) if problem},
+                contents=[look.digest for look in found],
+                problems={index: look.problem for index, look in enumerate(found) if look.problem},
             )
         return self.raw(splits)
