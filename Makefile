@@ -6,7 +6,11 @@ UV := $(PY) -m uv
 SETUP := .venv/.stamp
 HYDRA14 := .cache/hydra14
 LOWEST := .cache/lowest
-TESTS := tests/test_config.py tests/test_cli.py \
+TESTS := tests/test_cli.py $(addprefix tests/test_config.py::, \
+  test_every_experiment_passes test_debug_modes_and_trainers_pass test_all_mistakes_are_told_at_once \
+  test_wrong_keys_are_told test_what_is_allowed_passes test_a_mistake_behind_a_reference_is_told_once \
+  test_a_reference_that_leads_nowhere test_a_misspelt_key_in_an_experiment_is_found \
+  test_a_renamed_key_is_told_by_its_new_name) \
   tests/test_sweep.py::test_an_experiment_that_is_a_sweep_takes_lists_of_values
 PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 FAST := -m "not slow and not real_data"

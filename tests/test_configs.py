@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from graft.cli.hydra_versions import VERSION_BASE
+from tests.lanes import every_second
 
 CONF = Path(__file__).parents[1] / "conf"
 OPTIONS = sorted(p.relative_to(CONF).with_suffix("") for p in CONF.rglob("*.yaml") if p.name != "train.yaml")
@@ -41,7 +42,7 @@ def test_an_experiment_shows_its_command(option):
     assert f"experiment={option.name}" in "".join(line for line in text.splitlines() if line.startswith("#"))
 
 
-@pytest.mark.parametrize("option", [o for o in CALLED if len(o.parts) == 2], ids=str)
+@pytest.mark.parametrize("option", every_second(o for o in CALLED if len(o.parts) == 2), ids=str)
 def test_an_option_composes_and_its_keys_are_arguments_of_its_class(option):
     group, name = option.parts
     cfg = composed(f"{group}=[{name}]" if group in ("logger", "term", "callbacks") else f"{group}={name}")

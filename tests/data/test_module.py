@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from graft.data.module import TransferDataModule
 from graft.data.sources.image_folder import ImageFolder
 from graft.errors import GraftError
 from graft.tasks.multiclass import Multiclass
+from tests.lanes import every_second
 
 from .conftest import Numbers
 
 CONF = Path(__file__).parents[2] / "conf"
+DOMAINS = sorted(path.stem for path in (CONF / "data" / "domain").glob("[!_]*.yaml"))
 
 
 def make(spec, target=None, source=None, domains=("target",), **options):
@@ -157,8 +160,7 @@ def test_every_shipped_config_builds(option):
     assert (module.source is None) == (option in ("image_folder", "mnist", "sequences", "speech", "table", "text"))
 
 
-@pytest.mark.parametrize("side", ["source", "target"])
-@pytest.mark.parametrize("option", sorted(path.stem for path in (CONF / "data" / "domain").glob("[!_]*.yaml")))
+@pytest.mark.parametrize(("side", "option"), every_second(itertools.product(("source", "target"), DOMAINS)))
 def test_either_side_may_be_any_domain(option, side):
     with initialize_config_dir(str(CONF), **VERSION_BASE):
         config = compose("train", overrides=["data=image_folder", f"data/domain@data.{side}={option}"])
