@@ -24,7 +24,6 @@ from tests.proof.calibration_pool import Pool, Size, pool
 
 FOLDER = Path(__file__).parents[2] / "logs" / "calibrate"
 REPLICATIONS = 4000
-PROCESSES = 2
 SEEDS = (3, 5, 10)
 SAMPLES = (150, 500)
 ARMS = (2, 4, 8, 16)  # in a sweep, scratch among them
@@ -198,73 +197,71 @@ def coverage(metric: Metric, n: int, m: int, arms: int, replications: int, rando
 
 def false_claims(metric: Metric, n: int, m: int, arms: int, replications: int, random: Draw) -> Row:
     """How often a page says "helps" where all arms are the same, and where transfer hurts."""
-    negative = [pair for pair in itertools.permutations(metric.arms, 2) if -0.05 < metric.truth(pair).mean < -0.002]
-    headline, anywhere, hurting = 0, 0, 0
+    negative = pairs_of(metric, lambda difference: -0.05 < difference < -0.002)
+    headline, anywhere, hurting = [], [], []
     for _ in range(replications):
         arm = metric.arms[random.integers(len(metric.arms))]
-        found = drawn(metric, [(arm, arm)] * (arms - 1), n, m, random)
-        headline += helps(found[0].b, len(found))
-        anywhere += any(helps(one.b, len(found)) for one in found)
-        worse = drawn(metric, [negative[random.integers(len(negative))]], n, m, random)
-        hurting += helps(worse[0].b)
-    cells, wrong = [metric.name, str(n), str(m), str(arms)], []
-    for name, count in (("the first line", headline), ("any row", anywhere), ("a negative transfer", hurting)):
-        bound = clopper_pearson(count, replications)
-        cells.append(f"{count / replications:.3f} ({bound:.3f})")
-        if bound > FALSE:
-            wrong.append(
-                f"{metric.name}, {n} seeds, {m} samples, {arms} arms: {name} says helps falsely, up to {bound:.3f}"
-            )
-    return Row(cells, wrong)
+        claimed = [helps(one.b, arms - 1) for one in drawn(metric, [(arm, arm)] * (arms - 1), n, m, random)]
+        headline.append(claimed[0])
+        anywhere.append(any(claimed))
+        if negative:
+            hurting.append(helps(drawn(metric, [negative[random.integers(len(negative))]], n, m, random)[0].b))
+    place = f"{metric.name}, {n} seeds, {m} samples, {arms} arms"
+    found = [
+        falsely(f"{place}: {where}", values)
+        for where, values in (
+            ("the first line", headline),
+            ("a row", anywhere),
+            ("at a negative transfer, it", hurting),
+        )
+    ]
+    return Row(
+        [metric.name, str(n), str(m), str(arms), *(cell for cell, _ in found)], [w for _, wrong in found for w in wrong]
+    )
+
+
+def falsely(place: str, claimed: Sequence[bool]) -> tuple[str, list[str]]:
+    """The cell of a rate of false claims, and what is wrong where its upper bound is too high."""
+    if not claimed:
+        return "no such pair", []
+    bound = clopper_pearson(sum(claimed), len(claimed))
+    wrong = [f"{place} says helps falsely, up to {bound:.3f}"] if bound > FALSE else []
+    return f"{np.mean(claimed):.3f} ({bound:.3f})", wrong
+
+
+def pairs_of(metric: Metric, wanted: Callable[[float], bool]) -> list[Pair]:
+    """Pairs of arms whose true difference is as wanted."""
+    return [pair for pair in itertools.permutations(metric.arms, 2) if wanted(metric.truth(pair).mean)]
 
 
 def detection(metric: Metric, n: int, m: int, replications: int, random: Draw) -> Row:
     """How often a page of one comparison says "helps" where transfer helps by about 1, 2 and 5 points."""
     cells = [metric.name, str(n), str(m)]
-    for difference in DIFFERENCES:
-        pairs = [
-            pair
-            for pair in itertools.permutations(metric.arms, 2)
-            if abs(metric.truth(pair).mean / difference - 1) < 0.25
-        ]
-        found = (
-            drawn(metric, [pairs[random.integers(len(pairs))]], n, m, random)[0]
-            for _ in range(replications if pairs else 0)
-        )
-        seen = [helps(one.b) for one in found]
-        cells.append(f"{np.mean(seen):.3f}" if seen else "no such pair")
+    for wanted in DIFFERENCES:
+        if pairs := pairs_of(metric, lambda difference, wanted=wanted: abs(difference / wanted - 1) < 0.25):
+            picks = random.integers(len(pairs), size=replications)
+            seen = [helps(drawn(metric, [pairs[pick]], n, m, random)[0].b) for pick in picks]
+            cells.append(f"{np.mean(seen):.3f}")
+        else:
+            cells.append("no such pair")
     return Row(cells, [])
 
 
 def looking(metric: Metric, m: int, replications: int, random: Draw) -> Row:
     """How often adding seeds while nothing is shown ends with a false "helps", with Pocock's levels and without."""
     available, samples = next(iter(metric.values.values())).shape
-    counts = {True: 0, False: 0}
+    spending, careless = [], []
     for _ in range(replications):
         values = metric.values[metric.arms[random.integers(len(metric.arms))]]
         seeds = random.choice(available, (2, LOOKS[-1]), replace=False)
         rows = random.choice(samples, m, replace=False)
-        mine, other = (metric.contribute(values[np.ix_(one, rows)], rows) for one in seeds)
+        mine, other = (metric.contribute(values[one[:, None], rows], rows) for one in seeds)
         differences = (mine - other).astype(float)
         estimates = [crossed(differences[:n]).estimate for n in LOOKS]
-        for spends in counts:
-            counts[spends] += any(helps(one, look=look if spends else 1) for look, one in enumerate(estimates, 1))
-    bound = clopper_pearson(counts[True], replications)
-    wrong = (
-        [f"{metric.name}, {m} samples: after {len(LOOKS)} looks helps is said falsely, up to {bound:.3f}"]
-        if bound > FALSE
-        else []
-    )
-    return Row(
-        [
-            metric.name,
-            ", ".join(map(str, LOOKS)),
-            str(m),
-            f"{counts[True] / replications:.3f} ({bound:.3f})",
-            f"{counts[False] / replications:.3f}",
-        ],
-        wrong,
-    )
+        spending.append(any(helps(one, look=look) for look, one in enumerate(estimates, 1)))
+        careless.append(any(map(helps, estimates)))
+    cell, wrong = falsely(f"{metric.name}, {m} samples: after {len(LOOKS)} looks a page", spending)
+    return Row([metric.name, ", ".join(map(str, LOOKS)), str(m), cell, f"{np.mean(careless):.3f}"], wrong)
 
 
 def clopper_pearson(count: int, n: int) -> float:
@@ -333,17 +330,20 @@ def row(task: Task, replications: int, seed: int) -> tuple[int, Row]:
 
 
 def rows(
-    found: Pool, replications: int, seed: int, seeds: Sequence[int], samples: Sequence[int], arms: Sequence[int]
+    found: Pool, replications: int, seed: int, processes: int, cells: tuple[Sequence[int], Sequence[int], Sequence[int]]
 ) -> Iterator[tuple[int, Row]]:
-    """Rows of all tables, made by several processes."""
+    """Rows of all tables; `cells` are numbers of seeds, test samples and arms."""
     METRICS[:] = [one for split in range(len(found.labels)) for one in metrics_of(found, split)[: 1 if split else None]]
     METRICS.append(collapsed(METRICS[0], np.random.default_rng(seed)))
     for metric in METRICS:
         for pair in itertools.permutations(metric.arms, 2):
             metric.truth(pair)
     make = functools.partial(row, replications=replications, seed=seed)
-    with multiprocessing.get_context("fork").Pool(PROCESSES) as processes:
-        yield from processes.imap(make, list(tasks(seeds, samples, arms)))
+    if processes == 1:
+        yield from map(make, tasks(*cells))
+        return
+    with multiprocessing.get_context("fork").Pool(processes) as workers:  # which share the pool's arrays
+        yield from workers.imap(make, list(tasks(*cells)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -351,12 +351,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make calibrate", description=__doc__)
     parser.add_argument("--replications", type=int, default=REPLICATIONS)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=FOLDER)
     asked = parser.parse_args(arguments)
     found = pool(Size(), asked.folder)
     lines, wrong, shown = [f"{asked.replications:,} sweeps a cell, seed {asked.seed}."], [], -1
     print(lines[0])
-    for table, one in rows(found, asked.replications, asked.seed, SEEDS, SAMPLES, ARMS):
+    for table, one in rows(found, asked.replications, asked.seed, asked.processes, (SEEDS, SAMPLES, ARMS)):
         new = [f"| {' | '.join(one.cells)} |"]
         if table != shown:
             title, header = list(TABLES.items())[table]

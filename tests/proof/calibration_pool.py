@@ -23,9 +23,10 @@ CLASSES = 10
 LABELS_PER_CLASS = 5
 STEPS = 60
 BATCH = 20
-SOURCE_SAMPLES = (0, 100, 400, 2000)  # that a representation was trained on; 0 is a random network
 RATES = (0.003, 0.01, 0.03, 0.1)
-SMOOTH_ARMS = 4  # whose scores and numbers are kept too, for AUROC and R2: they take 16 times the room
+SMOOTH_RATE = RATES[
+    1
+]  # of the arms whose scores and numbers are kept too, for AUROC and R2: they take 16 times the room
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,12 @@ class Size:
     splits: int = 2
     train: int = 4000  # from which each seed draws its labels
     test: int = 20000
+    sources: tuple[int, ...] = (0, 100, 400, 2000)  # samples that a representation was trained on; 0 is a random one
 
     @property
     def name(self) -> str:
         """For its file."""
-        return f"{self.seeds}x{self.splits}x{self.train}x{self.test}"
+        return "x".join(map(str, (self.seeds, self.splits, self.train, self.test, *self.sources)))
 
 
 @dataclass(frozen=True)
@@ -80,20 +82,18 @@ def made(size: Size) -> Iterator[tuple[str, np.ndarray]]:
     """Names and arrays of a new pool."""
     splits = [digits(size.train + size.test, f"split {number}") for number in range(size.splits)]
     yield "labels", np.stack([labels[size.train :].numpy() for _, labels in splits])
-    smooth = 0
-    for samples in SOURCE_SAMPLES:
+    for samples in size.sources:
         network = representation(samples)
         features = [features_of(network, images) for images, _ in splits]
         for rate in RATES:
             arm = f"source={samples} lr={rate:g}"
-            smooth += 1
             correct = []
             for number, (_, labels) in enumerate(splits):
                 run = functools.partial(trained, features[number], labels, size, rate, number)
                 logits = run(F.cross_entropy, CLASSES, labels)
                 found = [(one.argmax(-1) == labels[size.train :]).numpy() for one in logits]
                 correct.append(np.packbits(np.stack(found), axis=-1))
-                if number == 0 and smooth % len(SOURCE_SAMPLES) == 2 and smooth <= len(RATES) * SMOOTH_ARMS:
+                if number == 0 and rate == SMOOTH_RATE:
                     large = (labels >= CLASSES // 2).long()
                     scores = [(one[:, 1] - one[:, 0]).half().numpy() for one in run(F.cross_entropy, 2, large)]
                     yield f"scores {arm}", np.stack(scores)
