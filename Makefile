@@ -19,7 +19,7 @@ FAST := -m "not slow and not real_data"
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-hydra14 test-lowest chaos fuzz lint format lock docs bench clean
+.PHONY: help setup demo test test-all test-hydra14 test-lowest chaos fuzz calibrate lint format lock docs bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1@/p' Makefile | awk -F@ '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -56,6 +56,9 @@ chaos: $(SETUP) ## kill and resume runs in 300 ways, into logs/chaos/; the same 
 
 fuzz: $(SETUP) ## train or refuse 500 random configurations; the seed is printed: ARGUMENTS="--seed 1"
 	PYTHONPATH="$(CURDIR)/src:$(CURDIR)" $(PY) -m tests.proof.fuzz $(ARGUMENTS)
+
+calibrate: $(SETUP) ## how often a report's intervals and claims are right, on 4,000 sweeps a cell, into logs/calibrate/
+	OMP_NUM_THREADS=1 PYTHONPATH="$(CURDIR)/src:$(CURDIR)" $(PY) -m tests.proof.calibrate $(ARGUMENTS)
 
 $(HYDRA14)/.stamp: $(SETUP)
 	$(UV) pip install --quiet --python $(PY) --target $(HYDRA14) --no-deps --prerelease allow \

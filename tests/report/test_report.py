@@ -54,10 +54,7 @@ def write_sweep(root):
                 rows = [f"{epoch},{epoch},{0.1 * epoch}" for epoch in range(4)]
                 metrics = "\n".join(["epoch,step,val/target/acc", *rows, ""])
                 (made.folder / f"{made.jobs:03}" / "metrics.csv").write_text(metrics)
-    folder = SweepFolder(made.folder, beside=[path.name for path in made.folder.iterdir()])
-    folder.take()
-    folder.claim()
-    folder.release()
+    made.claim()
     return made
 
 
@@ -144,6 +141,11 @@ def test_several_sweeps_go_to_a_folder_of_their_own(sweep, tmp_path, capsys):
     assert main(["report", *folders, f"to={tmp_path / 'both'}"]) == 0  # it is Graft's, and written again
     (tmp_path / "both" / "report.html").write_text("mine")
     assert main(["report", *folders, f"to={tmp_path / 'both'}"]) == 2
+
+
+def test_a_page_counts_as_a_look(reported):
+    assert json.loads((reported / "looks.json").read_text()) == [[[0, 0], [0, 1], [0, 2]]]
+    assert "looks.json" in SweepFolder(reported).record.files
 
 
 def test_a_strangers_file_stays(sweep, capsys):

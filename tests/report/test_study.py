@@ -10,9 +10,10 @@ import yaml
 from pyarrow import parquet
 from scipy import stats
 
-from graft.report import answer, checks, study
+from graft.report import answer, checks, looks, study
 from graft.report.statistics import crossed
 from graft.report.study import role
+from graft.runs.folder import SweepFolder
 
 TEST, TRAIN, VAL = 200, 500, 100
 CLASSES = ["a", "b"]
@@ -80,6 +81,13 @@ class Sweep:
                 wrong = random.random(TEST) < 0.02
                 self.add(f"strategy={name} seed={seed}", (difficulty < level) ^ wrong)
         return self
+
+    def claim(self):
+        """Make it Graft's, so that pages and looks can be written into it."""
+        folder = SweepFolder(self.folder, beside=[path.name for path in self.folder.iterdir()])
+        folder.take()
+        folder.claim()
+        folder.release()
 
     def read(self):
         return study.read([self.folder])
@@ -198,6 +206,32 @@ def test_a_family_of_strategies_has_wider_intervals_and_adjusted_p(sweep):
         assert one.interval == pytest.approx(one.estimate.interval(confidence=1 - 0.05 / 3))
     smallest = min(found, key=lambda one: one.estimate.p)
     assert smallest.p == pytest.approx(min(1, 3 * smallest.estimate.p))
+
+
+def test_seeds_added_after_a_look_make_the_claim_harder(sweep):
+    sweep.strategies(seeds=3, scratch=0.6, full=0.8).claim()
+    first = sweep.read()
+    looks.remember(first.folders, study.repeats_of(first.settings))
+    assert [one.look for one in sweep.read().comparisons] == [1]  # the same seeds are the same look
+    for seed in (3, 4):
+        sweep.add(f"strategy=scratch seed={seed}", np.arange(TEST) < 120)
+        sweep.add(f"strategy=full seed={seed}", np.arange(TEST) < 155 + seed)
+    second = sweep.read()
+    (one,) = second.comparisons
+    assert one.look == 2
+    assert one.interval == pytest.approx(one.estimate.interval(1 - 0.0294))
+    assert one.p == pytest.approx(one.estimate.p * 0.05 / 0.0294)
+    assert any("at look 2 of this sweep (97.1 % for this one)" in line for line in sweep.answer().details)
+    looks.remember(second.folders, study.repeats_of(second.settings))
+    assert [one.look for one in sweep.read().comparisons] == [2]
+    (sweep.folder / "looks.json").write_text("[[[0,")
+    assert [one.look for one in sweep.read().comparisons] == [1]
+
+
+def test_the_levels_of_many_looks_go_on_falling():
+    levels = [looks.level(look) for look in range(1, 30)]
+    assert levels[0] == 0.05
+    assert levels == sorted(levels, reverse=True)
 
 
 def test_several_splits_are_the_unit_and_corrected(sweep):

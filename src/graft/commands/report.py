@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
 
 def report(folders: Sequence[Path], to: Path | None) -> None:
     """Write the page of a run, or of sweeps that are read as one, and print its first line and where it is."""
-    from graft.report import publish, run_page, study, sweep_page  # matplotlib, scipy
+    from graft.report import looks, publish, run_page, study, sweep_page  # matplotlib, scipy
 
     runs = [folder for folder in folders if (folder / CONFIG).is_file() or (folder / RESULTS).is_file()]
     if runs and len(folders) > 1:
@@ -48,6 +48,7 @@ def report(folders: Sequence[Path], to: Path | None) -> None:
                 f"graft report {folders[0]}: no job has finished with a score. See: graft show {folders[0]}"
             )
         page = sweep_page.page(found)
+        looks.remember(folders, study.repeats_of(found.settings))
     place = to or folders[0]
     try:
         file = publish.into(page, to) if to else publish.into_own(page, folders[0], is_run=bool(runs))

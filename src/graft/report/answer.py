@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from graft.cli.program import program
 from graft.errors import override
+from graft.report.looks import level
 from graft.report.statistics import further_seeds
 from graft.report.study import REPEATS, Comparison, Setting, Study, role
 from graft.report.summary import MIN_SEEDS
@@ -87,6 +88,8 @@ def details(study: Study, one: Comparison) -> list[str]:
     if one.interval is None:
         return lines
     together = f", simultaneous over {one.family} comparisons" if one.family > 1 else ""
+    if one.look > 1:
+        together += f", at look {one.look} of this sweep ({100 * (1 - level(one.look)):.1f} % for this one)"
     p = f" Holm's p {one.p:.2g}." if one.p is not None else ""
     if one.splits > 1:
         lines.append(f"The 95 % interval is over new splits of these data{together}; seeds are averaged.{p}")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from graft.errors import FolderRefused, GraftError
-from graft.report import study, sweep_page
+from graft.report import looks, study, sweep_page
 from graft.report.page import Page
 from graft.runs.folder import REPORT, REPORT_FILES, RunFolder, SweepFolder
 
@@ -43,4 +43,5 @@ def of_sweep(folder: Path) -> str | None:
     if not found.finished:
         return None
     page = sweep_page.page(found)
+    looks.remember(found.folders, study.repeats_of(found.settings))
     return f"{page.first_line}\n{into_own(page, folder, is_run=False)}"

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from graft.model import predictions
+from graft.report import looks
 from graft.report.contributions import contributions
 from graft.report.statistics import Crossed, Estimate, crossed, holm, over_seeds, over_splits
 from graft.report.summary import is_fraction
@@ -71,8 +72,9 @@ class Comparison:
     over_seeds: Estimate  # estimand A, or the mean over splits
     crossed: Crossed | None  # estimand B; None without test predictions that can be paired, and with several splits
     splits: int
-    p: float | None = None  # Holm's, over the whole family
+    p: float | None = None  # Holm's, over the whole family and all looks at it
     family: int = 1  # comparisons that the sweep makes
+    look: int = 1  # at these comparisons, see graft.report.looks
 
     @property
     def estimate(self) -> Estimate:
@@ -81,8 +83,10 @@ class Comparison:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Simultaneous over the family; None at too few seeds or without any spread."""
-        return self.estimate.interval(comparisons=self.family) if self.estimate.has_interval else None
+        """Simultaneous over the family and the looks at it; None at too few seeds or without any spread."""
+        if not self.estimate.has_interval:
+            return None
+        return self.estimate.interval(1 - looks.level(self.look), self.family)
 
     @property
     def verdict(self) -> str:
@@ -160,7 +164,14 @@ def of_jobs(folders: Sequence[Path], found: Sequence[Job]) -> Study:
     rows = fold(jobs, REPEATS)
     varied = [key for key in split_overrides(jobs)[0] if key not in REPEATS] if jobs else []
     same = split_overrides(jobs)[1] if jobs else {}
-    return Study(list(folders), jobs, rows, settings_of(rows, varied), varied, same)
+    settings = settings_of(rows, varied)
+    look = looks.number(folders, repeats_of(settings))
+    return Study(list(folders), jobs, rows, as_family(settings, look), varied, same)
+
+
+def repeats_of(settings: Sequence[Setting]) -> set[Pair]:
+    """Splits and seeds that finished, by which one look is told from the next."""
+    return {pair for setting in settings for arm in setting.arms for pair in arm.jobs}
 
 
 def role(key: str) -> str:
@@ -171,7 +182,7 @@ def role(key: str) -> str:
 
 
 def settings_of(rows: Sequence[Row], varied: Sequence[str]) -> list[Setting]:
-    """Scored rows by setting and arm, in their order, with the comparisons of each setting and Holm's p over all."""
+    """Scored rows by setting and arm, in their order, with the comparisons of each setting."""
     grouped: dict[str, dict[str, list[Row]]] = {}
     keys = [key for key in varied if role(key) == "arm"]
     for row in rows:
@@ -186,17 +197,19 @@ def settings_of(rows: Sequence[Row], varied: Sequence[str]) -> list[Setting]:
             found = (compare(arm, setting.scratch) for arm in setting.transfers)
             setting.comparisons.extend(one for one in found if one)
         settings.append(setting)
-    return as_family(settings)
+    return settings
 
 
-def as_family(settings: Sequence[Setting]) -> list[Setting]:
-    """The same settings with p-values and intervals that hold for all of their comparisons together."""
+def as_family(settings: Sequence[Setting], look: int = 1) -> list[Setting]:
+    """The same settings with p-values and intervals that hold for all of their comparisons and looks together."""
     family = [one for setting in settings for one in setting.comparisons]
     decided = [one for one in family if one.estimate.has_interval]
-    adjusted = dict(zip(map(id, decided), holm([one.estimate.p for one in decided]), strict=True))
+    harder = looks.level(1) / looks.level(look)
+    p_values = [min(harder * one.estimate.p, 1.0) for one in decided]
+    adjusted = dict(zip(map(id, decided), holm(p_values), strict=True))
 
     def joined(one: Comparison) -> Comparison:
-        return Comparison(**{**vars(one), "p": adjusted.get(id(one)), "family": max(len(family), 1)})
+        return Comparison(**{**vars(one), "p": adjusted.get(id(one)), "family": max(len(family), 1), "look": look})
 
     return [Setting(one.name, one.arms, [joined(other) for other in one.comparisons]) for one in settings]
 
