@@ -10,6 +10,7 @@ from pytorch_lightning.loggers import Logger
 
 from graft.build import build
 from graft.cache.features import FeatureCache
+from graft.callbacks.batchnorm import RecalibrateBatchNorm
 from graft.callbacks.checkpoints import Checkpoints
 from graft.callbacks.compilation import Compilation
 from graft.callbacks.frozen_features import FrozenFeatures
@@ -21,6 +22,7 @@ from graft.experiment import Experiment
 from graft.runs import checkpoints
 from graft.runs.folder import CHECKPOINTS, RunFolder
 from graft.training.trainer import build_trainer
+from graft.weights.averaging import SWA
 
 
 class Fitting:
@@ -31,9 +33,14 @@ class Fitting:
         self.throughput = Throughput()
         self.features = FeatureCache(experiment.cache)
         self.nonfinite = NonFinite(folder, config["training"]["on_nonfinite"])
+        self.recalibration: RecalibrateBatchNorm | None = None
         self.compilation = Compilation() if config["training"]["compile"] else None
         self.test_started = 0.0
-        callbacks: list[Callback] = [*([averaging] if averaging else []), self.nonfinite]
+        callbacks: list[Callback] = [averaging] if averaging else []
+        if config["training"]["recalibrate_bn"] and not isinstance(averaging, SWA):  # which does it for its average
+            self.recalibration = RecalibrateBatchNorm()
+            callbacks.append(self.recalibration)
+        callbacks.append(self.nonfinite)
         callbacks += [build(settings) for settings in config["callbacks"].values() if settings]
         if in_sweep:
             for progress in (one for one in callbacks if isinstance(one, Progress)):

@@ -69,6 +69,7 @@ class TrainingSettings(TypedDict):
     progressive_resizing: ProgressiveResizing
     validate_every_epochs: Count
     log_every_steps: Count
+    recalibrate_bn: Auto | None
     on_nonfinite: Literal["stop", "skip", "continue"]
     threads: Count | None
     wise_ft_alphas: Annotated[Sequence[Fraction], MinLen(1)] | None
