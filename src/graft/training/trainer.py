@@ -58,6 +58,7 @@ class TrainingSettings(TypedDict):
     """The keys of `training`."""
 
     epochs: Count
+    patience: Count | None
     gradient_clip_norm: Positive | None
     accumulate_batches: Count
     channels_last: bool
