@@ -90,6 +90,8 @@ OPTIONS = {
     "training.gradient_clip_norm": ("null", "1.0"),
     "training.mixup_alpha": ("null", "0.2"),
     "training.on_nonfinite": ("stop", "skip", "continue"),
+    "training.patience": ("null", "1"),
+    "training.recalibrate_bn": ("auto", "null"),
     "training.progressive_resizing.initial_scale": ("null", "0.5"),
     "training.stochastic_depth": ("0", "0.3"),
     "training.wise_ft_alphas": ("null", "[0,0.5,1]"),

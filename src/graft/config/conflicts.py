@@ -192,8 +192,13 @@ def table_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[st
 
 
 def selection_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
-    """A metric to select by that the task does not compute in validation."""
+    """Nothing to be patient about, and a metric to select by that the task does not compute in validation."""
     metric, domains = config["selection"].get("metric"), names.says("selection", "domains", ())
+    if (patience := config["training"]["patience"]) and not domains:
+        yield (
+            f"`training.patience={patience}` with `selection={names['selection']}`: it follows no validation metric "
+            "that could stop improving; use selection=target_val, or leave the patience out"
+        )
     if metric is None:
         return
     task = (config["source_task"] if domains == ("source",) else None) or config["task"]

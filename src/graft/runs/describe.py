@@ -74,6 +74,7 @@ def of_cost(experiment: Experiment, fitting: Fitting, started: float, done: bool
         "feature_cache": fitting.features.describe(),
         "samples_per_s": fitting.throughput.samples_per_s,
         "peak_memory_mb": fitting.throughput.peak_memory_mb,
+        "recalibrated_bn": fitting.recalibration.times if fitting.recalibration else 0,
         "compile": fitting.compilation and fitting.compilation.measured,
     }
 

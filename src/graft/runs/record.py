@@ -48,6 +48,7 @@ class RunRecord(TypedDict, total=False):
     samples_per_s: float | None
     peak_memory_mb: float | None
     feature_cache: dict[str, Any]
+    recalibrated_bn: int  # validations before which BatchNorm's statistics were computed again
     compile: dict[str, Any] | None
     wandb: dict[str, Any] | None
     recording: dict[str, str]  # by the loggers' keys, why one stopped recording

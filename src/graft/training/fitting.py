@@ -1,6 +1,6 @@
 """A fit: the Trainer with the callbacks that an experiment asks for, from the start or from a checkpoint."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,12 @@ from pytorch_lightning.loggers import Logger
 
 from graft.build import build
 from graft.cache.features import FeatureCache
+from graft.callbacks.batchnorm import RecalibrateBatchNorm
 from graft.callbacks.checkpoints import Checkpoints
 from graft.callbacks.compilation import Compilation
 from graft.callbacks.frozen_features import FrozenFeatures
 from graft.callbacks.nonfinite import NonFinite
+from graft.callbacks.patience import Patience
 from graft.callbacks.progress import Progress
 from graft.callbacks.throughput import Throughput
 from graft.errors import GraftError
@@ -21,6 +23,7 @@ from graft.experiment import Experiment
 from graft.runs import checkpoints
 from graft.runs.folder import CHECKPOINTS, RunFolder
 from graft.training.trainer import build_trainer
+from graft.weights.averaging import SWA
 
 
 class Fitting:
@@ -31,9 +34,16 @@ class Fitting:
         self.throughput = Throughput()
         self.features = FeatureCache(experiment.cache)
         self.nonfinite = NonFinite(folder, config["training"]["on_nonfinite"])
+        self.recalibration: RecalibrateBatchNorm | None = None
         self.compilation = Compilation() if config["training"]["compile"] else None
         self.test_started = 0.0
-        callbacks: list[Callback] = [*([averaging] if averaging else []), self.nonfinite]
+        callbacks: list[Callback] = [averaging] if averaging else []
+        if config["training"]["recalibrate_bn"] and not isinstance(averaging, SWA):  # which does it for its average
+            self.recalibration = RecalibrateBatchNorm()
+            callbacks.append(self.recalibration)
+        callbacks.append(self.nonfinite)
+        if config["training"]["patience"]:
+            callbacks.append(patience_callback(experiment))
         callbacks += [build(settings) for settings in config["callbacks"].values() if settings]
         if in_sweep:
             for progress in (one for one in callbacks if isinstance(one, Progress)):
@@ -48,15 +58,29 @@ class Fitting:
         )
 
 
+def patience_callback(experiment: Experiment) -> Patience:
+    """What ends the training where the rule's metric improves no more."""
+    rule, tasks, patience = experiment.rule, experiment.module.tasks, experiment.config["training"]["patience"]
+    monitor = rule.monitor(tasks)
+    assert monitor is not None  # see graft.config.conflicts
+    return Patience(monitor, rule.higher_is_better(tasks), patience, selectable(experiment))
+
+
+def selectable(experiment: Experiment) -> Callable[[], bool]:
+    """Whether there is anything to select: with an average not before it has begun."""
+    averaging = experiment.averaging
+    return (lambda: averaging.started) if averaging else (lambda: True)
+
+
 def checkpoints_callback(experiment: Experiment, in_sweep: bool) -> Checkpoints:
     """The rule's choice, and where to resume from; of a sweep's finished job the tested weights are kept alone."""
-    module, rule, averaging = experiment.module, experiment.rule, experiment.averaging
+    module, rule = experiment.module, experiment.rule
     monitor = rule.monitor(module.tasks)
     return Checkpoints(
         experiment.folder / CHECKPOINTS,
         monitor,
         higher_is_better=rule.higher_is_better(module.tasks),
-        ready=(lambda: averaging.started) if averaging else (lambda: True),
+        ready=selectable(experiment),
         keep_last=monitor is None or not in_sweep,
         run_id=RunFolder(experiment.folder).run_id,
     )

@@ -58,6 +58,7 @@ class TrainingSettings(TypedDict):
     """The keys of `training`."""
 
     epochs: Count
+    patience: Count | None
     gradient_clip_norm: Positive | None
     accumulate_batches: Count
     channels_last: bool
@@ -69,6 +70,7 @@ class TrainingSettings(TypedDict):
     progressive_resizing: ProgressiveResizing
     validate_every_epochs: Count
     log_every_steps: Count
+    recalibrate_bn: Auto | None
     on_nonfinite: Literal["stop", "skip", "continue"]
     threads: Count | None
     wise_ft_alphas: Annotated[Sequence[Fraction], MinLen(1)] | None
