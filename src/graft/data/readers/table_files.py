@@ -96,11 +96,11 @@ class ListedFiles(TableFiles):
         """Names of the columns of the paths and of the labels; GraftError where the table of a split lacks one."""
         names = list(table.columns)
         if self.options["header"] and (files := [name for name in names if self.names_file(split, name)]):
-            path = names.index(files[0])
+            place = names.index(files[0])
             label = next((i for i in reversed(range(len(names))) if names[i] not in files), 1)
             raise GraftError(
                 f"{self.origin(split)}: its first row names a file, {files[0]}, and no columns. Say that it has no "
-                f"header: {self.key}.header=false {self.key}.path={path} {self.key}.label={label}"
+                f"header: {self.key}.header=false {self.key}.path={place} {self.key}.label={label}"
             )
         # A column of paths, or else the last that is not known as one of labels.
         with_files = (name for name in names if len(table) and self.names_file(split, table.columns[name][0]))

@@ -21,7 +21,7 @@ from graft.data.readers.labelled import Record
 from graft.data.readers.labelled_images import LabelledImages
 from graft.data.readers.recordings import LabelledRecordings
 from graft.data.readers.texts import LabelledTexts, shortened
-from graft.data.samples import LabelKind, Modality, Raw, Samples
+from graft.data.samples import LabelKind, Raw, Samples
 from graft.errors import GraftError, first_line
 from graft.inputs.sequence import Sequences, standardised
 
@@ -33,7 +33,7 @@ class Pairs:
     """The samples of each split with their labels; stands beside a Domain."""
 
     key: str
-    modality: Modality
+    modality: Any  # that of the Domain
     label_kind: LabelKind
 
     def __init__(

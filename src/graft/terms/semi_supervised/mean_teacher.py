@@ -2,10 +2,12 @@
 
 import copy
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from graft.backbones.base import Backbone
 from graft.config.types import Fraction, FractionBelowOne, NonNegative
 from graft.errors import GraftError
 from graft.heads.base import seen_by
@@ -68,7 +70,7 @@ class MeanTeacher(Term):
             modes = {name: module.training for name, module in trained.named_modules()}
             for name, module in own.named_modules():
                 module.training = modes[name]  # what a strategy froze is frozen in both
-        return head(seen_by(head, backbone, inputs)).softmax(dim=1)
+        return head(seen_by(head, cast(Backbone, backbone), inputs)).softmax(dim=1)
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
