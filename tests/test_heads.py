@@ -97,6 +97,7 @@ def test_attention_begins_as_the_mean_and_sees_nothing_behind_a_texts_end() -> N
     assert list(backbone.local(inputs)) == ["embedding", "layers.0"]
     head = new_head(ATTENTION, context_for(ATTENTION, backbone, 2, ("cat", "dog")))
     torch.testing.assert_close(head(tokens), head.linear(mean_pooled(tokens.values, tokens.mask)))
+    assert torch.equal(features_of(seen_by(head, backbone, inputs)), backbone(inputs))
     nn.init.normal_(head.query.weight)
     before = head(tokens)
     tokens.values[1, 2:] = 100.0

@@ -69,7 +69,7 @@ def train(tmp_path):
 
 def unfinished(folder: Path) -> list[Path]:
     """Files that were being written, beside their places."""
-    return [path for path in folder.rglob(".graft.*") if path.name not in (".graft.json", ".graft.lock")]
+    return [path for path in folder.rglob(".graft.?*") if path.suffix != ".lock" and path.name != ".graft.json"]
 
 
 def test_a_run_folder(train, tmp_path):
