@@ -13,4 +13,9 @@ def slow(*cases: Any) -> list:
 
 def every_second(cases: Iterable[Any]) -> list:
     """All cases, every other one marked slow: of many of one kind CI runs half."""
-    return [case if number % 2 == 0 else slow(case)[0] for number, case in enumerate(cases)]
+    return one_in(2, cases)
+
+
+def one_in(step: int, cases: Iterable[Any]) -> list:
+    """All cases, of which `step - 1` in `step` are marked slow."""
+    return [case if number % step == 0 else slow(case)[0] for number, case in enumerate(cases)]

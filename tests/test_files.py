@@ -13,6 +13,8 @@ from graft.files import disk_message, user_path, write_whole
 from graft.loggers.metrics_file import MetricsFile
 from graft.runs import checkpoints, record
 from graft.training.trainer import CheckpointFiles
+from graft.weights.files import damage_of
+from graft.weights.loading import read_tensors
 
 
 @pytest.fixture
@@ -108,6 +110,31 @@ def test_a_torn_last_checkpoint_is_noticed_and_the_one_before_is_read(tmp_path, 
     last.write_bytes(b"")
     with pytest.raises(GraftError, match=r"last\.ckpt cannot be read"):
         checkpoints.readable(last, or_previous=True)
+
+
+def with_flag(content: bytes) -> bytes:
+    """With a bit of the last entry of the archive's directory turned, by which its member counts as encrypted."""
+    place = content.rfind(b"PK\x01\x02") + 8
+    return content[:place] + bytes([content[place] | 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("tear", [zeros_within, with_flag])
+def test_checksums_of_checkpoints_and_of_weights_are_looked_at_alike(tmp_path, tear):
+    file = tmp_path / "last.ckpt"
+    torch.save({"a": torch.arange(999.0)}, file)
+    assert damage_of(file) is None
+    file.write_bytes(tear(file.read_bytes()))
+    assert damage_of(file) is not None
+    with pytest.raises(GraftError, match=r"last\.ckpt cannot be read \("):
+        checkpoints.load_whole(file)
+    with pytest.raises(GraftError, match=r"last\.ckpt is not a readable file of weights"):
+        read_tensors(file)
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"a": torch.arange(999.0)}, file)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert read_tensors(file)["a"][7] == checkpoints.load_whole(file)["a"][7] == 7
 
 
 def test_another_error_is_no_disks():

@@ -8,12 +8,13 @@ from torch import nn
 import graft
 from graft import load_run
 from graft.backbones.lenet import lenet
+from graft.backbones.outputs import Tokens, features_of
 from graft.backbones.recurrent import RecurrentBackbone
 from graft.backbones.text import mean_pooled
 from graft.cli.job import execute
 from graft.cli.notebook import check_composed
 from graft.errors import GraftError
-from graft.heads.base import HeadContext, context_for, new_head
+from graft.heads.base import HeadContext, context_for, new_head, seen_by, taken_by
 from graft.heads.linear import LinearHead
 from graft.heads.mlp import ACTIVATIONS, MLPHead
 from graft.model.predictions import read
@@ -96,6 +97,7 @@ def test_attention_begins_as_the_mean_and_sees_nothing_behind_a_texts_end() -> N
     assert list(backbone.local(inputs)) == ["embedding", "layers.0"]
     head = new_head(ATTENTION, context_for(ATTENTION, backbone, 2, ("cat", "dog")))
     torch.testing.assert_close(head(tokens), head.linear(mean_pooled(tokens.values, tokens.mask)))
+    assert torch.equal(features_of(seen_by(head, backbone, inputs)), backbone(inputs))
     nn.init.normal_(head.query.weight)
     before = head(tokens)
     tokens.values[1, 2:] = 100.0
@@ -114,12 +116,52 @@ def test_tokens_of_a_map_are_its_places() -> None:
     assert torch.equal(torch.cat([first.values, second.values]), tokens.values)
 
 
-def test_what_has_no_tokens_and_terms_are_refused(tmp_path) -> None:
+def test_what_has_no_tokens_is_refused(tmp_path) -> None:
     words = ["head=attention", "strategy=scratch", "backbone.weights=null"]
     with pytest.raises(GraftError, match="table backbone mlp gives features alone"):
         execute(config_in(tmp_path, "data=table", "backbone=mlp", *words))
-    with pytest.raises(GraftError, match="`term=bss` with `head=attention`: terms compare pooled features"):
-        check_composed(["experiment=resnet_ft", "term=[bss]", "head=attention"])
+    with pytest.raises(GraftError, match="`term=bi_tuning` with `head=attention`: it needs one vector a class"):
+        check_composed(["experiment=resnet_ft", "term=[bi_tuning]", "head=attention"])
+
+
+def test_tokens_come_with_the_features_of_the_same_pass() -> None:
+    backbone = lenet("lenet", 28, 1).eval()
+    images = backbone.example_inputs(3)
+    head = new_head(ATTENTION, context_for(ATTENTION, backbone, 2, None))
+    seen = seen_by(head, backbone, images)
+    assert torch.equal(features_of(seen), backbone(images))
+    assert torch.equal(taken_by(LinearHead(8, 2), seen), backbone(images))
+    first, second = seen.split([2, 1])
+    assert torch.equal(second.features, backbone(images)[2:])
+    shorter = Tokens(second.values[:, :1], second.mask[:, :1])
+    joined = Tokens.join([first, shorter])
+    assert joined.mask.sum(1).tolist() == [*first.mask.sum(1).tolist(), 1]
+    torch.testing.assert_close(head(joined), torch.cat([head(first), head(shorter)]))
+    with pytest.raises(GraftError, match="does not run the backbone as a whole"):
+        features_of(shorter)
+
+
+class Middle(nn.Module):
+    """A head that pools by itself, in a way of its own."""
+
+    takes = "local"
+
+    def __init__(self, context: HeadContext) -> None:
+        super().__init__()
+        self.linear = nn.Linear(context.local_size, context.num_outputs)
+
+    def forward(self, tokens: Tokens) -> torch.Tensor:
+        return self.linear(tokens.values[:, 0])
+
+
+def test_a_term_on_what_a_head_pools_asks_for_it(tmp_path) -> None:
+    words = ["term=[bss]", "head._target_=test_heads.Middle", "allow=[test_heads]", "backbone.weights=null"]
+    with pytest.raises(GraftError, match=r"term\.bss looks at the vectors that the head classifies.*pooled\(tokens\)"):
+        execute(
+            config_in(
+                tmp_path, "experiment=resnet_ft", "backbone=lenet", "strategy=scratch", "data.source=null", *words
+            )
+        )
 
 
 @pytest.mark.slow

@@ -17,7 +17,8 @@ from graft.cache.disk import DiskCache
 from graft.data.module import TransferDataModule
 from graft.data.shared import share_domains
 from graft.errors import GraftError
-from graft.module import SHARED, TransferModule
+from graft.heads.base import SHARED
+from graft.module import TransferModule
 from graft.network import build_backbone, build_heads
 from graft.objectives.base import Objective
 from graft.pretrain import learns_labels

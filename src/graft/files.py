@@ -50,6 +50,7 @@ def disk_message(error: OSError, folder: Path) -> str | None:
     if error.errno not in DISK_ERRORS:
         return None
     place = Path(str(error.filename)) if error.filename else folder
+    folder = next((one for one in (folder, *folder.parents) if os.path.exists(one)), folder)  # what is to be writable
     where = f"{folder}" if place == folder else f"{folder} ({place})"
     advice = "Free some space there" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "Make it writable"
     return printable(

@@ -16,7 +16,7 @@ from graft.backbones.outputs import Tokens
 from graft.backbones.split_backbone import SplitBackbone
 from graft.data.samples import seed_of
 from graft.errors import GraftError
-from graft.heads.base import seen_by, takes_local
+from graft.heads.base import SHARED, seen_by, takes_local
 from graft.inputs.base import Batch, DomainBatch, Inputs, join
 from graft.objectives.base import Objective
 from graft.selection.base import SelectionRule, of_validation
@@ -31,8 +31,6 @@ from graft.training.normalization import add_source_statistics, source_statistic
 from graft.training.optim import build_optimizer, by_block, match_layout, parameter_groups, parts
 from graft.training.schedules import AveragingWindow, Plateau, Point, hold
 from graft.training.updates import check_strategy, further_step
-
-SHARED = "shared"
 
 
 def step_seed(seed: int, epoch: int, step: int, rank: int = 0) -> int:
@@ -225,7 +223,7 @@ class TransferModule(pl.LightningModule):
         return loss
 
     def term_losses(
-        self, batch: Batch, features: Mapping[str, Tensor], logits: Mapping[str, Tensor]
+        self, batch: Batch, features: Mapping[str, Tensor | Tokens], logits: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """The value of every term that has one in this step, without its weight."""
         if not self.terms:

@@ -12,8 +12,7 @@ from graft.backbones.contract import check_backbone, plain_arguments, wrap
 from graft.build import build
 from graft.data.module import TransferDataModule
 from graft.errors import GraftError
-from graft.heads.base import context_for, new_head
-from graft.module import SHARED
+from graft.heads.base import SHARED, context_for, new_head
 from graft.objectives.base import Objective
 from graft.tasks.base import Task
 

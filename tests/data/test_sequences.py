@@ -106,6 +106,20 @@ def test_arrays_that_cannot_be_used_are_one_error(archive, changes, said):
         SequenceArrays(file).load(0)
 
 
+def test_an_array_may_name_groups_and_one_that_is_not_there_is_named(archive):
+    file, _ = archive(patient=np.arange(40) // 4, scan=np.ones((40, 2)))
+    data = SequenceArrays(file, split={"group": "patient"}).load(0)
+    places = {name: {place.rpartition("[")[2] for place in getattr(data, name).places} for name in ("train", "test")}
+    patients = {name: {int(place.rstrip("]")) // 4 for place in found} for name, found in places.items()}
+    assert not patients["train"] & patients["test"]
+    for rule, said in (
+        ({"group": "who"}, "there is no such array"),
+        ({"time": "scan"}, r"scan has the shape \(40, 2\)"),
+    ):
+        with pytest.raises(GraftError, match=rf"split\.\w+=\w+: {said}, where one value for each of 40 sequences"):
+            SequenceArrays(file, split=rule).load(0)
+
+
 def test_digits_row_by_row():
     data = DigitRows().load(0)
     assert [len(split) for split in (data.train, data.val, data.test)] == [1000, 297, 500]

@@ -13,23 +13,48 @@ from graft.errors import GraftError
 
 @dataclass(frozen=True)
 class Tokens:
-    """Vectors `(B, T, D)` of an image's places or a text's tokens; the mask `(B, T)` is 1 where one counts."""
+    """Vectors `(B, T, D)` of an image's places or a text's tokens; the mask `(B, T)` is 1 where one counts.
+
+    `features` are the backbone's own, `(B, D')`, of the same pass; None where it did not run as a whole.
+    """
 
     values: Tensor
     mask: Tensor
+    features: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.values)
 
     def split(self, sizes: Sequence[int]) -> "list[Tokens]":
         """Batches of these sizes, one after the other."""
-        return [Tokens(*both) for both in zip(self.values.split(sizes), self.mask.split(sizes), strict=True)]
+        features = [None] * len(sizes) if self.features is None else self.features.split(sizes)
+        return [Tokens(*one) for one in zip(self.values.split(sizes), self.mask.split(sizes), features, strict=True)]
+
+    @classmethod
+    def join(cls, batches: "Sequence[Tokens]") -> "Tokens":
+        """Batches as one, with zeros behind the ends of the shorter ones; without features."""
+        longest = max(one.values.shape[1] for one in batches)
+        values = [nn.functional.pad(one.values, (0, 0, 0, longest - one.values.shape[1])) for one in batches]
+        masks = [nn.functional.pad(one.mask, (0, longest - one.mask.shape[1])) for one in batches]
+        return cls(torch.cat(values), torch.cat(masks))
 
     @classmethod
     def of_map(cls, maps: Tensor) -> "Tokens":
         """Every place of maps as channels_first takes them."""
         values = channels_first(maps).transpose(1, 2)
         return cls(values, torch.ones(values.shape[:2], dtype=torch.int64, device=values.device))
+
+
+def features_of(seen: Tensor | Tokens) -> Tensor:
+    """The backbone's features `(B, D)` of what a head takes; GraftError where there are none."""
+    if isinstance(seen, Tensor):
+        return seen
+    if seen.features is None:
+        raise GraftError(
+            "The backbone's `tokens` does not run the backbone as a whole, so that there are no features (B, D), at "
+            "which terms look. Let it call the backbone itself, use a head that takes features, or leave the terms out."
+        )
+    return seen.features
 
 
 @contextmanager

@@ -62,7 +62,7 @@ class DiskCache:
                 return self._get(key, size, make, read)
         except OSError as error:
             if error.errno in UNWRITABLE:
-                raise NoRoom(str(error)) from error
+                raise NoRoom(f"{self.folder} cannot be written ({error.strerror})") from error
             raise
 
     def _get(

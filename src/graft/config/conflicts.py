@@ -118,8 +118,6 @@ def term_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str
             yield f"`term={term}` with `task={names['task']}`: it compares class probabilities; use task=multiclass"
         if says("needs_linear_head", False) and not names.says("head", "linear_in_features", False):
             yield f"`term={term}` with `head={names['head']}`: it needs one vector a class; use head=linear"
-        if names.says("head", "takes", "features") == "local":
-            yield f"`term={term}` with `head={names['head']}`: terms compare pooled features; leave one of the two out"
         if says("needs_hard_labels", False) and (mixing := mixing_keys(config)):
             yield f"`{mixing}` with `term={term}`: it needs one class a sample; leave one of the two out"
         if says("views", ()) and (mixing := mixing_keys(config)):

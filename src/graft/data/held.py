@@ -16,11 +16,7 @@ _held: dict[str, Any] = {}  # by their words
 @contextmanager
 def held(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The values of dotted keys, with words for samples, which `given` knows inside the block."""
-    found = {
-        key: value
-        for key, value in values.items()
-        if key.rpartition(".")[2] in KEYS and not isinstance(value, Mapping | str | Path | int | float | None)
-    }
+    found = {key: value for key, value in values.items() if key.rpartition(".")[2] in KEYS and is_held(value)}
     before = dict(_held)
     _held.update({PREFIX + key: value for key, value in found.items()})
     try:
@@ -28,6 +24,13 @@ def held(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     finally:
         _held.clear()
         _held.update(before)
+
+
+def is_held(value: Any) -> bool:
+    """Whether a value is no config's: neither a word or a number, nor a part that a config names by its `_target_`."""
+    if isinstance(value, Mapping):
+        return "_target_" not in value and "train" in value  # data with their splits, which a source refuses by name
+    return not isinstance(value, str | Path | int | float | None)
 
 
 def given(value: Any) -> Any:

@@ -30,7 +30,11 @@ class AttentionHead(nn.Module):
         scores = self.query(torch.tanh(self.project(tokens.values))).squeeze(-1).float()
         return scores.masked_fill(tokens.mask == 0, -torch.inf).softmax(-1)
 
+    def pooled(self, tokens: Tokens) -> Tensor:
+        """The vector `(B, D)` that is classified."""
+        weights = self.attention(tokens).to(tokens.values.dtype)
+        return (weights.unsqueeze(-1) * tokens.values).sum(1)
+
     def forward(self, tokens: Tokens) -> Tensor:
         """Predictions `(B, K)` of tokens `(B, T, D)`."""
-        weights = self.attention(tokens).to(tokens.values.dtype)
-        return self.linear(self.dropout((weights.unsqueeze(-1) * tokens.values).sum(1)))
+        return self.linear(self.dropout(self.pooled(tokens)))

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict
 
 import torch
@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from graft import registry
 from graft.backbones.base import Backbone
-from graft.backbones.outputs import Tokens
+from graft.backbones.outputs import Tokens, features_of, kept_outputs
 from graft.build import build
 from graft.config.types import Given
+
+SHARED = "shared"  # the name of one head for both domains
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,17 @@ def takes_local(head: Any) -> bool:
 
 
 def seen_by(head: nn.Module, backbone: Backbone, x: Any) -> Tensor | Tokens:
-    """What a head takes of a backbone's inputs `(B, ...)`: features `(B, D)`, or tokens."""
-    return backbone.tokens(x) if takes_local(head) else backbone(x)
+    """What a head takes of a backbone's inputs `(B, ...)`: features `(B, D)`, or tokens with these beside them."""
+    if not takes_local(head):
+        return backbone(x)
+    with kept_outputs(backbone, [""]) as found:
+        tokens = backbone.tokens(x)
+    return replace(tokens, features=found.get(""))
+
+
+def taken_by(head: nn.Module, seen: Tensor | Tokens) -> Tensor | Tokens:
+    """What another head takes of what a run's head sees: tokens, or features."""
+    return seen if takes_local(head) else features_of(seen)
 
 
 def context_for(

@@ -2,11 +2,10 @@
 
 import math
 import pickle
-import zlib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile, is_zipfile
+from zipfile import BadZipFile, is_zipfile
 
 import pytorch_lightning as pl
 import torch
@@ -18,6 +17,7 @@ from graft.files import written_whole
 from graft.runs.folder import BEST, CHECKPOINTS, LAST_CHECKPOINT, PREVIOUS, RunFolder
 from graft.runs.process import is_main_process
 from graft.selection.base import of_validation, rank
+from graft.weights.files import damage_of
 
 
 def to_resume(experiment: Experiment) -> Path | None:
@@ -72,9 +72,8 @@ def load_whole(file: Path) -> dict[str, Any]:
     """A checkpoint's content, of which every byte is as it was written; GraftError for one that is not."""
     content = load(file)
     try:
-        with ZipFile(file) as archive:
-            damaged = archive.testzip()
-    except (OSError, BadZipFile, zlib.error) as error:
+        damaged = damage_of(file)
+    except (OSError, BadZipFile) as error:
         damaged = first_line(error)
     if damaged is not None:
         raise torn_checkpoint(file, f"it is damaged in {damaged}")

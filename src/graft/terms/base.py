@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from graft.backbones.base import Backbone
+from graft.backbones.outputs import Tokens, features_of
 from graft.errors import GraftError
+from graft.heads.base import seen_by, taken_by, takes_local
 from graft.inputs.base import Batch, DomainBatch, Inputs, join
 from graft.objectives.base import Objective
 
@@ -19,9 +21,24 @@ class TrainStep:
     """One training step as terms see it; every mapping goes from a domain to what it holds, in the same order."""
 
     batch: Batch  # labels are soft ones (B, K) after mixup, and None where unlabelled
-    features: Mapping[str, Tensor]  # (B, D)
+    seen: Mapping[str, Tensor | Tokens]  # by heads: features, or tokens where heads pool by themselves
     logits: Mapping[str, Tensor]  # (B, K)
     progress: float  # fraction of the optimizer steps that are done
+
+    @cached_property
+    def features(self) -> dict[str, Tensor]:
+        """The backbone's features `(B, D)`, also where heads pool by themselves."""
+        return {domain: features_of(seen) for domain, seen in self.seen.items()}
+
+    def taken_by(self, head: nn.Module, domain: str) -> Tensor | Tokens:
+        """What a head of the term's own takes."""
+        return taken_by(head, self.seen[domain])
+
+    def all_taken_by(self, head: nn.Module) -> Tensor | Tokens:
+        """The same of every domain as one batch, in the order of `all_features`."""
+        if not takes_local(head):
+            return self.all_features
+        return Tokens.join([seen for seen in self.seen.values() if isinstance(seen, Tokens)])
 
     @cached_property
     def all_inputs(self) -> Inputs:
@@ -76,26 +93,31 @@ class Update:
 class Teacher:
     """A frozen copy of the pretrained backbone in eval mode; no part of any state dict.
 
-    Terms that share it share its forward pass: features of the batch it saw last are kept.
+    Terms that share it share its forward pass: what it made of the batch it saw last is kept.
     """
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = copy.deepcopy(backbone).requires_grad_(False).eval()
-        self._last: tuple[Inputs, Tensor] | None = None
+        self._last: tuple[Inputs, Tensor | Tokens] | None = None
 
     @torch.no_grad()
-    def features(self, inputs: Inputs) -> Tensor:
-        """Pretrained features `(B, D)`."""
+    def seen(self, inputs: Inputs) -> Tensor | Tokens:
+        """Pretrained features `(B, D)`, with tokens where the pretrained head pools by itself."""
         if self._last is None or self._last[0] is not inputs:
             self.backbone.to(inputs.device)
-            self._last = (inputs, self.backbone(inputs))
+            head = self.backbone.pretrained_head
+            self._last = (inputs, self.backbone(inputs) if head is None else seen_by(head, self.backbone, inputs))
         return self._last[1]
+
+    def features(self, inputs: Inputs) -> Tensor:
+        """Pretrained features `(B, D)`."""
+        return features_of(self.seen(inputs))
 
     @torch.no_grad()
     def logits(self, inputs: Inputs) -> Tensor:
         """The pretrained head's logits `(B, K_source)`; only where it has one."""
         assert self.backbone.pretrained_head is not None
-        return self.backbone.pretrained_head(self.features(inputs))
+        return self.backbone.pretrained_head(self.seen(inputs))
 
 
 @dataclass

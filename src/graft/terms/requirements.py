@@ -37,7 +37,7 @@ def trainable_pretrained_head(context: TermContext, term: str) -> nn.Module:
         )
     head = copy.deepcopy(context.pretrained_head).requires_grad_(True)
     with torch.no_grad():
-        num_outputs = head(next(context.backbone.parameters()).new_zeros(2, context.backbone.feature_size)).shape[1]
+        num_outputs = head(context.teacher.seen(context.backbone.example_inputs(2))).shape[1]
     if num_outputs < 2:
         raise GraftError(f"term.{term} needs a pretrained head over classes; this one has a single output. {advice}")
     return head.train()

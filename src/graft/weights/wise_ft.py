@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from graft.experiment import Experiment
-from graft.module import SHARED, TransferModule
+from graft.heads.base import SHARED
+from graft.module import TransferModule
 from graft.selection.base import rank
 from graft.training.evaluation import validation_metrics
 from graft.weights.averaging import network

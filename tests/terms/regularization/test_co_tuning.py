@@ -90,8 +90,8 @@ def test_value_and_gradient_are_the_cross_entropy_to_the_relationship(make_setup
     term = CoTuning(relationship=relationship)
     term.prepare(context)
     step = make_step(context)
-    features = step.features["target"].detach().requires_grad_()
-    step.features["target"] = features
+    features = step.seen["target"].detach().requires_grad_()
+    step.seen["target"] = features
     value = term(step)
     gradient, head_gradient = torch.autograd.grad(value, [features, term.classifier.weight])
 

@@ -71,7 +71,7 @@ def test_it_sees_the_samples_of_every_domain(make_setup, make_step):
     joint = replace(
         step,
         batch={"target": step.batch["target"], "source": other.batch["target"]},
-        features={"target": step.features["target"], "source": other.features["target"]},
+        seen={"target": step.seen["target"], "source": other.seen["target"]},
     )
     assert term(joint).item() == pytest.approx((8 * alone[0] + 4 * alone[1]) / 12, rel=1e-9)
 

@@ -10,6 +10,8 @@ from torch import nn
 
 from graft.data.module import TransferDataModule
 from graft.data.sources.digits import Digits
+from graft.heads.attention import AttentionHead
+from graft.heads.base import HeadContext
 from graft.inputs.base import DomainBatch
 from graft.module import TransferModule
 from graft.objectives.alpha import AlphaWeighted
@@ -44,7 +46,7 @@ TERMS = {
 EPOCHS = 2
 
 
-def fit(backbone, terms, callbacks=(), resume=None, bn="joint", alpha=0.0):
+def fit(backbone, terms, callbacks=(), resume=None, bn="joint", alpha=0.0, head=nn.Linear):
     """Three steps an epoch: first the head alone, then everything."""
     torch.manual_seed(0)
     data = TransferDataModule(
@@ -55,8 +57,8 @@ def fit(backbone, terms, callbacks=(), resume=None, bn="joint", alpha=0.0):
     data.set_input(backbone.input_spec)
     objective = AlphaWeighted(alpha)
     data.train_domains = trained_domains(objective, terms)
-    head = nn.Linear(backbone.feature_size, 10)
-    backbone.set_pretrained_head(nn.Linear(backbone.feature_size, 4))
+    pretrained_head, head = (head_of(head, backbone, number) for number in (4, 10))
+    backbone.set_pretrained_head(pretrained_head)
     context = TermContext(
         backbone=backbone,
         heads={"shared": head},
@@ -87,6 +89,13 @@ def fit(backbone, terms, callbacks=(), resume=None, bn="joint", alpha=0.0):
     return module, trainer
 
 
+def head_of(kind, backbone, num_outputs):
+    if kind is nn.Linear:
+        return nn.Linear(backbone.feature_size, num_outputs)
+    size = backbone.tokens(backbone.example_inputs(1)).values.shape[-1]
+    return AttentionHead(HeadContext(backbone.feature_size, num_outputs, local_size=size), hidden=4, dropout=0.5)
+
+
 def weights_of(module):
     return {n: v.clone() for n, v in module.state_dict().items() if n.startswith(("backbone.", "heads.", "terms."))}
 
@@ -101,6 +110,38 @@ def test_a_run_killed_at_any_step_goes_on_as_if_it_had_not_been(name, tiny_backb
     for step in (2, 3, 4):  # inside the first epoch, at its end and inside the second
         resumed, _ = fit(tiny_backbone(dropout=0.5), {name: TERMS[name]()}, resume=tmp_path / f"{step}.ckpt")
         assert all(torch.equal(v, whole[n]) for n, v in weights_of(resumed).items()), f"killed after step {step}"
+
+
+POOLED = {name: term for name, term in TERMS.items() if name != "bi_tuning"}  # which wants a linear head
+
+
+@pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint.*")
+@pytest.mark.parametrize("name", POOLED)
+def test_terms_go_with_a_head_that_pools_by_itself(name, tiny_backbone, tmp_path):
+    every_step = ModelCheckpoint(tmp_path, every_n_train_steps=1, save_top_k=-1, filename="{step}")
+    own = {name: POOLED[name]()}
+    module, _ = fit(tiny_backbone(dropout=0.5), own, [every_step], head=AttentionHead)
+    (checkpoint,) = tmp_path.glob("*step=4.ckpt")
+    resumed, _ = fit(tiny_backbone(dropout=0.5), {name: POOLED[name]()}, resume=checkpoint, head=AttentionHead)
+    whole = weights_of(module)
+    assert all(torch.equal(value, whole[key]) for key, value in weights_of(resumed).items())
+    for parameter in module.parameters():
+        parameter.requires_grad_(True).grad = None
+    one = DomainBatch(torch.randn(8, 1, 8, 8), torch.arange(8), views={"weak": torch.randn(8, 1, 8, 8)})
+    batch = {"source": one, "target": one}
+    features = module.train().domain_features(batch)
+    value = module.term_losses(batch, features, module.logits_of(features)).get(name)
+    if value is None:  # of StochNorm, which acts inside the backbone
+        return
+    value.backward()
+    moved = [parameter for parameter in module.backbone.parameters() if parameter.grad is not None]
+    assert any(bool(parameter.grad.any()) for parameter in moved)
+
+
+def test_all_go_together_with_a_head_that_pools_by_itself(tiny_backbone):
+    _, trainer = fit(tiny_backbone(), {name: term() for name, term in POOLED.items()}, head=AttentionHead, alpha=0.5)
+    values = [trainer.callback_metrics[f"train/term/{name}"] for name in POOLED if name != "stochnorm"]
+    assert all(0 < value < float("inf") for value in values)
 
 
 @pytest.mark.parametrize("bn", ["joint", "separate", "domain_specific"])

@@ -73,7 +73,7 @@ class ArrayFile(Domain):
         found: dict[str, Found] = {}
         labels: dict[str, np.ndarray] = {}
         columns: dict[str, dict[str, list[Any]]] = {}
-        with Arrays(self.file, f"{self.key}.file") as arrays:
+        with Arrays(self.file, f"{self.key}.file", self.noun) as arrays:
             prefixes = self._prefixes(arrays)
             for name, prefix in prefixes.items():
                 found[name] = self.samples_of(arrays, prefix)
@@ -133,9 +133,20 @@ class ArrayFile(Domain):
 
     def _columns(self, arrays: "Arrays", prefix: str, samples: int) -> dict[str, list[Any]]:
         """The arrays that a split by group or time names."""
-        names = [self.split[key] for key in ("group", "time") if self.split.get(key)]
-        columns = {name: arrays[prefix + name] for name in names if prefix + name in arrays.names}
-        return {name: values.tolist() for name, values in columns.items() if values.shape == (samples,)}
+        columns = {}
+        for key in ("group", "time"):
+            if (name := self.split.get(key)) is None:
+                continue
+            values = arrays[prefix + name] if prefix + name in arrays.names else None
+            if values is not None and values.shape == (samples,):
+                columns[name] = values.tolist()
+            elif prefix in ("", "train_"):
+                what = "there is no such array" if values is None else f"{prefix + name} has the shape {values.shape}"
+                raise GraftError(
+                    f"{self.key}.split.{key}={name}: {what}, where one value for each of {samples:,} {self.noun} is "
+                    f"needed. Arrays of {self.file}: {', '.join(arrays.names)}."
+                )
+        return columns
 
     def _labels(self, arrays: "Arrays", prefix: str, samples: int) -> np.ndarray:
         """Labels of a split: whole numbers `(N,)`, numbers `(N,)`, or 0 and 1 `(N, K)`; GraftError for others."""
@@ -187,11 +198,12 @@ class ArrayFile(Domain):
 class Arrays:
     """The arrays of an npz, read when they are asked for; nothing that holds Python objects is read."""
 
-    def __init__(self, file: Path, key: str) -> None:
+    def __init__(self, file: Path, key: str, noun: str) -> None:
+        """`noun` is what the samples' arrays are usually called."""
         if not file.is_file():
             what = "that is a folder" if file.is_dir() else "no such file"
             raise GraftError(f"{key}={file}: {what}. Give an npz file: {key}=/path/to/arrays.npz")
-        self.file, self.key = file, key
+        self.file, self.key, self.noun = file, key, noun
 
     def __enter__(self) -> "Arrays":
         with ExitStack() as stack:  # numpy leaves a file that is no npz open
@@ -205,7 +217,7 @@ class Arrays:
             self._opened.close()
             raise GraftError(
                 f"{self.key}={self.file} holds a single array; samples and labels are needed: "
-                "numpy.savez('arrays.npz', images=..., labels=...)"
+                f"numpy.savez('arrays.npz', {self.noun}=..., labels=...)"
             )
         self.names = tuple(self._content.files)
         return self

@@ -336,26 +336,29 @@ def without_missing(values: np.ndarray, none: Collection[str]) -> np.ndarray:
     return values if values.dtype != object else texts([None if value in none else value for value in values])
 
 
-def column_name(table: Table, column: str | int, key: str) -> str:
-    """The name of a column, which may be given by its place, from 0 or from -1 backwards; messages name the `key`."""
+def column_name(table: Table, column: str | int, key: str, likely: str | None = None) -> str:
+    """The name of a column, which may be given by its place, from 0 or from -1 backwards; messages name the `key`.
+
+    `likely` is the column that a message suggests, the last where there is none.
+    """
     names = list(table.columns)
     if isinstance(column, int) and -len(names) <= column < len(names):
         return names[column]
     if column in names:
         return column
     source, shown = key.rpartition(".")[0], ", ".join(map(printable, names))
-    raise GraftError(
-        f"{key}={column}: {table.file} has no such column. Columns: {shown or 'none'}. Name one of them, "
-        f"such as {override(key, printable(names[-1]) if names else 'y')}, or what separates the columns, "
-        f"{override(f'{source}.delimiter', separator_in(names))}"
-    )
+    advice = f"one of them, such as {override(key, printable(likely or names[-1]))}" if len(names) > 1 else ""
+    if not advice or separator_in(names):
+        delimiter = override(f"{source}.delimiter", separator_in(names) or SEPARATORS[0])
+        advice += f"{', or ' if advice else ''}what separates the columns, {delimiter}"
+    raise GraftError(f"{key}={column}: {table.file} has no such column. Columns: {shown or 'none'}. Name {advice}")
 
 
-def separator_in(names: Sequence[str]) -> str:
-    """What may separate the columns of a file whose names are these with another delimiter."""
+def separator_in(names: Sequence[str]) -> str | None:
+    """What may separate the columns of a file whose names are these with another delimiter; None where nothing does."""
     joined = "".join(names)
     sign = max(SEPARATORS, key=joined.count)
-    return DELIMITERS.get(sign, sign)
+    return DELIMITERS.get(sign, sign) if sign in joined else None
 
 
 def to_numbers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

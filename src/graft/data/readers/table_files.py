@@ -1,10 +1,11 @@
 """A table, or one for each official split: the keys that name them, and how they are read. Stands beside a Domain."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from graft.data.readers.table import Table, read_table
+from graft.data.readers.table import Table, column_name, read_table
 from graft.errors import GraftError
 from graft.files import user_path
 
@@ -90,6 +91,27 @@ class ListedFiles(TableFiles):
         if self.folder is not None and not self.folder.is_dir():
             raise GraftError(f"{self.key}.folder={self.folder}: no such folder. Paths of {self.noun} are below it.")
         return super().tables()
+
+    def named_columns(self, table: Table, split: str, labels: Sequence[str | int]) -> tuple[str, list[str]]:
+        """Names of the columns of the paths and of the labels; GraftError where the table of a split lacks one."""
+        names = list(table.columns)
+        if self.options["header"] and (files := [name for name in names if self.names_file(split, name)]):
+            place = names.index(files[0])
+            label = next((i for i in reversed(range(len(names))) if names[i] not in files), 1)
+            raise GraftError(
+                f"{self.origin(split)}: its first row names a file, {files[0]}, and no columns. Say that it has no "
+                f"header: {self.key}.header=false {self.key}.path={place} {self.key}.label={label}"
+            )
+        # A column of paths, or else the last that is not known as one of labels.
+        with_files = (name for name in names if len(table) and self.names_file(split, table.columns[name][0]))
+        likely = next(with_files, None) or next((name for name in reversed(names) if name not in labels), None)
+        path = column_name(table, self.path, f"{self.key}.path", likely)
+        likely = next((name for name in reversed(names) if name != path), None)
+        return path, [column_name(table, column, f"{self.key}.label", likely) for column in labels]
+
+    def names_file(self, split: str, path: Any) -> bool:
+        """Whether a value of a split's table is the path of a file."""
+        return isinstance(path, str) and os.path.isfile(self.located(split, path))
 
     def located(self, split: str, path: str) -> Path:
         """The file that a row of a split's table names."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from graft.data.readers.labelled import Record
 from graft.data.readers.recordings import LabelledRecordings
-from graft.data.readers.table import Table, column_name, to_texts
+from graft.data.readers.table import Table, to_texts
 from graft.data.readers.table_files import ListedFiles
 
 
@@ -23,10 +23,9 @@ class AudioFile(ListedFiles, LabelledRecordings):
 
     def _records(self, table: Table, split: str) -> list[Record]:
         """All rows of a table, with those that cannot be used."""
-        keys = {"path": self.path, "label": self.label}
-        names = [column_name(table, column, f"{self.key}.{key}") for key, column in keys.items()]
-        paths, labels = (to_texts(table.columns[name]) for name in names)
-        columns = {name: to_texts(values) for name, values in table.columns.items() if name not in names}
+        path, (label,) = self.named_columns(table, split, [self.label])
+        paths, labels = to_texts(table.columns[path]), to_texts(table.columns[label])
+        columns = {name: to_texts(values) for name, values in table.columns.items() if name not in (path, label)}
         rows = [
             self._record(split, *values, {name: column[index] for name, column in columns.items()})
             for index, values in enumerate(zip(table.lines.tolist(), paths, labels, strict=True))

@@ -7,7 +7,8 @@ from typing import Any
 from graft.backbones.huggingface import hub_answers
 from graft.data.readers.labelled import Record
 from graft.data.readers.texts import LabelledTexts
-from graft.errors import GraftError, first_line
+from graft.data.sources.text_file import FORMATS
+from graft.errors import GraftError, first_line, override
 from graft.files import user_path
 
 # Names that data sets give their splits, the first that exists counts.
@@ -100,9 +101,16 @@ class HuggingFaceDataset(LabelledTexts):
             what = "its files cannot be read" if here else "it is not on this machine and cannot be loaded"
             raise GraftError(
                 f"{self.key}.name={self.name}: {what} ({first_line(error.__cause__ or error)}). "
-                "Give a folder that `dataset.save_to_disk(folder)` wrote where there is a network, "
-                "or a file, whose bad rows are named: data/domain@data.target=text_file"
+                "Give a folder that `dataset.save_to_disk(folder)` wrote where there is a network; or a file, whose "
+                f"bad rows are named, in the place of {self.key}.name: data/domain@{self.key}=text_file "
+                f"{override(f'{self.key}.file', str(file_of_texts(folder) or '/path/to/texts.csv'))}"
             ) from error
+
+
+def file_of_texts(place: Path) -> Path | None:
+    """A file that text_file reads: this one, or the first such in a folder."""
+    files = sorted(place.iterdir()) if place.is_dir() else [place]
+    return next((file for file in files if file.suffix.lower() in FORMATS and file.is_file()), None)
 
 
 def named(label: Any, names: Sequence[str]) -> Any:

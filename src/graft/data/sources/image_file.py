@@ -54,8 +54,7 @@ class ImageFile(ListedFiles, LabelledImages):
     def _samples(self, table: Table, split: str, several: bool) -> Samples:
         """All rows of a table, with what is wrong with those that cannot be used."""
         file = self.files[split]
-        path = column_name(table, self.path, f"{self.key}.path")
-        names = [column_name(table, column, f"{self.key}.label") for column in columns_of(self.label)]
+        path, names = self.named_columns(table, split, columns_of(self.label))
         texts = to_texts(table.columns[path])
         usable, unread = [], [(f"{file}, row {line}", problem) for line, problem in sorted(table.bad.items())]
         paths = []

@@ -54,7 +54,7 @@ class MCD(Term):
 
     def forward(self, step: TrainStep) -> Tensor:
         """Cross entropy of the second head on the source (A)."""
-        return F.cross_entropy(self.head(step.features["source"]), labels_of(step))
+        return F.cross_entropy(self.head(step.taken_by(self.head, "source")), labels_of(step))
 
     def updates(self) -> Sequence[Update]:
         """Heads apart (B), then the backbone so that they meet (C)."""
@@ -67,7 +67,7 @@ class MCD(Term):
 
     def together(self, step: TrainStep) -> Tensor:
         """The heads' discrepancy on the target."""
-        return discrepancy(step.logits["target"], self.head(step.features["target"]))
+        return discrepancy(step.logits["target"], self.head(step.taken_by(self.head, "target")))
 
 
 def labels_of(step: TrainStep) -> Tensor:

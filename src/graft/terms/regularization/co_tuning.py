@@ -109,7 +109,7 @@ class CoTuning(Term):
         """Mean cross entropy over the step's target samples; mixed labels mix their classes' rows."""
         labels = check_labels(step.labels.get("target"), "co_tuning")
         expected = self.relationship[labels] if labels.ndim == 1 else labels @ self.relationship
-        return F.cross_entropy(self.classifier(step.features["target"]), expected)
+        return F.cross_entropy(self.classifier(step.taken_by(self.classifier, "target")), expected)
 
 
 def old_outputs(teacher: Teacher, samples: Iterable[DomainBatch]) -> tuple[Tensor, Tensor]:

@@ -58,7 +58,11 @@ class DELTA(Term):
     def check(self, context: TermContext) -> None:
         """GraftError for stages that the backbone lacks, and for inputs of which there are no maps."""
         self._stages(context.backbone)
-        tensor_inputs(context)
+        if not isinstance(context.backbone.example_inputs(1), Tensor):
+            raise GraftError(
+                f"term.delta compares maps of images, and {context.backbone.name} takes {context.backbone.modality} "
+                "inputs. Use term=[feature_distillation] or term=[l2sp]."
+            )
 
     def prepare(self, context: TermContext) -> None:
         """Record maps of both backbones from now on, and measure the channels' weights on the pretrained one."""
@@ -67,7 +71,7 @@ class DELTA(Term):
         modules = [context.backbone.output_module(stage) for stage in stages]
         self._teacher = context.teacher
         self._pretrained_maps = MapRecorder(self._teacher.backbone, modules, training_only=False)
-        self._channels = self._count_channels(context, stages)
+        self._channels = self._count_channels(self._teacher.backbone, stages)
         weights = [torch.full((channels,), 1 / channels) for channels in self._channels]
         if self.attention:
             per_class = max(1, self.attention_samples // max(2, context.num_classes or 0))
@@ -97,24 +101,13 @@ class DELTA(Term):
             )
         return list(self.layers)
 
-    def _count_channels(self, context: TermContext, stages: Sequence[str]) -> list[int]:
-        """Channels of every stage, as one sample shows them; GraftError for one that puts out no map."""
-        maps = self._teacher.backbone.local(tensor_inputs(context)[:1])
+    def _count_channels(self, backbone: Backbone, stages: Sequence[str]) -> list[int]:
+        """Channels of every stage's map; GraftError for one that puts out none."""
+        maps = backbone.local(backbone.example_inputs(1))
         if missing := [stage for stage in stages if stage not in maps]:
-            module = self._teacher.backbone.output_module(missing[0])
+            module = backbone.output_module(missing[0])
             raise GraftError(f"The backbone's {module} puts out no map. Name other stages in term.delta.layers.")
         return [maps[stage].shape[channel_dim(maps[stage])] for stage in stages]
-
-
-def tensor_inputs(context: TermContext) -> Tensor:
-    """A batch of the target's training inputs; GraftError where they are no images, or what is like them."""
-    inputs = next(iter(context.samples())).inputs
-    if not isinstance(inputs, Tensor):
-        raise GraftError(
-            f"term.delta compares maps of images, and {context.backbone.name} takes {context.backbone.modality} "
-            "inputs. Use term=[feature_distillation] or term=[l2sp]."
-        )
-    return inputs
 
 
 def samples_of_classes(context: TermContext) -> Iterator[tuple[Tensor, Tensor]]:

@@ -40,5 +40,5 @@ class LwF(Term):
 
     def forward(self, step: TrainStep) -> Tensor:
         """How far the outputs over the old classes have moved on this step's samples, in nats."""
-        logits = self.classifier(step.all_features)
+        logits = self.classifier(step.all_taken_by(self.classifier))
         return distillation(logits, self.teacher.logits(step.all_inputs), self.temperature)

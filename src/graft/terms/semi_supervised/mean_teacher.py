@@ -2,12 +2,15 @@
 
 import copy
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from graft.backbones.base import Backbone
 from graft.config.types import Fraction, FractionBelowOne, NonNegative
 from graft.errors import GraftError
+from graft.heads.base import seen_by
 from graft.inputs.base import Inputs
 from graft.terms.base import Term, TermContext, TrainStep
 from graft.terms.requirements import check_at_least
@@ -67,7 +70,7 @@ class MeanTeacher(Term):
             modes = {name: module.training for name, module in trained.named_modules()}
             for name, module in own.named_modules():
                 module.training = modes[name]  # what a strategy froze is frozen in both
-        return head(backbone(inputs)).softmax(dim=1)
+        return head(seen_by(head, cast(Backbone, backbone), inputs)).softmax(dim=1)
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
