@@ -137,6 +137,14 @@ def test_checksums_of_checkpoints_and_of_weights_are_looked_at_alike(tmp_path, t
     assert read_tensors(file)["a"][7] == checkpoints.load_whole(file)["a"][7] == 7
 
 
+def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path):
+    error = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "DONE"))
+    assert disk_message(error, tmp_path) == (
+        f"{tmp_path} ({tmp_path / 'DONE'}) cannot be written: Permission denied (Errno {errno.EACCES}). Make it "
+        "writable, or choose another folder."
+    )
+
+
 def test_another_error_is_no_disks():
     assert disk_message(FileNotFoundError(errno.ENOENT, "No such file"), Path("run")) is None
 

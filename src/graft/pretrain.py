@@ -39,9 +39,9 @@ from graft.signals import how_stopped
 from graft.tasks.base import Task
 from graft.terms.base import Term, TermContext, trained_domains
 from graft.terms.setup import build_terms, choose_views
-from graft.training.lightning import is_rank_zero
+from graft.training.lightning import as_rank_zero
 from graft.training.optim import BaseOptimizerSettings
-from graft.training.trainer import build_trainer, device_type
+from graft.training.trainer import build_trainer, device_type, own_device
 
 if TYPE_CHECKING:  # else whatever an experiment imports would count as code that pretraining used
     from graft.experiment import Experiment
@@ -106,8 +106,8 @@ class Pretrained:
 def pretrain(experiment: "Experiment") -> None:
     """Load into backbone and head what training on the source gives, where `backbone.weights` asks for it.
 
-    It is computed once for all jobs that share it. The processes of one distributed job train together: only the main
-    one waits for other jobs, writes the entry, and hands what it read there to the others.
+    It is computed once for all jobs that share it, and by one process alone, whatever `trainer` says: the processes of
+    a distributed job wait for the first of them as the jobs of a sweep do, and its number changes no weight.
     """
     if experiment.weights != "source":
         return
@@ -116,22 +116,23 @@ def pretrain(experiment: "Experiment") -> None:
     started = time.perf_counter()
     name = cache_key(config, data, backbone)
     reached = cache.folder.parent / "interrupted" / f"{name}.ckpt"
-    trained: list[tuple[pl.Trainer, Learned]] = []  # once at most, also where it cannot be kept
+    trained: list[Learned] = []  # once at most, also where it cannot be kept
 
     def learn(folder: Path, where: str) -> Learned:
         if not trained:
-            if is_rank_zero():
-                print(f"Pretraining on the source ({data.domains['source'].name}), {where}", flush=True)
+            one = config["trainer"]["devices"] == config["trainer"]["num_nodes"] == 1
+            alone = "" if one else "in one process, as for any number of them, "
+            print(f"Pretraining on the source ({data.domains['source'].name}), {alone}{where}", flush=True)
             try:
-                trained.append(train_on_source(experiment, folder, reached if reached.is_file() else None))
+                with as_rank_zero():
+                    trained.append(train_on_source(experiment, folder, reached if reached.is_file() else None))
             except Interrupted as error:
                 how = f"{how_stopped(error.signum)} while pretraining on the source"
                 raise Interrupted(f"{how}{keep(folder / LAST_CHECKPOINT, reached)}", error.signum) from None
             except Diverged as error:
                 raise Diverged(f"Pretraining on the source, of which nothing is kept. {error}") from None
-            if is_rank_zero():
-                reached.unlink(missing_ok=True)
-        return trained[0][1]
+            reached.unlink(missing_ok=True)
+        return trained[0]
 
     def make(folder: Path) -> None:
         learn(folder, f"kept in {cache.folder / name}").write(folder)
@@ -139,19 +140,11 @@ def pretrain(experiment: "Experiment") -> None:
     def bytes_expected() -> int:
         return sum(tensor.nbytes for part in (backbone, head) for tensor in part.state_dict().values())
 
-    found, where = None, "not kept"
-    if is_rank_zero():
-        try:
-            found = cache.get(name, bytes_expected, make, Learned.read)
-        except NoRoom as error:
-            where = f"again in every run, because it cannot be kept: {error}"
-    else:
-        found = cache.find(name, Learned.read)
-    if found is None:
+    try:
+        found = cache.get(name, bytes_expected, make, Learned.read)
+    except NoRoom as error:
         with tempfile.TemporaryDirectory() as folder:
-            found = learn(Path(folder), where)
-    for trainer, _ in trained:
-        found = trainer.strategy.broadcast(found)
+            found = learn(Path(folder), f"again in every run and process, because it cannot be kept: {error}")
     learned, new = backbone.learned_from(data.domains["source"].backbone_arguments, found.weights["backbone"])
     # The source's own BatchNorm statistics are not in it: `prepare` starts them at what is loaded here.
     backbone.load_state_dict({**backbone.state_dict(), **learned})
@@ -199,7 +192,7 @@ def cache_key(config: Mapping[str, Any], data: TransferDataModule, backbone: Bac
         **{k: config["data"].get(k) for k in ("split_seed", "balance", "bucket_by_length")},
         "input": repr(backbone.input_spec),  # and so what `auto` means in the backbone's config
         "training": {k: config["training"][k] for k in TRAINING},
-        "trainer": {k: v for k, v in config["trainer"].items() if k not in WITHOUT_EFFECT},
+        "trainer": {k: v for k, v in alone_in(config["trainer"]).items() if k not in WITHOUT_EFFECT},
         "device": device_type(config["trainer"]["accelerator"]),
         "numerics": key.numerics(),
         "code": key.code_used(__name__, *key.targets(built), *data.parts("source")),
@@ -209,7 +202,7 @@ def cache_key(config: Mapping[str, Any], data: TransferDataModule, backbone: Bac
 
 def keep(checkpoint: Path, reached: Path) -> str:
     """Keep an interrupted pretraining's checkpoint for the next run; returns the end of what to tell the user."""
-    if is_rank_zero() and checkpoint.is_file():
+    if checkpoint.is_file():
         reached.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(checkpoint, reached)
     if not reached.is_file():
@@ -217,7 +210,7 @@ def keep(checkpoint: Path, reached: Path) -> str:
     return ". The same command, typed again, goes on from where it was."
 
 
-def train_on_source(experiment: "Experiment", folder: Path, resumed: Path | None) -> tuple[pl.Trainer, Learned]:
+def train_on_source(experiment: "Experiment", folder: Path, resumed: Path | None) -> Learned:
     """Train from random weights, or from an interrupted training's checkpoint, on the source alone; curves in `folder`.
 
     Backbone and head are created again, so that they start from pretraining's own seed and not from the run's.
@@ -252,8 +245,11 @@ def train_on_source(experiment: "Experiment", folder: Path, resumed: Path | None
     for callback in callbacks:
         if isinstance(callback, Progress):
             callback.label = "pretraining"
-    trainer_settings = {**config["trainer"], "max_time": None}  # half a pretraining is not for other runs
-    trainer = build_trainer(trainer_settings, config["training"], settings["epochs"], folder, [logger], callbacks)
+    own = {"devices": own_device(config["trainer"]), "max_time": None}  # half a pretraining is not for other runs
+    trainer_settings = {**alone_in(config["trainer"]), **own}
+    trainer = build_trainer(
+        trainer_settings, config["training"], settings["epochs"], folder, [logger], callbacks, alone=True
+    )
     with keyboard_interrupts():
         trainer.fit(module, source, ckpt_path=resumed, weights_only=True)
     metrics: dict[str, float] = {}
@@ -262,9 +258,14 @@ def train_on_source(experiment: "Experiment", folder: Path, resumed: Path | None
         trainer.test(module, source, verbose=False)
         metrics |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
     weights = {"backbone": backbone, "head": head}
-    return trainer, Learned(
+    return Learned(
         {name: {k: v.cpu() for k, v in part.state_dict().items()} for name, part in weights.items()}, metrics
     )
+
+
+def alone_in(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of `trainer` for one process."""
+    return {**trainer, "devices": 1, "num_nodes": 1, "strategy": "auto", "sync_batchnorm": False}
 
 
 def learns_labels(config: Mapping[str, Any]) -> bool:

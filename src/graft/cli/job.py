@@ -25,6 +25,7 @@ from graft import config, signals
 from graft.cli import slurm
 from graft.cli.origin import with_origin
 from graft.cli.program import program, with_program
+from graft.cli.ranks import RANKS
 from graft.errors import Diverged, GraftError, Interrupted
 from graft.files import disk_message, write_whole
 from graft.report.sweep_line import job_line
@@ -85,6 +86,7 @@ def run_job(cfg: DictConfig) -> float | None:
                 else:
                     print(f"Already done, skipped: {folder}")
                 return record.value_of(results)
+            RANKS.decide(folder=str(folder.absolute()), resume=settings["resume"])
             let_children_run_this_job(overrides, folder, resume=settings["resume"] is True)
             results = execute(settings)
             if is_main_process():
@@ -138,7 +140,7 @@ def prepare(
     `choices` are Hydra's, of an option for every group. From here on the folder is locked.
     """
     if not is_main_process():
-        config.check(cfg, choices)  # where torchrun or srun started it, nobody else ends it
+        config.check(cfg, choices)
         settings = config.plain(cfg)
         if settings["resume"] == AUTO:
             settings["resume"] = True if (run.path / LAST_CHECKPOINT).exists() else None
@@ -149,6 +151,7 @@ def prepare(
             run.claim()
     config.check(cfg, choices)
     settings = config.plain(cfg)
+    RANKS.check(settings["trainer"])
     if settings["soup"]:
         ingredients.check_overrides(overrides)
         settings = ingredients.settings(settings)

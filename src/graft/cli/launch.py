@@ -11,13 +11,26 @@ from pathlib import Path
 
 from graft.cli.program import program, with_program
 from graft.locations import ROOT
+from graft.runs.process import is_main_process
 
 
 def launch(app: Callable[[], None], conf: Path) -> int:
     """Run Hydra's app on sys.argv and return the exit code; a config error is one message and code 2.
 
-    HYDRA_FULL_ERROR=1 in the environment lets the traceback through.
+    HYDRA_FULL_ERROR=1 in the environment lets the traceback through. What torchrun or srun started ends together.
     """
+    from graft.cli.ranks import RANKS
+
+    code = 1
+    try:
+        code = run(app, conf)
+    finally:
+        code = RANKS.end(code)
+    return code
+
+
+def run(app: Callable[[], None], conf: Path) -> int:
+    """The same for this process alone."""
     import yaml
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -40,25 +53,31 @@ def launch(app: Callable[[], None], conf: Path) -> int:
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         if wants_traceback:
             raise
-        print(with_program(explain(error, conf)), file=sys.stderr)
+        say(with_program(explain(error, conf)))
         return job.USER_ERROR
     except OSError as error:  # Hydra's own files
         message = disk_message(error, Path(error.filename or "."))
         if wants_traceback or message is None:
             raise
-        print(message, file=sys.stderr)
+        say(message)
         return job.USER_ERROR
     except LaunchRefused as error:
-        print(error, file=sys.stderr)
+        say(str(error))
         return job.USER_ERROR
     except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
+        say("Interrupted.")
         return signals.exit_code(signal.SIGINT)
     finally:
         release_all()
         if not wants_traceback:
             del os.environ["HYDRA_FULL_ERROR"]
     return job.STATE.exit_code
+
+
+def say(message: str) -> None:
+    """Print why there is no run, in one process of all that meet the same mistake."""
+    if is_main_process():
+        print(message, file=sys.stderr)
 
 
 def explain(error: Exception, conf: Path) -> str:

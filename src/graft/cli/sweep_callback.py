@@ -12,11 +12,12 @@ from types import FrameType
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, read_write
 
 from graft import paths as paths  # registers the resolvers that name folders, in parallel launchers' workers too
 from graft import signals
 from graft.cli import job, slurm
+from graft.cli.ranks import RANKS
 from graft.errors import FolderRefused, LaunchRefused, first_line
 from graft.files import disk_message
 from graft.report.summary import summarise
@@ -25,6 +26,11 @@ from graft.runs.lock import Lock
 from graft.runs.process import is_main_process, machine
 from graft.runs.sweep_plan import forget_plan, plan_of
 from graft.runs.sweeps import all_failed
+
+NO_SWEEP = (
+    "A sweep is one process, whose jobs start their own: {launcher} started several. Start it without {launcher}: "
+    "python train.py -m ... trainer=ddp"
+)
 
 
 class SweepCallback(Callback):
@@ -37,6 +43,10 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Claim the folder before Hydra writes to it, forget an earlier Ctrl-C there and take over the next."""
+        if RANKS.size > 1:
+            if RANKS.rank:
+                RANKS.follow()
+            raise LaunchRefused(NO_SWEEP.format(launcher=RANKS.launcher))
         folder = Path(config.hydra.sweep.dir)
         sweep, sweeper = SweepFolder(folder), config.hydra.sweeper
         with refusal():
@@ -72,8 +82,14 @@ class SweepCallback(Callback):
         self.previous = signals.take_over(stop)
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuse a run's folder before Hydra makes it or writes to it."""
-        if is_main_process():
+        """Refuse a run's folder before Hydra makes it or writes to it, or take the one that the first process has."""
+        if RANKS.rank:
+            decided = RANKS.follow()
+            if "exit_code" in decided:
+                raise LaunchRefused("")
+            with read_write(config.hydra), read_write(config):
+                config.hydra.run.dir, config.resume = decided["folder"], decided["resume"]
+        elif is_main_process():
             with refusal():
                 RunFolder(config.hydra.run.dir, beside=job.written_by_hydra(config.hydra)).check_owner()
 

@@ -52,14 +52,15 @@ def keep_model(experiment: Experiment, results: Mapping[str, Any], *, in_sweep: 
     monitor, value, mode = validated(results)
     with FileLock(sweep / BEST_LOCK):
         best = read_best(sweep)
-        before = best.get(monitor)
-        if before and not is_better(value, before["value"], mode):
+        before, own = best.get(monitor), experiment.folder.name
+        other = before["job"] if before and before["job"] != own else None  # its own: this job was killed before
+        if other and not is_better(value, best[monitor]["value"], mode):
             return
         save_model(experiment, results)
-        best[monitor] = {"job": experiment.folder.name, "value": value, "mode": mode}
+        if other:
+            remove_model(sweep / other)
+        best[monitor] = {"job": own, "value": value, "mode": mode}  # last: a job that is killed does all of it again
         write_whole(sweep / BEST_MODEL, json.dumps(best, indent=1))
-        if before and before["job"] != experiment.folder.name:
-            remove_model(sweep / before["job"])
 
 
 def validated(results: Mapping[str, Any]) -> tuple[str, float, str]:

@@ -263,7 +263,7 @@ class RunFolder:
                 parent.rmdir()
 
     def _write(self, record: Record) -> None:
-        with written_whole(self.path / RECORD, self.path / f"{RECORD}.{secrets.token_hex(4)}") as file:
+        with written_whole(self.path / RECORD, self.path / f"{RECORD}.unfinished") as file:  # the lock's holder alone
             file.write(json.dumps(asdict(record), indent=1).encode())
 
     @property

@@ -1,5 +1,7 @@
 """What a Lightning Trainer leaves untyped."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import pytorch_lightning as pl
@@ -23,6 +25,18 @@ def data_of(trainer: pl.Trainer) -> "TransferDataModule":
 def is_rank_zero() -> bool:
     """Whether this is the first of the processes."""
     return cast(Any, rank_zero_only).rank == 0  # Lightning sets it on the function
+
+
+@contextmanager
+def as_rank_zero() -> Iterator[None]:
+    """Let this process log and save as the first one does: for a training that it does alone."""
+    function = cast(Any, rank_zero_only)
+    rank = function.rank
+    function.rank = 0
+    try:
+        yield
+    finally:
+        function.rank = rank
 
 
 def overfits(trainer: pl.Trainer) -> bool:

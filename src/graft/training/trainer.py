@@ -1,6 +1,7 @@
 """Lightning's Trainer with Graft's settings, for the source's pretraining and the target's training alike."""
 
 import logging
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -12,7 +13,7 @@ import torch
 from annotated_types import Interval, MinLen
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -110,6 +111,14 @@ def device_type(accelerator: str) -> str:
     return "mps" if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available() else "cpu"
 
 
+def own_device(settings: Mapping[str, Any]) -> int | list[int]:
+    """`trainer.devices` for this process alone: one of those that all processes of this machine have."""
+    local = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
+    if isinstance(settings["devices"], list):
+        return [settings["devices"][local]]
+    return [local] if local and device_type(settings["accelerator"]) == "cuda" else 1
+
+
 def resolve_precision(settings: Mapping[str, Any]) -> str:
     """What `trainer.precision` means on this machine; `auto` is the fastest that trains as well as 32 bits.
 
@@ -178,8 +187,13 @@ def build_trainer(
     folder: Path,
     loggers: Sequence[Logger],
     callbacks: Sequence[Callback],
+    *,
+    alone: bool = False,
 ) -> pl.Trainer:
-    """Trainer from `trainer` and `training` keys; our samplers know about processes, so Lightning leaves them alone."""
+    """Trainer from `trainer` and `training` keys; our samplers know about processes, so Lightning leaves them alone.
+
+    `alone` is for one process, whatever launched others beside it.
+    """
     quieten_lightning()
     options = {
         "max_epochs": epochs,
@@ -202,7 +216,9 @@ def build_trainer(
     plugins: list[Any] = []
     if options.get("strategy", "auto").startswith(("auto", "ddp")):  # others shard what they write
         plugins.append(CheckpointFiles())
-    if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
+    if alone:
+        plugins.append(LightningEnvironment())
+    elif SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
         # Lightning's own answer to SIGUSR1 writes another checkpoint, which only it goes on from.
         plugins.append(SLURMEnvironment(auto_requeue=False))
     options["plugins"] = plugins
