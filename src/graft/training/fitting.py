@@ -52,11 +52,15 @@ def checkpoints_callback(experiment: Experiment, in_sweep: bool) -> Checkpoints:
     """The rule's choice, and where to resume from; of a sweep's finished job the tested weights are kept alone."""
     module, rule, averaging = experiment.module, experiment.rule, experiment.averaging
     monitor = rule.monitor(module.tasks)
+
+    def ready() -> bool:
+        return rule.may_choose(module.current_epoch) and (averaging is None or averaging.started)
+
     return Checkpoints(
         experiment.folder / CHECKPOINTS,
         monitor,
         higher_is_better=rule.higher_is_better(module.tasks),
-        ready=(lambda: averaging.started) if averaging else (lambda: True),
+        ready=ready,
         keep_last=monitor is None or not in_sweep,
         run_id=RunFolder(experiment.folder).run_id,
     )
