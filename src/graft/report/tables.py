@@ -139,7 +139,8 @@ def data_lines(domains: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 def labels_line(results: Mapping[str, Any]) -> str:
     """How many labels of the target train, and how many others choose."""
-    return f"labels used: {record.labels_used(results)} (to train + to choose)"
+    used = record.labels_used(results)
+    return f"labels used: {used} (to train + to choose)" if used else ""
 
 
 def budget(domain: Mapping[str, Any]) -> str:
@@ -215,8 +216,13 @@ def selection_line(selection: Mapping[str, Any] | None) -> str:
     if selection.get("epoch") is not None:
         line += f", epoch {selection['epoch'] + 1}"
     if selection.get("monitor") and selection.get("value") is not None:
-        line += f", the {'lowest' if selection.get('mode') == 'min' else 'highest'} {selection['monitor']}"
-        line += f" {_cell(selection['value'])}"
+        extreme = "lowest" if selection.get("mode") == "min" else "highest"
+        which = (
+            f"{selection['monitor']}, the mean of folds,"
+            if "folds" in selection
+            else f"the {extreme} {selection['monitor']}"
+        )
+        line += f", {which} {_cell(selection['value'])}"
     return line + (", oracle: it used labels of an unlabelled target" if selection.get("oracle") else "")
 
 
