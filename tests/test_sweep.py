@@ -177,8 +177,8 @@ def test_the_other_domain_and_forgetting_stand_beside_the_score(tmp_path, capsys
     sweep.summarise(tmp_path)
     header, _, row = capsys.readouterr().out.strip().splitlines()[:3]
     assert [cell.strip() for cell in header.split("|")[1:-1]] == [
-        *["test/target/acc", "95 % interval", "n", "test/source/acc", "forgetting", "val samples", "test samples"],
-        *["trainable", "fit"],
+        *["test/target/acc", "95 % interval", "n", "test/source/acc", "forgetting", "labels used", "val samples"],
+        *["test samples", "trainable", "fit"],
     ]
     assert "0.2500" in row
     assert "0.1250" in row

@@ -49,6 +49,7 @@ class Experiment:
     loaded: LoadReport | None = None  # of weights that came from a file or a library
     pretrained: Any = None  # a graft.pretrain.Pretrained, where weights come from the source
     added: frozenset[str] = frozenset()  # names of the parameters that the strategy added to the backbone
+    unprepared: TransferModule | None = None  # pretrained, for folds that begin as the run does
 
     @property
     def folder(self) -> Path:
@@ -137,6 +138,8 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
 def prepare(experiment: Experiment) -> None:
     """Let strategy and terms see the pretrained weights: adapters are added, frozen copies and statistics taken."""
     config, module = experiment.config, experiment.module
+    if experiment.rule.holds_out:
+        experiment.unprepared = copy.deepcopy(module)
     experiment.added = added_parameters(module.strategy, module.backbone)
     context = term_context(experiment, experiment.added)
     for term in module.terms.values():

@@ -499,6 +499,8 @@ class TransferModule(pl.LightningModule):
         if self.rule_metric is not None and self.rule_metric.update_called:
             self.log(f"selection/{self.rule.name}", self.rule_metric.compute(), sync_dist=True)
             self.rule_metric.reset()
+        if (known := self.rule.value_at(self.current_epoch)) is not None:
+            self.log(f"selection/{self.rule.name}", known, sync_dist=True)
 
     def on_test_epoch_end(self) -> None:
         """Log `test/<domain>/<metric>` and keep the confusion matrices."""

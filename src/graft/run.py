@@ -15,6 +15,7 @@ from graft.report import plots, tables
 from graft.runs import checkpoints, describe, record
 from graft.runs.context import RunContext, run_context
 from graft.runs.folder import MERGED, WISE_FT, in_own_folder
+from graft.training.cross_validation import cross_validate, plan_folds
 from graft.training.evaluation import test
 from graft.training.fitting import Fitting, fit
 from graft.training.lightning import is_rank_zero
@@ -37,6 +38,7 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
     start = wise_ft.start_of(experiment)
 
     with recorded(experiment, results, context, started) as fitting:
+        cross_validate(experiment)
         fit(fitting.trainer, experiment, resumed)
         selected = checkpoints.load_selected(experiment, resumed, fitting.trainer)
         if experiment.module.strategy.merge(experiment.module.backbone):
@@ -59,6 +61,7 @@ def pretrained(experiment: Experiment, context: RunContext) -> None:
             record.write(found | {"data": experiment.data.summary()}, experiment.folder)
         raise
     prepare(experiment)
+    plan_folds(experiment)
 
 
 @contextmanager

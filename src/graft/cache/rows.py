@@ -80,6 +80,20 @@ class MappedRows:
         return MappedRows, (self.folder,)
 
 
+class TakenRows:
+    """Some rows `(M, ...)` of others, by their indices `(M,)`; nothing is read before it is asked for."""
+
+    def __init__(self, rows: MappedRows, indices: Tensor) -> None:
+        self.rows = rows
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        return self.rows[self.indices[index]]
+
+
 class RowWriter:
     """Writes batches `(B, ...)` into a folder; maps in channels_last stay in that order."""
 

@@ -10,7 +10,7 @@ from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from graft.backbones.split_backbone import SplitBackbone, active_modules, find_split, weights_hash
 from graft.cache.extract import Pass
 from graft.cache.features import FeatureCache
-from graft.cache.rows import MappedRows
+from graft.cache.rows import MappedRows, TakenRows
 from graft.data.module import TransferDataModule
 from graft.module import TransferModule
 from graft.strategies.base import Phase, frozen_modules
@@ -41,7 +41,7 @@ class FrozenFeatures(Callback):
         self.compiles = compiles
         self._phase: Phase | None = None
         self._places: dict[int, Place | None] = {}  # by the phase's identity
-        self._views: dict[str, list[MappedRows]] = {}
+        self._views: dict[str, list[MappedRows | TakenRows]] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin, also inside a phase, where a run resumes."""
@@ -125,8 +125,9 @@ class FrozenFeatures(Callback):
         domain: str,
         split_name: str,
         view: int | None = None,
-    ) -> MappedRows | None:
-        data: TransferDataModule = data_of(trainer)
+        data: TransferDataModule | None = None,  # None: the trainer's
+    ) -> MappedRows | TakenRows | None:
+        data = data or data_of(trainer)
         split = getattr(data.domains[domain], split_name)
         if len(split) == 0:
             return None

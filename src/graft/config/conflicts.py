@@ -190,12 +190,23 @@ def table_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[st
 
 
 def selection_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
-    """Nothing to be patient about, and a metric to select by that the task does not compute in validation."""
+    """Nothing to be patient about, labels that cannot be held out, a metric that validation does not compute."""
+    if names.says("selection", "holds_out", False):
+        if not config["data"].get("target_labeled", True):
+            yield (
+                f"`selection={names['selection']}` with `data.target_labeled=false`: there are no labels to hold out; "
+                "use selection=entropy, source_val or last"
+            )
+        if several_processes(config["trainer"]):
+            yield (
+                f"`selection={names['selection']}` with several processes: its folds train on one; use trainer=gpu or "
+                "trainer=cpu"
+            )
     metric, domains = config["selection"].get("metric"), names.says("selection", "domains", ())
-    if (patience := config["training"]["patience"]) and not domains:
+    if (patience := config["training"]["patience"]) and (not domains or names.says("selection", "holds_out", False)):
         yield (
-            f"`training.patience={patience}` with `selection={names['selection']}`: it follows no validation metric "
-            "that could stop improving; use selection=target_val, or leave the patience out"
+            f"`training.patience={patience}` with `selection={names['selection']}`: it follows no validation split "
+            "whose metric could stop improving; use selection=target_val, or leave the patience out"
         )
     if metric is None:
         return
@@ -218,13 +229,18 @@ def tuning_contradictions(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"`tuning.low={tuning['low']}` with `tuning.high={tuning['high']}`: the rate rises from low to high"
     if config["tune"] and config["resume"]:
         yield f"`tune={config['tune']}` with `resume={shown(config['resume'])}`: it trains nothing that could go on"
-    devices = trainer["devices"]
-    several = devices > 1 if isinstance(devices, int) else isinstance(devices, list) and len(devices) > 1
-    if config["data"]["batch_size"] == "auto" and (several or trainer["strategy"] != "auto"):
+    if config["data"]["batch_size"] == "auto" and several_processes(trainer):
         yield (
             "`data.batch_size=auto` with several processes: it is looked for on one; "
             "find it with trainer=gpu or trainer=cpu, then give the number"
         )
+
+
+def several_processes(trainer: Mapping[str, Any]) -> bool:
+    """Whether a run has, or may have, more than one."""
+    devices = trainer["devices"]
+    several = devices > 1 if isinstance(devices, int) else isinstance(devices, list) and len(devices) > 1
+    return several or trainer["strategy"] != "auto" or trainer.get("num_nodes", 1) > 1
 
 
 def training_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:

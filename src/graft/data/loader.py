@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from graft import signals
-from graft.cache.rows import MappedRows
+from graft.cache.rows import MappedRows, TakenRows
 from graft.data.samples import seed_of
 from graft.data.sampling import EvalBatches, Key, TrainBatches
 from graft.inputs.base import DomainBatch, Inputs, Prepared, Transform
@@ -71,7 +71,7 @@ class Loader:
         transform: Transform,
         batch_sampler: TrainBatches | EvalBatches,
         num_workers: int = 0,
-        stored: Callable[[], MappedRows | None] = lambda: None,
+        stored: Callable[[], MappedRows | TakenRows | None] = lambda: None,
         views: Mapping[str, tuple[Callable[[], Prepared], Transform]] | None = None,
     ) -> None:
         self.batch_sampler = batch_sampler
@@ -98,7 +98,7 @@ class Loader:
         """One batch from the samples themselves, made by this process."""
         return self._samples[key]
 
-    def _of(self, activations: MappedRows, indices: Tensor) -> DomainBatch:
+    def _of(self, activations: MappedRows | TakenRows, indices: Tensor) -> DomainBatch:
         labels = None if self._labels is None else self._labels[indices]
         return DomainBatch(labels=labels, indices=indices, stored=activations[indices])
 

@@ -1,5 +1,6 @@
 """The data module: both domains, their label budget, and loaders of equal length for training."""
 
+import copy
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,13 +12,13 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset
 
 from graft.cache.disk import DiskCache
-from graft.cache.rows import MappedRows
+from graft.cache.rows import MappedRows, TakenRows
 from graft.config.types import Auto, Count, Natural, Seed
 from graft.data.domain import Domain
 from graft.data.loader import EvalLoader, Loader, ResumableLoader
 from graft.data.samples import DomainData, Modality, Split
 from graft.data.sampling import EvalBatches, TrainBatches, balanced_weights
-from graft.data.splits import label_budget
+from graft.data.splits import label_budget, others
 from graft.data.views import augment_of_view
 from graft.errors import GraftError
 from graft.inputs.audio import augment as augment_speech
@@ -88,7 +89,7 @@ class TransferDataModule(pl.LightningDataModule):
         self.test_domains: tuple[str, ...] = ("target",) if source is None else ("target", "source")
         self.views: Mapping[str, Sequence[str]] = {}  # of training batches, names by domain (see graft.data.views)
         # (domain, split) -> activations `(N, ...)` that stand for its inputs, see graft.callbacks.frozen_features
-        self.stored: dict[tuple[str, str], MappedRows | None] = {}
+        self.stored: dict[tuple[str, str], MappedRows | TakenRows | None] = {}
         self._pool = 0  # labelled target samples before the budget
         self._prepared: dict[tuple[str, str], Prepared] = {}  # by split and geometry; copies of this module share it
 
@@ -135,6 +136,20 @@ class TransferDataModule(pl.LightningDataModule):
         return target.train.subset(
             label_budget(target.train.labels, self.labels_per_class, self.subset_seed, target.classes, key)
         )
+
+    def held_out(self, indices: Tensor) -> "TransferDataModule":
+        """The same data with the target's training samples at `indices` `(M,)` as its validation split.
+
+        An epoch has as many steps as with all of them, so that a schedule goes through the same rates.
+        """
+        other, target = copy.copy(self), self.domains["target"]
+        train, val = target.train.subset(others(len(target.train), indices)), target.train.subset(indices)
+        other.domains = self.domains | {"target": replace(target, train=train, val=val)}
+        other.epoch, other.batch_size = self.steps_per_epoch, min(self.batch_sizes["target"], len(train))
+        other.source_batch_size = self.batch_sizes["source"]
+        other.eval_domains = ("target",)
+        other.stored, other._prepared = {}, {}
+        return other
 
     def classes(self, domain: str) -> tuple[str, ...] | None:
         """Class names of a domain, None where it has none."""
@@ -326,7 +341,7 @@ class TransferDataModule(pl.LightningDataModule):
         domain: str,
         split_name: str,
         transform: Transform,
-        stored: Callable[[], MappedRows | None] = lambda: None,
+        stored: Callable[[], MappedRows | TakenRows | None] = lambda: None,
     ) -> EvalLoader:
         split = getattr(self.domains[domain], split_name)
 

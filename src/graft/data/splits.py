@@ -43,6 +43,20 @@ def stratified_split(
     return {name: torch.tensor(sorted(part), dtype=torch.int64) for name, part in {"train": rest, **parts}.items()}
 
 
+def stratified_folds(strata: Tensor, folds: int, seed: int) -> list[Tensor]:
+    """Indices of each fold's samples; each class of `strata` `(N,)` is spread evenly."""
+    shuffled = torch.randperm(len(strata), generator=generator(seed, "folds"))
+    by_class = shuffled[strata[shuffled].argsort(stable=True)]
+    return [by_class[first::folds].sort().values for first in range(folds)]
+
+
+def others(samples: int, indices: Tensor) -> Tensor:
+    """Indices of all but those `(M,)` of a number of samples."""
+    rest = torch.ones(samples, dtype=torch.bool)
+    rest[indices] = False
+    return rest.nonzero().flatten()
+
+
 def merged_groups(groupings: Sequence[Tensor]) -> Tensor:
     """Group number `(N,)` of each sample; samples that share a group in any of the groupings `(N,)` share one."""
     joined = groupings[0]

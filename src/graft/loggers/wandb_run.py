@@ -143,7 +143,7 @@ class WandbRun(WandbLogger):
         import wandb
 
         summary = dict(results.get("metrics", {}))
-        for key in ("score", "selection", "time"):
+        for key in ("score", "labels", "selection", "time"):
             summary |= {f"{key}/{k}": v for k, v in (results.get(key) or {}).items()}
         parameters = results.get("parameters", {})
         summary |= {f"parameters/{k}": parameters[k] for k in ("total", "trainable") if k in parameters}

@@ -10,6 +10,7 @@ from graft.report.looks import level
 from graft.report.statistics import further_seeds
 from graft.report.study import REPEATS, Comparison, Setting, Study, role
 from graft.report.summary import MIN_SEEDS
+from graft.runs.record import labels_of
 
 SMALLEST = 0.01  # the difference that a study should be able to see: 1 point, or 1 % of scratch's score
 
@@ -130,11 +131,11 @@ def choice(one: Comparison) -> str:
     """By which rule and with how many labels configurations and checkpoints were chosen."""
     results = one.arm.best.finished[0]
     selection = results.get("selection") or {}
-    if not selection.get("monitor"):
+    if not selection.get("monitor") and selection.get("rule") != "budget":
         return "chosen by nothing but the order of the jobs (the last epoch was tested)"
-    labels = results.get("data", {}).get("target", {}).get("labels", {}).get("val")
+    _, choosing = labels_of(results)
     oracle = ", oracle" if selection.get("oracle") else ""
-    used = f" ({labels:,} labels{oracle})" if labels and selection["rule"] == "target_val" else ""
+    used = f" ({choosing:,} labels{oracle})" if choosing else ""
     return f"chosen by {selection['rule']}{used}"
 
 

@@ -8,6 +8,7 @@ from graft.errors import listed
 from graft.report.answer import count, difference, score
 from graft.report.study import Arm, Study, role
 from graft.report.summary import MIN_SEEDS
+from graft.runs.record import labels_of, labels_used
 from graft.runs.sweeps import all_failed
 
 DOCS = "docs/evidence.md"
@@ -60,7 +61,8 @@ class ChosenOnTest(Check):
     code, severity = "chosen-on-test", WRONG
 
     def _find(self, study: Study) -> str | None:
-        unselected = [one for one in study.finished if not (one.get("selection") or {}).get("monitor")]
+        chosen = [one.get("selection") or {} for one in study.finished]
+        unselected = [one for one in chosen if not one.get("monitor") and one.get("rule") != "budget"]
         if unselected and any(len(arm.rows) > 1 for arm in arms(study)):
             return "Some jobs followed no validation metric, so that test scores order the configurations."
         return None
@@ -117,13 +119,13 @@ class ValidationLarger(Check):
     code = "validation-larger-than-training"
 
     def _find(self, study: Study) -> str | None:
-        found = [target(results).get("labels") or {} for results in study.finished]
-        larger = [one for one in found if one.get("val", 0) > one.get("train", 0) > 0]
+        larger = [results for results in study.finished if 0 < labels_of(results)[0] < labels_of(results)[1]]
         if not larger:
             return None
+        training, choosing = labels_of(larger[0])
         return (
-            f"{larger[0]['train']:,} labels train and {larger[0]['val']:,} choose: labels used are "
-            f"{larger[0]['train']:,} + {larger[0]['val']:,}, which somebody with so few would not have."
+            f"{training:,} labels train and {choosing:,} choose: labels used are {labels_used(larger[0])}, which "
+            "somebody with so few would not have. Choose by selection=budget."
         )
 
 

@@ -16,7 +16,7 @@ from graft.report.page import Page, Section
 from graft.report.plots import read_series
 from graft.report.statistics import bootstrap, calibration, calibration_interval, wilson
 from graft.report.summary import is_fraction, number_cell
-from graft.report.sweep_page import confidence_of, labels_used
+from graft.report.sweep_page import confidence_of
 from graft.runs import record
 from graft.runs.folder import CONFIG, METRICS, try_read_yaml
 from graft.runs.sweeps import Job, split_override
@@ -68,7 +68,7 @@ def answer(results: Mapping[str, Any], found: Mapping[str, Any] | None) -> Answe
         line,
         [
             *(alone if interval else []),
-            f"Labels of the target used: {labels_used(results)} (to train + to choose).",
+            f"Labels of the target used: {record.labels_used(results)} (to train + to choose).",
             next_step(results),
         ],
     )

@@ -19,13 +19,10 @@ from graft.report.contributions import contributions
 from graft.report.statistics import Crossed, Estimate, crossed, holm, over_seeds, over_splits
 from graft.report.summary import is_fraction
 from graft.runs.folder import PREDICTIONS
+from graft.runs.roles import REPEATS, role
 from graft.runs.sweeps import Job, Row, fold, read_jobs, split_overrides
 
-REPEATS = ("seed", "data.split_seed")
-TUNED = ("optimizer", "scheduler", "rates", "training", "strategy.", "data.batch_size", "data.augment")
-SETTINGS = ("experiment", "data", "task", "backbone")
 ROUNDING = 1e-3  # of scores in a record against those of the predictions
-WEIGHTS = "backbone.weights"  # a part of the backbone that is an arm: null is training from scratch
 
 Pair = tuple[int | None, int | None]  # split seed and seed of a job
 
@@ -172,13 +169,6 @@ def of_jobs(folders: Sequence[Path], found: Sequence[Job]) -> Study:
 def repeats_of(settings: Sequence[Setting]) -> set[Pair]:
     """Splits and seeds that finished, by which one look is told from the next."""
     return {pair for setting in settings for arm in setting.arms for pair in arm.jobs}
-
-
-def role(key: str) -> str:
-    """tuned, setting or arm: what a varied key is for."""
-    if key.startswith(TUNED):
-        return "tuned"
-    return "setting" if key.startswith(SETTINGS) and key != WEIGHTS else "arm"
 
 
 def settings_of(rows: Sequence[Row], varied: Sequence[str]) -> list[Setting]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from graft.files import disk_message, write_whole
+from graft.report.ensemble import ensembles
+from graft.runs.record import labels_used
 from graft.runs.sweeps import (
     Job,
     Row,
@@ -29,8 +31,9 @@ def summarise(folder: Path) -> list[Row]:
     """Write summary.csv and summary.md of a sweep's folder, print the table and return its rows, best first."""
     jobs = read_jobs(folder)
     rows = fold(jobs)
-    same = split_overrides(jobs)[1]
-    table = table_of(jobs)
+    shown = [*ensembles(jobs, rows), *rows]
+    varied, same = split_overrides(jobs)
+    table = markdown(shown, varied)
     failures = [f"- `{describe(failed)}`: {failed.error} ({failed.file})" for failed in all_failed(rows)]
     diverged = [f"- `{describe(one)}`: {one.diverged} ({one.folder})" for row in rows for one in row.diverged]
     text = [f"# Sweep {folder.name}", ""]
@@ -47,7 +50,7 @@ def summarise(folder: Path) -> list[Row]:
             print(f"{word} {line[2:]}")
     print(folder)
     try:
-        write_csv(rows, folder / "summary.csv")
+        write_csv(shown, folder / "summary.csv")
         write_whole(folder / "summary.md", "\n".join(text))
     except OSError as error:  # the jobs and what is printed are whole
         print(disk_message(error, folder) or f"{folder}: the summary cannot be written: {error}", file=sys.stderr)
@@ -55,16 +58,18 @@ def summarise(folder: Path) -> list[Row]:
 
 
 def table_of(jobs: Sequence[Job]) -> str:
-    """The table of a sweep's jobs, best first."""
-    return markdown(fold(jobs), split_overrides(jobs)[0])
+    """The table of a sweep's jobs, best first, under the mean of their predictions where the rule is `ensemble`."""
+    rows = fold(jobs)
+    return markdown([*ensembles(jobs, rows), *rows], split_overrides(jobs)[0])
 
 
 MIN_SEEDS = 3  # below, an interval would be wider than anything it could tell
 UNBOUNDED = ("loss", "mae", "mse", "rmse", "r2")  # metrics that are no fractions
 NOTE = (
     "± is the sample standard deviation over seeds (n - 1), the interval is the 95 % interval of the mean "
-    "(Student's t). Times and other metrics are means over the same jobs. Rows are in the order of the validation "
-    "metric that selected the checkpoints, so that nothing is chosen on the test split; without one, of the test score."
+    "(Student's t). Labels used: to train + to choose. Times and other metrics are means over the same jobs. Rows are "
+    "in the order of the metric that selected the checkpoints, which under selection=budget is that of folds of the "
+    "training labels, so that nothing is chosen on the test split; without one, of the test score."
 )
 
 
@@ -92,6 +97,8 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
         line["failed"] = len(row.failed)
         line["diverged"] = len(row.diverged)
         line["unfinished"] = row.unfinished
+        line["labels_training"] = row.mean("labels", "training")
+        line["labels_choosing"] = row.mean("labels", "choosing")
         line["fit_s"] = row.mean("time", "fit_s")
         line["total_s"] = row.mean("time", "total_s")
         line["trainable"] = row.mean("parameters", "trainable")
@@ -118,7 +125,7 @@ def markdown(rows: Sequence[Row], varied: Sequence[str]) -> str:
     selected = [f"{finished[0]['selection']['monitor']} (order)"] if all_selected(rows) else []
     found = found_columns(rows)
     baseline = baseline_name(finished)
-    sizes = [f"{split} samples" for split in ("val", "test")]
+    sizes = ["labels used", *(f"{split} samples" for split in ("val", "test"))]
     header = [*varied, *found, *selected, metric, "95 % interval", "n", *others, *baseline, *sizes, "trainable", "fit"]
     body = [
         [
@@ -201,6 +208,7 @@ def cells(row: Row, others: Sequence[str], baseline_metric: str | None) -> list[
         str(len(scores)),
         *extra,
         *([] if baseline_metric is None else [number_cell(row.mean("baseline", "metrics", baseline_metric))]),
+        labels_cell(row),
         *(count_cell(row.numbers("data", "target", split)) for split in ("val", "test")),
         "" if trainable is None else f"{trainable:,.0f}",
         "" if fit is None else f"{fit:.1f} s",
@@ -227,6 +235,11 @@ def is_fraction(results: Mapping[str, Any]) -> bool:
 def count_cell(counts: Sequence[float]) -> str:
     """A number of samples, from and to where it differs between jobs."""
     return " to ".join(f"{count:,.0f}" for count in sorted({min(counts), max(counts)})) if counts else ""
+
+
+def labels_cell(row: Row) -> str:
+    """Labels that train + labels that choose, as every job has them, or from and to where they differ."""
+    return " to ".join(dict.fromkeys(labels_used(results) for results in row.finished))
 
 
 def number_cell(value: float | None) -> str:

@@ -8,12 +8,13 @@ import numpy as np
 
 from graft.report import checks, figures
 from graft.report.answer import answers, count, shown
+from graft.report.ensemble import ensembles
 from graft.report.export import Table
 from graft.report.figures import Picture
 from graft.report.page import Page, Section
 from graft.report.statistics import Calibration, Estimate, calibration, calibration_interval
 from graft.report.study import Arm, Comparison, Setting, Study, role, target_predictions
-from graft.report.summary import count_cell, interval_text, number_cell
+from graft.report.summary import count_cell, interval_text, labels_cell, number_cell
 from graft.runs.sweeps import Row
 
 CALIBRATED = 8  # arms whose calibration is shown
@@ -99,7 +100,7 @@ def strategy_row(study: Study, arm: Arm, keys: list[str], one: Comparison | None
         "" if one is None or one.p is None else f"{one.p:.2g}",
         "" if forgotten is None else f"{forgotten:+.4f}",
         number_cell(best.mean("baseline", "metrics", metric)),
-        labels_used(best.finished[0]),
+        labels_cell(best),
         "" if trainable is None else f"{trainable:,.0f}",
         "" if fit is None else f"{fit:.1f} s",
     ]
@@ -113,8 +114,9 @@ def gain_text(study: Study, one: Comparison) -> str:
 
 def configurations(study: Study) -> Table:
     """A line for each row of the sweep."""
-    header = [*study.varied, "validation", "test mean", "test deviation", "seeds", "failed", "diverged", "fit"]
-    rows = [configuration_row(row, study.varied) for row in study.rows]
+    header = [*study.varied, "validation", "test mean", "test deviation", "seeds", "labels used", "failed", "diverged"]
+    header.append("fit")
+    rows = [configuration_row(row, study.varied) for row in (*ensembles(study.jobs, study.rows), *study.rows)]
     caption = "All that was tried, best by validation first; the deviation is over seeds (n - 1)."
     return Table("configurations", "All of them", caption, header, rows, numbers=len(study.varied)).without_empty()
 
@@ -128,6 +130,7 @@ def configuration_row(row: Row, keys: list[str]) -> list[str]:
         number_cell(statistics.fmean(scores) if scores else None),
         number_cell(statistics.stdev(scores) if len(scores) > 1 else None),
         str(len(scores)),
+        labels_cell(row),
         str(len(row.failed) or ""),
         str(len(row.diverged) or ""),
         "" if fit is None else f"{fit:.1f} s",
@@ -170,12 +173,6 @@ def estimate_text(study: Study, one: Estimate) -> str:
     """An estimate's interval for people."""
     low, high = one.interval() if one.error > 0 else (one.mean, one.mean)
     return "" if one.n < 2 else interval_text(one.n, one.mean, (high - low) / 2, study.in_points)
-
-
-def labels_used(results: Mapping[str, Any]) -> str:
-    """Labels of the target that train and that choose, apart."""
-    labels = results.get("data", {}).get("target", {}).get("labels") or {}
-    return " + ".join(f"{labels[split]:,}" for split in ("train", "val") if split in labels)
 
 
 def own(setting: Setting, study: Study, table: Table) -> Table:

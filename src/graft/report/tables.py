@@ -15,6 +15,7 @@ from rich.table import Table
 from graft.cli.help import description
 from graft.cli.program import program
 from graft.locations import CONF
+from graft.runs import record
 from graft.runs.folder import MODEL
 
 PIPE_WIDTH = 160  # columns away from a terminal, so that names are not cut
@@ -28,6 +29,7 @@ def print_setup(summary: Mapping[str, Any]) -> None:
     console.print(data_table(summary["data"]))
     for line in data_lines(summary["data"]):
         console.print(line)
+    console.print(labels_line(summary))
     for domain, values in summary["data"].items():
         report = values.get("report")
         for line in (*values.get("notes", ()), *([report["sentence"]] if report else [])):
@@ -62,7 +64,13 @@ def print_results(results: Mapping[str, Any], run_dir: Path) -> None:
         console.print(soup_table(results["soup"]))
         _blank_line(console)
     selection = selection_line(results.get("selection"))
-    for line in (selection, *choice_lines(results), *nonfinite_lines(results), cost_line(results)):
+    for line in (
+        selection,
+        labels_line(results),
+        *choice_lines(results),
+        *nonfinite_lines(results),
+        cost_line(results),
+    ):
         if line:
             console.print(line)
     if os.path.isdir(run_dir / MODEL):  # which is no error for a name that is too long
@@ -126,7 +134,13 @@ def data_lines(domains: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         file = CONF / "data" / "domain" / f"{values['name']}.yaml"
         if file.is_file():
             yield f"{values['name']}: {description(file)}"
-    yield "labels: how many are used, val to choose the checkpoint; budget: labels to train on, of all that there are"
+    yield "labels: how many there are to train and to validate on; budget: those to train on, of all"
+
+
+def labels_line(results: Mapping[str, Any]) -> str:
+    """How many labels of the target train, and how many others choose."""
+    used = record.labels_used(results)
+    return f"labels used: {used} (to train + to choose)" if used else ""
 
 
 def budget(domain: Mapping[str, Any]) -> str:
@@ -202,13 +216,21 @@ def selection_line(selection: Mapping[str, Any] | None) -> str:
     if selection.get("epoch") is not None:
         line += f", epoch {selection['epoch'] + 1}"
     if selection.get("monitor") and selection.get("value") is not None:
-        line += f", the {'lowest' if selection.get('mode') == 'min' else 'highest'} {selection['monitor']}"
-        line += f" {_cell(selection['value'])}"
+        extreme = "lowest" if selection.get("mode") == "min" else "highest"
+        which = (
+            f"{selection['monitor']}, the mean of folds,"
+            if "folds" in selection
+            else f"the {extreme} {selection['monitor']}"
+        )
+        line += f", {which} {_cell(selection['value'])}"
     return line + (", oracle: it used labels of an unlabelled target" if selection.get("oracle") else "")
 
 
 def choice_lines(results: Mapping[str, Any]) -> Iterator[str]:
-    """What else was chosen on validation than the epoch: how far to go from the pretrained weights, or a soup."""
+    """How labels were held out; what else was chosen than the epoch: how far to go from pretrained weights, a soup."""
+    if note := (results.get("selection") or {}).get("note"):
+        seconds = results["selection"]["folds_s"]
+        yield f"budget: {note}{f', {seconds:.0f} s' if seconds else ''}; the validation split chooses nothing"
     if wise_ft := results.get("wise_ft"):
         tried = ", ".join(f"{_cell(one['value'])} at {one['alpha']:g}" for one in wise_ft["tried"])
         yield f"wise_ft: alpha {wise_ft['alpha']:g} of pretrained (0) to tuned (1), {wise_ft['monitor']} {tried}"

@@ -86,11 +86,15 @@ def load_selected(experiment: Experiment, resumed: Path | None, trainer: pl.Trai
     A run that resumed another folder's checkpoint selects among that folder's best and its own.
     """
     module, rule = experiment.module, experiment.rule
-    candidates = best_of(experiment.folder, resumed)
+    candidates = [one for one in best_of(experiment.folder, resumed) if rule.may_choose(one["epoch"])]
     monitor = rule.monitor(module.tasks)
     if monitor is None or not candidates:
         metrics = of_validation(trainer.callback_metrics)
-        return {"epoch": trainer.current_epoch - 1, "metrics": metrics, "rule": "last"}
+        return {
+            "epoch": trainer.current_epoch - 1,
+            "metrics": metrics,
+            "rule": rule.name if monitor is None else "last",
+        }
     higher = rule.higher_is_better(module.tasks)
     best = max(candidates, key=lambda checkpoint: rank(checkpoint["metrics"].get(monitor, math.nan), higher))
     module.load_state_dict(best["state_dict"])

@@ -15,8 +15,10 @@ from graft.experiment import Experiment
 from graft.module import TransferModule
 from graft.packages import versions_of
 from graft.pretrain import Pretrained
-from graft.runs.context import RunContext
+from graft.runs.context import RunContext, run_context
+from graft.runs.recipe import keys_as_recipe
 from graft.runs.record import FAILED, FORMAT
+from graft.selection.budget import Budget
 from graft.tasks.base import Task
 from graft.training.fitting import Fitting, averaging_word
 from graft.weights.loading import LoadReport
@@ -33,6 +35,7 @@ def of_setup(experiment: Experiment, context: RunContext, tuned: dict[str, Any])
         "name": config["name"],
         "overrides": context.overrides,
         "data": of_data(experiment),
+        "labels": of_labels(experiment),
         "weights": of_weights(experiment.loaded, experiment.pretrained),
         "ignored_weights": None if module.strategy.pretrained else config["backbone"]["weights"],
         "parameters": of_parameters(module.parameter_table(experiment.epochs)),
@@ -108,6 +111,14 @@ def of_weights(report: LoadReport | None, pretrained: Pretrained | None) -> dict
     return None
 
 
+def of_labels(experiment: Experiment) -> dict[str, int]:
+    """How many labels of the target train, and how many others choose the checkpoint."""
+    rule, target = experiment.rule, experiment.data.domains["target"]
+    looks = rule.uses_target_labels and "target" in rule.domains
+    training = 0 if target.train.labels is None else len(target.train)
+    return {"training": training, "choosing": len(target.val) if looks else 0}
+
+
 def of_selection(experiment: Experiment, selected: Mapping[str, Any]) -> dict[str, Any]:
     """The rule that chose the checkpoint; `oracle` when it used labels of a target that counts as unlabelled."""
     rule, tasks = experiment.rule, experiment.module.tasks
@@ -119,6 +130,17 @@ def of_selection(experiment: Experiment, selected: Mapping[str, Any]) -> dict[st
         "value": selected["metrics"].get(monitor),
         "epoch": selected["epoch"],
         "oracle": monitor is not None and rule.uses_target_labels and not experiment.data.target_labeled,
+        **(of_folds(experiment, rule) if isinstance(rule, Budget) else {}),
+    }
+
+
+def of_folds(experiment: Experiment, rule: Budget) -> dict[str, Any]:
+    """How labels were held out, what each fold reads at the chosen epoch, and which keys are as the recipe has them."""
+    return {
+        "note": rule.note,
+        "folds": rule.choice.folds if rule.choice else [],
+        "folds_s": rule.choice.seconds if rule.choice else 0.0,
+        "as_recipe": keys_as_recipe(run_context().overrides),
     }
 
 

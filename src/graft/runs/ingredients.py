@@ -105,8 +105,8 @@ def check_alike(folder: Path, ingredients: Iterable[Ingredient]) -> None:
         )
     if not attribute(first["selection._target_"], "domains", ("target",)):
         raise GraftError(
-            f"soup={folder}: its jobs have selection=last, so there is no metric to choose the soup by. Sweep with "
-            "selection=target_val or selection=source_val."
+            f"soup={folder}: its jobs' selection follows no validation metric, so there is none to choose the soup by. "
+            "Sweep with selection=target_val or selection=source_val."
         )
 
 

@@ -23,6 +23,7 @@ class RunRecord(TypedDict, total=False):
     name: str
     overrides: list[str]
     data: dict[str, Any]  # by domain: sizes, classes, labels, fingerprint, notes, report, trained_on
+    labels: dict[str, int]  # of the target, each once: training, and choosing the checkpoint
     weights: dict[str, Any] | None  # where they came from, and how many tensors matched
     ignored_weights: str | None  # backbone.weights under a strategy that starts from random numbers
     parameters: dict[str, Any]  # total, trainable, groups
@@ -36,7 +37,7 @@ class RunRecord(TypedDict, total=False):
     seeds: dict[str, int | None]
     git: dict[str, Any]
     versions: dict[str, str]
-    selection: dict[str, Any]  # rule, monitor, mode, value, epoch, oracle
+    selection: dict[str, Any]  # rule, monitor, mode, value, epoch, oracle; of budget note, folds, as_recipe
     metrics: dict[str, float]  # `<stage>/<domain>/<metric>`
     score: dict[str, Any]  # the main metric on the target's test split
     baseline: dict[str, Any] | None
@@ -89,6 +90,22 @@ def value_of(results: Mapping[str, Any]) -> float | None:
     """
     value = results.get("selection", {}).get("value")
     return results.get("score", {}).get("value") if value is None else value
+
+
+def labels_of(results: Mapping[str, Any]) -> tuple[int, int]:
+    """Labels of the target that train, and others that choose the checkpoint.
+
+    The record of an older Graft has the sizes of its splits only.
+    """
+    split = results.get("data", {}).get("target", {}).get("labels", {})
+    labels = results.get("labels") or {"training": split.get("train", 0), "choosing": split.get("val", 0)}
+    return labels["training"], labels["choosing"]
+
+
+def labels_used(results: Mapping[str, Any]) -> str:
+    """The same as text, such as `20 + 297`; empty where there are none."""
+    training, choosing = labels_of(results)
+    return f"{training:,} + {choosing:,}" if training + choosing else ""
 
 
 def finite(value: Any) -> Any:

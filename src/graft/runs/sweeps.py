@@ -10,6 +10,8 @@ from typing import Any
 from graft.errors import GraftError
 from graft.runs import record
 from graft.runs.folder import DONE, ERROR, OVERRIDES, REFUSED, RESULTS, SweepFolder
+from graft.runs.recipe import recipe_before_small_gains
+from graft.runs.roles import role
 from graft.runs.untrusted import read_overrides
 
 CONFIDENCE = 0.95
@@ -122,7 +124,9 @@ def fold(jobs: Iterable[Job], repeats: Sequence[str] = ("seed",)) -> list[Row]:
     """Jobs grouped by everything but the keys that repeat them, best first, those without a score last.
 
     Best by validation, as the selection rule sees it: an order by test scores would choose on the test split. Where a
-    job selected nothing (selection=last) there is no such number, and the order is by test score.
+    job selected nothing (selection=last) there is no such number, and the order is by test score. Under
+    selection=budget it is never that: what has no score of folds comes last, and the recipe's own configuration before
+    those that hardly gain on it.
     """
     rows: dict[tuple[tuple[str, str], ...], Row] = {}
     for one in jobs:
@@ -130,14 +134,26 @@ def fold(jobs: Iterable[Job], repeats: Sequence[str] = ("seed",)) -> list[Row]:
         rows.setdefault(tuple(sorted(rest.items())), Row(rest)).jobs.append(one)
 
     def rank(row: Row) -> tuple[bool, float]:
-        value = row.mean("selection", "value") if selected else mean(row.scores)
+        value = row.mean("selection", "value") if selected or in_budget else mean(row.scores)
         if value is None:
             return True, 0.0
         return False, -value if row.finished[0]["score"]["higher_is_better"] else value
 
-    selected = all_selected(rows.values())
+    selected, in_budget = all_selected(rows.values()), all_chose_by(rows.values(), "budget")
+    ordered = sorted(rows.values(), key=rank)
+    if not in_budget:
+        return ordered
+    settings: dict[tuple[tuple[str, str], ...], list[Row]] = {}
+    for row in ordered:
+        place = {key: value for key, value in row.overrides.items() if role(key) == "setting"}
+        settings.setdefault(tuple(sorted(place.items())), []).append(row)
+    return [row for group in settings.values() for row in recipe_before_small_gains(group)]
 
-    return sorted(rows.values(), key=rank)
+
+def all_chose_by(rows: Iterable[Row], rule: str) -> bool:
+    """Whether a selection rule served every finished job, of which there are some."""
+    rules = [results.get("selection", {}).get("rule") for row in rows for results in row.finished]
+    return bool(rules) and set(rules) == {rule}
 
 
 def all_selected(rows: Iterable[Row]) -> bool:

@@ -18,6 +18,7 @@ class SelectionRule:
     name: str
     domains: tuple[str, ...] = ()  # whose validation data it looks at; none: the last epoch is tested
     uses_target_labels = True  # False where it looks at no label of the target
+    holds_out = False  # whether it trains on parts of the target's training labels and validates on the others
 
     def metric(self) -> Metric | None:
         """A metric of the rule, logged as `selection/<name>`; its `higher_is_better` says which way is better.
@@ -25,6 +26,14 @@ class SelectionRule:
         Validation calls `update(domain, features, logits)` with every batch `(B, D)` and `(B, K)` of `domains`.
         """
         return None
+
+    def value_at(self, epoch: int) -> float | None:
+        """What is known of an epoch before it is trained, logged as `selection/<name>`; None where nothing is."""
+        return None
+
+    def may_choose(self, epoch: int) -> bool:
+        """Whether the weights after an epoch, from 0, may be tested."""
+        return True
 
     def monitor(self, tasks: Mapping[str, Task]) -> str | None:
         """Name of the metric that is followed; None where nothing is selected. GraftError where a task has none."""

@@ -1,6 +1,6 @@
 """A fit: the Trainer with the callbacks that an experiment asks for, from the start or from a checkpoint."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,24 +63,25 @@ def patience_callback(experiment: Experiment) -> Patience:
     rule, tasks, patience = experiment.rule, experiment.module.tasks, experiment.config["training"]["patience"]
     monitor = rule.monitor(tasks)
     assert monitor is not None  # see graft.config.conflicts
-    return Patience(monitor, rule.higher_is_better(tasks), patience, selectable(experiment))
+    return Patience(monitor, rule.higher_is_better(tasks), patience, lambda: selectable(experiment))
 
 
-def selectable(experiment: Experiment) -> Callable[[], bool]:
-    """Whether there is anything to select: with an average not before it has begun."""
+def selectable(experiment: Experiment) -> bool:
+    """Whether the present weights may be chosen: with an average not before it has begun."""
     averaging = experiment.averaging
-    return (lambda: averaging.started) if averaging else (lambda: True)
+    return experiment.rule.may_choose(experiment.module.current_epoch) and (averaging is None or averaging.started)
 
 
 def checkpoints_callback(experiment: Experiment, in_sweep: bool) -> Checkpoints:
     """The rule's choice, and where to resume from; of a sweep's finished job the tested weights are kept alone."""
     module, rule = experiment.module, experiment.rule
     monitor = rule.monitor(module.tasks)
+
     return Checkpoints(
         experiment.folder / CHECKPOINTS,
         monitor,
         higher_is_better=rule.higher_is_better(module.tasks),
-        ready=selectable(experiment),
+        ready=lambda: selectable(experiment),
         keep_last=monitor is None or not in_sweep,
         run_id=RunFolder(experiment.folder).run_id,
     )

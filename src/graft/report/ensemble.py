@@ -1,0 +1,91 @@
+"""`selection=ensemble`: the mean of what all jobs of a seed predict, as a row of the sweep that no label chose."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graft.model import predictions
+from graft.report.contributions import contributions
+from graft.runs.folder import PREDICTIONS
+from graft.runs.roles import role
+from graft.runs.sweeps import Job, Row, all_chose_by, split_overrides
+
+RULE = "ensemble"
+Found = Mapping[str, Any]  # of a domain, as predictions.read gives them
+
+
+def ensembles(jobs: Sequence[Job], rows: Sequence[Row]) -> list[Row]:
+    """A row for each setting whose jobs kept their predictions; empty where another rule than `ensemble` served one.
+
+    Settings (data, network) are kept apart; all else that the sweep varies is averaged over, seed by seed.
+    """
+    if not all_chose_by(rows, RULE):
+        return []
+    varied = split_overrides(jobs)[0]
+    settings: dict[tuple[str | None, ...], list[Job]] = {}
+    for job in jobs:
+        if job.results:
+            place = tuple(job.overrides.get(key) for key in varied if role(key) == "setting")
+            settings.setdefault(place, []).append(job)
+    return [row for members in settings.values() if (row := ensemble_of(members, varied))]
+
+
+def ensemble_of(jobs: Sequence[Job], varied: Sequence[str]) -> Row | None:
+    """The row of one setting's jobs; None where there is one job a seed, or nothing to average."""
+    by_seed: dict[tuple[Any, Any], list[Job]] = {}
+    for job in jobs:
+        assert job.results is not None
+        by_seed.setdefault((job.results["seeds"].get("split"), job.results["seeds"]["train"]), []).append(job)
+    sizes = sorted({len(members) for members in by_seed.values()})
+    averaged = [results for members in by_seed.values() if (results := averaged_results(members))]
+    if sizes[-1] == 1 or not averaged:
+        return None
+    name = f"{RULE} of {' to '.join(map(str, dict.fromkeys((sizes[0], sizes[-1]))))}"
+    keys = [key for key in varied if role(key) != "setting"]
+    same = {key: jobs[0].overrides[key] for key in varied if role(key) == "setting" and key in jobs[0].overrides}
+    overrides = {key: name if key == keys[0] else "" for key in keys} | same
+    return Row(overrides, [Job("", overrides, results) for results in averaged])
+
+
+def averaged_results(jobs: Sequence[Job]) -> dict[str, Any] | None:
+    """A record of the mean prediction of some jobs, whose costs add up; None where it cannot be scored."""
+    results = [job.results for job in jobs if job.results]
+    found = [target for job in jobs if (target := target_predictions(job))]
+    score = results[0]["score"]
+    if len(found) < len(jobs) or any(one["index"] != found[0]["index"] for one in found):
+        return None
+    values = contributions(score["metric"].rsplit("/", 1)[-1], mean_prediction(found))
+    if values is None:
+        return None
+    value = float(values.mean())
+    return {
+        **{key: results[0][key] for key in ("name", "data", "labels", "seeds", "weights") if key in results[0]},
+        "selection": {"rule": RULE, "monitor": None, "value": None},
+        "score": {**score, "value": value},
+        "metrics": {score["metric"]: value},
+        "parameters": {key: sum(one["parameters"][key] for one in results) for key in ("total", "trainable")},
+        "time": {key: sum(one["time"][key] or 0.0 for one in results) for key in ("fit_s", "total_s")},
+    }
+
+
+def target_predictions(job: Job) -> Found | None:
+    """A job's predictions of the target's test split; None where they were not kept or cannot be read."""
+    try:
+        return predictions.read(job.path / PREDICTIONS).get("target")
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def mean_prediction(found: Sequence[Found]) -> dict[str, Any]:
+    """Predictions of the mean of probabilities, or of the mean number, of the same samples."""
+    first = dict(found[0])
+    if not first["classes"]:
+        return first | {"prediction": np.mean([one["prediction"] for one in found], axis=0).tolist()}
+    classes = first["classes"]
+    probabilities = np.mean([one["probabilities"] for one in found], axis=0)
+    if isinstance(first["label"][0], list):
+        decided: list[Any] = [[name for name, p in zip(classes, row, strict=True) if p > 0.5] for row in probabilities]
+    else:
+        decided = [classes[place] for place in probabilities.argmax(axis=1)]
+    return first | {"prediction": decided, "probabilities": probabilities}
