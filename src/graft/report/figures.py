@@ -14,8 +14,9 @@ from matplotlib.ticker import MaxNLocator
 
 from graft.report.answer import shown
 from graft.report.plots import read_series
+from graft.report.roles import role
 from graft.report.statistics import Calibration
-from graft.report.study import Arm, Setting, Study, role
+from graft.report.study import Arm, Setting, Study
 from graft.runs.folder import METRICS
 from graft.runs.sweeps import Row
 

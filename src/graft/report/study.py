@@ -15,16 +15,13 @@ import numpy as np
 
 from graft.model import predictions
 from graft.report.contributions import contributions
+from graft.report.roles import REPEATS, role
 from graft.report.statistics import Crossed, Estimate, crossed, holm, over_seeds, over_splits
 from graft.report.summary import is_fraction
 from graft.runs.folder import PREDICTIONS
 from graft.runs.sweeps import Job, Row, fold, read_jobs, split_overrides
 
-REPEATS = ("seed", "data.split_seed")
-TUNED = ("optimizer", "scheduler", "rates", "training", "strategy.", "data.batch_size", "data.augment")
-SETTINGS = ("experiment", "data", "task", "backbone")
 ROUNDING = 1e-3  # of scores in a record against those of the predictions
-WEIGHTS = "backbone.weights"  # a part of the backbone that is an arm: null is training from scratch
 
 Pair = tuple[int | None, int | None]  # split seed and seed of a job
 
@@ -161,13 +158,6 @@ def of_jobs(folders: Sequence[Path], found: Sequence[Job]) -> Study:
     varied = [key for key in split_overrides(jobs)[0] if key not in REPEATS] if jobs else []
     same = split_overrides(jobs)[1] if jobs else {}
     return Study(list(folders), jobs, rows, settings_of(rows, varied), varied, same)
-
-
-def role(key: str) -> str:
-    """tuned, setting or arm: what a varied key is for."""
-    if key.startswith(TUNED):
-        return "tuned"
-    return "setting" if key.startswith(SETTINGS) and key != WEIGHTS else "arm"
 
 
 def settings_of(rows: Sequence[Row], varied: Sequence[str]) -> list[Setting]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from graft.files import disk_message, write_whole
+from graft.report import baselines
 from graft.runs.sweeps import (
     Job,
     Row,
@@ -29,19 +30,24 @@ def summarise(folder: Path) -> list[Row]:
     """Write summary.csv and summary.md of a sweep's folder, print the table and return its rows, best first."""
     jobs = read_jobs(folder)
     rows = fold(jobs)
-    same = split_overrides(jobs)[1]
-    table = table_of(jobs)
+    varied, same = split_overrides(jobs)
+    table = markdown(rows, varied)
     failures = [f"- `{describe(failed)}`: {failed.error} ({failed.file})" for failed in all_failed(rows)]
     diverged = [f"- `{describe(one)}`: {one.diverged} ({one.folder})" for row in rows for one in row.diverged]
     text = [f"# Sweep {folder.name}", ""]
     if same:
         text += ["All jobs: " + " ".join(f"`{key}={value}`" for key, value in same.items()), ""]
+    header, *scored = baselines.table(rows, varied)
+    beside = padded([header, ["-" * len(name) for name in header], *scored]) if scored else ""
     text += [table, "", TUNED_NOTE if only_tuned(rows) else NOTE, ""]
+    text += ["## Baselines", "", beside, "", BASELINES_NOTE, ""] if beside else []
     if failures:
         text += [f"{len(failures)} of {len(jobs)} jobs failed:", "", *failures, ""]
     if diverged:
         text += [f"{len(diverged)} of {len(jobs)} jobs diverged:", "", *diverged, ""]
     print(f"\n{table}")
+    if beside:
+        print(f"\n{beside}")
     for word, lines in (("FAILED", failures), ("DIVERGED", diverged)):
         for line in lines:
             print(f"{word} {line[2:]}")
@@ -65,6 +71,12 @@ NOTE = (
     "± is the sample standard deviation over seeds (n - 1), the interval is the 95 % interval of the mean "
     "(Student's t). Times and other metrics are means over the same jobs. Rows are in the order of the validation "
     "metric that selected the checkpoints, so that nothing is chosen on the test split; without one, of the test score."
+)
+
+
+BASELINES_NOTE = (
+    "What anybody would try first, on the same splits and labels, the best by validation first; means over seeds. They "
+    "are in no paired comparison."
 )
 
 
@@ -117,15 +129,14 @@ def markdown(rows: Sequence[Row], varied: Sequence[str]) -> str:
     others = other_metrics(finished, metric)
     selected = [f"{finished[0]['selection']['monitor']} (order)"] if all_selected(rows) else []
     found = found_columns(rows)
-    baseline = baseline_name(finished)
     sizes = [f"{split} samples" for split in ("val", "test")]
-    header = [*varied, *found, *selected, metric, "95 % interval", "n", *others, *baseline, *sizes, "trainable", "fit"]
+    header = [*varied, *found, *selected, metric, "95 % interval", "n", *others, *sizes, "trainable", "fit"]
     body = [
         [
             *(row.overrides.get(key, "") for key in varied),
             *(range_cell(row.numbers(*path)) for path in found.values()),
             *(number_cell(row.mean("selection", "value")) for _ in selected),
-            *cells(row, others, metric if baseline else None),
+            *cells(row, others),
         ]
         for row in rows
     ]
@@ -179,13 +190,8 @@ def other_metrics(finished: Sequence[Mapping[str, Any]], metric: str) -> list[st
     ]
 
 
-def baseline_name(finished: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the networks are compared with on the same samples, such as gradient boosting; empty without one."""
-    return [*dict.fromkeys(results["baseline"]["name"] for results in finished if results.get("baseline"))][:1]
-
-
-def cells(row: Row, others: Sequence[str], baseline_metric: str | None) -> list[str]:
-    """A row's numbers as text, with the baseline's where there is one."""
+def cells(row: Row, others: Sequence[str]) -> list[str]:
+    """A row's numbers as text."""
     scores, half = row.scores, half_interval(row.scores)
     if not scores:
         score, interval = "-", ""
@@ -200,7 +206,6 @@ def cells(row: Row, others: Sequence[str], baseline_metric: str | None) -> list[
         interval,
         str(len(scores)),
         *extra,
-        *([] if baseline_metric is None else [number_cell(row.mean("baseline", "metrics", baseline_metric))]),
         *(count_cell(row.numbers("data", "target", split)) for split in ("val", "test")),
         "" if trainable is None else f"{trainable:,.0f}",
         "" if fit is None else f"{fit:.1f} s",
