@@ -37,17 +37,16 @@ def summarise(folder: Path) -> list[Row]:
     text = [f"# Sweep {folder.name}", ""]
     if same:
         text += ["All jobs: " + " ".join(f"`{key}={value}`" for key, value in same.items()), ""]
-    header, *scored = baselines.table(rows, varied)
-    beside = padded([header, ["-" * len(name) for name in header], *scored]) if scored else ""
+    others = beside(rows, varied)
     text += [table, "", TUNED_NOTE if only_tuned(rows) else NOTE, ""]
-    text += ["## Baselines", "", beside, "", BASELINES_NOTE, ""] if beside else []
+    text += ["## Baselines", "", others, "", BASELINES_NOTE, ""] if others else []
     if failures:
         text += [f"{len(failures)} of {len(jobs)} jobs failed:", "", *failures, ""]
     if diverged:
         text += [f"{len(diverged)} of {len(jobs)} jobs diverged:", "", *diverged, ""]
     print(f"\n{table}")
-    if beside:
-        print(f"\n{beside}")
+    if others:
+        print(f"\n{others}")
     for word, lines in (("FAILED", failures), ("DIVERGED", diverged)):
         for line in lines:
             print(f"{word} {line[2:]}")
@@ -61,8 +60,15 @@ def summarise(folder: Path) -> list[Row]:
 
 
 def table_of(jobs: Sequence[Job]) -> str:
-    """The table of a sweep's jobs, best first."""
-    return markdown(fold(jobs), split_overrides(jobs)[0])
+    """The table of a sweep's jobs, best first, and that of the baselines where there are any."""
+    rows, varied = fold(jobs), split_overrides(jobs)[0]
+    return "\n\n".join(filter(None, [markdown(rows, varied), beside(rows, varied)]))
+
+
+def beside(rows: Sequence[Row], varied: Sequence[str]) -> str:
+    """The baselines' table as Markdown; empty without any."""
+    header, *lines = baselines.table(rows, varied)
+    return padded([header, ["-" * len(name) for name in header], *lines]) if lines else ""
 
 
 MIN_SEEDS = 3  # below, an interval would be wider than anything it could tell

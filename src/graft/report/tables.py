@@ -231,7 +231,7 @@ def baseline_line(results: Mapping[str, Any]) -> str:
     best, score = found[0], results["score"]
     line = f"best baseline by validation: {best.title} ({best.fitted_on}), test {score['metric'].rsplit('/', 1)[-1]}"
     as_good = score["value"] is not None and best.reaches(score["value"], score["higher_is_better"])
-    return f"{line} {_cell(best.test)}, {'as good as' if as_good else 'short of'} this run's {_cell(score['value'])}"
+    return f"{line} {_cell(best.test)}, {'no worse than' if as_good else 'short of'} this run's {_cell(score['value'])}"
 
 
 def nonfinite_lines(results: Mapping[str, Any]) -> Iterator[str]:
