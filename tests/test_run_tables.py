@@ -48,7 +48,7 @@ def test_baselines_stand_beside_a_network_from_scratch(run, capsys):
     for one in found["baselines"].values():
         assert {"val/target/acc", "test/target/acc", "test/target/f1", "test/target/auroc"} <= set(one["metrics"])
         assert one["fitted_on"] == "10 target labels"
-    assert found["baselines"]["boosting"]["labels"] == {"target": 10, "val": 12}
+    assert found["baselines"]["boosting"]["labels"] == {"target": 10}
     best = max(found["baselines"].values(), key=lambda one: one["metrics"]["val/target/acc"])
     printed = capsys.readouterr().out
     assert f"best baseline by validation: {best['title']} (10 target labels), test acc " in printed
@@ -78,7 +78,7 @@ def test_a_source_gives_baselines_of_its_own_rows_which_are_computed_once(run):
     found = run("strategy=full", *SOURCE, "data.labels_per_class=5", "baselines=auto")["baselines"]
     assert found["linear_columns_source_only"]["labels"] == {"source": 56}
     assert found["linear_columns_pooled"]["fitted_on"] == "56 source and 10 target labels"
-    assert found["boosting_pooled"]["labels"] == {"source": 56, "target": 10, "val": 12}
+    assert found["boosting_pooled"]["labels"] == {"source": 56, "target": 10}
     again = run("strategy=scratch", *SOURCE, "data.labels_per_class=5", "baselines=auto", "seed=0", folder="again")
     assert again["baselines"] == found  # with their seconds
     other = run("strategy=scratch", *SOURCE, "data.labels_per_class=6", "baselines=[linear,pooled]", folder="other")

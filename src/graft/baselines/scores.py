@@ -105,20 +105,17 @@ def score(one: Planned, data: TransferDataModule, task: Task) -> dict[str, Any]:
         x, x_val, x_test = (np.zeros((size, 1)) for size in (len(y), len(val.split), len(test.split)))
     else:
         x, x_val, x_test = one.representation.rows(train, [val, test])
-    model = model_of(one, x_val, labels_of(val))
+    model = model_of(one)
     chosen = model.fit(x, y, len(classes) if classes else None)
     metrics: dict[str, float] = {}
     for stage, rows, part in (("val", x_val, val), ("test", x_test, test)):
         if len(part.split):
             metrics |= measured(task, data.num_outputs("target", task), model.predict(rows), part, stage)
-    labels = {part.domain: len(part.split) for part in train}
-    if one.method == "boosting":
-        labels["val"] = len(val.split)
     return {
         "title": one.title(classes is None),
         "fitted_on": fitted_on(train, data),
         "chosen": chosen,
-        "labels": labels,
+        "labels": {part.domain: len(part.split) for part in train},
         "metrics": metrics,
         "seconds": time.perf_counter() - started,
     }
@@ -145,10 +142,10 @@ def labels_of(part: Named) -> np.ndarray:
     return labels.cpu().numpy()
 
 
-def model_of(one: Planned, x_val: Any, y_val: np.ndarray) -> Model:
+def model_of(one: Planned) -> Model:
     """The method of a planned baseline."""
     if isinstance(one.representation, TreeColumns):
-        return GradientBoosting(one.representation.categories, x_val, y_val)
+        return GradientBoosting(one.representation.categories)
     if one.method == "neighbours" and one.representation:
         return Neighbours(one.representation.metric)
     return Linear() if one.method == "linear" else Majority()
