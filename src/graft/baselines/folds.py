@@ -1,5 +1,6 @@
 """The choice of a baseline's one setting by cross-validation inside the training labels."""
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -40,7 +41,9 @@ def folds_of(y: np.ndarray, num_classes: int | None) -> list[tuple[np.ndarray, n
     if number < 2:
         return []
     method = StratifiedKFold if classes else KFold
-    folds = method(number, shuffle=True, random_state=0).split(np.zeros(len(y)), y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class with fewer labels is in some folds only
+        folds = [*method(number, shuffle=True, random_state=0).split(np.zeros(len(y)), y)]
     return [(chosen[kept], chosen[held]) for kept, held in folds]
 
 

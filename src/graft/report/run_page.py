@@ -15,7 +15,7 @@ from graft.report.export import Table
 from graft.report.page import Page, Section
 from graft.report.plots import read_series
 from graft.report.statistics import bootstrap, calibration, calibration_interval, wilson
-from graft.report.summary import BASELINES_NOTE, is_fraction, number_cell
+from graft.report.summary import is_fraction, number_cell
 from graft.report.sweep_page import confidence_of, in_words, labels_used
 from graft.runs import record
 from graft.runs.folder import CONFIG, METRICS, try_read_yaml
@@ -147,7 +147,8 @@ def beside(results: Mapping[str, Any]) -> Table:
         ]
         for entry in entries
     ]
-    return Table("baselines", "Baselines", BASELINES_NOTE, header, rows, numbers=3)
+    caption = "What anybody would try first, on the same splits and labels, the best by validation first."
+    return Table("baselines", "Baselines", caption, header, rows, numbers=3)
 
 
 def confused(matrix: list[list[float]], classes: list[str]) -> Table:
