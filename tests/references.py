@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 PROJECT = Path(__file__).parents[1]
-COMMON = ["training.threads=1", "trainer=cpu", "logger=csv", "data.num_workers=0"]
+COMMON = ["training.threads=1", "trainer=cpu", "logger=csv", "data.num_workers=0", "baselines=none"]
 LENET = [
     *("experiment=resnet_ft", "backbone=lenet", "data.source.samples=400", "pretrain.epochs=1"),
     *("training.epochs=4", "optimizer.lr=3e-3"),

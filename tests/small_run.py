@@ -1,4 +1,4 @@
-"""A whole run of a few overrides, in this process and in a folder of the test's own."""
+"""A whole run of a few overrides, in this process, in a folder of the test's own, and without baselines."""
 
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,13 @@ CONF = str(Path(__file__).parents[1] / "conf")
 
 def config_in(root: Path, *overrides: str, folder: str = "run", cache: Path | None = None) -> dict[str, Any]:
     """The config of a run in a folder below `root`, which is made; the cache is in `root` or in a place of its own."""
-    paths = [f"++paths.run_dir={root / folder}", f"++paths.cache_dir={cache or root}", f"paths.root={root}"]
+    paths = [
+        f"++paths.run_dir={root / folder}",
+        f"++paths.cache_dir={cache or root}",
+        f"paths.root={root}",
+    ]
     with initialize_config_dir(CONF, **VERSION_BASE):
-        cfg = compose("train", overrides=[*paths, *overrides])
+        cfg = compose("train", overrides=[*paths, "baselines=none", *overrides])
     (root / folder).mkdir(parents=True, exist_ok=True)
     return plain(cfg)
 

@@ -177,7 +177,7 @@ def test_attention_trains_and_predicts_from_its_folder(kind, tmp_path) -> None:
     words += [f"data/domain@data.target={kind}_pairs", "head=attention", "training.epochs=2", "training.threads=1"]
     samples = [(one, "ab"[index % 2]) for index, one in enumerate(inputs)]
     values = {"data.target.samples": samples, "paths.run_dir": tmp_path / "run", "paths.cache_dir": tmp_path}
-    graft.train(*words, "backbone.weights=null", "strategy=scratch", "logger=csv", **values)
+    graft.train(*words, "backbone.weights=null", "strategy=scratch", "logger=csv", "baselines=none", **values)
     predicted = load_run(tmp_path / "run").predict(inputs)
     kept = read(tmp_path / "run" / "predictions.parquet")["target"]
     numbers = [int(name.removeprefix("samples[").removesuffix("]")) for name in kept["sample"]]

@@ -20,6 +20,7 @@ SMALL = {
     "training.epochs": 1,
     "training.threads": 1,
     "logger": "csv",
+    "baselines": "none",
 }
 
 

@@ -33,7 +33,10 @@ def xrays(tmp_path):
 
 def test_two_classes_by_auroc_with_class_weights(run, xrays, tmp_path):
     keys = ["task=binary", "task.main_metric=auroc", "data.balance=weights", "data.target.on_bad_sample=skip"]
-    found = run(*xrays, *keys, "data.image_size=16", "training.epochs=10", "optimizer.lr=1e-2")
+    more = ["data.image_size=16", "training.epochs=10", "optimizer.lr=1e-2", "baselines=auto"]
+    found = run(*xrays, *keys, *more)
+    assert found["baselines"]["linear_pixels"]["metrics"]["test/target/auroc"] > 0.9
+    assert found["baselines"]["majority"]["metrics"]["test/target/auroc"] == 0.5
     metrics = found["metrics"]
     assert found["selection"]["monitor"] == "val/target/auroc"
     assert found["score"]["metric"] == "test/target/auroc"
@@ -71,7 +74,9 @@ SEQUENCES = ["data=sequences", "backbone=gru_sequence", "backbone.hidden_size=8"
 
 def test_sequences_of_different_lengths(run, readings):
     keys = ["strategy=scratch", "task=binary", "optimizer.lr=1e-2", "training.epochs=8", "data.bucket_by_length=true"]
-    assert run(*SEQUENCES, *readings(), *keys)["metrics"]["test/target/acc"] > 0.9
+    found = run(*SEQUENCES, *readings(), *keys, "baselines=auto")
+    assert found["metrics"]["test/target/acc"] > 0.9
+    assert found["baselines"]["linear_summaries"]["metrics"]["test/target/acc"] > 0.9
 
 
 @pytest.mark.slow

@@ -40,30 +40,54 @@ def run(tmp_path):
     return run
 
 
-def test_from_scratch_beside_gradient_boosting(run, capsys):
-    found = run("strategy=scratch", "data.labels_per_class=5")
+def test_baselines_stand_beside_a_network_from_scratch(run, capsys):
+    found = run("strategy=scratch", "data.labels_per_class=5", "baselines=auto")
     assert found["status"] == "done"
     assert found["data"]["target"]["train"] == 10
-    assert found["baseline"]["name"] == "gradient boosting"
-    assert 0 < found["baseline"]["time_s"] < found["time"]["total_s"]
-    assert set(found["baseline"]["metrics"]) == {"test/target/acc", "test/target/f1", "test/target/auroc"}
+    assert [*found["baselines"]] == ["majority", "linear_columns", "neighbours_columns", "boosting"]
+    for one in found["baselines"].values():
+        assert {"val/target/acc", "test/target/acc", "test/target/f1", "test/target/auroc"} <= set(one["metrics"])
+        assert one["fitted_on"] == "10 target labels"
+    assert found["baselines"]["boosting"]["labels"] == {"target": 10}
+    best = max(found["baselines"].values(), key=lambda one: one["metrics"]["val/target/acc"])
     printed = capsys.readouterr().out
-    assert "test   target  gradient boosting" in printed
-    assert f"{found['baseline']['metrics']['test/target/acc']:.4f}" in printed
+    assert f"best baseline by validation: {best['title']} (10 target labels), test acc " in printed
+    assert f"{best['metrics']['test/target/acc']:.4f}, " in printed
 
 
 @pytest.mark.slow
 def test_a_yes_or_no_task(run):
-    found = run("strategy=scratch", "task=binary")
-    assert found["baseline"]["metrics"]["test/target/auroc"] >= 0
+    found = run("strategy=scratch", "task=binary", "baselines=auto")
+    assert all(one["metrics"]["test/target/auroc"] >= 0 for one in found["baselines"].values())
 
 
 @pytest.mark.slow
 def test_numbers_are_predicted_in_their_own_unit(run):
     numbers = ["data.target.label=score", "data.target.label_kind=numbers", "data.target.ignore=[outcome]"]
-    found = run("strategy=scratch", "task=regression", *numbers, "training.epochs=20", "optimizer.lr=0.01")
+    more = ["training.epochs=20", "optimizer.lr=0.01", "baselines=auto"]
+    found = run("strategy=scratch", "task=regression", *numbers, *more)
     assert found["metrics"]["test/target/mae"] < 8  # the numbers go from 0 to 40
-    assert found["baseline"]["metrics"]["test/target/mae"] < 8
+    reached = {key: one["metrics"]["test/target/mae"] for key, one in found["baselines"].items()}
+    assert reached["boosting"] < 8
+    assert reached["linear_columns"] < 2
+    assert reached["majority"] > 8
+
+
+@pytest.mark.slow
+def test_a_source_gives_baselines_of_its_own_rows_which_are_computed_once(run):
+    found = run("strategy=full", *SOURCE, "data.labels_per_class=5", "baselines=auto")["baselines"]
+    assert found["linear_columns_source_only"]["labels"] == {"source": 56}
+    assert found["linear_columns_pooled"]["fitted_on"] == "56 source and 10 target labels"
+    assert found["boosting_pooled"]["labels"] == {"source": 56, "target": 10}
+    again = run("strategy=scratch", *SOURCE, "data.labels_per_class=5", "baselines=auto", "seed=0", folder="again")
+    assert again["baselines"] == found  # with their seconds
+    other = run("strategy=scratch", *SOURCE, "data.labels_per_class=6", "baselines=[linear,pooled]", folder="other")
+    assert [*other["baselines"]] == ["linear_columns", "linear_columns_pooled", "boosting_pooled"]
+
+
+def test_a_baseline_that_does_not_suit_is_refused_before_training(run):
+    with pytest.raises(GraftError, match=r"baselines: source_only needs a source with labels.*baselines=auto"):
+        run("strategy=scratch", "baselines=[source_only]")
 
 
 @pytest.mark.parametrize(
@@ -142,10 +166,10 @@ def test_several_labels_a_row(run, tmp_path):
     for name in ("target", "source"):
         rows = [f"{i % 9},{i % 2},{'yes' if i % 3 else 'no'}" for i in range(80)]
         (tmp_path / f"{name}.csv").write_text("age,likes,buys\n" + "\n".join(rows))
-    found = run("strategy=scratch", *columns)
+    found = run("strategy=scratch", *columns, "baselines=auto")
     assert found["data"]["target"]["classes"] == ["likes", "buys"]
     assert 0 <= found["metrics"]["test/target/acc"] <= 1
-    assert found["baseline"] is None
+    assert [*found["baselines"]] == ["majority", "linear_columns", "neighbours_columns"]
 
 
 @pytest.mark.slow

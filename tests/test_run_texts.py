@@ -68,6 +68,25 @@ def test_strategies_on_an_encoder(run, strategy):
     assert found["weights"]["source"].endswith("tiny_bert0")
 
 
+def test_baselines_see_words_and_features_and_change_nothing_of_the_training(run):
+    found, folder = run("strategy=full", "baselines=auto")
+    assert [*found["baselines"]] == [
+        *("majority", "linear_words", "linear_features", "neighbours_words", "neighbours_features")
+    ]
+    assert found["baselines"]["linear_words"]["metrics"]["test/target/acc"] == 1  # good or bad stands in every text
+    _, without = run("strategy=full", folder="without")
+    assert all(torch.equal(value, weights(without)[name]) for name, value in weights(folder).items())
+
+
+@pytest.mark.slow
+def test_baselines_of_a_network_that_saw_the_source(run):
+    found, _ = run("strategy=full", *LSTM, *SOURCE, "baselines=[source_only,pooled]", "data.labels_per_class=2")
+    keys = ["linear_words_source_only", "linear_features_source_only", "linear_words_pooled", "linear_features_pooled"]
+    assert [*found["baselines"]] == keys
+    assert found["baselines"]["linear_words_source_only"]["metrics"]["test/target/acc"] == 1
+    assert found["baselines"]["linear_features_pooled"]["labels"] == {"source": 28, "target": 4}
+
+
 @pytest.mark.parametrize("strategy", ["gradual", *slow("layer_decay", "adapter")])
 def test_strategies_on_a_recurrent_network_that_saw_the_source(run, strategy):
     found, _ = run(f"strategy={strategy}", *LSTM, *SOURCE)

@@ -41,8 +41,9 @@ def config(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_trains_terms_on_the_target_and_sees_none_of_its_labels(config, tmp_path):
-    results = execute(config("training.epochs=1"))
+    results = execute(config("training.epochs=1", "baselines=auto"))
     assert results["status"] == "done"
+    assert [*results["baselines"]] == ["linear_pixels_source_only"]  # all others need labels of the target
     assert results["data"]["target"]["labels"]["train"] == 0
     assert results["selection"]["oracle"] is False
     header = (tmp_path / "run" / "metrics.csv").read_text().splitlines()[0]

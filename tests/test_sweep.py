@@ -184,17 +184,21 @@ def test_the_other_domain_and_forgetting_stand_beside_the_score(tmp_path, capsys
     assert "0.1250" in row
 
 
-def test_numbers_of_samples_and_the_baseline_stand_beside_the_score(tmp_path, capsys):
+def test_numbers_of_samples_and_baselines_stand_beside_the_score(tmp_path, capsys):
     for name, seed, value, boosted, tested in (("a", 0, 0.5, 0.75, 1900), ("b", 1, 0.6, 0.85, 1950)):
-        baseline = {"name": "gradient boosting", "metrics": {"test/target/acc": boosted}, "time_s": 1.0}
+        metrics = {"val/target/acc": 0.7, "test/target/acc": boosted}
+        boosting = {"title": "gradient boosting", "fitted_on": "9 target labels", "metrics": metrics, "seconds": 1.0}
         sizes = {"target": {"val": 180, "test": tested}}
-        write_job(tmp_path / name, [f"seed={seed}"], value, baseline=baseline, data=sizes)
+        more = {"baselines": {"boosting": boosting}, "data": sizes, "seeds": {"train": seed}}
+        write_job(tmp_path / name, [f"seed={seed}"], value, **more)
     sweep.summarise(tmp_path)
     header, _, row = (tmp_path / "summary.md").read_text().splitlines()[2:5]
     found = dict(zip(*([cell.strip() for cell in line.split("|")[1:-1]] for line in (header, row)), strict=True))
-    assert found["gradient boosting"] == "0.8000"
     assert found["val samples"] == "180"
     assert found["test samples"] == "1,900 to 1,950"
+    for text in ((tmp_path / "summary.md").read_text(), capsys.readouterr().out):
+        (line,) = (line for line in text.splitlines() if line.startswith("| gradient boosting"))
+        assert [cell.strip() for cell in line.split("|")[2:-1]] == ["9 target labels", "0.7000", "0.8000", "2", "1.0 s"]
 
 
 @pytest.mark.slow

@@ -12,6 +12,8 @@ import torch
 from graft import registry
 from graft.backbones.base import Backbone
 from graft.backbones.stochastic_depth import set_stochastic_depth
+from graft.baselines.plan import chosen_names
+from graft.baselines.scores import scores
 from graft.build import build
 from graft.cache.disk import DiskCache
 from graft.data.module import TransferDataModule
@@ -29,8 +31,9 @@ from graft.tasks.base import Task
 from graft.terms.base import Term, TermContext, trained_domains
 from graft.terms.setup import build_terms, check_unmixed, choose_views
 from graft.training.batch_transforms import build_batch_transforms
+from graft.training.lightning import is_rank_zero
 from graft.training.schedules import AveragingWindow
-from graft.training.trainer import check_accelerator, resolve_precision
+from graft.training.trainer import check_accelerator, first_device, resolve_precision
 from graft.weights.averaging import Averaging
 from graft.weights.loading import LoadReport, load_weights
 
@@ -47,6 +50,7 @@ class Experiment:
     cache: DiskCache
     decided: dict[str, Any] = field(default_factory=dict)  # config keys that the strategy set from the data
     loaded: LoadReport | None = None  # of weights that came from a file or a library
+    baselines: dict[str, dict[str, Any]] = field(default_factory=dict)  # see graft.baselines.scores
     pretrained: Any = None  # a graft.pretrain.Pretrained, where weights come from the source
     added: frozenset[str] = frozenset()  # names of the parameters that the strategy added to the backbone
     unprepared: TransferModule | None = None  # pretrained, for folds that begin as the run does
@@ -86,6 +90,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     averaging: Averaging | None = build(config["averaging"]) if config["averaging"] else None
     terms = build_terms(config)
     check_rule(rule, tasks)
+    baseline_names(config, data)
     choose_domains(data, objective, rule, terms)
     decided = settings_of_strategy(strategy, config, data, tasks["target"])
     set_keys(own, decided)
@@ -135,6 +140,22 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     return experiment
 
 
+def score_baselines(experiment: Experiment) -> None:
+    """Score what anybody would try first, with the backbone as it is before training; on the main process alone."""
+    config, backbone = experiment.config, experiment.module.backbone
+    if not is_rank_zero():
+        return
+    pretrained = backbone if experiment.weights is not None else None
+    names = baseline_names(config, experiment.data)
+    try:
+        if pretrained is not None:
+            pretrained.to(first_device(config["trainer"]))
+        task = experiment.module.tasks["target"]
+        experiment.baselines = scores(experiment.data, task, pretrained, experiment.cache, names)
+    finally:
+        backbone.to("cpu")
+
+
 def prepare(experiment: Experiment) -> None:
     """Let strategy and terms see the pretrained weights: adapters are added, frozen copies and statistics taken."""
     config, module = experiment.config, experiment.module
@@ -160,6 +181,11 @@ def build_data(config: Mapping[str, Any], cache: DiskCache, share: bool) -> Tran
         share_domains(data, config["data"])
     data.load()
     return data
+
+
+def baseline_names(config: Mapping[str, Any], data: TransferDataModule) -> list[str]:
+    """The baselines that the config asks for; GraftError for one that does not suit the data."""
+    return chosen_names(config["baselines"], data, same_task=config["source_task"] is None)
 
 
 def build_tasks(config: Mapping[str, Any], data: TransferDataModule) -> dict[str, Task]:

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric, MetricCollection
 
 from graft.backbones.base import Backbone
-from graft.backbones.outputs import Tokens
+from graft.backbones.outputs import Tokens, features_of
 from graft.backbones.split_backbone import SplitBackbone
 from graft.data.samples import seed_of
 from graft.errors import GraftError
@@ -489,7 +489,7 @@ class TransferModule(pl.LightningModule):
                 self.smoothed_losses[domain].update(task.loss(logits, one.labels) * len(one), len(one))
             self.eval_metrics[domain].update(predictions, targets, scores=scores)
             if self.rule_metric is not None and domain in self.rule.domains and not self.trainer.testing:
-                self.rule_metric.update(domain, features, logits)
+                self.rule_metric.update(domain, features_of(features), logits)
             results[domain] = (predictions, targets, scores)
         return results
 

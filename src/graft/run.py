@@ -7,7 +7,7 @@ from typing import Any
 
 from graft.callbacks.interrupt import keyboard_interrupts
 from graft.errors import Diverged, Interrupted
-from graft.experiment import Experiment, assemble, prepare
+from graft.experiment import Experiment, assemble, prepare, score_baselines
 from graft.loggers import build as loggers
 from graft.model.save import keep_model, redacted, save_predictions
 from graft.pretrain import pretrain
@@ -51,7 +51,7 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def pretrained(experiment: Experiment, context: RunContext) -> None:
-    """Pretrain on the source where the weights come from there, and let strategy and terms see what came of it."""
+    """Pretrain on the source where the weights come from there; then baselines, and what strategy and terms prepare."""
     try:
         pretrain(experiment)
     except Diverged as diverged:
@@ -60,6 +60,7 @@ def pretrained(experiment: Experiment, context: RunContext) -> None:
             found |= {"name": experiment.config["name"], "overrides": context.overrides}
             record.write(found | {"data": experiment.data.summary()}, experiment.folder)
         raise
+    score_baselines(experiment)
     prepare(experiment)
     plan_folds(experiment)
 
@@ -127,7 +128,6 @@ def test_and_describe(
     results["metrics"] |= test(fitting.trainer, module, data)
     results["metrics"] |= describe.forgetting(results["metrics"], experiment.pretrained, module.tasks.get("source"))
     results["score"] = describe.of_score(results["metrics"], task)
-    results["baseline"] = describe.of_baseline(data, task, experiment.config["seed"])
     results["confusion"] = describe.of_confusion(module, data)
     if experiment.config["save"]["predictions"]:
         save_predictions(experiment)

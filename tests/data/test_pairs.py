@@ -250,6 +250,7 @@ def test_a_run_on_a_data_set_of_hugging_face_and_one_on_sequences(datasets, tmp_
 def test_a_run_from_a_notebook_and_its_words_outside_of_it(tmp_path):
     words = ["data=image_folder", "data/domain@data.target=image_pairs", "backbone=lenet", "strategy=scratch"]
     small = ["training.epochs=1", "training.threads=1", "logger=csv", "data.num_workers=0", "data.image_size=16"]
+    small.append("baselines=none")
     values = {"paths.run_dir": tmp_path / "run", "paths.cache_dir": tmp_path, "data.target.samples": Pictures()}
     results = graft.train(*words, *small, "backbone.weights=null", **values)
     assert results["data"]["target"]["classes"] == ["cat", "dog"]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 from graft.config.types import Part, Seed
 
 if TYPE_CHECKING:
+    from graft.baselines.plan import BaselineName
     from graft.cache.disk import CacheSettings
     from graft.heads.base import HeadSettings
     from graft.loggers.build import LoggerSettings
@@ -28,6 +29,7 @@ class Config(TypedDict):
     tags: Sequence[str]
     notes: str | None
     bn: Literal["joint", "separate", "domain_specific"]
+    baselines: Literal["auto", "none"] | Sequence["BaselineName"]
     resume: Literal["auto"] | bool | str | None
     tune: Literal["lr"] | None
     soup: str | None

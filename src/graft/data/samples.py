@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -166,15 +166,6 @@ def names_of(split: Split, indices: Tensor) -> list[str]:
     return [f"sample {index}" if places is None else places[index] for index in indices.tolist()]
 
 
-class Baseline(Protocol):
-    """What anybody would try first on data of a modality; its score stands beside the network's."""
-
-    name: str
-
-    def predictions(self, train: Split, val: Split, test: Split, classes: int | None, seed: int) -> Tensor:
-        """Probabilities `(N, K)` of the test part's classes, or numbers `(N,)`, after learning from the other parts."""
-
-
 @dataclass(frozen=True)
 class DomainData:
     """A domain, split. `fingerprint` changes whenever the content does; `notes` say what a reader should know."""
@@ -191,7 +182,6 @@ class DomainData:
     # what a backbone that is made for these data has to know
     backbone_arguments: Mapping[str, Any] = field(default_factory=dict)
     reading: Mapping[str, Any] = field(default_factory=dict)  # how a new sample is read, for graft.model.inputs
-    baseline: Baseline | None = None  # tested on the same parts
     report: Report | None = None  # None for data that are made, not found
 
 

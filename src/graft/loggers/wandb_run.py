@@ -145,6 +145,8 @@ class WandbRun(WandbLogger):
         summary = dict(results.get("metrics", {}))
         for key in ("score", "labels", "selection", "time"):
             summary |= {f"{key}/{k}": v for k, v in (results.get(key) or {}).items()}
+        for key, one in (results.get("baselines") or {}).items():
+            summary |= {f"baselines/{key}/{name}": value for name, value in one["metrics"].items()}
         parameters = results.get("parameters", {})
         summary |= {f"parameters/{k}": parameters[k] for k in ("total", "trainable") if k in parameters}
         summary |= {k: results[k] for k in ("samples_per_s", "peak_memory_mb") if k in results}

@@ -2,15 +2,17 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graft.cli.program import program
 from graft.errors import override
+from graft.report.baselines import does_as_well
 from graft.report.looks import level
 from graft.report.statistics import further_seeds
-from graft.report.study import REPEATS, Comparison, Setting, Study, role
+from graft.report.study import Arm, Comparison, Setting, Study
 from graft.report.summary import MIN_SEEDS
 from graft.runs.record import labels_of
+from graft.runs.roles import REPEATS, role
 
 SMALLEST = 0.01  # the difference that a study should be able to see: 1 point, or 1 % of scratch's score
 
@@ -22,17 +24,33 @@ class Answer:
     verdict: str
     line: str
     details: list[str]
+    baseline: bool = False  # whether a baseline does as well, which the line says first
 
 
 def answers(study: Study) -> list[Answer]:
     """One for each setting, those of the best transfer by validation."""
     if not study.settings:
         return [Answer("missing", "No answer yet: no job has finished with a score.", [])]
-    found = [answer(study, setting) for setting in study.settings]
+    found = [after_baselines(study, setting, answer(study, setting)) for setting in study.settings]
     if len(found) == 1:
         return found
     names = [setting.name for setting in study.settings]
-    return [Answer(one.verdict, f"{name}: {one.line}", one.details) for name, one in zip(names, found, strict=True)]
+    return [replace(one, line=f"{name}: {one.line}") for name, one in zip(names, found, strict=True)]
+
+
+def after_baselines(study: Study, setting: Setting, found: Answer) -> Answer:
+    """The answer, and before it the baseline that does as well as the best transfer, where there is one."""
+    arm = chosen_arm(setting)
+    others = [results for other in setting.arms for results in other.best.finished]
+    better = does_as_well(
+        [*arm.best.finished, *others], arm.name, arm.best.mean("score", "value"), lambda value: score(study, value)
+    )
+    return replace(found, line=f"{better} {found.line}", baseline=True) if better else found
+
+
+def chosen_arm(setting: Setting) -> Arm:
+    """What the answer is about: the best transfer by validation, or the best of all."""
+    return setting.comparisons[0].arm if setting.comparisons else (setting.transfers or setting.arms)[0]
 
 
 def answer(study: Study, setting: Setting) -> Answer:
@@ -181,4 +199,6 @@ def first_line(found: Sequence[Answer]) -> str:
         return " ".join([found[0].line, *(found[0].details if found[0].verdict == "missing" else [])])
     words = {"helps": "helps", "hurts": "hurts", "unclear": "does not tell", "missing": "has no answer"}
     counts = {word: sum(one.verdict == verdict for one in found) for verdict, word in words.items()}
-    return f"Transfer {', '.join(f'{word} in {n}' for word, n in counts.items() if n)} of {len(found)} settings"
+    line = f"Transfer {', '.join(f'{word} in {n}' for word, n in counts.items() if n)} of {len(found)} settings"
+    beaten = sum(one.baseline for one in found)
+    return f"A baseline does as well in {beaten} of {len(found)} settings. {line}" if beaten else line

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from graft.errors import listed
-from graft.report.answer import count, difference, score
-from graft.report.study import Arm, Study, role
+from graft.report.answer import chosen_arm, count, difference, score
+from graft.report.baselines import MAJORITY, baselines_in
+from graft.report.study import Arm, Study
 from graft.report.summary import MIN_SEEDS
 from graft.runs.record import labels_of, labels_used
+from graft.runs.roles import role
 from graft.runs.sweeps import all_failed
 
 DOCS = "docs/evidence.md"
@@ -216,18 +218,19 @@ class Majority(Check):
 class BaselineAsGood(Check):
     """What anybody would try first does as well."""
 
-    code = "boosting-does-as-well"
+    code = "baseline-does-as-well"
 
     def _find(self, study: Study) -> str | None:
         for setting in study.settings:
-            best = (setting.transfers or setting.arms)[0].best
-            name = best.finished[0]["score"]["metric"]
-            mean, other = best.mean("score", "value"), best.mean("baseline", "metrics", name)
-            if mean is None or other is None:
-                continue
-            if other >= mean if study.higher_is_better else other <= mean:
-                word = best.finished[0]["baseline"]["name"].capitalize()
-                return f"{word} on the same rows reads {score(study, other)}, the network {score(study, mean)}."
+            arm = chosen_arm(setting)
+            mean = arm.best.mean("score", "value")
+            others = [results for other in setting.arms for results in other.best.finished]
+            found = baselines_in([*arm.best.finished, *others]) if mean is not None else []
+            reach = [one for one in found if one.key != MAJORITY and one.reaches(mean or 0.0, study.higher_is_better)]
+            if reach:
+                texts = [f"{one.title} {score(study, one.test)} ({one.fitted_on})" for one in reach]
+                text = listed(texts, separator="; ")
+                return f"Baselines do as well as {arm.name} with {score(study, mean or 0.0)}: {text}."
         return None
 
 

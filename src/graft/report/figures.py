@@ -15,8 +15,9 @@ from matplotlib.ticker import MaxNLocator
 from graft.report.answer import shown
 from graft.report.plots import read_series
 from graft.report.statistics import Calibration
-from graft.report.study import Arm, Setting, Study, role
+from graft.report.study import Arm, Setting, Study
 from graft.runs.folder import METRICS
+from graft.runs.roles import role
 from graft.runs.sweeps import Row
 
 INK = "#010203"  # becomes the page's text colour

@@ -8,7 +8,7 @@ import numpy as np
 
 from graft.cli.program import program
 from graft.errors import GraftError
-from graft.report import checks, figures, samples, study
+from graft.report import baselines, checks, figures, samples, study
 from graft.report.answer import Answer
 from graft.report.contributions import contributions
 from graft.report.export import Table
@@ -16,7 +16,7 @@ from graft.report.page import Page, Section
 from graft.report.plots import read_series
 from graft.report.statistics import bootstrap, calibration, calibration_interval, wilson
 from graft.report.summary import is_fraction, number_cell
-from graft.report.sweep_page import confidence_of
+from graft.report.sweep_page import confidence_of, in_words
 from graft.runs import record
 from graft.runs.folder import CONFIG, METRICS, try_read_yaml
 from graft.runs.sweeps import Job, split_override
@@ -61,7 +61,9 @@ def answer(results: Mapping[str, Any], found: Mapping[str, Any] | None) -> Answe
     selection = results.get("selection") or {}
     epoch = "" if selection.get("epoch") is None else f", epoch {selection['epoch'] + 1}"
     chosen = f"checkpoint by {selection['rule']}{epoch}" if selection.get("rule") else "the last epoch"
-    line = f"Test {name} {shown(value)}{interval} on {samples_tested:,} test samples: one seed, {chosen}"
+    better = baselines.does_as_well([results], "the run", value, shown)
+    line = f"{better} " if better else ""
+    line += f"Test {name} {shown(value)}{interval} on {samples_tested:,} test samples: one seed, {chosen}"
     alone = ["The 95 % interval is the sampling error of the test set alone, not the spread over seeds."]
     return Answer(
         "unclear",
@@ -90,6 +92,8 @@ def next_step(results: Mapping[str, Any]) -> str:
 def sections_of(folder: Path, results: Mapping[str, Any], found: Mapping[str, Any] | None) -> Iterator[Section]:
     """What is shown of a run."""
     yield Section("Scores", [metrics(results)])
+    if results.get("baselines"):
+        yield Section("Baselines", [beside(results)])
     confusion = (results.get("confusion") or {}).get("test/target")
     if confusion:
         matrix, classes = confusion["matrix"], confusion["classes"]
@@ -118,17 +122,33 @@ def may_show(folder: Path) -> bool:
 
 
 def metrics(results: Mapping[str, Any]) -> Table:
-    """Test metrics by domain, and those of the baseline."""
+    """Test metrics by domain."""
     tests = {name: value for name, value in results["metrics"].items() if name.startswith("test/")}
-    baseline = results.get("baseline") or {}
     rows = []
     for name, value in tests.items():
         _, domain, metric = name.split("/", 2)
-        other = baseline.get("metrics", {}).get(name)
-        rows.append([domain, metric, number_cell(value), number_cell(other)])
-    header = ["domain", "metric", "test", baseline.get("name", "baseline")]
+        rows.append([domain, metric, number_cell(value)])
+    header = ["domain", "metric", "test"]
     caption = "Of the checkpoint that was chosen."
-    return Table("metrics", "Test metrics", caption, header, rows, numbers=2).without_empty()
+    return Table("metrics", "Test metrics", caption, header, rows, numbers=2)
+
+
+def beside(results: Mapping[str, Any]) -> Table:
+    """Every baseline's scores and what was chosen in it, the best by validation first."""
+    order = [one.key for one in baselines.baselines_in([results])]
+    entries = [results["baselines"][key] for key in order]
+    names = list(dict.fromkeys(name for entry in entries for name in entry["metrics"]))
+    header = ["baseline", "fitted on", "chosen", *map(in_words, names), "time"]
+    rows = [
+        [
+            *(entry["title"], entry["fitted_on"], entry["chosen"]),
+            *(number_cell(entry["metrics"].get(name)) for name in names),
+            f"{entry['seconds']:.1f} s",
+        ]
+        for entry in entries
+    ]
+    caption = "What anybody would try first, on the same splits and labels, the best by validation first."
+    return Table("baselines", "Baselines", caption, header, rows, numbers=3)
 
 
 def confused(matrix: list[list[float]], classes: list[str]) -> Table:

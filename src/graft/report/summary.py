@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from graft.files import disk_message, write_whole
+from graft.report import baselines
 from graft.report.ensemble import ensembles
 from graft.runs.record import labels_used
 from graft.runs.sweeps import (
@@ -39,12 +40,16 @@ def summarise(folder: Path) -> list[Row]:
     text = [f"# Sweep {folder.name}", ""]
     if same:
         text += ["All jobs: " + " ".join(f"`{key}={value}`" for key, value in same.items()), ""]
+    others = beside(rows, varied)
     text += [table, "", TUNED_NOTE if only_tuned(rows) else NOTE, ""]
+    text += ["## Baselines", "", others, "", BASELINES_NOTE, ""] if others else []
     if failures:
         text += [f"{len(failures)} of {len(jobs)} jobs failed:", "", *failures, ""]
     if diverged:
         text += [f"{len(diverged)} of {len(jobs)} jobs diverged:", "", *diverged, ""]
     print(f"\n{table}")
+    if others:
+        print(f"\n{others}")
     for word, lines in (("FAILED", failures), ("DIVERGED", diverged)):
         for line in lines:
             print(f"{word} {line[2:]}")
@@ -58,9 +63,18 @@ def summarise(folder: Path) -> list[Row]:
 
 
 def table_of(jobs: Sequence[Job]) -> str:
-    """The table of a sweep's jobs, best first, under the mean of their predictions where the rule is `ensemble`."""
-    rows = fold(jobs)
-    return markdown([*ensembles(jobs, rows), *rows], split_overrides(jobs)[0])
+    """The table of a sweep's jobs, best first, and that of the baselines where there are any.
+
+    The mean of the jobs' predictions stands above where the rule is `ensemble`.
+    """
+    rows, varied = fold(jobs), split_overrides(jobs)[0]
+    return "\n\n".join(filter(None, [markdown([*ensembles(jobs, rows), *rows], varied), beside(rows, varied)]))
+
+
+def beside(rows: Sequence[Row], varied: Sequence[str]) -> str:
+    """The baselines' table as Markdown; empty without any."""
+    header, *lines = baselines.table(rows, varied)
+    return padded([header, ["-" * len(name) for name in header], *lines]) if lines else ""
 
 
 MIN_SEEDS = 3  # below, an interval would be wider than anything it could tell
@@ -70,6 +84,12 @@ NOTE = (
     "(Student's t). Labels used: to train + to choose. Times and other metrics are means over the same jobs. Rows are "
     "in the order of the metric that selected the checkpoints, which under selection=budget is that of folds of the "
     "training labels, so that nothing is chosen on the test split; without one, of the test score."
+)
+
+
+BASELINES_NOTE = (
+    "What anybody would try first, on the same splits and labels, the best by validation first; means over seeds. They "
+    "are in no paired comparison."
 )
 
 
@@ -124,15 +144,14 @@ def markdown(rows: Sequence[Row], varied: Sequence[str]) -> str:
     others = other_metrics(finished, metric)
     selected = [f"{finished[0]['selection']['monitor']} (order)"] if all_selected(rows) else []
     found = found_columns(rows)
-    baseline = baseline_name(finished)
     sizes = ["labels used", *(f"{split} samples" for split in ("val", "test"))]
-    header = [*varied, *found, *selected, metric, "95 % interval", "n", *others, *baseline, *sizes, "trainable", "fit"]
+    header = [*varied, *found, *selected, metric, "95 % interval", "n", *others, *sizes, "trainable", "fit"]
     body = [
         [
             *(row.overrides.get(key, "") for key in varied),
             *(range_cell(row.numbers(*path)) for path in found.values()),
             *(number_cell(row.mean("selection", "value")) for _ in selected),
-            *cells(row, others, metric if baseline else None),
+            *cells(row, others),
         ]
         for row in rows
     ]
@@ -186,13 +205,8 @@ def other_metrics(finished: Sequence[Mapping[str, Any]], metric: str) -> list[st
     ]
 
 
-def baseline_name(finished: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the networks are compared with on the same samples, such as gradient boosting; empty without one."""
-    return [*dict.fromkeys(results["baseline"]["name"] for results in finished if results.get("baseline"))][:1]
-
-
-def cells(row: Row, others: Sequence[str], baseline_metric: str | None) -> list[str]:
-    """A row's numbers as text, with the baseline's where there is one."""
+def cells(row: Row, others: Sequence[str]) -> list[str]:
+    """A row's numbers as text."""
     scores, half = row.scores, half_interval(row.scores)
     if not scores:
         score, interval = "-", ""
@@ -207,7 +221,6 @@ def cells(row: Row, others: Sequence[str], baseline_metric: str | None) -> list[
         interval,
         str(len(scores)),
         *extra,
-        *([] if baseline_metric is None else [number_cell(row.mean("baseline", "metrics", baseline_metric))]),
         labels_cell(row),
         *(count_cell(row.numbers("data", "target", split)) for split in ("val", "test")),
         "" if trainable is None else f"{trainable:,.0f}",

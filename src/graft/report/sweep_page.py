@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from graft.report import checks, figures
+from graft.report import baselines, checks, figures
 from graft.report.answer import answers, count, shown
 from graft.report.ensemble import ensembles
 from graft.report.export import Table
 from graft.report.figures import Picture
 from graft.report.page import Page, Section
 from graft.report.statistics import Calibration, Estimate, calibration, calibration_interval
-from graft.report.study import Arm, Comparison, Setting, Study, role, target_predictions
-from graft.report.summary import count_cell, interval_text, labels_cell, number_cell
+from graft.report.study import Arm, Comparison, Setting, Study, target_predictions
+from graft.report.summary import BASELINES_NOTE, count_cell, interval_text, labels_cell, number_cell
+from graft.runs.roles import role
 from graft.runs.sweeps import Row
 
 CALIBRATED = 8  # arms whose calibration is shown
@@ -46,6 +47,8 @@ def sections_of(study: Study, setting: Setting) -> Iterator[Section]:
     yield Section(
         f"Strategies{place}", [own(setting, study, strategies(study, setting))], named(study, setting, pictures)
     )
+    if beside := beside_strategies(setting):
+        yield Section(f"Baselines{place}", [own(setting, study, beside)])
     if calibrated:
         bins = {name: calibration(*found) for name, found in calibrated.items()}
         picture = figures.reliability(bins, figures.colors_of(setting.arms))
@@ -62,14 +65,13 @@ def strategies(study: Study, setting: Setting) -> Table:
     compared = {one.arm.name: one for one in setting.comparisons}
     finished = setting.arms[0].best.finished[0]
     monitor = (finished.get("selection") or {}).get("monitor") or "val"
-    baseline = (finished.get("baseline") or {}).get("name", "baseline")
     metric = finished["score"]["metric"]
     header = [
         *("strategy", *keys, in_words(monitor), in_words(metric), "95 % interval", "seeds", "test samples"),
         "gain over scratch",
-        *("Holm p", "forgetting", baseline, "labels used", "trainable", "fit"),
+        *("Holm p", "forgetting", "labels used", "trainable", "fit"),
     ]
-    rows = [strategy_row(study, arm, keys, compared.get(arm.name), metric) for arm in setting.arms]
+    rows = [strategy_row(study, arm, keys, compared.get(arm.name)) for arm in setting.arms]
     caption = (
         "The configuration of each strategy that validation chose, in that order. The score's interval is over new "
         "seeds and new test samples where predictions were kept, else over seeds alone. A gain is paired by seed, "
@@ -78,12 +80,18 @@ def strategies(study: Study, setting: Setting) -> Table:
     return Table("strategies", "Chosen configurations", caption, header, rows, numbers=1 + len(keys)).without_empty()
 
 
+def beside_strategies(setting: Setting) -> Table | None:
+    """A line for each baseline, the best by validation first; None without any."""
+    header, *rows = baselines.table([arm.best for arm in setting.arms], ())
+    return Table("baselines", "Baselines", BASELINES_NOTE, header, rows, numbers=2) if rows else None
+
+
 def in_words(metric: str) -> str:
     """`val/target/acc` as a heading that can be broken: the target, whose scores these are, is not named."""
     return metric.replace("val", "validation", 1).replace("/target", "").replace("/", " ")
 
 
-def strategy_row(study: Study, arm: Arm, keys: list[str], one: Comparison | None, metric: str) -> list[str]:
+def strategy_row(study: Study, arm: Arm, keys: list[str], one: Comparison | None) -> list[str]:
     """An arm's cells."""
     best = arm.best
     trainable, fit = best.mean("parameters", "trainable"), best.mean("time", "fit_s")
@@ -99,7 +107,6 @@ def strategy_row(study: Study, arm: Arm, keys: list[str], one: Comparison | None
         "" if one is None else gain_text(study, one),
         "" if one is None or one.p is None else f"{one.p:.2g}",
         "" if forgotten is None else f"{forgotten:+.4f}",
-        number_cell(best.mean("baseline", "metrics", metric)),
         labels_cell(best),
         "" if trainable is None else f"{trainable:,.0f}",
         "" if fit is None else f"{fit:.1f} s",

@@ -15,6 +15,7 @@ from rich.table import Table
 from graft.cli.help import description
 from graft.cli.program import program
 from graft.locations import CONF
+from graft.report.baselines import baselines_in
 from graft.runs import record
 from graft.runs.folder import MODEL
 
@@ -56,7 +57,7 @@ def print_results(results: Mapping[str, Any], run_dir: Path) -> None:
     """Print the test metrics, what they cost and, as the very last line, the run folder."""
     console = _console()
     _blank_line(console)
-    console.print(metrics_table(results.get("metrics", {}), results.get("baseline")))
+    console.print(metrics_table(results.get("metrics", {})))
     if results.get("metrics", {}).get("forgetting") is not None:
         console.print("forgetting: what the source's main metric lost since pretraining, measured with the same head")
     if results.get("soup"):
@@ -68,6 +69,7 @@ def print_results(results: Mapping[str, Any], run_dir: Path) -> None:
         selection,
         labels_line(results),
         *choice_lines(results),
+        baseline_line(results),
         *nonfinite_lines(results),
         cost_line(results),
     ):
@@ -193,11 +195,9 @@ def trained_line(parameters: Mapping[str, Any]) -> str:
     return f"trained: {trainable:,} of {total:,} parameters ({100 * trainable / max(total, 1):.3g} %)"
 
 
-def metrics_table(metrics: Mapping[str, float | None], baseline: Mapping[str, Any] | None = None) -> Table:
-    """Test metrics, a column for each domain and for the target's baseline, and what belongs to no domain below."""
+def metrics_table(metrics: Mapping[str, float | None]) -> Table:
+    """Test metrics, a column for each domain, and what belongs to no domain below."""
     tests = {tuple(name.split("/")[1:]): value for name, value in metrics.items() if name.startswith("test/")}
-    if baseline:
-        tests |= {(baseline["name"], name.split("/")[-1]): value for name, value in baseline["metrics"].items()}
     domains = sorted(dict.fromkeys(key[0] for key in tests), key=lambda domain: domain != "target")
     table = _table("test", *domains)
     for metric in dict.fromkeys(key[1] for key in tests):
@@ -239,6 +239,16 @@ def choice_lines(results: Mapping[str, Any]) -> Iterator[str]:
         yield f"soup: {soup['chosen']}, the mean of {members} of {len(soup['ingredients'])} networks"
         if soup["label_subsets"] > 1:
             yield f"labels: its jobs drew {soup['label_subsets']} different subsets, so it saw more than each of them"
+
+
+def baseline_line(results: Mapping[str, Any]) -> str:
+    """The best baseline by validation beside the run's score; empty without baselines."""
+    if not (found := baselines_in([results])):
+        return ""
+    best, score = found[0], results["score"]
+    line = f"best baseline by validation: {best.title} ({best.fitted_on}), test {score['metric'].rsplit('/', 1)[-1]}"
+    as_good = score["value"] is not None and best.reaches(score["value"], score["higher_is_better"])
+    return f"{line} {_cell(best.test)}, {'no worse than' if as_good else 'short of'} this run's {_cell(score['value'])}"
 
 
 def nonfinite_lines(results: Mapping[str, Any]) -> Iterator[str]:

@@ -46,6 +46,7 @@ def of_setup(experiment: Experiment, context: RunContext, tuned: dict[str, Any])
         "averaging": averaging_word(config),
         "precision": config["trainer"]["precision"],
         "threads": torch.get_num_threads(),
+        "baselines": experiment.baselines,
         "seeds": {
             "train": config["seed"],
             "split": config["data"]["split_seed"],
@@ -157,29 +158,6 @@ def of_score(metrics: Mapping[str, float], task: Task) -> dict[str, Any]:
     """The one number that sweeps are ordered by: the task's main metric on the target's test split."""
     name = f"test/target/{task.main_metric}"
     return {"metric": name, "value": metrics[name], "higher_is_better": task.higher_is_better}
-
-
-def of_baseline(data: TransferDataModule, task: Task, seed: int) -> dict[str, Any] | None:
-    """Test metrics of what the target's kind of data has as its baseline, from the same splits and label budget.
-
-    `time_s` is what learning and predicting took, in seconds.
-    """
-    target = data.domains["target"]
-    if target.baseline is None or target.train.labels is None:
-        return None
-    classes, num_outputs = len(target.classes) if target.classes else None, data.num_outputs("target", task)
-    started = time.perf_counter()
-    predicted = target.baseline.predictions(target.train, target.val, target.test, classes, seed)
-    seconds = time.perf_counter() - started
-    if num_outputs == 1 and predicted.ndim == 2:
-        predicted = predicted[:, 1]  # of yes or no
-    assert target.test.labels is not None
-    found: dict[str, float] = {}
-    for metrics in (task.metrics(num_outputs), task.test_metrics(num_outputs)):
-        metrics.update(predicted, task.targets(target.test.labels))
-        scalars = {name: value for name, value in metrics.compute().items() if value.numel() == 1}
-        found |= {f"test/target/{name}": float(value) for name, value in scalars.items()}
-    return {"name": target.baseline.name, "metrics": found, "time_s": seconds}
 
 
 def of_confusion(module: TransferModule, data: TransferDataModule) -> dict[str, Any]:

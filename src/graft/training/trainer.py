@@ -119,6 +119,13 @@ def own_device(settings: Mapping[str, Any]) -> int | list[int]:
     return [local] if local and device_type(settings["accelerator"]) == "cuda" else 1
 
 
+def first_device(settings: Mapping[str, Any]) -> torch.device:
+    """The device of the main process of a Trainer with these keys."""
+    kind, devices = device_type(settings["accelerator"]), settings["devices"]
+    index = devices[0] if isinstance(devices, list) else 0
+    return torch.device(kind) if kind != "cuda" else torch.device(kind, index)
+
+
 def resolve_precision(settings: Mapping[str, Any]) -> str:
     """What `trainer.precision` means on this machine; `auto` is the fastest that trains as well as 32 bits.
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graft.baselines.boosting import GradientBoosting
 from graft.config.types import Natural
 from graft.data.domain import Domain
 from graft.data.readers.label_columns import yes_or_no
@@ -219,7 +218,6 @@ class TableSource(Domain):
         return encoded, {
             "notes": notes,
             "backbone_arguments": {"columns": columns},
-            "baseline": None if self.label_kind == "multilabel" else GradientBoosting(),
         }
 
     def _fit(self, train: Table) -> tuple[Columns, tuple[str, ...]]:

@@ -1,0 +1,119 @@
+"""Which baselines suit some data: methods, what they see, and the domains whose labels they learn from."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from graft.backbones.base import Backbone
+from graft.backbones.split_backbone import weights_hash
+from graft.baselines.representations import (
+    BagOfWords,
+    FrozenFeatures,
+    Pixels,
+    RawColumns,
+    Representation,
+    StepSummaries,
+    TreeColumns,
+)
+from graft.cache.disk import DiskCache
+from graft.data.module import TransferDataModule
+from graft.errors import GraftError
+
+BaselineName = Literal["majority", "linear", "neighbours", "boosting", "source_only", "pooled"]
+ALL: tuple[BaselineName, ...] = ("majority", "linear", "neighbours", "boosting", "source_only", "pooled")
+
+TARGET, SOURCE, POOLED = ("target",), ("source",), ("source", "target")
+WHOSE = {TARGET: "", SOURCE: ", source only", POOLED: ", source and target"}
+METHODS = {
+    "majority": ("majority class", "median of the training labels"),
+    "linear": ("logistic regression", "ridge regression"),
+    "neighbours": ("nearest neighbours", "nearest neighbours"),
+    "boosting": ("gradient boosting", "gradient boosting"),
+}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A baseline: its method, what that sees (None: nothing), and whose labels it learns from."""
+
+    method: str  # a key of METHODS
+    representation: Representation | None
+    domains: tuple[str, ...] = TARGET
+
+    @property
+    def key(self) -> str:
+        """Its name in results.json: linear_words_pooled."""
+        seen = self.representation.name if self.representation and self.method != "boosting" else ""
+        whose = {TARGET: "", SOURCE: "source_only", POOLED: "pooled"}[self.domains]
+        return "_".join(word for word in (self.method, seen, whose) if word)
+
+    def title(self, numbers: bool) -> str:
+        """Its name for people, of classes or of numbers."""
+        on = f" on {self.representation.title}" if self.representation else ""
+        return METHODS[self.method][numbers] + on + WHOSE[self.domains]
+
+
+def chosen_names(wanted: Sequence[str] | str, data: TransferDataModule, *, same_task: bool = True) -> list[str]:
+    """The names of a config's word or list that suit the data; `same_task`: the source's labels mean the same.
+
+    Raises GraftError for one that is asked for by name and does not suit them.
+    """
+    if wanted == "none":
+        return []
+    labelled = data.domains["target"].train.labels is not None
+    source = data.domains["source"].train.labels if same_task and data.same_classes else None
+    shared = source is not None and data.classes("target") is not None
+    needs: dict[str, tuple[bool, str]] = dict.fromkeys(ALL, (labelled, "labels of the target"))
+    needs["boosting"] = (labelled and boosted(data) is not None, "a table with one label a row")
+    needs["source_only"] = (shared, "a source with labels and the target's classes")
+    needs["pooled"] = (shared and labelled, "labels of the target, and a source with the same classes")
+    if wanted == "auto":
+        return [name for name, (there, _) in needs.items() if there]
+    for name in wanted:
+        there, what = needs[name]
+        if not there:
+            raise GraftError(f"baselines: {name} needs {what}. Leave it out, or set baselines=auto for all that suit.")
+    return list(dict.fromkeys(wanted))
+
+
+def planned(
+    names: Sequence[str], data: TransferDataModule, backbone: Backbone | None, cache: DiskCache
+) -> Iterator[Planned]:
+    """The baselines of some names: each method on everything that it can see; `backbone` is given if pretrained."""
+    seen, trees = [*representations(data, backbone, cache)] if names else [], boosted(data)
+    for name in names:
+        if name == "majority":
+            yield Planned(name, None)
+        elif name in ("linear", "neighbours"):
+            yield from (Planned(name, one) for one in seen)
+        elif name == "source_only":
+            yield from (Planned("linear", one, SOURCE) for one in seen)
+        elif name == "pooled":
+            yield from (Planned("linear", one, POOLED) for one in seen)
+        if trees and name in ("boosting", "pooled"):
+            yield Planned("boosting", trees, TARGET if name == "boosting" else POOLED)
+
+
+def boosted(data: TransferDataModule) -> TreeColumns | None:
+    """What boosting sees of tables with one label a row."""
+    labels = data.domains["target"].test.labels
+    if data.modality != "table" or labels is None or labels.ndim != 1:
+        return None
+    return TreeColumns(data.domains["target"].backbone_arguments["columns"])
+
+
+def representations(data: TransferDataModule, backbone: Backbone | None, cache: DiskCache) -> Iterator[Representation]:
+    """What can be seen of the samples: what they are, and features where a backbone is pretrained."""
+    target = data.domains["target"]
+    if data.modality == "table":
+        yield RawColumns(target.backbone_arguments["columns"])
+        return
+    if data.modality == "text":
+        yield BagOfWords()
+    if data.modality == "sequence":
+        yield StepSummaries()
+    if backbone is not None:
+        yield FrozenFeatures(backbone, weights_hash(backbone, frozenset()), data, cache)
+    elif data.modality == "image":
+        first: Any = target.train.inputs[0]
+        yield Pixels(data.channels or first.shape[0], (first.shape[-2], first.shape[-1]), data.decoded)
