@@ -267,6 +267,10 @@ def test_what_is_allowed_passes(overrides):
             ["`training.mixup_alpha=0.2 training.cutmix_alpha=1.0` with `task=binary`: "],
         ),
         (
+            ["backbone.weights=source", "term=[co_tuning]", "objective.alpha=1"],
+            ["`term=co_tuning` with `objective.alpha=1`: "],
+        ),
+        (
             ["backbone.weights=source", "term=[bi_tuning]", "training.mixup_alpha=0.2"],
             ["`training.mixup_alpha=0.2` with `term=bi_tuning`: "],
         ),

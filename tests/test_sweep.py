@@ -510,3 +510,22 @@ def test_every_job_of_a_sweep_is_tried_where_the_disk_is_full(app, tmp_path, dis
     again = app("-m", "experiment=resnet_ft", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}")
     assert again.code == 0, again.err
     assert len(list((tmp_path / "sweep").glob("*/DONE"))) == 2
+
+
+def test_numbers_of_seeds_and_splits_are_a_sweep(app):
+    assert app("seeds=3", "splits=2").code == 0
+    assert [(cfg.seed, cfg.data.split_seed) for cfg in app.configs] == [(s, p) for s in range(3) for p in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["seeds=many"], "`seeds=many`: how many, from 1 to 1000"),
+        (["splits=0"], "-m data.split_seed=7,8,9"),
+        (["seeds=3", "seed=4"], "`seeds=3` with `seed=4`: both set seed"),
+    ],
+)
+def test_a_number_of_seeds_that_is_none(app, words, said):
+    outcome = app(*words)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert said in outcome.err

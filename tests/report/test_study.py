@@ -10,7 +10,7 @@ import yaml
 from pyarrow import parquet
 from scipy import stats
 
-from graft.report import answer, checks, looks, study
+from graft.report import answer, checks, looks, study, summary
 from graft.report.statistics import crossed
 from graft.runs.folder import SweepFolder
 from graft.runs.roles import role
@@ -246,6 +246,20 @@ def test_several_splits_are_the_unit_and_corrected(sweep):
     differences = np.array([20, 26, 22, 24]) / TEST
     half = stats.t(3).ppf(0.975) * np.sqrt((1 / 4 + TEST / (TRAIN + VAL)) * differences.var(ddof=1))
     assert one.interval == pytest.approx((differences.mean() - half, differences.mean() + half))
+    rows = summary.fold(sweep.read().jobs)
+    assert [(len(row.scores), row.half_interval()) for row in rows] == [
+        (
+            8,
+            pytest.approx(
+                stats.t(3).ppf(0.975) * np.sqrt((1 / 4 + TEST / (TRAIN + VAL)) * np.var(counts, ddof=1)) / TEST
+            ),
+        )
+        for counts in (right["full"], right["scratch"])
+    ]
+    table = summary.table_of(sweep.read().jobs)
+    assert table.count("4 splits, 8 jobs") == 2
+    assert "data.split_seed" not in table
+    assert sweep.read().settings[0].arms[0].estimate()[0].n == 4
     line = sweep.answer().line
     assert "4 splits, Nadeau-Bengio corrected" in line
     assert "more" not in line

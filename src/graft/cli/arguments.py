@@ -14,6 +14,9 @@ PATHS = (
     *("root", "file", "val_file", "test_file", "folder", "weights", "resume", "soup"),
     *("logs_dir", "cache_dir", "data_dir", "run_dir", "dir"),
 )
+MULTIRUN = ("-m", "--multirun")
+MOST_REPEATS = 1000
+REPEATED = {"seeds": "seed", "splits": "data.split_seed"}  # `seeds=5` is `seed=0,1,2,3,4`, as a sweep
 PLAIN = re.compile(r"[\w./+%@:$?|-]*")  # what Hydra takes without quotes, and a single path has
 HYDRAS_FLAGS = {  # Hydra's own, with whether a word follows
     **dict.fromkeys(("--help", "-h", "--hydra-help", "--version", "--multirun", "-m", "--run", "-r"), False),
@@ -28,7 +31,8 @@ def typed(words: Sequence[str], known_names: Callable[[], Sequence[str]]) -> lis
 
     `known_names` gives the keys there are. GraftError for a flag or a word that belongs to no key.
     """
-    sweeps = any(word in ("-m", "--multirun") for word in words)
+    words = repeated(words)
+    sweeps = any(word in MULTIRUN for word in words)
     meant: list[str] = []
     follows = False  # whether the word is the value of one of Hydra's flags
     for place, word in enumerate(words):
@@ -46,6 +50,26 @@ def typed(words: Sequence[str], known_names: Callable[[], Sequence[str]]) -> lis
             raise GraftError(explained(word, words[place + 1 : place + 2], known_names()))
         follows = HYDRAS_FLAGS.get(flag, False) and "=" not in word
         meant.append(word)
+    return meant
+
+
+def repeated(words: Sequence[str]) -> list[str]:
+    """The words with `seeds=5` and `splits=5` written out as a sweep of that many; GraftError for what is no number."""
+    meant = list(words)
+    for place, word in enumerate(words):
+        name, _, count = word.partition("=")
+        if (key := REPEATED.get(name)) is None:
+            continue
+        if not count.isdecimal() or not 1 <= int(count) <= MOST_REPEATS:
+            raise GraftError(
+                f"`{word}`: how many, from 1 to {MOST_REPEATS}, such as {name}=5 for {key}=0,1,2,3,4; values of your "
+                f"own: -m {key}=7,8,9"
+            )
+        if other := next((one for one in words if one.startswith(f"{key}=")), None):
+            raise GraftError(f"`{word}` with `{other}`: both set {key}; leave one out")
+        meant[place] = f"{key}={','.join(map(str, range(int(count))))}"
+    if meant != list(words) and not any(word in MULTIRUN for word in words):
+        meant.insert(0, "-m")
     return meant
 
 

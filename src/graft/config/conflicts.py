@@ -114,6 +114,8 @@ def term_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str
             yield f"`term={term}` with `{reason}`: it keeps to pretrained weights, and there are none; leave it out"
         if says("needs_labels", False) and not labeled:
             yield f"`term={term}` with `data.target_labeled=false`: it needs the target's labels; leave the term out"
+        elif says("needs_labels", False) and (alpha := without_target_loss(config["objective"])):
+            yield f"`term={term}` with `{alpha}`: it learns from the target's labels; use objective.alpha below 1"
         if says("needs_multiclass", False) and names.says("task", "name", "multiclass") != "multiclass":
             yield f"`term={term}` with `task={names['task']}`: it compares class probabilities; use task=multiclass"
         if says("needs_linear_head", False) and not names.says("head", "linear_in_features", False):
@@ -129,6 +131,14 @@ def term_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str
             )
         if says("replaces_batchnorm", False) and config["trainer"].get("sync_batchnorm"):
             yield f"`term={term}` with `trainer.sync_batchnorm=true`: synchronising replaces its layers"
+
+
+def without_target_loss(objective: Mapping[str, Any]) -> str:
+    """The keys by which the target's loss never counts, as one would type them; empty where it does."""
+    alpha, end = objective.get("alpha", 0.0), objective.get("alpha_end")
+    if alpha is None or (alpha == 1 and end in (None, 1)):
+        return f"objective.alpha={shown(alpha)}" + (f" objective.alpha_end={shown(end)}" if end is not None else "")
+    return ""
 
 
 def mixing_keys(config: Mapping[str, Any]) -> str:

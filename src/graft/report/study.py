@@ -19,8 +19,8 @@ from graft.report.contributions import contributions
 from graft.report.statistics import Crossed, Estimate, crossed, holm, over_seeds, over_splits
 from graft.report.summary import is_fraction
 from graft.runs.folder import PREDICTIONS
-from graft.runs.roles import REPEATS, role
-from graft.runs.sweeps import Job, Row, fold, read_jobs, split_overrides
+from graft.runs.roles import role
+from graft.runs.sweeps import Job, Row, fold, read_jobs, split_overrides, test_over_rest
 
 ROUNDING = 1e-3  # of scores in a record against those of the predictions
 
@@ -51,6 +51,8 @@ class Arm:
 
     def estimate(self) -> tuple[Estimate, bool]:
         """Its mean test score, and whether the error is over new test samples too (estimand B)."""
+        if len(means := self.best.by_split) > 1:
+            return over_splits(means, test_over_rest(self.best.finished[0])), True
         jobs = list(self.jobs.values())
         values = contributions_of(jobs)
         if values is not None and len(values) > 1:
@@ -158,9 +160,8 @@ def read(folders: Sequence[Path]) -> Study:
 def of_jobs(folders: Sequence[Path], found: Sequence[Job]) -> Study:
     """The study of the jobs in some folders; of those with the same overrides the last one counts."""
     jobs = list({tuple(sorted(job.overrides.items())): job for job in found}.values())
-    rows = fold(jobs, REPEATS)
-    varied = [key for key in split_overrides(jobs)[0] if key not in REPEATS] if jobs else []
-    same = split_overrides(jobs)[1] if jobs else {}
+    rows = fold(jobs)
+    varied, same = split_overrides(jobs) if jobs else ([], {})
     settings = settings_of(rows, varied)
     look = looks.number(folders, repeats_of(settings))
     return Study(list(folders), jobs, rows, as_family(settings, look), varied, same)
@@ -215,7 +216,7 @@ def compare(arm: Arm, scratch: Arm) -> Comparison | None:
     splits = list(dict.fromkeys(split for split, _ in pairs))
     if len(splits) > 1:  # the split is the unit, seeds are averaged within it
         means = np.array([np.mean([by_pair[pair] for pair in pairs if pair[0] == split]) for split in splits])
-        estimate = over_splits(means, test_over_rest(mine[pairs[0]]))
+        estimate = over_splits(means, test_over_rest(mine[pairs[0]].results or {}))
         return Comparison(arm, scratch, means, len(pairs), estimate, None, len(splits))
     differences = np.array(list(by_pair.values()))
     paired = None
@@ -288,13 +289,6 @@ def metric_of(job: Job) -> str:
     """The score's metric without stage and domain."""
     assert job.results is not None
     return str(job.results["score"]["metric"]).rsplit("/", 1)[-1]
-
-
-def test_over_rest(job: Job) -> float:
-    """Test samples over all others of the target: the correction of Nadeau and Bengio."""
-    assert job.results is not None
-    target = job.results["data"]["target"]
-    return float(target["test"] / max((target.get("pool") or target["train"]) + target["val"], 1))
 
 
 def named(row: Row, keys: Sequence[str]) -> str:

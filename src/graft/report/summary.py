@@ -19,7 +19,6 @@ from graft.runs.sweeps import (
     all_selected,
     describe,
     fold,
-    half_interval,
     mean,
     metric_names,
     only_tuned,
@@ -106,14 +105,15 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
     found = found_columns(rows)
     lines = []
     for row in rows:
-        scores, half = row.scores, half_interval(row.scores)
+        scores, half = row.scores, row.half_interval()
         line: dict[str, Any] = {key: row.overrides.get(key) for key in keys}
         line["metric"] = next((name for name in metric_names([row])), None)
-        line["mean"] = mean(scores)
+        line["mean"] = mean(row.units)
         line["std"] = statistics.stdev(scores) if len(scores) > 1 else None
         line["count"] = len(scores)
-        line["ci95_low"] = None if half is None else statistics.fmean(scores) - half
-        line["ci95_high"] = None if half is None else statistics.fmean(scores) + half
+        line["splits"] = len(row.by_split)
+        line["ci95_low"] = None if half is None else statistics.fmean(row.units) - half
+        line["ci95_high"] = None if half is None else statistics.fmean(row.units) + half
         line["failed"] = len(row.failed)
         line["diverged"] = len(row.diverged)
         line["unfinished"] = row.unfinished
@@ -207,19 +207,25 @@ def other_metrics(finished: Sequence[Mapping[str, Any]], metric: str) -> list[st
 
 def cells(row: Row, others: Sequence[str]) -> list[str]:
     """A row's numbers as text."""
-    scores, half = row.scores, half_interval(row.scores)
+    scores, half = row.units, row.half_interval()
     if not scores:
         score, interval = "-", ""
     else:
         center = statistics.fmean(scores)
         score = f"{center:.4f}" + (f" ± {statistics.stdev(scores):.4f}" if len(scores) > 1 else "")
-        interval = "" if half is None else interval_text(len(scores), center, half, is_fraction(row.finished[0]))
+        interval = (
+            ""
+            if half is None
+            else interval_text(
+                len(scores), center, half, is_fraction(row.finished[0]), "splits" if len(row.by_split) > 1 else "seeds"
+            )
+        )
     extra = [number_cell(row.mean("metrics", name)) for name in others]
     trainable, fit = row.mean("parameters", "trainable"), row.mean("time", "fit_s")
     return [
         score,
         interval,
-        str(len(scores)),
+        repeats_cell(row),
         *extra,
         labels_cell(row),
         *(count_cell(row.numbers("data", "target", split)) for split in ("val", "test")),
@@ -228,10 +234,10 @@ def cells(row: Row, others: Sequence[str]) -> list[str]:
     ]
 
 
-def interval_text(n: int, center: float, half: float, fraction: bool) -> str:
+def interval_text(n: int, center: float, half: float, fraction: bool, unit: str = "seeds") -> str:
     """A mean's interval for people: none of 2 seeds or without any spread, a fraction's no further than 0 to 1."""
     if n < MIN_SEEDS:
-        return f"{n} seeds: too few"
+        return f"{n} {unit}: too few"
     if half < 1e-9 * max(1.0, abs(center)):
         return "no spread seen"
     low, high = center - half, center + half
@@ -243,6 +249,12 @@ def interval_text(n: int, center: float, half: float, fraction: bool) -> str:
 def is_fraction(results: Mapping[str, Any]) -> bool:
     """Whether a run's score lies in 0 to 1."""
     return results["score"]["metric"].rsplit("/", 1)[-1] not in UNBOUNDED
+
+
+def repeats_cell(row: Row) -> str:
+    """How many seeds there are; of several splits how many, and how many jobs in all."""
+    splits = len(row.by_split)
+    return f"{splits} splits, {len(row.scores)} jobs" if splits > 1 else str(len(row.scores))
 
 
 def count_cell(counts: Sequence[float]) -> str:

@@ -11,6 +11,7 @@ from graft.errors import GraftError, listed
 from graft.runs import sweeps
 from graft.runs.folder import CONFIG, RESULTS
 from graft.runs.record import is_older
+from graft.runs.roles import REPEATS
 from graft.runs.untrusted import read_config
 
 # Keys of the soup's own command; everything else is its jobs'.
@@ -66,7 +67,7 @@ def read(folder: Path, allow: Sequence[str] = ()) -> list[Ingredient]:
             f"soup={folder}: {listed(older)} are runs of an older Graft, whose configs name parts where they were "
             "then. Run the sweep again in a new folder."
         )
-    varied = [*sweeps.split_overrides(jobs)[0], "seed"]
+    varied = [*sweeps.split_overrides(jobs)[0], *REPEATS]
     ingredients = [
         Ingredient(
             " ".join([one.folder, *(f"{key}={value}" for key, value in one.overrides.items() if key in varied)]),

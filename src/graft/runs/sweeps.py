@@ -1,4 +1,4 @@
-"""Reading a sweep's folder: its jobs, and rows of jobs that differ in their seed alone."""
+"""Reading a sweep's folder: its jobs, and rows of jobs that differ in seed and split alone."""
 
 import math
 import statistics
@@ -11,7 +11,7 @@ from graft.errors import GraftError
 from graft.runs import record
 from graft.runs.folder import DONE, ERROR, OVERRIDES, REFUSED, RESULTS, SweepFolder
 from graft.runs.recipe import recipe_before_small_gains
-from graft.runs.roles import role
+from graft.runs.roles import REPEATS, role
 from graft.runs.untrusted import read_overrides
 
 CONFIDENCE = 0.95
@@ -32,7 +32,7 @@ class Job:
 
 @dataclass
 class Row:
-    """Jobs that differ in nothing but their seed."""
+    """Jobs that differ in nothing but their seed and their split."""
 
     overrides: dict[str, str]
     jobs: list[Job] = field(default_factory=list)
@@ -61,6 +61,36 @@ class Row:
     def scores(self) -> list[float]:
         """The scores that are numbers."""
         return self.numbers("score", "value")
+
+    @property
+    def by_split(self) -> list[float]:
+        """The mean score of each split."""
+        found: dict[Any, list[float]] = {}
+        for results in self.finished:
+            if (value := number(results, ("score", "value"))) is not None:
+                found.setdefault(results.get("seeds", {}).get("split"), []).append(value)
+        return [statistics.fmean(scores) for scores in found.values()]
+
+    @property
+    def units(self) -> list[float]:
+        """What its interval is over: the means of its splits where there are several, else the scores of its seeds."""
+        means = self.by_split
+        return means if len(means) > 1 else self.scores
+
+    def half_interval(self) -> float | None:
+        """Half the width of the mean's 95 % interval: Student's t, or with several splits Nadeau and Bengio's (2003).
+
+        Splits share samples, which `1 / splits + test / other samples` in the place of `1 / splits` makes up for. None
+        for fewer than two units.
+        """
+        units = self.units
+        if len(units) < 2:
+            return None
+        from scipy.special import stdtrit
+
+        overlap = test_over_rest(self.finished[0]) if len(self.by_split) > 1 else 0.0
+        quantile = float(stdtrit(len(units) - 1, (1 + CONFIDENCE) / 2))
+        return quantile * statistics.stdev(units) * math.sqrt(1 / len(units) + overlap)
 
     def numbers(self, *path: str) -> list[float]:
         """A number in the results of every job that has it, e.g. numbers("tuning", "lr", "value")."""
@@ -120,7 +150,7 @@ def first_error_line(text: str) -> str:
     return " ".join(line.strip() for line in lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
-def fold(jobs: Iterable[Job], repeats: Sequence[str] = ("seed",)) -> list[Row]:
+def fold(jobs: Iterable[Job]) -> list[Row]:
     """Jobs grouped by everything but the keys that repeat them, best first, those without a score last.
 
     Best by validation, as the selection rule sees it: an order by test scores would choose on the test split. Where a
@@ -130,7 +160,7 @@ def fold(jobs: Iterable[Job], repeats: Sequence[str] = ("seed",)) -> list[Row]:
     """
     rows: dict[tuple[tuple[str, str], ...], Row] = {}
     for one in jobs:
-        rest = {key: value for key, value in one.overrides.items() if key not in repeats}
+        rest = {key: value for key, value in one.overrides.items() if key not in REPEATS}
         rows.setdefault(tuple(sorted(rest.items())), Row(rest)).jobs.append(one)
 
     def rank(row: Row) -> tuple[bool, float]:
@@ -163,11 +193,11 @@ def all_selected(rows: Iterable[Row]) -> bool:
 
 
 def split_overrides(jobs: Sequence[Job]) -> tuple[list[str], dict[str, str]]:
-    """The keys in which jobs differ, the seed apart, and the overrides that all of them share."""
-    keys = list(dict.fromkeys(key for one in jobs for key in one.overrides if key != "seed"))
+    """The keys in which jobs differ, seed and split apart, and the overrides that all of them share."""
+    keys = list(dict.fromkeys(key for one in jobs for key in one.overrides))
     values = {key: {one.overrides.get(key) for one in jobs} for key in keys}
     same = {key: jobs[0].overrides[key] for key in keys if len(values[key]) == 1}
-    return [key for key in keys if key not in same], same
+    return [key for key in keys if key not in same and key not in REPEATS], same
 
 
 def number(results: Mapping[str, Any], path: Sequence[str]) -> float | None:
@@ -184,14 +214,10 @@ def mean(values: Iterable[float | None]) -> float | None:
     return statistics.fmean(numbers) if numbers else None
 
 
-def half_interval(scores: Sequence[float]) -> float | None:
-    """Half the width of the mean's 95 % interval (Student's t); None for fewer than two scores."""
-    if len(scores) < 2:
-        return None
-    from scipy.special import stdtrit
-
-    quantile = float(stdtrit(len(scores) - 1, (1 + CONFIDENCE) / 2))
-    return quantile * statistics.stdev(scores) / math.sqrt(len(scores))
+def test_over_rest(results: Mapping[str, Any]) -> float:
+    """Test samples over all others of the target."""
+    target = results["data"]["target"]
+    return float(target["test"] / max((target.get("pool") or target["train"]) + target["val"], 1))
 
 
 def metric_names(rows: Iterable[Row]) -> list[str]:
