@@ -17,6 +17,7 @@ from graft.data.sources.digits import Digits
 from graft.data.splits import others, stratified_folds
 from graft.errors import Interrupted
 from graft.model import predictions
+from graft.model.save import is_better, validated
 from graft.report import study, summary
 from graft.runs import sweeps
 from graft.runs.recipe import keys_as_recipe
@@ -242,6 +243,14 @@ def test_without_folds_the_recipe_comes_first_and_no_test_score_orders(tmp_path)
     assert order(tmp_path) == ["full 0.1", "frozen 0.1"]
     sweep.add("strategy=lora optimizer.lr=0.1 seed=0", HALF, **budget([0.2, 0.3]))
     assert order(tmp_path) == ["full 0.1", "lora 0.1", "frozen 0.1"]
+
+
+def test_no_validation_loss_decides_whose_model_is_kept():
+    selection = {"rule": "budget", "monitor": None, "value": None, "mode": None}
+    high, low = ({"selection": selection, "metrics": {"val/target/loss": loss}} for loss in (2.0, 1.0))
+    assert validated(high) == validated(low)
+    _, value, mode = validated(low)
+    assert not is_better(value, value, mode)  # the first one stays
 
 
 def test_the_keys_of_a_job_that_are_as_the_recipe_has_them():
