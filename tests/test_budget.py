@@ -17,6 +17,7 @@ from graft.data.sources.digits import Digits
 from graft.data.splits import others, stratified_folds
 from graft.errors import Interrupted
 from graft.model import predictions
+from graft.model.save import is_better, validated
 from graft.report import study, summary
 from graft.runs import sweeps
 from graft.runs.recipe import keys_as_recipe
@@ -132,10 +133,6 @@ class StopRefit(pl.Callback):
 POISON = ["allow=[test_budget]", "data.target._target_=test_budget.Poisoned"]
 
 
-def chosen(results):
-    return {key: value for key, value in results["selection"].items() if key != "folds_s"}
-
-
 def best(folder):
     return torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
 
@@ -151,7 +148,7 @@ def test_no_label_of_validation_or_test_moves_the_choice(run, labels, strategy, 
     options = ["selection=budget", f"strategy={strategy}", f"data.labels_per_class={labels}", "training.epochs=3"]
     results, folder = run(*options, "optimizer.lr=0.02", folder="right")
     poisoned, other = run(*options, "optimizer.lr=0.02", *POISON, folder="wrong")
-    found = chosen(results)
+    found = results["selection"]
     assert (found["rule"], found["monitor"], found["oracle"]) == ("budget", "selection/budget", False)
     assert len(found["folds"]) == folds
     assert found["value"] == pytest.approx(np.mean(found["folds"]))
@@ -160,7 +157,7 @@ def test_no_label_of_validation_or_test_moves_the_choice(run, labels, strategy, 
     assert found["value"] == pytest.approx(curve[found["epoch"]])
     assert found["epoch"] == best(folder)["epoch"]
     assert results["labels"] == {"training": 10 * labels, "choosing": 0}
-    assert chosen(poisoned) == found
+    assert poisoned["selection"] == found
     assert poisoned["metrics"]["val/target/acc"] < results["metrics"]["val/target/acc"]  # it is reported
     weights, others_ = best(folder)["state_dict"], best(other)["state_dict"]
     assert all(torch.equal(value, others_[name]) for name, value in weights.items())
@@ -174,13 +171,13 @@ def test_stored_features_give_what_the_backbone_gives(run):  # noqa: F811
     options = ["selection=budget", "strategy=frozen", "data.labels_per_class=5", "optimizer.lr=0.02"]
     stored, _ = run(*options, folder="stored")
     computed, _ = run(*options, "cache.features=false", folder="computed")
-    assert chosen(stored) == chosen(computed)
+    assert stored["selection"] == computed["selection"]
 
 
 @pytest.mark.slow
 def test_one_label_a_class_leaves_the_last_epoch(run, capsys):  # noqa: F811
     results, _ = run("selection=budget", "strategy=frozen", "data.labels_per_class=1")
-    found = chosen(results)
+    found = results["selection"]
     assert (found["rule"], found["monitor"], found["value"], found["epoch"]) == ("budget", None, None, 1)
     assert results["labels"] == {"training": 10, "choosing": 0}
     out = capsys.readouterr().out
@@ -197,11 +194,11 @@ def test_a_run_stopped_in_a_fold_or_after_the_folds_chooses_the_same(run):  # no
         run(*options, "+callbacks.stop={_target_: test_run.StopAt, epoch: 1}", folder="stopped")
     assert not (folder.with_name("stopped") / "checkpoints").exists()
     again, _ = run(*options, folder="stopped")
-    assert (chosen(again), again["metrics"]) == (chosen(whole), whole["metrics"])
+    assert (again["selection"], again["metrics"]) == (whole["selection"], whole["metrics"])
     with pytest.raises(Interrupted):
         run(*options, "allow=[test_budget]", "+callbacks.stop={_target_: test_budget.StopRefit}", folder="later")
     resumed, _ = run(*options, "resume=true", folder="later")
-    assert (chosen(resumed), resumed["metrics"]) == (chosen(whole), whole["metrics"])
+    assert (resumed["selection"], resumed["metrics"]) == (whole["selection"], whole["metrics"])
 
 
 # Sweeps
@@ -214,7 +211,7 @@ def budget(folds, *as_recipe, value=None):
         "labels": {"training": 50, "choosing": 0},
         "selection": {
             **{"rule": "budget", "monitor": monitor, "mode": "max", "value": value},
-            **{"folds": folds or [], "as_recipe": list(as_recipe), "note": "", "folds_s": 1.0},
+            **{"folds": folds or [], "as_recipe": list(as_recipe), "note": ""},
         },
     }
 
@@ -246,6 +243,14 @@ def test_without_folds_the_recipe_comes_first_and_no_test_score_orders(tmp_path)
     assert order(tmp_path) == ["full 0.1", "frozen 0.1"]
     sweep.add("strategy=lora optimizer.lr=0.1 seed=0", HALF, **budget([0.2, 0.3]))
     assert order(tmp_path) == ["full 0.1", "lora 0.1", "frozen 0.1"]
+
+
+def test_no_validation_loss_decides_whose_model_is_kept():
+    selection = {"rule": "budget", "monitor": None, "value": None, "mode": None}
+    high, low = ({"selection": selection, "metrics": {"val/target/loss": loss}} for loss in (2.0, 1.0))
+    assert validated(high) == validated(low)
+    _, value, mode = validated(low)
+    assert not is_better(value, value, mode)  # the first one stays
 
 
 def test_the_keys_of_a_job_that_are_as_the_recipe_has_them():

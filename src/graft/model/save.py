@@ -64,10 +64,15 @@ def keep_model(experiment: Experiment, results: Mapping[str, Any], *, in_sweep: 
 
 
 def validated(results: Mapping[str, Any]) -> tuple[str, float, str]:
-    """(metric, value, max or min) that jobs are compared by: what the selection followed, else the validation loss."""
+    """(metric, value, max or min) that jobs are compared by: what the selection followed, else the validation loss.
+
+    Under selection=budget validation compares nothing: of jobs without folds the first one is kept.
+    """
     selection = results["selection"]
     if selection["monitor"] is not None and selection["value"] is not None:
         return selection["monitor"], selection["value"], selection["mode"]
+    if selection["rule"] == "budget":
+        return "no folds", 0.0, "max"
     return LOSS, results["metrics"].get(LOSS, math.inf), "min"
 
 

@@ -13,6 +13,7 @@ from graft.report.study import Arm, Comparison, Setting, Study
 from graft.report.summary import MIN_SEEDS
 from graft.runs.record import labels_of
 from graft.runs.roles import REPEATS, role
+from graft.runs.sweeps import all_chose_by
 
 SMALLEST = 0.01  # the difference that a study should be able to see: 1 point, or 1 % of scratch's score
 
@@ -99,10 +100,11 @@ def details(study: Study, one: Comparison) -> list[str]:
     test = one.arm.best.numbers("data", "target", "test")
     samples = f"{test[0]:,.0f} test samples" if test else "the test samples"
     means = [arm.best.mean("score", "value") or 0.0 for arm in (one.arm, one.scratch)]
+    by = "folds of the training labels" if all_chose_by(one.arm.rows, "budget") else "validation"
     tried = [f"{arm.name} of {count(len(arm.rows), 'configuration')}" for arm in (one.arm, one.scratch)]
     lines = [
         f"{one.arm.name} {score(study, means[0])} against {one.scratch.name} {score(study, means[1])} "
-        f"({study.metric} on {samples}). Both were chosen by validation: {', '.join(tried)}."
+        f"({study.metric} on {samples}). Both were chosen by {by}: {', '.join(tried)}."
     ]
     if one.interval is None:
         return lines

@@ -229,8 +229,7 @@ def selection_line(selection: Mapping[str, Any] | None) -> str:
 def choice_lines(results: Mapping[str, Any]) -> Iterator[str]:
     """How labels were held out; what else was chosen than the epoch: how far to go from pretrained weights, a soup."""
     if note := (results.get("selection") or {}).get("note"):
-        seconds = results["selection"]["folds_s"]
-        yield f"budget: {note}{f', {seconds:.0f} s' if seconds else ''}; the validation split chooses nothing"
+        yield f"budget: {note}; the validation split chooses nothing"
     if wise_ft := results.get("wise_ft"):
         tried = ", ".join(f"{_cell(one['value'])} at {one['alpha']:g}" for one in wise_ft["tried"])
         yield f"wise_ft: alpha {wise_ft['alpha']:g} of pretrained (0) to tuned (1), {wise_ft['monitor']} {tried}"
@@ -274,7 +273,11 @@ def soup_table(soup: Mapping[str, Any]) -> Table:
 def cost_line(results: Mapping[str, Any]) -> str:
     """Seconds, speed and memory, as far as they were measured."""
     seconds = results.get("time") or {}
-    parts = [f"{name} {seconds[f'{name}_s']:.1f} s" for name in ("pretrain", "fit", "test") if seconds.get(f"{name}_s")]
+    parts = [
+        f"{name} {seconds[f'{name}_s']:.1f} s"
+        for name in ("pretrain", "folds", "fit", "test")
+        if seconds.get(f"{name}_s")
+    ]
     if results.get("samples_per_s"):
         parts.append(f"{results['samples_per_s']:,.0f} samples/s")
     if results.get("peak_memory_mb"):

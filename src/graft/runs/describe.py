@@ -66,11 +66,12 @@ def of_data(experiment: Experiment) -> dict[str, Any]:
 
 def of_cost(experiment: Experiment, fitting: Fitting, started: float, done: bool) -> dict[str, Any]:
     """What a run took, whether it came to its end or not; times in seconds."""
-    now = time.perf_counter()
+    now, rule = time.perf_counter(), experiment.rule
     return {
         "time": {
             "total_s": now - started,
             "pretrain_s": experiment.pretrained.seconds if experiment.pretrained else 0.0,
+            "folds_s": rule.choice.seconds if isinstance(rule, Budget) and rule.choice else 0.0,
             "fit_s": fitting.throughput.fit_s,
             "test_s": now - fitting.test_started if done else None,
         },
@@ -140,7 +141,6 @@ def of_folds(experiment: Experiment, rule: Budget) -> dict[str, Any]:
     return {
         "note": rule.note,
         "folds": rule.choice.folds if rule.choice else [],
-        "folds_s": rule.choice.seconds if rule.choice else 0.0,
         "as_recipe": keys_as_recipe(run_context().overrides),
     }
 

@@ -105,9 +105,10 @@ def check_alike(folder: Path, ingredients: Iterable[Ingredient]) -> None:
             "chance: sweep with backbone.weights=source, imagenet, ... and another strategy than scratch."
         )
     if not attribute(first["selection._target_"], "domains", ("target",)):
+        rule = first["selection._target_"].split(".")[-2]
         raise GraftError(
-            f"soup={folder}: its jobs' selection follows no validation metric, so there is none to choose the soup by. "
-            "Sweep with selection=target_val or selection=source_val."
+            f"soup={folder}: its jobs have selection={rule}, so there is no metric to choose the soup by. Sweep with "
+            "selection=target_val or selection=source_val."
         )
 
 

@@ -45,7 +45,7 @@ class RunRecord(TypedDict, total=False):
     soup: dict[str, Any]
     wise_ft: dict[str, Any]
     nonfinite: dict[str, Any] | None
-    time: dict[str, float | None]  # total_s, pretrain_s, fit_s, test_s
+    time: dict[str, float | None]  # total_s, pretrain_s, folds_s, fit_s, test_s
     samples_per_s: float | None
     peak_memory_mb: float | None
     feature_cache: dict[str, Any]
