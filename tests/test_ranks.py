@@ -69,6 +69,16 @@ def test_a_process_whose_first_one_never_comes_ends_with_a_message(two, monkeypa
     assert "Process 1 of 2 heard nothing from the first one" in capsys.readouterr().err
 
 
+def test_a_port_that_is_taken_is_one_message(two, monkeypatch):
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        monkeypatch.setenv("MASTER_PORT", str(other.getsockname()[1]))
+        with pytest.raises(GraftError, match=r"cannot meet: .*MASTER_PORT=<port>"):
+            two[0].decide(folder="/runs/one", resume=None)
+        assert two[0].end(2) == 2
+
+
 @pytest.mark.parametrize(
     "environment",
     [
@@ -107,18 +117,20 @@ def test_srun_processes_meet_where_lightning_does(monkeypatch, nodes):
 
 
 def test_another_number_of_processes_than_the_trainers_is_refused(two):
-    with pytest.raises(GraftError, match=r"srun started 2 processes, but `trainer\.devices=1`.* are 1\. "):
-        two[0].check({"devices": 1, "num_nodes": 1})
-    two[0].check({"devices": 1, "num_nodes": 2})
-    two[0].check({"devices": [0, 1], "num_nodes": 1})
-    two[0].check({"devices": "auto", "num_nodes": 1})
+    for devices, nodes in ((1, 1), (1, 2), (4, 1)):
+        with pytest.raises(GraftError, match=rf"is {devices * nodes}, but .* srun started are 2, 2 on each"):
+            two[0].check({"devices": devices, "num_nodes": nodes})
+    for devices in (2, [0, 1], "auto", -1):
+        two[0].check({"devices": devices, "num_nodes": 1})
+    with pytest.raises(GraftError, match=r"is 2, but .* torchrun started are 1\."):
+        Ranks({"TORCHELASTIC_RUN_ID": "none", "RANK": "0", "WORLD_SIZE": "1"}).check({"devices": 2, "num_nodes": 1})
 
 
 def test_srun_has_to_say_how_many_processes_a_machine_has():
     slurm = {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "2", "SLURM_PROCID": "0"}
     with pytest.raises(GraftError, match="--ntasks-per-node"):
         Ranks(slurm).check({"devices": 2, "num_nodes": 1})
-    Ranks({**slurm, "SLURM_NTASKS": "1"}).check({"devices": 2, "num_nodes": 1})
+    Ranks({**slurm, "SLURM_NTASKS": "1"}).check({"devices": 1, "num_nodes": 1})
 
 
 # Real processes
@@ -212,7 +224,7 @@ def test_sruns_processes_go_on_in_one_folder_and_end_together_where_it_is_done(t
     [
         (["optimizer.lr=abc", "trainer=ddp_cpu"], "`optimizer.lr=abc`: must be"),
         (["bacbone=lenet"], "`bacbone`: there is no such key"),
-        (["trainer=cpu"], "srun started 2 processes"),
+        (["trainer=cpu"], "that srun started are 2"),
     ],
 )
 def test_a_mistake_ends_all_of_sruns_processes_with_one_message_and_no_folder(tmp_path, arguments, message):

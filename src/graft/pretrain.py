@@ -120,9 +120,7 @@ def pretrain(experiment: "Experiment") -> None:
 
     def learn(folder: Path, where: str) -> Learned:
         if not trained:
-            one = config["trainer"]["devices"] == config["trainer"]["num_nodes"] == 1
-            alone = "" if one else "in one process, as for any number of them, "
-            print(f"Pretraining on the source ({data.domains['source'].name}), {alone}{where}", flush=True)
+            print(f"Pretraining on the source ({data.domains['source'].name}), {where}", flush=True)
             try:
                 with as_rank_zero():
                     trained.append(train_on_source(experiment, folder, reached if reached.is_file() else None))
@@ -135,7 +133,9 @@ def pretrain(experiment: "Experiment") -> None:
         return trained[0]
 
     def make(folder: Path) -> None:
-        learn(folder, f"kept in {cache.folder / name}").write(folder)
+        one = config["trainer"]["devices"] == config["trainer"]["num_nodes"] == 1
+        alone = "" if one else "in one process, as for any number of them, "
+        learn(folder, f"{alone}kept in {cache.folder / name}").write(folder)
 
     def bytes_expected() -> int:
         return sum(tensor.nbytes for part in (backbone, head) for tensor in part.state_dict().values())

@@ -157,16 +157,6 @@ def test_a_file_is_checked_once_a_process_and_again_where_it_has_changed(tmp_pat
     assert read == [CONTENT] * 3
 
 
-def test_without_the_lock_only_what_is_whole_is_found(tmp_path):
-    cache = DiskCache(tmp_path, 10 * BIG)
-    assert cache.find(A, read_entry) is None
-    get(cache, A)
-    assert cache.find(A, read_entry) == b"x" * BIG
-    flip(tmp_path / A / CONTENT)
-    assert cache.find(A, read_entry) is None
-    assert keys(tmp_path) == {A}  # it is the lock's holder who removes it
-
-
 # What is not the cache's own
 
 

@@ -92,14 +92,6 @@ class DiskCache:
         sync_folder(self.folder)
         return read(entry)
 
-    def find(self, key: str, read: Callable[[Path], Value]) -> Value | None:
-        """What is there already, for processes whose main one holds the lock; None where nothing whole is."""
-        try:
-            check(self.folder / key)
-        except Damaged:
-            return None
-        return read(self.folder / key)
-
     def has(self, key: str) -> bool:
         """Whether there is an entry now, whole or damaged."""
         return (self.folder / key / MANIFEST).exists()

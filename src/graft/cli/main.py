@@ -13,7 +13,7 @@ from pathlib import Path
 
 from graft.cli import arguments
 from graft.cli import help as config_help
-from graft.cli.launch import known_names
+from graft.cli.launch import known_names, say
 from graft.errors import GraftError
 from graft.locations import CONF
 
@@ -67,7 +67,7 @@ def compose(overrides: list[str]) -> int:
     try:
         overrides = arguments.typed(overrides, lambda: known_names(CONF))
     except GraftError as error:
-        print(error, file=sys.stderr)
+        say(str(error))
         return USER_ERROR
 
     import hydra

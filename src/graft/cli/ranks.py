@@ -11,6 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,8 @@ class Ranks:
             if all(name in environment for name in needed):
                 self.launcher, self.rank, self.size = launcher, *(int(environment[name]) for name in needed[1:])
                 break
-        self.needs_per_node = self.launcher == "srun" and not environment.get("SLURM_NTASKS_PER_NODE")
+        per_node = environment.get("SLURM_NTASKS_PER_NODE", "") if self.launcher == "srun" else ""
+        self.per_node = int(per_node) if per_node.isdigit() else 0  # 0: it does not matter, or is not known
         attempt = environment.get("TORCHELASTIC_RESTART_COUNT", environment.get("SLURM_STEP_ID", ""))
         self.key = f"graft/{environment.get('SLURM_JOB_ID', '')}/{attempt}"
         self.hosts = self.rank == 0 and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
@@ -45,35 +47,43 @@ class Ranks:
 
     def check(self, trainer: Mapping[str, Any]) -> None:
         """GraftError where Lightning would not train with the processes that were started."""
-        if self.size > 1 and self.needs_per_node:
+        if self.launcher == "srun" and self.size > 1 and not self.per_node:
             raise GraftError(
                 f"srun started {self.size} processes by --ntasks, from which Lightning cannot tell how many a machine "
                 "has. Give srun or sbatch --nodes=<machines> --ntasks-per-node=<processes on each> instead."
             )
-        devices = trainer["devices"]
-        per_node = len(devices) if isinstance(devices, list) else devices
-        if self.size == 1 or not isinstance(per_node, int) or per_node < 1:
+        devices, nodes = trainer["devices"], trainer["num_nodes"]
+        number = len(devices) if isinstance(devices, list) else devices
+        if not self.launcher or not isinstance(number, int) or number < 1:
             return
-        wanted = per_node * trainer["num_nodes"]
-        if wanted != self.size:
+        if number * nodes != self.size or self.per_node not in (0, number):
+            each = f", {self.per_node} on each machine" if self.per_node else ""
             raise GraftError(
-                f"{self.launcher} started {self.size} processes, but `trainer.devices={devices}` on "
-                f"`trainer.num_nodes={trainer['num_nodes']}` are {wanted}. Let the product be {self.size}, such as "
-                f"trainer=ddp trainer.devices={self.size} on one machine, or start one process."
+                f"`trainer.devices={devices}` times `trainer.num_nodes={nodes}` is {number * nodes}, but the processes "
+                f"that {self.launcher} started are {self.size}{each}. Choose trainer=ddp (for one process cpu or gpu), "
+                "trainer.devices=<processes on each machine> and trainer.num_nodes=<machines>."
             )
 
     def decide(self, **decision: Any) -> None:
-        """In the first process: give the others `folder` and `resume` of the run, or the `exit_code` to end with."""
+        """In the first process: give the others `folder` and `resume` of the run, or the `exit_code` to end with.
+
+        GraftError where the processes cannot meet.
+        """
         if self.size == 1 or self.rank or self.decided:
             return
         self.decided = decision
-        store = self._connected()
-        store.set(self.key, json.dumps(decision))
-        deadline = time.monotonic() + END_S
-        while "exit_code" in decision and self.hosts and store.add(f"{self.key}/heard", 0) < self.size - 1:
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.05)
+        try:
+            store = self._connected()
+            store.set(self.key, json.dumps(decision))
+        except RuntimeError as error:  # torch's errors of its store
+            raise GraftError(
+                f"The processes that {self.launcher} started cannot meet: {first_line(error)}. Choose another port in "
+                "the environment: MASTER_PORT=<port>"
+            ) from None
+        if "exit_code" in decision and self.hosts:
+            deadline = time.monotonic() + END_S
+            while store.add(f"{self.key}/heard", 0) < self.size - 1 and time.monotonic() < deadline:
+                time.sleep(0.05)
 
     def follow(self) -> dict[str, Any]:
         """What the first process decided, for the others; the end where it says nothing, which is printed."""
@@ -82,7 +92,7 @@ class Ranks:
                 store = self._connected()
                 self.decided = json.loads(store.get(self.key))
                 store.add(f"{self.key}/heard", 1)
-            except RuntimeError as error:  # torch's errors of its store
+            except RuntimeError as error:
                 self.decided = {"exit_code": 1}
                 print(
                     f"Process {self.rank} of {self.size} heard nothing from the first one: {first_line(error)}. "
@@ -96,7 +106,8 @@ class Ranks:
         if self.size == 1:
             return code
         if self.rank == 0:
-            self.decide(exit_code=code)
+            with suppress(GraftError):
+                self.decide(exit_code=code)
             return code
         return self.follow().get("exit_code", code)
 
