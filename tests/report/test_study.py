@@ -10,7 +10,7 @@ import yaml
 from pyarrow import parquet
 from scipy import stats
 
-from graft.report import answer, checks, looks, study, summary
+from graft.report import answer, checks, looks, scaling, study, summary
 from graft.report.statistics import crossed
 from graft.runs.folder import SweepFolder
 from graft.runs.roles import role
@@ -399,3 +399,26 @@ def test_every_check_has_its_place_in_the_docs():
     text = (PROJECT / checks.DOCS).read_text()
     for check in checks.CHECKS:
         assert f"{{#{check.code}}}" in text
+
+
+def test_labels_saved_are_read_off_the_curve_of_the_best_transfer(sweep):
+    scratch, full = {2: 80, 4: 100, 8: 120}, {2: 100, 4: 130, 8: 150}
+    for name, counts in (("scratch", scratch), ("full", full)):
+        for labels, count in counts.items():
+            for seed in range(3):
+                line = f"data.labels_per_class={labels} strategy={name} seed={seed}"
+                sweep.add(line, np.arange(TEST) < count + seed, val=0.5 + 0.1 * (name == "full"))
+    (picture,), (sentence,) = scaling.of_labels(sweep.read())
+    assert picture.name == "labels"
+    assert sentence.startswith("full reaches scratch's 60.5 % of 8 labels a class with about 3.2 [")  # 2 * 2^(2/3)
+    assert scaling.labels_for(0.9, np.array([2, 4]), np.array([0.5, 0.6])) == np.inf
+    assert scaling.labels_for(0.4, np.array([2, 4]), np.array([0.5, 0.6])) == 2
+
+
+def test_alpha_has_a_curve_for_each_strategy(sweep):
+    for alpha, count in ((0, 100), (0.5, 130), (1, 90)):
+        for seed in range(3):
+            sweep.add(f"objective.alpha={alpha} strategy=full seed={seed}", np.arange(TEST) < count + seed)
+    found = sweep.read()
+    assert scaling.of_alpha(found, found.settings[0]).title == "Scores over alpha"
+    assert scaling.of_labels(found) == ([], [])

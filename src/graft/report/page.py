@@ -19,12 +19,13 @@ TEMPLATE = "page.html.jinja"
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with tables, pictures and samples under it."""
+    """A heading with sentences, tables, pictures and samples under it."""
 
     title: str
     tables: Sequence[Table] = ()
     pictures: Sequence[Picture] = ()
     samples: Sequence[Sample] = ()
+    lines: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

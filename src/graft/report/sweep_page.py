@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from graft.report import baselines, checks, figures
+from graft.report import baselines, checks, figures, scaling
 from graft.report.answer import answers, count, shown
 from graft.report.ensemble import ensembles
 from graft.report.export import Table
@@ -24,7 +24,9 @@ CALIBRATED = 8  # arms whose calibration is shown
 def page(study: Study) -> Page:
     """The page of a sweep, or of several that are read as one."""
     names = ", ".join(folder.name for folder in study.folders)
-    sections = [section for setting in study.settings for section in sections_of(study, setting)]
+    pictures, saved = scaling.of_labels(study)
+    sections = [Section("Labels", pictures=pictures, lines=saved)] if pictures else []
+    sections += [section for setting in study.settings for section in sections_of(study, setting)]
     if study.rows and study.finished:
         sections.append(Section("Every configuration", [configurations(study)]))
     seeds = sorted({results["seeds"]["train"] for results in study.finished if results.get("seeds")})
@@ -42,6 +44,7 @@ def sections_of(study: Study, setting: Setting) -> Iterator[Section]:
         figures.heat_map(study, setting),
         figures.learning_curves(study, setting),
         figures.forgetting(study, setting),
+        scaling.of_alpha(study, setting),
     )
     pictures = [picture for picture in drawn if picture]
     yield Section(
