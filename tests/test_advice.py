@@ -480,6 +480,12 @@ CASES = {
     "a table of another separator": of_table(
         ["x;y", *rows("{x};{name}")], r"what separates the columns, ('[^']*(?:'[^']*)*'|\"[^\"]+\")"
     ),
+    "a table of another separator without a header": Case(
+        (*TABLE, "data.target.label=column1", "data.target.header=false"),
+        "file",
+        lambda path: list_of(path / "t", rows("{x}\t{name}")),
+        r"what separates the columns, (\S+)$",
+    ),
     "a table by numbers": of_table(["x,y", *rows("{x},{i}.5")], r"set (task=\S+ \S+)$"),
     "a table in another encoding": Case(
         (*TABLE, "data.target.label=y"),

@@ -348,8 +348,10 @@ def column_name(table: Table, column: str | int, key: str, likely: str | None = 
         return column
     source, shown = key.rpartition(".")[0], ", ".join(map(printable, names))
     advice = f"one of them, such as {override(key, printable(likely or names[-1]))}" if len(names) > 1 else ""
-    if not advice or separator_in(names):
-        delimiter = override(f"{source}.delimiter", separator_in(names) or SEPARATORS[0])
+    cells = [str(value) for value in table.columns[names[0]][:1]] if len(names) == 1 else []  # without a header
+    separator = separator_in([*names, *cells])
+    if not advice or separator:
+        delimiter = override(f"{source}.delimiter", separator or SEPARATORS[0])
         advice += f"{', or ' if advice else ''}what separates the columns, {delimiter}"
     raise GraftError(f"{key}={column}: {table.file} has no such column. Columns: {shown or 'none'}. Name {advice}")
 
