@@ -143,15 +143,13 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
 def score_baselines(experiment: Experiment) -> None:
     """Score what anybody would try first, with the backbone as it is before training; on the main process alone."""
     config, backbone = experiment.config, experiment.module.backbone
-    if not is_rank_zero():
-        return
-    pretrained = backbone if experiment.weights is not None else None
     names = baseline_names(config, experiment.data)
+    if not names or not is_rank_zero():
+        return
+    cache = experiment.cache if config["cache"]["features"] else DiskCache(experiment.cache.folder, 0)
+    pretrained = None if experiment.weights is None else backbone.to(first_device(config["trainer"]))
     try:
-        if pretrained is not None:
-            pretrained.to(first_device(config["trainer"]))
-        task = experiment.module.tasks["target"]
-        experiment.baselines = scores(experiment.data, task, pretrained, experiment.cache, names)
+        experiment.baselines = scores(experiment.data, experiment.module.tasks["target"], pretrained, cache, names)
     finally:
         backbone.to("cpu")
 

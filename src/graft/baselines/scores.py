@@ -162,7 +162,7 @@ def measured(task: Task, num_outputs: int, predicted: Predicted, part: Named, st
     found: dict[str, float] = {}
     for metrics in collections:
         for metric in metrics.values():
-            metric.sync_on_compute = False  # other processes have nothing to add
+            metric.distributed_available_fn = lambda: False  # no other process has scores to add
         if metrics:
             metrics.update(predictions, task.targets(part.split.labels))
             scalars = {name: value for name, value in metrics.compute().items() if value.numel() == 1}

@@ -15,7 +15,7 @@ from graft.report.export import Table
 from graft.report.page import Page, Section
 from graft.report.plots import read_series
 from graft.report.statistics import bootstrap, calibration, calibration_interval, wilson
-from graft.report.summary import is_fraction, number_cell
+from graft.report.summary import TRIED_FIRST, is_fraction, number_cell
 from graft.report.sweep_page import confidence_of, in_words
 from graft.runs import record
 from graft.runs.folder import CONFIG, METRICS, try_read_yaml
@@ -135,20 +135,19 @@ def metrics(results: Mapping[str, Any]) -> Table:
 
 def beside(results: Mapping[str, Any]) -> Table:
     """Every baseline's scores and what was chosen in it, the best by validation first."""
-    order = [one.key for one in baselines.baselines_in([results])]
-    entries = [results["baselines"][key] for key in order]
-    names = list(dict.fromkeys(name for entry in entries for name in entry["metrics"]))
-    header = ["baseline", "fitted on", "chosen", *map(in_words, names), "time"]
+    entries = [results["baselines"][one.key] for one in baselines.baselines_in([results])]
+    val = results["score"]["metric"].replace("test/", "val/", 1)
+    names = [val, *dict.fromkeys(name for entry in entries for name in entry["metrics"] if name.startswith("test/"))]
     rows = [
         [
-            *(entry["title"], entry["fitted_on"], entry["chosen"]),
+            entry["title"],
             *(number_cell(entry["metrics"].get(name)) for name in names),
-            f"{entry['seconds']:.1f} s",
+            *(f"{entry['seconds']:.1f} s", entry["fitted_on"], entry["chosen"]),
         ]
         for entry in entries
     ]
-    caption = "What anybody would try first, on the same splits and labels, the best by validation first."
-    return Table("baselines", "Baselines", caption, header, rows, numbers=3)
+    header = ["baseline", *map(in_words, names), "time", "fitted on", "chosen"]
+    return Table("baselines", TRIED_FIRST, "On the same splits and labels, the best by validation first.", header, rows)
 
 
 def confused(matrix: list[list[float]], classes: list[str]) -> Table:

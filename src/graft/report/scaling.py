@@ -49,7 +49,7 @@ def of_labels(study: Study) -> tuple[list[Picture], list[str]]:
             others = [key for key in study.varied if role(key) == "setting" and key != LABELS]
             place = " ".join(f"{key}={overrides[key]}" for key in others if key in overrides)
             groups.setdefault(place, []).append((labels, setting))
-    pictures, sentences = [], []
+    pictures, sentences = list[Picture](), list[str]()
     for place, members in groups.items():
         if len(members) < 2:
             continue

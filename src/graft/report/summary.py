@@ -86,11 +86,10 @@ NOTE = (
 )
 
 
+TRIED_FIRST = "What anybody would try first"
 BASELINES_NOTE = (
-    "What anybody would try first, on the same splits and labels, the best by validation first; means over seeds. They "
-    "are in no paired comparison."
+    "On the same splits and labels, the best by validation first; means over seeds. In no paired comparison."
 )
-
 
 TUNED_NOTE = (
     "Learning rates of the head that a range test suggests: geometric means over seeds, and their range. "

@@ -14,7 +14,7 @@ from graft.report.figures import Picture
 from graft.report.page import Page, Section
 from graft.report.statistics import Calibration, Estimate, calibration, calibration_interval
 from graft.report.study import Arm, Comparison, Setting, Study, target_predictions
-from graft.report.summary import BASELINES_NOTE, count_cell, interval_text, labels_cell, number_cell
+from graft.report.summary import BASELINES_NOTE, TRIED_FIRST, count_cell, interval_text, labels_cell, number_cell
 from graft.runs.roles import role
 from graft.runs.sweeps import Row
 
@@ -86,7 +86,7 @@ def strategies(study: Study, setting: Setting) -> Table:
 def beside_strategies(setting: Setting) -> Table | None:
     """A line for each baseline, the best by validation first; None without any."""
     header, *rows = baselines.table([arm.best for arm in setting.arms], ())
-    return Table("baselines", "Baselines", BASELINES_NOTE, header, rows, numbers=2) if rows else None
+    return Table("baselines", TRIED_FIRST, BASELINES_NOTE, header, rows, numbers=2) if rows else None
 
 
 def in_words(metric: str) -> str:
