@@ -20,6 +20,7 @@ TARGETS = [
     "test-lowest",
     "chaos",
     "fuzz",
+    "calibrate",
     "lint",
     "format",
     "lock",

@@ -10,7 +10,6 @@ from typing import Any
 
 from graft.files import disk_message, write_whole
 from graft.report import baselines
-from graft.report.ensemble import ensembles
 from graft.runs.record import labels_used
 from graft.runs.sweeps import (
     Job,
@@ -31,7 +30,7 @@ def summarise(folder: Path) -> list[Row]:
     """Write summary.csv and summary.md of a sweep's folder, print the table and return its rows, best first."""
     jobs = read_jobs(folder)
     rows = fold(jobs)
-    shown = [*ensembles(jobs, rows), *rows]
+    shown = with_ensembles(jobs, rows)
     varied, same = split_overrides(jobs)
     table = markdown(shown, varied)
     failures = [f"- `{describe(failed)}`: {failed.error} ({failed.file})" for failed in all_failed(rows)]
@@ -61,13 +60,20 @@ def summarise(folder: Path) -> list[Row]:
     return rows
 
 
+def with_ensembles(jobs: Sequence[Job], rows: Sequence[Row]) -> list[Row]:
+    """The rows under the mean of their predictions, where the rule is `ensemble`."""
+    from graft.report.ensemble import ensembles  # numpy, pyarrow
+
+    return [*ensembles(jobs, rows), *rows]
+
+
 def table_of(jobs: Sequence[Job]) -> str:
     """The table of a sweep's jobs, best first, and that of the baselines where there are any.
 
     The mean of the jobs' predictions stands above where the rule is `ensemble`.
     """
     rows, varied = fold(jobs), split_overrides(jobs)[0]
-    return "\n\n".join(filter(None, [markdown([*ensembles(jobs, rows), *rows], varied), beside(rows, varied)]))
+    return "\n\n".join(filter(None, [markdown(with_ensembles(jobs, rows), varied), beside(rows, varied)]))
 
 
 def beside(rows: Sequence[Row], varied: Sequence[str]) -> str:
