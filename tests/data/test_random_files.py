@@ -1,9 +1,10 @@
 """Random tables and text files, broken in ways that nobody thought of: one GraftError, or data. Never another error."""
 
-import os
-import random
+from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings, strategies
 from lanes import slow
 
 from graft.data.sources.table_file import TableFile
@@ -33,51 +34,66 @@ CELLS = (
     ),
     *("true", "null", "{}", '{"text": 1}', "[1, 2]", "x" * 3000, "9" * 400, "\r", "a\nb", '"a\nb"', "/etc/passwd"),
 )
-ENDS = (*["\n"] * 4, "\r\n", "\r", "\n\n")
+COLUMNS = (
+    *[["text", "label", "more"]] * 4,
+    ["text", "label"],
+    ["label"],
+    ["text", "text", "label"],
+    [""],
+    ["text", ""],
+)
+ROWS = 60
+some = strategies.sampled_from
+FILES = some([*["t.csv"] * 6, "t.tsv", "t.txt", "t.jsonl"])
+KEYS = strategies.fixed_dictionaries({"on_bad_sample": some(["error", "skip"]), "label": some(["label", "label", 0])})
+WILD = strategies.tuples(
+    strategies.integers(0, ROWS - 1), strategies.integers(0, 3), some(CELLS) | strategies.text(max_size=8)
+)
 
 
-def content(draw: random.Random) -> bytes:
-    """Rows of cells of which few are as they should be; sometimes cut, or with bytes of no encoding."""
-    delimiter = draw.choice([*[","] * 6, "\t", ";"])
-    columns = draw.choice(
-        [*["text,label,more"] * 4, "text,label", "label", "text,text,label", "", "text,label,"]
-    ).split(",")
-    wild = draw.choice([0.0, 0.005, 0.01, 0.02, 0.3, 1.0])
-
-    def row(number: int) -> str:
-        good = [f"word{number} more", "ab"[number % 2], str(number)]
-        size = len(columns) + draw.choice([-1, 1]) if draw.random() < wild / 4 else len(columns)
-        return delimiter.join(draw.choice(CELLS) if draw.random() < wild else good[n % 3] for n in range(max(size, 0)))
-
-    lines = [delimiter.join(columns), *map(row, range(draw.choice([0, 1, 2, *[60] * 5])))]
-    data = draw.choice(ENDS).join(lines).encode(draw.choice([*["utf-8"] * 6, "utf-8-sig", "utf-16"]))
-    if draw.random() < 0.2:
-        place = draw.randrange(len(data) + 1)
-        data = draw.choice([data[:place], data[:place] + b"\xff\xfe\x00" + data[place:]])
+@strategies.composite
+def contents(draw: strategies.DrawFn) -> bytes:
+    """Rows of cells of which some are not as they should be; sometimes cut, or with bytes of no encoding."""
+    columns, number = draw(some(COLUMNS)), draw(some([*[ROWS] * 5, 0, 1, 2]))
+    rows = [[f"word{n} more", "ab"[n % 2], str(n)][: len(columns)] for n in range(number)]
+    for place, column, cell in draw(strategies.lists(WILD, max_size=6)):
+        if place < number:
+            rows[place][column : column + 1] = [cell]  # a cell more behind the last one
+    delimiter = draw(some([*[","] * 6, "\t", ";"]))
+    lines = [delimiter.join(cells) for cells in (columns, *rows)]
+    encoding = draw(some([*["utf-8"] * 6, "utf-8-sig", "utf-16"]))
+    data = draw(some([*["\n"] * 4, "\r\n", "\r", "\n\n"])).join(lines).encode(encoding, "surrogatepass")
+    if draw(some([False] * 4 + [True])):
+        place = draw(strategies.integers(0, len(data)))
+        data = draw(some([data[:place], data[:place] + b"\xff\xfe\x00" + data[place:]]))
     return data
 
 
-@pytest.mark.parametrize("count", [150, *slow(1500)])
-@pytest.mark.parametrize("modality", ["table", "text"])
-def test_a_random_file_is_data_or_one_error(tmp_path, modality, count):
-    seed = int.from_bytes(os.urandom(4), "big") if count > 150 else 0  # shown where it fails
-    draw = random.Random(seed)
-    loaded = 0
-    for number in range(count):
-        path = tmp_path / draw.choice([*["t.csv"] * 6, "t.tsv", "t.txt", "t.jsonl"])
-        path.write_bytes(content(draw))
-        settings = {"on_bad_sample": draw.choice(["error", "skip"]), "label": draw.choice(["label", "label", 0])}
-        kind = TableFile if modality == "table" else TextFile
-        try:
-            data = kind(str(path), **settings).load(0)
-        except GraftError as error:
-            message = str(error)
-        except Exception as error:
-            raise AssertionError(f"seed {seed}, file {number}, {settings}: {path.read_bytes()[:500]!r}") from error
-        else:
-            message = ""
-            assert len(data.train) > 0
-            loaded += 1
-        assert "\x1b" not in message, (seed, number)  # what a terminal would obey
+def message_of(source: type[TableFile] | type[TextFile], path: Path, content: bytes, keys: dict[str, Any]) -> str:
+    """What refuses a file, empty where it gives data; AssertionError for anything but that."""
+    path.write_bytes(content)
+    try:
+        assert len(source(str(path), **keys).load(0).train) > 0
+    except GraftError as error:
+        return str(error)
+    except Exception as error:
+        raise AssertionError(f"{keys}: {content[:500]!r}") from error
+    finally:
         path.unlink()
-    assert loaded > count / 50
+    return ""
+
+
+@pytest.mark.parametrize("files", [150, *slow(1500)])
+@pytest.mark.parametrize("source", [TableFile, TextFile])
+def test_a_random_file_is_data_or_one_error(tmp_path, source, files):
+    """CI draws the same files each time, the night new ones; hypothesis prints the smallest that fails."""
+    messages = []
+
+    @given(name=FILES, content=contents(), keys=KEYS)
+    @settings(max_examples=files, deadline=None, database=None, derandomize=files == 150)
+    def check(name, content, keys):
+        messages.append(message_of(source, tmp_path / name, content, keys))
+        assert "\x1b" not in messages[-1]  # what a terminal would obey
+
+    check()
+    assert messages.count("") > files / 50
