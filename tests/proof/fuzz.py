@@ -68,6 +68,7 @@ GROUPS = {
 # Trainers of one process on a CPU, or on a GPU, which is refused where there is none.
 TRAINERS = (*["cpu"] * 9, "gpu")
 LOGGERS = ("csv", "[]", "tensorboard", "[csv,tensorboard]")
+WAITS = ("trainer.devices", "trainer.num_nodes")  # for processes and machines that nobody starts
 # What a single key is given, mostly wrongly.
 VALUES = ("null", "-1", "0", "abc", "[]", "{}", "true", "0.5", "1", "2", "1e-3", "''", "nan")
 OPTIONS = {
@@ -228,7 +229,7 @@ def keys_of_conf() -> list[str]:
         if isinstance(option, str) and group not in ("paths", "hydra", "logger"):
             content = yaml.safe_load((CONF / group / f"{option}.yaml").read_text()) or {}
             found += [f"{group}.{key}" for key in content if key not in ("defaults", "_target_", "epochs", "samples")]
-    return found
+    return [key for key in found if key not in WAITS]
 
 
 class Case:
