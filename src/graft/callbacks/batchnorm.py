@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from graft.inputs.base import Batch
 from graft.module import TransferModule
+from graft.training.lightning import data_of
 from graft.weights.averaging import recompute_statistics, training_batches
 
 FORGOTTEN = 0.01  # what is left of the statistics before training, where they no longer matter
@@ -44,7 +45,7 @@ class RecalibrateBatchNorm(Callback):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         with trainer.precision_plugin.forward_context():
-            if trainer.strategy.broadcast(self._early(pl_module) or self._lags(pl_module, training_batches(trainer))):
+            if trainer.strategy.broadcast(self._early(pl_module) or self._lags(pl_module, trainer)):
                 recompute_statistics(pl_module, lambda: training_batches(trainer))
                 self.times += 1
 
@@ -60,11 +61,12 @@ class RecalibrateBatchNorm(Callback):
         ]
         return bool(left) and max(left) > FORGOTTEN
 
-    def _lags(self, module: TransferModule, batches: Iterator[Batch]) -> bool:
+    def _lags(self, module: TransferModule, trainer: pl.Trainer) -> bool:
         """Whether a training batch's loss is much larger with the running statistics."""
         if not self._batches:
             return False
-        batch = next(batches)
+        found = data_of(trainer).train_batch(trainer.current_epoch, 0, trainer.global_rank)
+        batch = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(found))
         running = loss_of(module, batch)
         with batch_statistics(layer for name, layer in self._layers(module) if self._batches[name]):
             own = loss_of(module, batch)

@@ -25,18 +25,23 @@ def level(look: int) -> float:
 
 def number(folders: Sequence[Path], repeats: Iterable[Repeat]) -> int:
     """Which look one at these repeats is: the first at them counts, where several folders have seen different ones."""
-    now = sorted(map(list, set(repeats)), key=str)
+    now = listed(repeats)
     return max((place(seen(folder), now) for folder in folders), default=1)
 
 
 def remember(folders: Sequence[Path], repeats: Iterable[Repeat]) -> None:
     """Write this look into the sweeps' folders; one that cannot be written, such as a colleague's, keeps no count."""
-    now = sorted(map(list, set(repeats)), key=str)
+    now = listed(repeats)
     for folder in folders:
         if now not in (found := seen(folder)):
             with contextlib.suppress(FolderRefused, OSError), (owner := SweepFolder(folder)).owned(adopt=True):
                 owner.add([LOOKS])
                 write_whole(folder / LOOKS, json.dumps([*found, now]) + "\n")
+
+
+def listed(repeats: Iterable[Repeat]) -> list[list[int | None]]:
+    """Repeats as a file holds them, in one order."""
+    return sorted(map(list, set(repeats)), key=str)
 
 
 def seen(folder: Path) -> list[list[list[int | None]]]:
