@@ -4,9 +4,11 @@ import copy
 
 import pytest
 import torch
+from test_module import build_module
 from torch import nn
 
 from graft.callbacks.batchnorm import RecalibrateBatchNorm, batch_statistics
+from graft.training.normalization import batchnorms
 from tests.small_run import train_in
 
 SMALL = ["data.labels_per_class=2", "training.epochs=2", "data.batch_size=10", "trainer=cpu", "logger=csv"]
@@ -36,13 +38,18 @@ def test_nothing_is_computed_where_no_layer_trains(run):
 
 
 @pytest.mark.parametrize(("batches", "momentum", "early"), [(43, 0.1, True), (44, 0.1, False), (5, 0.9, False)])
-def test_statistics_are_early_while_a_hundredth_of_the_first_is_left(batches, momentum, early):
-    module = nn.Sequential(nn.BatchNorm2d(3, momentum=momentum), nn.BatchNorm2d(3))
+def test_statistics_are_early_while_a_hundredth_of_the_first_is_left(tiny_backbone, batches, momentum, early):
+    module = build_module(tiny_backbone())
+    trained, *others = batchnorms(module.backbone)
+    trained.momentum = momentum
+    for other in others:
+        other.training = False
     callback = RecalibrateBatchNorm()
+    callback.on_train_start(None, module)
+    assert not callback._early()  # nothing has trained
     for _ in range(batches):
-        callback.on_train_batch_end(None, module[0], None, {}, 0)
-    assert callback._early(module[0]) is early
-    assert not RecalibrateBatchNorm()._early(module)  # nothing has trained
+        callback.on_train_batch_end(None, module, None, {}, 0)
+    assert callback._early() is early
 
 
 def test_the_batchs_statistics_leave_the_running_ones_alone():

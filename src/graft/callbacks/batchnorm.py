@@ -1,6 +1,5 @@
 """Statistics of BatchNorm that fit the weights before these are validated (`training.recalibrate_bn`)."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from graft.inputs.base import Batch
 from graft.module import TransferModule
 from graft.training.lightning import data_of
+from graft.training.normalization import batchnorms
 from graft.weights.averaging import recompute_statistics, training_batches
 
 FORGOTTEN = 0.01  # what is left of the statistics before training, where they no longer matter
@@ -31,13 +31,21 @@ class RecalibrateBatchNorm(Callback):
 
     def __init__(self) -> None:
         self.times = 0
-        self._batches: Counter[str] = Counter()  # that each layer has trained on
+        self._layers: list[_BatchNorm] = []  # of the backbone, while a fit runs
+        self._batches: list[int] = []  # that each of them has trained on
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Find the layers, which takes too long for every step."""
+        assert isinstance(pl_module, TransferModule)
+        self._layers = batchnorms(pl_module.backbone)
+        self._batches = self._batches or [0] * len(self._layers)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Count what the layers have seen."""
-        self._batches.update(name for name, module in self._layers(pl_module) if module.training)
+        for place, layer in enumerate(self._layers):
+            self._batches[place] += layer.training
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compute the statistics where they do not fit."""
@@ -45,40 +53,37 @@ class RecalibrateBatchNorm(Callback):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         with trainer.precision_plugin.forward_context():
-            if trainer.strategy.broadcast(self._early(pl_module) or self._lags(pl_module, trainer)):
+            if trainer.strategy.broadcast(self._early() or self._lags(pl_module, trainer)):
                 recompute_statistics(pl_module, lambda: training_batches(trainer))
                 self.times += 1
 
-    def _layers(self, module: pl.LightningModule) -> list[tuple[str, _BatchNorm]]:
-        return [(name, one) for name, one in module.named_modules() if isinstance(one, _BatchNorm)]
+    def _trained(self) -> list[tuple[_BatchNorm, int]]:
+        """Layers that have trained, each with its number of batches."""
+        return [(layer, number) for layer, number in zip(self._layers, self._batches, strict=True) if number]
 
-    def _early(self, module: TransferModule) -> bool:
+    def _early(self) -> bool:
         """Whether a layer that trains still has much of its first statistics."""
-        left = [
-            (1 - layer.momentum) ** self._batches[name]
-            for name, layer in self._layers(module)
-            if self._batches[name] and layer.momentum is not None
-        ]
-        return bool(left) and max(left) > FORGOTTEN
+        moving = ((layer.momentum, number) for layer, number in self._trained() if layer.momentum is not None)
+        return any((1 - momentum) ** number > FORGOTTEN for momentum, number in moving)
 
     def _lags(self, module: TransferModule, trainer: pl.Trainer) -> bool:
         """Whether a training batch's loss is much larger with the running statistics."""
-        if not self._batches:
+        if not (trained := self._trained()):
             return False
         found = data_of(trainer).train_batch(trainer.current_epoch, 0, trainer.global_rank)
         batch = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(found))
         running = loss_of(module, batch)
-        with batch_statistics(layer for name, layer in self._layers(module) if self._batches[name]):
+        with batch_statistics(layer for layer, _ in trained):
             own = loss_of(module, batch)
         return running > max(GAP * own, own + LEAST_GAP)
 
     def state_dict(self) -> dict[str, Any]:
         """What the layers have seen."""
-        return {"batches": dict(self._batches), "times": self.times}
+        return {"batches": self._batches, "times": self.times}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
-        self._batches, self.times = Counter(state_dict["batches"]), state_dict["times"]
+        self._batches, self.times = state_dict["batches"], state_dict["times"]
 
 
 @torch.no_grad()

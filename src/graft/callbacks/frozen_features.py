@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
+from torch import Tensor
 
 from graft.backbones.split_backbone import SplitBackbone, active_modules, find_split, weights_hash
 from graft.cache.extract import Pass
@@ -125,16 +126,22 @@ class FrozenFeatures(Callback):
         domain: str,
         split_name: str,
         view: int | None = None,
-        data: TransferDataModule | None = None,  # None: the trainer's
     ) -> MappedRows | TakenRows | None:
-        data = data or data_of(trainer)
+        data, split_name, taken = self._stored_with(trainer, domain, split_name)
         split = getattr(data.domains[domain], split_name)
         if len(split) == 0:
             return None
         one = Pass(data, domain, split_name, trainer.precision_plugin, trainer.strategy.root_device, view)
         wanted, *also = [one.wanted(place.cut, place.weights) for place in (place, *later)]
         context = trainer.precision_plugin.forward_context  # such as autocast
-        return self.cache.rows(wanted, also, one.batches, len(split), context, domain, split_name)
+        rows = self.cache.rows(wanted, also, one.batches, len(split), context, domain, split_name)
+        return rows if rows is None or taken is None else TakenRows(rows, taken)
+
+    def _stored_with(
+        self, trainer: pl.Trainer, domain: str, split_name: str
+    ) -> tuple[TransferDataModule, str, Tensor | None]:
+        """The data and split whose activations are stored, and which of them `(M,)` are the split's; None: all."""
+        return data_of(trainer), split_name, None
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let go: other weights may be loaded from now on."""

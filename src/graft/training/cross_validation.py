@@ -7,7 +7,6 @@ same rates. Nothing of it is kept but what it reads on the labels that it did no
 import copy
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,7 @@ from torch import Tensor
 
 from graft.build import build
 from graft.cache.features import FeatureCache
-from graft.cache.rows import MappedRows, TakenRows
-from graft.callbacks.frozen_features import FrozenFeatures, Place
+from graft.callbacks.frozen_features import FrozenFeatures
 from graft.callbacks.interrupt import keyboard_interrupts
 from graft.callbacks.nonfinite import NonFinite
 from graft.callbacks.progress import Progress
@@ -32,6 +30,7 @@ from graft.experiment import Experiment, prepare
 from graft.selection.budget import Budget
 from graft.selection.last import Last
 from graft.signals import how_stopped
+from graft.training.fitting import validated_weights
 from graft.training.trainer import build_trainer
 
 
@@ -86,7 +85,7 @@ def fold_of(experiment: Experiment, indices: Tensor) -> Experiment:
 def trained(fold: Experiment, whole: Experiment, indices: Tensor, metric: str, label: str) -> dict[int, float]:
     """Train a fold; its validation metric by epoch, from 0."""
     config, curve = fold.config, Curve(metric)
-    callbacks: list[Callback] = [*([fold.averaging] if fold.averaging else [])]
+    callbacks = validated_weights(fold)
     if config["cache"]["features"]:
         views = config["cache"]["augmented_views"]
         averages = fold.averaging is not None
@@ -124,17 +123,10 @@ class FoldFeatures(FrozenFeatures):
         self.data = data
         self.indices = {"train": others(len(data.domains["target"].train), held_out), "val": held_out}
 
-    def _rows(
-        self,
-        trainer: pl.Trainer,
-        place: Place,
-        later: Sequence[Place],
-        domain: str,
-        split_name: str,
-        view: int | None = None,
-        data: TransferDataModule | None = None,
-    ) -> MappedRows | TakenRows | None:
+    def _stored_with(
+        self, trainer: pl.Trainer, domain: str, split_name: str
+    ) -> tuple[TransferDataModule, str, Tensor | None]:
+        """The target's training samples, of which both splits of a fold are some."""
         if domain != "target":
-            return super()._rows(trainer, place, later, domain, split_name, view)
-        rows = super()._rows(trainer, place, later, domain, "train", view, self.data)
-        return TakenRows(rows, self.indices[split_name]) if isinstance(rows, MappedRows) else None
+            return super()._stored_with(trainer, domain, split_name)
+        return self.data, "train", self.indices[split_name]

@@ -34,14 +34,10 @@ class Fitting:
         self.throughput = Throughput()
         self.features = FeatureCache(experiment.cache)
         self.nonfinite = NonFinite(folder, config["training"]["on_nonfinite"])
-        self.recalibration: RecalibrateBatchNorm | None = None
         self.compilation = Compilation() if config["training"]["compile"] else None
         self.test_started = 0.0
-        callbacks: list[Callback] = [averaging] if averaging else []
-        if config["training"]["recalibrate_bn"] and not isinstance(averaging, SWA):  # which does it for its average
-            self.recalibration = RecalibrateBatchNorm()
-            callbacks.append(self.recalibration)
-        callbacks.append(self.nonfinite)
+        callbacks = [*validated_weights(experiment), self.nonfinite]
+        self.recalibration = next((one for one in callbacks if isinstance(one, RecalibrateBatchNorm)), None)
         if config["training"]["patience"]:
             callbacks.append(patience_callback(experiment))
         callbacks += [build(settings) for settings in config["callbacks"].values() if settings]
@@ -56,6 +52,15 @@ class Fitting:
         self.trainer = build_trainer(
             config["trainer"], config["training"], experiment.epochs, folder, loggers, callbacks
         )
+
+
+def validated_weights(experiment: Experiment) -> list[Callback]:
+    """What decides which weights a validation sees: their average, and BatchNorm's statistics that fit them."""
+    averaging = experiment.averaging
+    found: list[Callback] = [averaging] if averaging else []
+    if experiment.config["training"]["recalibrate_bn"] and not isinstance(averaging, SWA):  # does it for its average
+        found.append(RecalibrateBatchNorm())
+    return found
 
 
 def patience_callback(experiment: Experiment) -> Patience:
