@@ -247,7 +247,7 @@ def test_several_splits_are_the_unit_and_corrected(sweep):
     half = stats.t(3).ppf(0.975) * np.sqrt((1 / 4 + TEST / (TRAIN + VAL)) * differences.var(ddof=1))
     assert one.interval == pytest.approx((differences.mean() - half, differences.mean() + half))
     rows = summary.fold(sweep.read().jobs)
-    assert [(len(row.scores), row.half_interval()) for row in rows] == [
+    assert [(len(row.scores), summary.half_interval(row)) for row in rows] == [
         (
             8,
             pytest.approx(

@@ -10,10 +10,9 @@ from graft.report.baselines import does_as_well
 from graft.report.looks import level
 from graft.report.statistics import further_seeds
 from graft.report.study import Arm, Comparison, Setting, Study
-from graft.report.summary import MIN_SEEDS
 from graft.runs.record import labels_of
 from graft.runs.roles import REPEATS, role
-from graft.runs.sweeps import all_chose_by
+from graft.runs.sweeps import MIN_SEEDS, all_chose_by
 
 SMALLEST = 0.01  # the difference that a study should be able to see: 1 point, or 1 % of scratch's score
 

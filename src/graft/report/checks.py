@@ -8,10 +8,9 @@ from graft.errors import listed
 from graft.report.answer import chosen_arm, count, difference, score
 from graft.report.baselines import MAJORITY, baselines_in
 from graft.report.study import Arm, Study
-from graft.report.summary import MIN_SEEDS
 from graft.runs.record import labels_of, labels_used
 from graft.runs.roles import role
-from graft.runs.sweeps import all_failed
+from graft.runs.sweeps import MIN_SEEDS, all_failed
 
 DOCS = "docs/evidence.md"
 WRONG, WARNING, NOTE = "wrong", "warning", "note"  # severities, in the order of the page

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from graft.model import predictions
 from graft.report.contributions import contributions
-from graft.runs.folder import PREDICTIONS
+from graft.report.kept import target_predictions
 from graft.runs.roles import role
 from graft.runs.sweeps import Job, Row, all_chose_by, split_overrides
 
@@ -51,7 +50,7 @@ def ensemble_of(jobs: Sequence[Job], varied: Sequence[str]) -> Row | None:
 def averaged_results(jobs: Sequence[Job]) -> dict[str, Any] | None:
     """A record of the mean prediction of some jobs, whose costs add up; None where it cannot be scored."""
     results = [job.results for job in jobs if job.results]
-    found = [target for job in jobs if (target := target_predictions(job))]
+    found = [target for job in jobs if (target := target_predictions(job.path))]
     score = results[0]["score"]
     if len(found) < len(jobs) or any(one["index"] != found[0]["index"] for one in found):
         return None
@@ -69,21 +68,13 @@ def averaged_results(jobs: Sequence[Job]) -> dict[str, Any] | None:
     }
 
 
-def target_predictions(job: Job) -> Found | None:
-    """A job's predictions of the target's test split; None where they were not kept or cannot be read."""
-    try:
-        return predictions.read(job.path / PREDICTIONS).get("target")
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def mean_prediction(found: Sequence[Found]) -> dict[str, Any]:
     """Predictions of the mean of probabilities, or of the mean number, of the same samples."""
     first = dict(found[0])
     if not first["classes"]:
         return first | {"prediction": np.mean([one["prediction"] for one in found], axis=0).tolist()}
     classes = first["classes"]
-    probabilities = np.mean([one["probabilities"] for one in found], axis=0)
+    probabilities = np.mean([one["probabilities"] for one in found], axis=0, dtype=float)
     if isinstance(first["label"][0], list):
         decided: list[Any] = [[name for name, p in zip(classes, row, strict=True) if p > 0.5] for row in probabilities]
     else:

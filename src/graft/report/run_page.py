@@ -12,6 +12,7 @@ from graft.report import baselines, checks, figures, samples, study
 from graft.report.answer import Answer
 from graft.report.contributions import contributions
 from graft.report.export import Table
+from graft.report.kept import target_predictions
 from graft.report.page import Page, Section
 from graft.report.plots import read_series
 from graft.report.statistics import bootstrap, calibration, calibration_interval, wilson
@@ -29,7 +30,7 @@ def page(folder: Path) -> Page:
     results = record.read(folder)
     if "score" not in results:
         raise GraftError(f"graft report {folder}: the run has no test score. See: graft show {folder}")
-    found = study.target_predictions(folder)
+    found = target_predictions(folder)
     sections = [one for one in sections_of(folder, results, found) if one.tables or one.pictures or one.samples]
     title = f"{results.get('name', 'run')}: {folder.name}"
     seconds = (results.get("time") or {}).get("total_s")

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 
 from graft.report.answer import score
 from graft.report.figures import COLORS, SCRATCH, Picture, draw
-from graft.report.statistics import CONFIDENCE
-from graft.report.study import Arm, Setting, Study, score_of
-from graft.report.summary import MIN_SEEDS
+from graft.report.statistics import CONFIDENCE, Estimate
+from graft.report.study import Arm, Setting, Study, named, score_of
 from graft.runs.roles import role
+from graft.runs.sweeps import MIN_SEEDS
 
 LABELS, ALPHA = "data.labels_per_class", "objective.alpha"
 DRAWS = 2000  # of seeds, for the interval of the labels saved
@@ -20,21 +20,22 @@ DRAWS = 2000  # of seeds, for the interval of the labels saved
 
 @dataclass(frozen=True)
 class Point:
-    """A score at a value of what varies, with its interval where there is one."""
+    """A test score at a value of what varies."""
 
     x: float
-    arm: Arm
-
-    @property
-    def mean(self) -> float:
-        """The mean test score."""
-        return self.arm.estimate()[0].mean
+    estimate: Estimate
+    from_scratch: bool
 
     @property
     def ends(self) -> tuple[float, float]:
         """Of the 95 % interval; the mean itself where there is none."""
-        one = self.arm.estimate()[0]
-        return one.interval() if one.has_interval else (one.mean, one.mean)
+        mean = self.estimate.mean
+        return self.estimate.interval() if self.estimate.has_interval else (mean, mean)
+
+
+def point(x: float, arm: Arm) -> Point:
+    """An arm's."""
+    return Point(x, arm.estimate()[0], arm.from_scratch)
 
 
 Lines = Mapping[str, list[Point]]  # by name, in the order of x
@@ -47,8 +48,7 @@ def of_labels(study: Study) -> tuple[list[Picture], list[str]]:
         overrides = setting.arms[0].best.overrides
         if (labels := number(overrides.get(LABELS))) is not None:
             others = [key for key in study.varied if role(key) == "setting" and key != LABELS]
-            place = " ".join(f"{key}={overrides[key]}" for key in others if key in overrides)
-            groups.setdefault(place, []).append((labels, setting))
+            groups.setdefault(named(setting.arms[0].best, others), []).append((labels, setting))
     pictures, sentences = list[Picture](), list[str]()
     for place, members in groups.items():
         if len(members) < 2:
@@ -57,7 +57,7 @@ def of_labels(study: Study) -> tuple[list[Picture], list[str]]:
         lines: dict[str, list[Point]] = {}
         for labels, setting in members:
             for arm in setting.arms:
-                lines.setdefault(arm.name, []).append(Point(labels, arm))
+                lines.setdefault(arm.name, []).append(point(labels, arm))
         caption = "Test score over labels a class, of the configuration that validation chose; 95 % intervals."
         title = "Scores over labels" + (f" ({place})" if place else "")
         suffix = f"_{len(pictures) + 1}" if len(groups) > 1 else ""
@@ -72,8 +72,7 @@ def of_alpha(study: Study, setting: Setting) -> Picture | None:
     lines: dict[str, list[Point]] = {}
     for arm in setting.arms:
         if (alpha := number(arm.best.overrides.get(ALPHA))) is not None:
-            name = " ".join(f"{key}={arm.best.overrides[key]}" for key in others if key in arm.best.overrides)
-            lines.setdefault(name or "test score", []).append(Point(alpha, arm))
+            lines.setdefault(named(arm.best, others) or "test score", []).append(point(alpha, arm))
     lines = {name: sorted(points, key=lambda one: one.x) for name, points in lines.items() if len(points) > 1}
     if not lines:
         return None
@@ -87,13 +86,13 @@ def curves(study: Study, name: str, title: str, caption: str, lines: Lines, unit
 
     def plot(axes: Axes) -> None:
         for label, points in lines.items():
-            color = SCRATCH if all(point.arm.from_scratch for point in points) else colors[label]
-            x, low, high = [point.x for point in points], *zip(*(point.ends for point in points), strict=True)
-            axes.plot(x, [point.mean for point in points], "o-", color=color, label=label, linewidth=2)
+            color = SCRATCH if all(one.from_scratch for one in points) else colors[label]
+            x, low, high = [one.x for one in points], *zip(*(one.ends for one in points), strict=True)
+            axes.plot(x, [one.estimate.mean for one in points], "o-", color=color, label=label, linewidth=2)
             axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
         if logarithmic:
             axes.set_xscale("log")
-        ticks = sorted({point.x for points in lines.values() for point in points})
+        ticks = sorted({one.x for points in lines.values() for one in points})
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
         axes.set(xlabel=unit, ylabel=f"test {study.metric}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special  # not scipy.stats, which takes seconds to import
 
-from graft.report.summary import MIN_SEEDS
+from graft.runs.sweeps import MIN_SEEDS
 
 CONFIDENCE = 0.95
 POWER = 0.8
@@ -48,9 +48,7 @@ class Estimate:
 
 def over_seeds(values: Sequence[float] | np.ndarray) -> Estimate:
     """Estimand A from a value, or a paired difference, for each of n seeds: Student's t."""
-    found = np.asarray(values, dtype=float)
-    error = spread(found) / math.sqrt(len(found)) if len(found) > 1 else 0.0
-    return Estimate(float(found.mean()), error, max(len(found) - 1, 1), len(found))
+    return over_units(values, 0.0)
 
 
 def over_splits(values: Sequence[float] | np.ndarray, test_over_train: float) -> Estimate:
@@ -58,8 +56,13 @@ def over_splits(values: Sequence[float] | np.ndarray, test_over_train: float) ->
 
     `test_over_train` is the number of test samples over that of training samples in a split.
     """
+    return over_units(values, test_over_train)
+
+
+def over_units(values: Sequence[float] | np.ndarray, overlap: float) -> Estimate:
+    """Mean over n seeds, of overlap 0, or over n splits of the overlap that `over_splits` has."""
     found = np.asarray(values, dtype=float)
-    error = spread(found) * math.sqrt(1 / len(found) + test_over_train) if len(found) > 1 else 0.0
+    error = spread(found) * math.sqrt(1 / len(found) + overlap) if len(found) > 1 else 0.0
     return Estimate(float(found.mean()), error, max(len(found) - 1, 1), len(found))
 
 

@@ -5,7 +5,6 @@ hyperparameters) are chosen by validation within an arm; settings (data, labels,
 such as the strategy, are the arms.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from graft.model import predictions
 from graft.report import looks
 from graft.report.contributions import contributions
-from graft.report.statistics import Crossed, Estimate, crossed, holm, over_seeds, over_splits
+from graft.report.kept import target_predictions
+from graft.report.statistics import Crossed, Estimate, crossed, holm, over_seeds, over_splits, over_units
 from graft.report.summary import is_fraction
-from graft.runs.folder import PREDICTIONS
 from graft.runs.roles import role
 from graft.runs.sweeps import Job, Row, fold, read_jobs, split_overrides, test_over_rest
 
@@ -51,8 +49,8 @@ class Arm:
 
     def estimate(self) -> tuple[Estimate, bool]:
         """Its mean test score, and whether the error is over new test samples too (estimand B)."""
-        if len(means := self.best.by_split) > 1:
-            return over_splits(means, test_over_rest(self.best.finished[0])), True
+        if self.best.overlap:
+            return over_units(self.best.units, self.best.overlap), True
         jobs = list(self.jobs.values())
         values = contributions_of(jobs)
         if values is not None and len(values) > 1:
@@ -245,24 +243,6 @@ def samples_of(job: Job) -> tuple[Any, ...] | None:
     """Places and labels of the target's test samples, by which runs are paired; None without predictions."""
     found = target_predictions(job.path)
     return None if found is None else (found["index"], found["label"])
-
-
-def target_predictions(folder: Path) -> dict[str, Any] | None:
-    """A run's predictions of the target's test split, None where they were not kept."""
-    file = folder / PREDICTIONS
-    return predictions_in(file, file.stat().st_mtime_ns) if file.is_file() else None
-
-
-@functools.lru_cache(maxsize=256)
-def predictions_in(file: Path, changed: int) -> dict[str, Any] | None:
-    """What a file says of the target as it was written last; probabilities as an array `(m, K)`."""
-    try:
-        found = predictions.read(file).get("target")
-    except (OSError, ValueError, KeyError, TypeError):  # cut short, or not as Graft writes it: as if not kept
-        return None
-    if found and "probabilities" in found and found["classes"]:
-        found["probabilities"] = np.array(found["probabilities"], dtype=np.float32)
-    return found
 
 
 def is_from_scratch(results: Mapping[str, Any]) -> bool:

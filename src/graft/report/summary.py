@@ -12,6 +12,7 @@ from graft.files import disk_message, write_whole
 from graft.report import baselines
 from graft.runs.record import labels_used
 from graft.runs.sweeps import (
+    MIN_SEEDS,
     Job,
     Row,
     all_failed,
@@ -82,7 +83,6 @@ def beside(rows: Sequence[Row], varied: Sequence[str]) -> str:
     return padded([header, ["-" * len(name) for name in header], *lines]) if lines else ""
 
 
-MIN_SEEDS = 3  # below, an interval would be wider than anything it could tell
 UNBOUNDED = ("loss", "mae", "mse", "rmse", "r2")  # metrics that are no fractions
 NOTE = (
     "± is the sample standard deviation over seeds (n - 1), the interval is the 95 % interval of the mean "
@@ -110,7 +110,7 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
     found = found_columns(rows)
     lines = []
     for row in rows:
-        scores, half = row.scores, row.half_interval()
+        scores, half = row.scores, half_interval(row)
         line: dict[str, Any] = {key: row.overrides.get(key) for key in keys}
         line["metric"] = next((name for name in metric_names([row])), None)
         line["mean"] = mean(row.units)
@@ -212,19 +212,15 @@ def other_metrics(finished: Sequence[Mapping[str, Any]], metric: str) -> list[st
 
 def cells(row: Row, others: Sequence[str]) -> list[str]:
     """A row's numbers as text."""
-    scores, half = row.units, row.half_interval()
+    scores, half = row.units, half_interval(row)
     if not scores:
         score, interval = "-", ""
     else:
         center = statistics.fmean(scores)
         score = f"{center:.4f}" + (f" ± {statistics.stdev(scores):.4f}" if len(scores) > 1 else "")
-        interval = (
-            ""
-            if half is None
-            else interval_text(
-                len(scores), center, half, is_fraction(row.finished[0]), "splits" if len(row.by_split) > 1 else "seeds"
-            )
-        )
+        unit = "splits" if len(row.by_split) > 1 else "seeds"
+        fraction = is_fraction(row.finished[0])
+        interval = "" if half is None else interval_text(len(scores), center, half, fraction, unit)
     extra = [number_cell(row.mean("metrics", name)) for name in others]
     trainable, fit = row.mean("parameters", "trainable"), row.mean("time", "fit_s")
     return [
@@ -237,6 +233,16 @@ def cells(row: Row, others: Sequence[str]) -> list[str]:
         "" if trainable is None else f"{trainable:,.0f}",
         "" if fit is None else f"{fit:.1f} s",
     ]
+
+
+def half_interval(row: Row) -> float | None:
+    """Half the width of the mean's 95 % interval over seeds, or over splits; None for fewer than two."""
+    if len(row.units) < 2:
+        return None
+    from graft.report.statistics import over_units  # numpy, scipy
+
+    estimate = over_units(row.units, row.overlap)
+    return estimate.interval()[1] - estimate.mean
 
 
 def interval_text(n: int, center: float, half: float, fraction: bool, unit: str = "seeds") -> str:

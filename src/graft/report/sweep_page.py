@@ -8,13 +8,21 @@ import numpy as np
 
 from graft.report import baselines, checks, figures, scaling
 from graft.report.answer import answers, count, shown
-from graft.report.ensemble import ensembles
 from graft.report.export import Table
 from graft.report.figures import Picture
+from graft.report.kept import target_predictions
 from graft.report.page import Page, Section
 from graft.report.statistics import Calibration, Estimate, calibration, calibration_interval
-from graft.report.study import Arm, Comparison, Setting, Study, target_predictions
-from graft.report.summary import BASELINES_NOTE, TRIED_FIRST, count_cell, interval_text, labels_cell, number_cell
+from graft.report.study import Arm, Comparison, Setting, Study
+from graft.report.summary import (
+    BASELINES_NOTE,
+    TRIED_FIRST,
+    count_cell,
+    interval_text,
+    labels_cell,
+    number_cell,
+    with_ensembles,
+)
 from graft.runs.roles import role
 from graft.runs.sweeps import Row
 
@@ -126,7 +134,7 @@ def configurations(study: Study) -> Table:
     """A line for each row of the sweep."""
     header = [*study.varied, "validation", "test mean", "test deviation", "seeds", "labels used", "failed", "diverged"]
     header.append("fit")
-    rows = [configuration_row(row, study.varied) for row in (*ensembles(study.jobs, study.rows), *study.rows)]
+    rows = [configuration_row(row, study.varied) for row in with_ensembles(study.jobs, study.rows)]
     caption = "All that was tried, best by validation first; the deviation is over seeds (n - 1)."
     return Table("configurations", "All of them", caption, header, rows, numbers=len(study.varied)).without_empty()
 

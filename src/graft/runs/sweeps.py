@@ -1,6 +1,5 @@
 """Reading a sweep's folder: its jobs, and rows of jobs that differ in seed and split alone."""
 
-import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from graft.runs.recipe import recipe_before_small_gains
 from graft.runs.roles import REPEATS, role
 from graft.runs.untrusted import read_overrides
 
-CONFIDENCE = 0.95
+MIN_SEEDS = 3  # below, an interval would be wider than anything it could tell
 
 
 @dataclass
@@ -77,20 +76,10 @@ class Row:
         means = self.by_split
         return means if len(means) > 1 else self.scores
 
-    def half_interval(self) -> float | None:
-        """Half the width of the mean's 95 % interval: Student's t, or with several splits Nadeau and Bengio's (2003).
-
-        Splits share samples, which `1 / splits + test / other samples` in the place of `1 / splits` makes up for. None
-        for fewer than two units.
-        """
-        units = self.units
-        if len(units) < 2:
-            return None
-        from scipy.special import stdtrit
-
-        overlap = test_over_rest(self.finished[0]) if len(self.by_split) > 1 else 0.0
-        quantile = float(stdtrit(len(units) - 1, (1 + CONFIDENCE) / 2))
-        return quantile * statistics.stdev(units) * math.sqrt(1 / len(units) + overlap)
+    @property
+    def overlap(self) -> float:
+        """How much its units share: of several splits test samples over all others, of seeds on one split nothing."""
+        return test_over_rest(self.finished[0]) if len(self.by_split) > 1 else 0.0
 
     def numbers(self, *path: str) -> list[float]:
         """A number in the results of every job that has it, e.g. numbers("tuning", "lr", "value")."""
