@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from lanes import slow
 
 from tests.proof import chaos, pairwise
 from tests.proof.command import proved
@@ -28,7 +29,8 @@ def test_a_difference_in_one_bit_is_found():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-def test_twelve_runs_that_are_killed_and_resumed_are_the_uninterrupted_ones_bit_for_bit(tmp_path):
-    code, printed = proved("chaos", "--cells", 4, "--folder", tmp_path)
+@pytest.mark.parametrize("cells", [2, *slow(6)])
+def test_runs_that_are_killed_and_resumed_are_the_uninterrupted_ones_bit_for_bit(tmp_path, cells):
+    code, printed = proved("chaos", "--cells", cells, "--folder", tmp_path)
     assert code == 0, printed
-    assert "12 of 12 are the uninterrupted run bit for bit" in printed
+    assert f"{3 * cells} of {3 * cells} are the uninterrupted run bit for bit" in printed
