@@ -14,11 +14,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra.conf import HydraConf
+from hydra.types import RunMode
 from lanes import slow
 from train_app import PROJECT
 
 from graft.cli import job
 from graft.errors import Diverged, GraftError, Interrupted
+from graft.runs import record
 
 
 def raises(error):
@@ -522,3 +525,25 @@ def test_ctrl_c_ends_the_process_with_130(tmp_path):
         _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert err == "Interrupted.\n"
+
+
+@pytest.mark.parametrize(
+    ("rule", "sweeper", "refused"),
+    [
+        ("last.Last", "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper", True),
+        ("ensemble.Ensemble", "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper", True),
+        ("entropy.Entropy", "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper", False),
+        ("budget.Budget", "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper", False),
+        ("last.Last", "hydra._internal.core_plugins.basic_sweeper.BasicSweeper", False),
+    ],
+)
+def test_an_optimising_sweeper_never_sees_a_test_score(rule, sweeper, refused):
+    hydra = HydraConf(mode=RunMode.MULTIRUN, sweeper={"_target_": sweeper})
+    hydra.runtime.choices = {"selection": "chosen"}
+    settings = {"selection": {"_target_": f"graft.selection.{rule}"}, "tune": None}
+    if refused:
+        with pytest.raises(GraftError, match=r"`selection=chosen` with the sweeper .*Use selection=target_val"):
+            job.check_followed(hydra, settings)
+    else:
+        job.check_followed(hydra, settings)
+    assert record.value_of({"score": {"value": 0.9}, "selection": {"value": None}}) is None

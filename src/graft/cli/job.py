@@ -26,6 +26,7 @@ from graft.cli import slurm
 from graft.cli.origin import with_origin
 from graft.cli.program import program, with_program
 from graft.cli.ranks import RANKS
+from graft.config.facts import attribute
 from graft.errors import Diverged, GraftError, Interrupted
 from graft.files import disk_message, write_whole
 from graft.report.sweep_line import job_line
@@ -54,9 +55,9 @@ STATE = State()
 
 @signals.scheduler_signals()
 def run_job(cfg: DictConfig) -> float | None:
-    """Run one composed config in its run folder and return its validation value (without one its test score).
+    """Run one composed config in its run folder and return what its selection rule followed, None where it did not.
 
-    An optimising sweeper maximises or minimises what is returned, which must not be the test split's.
+    An optimising sweeper maximises or minimises what is returned, which is never the test split's.
 
     The exit code goes to STATE, the error to `error.txt`. A finished job is not run again. The folder is locked while
     it is worked in, and left as it was where it is not Graft's or another process works there.
@@ -86,6 +87,7 @@ def run_job(cfg: DictConfig) -> float | None:
                 else:
                     print(f"Already done, skipped: {folder}")
                 return record.value_of(results)
+            check_followed(hydra, settings)
             RANKS.decide(folder=str(folder.absolute()), resume=settings["resume"])
             let_children_run_this_job(overrides, folder, resume=settings["resume"] is True)
             results = execute(settings)
@@ -232,6 +234,19 @@ def check_fixed_folder(hydra: HydraConf, *, in_sweep: bool) -> None:
         raise GraftError(
             f"`resume=auto` in a folder that is new with every command has nothing to go on from. Name the folder: "
             f"{key}=logs/<name>/{part}s/<folder>"
+        )
+
+
+def check_followed(hydra: HydraConf, settings: Mapping[str, Any]) -> None:
+    """GraftError where an optimising sweeper is given a job whose rule follows nothing that could be optimised."""
+    sweeper = str(hydra.sweeper["_target_"])
+    grid = hydra.mode != RunMode.MULTIRUN or sweeper.endswith("BasicSweeper")
+    rule = settings["selection"]["_target_"]
+    follows = attribute(rule, "domains", ()) or attribute(rule, "holds_out", False)
+    if not grid and not follows and not settings["tune"]:
+        raise GraftError(
+            f"`selection={hydra.runtime.choices.get('selection')}` with the sweeper {sweeper}: it follows no metric "
+            "that could be optimised but the test split's. Use selection=target_val, budget, entropy or source_val."
         )
 
 

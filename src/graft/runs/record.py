@@ -84,12 +84,8 @@ def is_older(results: Mapping[str, Any]) -> bool:
 
 
 def value_of(results: Mapping[str, Any]) -> float | None:
-    """What the selection rule followed, of the selected checkpoint; the test score where nothing was followed.
-
-    None for a run that only looked for a learning rate.
-    """
-    value = results.get("selection", {}).get("value")
-    return results.get("score", {}).get("value") if value is None else value
+    """What the selection rule followed, of the selected checkpoint; None where nothing was."""
+    return results.get("selection", {}).get("value")
 
 
 def labels_of(results: Mapping[str, Any]) -> tuple[int, int]:
