@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from graft.report import baselines, checks, figures, scaling
+from graft.report import across, baselines, checks, figures, scaling
 from graft.report.answer import answers, count, shown
 from graft.report.export import Table
 from graft.report.figures import Picture
 from graft.report.kept import target_predictions
 from graft.report.page import Page, Section
+from graft.report.ranks import rank_intervals
 from graft.report.statistics import Calibration, Estimate, calibration, calibration_interval
 from graft.report.study import Arm, Comparison, Setting, Study
 from graft.report.summary import (
@@ -34,6 +35,8 @@ def page(study: Study) -> Page:
     names = ", ".join(folder.name for folder in study.folders)
     pictures, saved = scaling.of_labels(study)
     sections = [Section("Labels", pictures=pictures, lines=saved)] if pictures else []
+    if table := across.table(study):
+        sections.append(Section(table.title, [table]))
     sections += [section for setting in study.settings for section in sections_of(study, setting)]
     if study.rows and study.finished:
         sections.append(Section("Every configuration", [configurations(study)]))
@@ -78,15 +81,17 @@ def strategies(study: Study, setting: Setting) -> Table:
     monitor = (finished.get("selection") or {}).get("monitor") or "val"
     metric = finished["score"]["metric"]
     header = [
-        *("strategy", *keys, in_words(monitor), in_words(metric), "95 % interval", "seeds", "test samples"),
+        *("strategy", *keys, in_words(monitor), in_words(metric), "95 % interval", "place", "seeds", "test samples"),
         "gain over scratch",
         *("Holm p", "forgetting", "labels used", "trainable", "fit"),
     ]
-    rows = [strategy_row(study, arm, keys, compared.get(arm.name)) for arm in setting.arms]
+    places = rank_intervals(setting)
+    rows = [strategy_row(study, arm, keys, compared.get(arm.name), places.get(arm.name)) for arm in setting.arms]
     caption = (
         "The configuration of each strategy that validation chose, in that order. The score's interval is over new "
-        "seeds and new test samples where predictions were kept, else over seeds alone. A gain is paired by seed, "
-        "and its interval is simultaneous over all comparisons. Labels used: to train + to choose."
+        "seeds and new test samples where predictions were kept, else over seeds alone. Place: what simultaneous "
+        "95 % intervals of all pairs leave open. A gain is paired by seed, and its interval is simultaneous over "
+        "all comparisons. Labels used: to train + to choose."
     )
     return Table("strategies", "Chosen configurations", caption, header, rows, numbers=1 + len(keys)).without_empty()
 
@@ -102,7 +107,9 @@ def in_words(metric: str) -> str:
     return metric.replace("val", "validation", 1).replace("/target", "").replace("/", " ")
 
 
-def strategy_row(study: Study, arm: Arm, keys: list[str], one: Comparison | None) -> list[str]:
+def strategy_row(
+    study: Study, arm: Arm, keys: list[str], one: Comparison | None, place: tuple[int, int] | None
+) -> list[str]:
     """An arm's cells."""
     best = arm.best
     trainable, fit = best.mean("parameters", "trainable"), best.mean("time", "fit_s")
@@ -113,6 +120,7 @@ def strategy_row(study: Study, arm: Arm, keys: list[str], one: Comparison | None
         number_cell(best.mean("selection", "value")),
         "" if mean is None else f"{mean:.4f}",
         estimate_text(study, arm.estimate()[0]),
+        "" if place is None else " to ".join(map(str, dict.fromkeys(place))),
         str(len(arm.jobs)),
         count_cell(best.numbers("data", "target", "test")),
         "" if one is None else gain_text(study, one),
