@@ -449,6 +449,7 @@ def test_diverged_jobs_are_counted_apart_and_fail_a_sweep_only_where_all_diverge
 def test_an_experiment_that_is_a_sweep_takes_lists_of_values(app):
     outcome = app("experiment=alpha_sweep", "objective.alpha=0.5", "seed=0,1")
     assert (outcome.code, [cfg.seed for cfg in app.configs]) == (0, [0, 1])
+    assert "[2/2] " in outcome.out
 
 
 def test_an_experiment_that_is_a_sweep_takes_further_values_without_the_flag():
@@ -483,6 +484,7 @@ def test_the_plan_of_a_sweep_counts_its_jobs():
     plan = sweep_plan.plan_of(["seed=range(3)", "strategy=full,lora", "optimizer.lr=1"], is_grid=True)
     assert (plan.jobs, plan.varied) == (6, ["seed", "strategy"])
     assert plan.label(["optimizer.lr=1", "seed=2", "strategy=lora"]) == "seed=2 strategy=lora"
+    assert sweep_plan.plan_of(["seed=0,1,2", "strategy=full,lora", "seed=1,2"], is_grid=True).jobs == 4
     assert sweep_plan.plan_of(["seed=1,2"], is_grid=False).jobs is None
 
 
