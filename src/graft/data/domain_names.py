@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from graft.files import user_path
+
 PLACEHOLDER = "{domain}"
 
 
@@ -23,21 +25,20 @@ def names_there(path: str | Path) -> list[str] | None:
 
 
 def wrong_names(root: str | None, sources: Sequence[str] | None, target: str | None) -> Iterator[str]:
-    """Messages on `data.root`, `data.sources` and `data.target_domain` that cannot be meant."""
+    """Messages on `data.root`, `data.sources` and `data.target_domain` that cannot be meant.
+
+    A folder that is not there is no such mistake: as for every file, the message on it comes with reading.
+    """
     if root is None:
         yield "`data.root` has to be given: data.root=<a folder that holds a folder for each domain>"
-        return
-    there = names_there(Path(root).expanduser() / PLACEHOLDER)
-    if there is None:
-        yield f"`data.root={root}`: no such folder; give one that holds a folder for each domain"
-        return
-    has = f"{root} has {', '.join(there) or 'none'}"
+    there = None if root is None else names_there(user_path(root) / PLACEHOLDER)
+    has = "" if there is None else f"; {root} has {', '.join(there) or 'none'}"
     if target is None:
-        yield f"`data.target_domain` has to be given: data.target_domain=<one of the domains>; {has}"
-    elif target not in there:
-        yield f"`data.target_domain={target}`: there is no such domain; {has}"
-    if unknown := [name for name in sources or () if name not in there]:
-        yield f"`data.sources=[{','.join(sources or ())}]`: there is no domain {', '.join(unknown)}; {has}"
+        yield f"`data.target_domain` has to be given: data.target_domain=<one of the domains>{has}"
+    elif there is not None and target not in there:
+        yield f"`data.target_domain={target}`: there is no such domain{has}"
+    if there is not None and (unknown := [name for name in sources or () if name not in there]):
+        yield f"`data.sources=[{','.join(sources or ())}]`: there is no domain {', '.join(unknown)}{has}"
     yield from (f"`data.sources`: {problem}" for problem in wrong_sources(sources, target))
 
 

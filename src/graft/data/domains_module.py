@@ -5,6 +5,8 @@ from typing import Any
 
 from graft.data.join import check_same_classes
 from graft.data.module import TransferDataModule
+from graft.errors import GraftError
+from graft.files import user_path
 
 
 class DomainsDataModule(TransferDataModule):
@@ -25,7 +27,12 @@ class DomainsDataModule(TransferDataModule):
         self.target_domain = target_domain
 
     def load(self) -> None:
-        """Read both sides; GraftError for a class that only one of them has."""
+        """Read both sides; GraftError where there is no such folder, and for a class that only one side has."""
+        if not user_path(str(self.root)).is_dir():
+            raise GraftError(
+                f"data.root={self.root}: no such folder. Give one that holds a folder for each domain, of one "
+                "sub-folder per class: data.root=/path/to/pacs"
+            )
         super().load()
         names = {"target": str(self.target_domain), "source": "+".join(self.domains["source"].sources)}
         check_same_classes({names[side]: self.classes(side) for side in names}, "data.target_domain")
