@@ -95,3 +95,14 @@ def test_a_run_killed_inside_an_epoch_goes_on_bit_for_bit(config, tmp_path):
     assert whole["terms.vrex.steps"] == 12
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(value, whole[name]) for name, value in resumed.items())
+
+
+@pytest.mark.slow
+def test_pretraining_learns_from_all_sources(config):
+    pretraining = ["strategy=full", "backbone.weights=source", "pretrain.epochs=2", "pretrain.batch_size=8"]
+    pretraining += ["+term@pretrain.term=groupdro", "training.epochs=1"]
+    metrics = {}
+    for sampling in ("size", "equal"):  # which makes other pretrained weights, also under a cache that has the first
+        results = execute(config(*pretraining, f"data.source.sampling={sampling}", folder=sampling))
+        metrics[sampling] = results["metrics"]["val/source/loss"]
+    assert metrics["size"] != metrics["equal"]

@@ -28,7 +28,7 @@ def joined(domains: Mapping[str, DomainData], key: str, *, equal: bool = False) 
         first,
         name=" + ".join(domains),
         **{name: joined_split([getattr(one, name) for one in domains.values()]) for name in ("train", "val", "test")},
-        fingerprint=sha256(one.fingerprint.encode() for one in domains.values()),
+        fingerprint=sha256([*(one.fingerprint.encode() for one in domains.values()), str(equal).encode()]),
         backbone_arguments=backbone_arguments,
         notes=tuple(f"{name}: {note}" for name, one in domains.items() for note in notes_of(one)),
         report=joined_report([one.report for one in domains.values()]) if others else first.report,
