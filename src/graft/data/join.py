@@ -27,7 +27,9 @@ def joined(domains: Mapping[str, DomainData], key: str, *, equal: bool = False) 
     return replace(
         first,
         name=" + ".join(domains),
-        **{name: joined_split([getattr(one, name) for one in domains.values()]) for name in ("train", "val", "test")},
+        train=joined_split([one.train for one in domains.values()]),
+        val=joined_split([one.val for one in domains.values()]),
+        test=joined_split([one.test for one in domains.values()]),
         fingerprint=sha256([*(one.fingerprint.encode() for one in domains.values()), str(equal).encode()]),
         backbone_arguments=backbone_arguments,
         notes=tuple(f"{name}: {note}" for name, one in domains.items() for note in notes_of(one)),

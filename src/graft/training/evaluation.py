@@ -50,7 +50,7 @@ def of_sources(module: TransferModule, data: TransferDataModule) -> dict[str, fl
     numbers, labels, task = source.test.sources, source.test.labels, module.tasks["source"]
     assert numbers is not None  # as there are several sources
     assert labels is not None  # a test split always has them
-    metrics = {}
+    metrics: dict[str, float] = {}
     for number, name in enumerate(source.sources):
         if (of_one := numbers[indices] == number).any():
             computed = task.metrics(data.num_outputs("source", task))
