@@ -153,7 +153,7 @@ def term_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str
 
 def one_source(source: Mapping[str, Any] | None) -> bool:
     """Whether source data are of one domain, as far as the config says."""
-    return source is not None and len(source.get("names", [source]) or []) == 1
+    return source is not None and ("names" not in source or len(source["names"] or ()) == 1)
 
 
 def without_target_loss(objective: Mapping[str, Any]) -> str:

@@ -341,8 +341,8 @@ class TransferDataModule(pl.LightningDataModule):
     def parts(self, domain: str) -> list[Any]:
         """The objects whose code makes a domain's batches, for the keys of what is kept of them."""
         source = getattr(self, domain)
-        while hasattr(source, "domain"):  # one that a sweep's jobs share, or several that are read alike
-            source = source.domain
+        while isinstance(inner := getattr(source, "domain", None), Domain):  # of one that is shared, or of several
+            source = inner
         return [TransferDataModule, source, self._eval_transform]
 
     def _eval_loader(self, domain: str, split_name: str) -> EvalLoader:

@@ -33,11 +33,6 @@ class SeveralDomains(Domain):
         self.without = without
         self.sampling = sampling
 
-    @property
-    def title(self) -> str:
-        """The names of the domains."""
-        return " + ".join(self.names or [])
-
     def load(self, split_seed: int) -> DomainData:
         """Read and split every domain, and join them."""
         domains = {name: self.named_domain(name) for name in self.chosen()}
