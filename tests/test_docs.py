@@ -4,6 +4,7 @@ import importlib.util
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -48,6 +49,11 @@ def files(folder):  # noqa: F811
         + "".join(f"photos/{name}/patient{n}.jpg,{name},{n}\n" for name in ("cat", "dog") for n in range(40))
     )
     np.savez(folder / "readings.npz", sequences=random.normal(size=(60, 5, 3)), labels=labels)
+    for domain in ("cartoon", "photo", "sketch"):
+        shutil.copytree(folder / "photos", folder / "pacs" / domain)
+    (folder / "texts").mkdir()
+    for name in ("films", "shops"):
+        shutil.copy(folder / "reviews.tsv", folder / "texts" / f"{name}.tsv")
     return folder
 
 

@@ -1,6 +1,7 @@
 """From one resolved config to everything that a run needs: built, and not trained."""
 
 import copy
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -261,6 +262,8 @@ def term_context(experiment: Experiment, added: frozenset[str]) -> TermContext:
         num_classes=len(classes) if (classes := data.classes("target")) else None,
         samples=lambda: data.plain_batches("target", "train"),
         source_samples=(lambda: data.plain_batches("source", "val")) if weights == "source" else None,
+        sources=data.domains["source"].train.sources if "source" in data.domains else None,
+        source_loss=functools.partial(module.domain_loss, "source") if "source" in data.domains else None,
         added_parameters=added,
     )
 

@@ -187,10 +187,14 @@ class TransferModule(pl.LightningModule):
     def domain_losses(self, batch: Batch, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Mean loss of every domain that has labels and a weight in the objective."""
         return {
-            domain: self.tasks[domain].loss(logits[domain], one.labels, self.weights_of_classes(domain, logits[domain]))
+            domain: self.domain_loss(domain, logits[domain], one.labels)
             for domain, one in batch.items()
             if one.labels is not None and domain in self.train_metrics
         }
+
+    def domain_loss(self, domain: str, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss of some samples of a domain: logits `(B, K)`, labels `(B,)` or `(B, K)`."""
+        return self.tasks[domain].loss(logits, labels, self.weights_of_classes(domain, logits))
 
     def weights_of_classes(self, domain: str, logits: Tensor) -> Tensor | None:
         """Loss weights `(K,)` of a domain's classes, where `data.balance=weights` asks for them."""

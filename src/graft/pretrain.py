@@ -5,6 +5,7 @@ cache.
 """
 
 import copy
+import functools
 import json
 import shutil
 import tempfile
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger
-from torch import Tensor, nn
+from torch import Tensor
 
 from graft.backbones.base import Backbone
 from graft.build import build
@@ -222,8 +223,6 @@ def train_on_source(experiment: "Experiment", folder: Path, resumed: Path | None
     head = build_head(config, backbone, data.num_outputs("source", task), data.classes("source"))
     objective, terms = build(settings["objective"]), build_terms(settings)
     source = source_alone(data, config, backbone, objective, terms)
-    for term in terms.values():
-        term.prepare(context_of(source, backbone, head))
     module = TransferModule(
         backbone=backbone,
         heads={"source": head},
@@ -238,6 +237,8 @@ def train_on_source(experiment: "Experiment", folder: Path, resumed: Path | None
         class_weights={"source": data.class_weights("source")},
         seed=settings["seed"],
     )
+    for term in terms.values():
+        term.prepare(context_of(source, module))
     logger = CSVLogger(folder, name="", version="")
     # Whatever the run does with it: what is kept for other runs is finite.
     callbacks = [NonFinite(Path(config["paths"]["run_dir"]), "stop", "pretrain.")]
@@ -273,17 +274,19 @@ def learns_labels(config: Mapping[str, Any]) -> bool:
     return "source" in build(config["pretrain"]["objective"]).domains()
 
 
-def context_of(data: TransferDataModule, backbone: Backbone, head: nn.Module) -> TermContext:
+def context_of(data: TransferDataModule, module: TransferModule) -> TermContext:
     """What pretraining's terms can ask for: nothing is pretrained yet, and the source stands for the target."""
     return TermContext(
-        backbone=backbone,
-        heads={"source": head},
-        target_head=head,
+        backbone=module.backbone,
+        heads=dict(module.heads.items()),
+        target_head=module.head("source"),
         pretrained_head=None,
         pretrained=False,
         num_classes=len(classes) if (classes := data.classes("source")) else None,
         samples=lambda: data.plain_batches("source", "train"),
         source_samples=None,
+        sources=data.domains["source"].train.sources,
+        source_loss=functools.partial(module.domain_loss, "source"),
     )
 
 

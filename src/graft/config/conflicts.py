@@ -9,6 +9,7 @@ from typing import Any
 
 from graft.config.facts import attribute
 from graft.config.text import shown
+from graft.data.domain_names import wrong_names
 
 
 def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> Iterator[str]:
@@ -16,6 +17,7 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     names = Names(config, choices)
     yield from strategy_contradictions(config, names)
     yield from source_contradictions(config, names)
+    yield from domain_contradictions(config["data"])
     yield from objective_contradictions(config, names)
     yield from term_contradictions(config, names)
     yield from label_contradictions(config, names)
@@ -79,6 +81,12 @@ def source_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[s
         yield "`data.epoch=source` without source data: use data.epoch=target"
 
 
+def domain_contradictions(data: Mapping[str, Any]) -> Iterator[str]:
+    """Names of domains that are not there, or on both sides."""
+    if "target_domain" in data:
+        yield from wrong_names(data["root"], data["sources"], data["target_domain"])
+
+
 def objective_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
     """An objective that weighs losses which are not there."""
     objective, data = config["objective"], config["data"]
@@ -129,8 +137,23 @@ def term_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str
                 f"`term={term}` without source data: it trains on them; choose some (data/domain@data.source=...), or "
                 "leave the term out"
             )
+        if says("needs_several_sources", False) and one_source(config["data"].get("source")):
+            yield (
+                f"`term={term}` with one source: it compares several; name two or more, such as data=domains "
+                "data.sources=[photo,cartoon], or leave the term out"
+            )
+        if says("needs_trained_features", False) and not names.says("strategy", "trains_backbone", True):
+            yield (
+                f"`term={term}` with `strategy={names['strategy']}`: it moves features, and these never change; use a "
+                "strategy that trains the backbone, such as full, or leave the term out"
+            )
         if says("replaces_batchnorm", False) and config["trainer"].get("sync_batchnorm"):
             yield f"`term={term}` with `trainer.sync_batchnorm=true`: synchronising replaces its layers"
+
+
+def one_source(source: Mapping[str, Any] | None) -> bool:
+    """Whether source data are of one domain, as far as the config says."""
+    return source is not None and ("names" not in source or len(source["names"] or ()) == 1)
 
 
 def without_target_loss(objective: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
+import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset
 
@@ -240,16 +241,27 @@ class TransferDataModule(pl.LightningDataModule):
 
     def _batches(self, domain: str, steps: int | None = None) -> TrainBatches:
         """Batches of a domain: once through it, or `steps` batches an epoch from an endless stream."""
-        labels = self.domains[domain].train.labels
         return TrainBatches(
             len(self.domains[domain].train),
             self.batch_sizes[domain],
             seed=(self.seed, domain),
             steps=steps,
-            weights=balanced_weights(labels) if self.balance == "sampler" and labels is not None else None,
+            weights=self._draw_weights(domain),
             fixed=bool(self.trainer and overfits(self.trainer)),
             lengths=functools.partial(self._lengths, domain) if self.bucket_by_length else None,
         )
+
+    def _draw_weights(self, domain: str) -> Tensor | None:
+        """How often each training sample `(N,)` is drawn, for classes or sources that count alike; None: all once."""
+        data = self.domains[domain]
+        alike = [
+            data.train.labels if self.balance == "sampler" else None,
+            data.train.sources if data.equal_sources else None,
+        ]
+        groups = [one.long() for one in alike if one is not None]
+        if not groups:
+            return None
+        return balanced_weights(torch.stack(groups, dim=1).unique(dim=0, return_inverse=True)[1])
 
     def _lengths(self, domain: str) -> Tensor:
         """Lengths `(N,)` of a domain's training samples, for batches of about one length."""
@@ -329,7 +341,9 @@ class TransferDataModule(pl.LightningDataModule):
     def parts(self, domain: str) -> list[Any]:
         """The objects whose code makes a domain's batches, for the keys of what is kept of them."""
         source = getattr(self, domain)
-        return [TransferDataModule, getattr(source, "domain", source), self._eval_transform]
+        while isinstance(inner := getattr(source, "domain", None), Domain):  # of one that is shared, or of several
+            source = inner
+        return [TransferDataModule, source, self._eval_transform]
 
     def _eval_loader(self, domain: str, split_name: str) -> EvalLoader:
         return self._whole_loader(

@@ -1,5 +1,6 @@
 """What a source reads, and what becomes of it: named splits of samples and labels."""
 
+import bisect
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -7,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import Subset
+from torch.utils.data import ConcatDataset, Subset
 
 from graft.errors import GraftError
 
@@ -43,7 +44,7 @@ class LazyTensor:
         return self._tensor
 
 
-SampleInputs = Tensor | LazyTensor | Sequence[Tensor] | Sequence[str] | Subset
+SampleInputs = Tensor | LazyTensor | Sequence[Tensor] | Sequence[str] | Subset | ConcatDataset
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Split:
     labels: Tensor | None
     fingerprint: str
     places: Sequence[str] | None = None  # what messages and predictions call each sample; None: its number
+    sources: Tensor | None = None  # (N,) number of the source that each sample is of, where the domain has several
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -69,7 +71,8 @@ class Split:
         labels = None if self.labels is None else self.labels[indices]
         places = None if self.places is None else [self.places[index] for index in indices.tolist()]
         fingerprint = sha256([self.fingerprint.encode(), indices.numpy().tobytes()])
-        return Split(take(self.inputs, indices), labels, fingerprint, places)
+        sources = None if self.sources is None else self.sources[indices]
+        return Split(take(self.inputs, indices), labels, fingerprint, places, sources)
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,18 @@ def take(inputs: Any, indices: Tensor) -> Any:
     return Subset(inputs, indices.tolist())
 
 
+def located(inputs: Any, index: int) -> tuple[Any, int]:
+    """Where a sample of subsets and of several sources comes from: inputs that are neither, and its index in them."""
+    while isinstance(inputs, Subset | ConcatDataset):
+        if isinstance(inputs, Subset):
+            inputs, index = inputs.dataset, inputs.indices[index]
+        else:
+            number = bisect.bisect_right(inputs.cumulative_sizes, index)
+            index -= inputs.cumulative_sizes[number - 1] if number else 0
+            inputs = inputs.datasets[number]
+    return inputs, index
+
+
 def rows_of(split: "Split | Samples") -> Any:
     """A split's samples, whatever part of a part it is, of inputs that take indices `(M,)`: tables and sequences."""
     inputs: Any = split.inputs
@@ -183,6 +198,8 @@ class DomainData:
     backbone_arguments: Mapping[str, Any] = field(default_factory=dict)
     reading: Mapping[str, Any] = field(default_factory=dict)  # how a new sample is read, for graft.model.inputs
     report: Report | None = None  # None for data that are made, not found
+    sources: tuple[str, ...] = ()  # names of the sources that make up the domain, where there are several
+    equal_sources: bool = False  # whether training draws each of them equally often
 
 
 def sha256(parts: Iterable[bytes]) -> str:

@@ -133,6 +133,10 @@ class TermContext:
     samples: Callable[[], Iterable[DomainBatch]]  # target training batches without augmentation
     # Validation samples of what `pretrained_head` predicts; None where the pretraining's data are not here
     source_samples: Callable[[], Iterable[DomainBatch]] | None
+    # Number `(N,)` of the source that each of the source's training samples is of; None where there is one source
+    sources: Tensor | None = None
+    # The source's mean loss of logits (B, K) and labels (B,), as the objective has it; None without source data
+    source_loss: Callable[[Tensor, Tensor], Tensor] | None = None
     added_parameters: frozenset[str] = frozenset()  # names in the backbone of what the strategy added: not pretrained
 
     @cached_property
@@ -153,6 +157,8 @@ class Term(nn.Module):
     needs_hard_labels = False  # refused with MixUp and CutMix, whose samples have several classes
     needs_multiclass = False  # refused with other tasks
     needs_linear_head = False
+    needs_several_sources = False  # refused where the source is one domain
+    needs_trained_features = False  # refused with strategy=frozen, under which it has no gradient
     replaces_batchnorm = False  # by layers that cannot be synchronised over processes
     needs_inputs = True  # False: looks at features, outputs and weights alone, so that inputs need not be there
     domains: tuple[str, ...] = ()  # that it needs in every batch, also where the objective gives them no weight

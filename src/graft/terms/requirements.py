@@ -43,6 +43,16 @@ def trainable_pretrained_head(context: TermContext, term: str) -> nn.Module:
     return head.train()
 
 
+def check_several_sources(context: TermContext, term: str) -> tuple[Tensor, int]:
+    """The number `(N,)` of each source sample's source, and how many there are. Refuses one source."""
+    if context.sources is None or (count := int(context.sources.max()) + 1) < 2:
+        raise GraftError(
+            f"term.{term} compares several sources, and there is one at most. Name two or more, such as data=domains "
+            "data.sources=[photo,cartoon], or leave the term out."
+        )
+    return context.sources, count
+
+
 def check_labels(labels: Tensor | None, term: str) -> Tensor:
     """Labels of target samples. Refuses samples without one."""
     if labels is None:

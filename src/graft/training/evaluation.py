@@ -4,6 +4,7 @@ import pytorch_lightning as pl
 
 from graft.data.module import TransferDataModule
 from graft.experiment import Experiment
+from graft.model.save import gathered, in_order
 from graft.module import TransferModule
 from graft.selection.base import of_validation
 from graft.training.trainer import build_trainer
@@ -19,10 +20,14 @@ def validation_metrics(experiment: Experiment) -> dict[str, float]:
 
 
 def test(trainer: pl.Trainer, module: TransferModule, data: TransferDataModule) -> dict[str, float]:
-    """Test metrics as they are, then of the target under each shift: `test/target_<shift>/<metric>`."""
+    """Test metrics as they are, of each of several sources, and of the target under each shift.
+
+    The last two are called `test/source_<name>/<metric>` and `test/target_<shift>/<metric>`.
+    """
     trainer.test(module, data, verbose=False)
     confusion, predictions = dict(module.confusion), module.test_predictions
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
+    metrics |= of_sources(module, data)
     for shift in data.test_shifts:
         data.test_shift = shift
         trainer.test(module, data, verbose=False)
@@ -30,4 +35,25 @@ def test(trainer: pl.Trainer, module: TransferModule, data: TransferDataModule) 
             if name.startswith("test/target/"):
                 metrics[name.replace("target", f"target_{shift}")] = float(value)
     module.confusion, module.test_predictions = confusion, predictions
+    return metrics
+
+
+def of_sources(module: TransferModule, data: TransferDataModule) -> dict[str, float]:
+    """Metrics of each source, where there are several, from the predictions of the last test.
+
+    Every process takes part, and knows all of them. A source without a test sample has none.
+    """
+    source = data.domains.get("source")
+    if "source" not in data.test_domains or source is None or len(source.sources) < 2:
+        return {}
+    indices, predictions = in_order(gathered(module.test_predictions["source"]))
+    numbers, labels, task = source.test.sources, source.test.labels, module.tasks["source"]
+    assert numbers is not None  # as there are several sources
+    assert labels is not None  # a test split always has them
+    metrics: dict[str, float] = {}
+    for number, name in enumerate(source.sources):
+        if (of_one := numbers[indices] == number).any():
+            computed = task.metrics(data.num_outputs("source", task))
+            computed.update(predictions[of_one], task.targets(labels[indices[of_one]]), scores=predictions[of_one])
+            metrics |= {f"test/source_{name}/{metric}": float(value) for metric, value in computed.compute().items()}
     return metrics

@@ -15,7 +15,7 @@ from torch.utils.data import Subset
 from graft.cache.disk import DiskCache, NoRoom
 from graft.cache.key import cache_key, code_used
 from graft.cache.ragged import MappedWaveforms, write_sequences
-from graft.data.samples import Split
+from graft.data.samples import Split, located
 from graft.errors import GraftError
 from graft.inputs.audio.augment import AUGMENTATIONS, SHIFTS, SpeechAugmentation
 from graft.inputs.base import Inputs
@@ -73,9 +73,7 @@ class LazyAudio:
 
     def load(self, index: int) -> Tensor:
         """One recording `(L,)`."""
-        inputs: Any = self.inputs
-        while isinstance(inputs, Subset):
-            inputs, index = inputs.dataset, inputs.indices[index]
+        inputs, index = located(self.inputs, index)
         return inputs.read(index, self.sample_rate)
 
 

@@ -16,7 +16,7 @@ from graft.cache.images import MappedImages, write_images
 from graft.cache.key import cache_key, code_used
 from graft.cache.rows import MappedRows, write_rows
 from graft.data.readers.images import ImageFiles
-from graft.data.samples import LazyTensor, Split
+from graft.data.samples import LazyTensor, Split, located
 from graft.inputs.base import Prepared
 from graft.inputs.image.geometry import Geometry
 from graft.notes import say_once
@@ -45,9 +45,7 @@ class LazyImages:
 
     def read(self, index: int) -> Tensor:
         """One image `(C, H, W)`, not resized yet."""
-        inputs: Any = self.inputs
-        while isinstance(inputs, Subset):
-            inputs, index = inputs.dataset, inputs.indices[index]
+        inputs, index = located(self.inputs, index)
         return inputs.read(index, self.geometry.shorter) if isinstance(inputs, ImageFiles) else inputs[index]
 
     def load(self, index: int) -> Tensor:
@@ -96,10 +94,8 @@ def resized_images(split: Split, geometry: Geometry, cache: DiskCache | None) ->
 
 
 def innermost(inputs: Any) -> Any:
-    """What a subset of a subset of a domain's inputs was taken from."""
-    while isinstance(inputs, Subset):
-        inputs = inputs.dataset
-    return inputs
+    """What a subset of a subset of a domain's inputs was taken from, of several sources the first one's."""
+    return located(inputs, 0)[0]
 
 
 def resize_in_memory(images: Tensor, geometry: Geometry) -> Tensor | LazyResize:

@@ -1,0 +1,45 @@
+"""CORAL between sources: features of equal mean and covariance (Sun and Saenko, 2016; as in DomainBed)."""
+
+import itertools
+
+import torch
+from torch import Tensor
+
+from graft.config.types import NonNegative
+from graft.terms.base import TrainStep
+from graft.terms.generalization.base import OverSources
+from graft.terms.requirements import check_at_least
+
+
+def mean_and_covariance(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean `(D,)` and covariance `(D, D)`, over n - 1, of features `(n, D)`."""
+    mean = features.mean(0)
+    centred = features - mean
+    return mean, centred.T @ centred / (len(features) - 1)
+
+
+class SourceCORAL(OverSources):
+    """Mean over pairs of sources of the mean squared differences of their features' means and of their covariances.
+
+    A source of which a batch has fewer than two samples is left out of it; without a pair the value is 0. With frozen
+    features it has no gradient, and is refused.
+    """
+
+    name = "source_coral"
+    needs_trained_features = True
+
+    def __init__(self, weight: NonNegative = 1.0) -> None:
+        super().__init__()
+        check_at_least("source_coral.weight", weight, 0)
+        self.weight = weight
+
+    def forward(self, step: TrainStep) -> Tensor:
+        """The mean over pairs."""
+        features = step.features["source"]
+        groups = [features[places.to(features.device)] for places in self.groups(step).values() if len(places) > 1]
+        moments = [mean_and_covariance(group) for group in groups]
+        pairs = [
+            (mean - other_mean).square().mean() + (covariance - other_covariance).square().mean()
+            for (mean, covariance), (other_mean, other_covariance) in itertools.combinations(moments, 2)
+        ]
+        return torch.stack(pairs).mean() if pairs else features.sum() * 0
