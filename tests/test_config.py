@@ -379,6 +379,15 @@ def test_terms_that_keep_to_pretrained_weights_need_some(override):
     assert found[-1] == expected
 
 
+def test_alignment_needs_an_embedding_that_trains():
+    align = ["term=[mcd]", "objective.alpha=1", "strategy=frozen", "backbone.weights=source"]
+    (found,) = problems(*align)
+    assert found.startswith("`term=mcd` with `strategy=frozen head=linear`: nothing that it could move trains; use")
+    assert problems(*align, "head=bottleneck") == problems(*align, "strategy.train_bn=true") == []
+    (found,) = problems("head=bottleneck", "bn=domain_specific")
+    assert found.startswith("`bn=domain_specific` with `head=bottleneck`")
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [

@@ -16,7 +16,7 @@ from graft.backbones.outputs import Tokens, features_of
 from graft.backbones.split_backbone import SplitBackbone
 from graft.data.samples import seed_of
 from graft.errors import GraftError
-from graft.heads.base import SHARED, seen_by, takes_local
+from graft.heads.base import SHARED, bottleneck_of, classifier_of, has_bottleneck, seen_by, takes_local
 from graft.inputs.base import Batch, DomainBatch, Inputs, join
 from graft.objectives.base import Objective
 from graft.selection.base import SelectionRule, of_validation
@@ -178,11 +178,21 @@ class TransferModule(pl.LightningModule):
 
     def domain_outputs(self, batch: Batch) -> dict[str, Tensor]:
         """Predictions of every domain in the batch."""
-        return self.logits_of(self.domain_features(batch))
+        return self.logits_of(self.embeddings_of(self.domain_features(batch)))
 
-    def logits_of(self, features: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Predictions of every domain from its features."""
-        return {domain: self.head(domain)(values) for domain, values in features.items()}
+    def embeddings_of(self, features: Mapping[str, Any]) -> dict[str, Any]:
+        """Every domain's output of its head's bottleneck; without one what the head takes.
+
+        With `bn=joint` a shared head's bottleneck takes all domains as one batch.
+        """
+        if self.bn == "joint" and len(features) > 1 and SHARED in self.heads and has_bottleneck(self.heads[SHARED]):
+            embedded = bottleneck_of(self.heads[SHARED])(torch.cat([*features.values()]))
+            return dict(zip(features, embedded.split([len(one) for one in features.values()]), strict=True))
+        return {domain: bottleneck_of(self.head(domain))(values) for domain, values in features.items()}
+
+    def logits_of(self, embedded: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Predictions of every domain from its embeddings."""
+        return {domain: classifier_of(self.head(domain))(values) for domain, values in embedded.items()}
 
     def domain_losses(self, batch: Batch, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Mean loss of every domain that has labels and a weight in the objective."""
@@ -206,9 +216,10 @@ class TransferModule(pl.LightningModule):
         if any(term.updates() for term in self.terms.values()):
             self._accumulated.append(batch)
         features = self.domain_features(batch)
-        logits = self.logits_of(features)
+        embedded = self.embeddings_of(features)
+        logits = self.logits_of(embedded)
         losses = self.domain_losses(batch, logits)
-        terms = self.term_losses(batch, features, logits)
+        terms = self.term_losses(batch, features, logits, embedded)
         weighted = sum((self.terms[name].weight * value for name, value in terms.items()), start=0.0)
         loss = self.objective(losses, self.progress) + weighted
         self.step_losses = {name: value.detach() for name, value in losses.items()}
@@ -223,12 +234,16 @@ class TransferModule(pl.LightningModule):
         return loss
 
     def term_losses(
-        self, batch: Batch, features: Mapping[str, Tensor | Tokens], logits: Mapping[str, Tensor]
+        self,
+        batch: Batch,
+        features: Mapping[str, Tensor | Tokens],
+        logits: Mapping[str, Tensor],
+        embedded: Mapping[str, Any],
     ) -> dict[str, Tensor]:
         """The value of every term that has one in this step, without its weight."""
         if not self.terms:
             return {}
-        step = TrainStep(batch, features, logits, self.progress)
+        step = TrainStep(batch, features, logits, self.progress, embedded)
         values = {name: term(step) for name, term in self.terms.items()}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -261,7 +276,8 @@ class TransferModule(pl.LightningModule):
         """Loss of a term's update on a batch, with the weights as they are now."""
         with torch.set_grad_enabled(update.moves_backbone):
             features = self.domain_features(batch)
-        return update.loss(TrainStep(batch, features, self.logits_of(features), self.progress))
+        embedded = self.embeddings_of(features)
+        return update.loss(TrainStep(batch, features, self.logits_of(embedded), self.progress, embedded))
 
     def parameters_of(self, update: Update) -> list[nn.Parameter]:
         """Parameters of an update's parts that train in this phase."""

@@ -129,8 +129,19 @@ def term_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str
                 f"`term={term}` without source data: it trains on them; choose some (data/domain@data.source=...), or "
                 "leave the term out"
             )
+        if says("aligns", False) and not embeddings_train(config, names):
+            yield (
+                f"`term={term}` with `strategy={names['strategy']} head={names['head']}`: nothing that it could move "
+                "trains; use head=bottleneck, or a strategy that trains the backbone"
+            )
         if says("replaces_batchnorm", False) and config["trainer"].get("sync_batchnorm"):
             yield f"`term={term}` with `trainer.sync_batchnorm=true`: synchronising replaces its layers"
+
+
+def embeddings_train(config: Mapping[str, Any], names: Names) -> bool:
+    """Whether anything that makes the vectors which terms align trains: the backbone, or the head's bottleneck."""
+    backbone = names.says("strategy", "trains_backbone", True) or config["strategy"].get("train_bn") is True
+    return backbone or names.says("head", "has_bottleneck", False)
 
 
 def without_target_loss(objective: Mapping[str, Any]) -> str:
@@ -288,6 +299,11 @@ def training_contradictions(config: Mapping[str, Any], names: Names) -> Iterator
         yield (
             "`trainer.sync_batchnorm=true` with `trainer.accelerator=cpu`: it is for GPUs; use "
             "trainer.sync_batchnorm=false"
+        )
+    if config.get("bn") == "domain_specific" and names.says("head", "has_bottleneck", False):
+        yield (
+            f"`bn=domain_specific` with `head={names['head']}`: its BatchNorm keeps one set of statistics; use "
+            "bn=joint or bn=separate"
         )
     if config.get("bn") == "domain_specific" and config["trainer"].get("sync_batchnorm"):
         yield "`bn=domain_specific` with `trainer.sync_batchnorm=true`: synchronised layers keep one set of statistics"

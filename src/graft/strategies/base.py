@@ -37,6 +37,7 @@ class Strategy:
     pretrained = True  # False: starts from random weights whatever backbone.weights says
     needs_pretrained = False  # True: refused where there are no pretrained weights
     freezes = False  # True: keeps some of the backbone as it was pretrained, for a while or for good
+    trains_backbone = True  # False: nothing of it ever trains, but BatchNorm where `train_bn` says so
     min_epochs = 1
     own_schedules = False  # True: its phases restart schedules, or bring their own
     note = ""  # what `prepare` did to the backbone, printed before training
