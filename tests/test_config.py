@@ -379,6 +379,15 @@ def test_terms_that_keep_to_pretrained_weights_need_some(override):
     assert found[-1] == expected
 
 
+def test_a_classifier_that_stays_has_learned():
+    (found,) = problems("strategy=fixed_head", "backbone.weights=imagenet")
+    assert found.startswith("`strategy=fixed_head` with `head.weights=null`")
+    (found,) = problems("head.weights=run", "backbone.weights=source")
+    assert found.startswith("`head.weights=run` with `backbone.weights=source`")
+    (found,) = problems("objective.alpha=null", "term=[l2sp]")
+    assert found.startswith("`objective.alpha=null` without a term that draws from a domain")
+
+
 def test_alignment_needs_an_embedding_that_trains():
     align = ["term=[mcd]", "objective.alpha=1", "strategy=frozen", "backbone.weights=source"]
     (found,) = problems(*align)

@@ -328,9 +328,9 @@ class TransferModule(pl.LightningModule):
         return by_part, {f"backbone/{stage}": rate for stage, rate in rates.items()}
 
     def trained_heads(self) -> list[str]:
-        """Heads that the objective moves: those of its domains that it does not fix."""
-        if SHARED in self.heads:
-            return [SHARED]
+        """Heads that may move: those of the objective's domains that it does not fix, or the only one."""
+        if len(self.heads) == 1:
+            return [*self.heads]
         return [name for name in self.objective.domains() if name not in self.objective.fixed_heads]
 
     def phases(self, epochs: int) -> list[Phase]:
@@ -413,6 +413,8 @@ class TransferModule(pl.LightningModule):
             head.requires_grad_(name in trained_heads)
             if name not in trained_heads:
                 self._frozen += head.modules()
+            elif not phase.classifiers:
+                self._frozen += classifier_of(head).requires_grad_(False).modules()
         by_part = parts(self.backbone, self.heads, self.terms)
         self._learning = {part: [p for _, p in named if p.requires_grad] for part, named in by_part.items()}
         self.train(self.training)
@@ -551,13 +553,15 @@ class TransferModule(pl.LightningModule):
         """Every part with those of its named parameters that train in some phase."""
         names = frozenset().union(*(phase.parameters for phase in phases))
         heads = self.trained_heads() if any(phase.heads for phase in phases) else []
+        classifiers = heads if any(phase.heads and phase.classifiers for phase in phases) else []
         members = {}
         for part, parameters in parts(self.backbone, self.heads, self.terms).items():
             kind, _, name = part.partition("/")
             if kind == "backbone":
                 members[part] = [(key, p) for key, p in parameters if key in names]
             else:
-                members[part] = parameters if kind == "term" or name in heads else []
+                trains = kind == "term" or name in (classifiers if kind == "head" else heads)
+                members[part] = parameters if trains else []
         return members
 
     def parameter_table(self, epochs: int) -> list[dict[str, Any]]:

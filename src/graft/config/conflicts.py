@@ -59,6 +59,17 @@ def strategy_contradictions(config: Mapping[str, Any], names: Names) -> Iterator
             "reaches from random ones says nothing about transfer; give some (backbone.weights=source, imagenet, ...) "
             "or use strategy=scratch"
         )
+    kept = config["head"].get("weights")
+    if kept is None and weights not in (None, "source") and names.says("strategy", "keeps_classifier", False):
+        yield (
+            f"`strategy={names['strategy']}` with `head.weights=null`: it keeps a classifier that has learned; give "
+            "head.weights=<run folder> backbone.weights=<run folder>"
+        )
+    if kept is not None and weights == "source":
+        yield (
+            f"`head.weights={kept}` with `backbone.weights=source`: pretraining trains a head of its own; use "
+            f"backbone.weights={kept} too"
+        )
     if epochs < (least := names.says("strategy", "min_epochs", 1)):
         yield f"`training.epochs={epochs}` with `strategy={names['strategy']}`: its phases need {least} epochs"
 
@@ -89,6 +100,12 @@ def objective_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
             yield (
                 f"`objective.alpha={' to '.join(map(str, alphas))}` without source data: "
                 "use objective.alpha=0 or choose source data (data/domain@data.source=...)"
+            )
+        terms = (config.get("term") or {}).values()
+        if not alphas and not any(attribute((one or {}).get("_target_", ""), "domains", ()) for one in terms):
+            yield (
+                "`objective.alpha=null` without a term that draws from a domain: nothing gives a loss; add one, such "
+                "as term=[mean_teacher], or give alpha a number"
             )
         if not labeled and any(alpha != 1 for alpha in alphas):
             yield (

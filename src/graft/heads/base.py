@@ -32,9 +32,15 @@ class HeadSettings(TypedDict):
     """What the run reads of `head`, and gives to its constructor, beside the constructor's own arguments."""
 
     sharing: Literal["auto", "shared", "separate"]
+    weights: str | None
     feature_size: Given
     num_outputs: Given
     context: Given
+
+
+def arguments_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of `head` that its constructor takes, without those that the run reads."""
+    return {key: value for key, value in settings.items() if key not in ("sharing", "weights")}
 
 
 def takes_local(head: Any) -> bool:
