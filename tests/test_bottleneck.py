@@ -28,7 +28,7 @@ FROZEN = [
     "data.image_size=16",
     "data.source.samples=60",
     "data.labels_per_class=null",
-    "data.target_labeled=false",
+    "data.target_setting=unsupervised",
     "data.epoch=source",
     "data.batch_size=32",
     "objective.alpha=1",
@@ -140,7 +140,7 @@ class LooksAtBatches(toy.pl.Callback):
 
 
 def test_its_model_is_rebuilt_from_the_runs_folder(tmp_path):
-    options = ["data.source=null", "objective.alpha=0", "data.target_labeled=true", "data.epoch=2", "term=[]"]
+    options = ["data.source=null", "objective.alpha=0", "data.target_setting=supervised", "data.epoch=2", "term=[]"]
     execute(config_in(tmp_path, *FROZEN, *options, "backbone.weights=null", "strategy=scratch", "training.epochs=1"))
     model = load_run(tmp_path / "run")
     assert isinstance(model.head, BottleneckHead)

@@ -38,9 +38,11 @@ def trained(tmp_path):
         content[f"{split}_images"][:, 4:12, 4:12] += (100 * labels[:, None, None]).astype(np.uint8)
         content[f"{split}_labels"] = labels
 
-    def trained(*overrides, shuffled=()):
+    def trained(*overrides, shuffled=(), kept=()):
         name = "_".join(["run", *shuffled])
         other = {f"{split}_labels": random.permutation(content[f"{split}_labels"]) for split in shuffled}
+        if shuffled:
+            other["train_labels"][list(kept)] = content["train_labels"][list(kept)]
         assert not any(np.array_equal(labels, content[key]) for key, labels in other.items())
         for side, arrays in (("source", content), ("target", content | other)):
             np.savez(tmp_path / f"{side}.npz", **arrays)
@@ -53,7 +55,7 @@ def trained(tmp_path):
 
 @pytest.mark.parametrize("rule", ["source_val", *slow("entropy", "last")])
 def test_an_unlabelled_targets_labels_change_metrics_alone(trained, rule):
-    options = ["data.target_labeled=false", f"selection={rule}"]
+    options = ["data.target_setting=unsupervised", f"selection={rule}"]
     weights, results = trained(*options)
     poisoned, others = trained(*options, shuffled=("train", "val"))
     assert all(torch.equal(value, weights[name]) for name, value in poisoned.items())
@@ -61,3 +63,16 @@ def test_an_unlabelled_targets_labels_change_metrics_alone(trained, rule):
     assert others["metrics"]["test/target/acc"] == results["metrics"]["test/target/acc"]
     before, after = (one["metrics"]["val/target/loss"] for one in (results, others))
     assert before != after
+
+
+def test_labels_beyond_a_partly_labelled_targets_budget_change_nothing(trained, monkeypatch):
+    options = ["data.target_setting=semi", "data.labels_per_class=2", "selection=entropy"]
+    budget = torch.tensor([3, 10, 17, 30])  # two of each class; the budget's own draw depends on labels
+    monkeypatch.setattr("graft.data.module.label_budget", lambda *_: budget)
+    weights, results = trained(*options)
+    poisoned, others = trained(*options, shuffled=("train", "val"), kept=budget.tolist())
+    assert results["data"]["target"]["labels"]["train"] == 4
+    assert results["data"]["target"]["train"] == SIZES["train"]
+    assert all(torch.equal(value, weights[name]) for name, value in poisoned.items())
+    assert others["selection"] == results["selection"]
+    assert others["metrics"]["val/target/loss"] != results["metrics"]["val/target/loss"]

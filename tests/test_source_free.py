@@ -25,7 +25,7 @@ TINY = [
     "callbacks.progress=null",
 ]
 SOURCE = ["strategy=scratch", "backbone.weights=null"]
-ADAPTED = ["data.target_labeled=false", "objective.alpha=null", "strategy=fixed_head", "term=[mean_teacher]"]
+ADAPTED = ["data.target_setting=unsupervised", "objective.alpha=null", "strategy=fixed_head", "term=[mean_teacher]"]
 
 
 def weights(folder):

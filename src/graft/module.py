@@ -197,7 +197,9 @@ class TransferModule(pl.LightningModule):
     def domain_losses(self, batch: Batch, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Mean loss of every domain that has labels and a weight in the objective."""
         return {
-            domain: self.tasks[domain].loss(logits[domain], one.labels, self.weights_of_classes(domain, logits[domain]))
+            domain: self.tasks[domain].loss(
+                logits[domain][: len(one.labels)], one.labels, self.weights_of_classes(domain, logits[domain])
+            )
             for domain, one in batch.items()
             if one.labels is not None and domain in self.train_metrics
         }
@@ -228,7 +230,7 @@ class TransferModule(pl.LightningModule):
             for domain, value in losses.items():
                 labels = batch[domain].labels
                 assert labels is not None  # it has a loss
-                self.train_metrics[domain].add(value, logits[domain], labels)
+                self.train_metrics[domain].add(value, logits[domain][: len(labels)], labels)
             for name, value in terms.items():
                 self.term_values[name].update(value.detach(), 1)
         return loss

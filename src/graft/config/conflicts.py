@@ -93,7 +93,7 @@ def source_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[s
 def objective_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
     """An objective that weighs losses which are not there."""
     objective, data = config["objective"], config["data"]
-    source, labeled = data.get("source"), data.get("target_labeled", True)
+    source, labeled = data.get("source"), data.get("target_setting") != "unsupervised"
     if "alpha" in objective:
         alphas = [alpha for alpha in (objective["alpha"], objective["alpha_end"]) if alpha is not None]
         if source is None and any(alphas):
@@ -109,7 +109,7 @@ def objective_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
             )
         if not labeled and any(alpha != 1 for alpha in alphas):
             yield (
-                f"`data.target_labeled=false` with `objective.alpha={' to '.join(map(str, alphas))}`: "
+                f"`data.target_setting=unsupervised` with `objective.alpha={' to '.join(map(str, alphas))}`: "
                 "an unlabelled target has no loss; use objective.alpha=1"
             )
         return
@@ -117,20 +117,26 @@ def objective_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
     if source is None:
         yield f"`objective={name}` without source data: use objective=alpha or choose data/domain@data.source=..."
     if not labeled:
-        yield f"`data.target_labeled=false` with `objective={name}`: use objective=alpha objective.alpha=1"
+        yield f"`data.target_setting=unsupervised` with `objective={name}`: use objective=alpha objective.alpha=1"
 
 
 def term_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
     """Terms without what their classes say that they need."""
-    labeled, weights = config["data"].get("target_labeled", True), config["backbone"]["weights"]
+    labeled, weights = config["data"].get("target_setting") != "unsupervised", config["backbone"]["weights"]
     scratch = not names.says("strategy", "pretrained", True)
+    semi = config["data"].get("target_setting") == "semi"
     for term, settings in (config.get("term") or {}).items():
         says = functools.partial(attribute, (settings or {}).get("_target_", ""))
         if says("needs_pretrained", False) and (scratch or weights is None):
             reason = f"strategy={names['strategy']}" if scratch else "backbone.weights=null"
             yield f"`term={term}` with `{reason}`: it keeps to pretrained weights, and there are none; leave it out"
         if says("needs_labels", False) and not labeled:
-            yield f"`term={term}` with `data.target_labeled=false`: it needs the target's labels; leave the term out"
+            yield f"`term={term}` with `data.target_setting=unsupervised`: it needs the target's labels; leave it out"
+        elif says("needs_labels", False) and semi:
+            yield (
+                f"`term={term}` with `data.target_setting=semi`: it needs every target sample's label; leave it out, "
+                "or use data.target_setting=supervised"
+            )
         elif says("needs_labels", False) and (alpha := without_target_loss(config["objective"])):
             yield f"`term={term}` with `{alpha}`: it learns from the target's labels; use objective.alpha below 1"
         if says("needs_multiclass", False) and names.says("task", "name", "multiclass") != "multiclass":
@@ -199,6 +205,18 @@ def label_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[st
             key = f"data.{side}.label_kind"
             yield f"`{group}={names[group]}` with `{key}={kind}`: it needs {key}={takes}"
     data = config["data"]
+    if data.get("target_setting") == "semi":
+        if data["labels_per_class"] is None:
+            yield "`data.target_setting=semi` with `data.labels_per_class=null`: say how many labels a class there are"
+        if mixing := mixing_keys(config):
+            yield f"`data.target_setting=semi` with `{mixing}`: unlabelled samples cannot be mixed; leave one out"
+        if names.says("selection", "holds_out", False):
+            yield (
+                f"`data.target_setting=semi` with `selection={names['selection']}`: folds hold out labelled samples "
+                "alone; use another rule"
+            )
+    elif data.get("unlabelled_batch_size") is not None:
+        yield "`data.unlabelled_batch_size` without `data.target_setting=semi`: set data.unlabelled_batch_size=null"
     kinds = {(data[side] or {}).get("label_kind", "classes") for side in ("target", "source")}
     if (data["balance"] == "sampler" and kinds != {"classes"}) or (data["balance"] == "weights" and "numbers" in kinds):
         yield f"`data.balance={data['balance']}` with labels that are not one class a sample: use data.balance=none"
@@ -230,10 +248,10 @@ def table_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[st
 def selection_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
     """Nothing to be patient about, labels that cannot be held out, a metric that validation does not compute."""
     if names.says("selection", "holds_out", False):
-        if not config["data"].get("target_labeled", True):
+        if config["data"].get("target_setting") == "unsupervised":
             yield (
-                f"`selection={names['selection']}` with `data.target_labeled=false`: there are no labels to hold out; "
-                "use selection=entropy, source_val or last"
+                f"`selection={names['selection']}` with `data.target_setting=unsupervised`: there are no labels to "
+                "hold out; use selection=entropy, source_val or last"
             )
         if several_processes(config["trainer"]):
             yield (
