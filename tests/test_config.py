@@ -80,7 +80,7 @@ WRONG_VALUES = {
     "data.labels_per_class=0": "must be null or an integer >= 1",
     "data.batch_size=big": "must be auto or an integer >= 1",
     "data.augment=lite": "must be none or light or crop or randaugment or specaugment (did you mean light?)",
-    "data.target_setting=half": "must be one of supervised, semi, unsupervised",
+    "data.target_setting=half": "must be supervised or semi or unsupervised",
     "data.source=digits": "must be null or a mapping",
     "tags=word": "must be a list",
     "name=null": "must be text",
