@@ -96,7 +96,7 @@ def test_the_last_epoch_is_left_for_more_than_a_standard_error_only():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["data.target_labeled=false"], "there are no labels to hold out"),
+        (["data.target_setting=unsupervised"], "there are no labels to hold out"),
         (["trainer.devices=2"], "its folds train on one"),
         (["training.wise_ft_alphas=[0.5,1]", "backbone.weights=source"], "there is no metric to choose by"),
         (["scheduler=plateau"], "it follows the selection rule's metric"),

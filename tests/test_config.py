@@ -80,7 +80,7 @@ WRONG_VALUES = {
     "data.labels_per_class=0": "must be null or an integer >= 1",
     "data.batch_size=big": "must be auto or an integer >= 1",
     "data.augment=lite": "must be none or light or crop or randaugment or specaugment (did you mean light?)",
-    "data.target_labeled=maybe": "must be true or false",
+    "data.target_setting=half": "must be supervised or semi or unsupervised",
     "data.source=digits": "must be null or a mapping",
     "tags=word": "must be a list",
     "name=null": "must be text",
@@ -212,19 +212,19 @@ def test_what_is_allowed_passes(overrides):
             ["`objective.alpha=0.3 to 0` without source data"],
         ),
         (
-            ["data.target_labeled=false", "objective=additive", "data.source=null", "strategy=scratch"],
-            ["`objective=additive` without source", "`data.target_labeled=false` with `objective=additive`"],
+            ["data.target_setting=unsupervised", "objective=additive", "data.source=null", "strategy=scratch"],
+            ["`objective=additive` without source", "`data.target_setting=unsupervised` with `objective=additive`"],
         ),
         (
-            ["data.target_labeled=false", "objective.alpha=1", "objective.alpha_end=0.5"],
-            ["`data.target_labeled=false` with `objective.alpha=1 to 0.5`"],
+            ["data.target_setting=unsupervised", "objective.alpha=1", "objective.alpha_end=0.5"],
+            ["`data.target_setting=unsupervised` with `objective.alpha=1 to 0.5`"],
         ),
         (
             [
                 "backbone.weights=source",
                 "term=[co_tuning,bi_tuning]",
                 "head=mlp",
-                "data.target_labeled=false",
+                "data.target_setting=unsupervised",
                 "objective.alpha=1",
             ],
             ["`term=co_tuning` with `data", "`term=bi_tuning` with `data", "`term=bi_tuning` with `head=mlp`"],
@@ -317,7 +317,7 @@ def test_scratch_does_not_ask_for_weights():
 
 
 def test_an_unlabelled_target_with_alpha_one_passes():
-    assert problems("data.target_labeled=false", "objective.alpha=1") == []
+    assert problems("data.target_setting=unsupervised", "objective.alpha=1") == []
 
 
 def test_a_mistake_behind_a_reference_is_told_once():
@@ -377,6 +377,45 @@ def test_terms_that_keep_to_pretrained_weights_need_some(override):
     found = problems("term=[l2sp,bss]", "backbone.weights=source", override)
     expected = f"`term=l2sp` with `{override}`: it keeps to pretrained weights, and there are none; leave it out"
     assert found[-1] == expected
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.labels_per_class=null", "`data.target_setting=semi` with `data.labels_per_class=null`"),
+        ("training.mixup_alpha=0.2", "`data.target_setting=semi` with `training.mixup_alpha=0.2`"),
+        ("selection=budget", "`data.target_setting=semi` with `selection=budget`"),
+        ("term=[bi_tuning]", "`term=bi_tuning` with `data.target_setting=semi`"),
+    ],
+)
+def test_what_a_partly_labelled_target_cannot_have(override, message):
+    (found,) = problems("data.target_setting=semi", "backbone.weights=source", override)
+    assert found.startswith(message)
+
+
+def test_only_a_partly_labelled_target_has_unlabelled_samples_beside_others():
+    (found,) = problems("data.unlabelled_batch_size=3")
+    assert found.startswith("`data.unlabelled_batch_size` without `data.target_setting=semi`")
+    (found,) = problems("+data.target_labeled=false")
+    assert found == "`data.target_labeled` is now `data.target_setting`"
+
+
+def test_a_classifier_that_stays_has_learned():
+    (found,) = problems("strategy=fixed_head", "backbone.weights=imagenet")
+    assert found.startswith("`strategy=fixed_head` with `head.weights=null`")
+    (found,) = problems("head.weights=run", "backbone.weights=source")
+    assert found.startswith("`head.weights=run` with `backbone.weights=source`")
+    (found,) = problems("objective.alpha=null", "term=[l2sp]")
+    assert found.startswith("`objective.alpha=null` without a term that draws from a domain")
+
+
+def test_alignment_needs_an_embedding_that_trains():
+    align = ["term=[mcd]", "objective.alpha=1", "strategy=frozen", "backbone.weights=source"]
+    (found,) = problems(*align)
+    assert found.startswith("`term=mcd` with `strategy=frozen head=linear`: nothing that it could move trains; use")
+    assert problems(*align, "head=bottleneck") == problems(*align, "strategy.train_bn=true") == []
+    (found,) = problems("head=bottleneck", "bn=domain_specific")
+    assert found.startswith("`bn=domain_specific` with `head=bottleneck`")
 
 
 @pytest.mark.parametrize(

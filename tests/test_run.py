@@ -368,7 +368,7 @@ def test_retraining_with_a_source_head_that_cannot_be_kept_is_refused(run, overr
 
 @pytest.mark.slow
 def test_an_unlabelled_target_is_trained_on_the_source_alone_and_target_selection_is_an_oracle(run):
-    results, _ = run("data.target_labeled=false", "data.labels_per_class=null", "objective.alpha=1.0")
+    results, _ = run("data.target_setting=unsupervised", "data.labels_per_class=null", "objective.alpha=1.0")
     assert results["selection"]["oracle"] is True
     assert "train/target/loss" not in results["metrics"]
 
@@ -669,7 +669,7 @@ def test_the_training_options_go_with_a_strategy(run, strategy):
 
 @pytest.mark.slow
 def test_an_unlabelled_target_is_not_mixed(run):
-    unlabelled = ["data.target_labeled=false", "data.labels_per_class=null", "objective.alpha=1.0"]
+    unlabelled = ["data.target_setting=unsupervised", "data.labels_per_class=null", "objective.alpha=1.0"]
     results, _ = run(*unlabelled, "training.mixup_alpha=0.4", "training.epochs=1")
     assert results["status"] == "done"
 

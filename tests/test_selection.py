@@ -18,7 +18,7 @@ from graft.tasks.metrics import Mean
 from graft.tasks.multiclass import Multiclass
 from graft.tasks.regression import Regression
 
-UNLABELLED = ["data.target_labeled=false", "data.labels_per_class=null", "objective.alpha=1", "strategy=scratch"]
+UNLABELLED = ["data.target_setting=unsupervised", "data.labels_per_class=null", "objective.alpha=1", "strategy=scratch"]
 UNLABELLED += ["backbone.weights=null", "selection=entropy", "data.image_size=16"]
 
 

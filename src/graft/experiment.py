@@ -21,6 +21,7 @@ from graft.data.module import TransferDataModule
 from graft.data.shared import share_domains
 from graft.errors import GraftError
 from graft.heads.base import SHARED
+from graft.model.heads import load_head
 from graft.module import TransferModule
 from graft.network import build_backbone, build_heads
 from graft.objectives.base import Objective
@@ -111,6 +112,8 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     data.set_input(backbone.input_spec)
     heads = build_heads(config, data, backbone, tasks, objective)
     learned = weights == "source" and learns_labels(config)
+    if (run := config["head"].get("weights")) is not None:
+        load_head(heads[SHARED] if SHARED in heads else heads["target"], run, data.classes("target"))
     check_fixed_heads(config, objective, weights if learned or weights != "source" else None)
     if "source" in heads and "source" not in objective.domains() and not learned:
         data.test_domains = ("target",)  # a source head that never learned has nothing to say about the source
@@ -133,7 +136,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
         seed=config["seed"],
         config=config,
     )
-    check_learned_heads(module, rule, learned)
+    check_learned_heads(module, rule, learned, run is not None)
     experiment = Experiment(own, data, module, rule, averaging, cache, decided, loaded)
     with torch.random.fork_rng(devices=()):  # a loader of samples draws a seed
         for term in terms.values():
@@ -306,9 +309,18 @@ def check_fixed_heads(config: Mapping[str, Any], objective: Objective, weights: 
         )
 
 
-def check_learned_heads(module: TransferModule, rule: SelectionRule, pretrained: bool) -> None:
-    """Refuse to score, or select by, a head that nothing trains."""
-    learned = {*module.trained_heads(), *(["source"] if pretrained else [])}
+def check_learned_heads(module: TransferModule, rule: SelectionRule, pretrained: bool, loaded: bool) -> None:
+    """Refuse to score, or select by, a head that nothing trains, and to keep one that has not learned."""
+    begins_trained = {*(["source", SHARED] if pretrained else []), *(["target", SHARED] if loaded else [])}
+    target = SHARED if SHARED in module.heads else "target"
+    without_labels = not module.objective.domains()
+    if (without_labels or module.strategy.keeps_classifier) and target not in begins_trained:
+        why = "objective.alpha=null: no labels train" if without_labels else "This strategy keeps"
+        raise GraftError(
+            f"{why} the target's head, which is random. Begin with that of a finished run: "
+            "head.weights=<run folder> backbone.weights=<run folder>."
+        )
+    learned = begins_trained | {*module.trained_heads()}
     for domain in dict.fromkeys(("target", *rule.domains)):
         if SHARED not in module.heads and domain not in learned:
             raise GraftError(

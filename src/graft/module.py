@@ -16,7 +16,7 @@ from graft.backbones.outputs import Tokens, features_of
 from graft.backbones.split_backbone import SplitBackbone
 from graft.data.samples import seed_of
 from graft.errors import GraftError
-from graft.heads.base import SHARED, seen_by, takes_local
+from graft.heads.base import SHARED, bottleneck_of, classifier_of, has_bottleneck, seen_by, takes_local
 from graft.inputs.base import Batch, DomainBatch, Inputs, join
 from graft.objectives.base import Objective
 from graft.selection.base import SelectionRule, of_validation
@@ -178,11 +178,21 @@ class TransferModule(pl.LightningModule):
 
     def domain_outputs(self, batch: Batch) -> dict[str, Tensor]:
         """Predictions of every domain in the batch."""
-        return self.logits_of(self.domain_features(batch))
+        return self.logits_of(self.embeddings_of(self.domain_features(batch)))
 
-    def logits_of(self, features: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Predictions of every domain from its features."""
-        return {domain: self.head(domain)(values) for domain, values in features.items()}
+    def embeddings_of(self, features: Mapping[str, Any]) -> dict[str, Any]:
+        """Every domain's output of its head's bottleneck; without one what the head takes.
+
+        With `bn=joint` a shared head's bottleneck takes all domains as one batch.
+        """
+        if self.bn == "joint" and len(features) > 1 and SHARED in self.heads and has_bottleneck(self.heads[SHARED]):
+            embedded = bottleneck_of(self.heads[SHARED])(torch.cat([*features.values()]))
+            return dict(zip(features, embedded.split([len(one) for one in features.values()]), strict=True))
+        return {domain: bottleneck_of(self.head(domain))(values) for domain, values in features.items()}
+
+    def logits_of(self, embedded: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Predictions of every domain from its embeddings."""
+        return {domain: classifier_of(self.head(domain))(values) for domain, values in embedded.items()}
 
     def domain_losses(self, batch: Batch, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Mean loss of every domain that has labels and a weight in the objective."""
@@ -193,8 +203,8 @@ class TransferModule(pl.LightningModule):
         }
 
     def domain_loss(self, domain: str, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss of some samples of a domain: logits `(B, K)`, labels `(B,)` or `(B, K)`."""
-        return self.tasks[domain].loss(logits, labels, self.weights_of_classes(domain, logits))
+        """Mean loss of the samples of a domain that have labels, the first ones: logits `(B, K)`, labels `(N,)`."""
+        return self.tasks[domain].loss(logits[: len(labels)], labels, self.weights_of_classes(domain, logits))
 
     def weights_of_classes(self, domain: str, logits: Tensor) -> Tensor | None:
         """Loss weights `(K,)` of a domain's classes, where `data.balance=weights` asks for them."""
@@ -210,9 +220,10 @@ class TransferModule(pl.LightningModule):
         if any(term.updates() for term in self.terms.values()):
             self._accumulated.append(batch)
         features = self.domain_features(batch)
-        logits = self.logits_of(features)
+        embedded = self.embeddings_of(features)
+        logits = self.logits_of(embedded)
         losses = self.domain_losses(batch, logits)
-        terms = self.term_losses(batch, features, logits)
+        terms = self.term_losses(batch, features, logits, embedded)
         weighted = sum((self.terms[name].weight * value for name, value in terms.items()), start=0.0)
         loss = self.objective(losses, self.progress) + weighted
         self.step_losses = {name: value.detach() for name, value in losses.items()}
@@ -221,18 +232,22 @@ class TransferModule(pl.LightningModule):
             for domain, value in losses.items():
                 labels = batch[domain].labels
                 assert labels is not None  # it has a loss
-                self.train_metrics[domain].add(value, logits[domain], labels)
+                self.train_metrics[domain].add(value, logits[domain][: len(labels)], labels)
             for name, value in terms.items():
                 self.term_values[name].update(value.detach(), 1)
         return loss
 
     def term_losses(
-        self, batch: Batch, features: Mapping[str, Tensor | Tokens], logits: Mapping[str, Tensor]
+        self,
+        batch: Batch,
+        features: Mapping[str, Tensor | Tokens],
+        logits: Mapping[str, Tensor],
+        embedded: Mapping[str, Any],
     ) -> dict[str, Tensor]:
         """The value of every term that has one in this step, without its weight."""
         if not self.terms:
             return {}
-        step = TrainStep(batch, features, logits, self.progress)
+        step = TrainStep(batch, features, logits, self.progress, embedded)
         values = {name: term(step) for name, term in self.terms.items()}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -265,7 +280,8 @@ class TransferModule(pl.LightningModule):
         """Loss of a term's update on a batch, with the weights as they are now."""
         with torch.set_grad_enabled(update.moves_backbone):
             features = self.domain_features(batch)
-        return update.loss(TrainStep(batch, features, self.logits_of(features), self.progress))
+        embedded = self.embeddings_of(features)
+        return update.loss(TrainStep(batch, features, self.logits_of(embedded), self.progress, embedded))
 
     def parameters_of(self, update: Update) -> list[nn.Parameter]:
         """Parameters of an update's parts that train in this phase."""
@@ -316,9 +332,9 @@ class TransferModule(pl.LightningModule):
         return by_part, {f"backbone/{stage}": rate for stage, rate in rates.items()}
 
     def trained_heads(self) -> list[str]:
-        """Heads that the objective moves: those of its domains that it does not fix."""
-        if SHARED in self.heads:
-            return [SHARED]
+        """Heads that may move: those of the objective's domains that it does not fix, or the only one."""
+        if len(self.heads) == 1:
+            return [*self.heads]
         return [name for name in self.objective.domains() if name not in self.objective.fixed_heads]
 
     def phases(self, epochs: int) -> list[Phase]:
@@ -401,6 +417,8 @@ class TransferModule(pl.LightningModule):
             head.requires_grad_(name in trained_heads)
             if name not in trained_heads:
                 self._frozen += head.modules()
+            elif not phase.classifiers:
+                self._frozen += classifier_of(head).requires_grad_(False).modules()
         by_part = parts(self.backbone, self.heads, self.terms)
         self._learning = {part: [p for _, p in named if p.requires_grad] for part, named in by_part.items()}
         self.train(self.training)
@@ -539,13 +557,15 @@ class TransferModule(pl.LightningModule):
         """Every part with those of its named parameters that train in some phase."""
         names = frozenset().union(*(phase.parameters for phase in phases))
         heads = self.trained_heads() if any(phase.heads for phase in phases) else []
+        classifiers = heads if any(phase.heads and phase.classifiers for phase in phases) else []
         members = {}
         for part, parameters in parts(self.backbone, self.heads, self.terms).items():
             kind, _, name = part.partition("/")
             if kind == "backbone":
                 members[part] = [(key, p) for key, p in parameters if key in names]
             else:
-                members[part] = parameters if kind == "term" or name in heads else []
+                trains = kind == "term" or name in (classifiers if kind == "head" else heads)
+                members[part] = parameters if trains else []
         return members
 
     def parameter_table(self, epochs: int) -> list[dict[str, Any]]:

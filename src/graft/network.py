@@ -12,7 +12,7 @@ from graft.backbones.contract import check_backbone, plain_arguments, wrap
 from graft.build import build
 from graft.data.module import TransferDataModule
 from graft.errors import GraftError
-from graft.heads.base import SHARED, context_for, new_head
+from graft.heads.base import SHARED, arguments_of, context_for, new_head
 from graft.objectives.base import Objective
 from graft.tasks.base import Task
 
@@ -92,5 +92,5 @@ def build_head(
     config: Mapping[str, Any], backbone: Backbone, num_outputs: int, class_names: tuple[str, ...] | None
 ) -> nn.Module:
     """A new head on the backbone's features."""
-    settings = {key: value for key, value in config["head"].items() if key != "sharing"}
+    settings = arguments_of(config["head"])
     return new_head(settings, context_for(settings, backbone, num_outputs, class_names))

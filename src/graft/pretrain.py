@@ -30,6 +30,7 @@ from graft.callbacks.progress import Progress
 from graft.config.types import Count, Part, Positive, Seed
 from graft.data.module import Augment, TransferDataModule
 from graft.errors import Diverged, GraftError, Interrupted
+from graft.heads.base import arguments_of
 from graft.module import TransferModule
 from graft.network import build_backbone, build_head
 from graft.notes import say_once
@@ -182,7 +183,7 @@ def cache_key(config: Mapping[str, Any], data: TransferDataModule, backbone: Bac
     """Name of the cache entry: a hash over data, architecture, training settings, library versions and code."""
     built = {
         "backbone": {k: v for k, v in config["backbone"].items() if k != "weights"},
-        "head": {k: v for k, v in config["head"].items() if k != "sharing"},
+        "head": arguments_of(config["head"]),
         "task": config["source_task"] or config["task"],
         "pretrain": config["pretrain"],
         "callbacks": [c for c in config["callbacks"].values() if c and not c["_target_"].startswith(SHOWING_ONLY)],

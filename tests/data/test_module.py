@@ -86,15 +86,15 @@ def test_budget_leaves_validation_and_test_alone(spec):
 
 
 def test_labels_of_an_unlabelled_target_are_gone(spec):
-    data = make(spec, Numbers(20), Numbers(20), ("target", "source"), target_labeled=False, balance="sampler")
+    data = make(spec, Numbers(20), Numbers(20), ("target", "source"), target_setting="unsupervised", balance="sampler")
     assert data.domains["target"].train.labels is None
     loaders = data.train_dataloader()
     assert next(iter(loaders["target"])).labels is None
     assert next(iter(loaders["source"])).labels is not None
     assert data.summary()["target"]["labels"]["train"] == 0
     assert next(iter(data.test_dataloader()[0]))["target"].labels is not None, "measured, not learned from"
-    with pytest.raises(GraftError, match="target_labeled=false has no labels to budget"):
-        make(spec, target_labeled=False, labels_per_class=1)
+    with pytest.raises(GraftError, match="target_setting=unsupervised has no labels to budget"):
+        make(spec, target_setting="unsupervised", labels_per_class=1)
 
 
 def test_class_weights_are_inverse_to_frequency(spec):

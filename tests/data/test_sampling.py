@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from graft.data.sampling import EvalBatches, TrainBatches, balanced_weights
+from graft.data.sampling import EvalBatches, SemiBatches, TrainBatches, balanced_weights
 
 
 def epochs(batches, numbers):
@@ -154,3 +154,18 @@ def test_a_resumed_run_draws_the_same_buckets(steps):
     resumed = make()
     resumed.start = 2
     assert [indices.tolist() for _, indices in resumed] == whole[2:]
+
+
+def test_a_partly_labelled_epoch_goes_through_the_unlabelled_samples_and_cycles_the_labelled_ones():
+    unlabelled = TrainBatches(10, 4, ("seed", "unlabelled"))
+    batches = SemiBatches(TrainBatches(3, 2, "seed", len(unlabelled)), unlabelled)
+    for epoch in range(3):
+        batches.set_epoch(epoch)
+        drawn = [indices for _, indices in batches]
+        assert [len(indices) for indices in drawn] == [6, 6, 4] == [len(batches.indices(n, 0)) for n in range(3)]
+        assert all(bool((indices[:2] < 3).all()) and bool((indices[2:] >= 3).all()) for indices in drawn)
+        assert sorted(torch.cat([indices[2:] for indices in drawn]).tolist()) == [*range(3, 13)]
+        first = torch.cat([indices[:2] for indices in drawn])
+        assert first.bincount().tolist() == [2, 2, 2]
+    batches.start = 2
+    assert torch.equal(next(iter(batches))[1], drawn[2])

@@ -80,7 +80,7 @@ OPTIONS = {
     "data.balance": ("none", "weights", "sampler"),
     "data.epoch": ("target", "source", "longest", "3"),
     "data.labels_per_class": ("null", "1", "3"),
-    "data.target_labeled": ("true", "false"),
+    "data.target_setting": ("supervised", "semi", "unsupervised"),
     "data.test_shifts": ("[]", "[colour]", "[noise]"),
     "head.sharing": ("auto", "shared", "separate"),
     "objective.alpha": ("0", "0.5", "1"),

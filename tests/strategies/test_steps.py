@@ -21,6 +21,7 @@ from graft.strategies.adapter import Adapter
 from graft.strategies.bit_hyperrule import BitHyperRule
 from graft.strategies.bitfit import BitFit
 from graft.strategies.fine_tune import FineTune
+from graft.strategies.fixed_head import FixedHead
 from graft.strategies.freeze_until import FreezeUntil
 from graft.strategies.frozen import Frozen
 from graft.strategies.full import Full
@@ -157,6 +158,7 @@ CASES = {
         [in_stages({"layer4"})] * 6,
         (None, 1, None),
     ),
+    "fixed_head": (FixedHead(), Uniform(), [in_stages(ALL)] * 6, (1, 1, None)),
     "bitfit": (
         BitFit(),
         Uniform(),

@@ -69,7 +69,7 @@ def kept(one: Planned, data: TransferDataModule, task: Task, cache: DiskCache) -
 
 def key_of(one: Planned, data: TransferDataModule, task: Task) -> str:
     """A hash of all that decides what a baseline reads."""
-    splits = [*(data.domains[domain].train for domain in one.domains), *held_out(data)]
+    splits = [*(data.domains[domain].train.labelled for domain in one.domains), *held_out(data)]
     return cache_key(
         {
             "baseline": one.key,
@@ -98,7 +98,8 @@ def score(one: Planned, data: TransferDataModule, task: Task) -> dict[str, Any]:
     """Fit a baseline and score it."""
     started = time.perf_counter()
     classes = data.classes("target")
-    train = [Named(domain, "train", capped(data.domains[domain].train, most(one, domain))) for domain in one.domains]
+    labelled = {domain: data.domains[domain].train.labelled for domain in one.domains}
+    train = [Named(domain, "train", capped(split, most(one, domain))) for domain, split in labelled.items()]
     val, test = (Named("target", name, split) for name, split in zip(("val", "test"), held_out(data), strict=True))
     y = np.concatenate([labels_of(part) for part in train])
     if one.representation is None:
@@ -174,7 +175,7 @@ def fitted_on(train: Sequence[Named], data: TransferDataModule) -> str:
     """`455 source and 10 target labels`, and of how many where that is not all."""
     words = []
     for part in train:
-        whole = len(data.domains[part.domain].train)
+        whole = len(data.domains[part.domain].train.labelled)
         of = f" of {whole:,}" if len(part.split) < whole else ""
         words.append(f"{len(part.split):,}{of} {part.domain}")
     return " and ".join(words) + " labels"

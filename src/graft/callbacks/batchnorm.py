@@ -14,7 +14,7 @@ from graft.inputs.base import Batch
 from graft.module import TransferModule
 from graft.training.lightning import data_of
 from graft.training.normalization import batchnorms
-from graft.weights.averaging import recompute_statistics, training_batches
+from graft.weights.averaging import network, recompute_statistics, training_batches
 
 FORGOTTEN = 0.01  # what is left of the statistics before training, where they no longer matter
 GAP, LEAST_GAP = 1.2, 0.05  # how much larger a training batch's loss may be with running statistics than with its own
@@ -31,13 +31,13 @@ class RecalibrateBatchNorm(Callback):
 
     def __init__(self) -> None:
         self.times = 0
-        self._layers: list[_BatchNorm] = []  # of the backbone, while a fit runs
+        self._layers: list[_BatchNorm] = []  # of backbone and heads, while a fit runs
         self._batches: list[int] = []  # that each of them has trained on
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the layers, which takes too long for every step."""
         assert isinstance(pl_module, TransferModule)
-        self._layers = batchnorms(pl_module.backbone)
+        self._layers = batchnorms(network(pl_module))
         self._batches = self._batches or [0] * len(self._layers)
 
     def on_train_batch_end(

@@ -61,6 +61,17 @@ def strategy_contradictions(config: Mapping[str, Any], names: Names) -> Iterator
             "reaches from random ones says nothing about transfer; give some (backbone.weights=source, imagenet, ...) "
             "or use strategy=scratch"
         )
+    kept = config["head"].get("weights")
+    if kept is None and weights not in (None, "source") and names.says("strategy", "keeps_classifier", False):
+        yield (
+            f"`strategy={names['strategy']}` with `head.weights=null`: it keeps a classifier that has learned; give "
+            "head.weights=<run folder> backbone.weights=<run folder>"
+        )
+    if kept is not None and weights == "source":
+        yield (
+            f"`head.weights={kept}` with `backbone.weights=source`: pretraining trains a head of its own; use "
+            f"backbone.weights={kept} too"
+        )
     if epochs < (least := names.says("strategy", "min_epochs", 1)):
         yield f"`training.epochs={epochs}` with `strategy={names['strategy']}`: its phases need {least} epochs"
 
@@ -90,7 +101,7 @@ def domain_contradictions(data: Mapping[str, Any]) -> Iterator[str]:
 def objective_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
     """An objective that weighs losses which are not there."""
     objective, data = config["objective"], config["data"]
-    source, labeled = data.get("source"), data.get("target_labeled", True)
+    source, labeled = data.get("source"), data.get("target_setting") != "unsupervised"
     if "alpha" in objective:
         alphas = [alpha for alpha in (objective["alpha"], objective["alpha_end"]) if alpha is not None]
         if source is None and any(alphas):
@@ -98,9 +109,15 @@ def objective_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
                 f"`objective.alpha={' to '.join(map(str, alphas))}` without source data: "
                 "use objective.alpha=0 or choose source data (data/domain@data.source=...)"
             )
+        terms = (config.get("term") or {}).values()
+        if not alphas and not any(attribute((one or {}).get("_target_", ""), "domains", ()) for one in terms):
+            yield (
+                "`objective.alpha=null` without a term that draws from a domain: nothing gives a loss; add one, such "
+                "as term=[mean_teacher], or give alpha a number"
+            )
         if not labeled and any(alpha != 1 for alpha in alphas):
             yield (
-                f"`data.target_labeled=false` with `objective.alpha={' to '.join(map(str, alphas))}`: "
+                f"`data.target_setting=unsupervised` with `objective.alpha={' to '.join(map(str, alphas))}`: "
                 "an unlabelled target has no loss; use objective.alpha=1"
             )
         return
@@ -108,20 +125,26 @@ def objective_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
     if source is None:
         yield f"`objective={name}` without source data: use objective=alpha or choose data/domain@data.source=..."
     if not labeled:
-        yield f"`data.target_labeled=false` with `objective={name}`: use objective=alpha objective.alpha=1"
+        yield f"`data.target_setting=unsupervised` with `objective={name}`: use objective=alpha objective.alpha=1"
 
 
 def term_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
     """Terms without what their classes say that they need."""
-    labeled, weights = config["data"].get("target_labeled", True), config["backbone"]["weights"]
+    labeled, weights = config["data"].get("target_setting") != "unsupervised", config["backbone"]["weights"]
     scratch = not names.says("strategy", "pretrained", True)
+    semi = config["data"].get("target_setting") == "semi"
     for term, settings in (config.get("term") or {}).items():
         says = functools.partial(attribute, (settings or {}).get("_target_", ""))
         if says("needs_pretrained", False) and (scratch or weights is None):
             reason = f"strategy={names['strategy']}" if scratch else "backbone.weights=null"
             yield f"`term={term}` with `{reason}`: it keeps to pretrained weights, and there are none; leave it out"
         if says("needs_labels", False) and not labeled:
-            yield f"`term={term}` with `data.target_labeled=false`: it needs the target's labels; leave the term out"
+            yield f"`term={term}` with `data.target_setting=unsupervised`: it needs the target's labels; leave it out"
+        elif says("needs_labels", False) and semi:
+            yield (
+                f"`term={term}` with `data.target_setting=semi`: it needs every target sample's label; leave it out, "
+                "or use data.target_setting=supervised"
+            )
         elif says("needs_labels", False) and (alpha := without_target_loss(config["objective"])):
             yield f"`term={term}` with `{alpha}`: it learns from the target's labels; use objective.alpha below 1"
         if says("needs_multiclass", False) and names.says("task", "name", "multiclass") != "multiclass":
@@ -142,10 +165,10 @@ def term_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str
                 f"`term={term}` with one source: it compares several; name two or more, such as data=domains "
                 "data.sources=[photo,cartoon], or leave the term out"
             )
-        if says("needs_trained_features", False) and not names.says("strategy", "trains_backbone", True):
+        if says("aligns", False) and not embeddings_train(config, names):
             yield (
-                f"`term={term}` with `strategy={names['strategy']}`: it moves features, and these never change; use a "
-                "strategy that trains the backbone, such as full, or leave the term out"
+                f"`term={term}` with `strategy={names['strategy']} head={names['head']}`: nothing that it could move "
+                "trains; use head=bottleneck, or a strategy that trains the backbone"
             )
         if says("replaces_batchnorm", False) and config["trainer"].get("sync_batchnorm"):
             yield f"`term={term}` with `trainer.sync_batchnorm=true`: synchronising replaces its layers"
@@ -154,6 +177,12 @@ def term_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str
 def one_source(source: Mapping[str, Any] | None) -> bool:
     """Whether source data are of one domain, as far as the config says."""
     return source is not None and ("names" not in source or len(source["names"] or ()) == 1)
+
+
+def embeddings_train(config: Mapping[str, Any], names: Names) -> bool:
+    """Whether anything that makes the vectors which terms align trains: the backbone, or the head's bottleneck."""
+    backbone = names.says("strategy", "trains_backbone", True) or config["strategy"].get("train_bn") is True
+    return backbone or names.says("head", "has_bottleneck", False)
 
 
 def without_target_loss(objective: Mapping[str, Any]) -> str:
@@ -194,6 +223,18 @@ def label_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[st
             key = f"data.{side}.label_kind"
             yield f"`{group}={names[group]}` with `{key}={kind}`: it needs {key}={takes}"
     data = config["data"]
+    if data.get("target_setting") == "semi":
+        if data["labels_per_class"] is None:
+            yield "`data.target_setting=semi` with `data.labels_per_class=null`: say how many labels a class there are"
+        if mixing := mixing_keys(config):
+            yield f"`data.target_setting=semi` with `{mixing}`: unlabelled samples cannot be mixed; leave one out"
+        if names.says("selection", "holds_out", False):
+            yield (
+                f"`data.target_setting=semi` with `selection={names['selection']}`: folds hold out labelled samples "
+                "alone; use another rule"
+            )
+    elif data.get("unlabelled_batch_size") is not None:
+        yield "`data.unlabelled_batch_size` without `data.target_setting=semi`: set data.unlabelled_batch_size=null"
     kinds = {(data[side] or {}).get("label_kind", "classes") for side in ("target", "source")}
     if (data["balance"] == "sampler" and kinds != {"classes"}) or (data["balance"] == "weights" and "numbers" in kinds):
         yield f"`data.balance={data['balance']}` with labels that are not one class a sample: use data.balance=none"
@@ -225,10 +266,10 @@ def table_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[st
 def selection_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
     """Nothing to be patient about, labels that cannot be held out, a metric that validation does not compute."""
     if names.says("selection", "holds_out", False):
-        if not config["data"].get("target_labeled", True):
+        if config["data"].get("target_setting") == "unsupervised":
             yield (
-                f"`selection={names['selection']}` with `data.target_labeled=false`: there are no labels to hold out; "
-                "use selection=entropy, source_val or last"
+                f"`selection={names['selection']}` with `data.target_setting=unsupervised`: there are no labels to "
+                "hold out; use selection=entropy, source_val or last"
             )
         if several_processes(config["trainer"]):
             yield (
@@ -311,6 +352,11 @@ def training_contradictions(config: Mapping[str, Any], names: Names) -> Iterator
         yield (
             "`trainer.sync_batchnorm=true` with `trainer.accelerator=cpu`: it is for GPUs; use "
             "trainer.sync_batchnorm=false"
+        )
+    if config.get("bn") == "domain_specific" and names.says("head", "has_bottleneck", False):
+        yield (
+            f"`bn=domain_specific` with `head={names['head']}`: its BatchNorm keeps one set of statistics; use "
+            "bn=joint or bn=separate"
         )
     if config.get("bn") == "domain_specific" and config["trainer"].get("sync_batchnorm"):
         yield "`bn=domain_specific` with `trainer.sync_batchnorm=true`: synchronised layers keep one set of statistics"

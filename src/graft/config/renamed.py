@@ -5,6 +5,7 @@ RENAMED = {
     "backbone.hop_ms": "backbone.hop_length_ms",
     "backbone.seconds": "backbone.clip_seconds",
     "backbone.window_ms": "backbone.win_length_ms",
+    "data.target_labeled": "data.target_setting",
 }
 
 EXPERIMENTS = {

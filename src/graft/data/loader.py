@@ -37,12 +37,17 @@ class TransformedSamples(Dataset):
     def __getitem__(self, key: Key) -> DomainBatch:
         """The batch of a key's samples."""
         seed, indices = key
-        labels = None if self.labels is None else self.labels[indices]
+        labels = labels_of(self.labels, indices)
         views = {
             name: drawn(prepared, transform, seed_of(seed, "view", name), indices)
             for name, (prepared, transform) in self.views.items()
         }
         return DomainBatch(drawn(self.prepared, self.transform, seed, indices), labels, indices, views)
+
+
+def labels_of(labels: Tensor | None, indices: Tensor) -> Tensor | None:
+    """Labels of a batch's samples `(B,)`, or of those among them that have one, which come first."""
+    return None if labels is None else labels[indices[indices < len(labels)]]
 
 
 def drawn(prepared: Prepared, transform: Transform, seed: int, indices: Tensor) -> Inputs:
@@ -99,7 +104,7 @@ class Loader:
         return self._samples[key]
 
     def _of(self, activations: MappedRows | TakenRows, indices: Tensor) -> DomainBatch:
-        labels = None if self._labels is None else self._labels[indices]
+        labels = labels_of(self._labels, indices)
         return DomainBatch(labels=labels, indices=indices, stored=activations[indices])
 
     @functools.cached_property

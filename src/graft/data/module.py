@@ -18,7 +18,7 @@ from graft.config.types import Auto, Count, Natural, Seed
 from graft.data.domain import Domain
 from graft.data.loader import EvalLoader, Loader, ResumableLoader
 from graft.data.samples import DomainData, Modality, Split
-from graft.data.sampling import EvalBatches, TrainBatches, balanced_weights
+from graft.data.sampling import EvalBatches, SemiBatches, TrainBatches, balanced_weights
 from graft.data.splits import label_budget, others
 from graft.data.views import augment_of_view
 from graft.errors import GraftError
@@ -48,7 +48,8 @@ class TransferDataModule(pl.LightningDataModule):
         source_batch_size: Count | None = None,
         eval_batch_size: Count = 256,
         labels_per_class: Count | None = None,
-        target_labeled: bool = True,
+        target_setting: Literal["supervised", "semi", "unsupervised"] = "supervised",
+        unlabelled_batch_size: Count | None = None,
         augment: Augment = "none",
         balance: Literal["none", "weights", "sampler"] = "none",
         epoch: Literal["target", "source", "longest"] | Count = "target",
@@ -71,7 +72,8 @@ class TransferDataModule(pl.LightningDataModule):
         self.source_batch_size = source_batch_size
         self.eval_batch_size = eval_batch_size
         self.labels_per_class = labels_per_class
-        self.target_labeled = target_labeled
+        self.target_setting = target_setting
+        self.unlabelled_batch_size = unlabelled_batch_size
         self.augment = augment
         self.balance = balance
         self.epoch = epoch
@@ -120,23 +122,36 @@ class TransferDataModule(pl.LightningDataModule):
         self.domains["target"] = replace(target, train=self._budgeted(target))
 
     def _budgeted(self, target: DomainData) -> Split:
-        """The target's training samples that this run may use; without labels where it counts as unlabelled."""
-        if not self.target_labeled:
+        """The target's training samples that this run may use, with the labels that it may see.
+
+        A semi-supervised target has the labelled ones first, and all others without labels behind them.
+        """
+        if self.target_setting == "unsupervised":
             if self.labels_per_class is not None:
                 raise GraftError(
-                    f"data.target_labeled=false has no labels to budget, but data.labels_per_class="
+                    f"data.target_setting=unsupervised has no labels to budget, but data.labels_per_class="
                     f"{self.labels_per_class}. Set data.labels_per_class=null."
                 )
             return replace(target.train, labels=None)
         if self.labels_per_class is None:
+            if self.target_setting == "semi":
+                raise GraftError("data.target_setting=semi needs data.labels_per_class=<number of labels a class>.")
             return target.train
         if target.classes is None:
             raise GraftError("data.labels_per_class needs a target with classes. Set data.labels_per_class=null.")
         key = "data.labels_per_class"
         assert target.train.labels is not None  # it has classes
-        return target.train.subset(
-            label_budget(target.train.labels, self.labels_per_class, self.subset_seed, target.classes, key)
-        )
+        chosen = label_budget(target.train.labels, self.labels_per_class, self.subset_seed, target.classes, key)
+        if self.target_setting == "supervised":
+            return target.train.subset(chosen)
+        if len(chosen) == len(target.train):
+            raise GraftError(
+                f"data.target_setting=semi: data.labels_per_class={self.labels_per_class} labels every training "
+                "sample. Give fewer, or set data.target_setting=supervised."
+            )
+        train = target.train.subset(torch.cat([chosen, others(len(target.train), chosen)]))
+        assert train.labels is not None
+        return replace(train, labels=train.labels[: len(chosen)])
 
     def held_out(self, indices: Tensor) -> "TransferDataModule":
         """The same data with the target's training samples at `indices` `(M,)` as its validation split.
@@ -201,7 +216,7 @@ class TransferDataModule(pl.LightningDataModule):
             return None
         labels = data.train.labels
         counts = labels.bincount(minlength=len(data.classes)) if labels.ndim == 1 else labels.sum(0)
-        return len(data.train) / (len(data.classes) * counts.clamp(min=1)).float()
+        return len(labels) / (len(data.classes) * counts.clamp(min=1)).float()
 
     def set_input(self, input_spec: InputSpec) -> None:
         """Build the transforms for a backbone's input; GraftError for augmentation or shifts of another modality."""
@@ -241,15 +256,26 @@ class TransferDataModule(pl.LightningDataModule):
 
     def _batches(self, domain: str, steps: int | None = None) -> TrainBatches:
         """Batches of a domain: once through it, or `steps` batches an epoch from an endless stream."""
-        return TrainBatches(
-            len(self.domains[domain].train),
-            self.batch_sizes[domain],
-            seed=(self.seed, domain),
-            steps=steps,
-            weights=self._draw_weights(domain),
-            fixed=bool(self.trainer and overfits(self.trainer)),
-            lengths=functools.partial(self._lengths, domain) if self.bucket_by_length else None,
+        train, fixed = self.domains[domain].train, bool(self.trainer and overfits(self.trainer))
+        weights = self._draw_weights(domain)
+        lengths = functools.partial(self._lengths, domain) if self.bucket_by_length else None
+        size, seed = self.batch_sizes[domain], (self.seed, domain)
+        if not train.partly_labelled:
+            return TrainBatches(len(train), size, seed, steps, weights, fixed, lengths)
+        assert train.labels is not None
+        number = len(train.labels)
+        unlabelled = TrainBatches(
+            len(train) - number,
+            self.unlabelled_batch_size or size,
+            (*seed, "unlabelled"),
+            steps,
+            fixed=fixed,
+            lengths=lengths and (lambda: lengths()[number:]),
         )
+        labelled = TrainBatches(
+            number, size, seed, len(unlabelled), weights, fixed, lengths and (lambda: lengths()[:number])
+        )
+        return SemiBatches(labelled, unlabelled)
 
     def _draw_weights(self, domain: str) -> Tensor | None:
         """How often each training sample `(N,)` is drawn, for classes or sources that count alike; None: all once."""
@@ -334,6 +360,7 @@ class TransferDataModule(pl.LightningDataModule):
         """
         transform = self._eval_transform if view is None else self._train_transform
         split = getattr(self.domains[domain], split_name)
+        split = replace(split, labels=None) if split.partly_labelled else split
         seed, lengths = (self.seed, domain, "view", view), functools.partial(self._lengths_of, split, transform)
         batches = EvalBatches(len(split), self.eval_batch_size, seed, shared=False, lengths=lengths)
         yield from Loader(*self._samples(split, transform), batches, self.num_workers)
@@ -386,7 +413,7 @@ class TransferDataModule(pl.LightningDataModule):
                 "train": len(data.train),
                 "val": len(data.val),
                 "test": len(data.test),
-                "labels": {"train": 0 if data.train.labels is None else len(data.train), "val": len(data.val)},
+                "labels": {"train": 0 if data.train.labels is None else len(data.train.labels), "val": len(data.val)},
                 "fingerprint": data.fingerprint,
                 "notes": list(data.notes),
                 "report": None if data.report is None else {"sentence": data.report.sentence(), **asdict(data.report)},

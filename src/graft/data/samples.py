@@ -53,7 +53,8 @@ class Split:
 
     `inputs` is a uint8 tensor `(N, C, H, W)`, or gives a uint8 `(C, H, W)` by index; of another modality, what
     its transform takes. `labels` are int64 `(N,)` classes, float `(N, K)` for multilabel, float `(N,)`
-    numbers; None where the domain counts as unlabelled. `fingerprint` is a hash of what decides the inputs, so that
+    numbers; None where the domain counts as unlabelled; fewer than samples where only the first ones have labels.
+    `fingerprint` is a hash of what decides the inputs, so that
     what is computed from them can be kept under it.
     """
 
@@ -65,6 +66,16 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    @property
+    def partly_labelled(self) -> bool:
+        """Whether only the first samples have labels."""
+        return self.labels is not None and len(self.labels) < len(self)
+
+    @property
+    def labelled(self) -> "Split":
+        """The samples that have labels; of an unlabelled split all."""
+        return self.subset(torch.arange(len(self.labels))) if self.labels is not None and self.partly_labelled else self
 
     def subset(self, indices: Tensor) -> "Split":
         """The samples at `indices` `(M,)`; images on disk stay there."""

@@ -104,6 +104,32 @@ class TrainBatches(Sampler[Key]):
         return self._last[1]
 
 
+class SemiBatches(TrainBatches):
+    """Batches of a target that is partly labelled: labelled samples, then unlabelled ones, which an epoch goes through.
+
+    The labelled ones come from an endless stream of permutations; indices are those of the whole split.
+    """
+
+    def __init__(self, labelled: TrainBatches, unlabelled: TrainBatches) -> None:
+        samples, size = labelled.samples + unlabelled.samples, labelled.batch_size + unlabelled.batch_size
+        super().__init__(samples, size, labelled.seed, unlabelled.steps, fixed=labelled.fixed)
+        self.labelled, self.unlabelled = labelled, unlabelled
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before every epoch."""
+        super().set_epoch(epoch)
+        self.labelled.set_epoch(epoch)
+        self.unlabelled.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.unlabelled)
+
+    def indices(self, step: int, rank: int) -> Tensor:
+        """Samples of a process at a step of the current epoch."""
+        behind = self.unlabelled.indices(step, rank) + self.labelled.samples
+        return torch.cat([self.labelled.indices(step, rank), behind])
+
+
 class EvalBatches(Sampler[Key]):
     """Every sample once, spread over the processes without padding; each gets the same number of batches.
 

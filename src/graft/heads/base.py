@@ -15,6 +15,7 @@ from graft.build import build
 from graft.config.types import Given
 
 SHARED = "shared"  # the name of one head for both domains
+BOTTLENECK = "bottleneck"  # the module's name in a head, and what the names of its parts begin with
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,15 @@ class HeadSettings(TypedDict):
     """What the run reads of `head`, and gives to its constructor, beside the constructor's own arguments."""
 
     sharing: Literal["auto", "shared", "separate"]
+    weights: str | None
     feature_size: Given
     num_outputs: Given
     context: Given
+
+
+def arguments_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of `head` that its constructor takes, without those that the run reads."""
+    return {key: value for key, value in settings.items() if key not in ("sharing", "weights")}
 
 
 def takes_local(head: Any) -> bool:
@@ -53,6 +60,24 @@ def seen_by(head: nn.Module, backbone: Backbone, x: Any) -> Tensor | Tokens:
 def taken_by(head: nn.Module, seen: Tensor | Tokens) -> Tensor | Tokens:
     """What another head takes of what a run's head sees: tokens, or features."""
     return seen if takes_local(head) else features_of(seen)
+
+
+def has_bottleneck(head: Any) -> bool:
+    """Whether a head, or its class, says `has_bottleneck`: its modules `bottleneck` and `classifier` follow each other.
+
+    What the first puts out `(B, E)` is the embedding that terms align, and it trains where the backbone is frozen.
+    """
+    return getattr(head, "has_bottleneck", False)
+
+
+def bottleneck_of(head: nn.Module) -> nn.Module:
+    """What makes a head's embedding of what it takes; nothing to do where it has no bottleneck."""
+    return head.get_submodule(BOTTLENECK) if has_bottleneck(head) else nn.Identity()
+
+
+def classifier_of(head: nn.Module) -> nn.Module:
+    """What makes predictions of a head's embedding: the head itself where it has no bottleneck."""
+    return head.get_submodule("classifier") if has_bottleneck(head) else head
 
 
 def context_for(

@@ -50,7 +50,7 @@ class DomainBatch:
     """
 
     inputs: Any = None  # Inputs (B, ...)
-    labels: Tensor | None = None  # (B,), or (B, K)
+    labels: Tensor | None = None  # (B,), or (B, K); fewer where only the first samples have some
     indices: Tensor | None = None  # (B,) of the samples in their split
     views: Mapping[str, Inputs] = field(default_factory=dict)  # the same samples again, augmented as a term asks for
     stored: Tensor | None = None  # (B, ...) of a frozen part of the backbone

@@ -16,6 +16,7 @@ from graft.build import plain
 from graft.data.samples import names_of
 from graft.experiment import Experiment
 from graft.files import write_whole, written_whole
+from graft.heads.base import arguments_of
 from graft.model import folder as folders
 from graft.model import predictions as kept
 from graft.model.folder import Description
@@ -112,7 +113,7 @@ def describe(experiment: Experiment, results: Mapping[str, Any], files: Mapping[
     target, backbone, task = data.domains["target"], module.backbone, module.tasks["target"]
     settings = {key: value for key, value in config["backbone"].items() if key not in ("weights", *files)}
     arguments = {k: data.backbone_arguments[k] if value == "auto" else value for k, value in settings.items()}
-    head = {key: value for key, value in config["head"].items() if key != "sharing"}
+    head = arguments_of(config["head"])
     stays = experiment.added & {name for name, _ in backbone.named_parameters()}
     reading = {"channels": target.channels} if target.modality == "image" else {}
     return Description(

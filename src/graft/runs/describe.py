@@ -117,7 +117,7 @@ def of_labels(experiment: Experiment) -> dict[str, int]:
     """How many labels of the target train, and how many others choose the checkpoint."""
     rule, target = experiment.rule, experiment.data.domains["target"]
     looks = rule.uses_target_labels and "target" in rule.domains
-    training = 0 if target.train.labels is None else len(target.train)
+    training = 0 if target.train.labels is None else len(target.train.labels)
     return {"training": training, "choosing": len(target.val) if looks else 0}
 
 
@@ -131,7 +131,7 @@ def of_selection(experiment: Experiment, selected: Mapping[str, Any]) -> dict[st
         "mode": None if monitor is None else "max" if rule.higher_is_better(tasks) else "min",
         "value": selected["metrics"].get(monitor),
         "epoch": selected["epoch"],
-        "oracle": monitor is not None and rule.uses_target_labels and not experiment.data.target_labeled,
+        "oracle": monitor is not None and rule.uses_target_labels and experiment.data.target_setting == "unsupervised",
         **(of_folds(experiment, rule) if isinstance(rule, Budget) else {}),
     }
 

@@ -23,6 +23,7 @@ class Phase:
     parameters: frozenset[str]  # trainable ones, by their names in `backbone.named_parameters()`
     lr_factor: float = 1.0  # learning rate in this phase over the optimizer's
     heads: bool = True  # the heads train too
+    classifiers: bool = True  # False: of the heads only the bottlenecks train
     restarts: bool = True  # begins a learning-rate schedule; False: goes on in the one of the phase before
     schedule: Any = None  # a separate schedule instead of the run's (see graft.training.schedules)
 
@@ -36,8 +37,9 @@ class Strategy:
 
     pretrained = True  # False: starts from random weights whatever backbone.weights says
     needs_pretrained = False  # True: refused where there are no pretrained weights
-    trains_backbone = True  # False: no weight of it ever changes
     freezes = False  # True: keeps some of the backbone as it was pretrained, for a while or for good
+    trains_backbone = True  # False: nothing of it ever trains, but BatchNorm where `train_bn` says so
+    keeps_classifier = False  # True: the head's classifier never trains, so that it has to be one that has learned
     min_epochs = 1
     own_schedules = False  # True: its phases restart schedules, or bring their own
     note = ""  # what `prepare` did to the backbone, printed before training

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -24,11 +24,17 @@ class TrainStep:
     seen: Mapping[str, Tensor | Tokens]  # by heads: features, or tokens where heads pool by themselves
     logits: Mapping[str, Tensor]  # (B, K)
     progress: float  # fraction of the optimizer steps that are done
+    embedded: Mapping[str, Tensor | Tokens] = field(default_factory=dict)  # what classifiers take
 
     @cached_property
     def features(self) -> dict[str, Tensor]:
         """The backbone's features `(B, D)`, also where heads pool by themselves."""
         return {domain: features_of(seen) for domain, seen in self.seen.items()}
+
+    @cached_property
+    def embeddings(self) -> dict[str, Tensor]:
+        """What alignment acts on: the output `(B, E)` of the head's bottleneck, without one the features `(B, D)`."""
+        return {domain: features_of(embedded) for domain, embedded in (self.embedded or self.seen).items()}
 
     def taken_by(self, head: nn.Module, domain: str) -> Tensor | Tokens:
         """What a head of the term's own takes."""
@@ -158,8 +164,8 @@ class Term(nn.Module):
     needs_multiclass = False  # refused with other tasks
     needs_linear_head = False
     needs_several_sources = False  # refused where the source is one domain
-    needs_trained_features = False  # refused with strategy=frozen, under which it has no gradient
     replaces_batchnorm = False  # by layers that cannot be synchronised over processes
+    aligns = False  # True: moves embeddings and nothing else, so that it is refused where none can move
     needs_inputs = True  # False: looks at features, outputs and weights alone, so that inputs need not be there
     domains: tuple[str, ...] = ()  # that it needs in every batch, also where the objective gives them no weight
     views: tuple[str, ...] = ()  # of its domains' samples, in `step.batch[domain].views` (see graft.data.views)

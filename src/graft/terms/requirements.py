@@ -57,7 +57,7 @@ def check_labels(labels: Tensor | None, term: str) -> Tensor:
     """Labels of target samples. Refuses samples without one."""
     if labels is None:
         raise GraftError(
-            f"term.{term} needs labelled target samples in every step. Set data.target_labeled=true and give the "
+            f"term.{term} needs labelled target samples in every step. Set data.target_setting=supervised and give the "
             "target weight in the objective (objective.alpha < 1), or leave the term out."
         )
     return labels

@@ -11,6 +11,7 @@ from graft import registry
 from graft.build import build
 from graft.config.types import Arguments, Auto, Given, NonNegative, Positive
 from graft.errors import GraftError
+from graft.heads.base import BOTTLENECK, has_bottleneck
 
 if TYPE_CHECKING:
     from graft.backbones.base import Backbone
@@ -38,7 +39,10 @@ class OptimizerSettings(BaseOptimizerSettings):
 def parts(
     backbone: "Backbone", heads: nn.ModuleDict, terms: Mapping[str, nn.Module]
 ) -> dict[str, list[tuple[str, nn.Parameter]]]:
-    """Named parameters by part: `backbone/<stage>` from input to output, then `term/<name>` and `head/<name>`."""
+    """Named parameters by part: `backbone/<stage>` from input to output, then `term/<name>` and `head/<name>`.
+
+    A head's bottleneck is a part `bottleneck/<name>`, before the head.
+    """
     by_part = {
         f"backbone/{stage.name}": list(backbone.stage_parameters(stage.name).items()) for stage in backbone.stages
     }
@@ -46,7 +50,11 @@ def parts(
         f"term/{name}": [(key, p) for key, p in term.named_parameters() if p.requires_grad]
         for name, term in terms.items()
     }
-    by_part |= {f"head/{name}": list(head.named_parameters()) for name, head in heads.items()}
+    for name, head in heads.items():
+        members = list(head.named_parameters())
+        inner = has_bottleneck(head)
+        by_part[f"{BOTTLENECK}/{name}"] = [(k, p) for k, p in members if inner and k.startswith(f"{BOTTLENECK}.")]
+        by_part[f"head/{name}"] = [(k, p) for k, p in members if not (inner and k.startswith(f"{BOTTLENECK}."))]
     return {part: parameters for part, parameters in by_part.items() if parameters}
 
 

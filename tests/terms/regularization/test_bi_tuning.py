@@ -204,7 +204,7 @@ def test_refuses_mixed_and_missing_labels(make_setup, make_step):
     term.prepare(context)
     with pytest.raises(GraftError, match="mixup"):
         term(make_step(context, labels=torch.full((8, 3), 1 / 3)))
-    with pytest.raises(GraftError, match=r"data\.target_labeled=true"):
+    with pytest.raises(GraftError, match=r"data\.target_setting=supervised"):
         term(make_step(context, unlabelled=True))
 
 

@@ -166,7 +166,7 @@ def test_a_step_moves_backbone_and_copied_head_and_leaves_the_relationship(make_
         ({"pretrained": False}, "term.co_tuning needs pretrained weights"),
         ({"own_head": False}, "backbone.weights=source"),
         ({"num_classes": None}, "target with classes"),
-        ({"samples": lambda: [DomainBatch(torch.zeros(4, 1, 8, 8))]}, "data.target_labeled=true"),
+        ({"samples": lambda: [DomainBatch(torch.zeros(4, 1, 8, 8))]}, "data.target_setting=supervised"),
     ],
 )
 def test_refuses_what_has_no_relationship(make_setup, changes, message):

@@ -1,13 +1,18 @@
 """Maximum Classifier Discrepancy: two heads find where the target is far from the source (Saito et al., CVPR 2018)."""
 
 import copy
+import math
 from collections.abc import Sequence
+from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from graft.config.types import Count, NonNegative
 from graft.errors import GraftError
+from graft.heads.base import BOTTLENECK, classifier_of, has_bottleneck
 from graft.terms.base import Term, TermContext, TrainStep, Update
 from graft.terms.requirements import check_at_least
 
@@ -22,13 +27,15 @@ class MCD(Term):
 
     The paper's steps: A, both heads and the backbone learn the source (the objective and this term's value, so that
     `objective.alpha=1 term.mcd.weight=1` is the paper's); B, the heads learn the source and to disagree on the target;
-    C, k times, the backbone learns to make them agree. The run's own head is the one that is tested. Raises GraftError
-    without classes or with a head for each domain.
+    C, k times, the backbone learns to make them agree. The run's own head is the one that is tested. A bottleneck is
+    part of the paper's generator: it learns with the backbone in C, and the second head is a second classifier on it.
+    Raises GraftError without classes or with a head for each domain.
     """
 
     needs_multiclass = True
     domains = ("source", "target")
     needs_inputs = False
+    aligns = True
 
     def __init__(self, weight: NonNegative = 1.0, k: Count = 4) -> None:
         super().__init__()
@@ -48,17 +55,18 @@ class MCD(Term):
     def prepare(self, context: TermContext) -> None:
         """Make the second head: one like the first, with random weights of its own."""
         self.check(context)
-        self.head = copy.deepcopy(context.target_head).requires_grad_(True).train()
+        self.head = copy.deepcopy(classifier_of(context.target_head)).requires_grad_(True).train()
+        self.generator = ("backbone", BOTTLENECK) if has_bottleneck(context.target_head) else ("backbone",)
         for module in self.head.modules():
             reset(module)
 
     def forward(self, step: TrainStep) -> Tensor:
         """Cross entropy of the second head on the source (A)."""
-        return F.cross_entropy(self.head(step.taken_by(self.head, "source")), labels_of(step))
+        return F.cross_entropy(self.head(step.embedded["source"]), labels_of(step))
 
     def updates(self) -> Sequence[Update]:
-        """Heads apart (B), then the backbone so that they meet (C)."""
-        return (Update(self.apart, ("head", "term")), Update(self.together, ("backbone",), self.k))
+        """Heads apart (B), then the generator so that they meet (C)."""
+        return (Update(self.apart, ("head", "term")), Update(self.together, self.generator, self.k))
 
     def apart(self, step: TrainStep) -> Tensor:
         """Both heads' cross entropy on the source less their discrepancy on the target."""
@@ -67,7 +75,7 @@ class MCD(Term):
 
     def together(self, step: TrainStep) -> Tensor:
         """The heads' discrepancy on the target."""
-        return discrepancy(step.logits["target"], self.head(step.taken_by(self.head, "target")))
+        return discrepancy(step.logits["target"], self.head(step.embedded["target"]))
 
 
 def labels_of(step: TrainStep) -> Tensor:
@@ -81,3 +89,7 @@ def reset(module: nn.Module) -> None:
     """Give a layer new random weights, where it has some."""
     if callable(draw := getattr(module, "reset_parameters", None)):
         draw()
+    if parametrize.is_parametrized(module, "weight"):  # computed from others, so that drawing it changes nothing
+        weight = torch.empty_like(cast(Tensor, module.weight))
+        nn.init.kaiming_uniform_(weight, a=math.sqrt(5))  # as a linear layer draws it
+        module.weight = weight

@@ -19,14 +19,13 @@ def mean_and_covariance(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class SourceCORAL(OverSources):
-    """Mean over pairs of sources of the mean squared differences of their features' means and of their covariances.
+    """Mean over pairs of sources of the mean squared differences of their embeddings' means and of their covariances.
 
-    A source of which a batch has fewer than two samples is left out of it; without a pair the value is 0. With frozen
-    features it has no gradient, and is refused.
+    A source of which a batch has fewer than two samples is left out of it; without a pair the value is 0.
     """
 
     name = "source_coral"
-    needs_trained_features = True
+    aligns = True
 
     def __init__(self, weight: NonNegative = 1.0) -> None:
         super().__init__()
@@ -35,11 +34,11 @@ class SourceCORAL(OverSources):
 
     def forward(self, step: TrainStep) -> Tensor:
         """The mean over pairs."""
-        features = step.features["source"]
-        groups = [features[places.to(features.device)] for places in self.groups(step).values() if len(places) > 1]
+        embeddings = step.embeddings["source"]
+        groups = [embeddings[places.to(embeddings.device)] for places in self.groups(step).values() if len(places) > 1]
         moments = [mean_and_covariance(group) for group in groups]
         pairs = [
             (mean - other_mean).square().mean() + (covariance - other_covariance).square().mean()
             for (mean, covariance), (other_mean, other_covariance) in itertools.combinations(moments, 2)
         ]
-        return torch.stack(pairs).mean() if pairs else features.sum() * 0
+        return torch.stack(pairs).mean() if pairs else embeddings.sum() * 0
