@@ -58,7 +58,9 @@ class LedgerFile(Callback):
             "left_out": left_out,
             "metric": task.main_metric,
             "higher_is_better": task.higher_is_better,
-            "candidates": [one for one in before["candidates"] if one["epoch"] < trainer.current_epoch] if before else [],
+            "candidates": [one for one in before["candidates"] if one["epoch"] < trainer.current_epoch]
+            if before
+            else [],
             "seconds": before["seconds"] if before else 0.0,
         }
 
@@ -91,9 +93,11 @@ class LedgerFile(Callback):
         }
 
 
-def suitable(own: SelectionRule, module: TransferModule, trainer: pl.Trainer) -> tuple[list[SelectionRule], dict[str, str]]:
+def suitable(
+    own: SelectionRule, module: TransferModule, trainer: pl.Trainer
+) -> tuple[list[SelectionRule], dict[str, str]]:
     """The rules that suit a run, the run's `own` among them as it is set up; by name, why others do not."""
-    rules = {rule.name: rule for rule in (kind() for kind in RULES)}
+    rules: dict[str, SelectionRule] = {rule.name: rule for rule in (kind() for kind in RULES)}
     if not own.uses_target_labels and (own.name in rules or own.domains):
         rules[own.name] = own
     found, left_out = [], {}

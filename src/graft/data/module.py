@@ -333,7 +333,10 @@ class TransferDataModule(pl.LightningDataModule):
 
         Activations that are `stored` stand for inputs, where those of the split are of samples without augmentation.
         """
-        split, keys = getattr(self.domains[domain], split_name), [(0, one) for one in indices.split(self.eval_batch_size)]
+        split, keys = (
+            getattr(self.domains[domain], split_name),
+            [(0, one) for one in indices.split(self.eval_batch_size)],
+        )
         plain = stored and (split_name != "train" or self.augment == "none")
         rows = self.stored.get((domain, split_name)) if plain else None
         yield from Loader(*self._samples(split, self._eval_transform), keys, self.num_workers, lambda: rows)

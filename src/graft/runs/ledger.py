@@ -62,7 +62,7 @@ def read(folder: Path) -> Ledger | None:
 
 
 def candidate_epochs(epochs: int, every: int, number: int) -> Sequence[int]:
-    """At most `number` evenly spaced ones of the epochs, from 0, that are validated `every` so many; the last is one."""
+    """At most `number` evenly spaced epochs, from 0, of those that are validated, one in `every`; the last is one."""
     validated = range(min(every, epochs) - 1, epochs, min(every, epochs))
     number = min(number, len(validated))
     return [validated[-(-len(validated) * place // number) - 1] for place in range(1, number + 1)]

@@ -16,7 +16,7 @@ def estimated_accuracy(source: Rows, target: Rows) -> dict[str, float]:
 
 
 def above_threshold(source: Tensor, correct: Tensor, target: Tensor) -> float:
-    """The share of target confidences `(M,)` above the one below which as many of the source's `(N,)` lie as are wrong."""
+    """The share of `target` `(M,)` from a threshold on, below which as many of `source` `(N,)` lie as are wrong."""
     errors = int((~correct).sum())
     threshold = source.sort().values[errors] if errors < len(source) else torch.inf
     return float((target >= threshold).double().mean())

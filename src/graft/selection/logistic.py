@@ -7,7 +7,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 STRENGTH = 10.0  # C of scikit-learn, of rows whose mean squared norm is 1
-ITERATIONS, TOLERANCE = 1000, 1e-4
+ITERATIONS, TOLERANCE = 1000, 1e-6
 
 
 def fitted_probabilities(x: np.ndarray, y: np.ndarray, of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,6 @@ def check_same_classes(rule: SelectionRule, data: "TransferDataModule") -> None:
     """GraftError where source and target have other classes."""
     if not data.same_classes:
         raise GraftError(
-            f"selection={rule.name}: it compares predicted classes of the target with labels of the source, but the two "
-            "sides have other classes. Use selection=source_val, entropy or last."
+            f"selection={rule.name}: it compares predicted classes of the target with labels of the source, but the "
+            "two have other classes. Use selection=source_val, entropy or last."
         )
