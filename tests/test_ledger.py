@@ -72,9 +72,11 @@ def assert_equal(folder, other, name="last"):
 class Look(pl.Callback):
     """Compares what a candidate has with the network's own outputs, in a run."""
 
-    seen = 0
+    seen, stored = 0, 0
 
     def on_validation_end(self, trainer, pl_module):
+        if "target" not in pl_module.tasks:  # it pretrains
+            return
         data, candidate = trainer.datamodule, Candidate(pl_module, trainer)
         inputs, logits = {}, {}
         for domain in ("source", "target"):
@@ -92,7 +94,7 @@ class Look(pl.Callback):
         with torch.no_grad():
             expected = pl_module(0.7 * x + 0.3 * x.flip(0), "target")
         torch.testing.assert_close(candidate.mixed(partners, 0.7).logits, expected.double(), rtol=1e-4, atol=1e-5)
-        Look.seen += 1
+        Look.seen, Look.stored = Look.seen + 1, len(data.stored)
 
 
 class UnsureRows(Mean):
@@ -113,6 +115,7 @@ class Own(SelectionRule):
 
 def test_a_ledger_has_every_rules_score_and_changes_nothing(run):
     look = "+callbacks.look={_target_: test_ledger.Look}"
+    Look.seen = 0
     with_it, folder = run("selection=snd", "save.ledger=2", look)
     without, plain = run("selection=snd", folder="plain")
     assert Look.seen == 3
@@ -156,6 +159,14 @@ def test_labels_of_an_unlabelled_target_change_no_weight_and_no_pick(run, tmp_pa
         assert one["oracle"] != two["oracle"]
     assert found["metrics"]["test/target/acc"] != poisoned["metrics"]["test/target/acc"]
     assert found["metrics"]["test/source/acc"] == poisoned["metrics"]["test/source/acc"]
+
+
+@pytest.mark.slow
+def test_stored_features_of_a_frozen_backbone_stand_for_inputs(run):
+    options = ["strategy=frozen", "backbone.weights=source", "pretrain.epochs=1", "data.epoch=source", "save.ledger=1"]
+    _, folder = run("selection=mixval", *options, "+callbacks.look={_target_: test_ledger.Look}")
+    assert Look.stored == 3  # training and validation of the source, validation of the target
+    assert all(map(math.isfinite, ledger.read(folder)["candidates"][0]["scores"].values()))
 
 
 @pytest.mark.slow
@@ -363,6 +374,7 @@ def test_a_ledger_needs_a_source_and_classes_and_no_patience():
         "`save.ledger=5` with `task=regression`",
         "`save.ledger=5` with `training.patience=3`",
     ]
+    assert any("with `objective.alpha=0`: its rules judge" in line for line in problems("save.ledger=5"))
 
 
 def test_rules_refuse_what_they_cannot_judge(run, tmp_path):

@@ -121,10 +121,16 @@ def score_of(rule: SelectionRule, candidate: Candidate) -> float:
         return float(trainer.callback_metrics[monitor])
     if (metric := rule.metric()) is None:
         return rule.score(candidate)
+    metric.distributed_available_fn = not_distributed
     for domain in rule.domains:
         rows = candidate.rows(domain)
         metric.update(domain, rows.features, rows.logits)
     return float(metric.compute())
+
+
+def not_distributed() -> bool:
+    """For metrics of rows that every process has all of."""
+    return False
 
 
 @torch.no_grad()
@@ -132,6 +138,8 @@ def test_score(candidate: Candidate) -> float:
     """The task's main metric on the target's test split."""
     module, data, task = candidate.module, candidate.data, candidate.module.tasks["target"]
     metrics: Any = task.metrics(data.num_outputs("target", task)).to(module.device)
+    for metric in metrics.values():
+        metric.distributed_available_fn = not_distributed
     split = data.domains["target"].test
     for batch in data.batches_of("target", "test", torch.arange(len(split))):
         _, logits = candidate.outputs("target", batch)

@@ -51,6 +51,8 @@ def show(folders: Sequence[Path], to: Path | None) -> None:
     print()
     for caption in dict.fromkeys(table.caption for table in tables):
         print(caption)
+    if not {*found.named} & {*found.rules}:
+        print(f"No rule was named beforehand: the configs have selection={', '.join(found.named)}")
     for reason in dict.fromkeys(reason for cell in found.cells for reason in cell.ledger["left_out"].values()):
         print(f"without scores: {reason}")
     if found.without or found.unfinished:
