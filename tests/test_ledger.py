@@ -3,7 +3,11 @@
 import csv
 import json
 import math
+import os
 import statistics
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,7 +120,7 @@ class Own(SelectionRule):
 def test_a_ledger_has_every_rules_score_and_changes_nothing(run):
     look = "+callbacks.look={_target_: test_ledger.Look}"
     Look.seen = 0
-    with_it, folder = run("selection=snd", "save.ledger=2", look)
+    with_it, folder = run("selection=snd", "save.ledger=3", look)
     without, plain = run("selection=snd", folder="plain")
     assert Look.seen == 3
     assert with_it["selection"] == without["selection"]
@@ -128,7 +132,7 @@ def test_a_ledger_has_every_rules_score_and_changes_nothing(run):
 
     kept = ledger.read(folder)
     assert (kept["rule"], kept["terms"], kept["metric"], kept["left_out"]) == ("snd", [], "acc", {})
-    assert [one["epoch"] for one in kept["candidates"]] == [1, 2]
+    assert [one["epoch"] for one in kept["candidates"]] == [0, 1, 2]
     assert set(kept["directions"]) == {rule.name for rule in RULES}
     assert [name for name, higher in kept["directions"].items() if not higher] == ["entropy", "dev"]
     with (folder / "metrics.csv").open() as file:
@@ -139,8 +143,8 @@ def test_a_ledger_has_every_rules_score_and_changes_nothing(run):
         assert one["scores"]["snd"] == pytest.approx(float(row["selection/snd"]), rel=1e-6)
         assert one["scores"]["source_val"] == pytest.approx(float(row["val/source/acc"]))
         assert one["oracle"]["val"] == pytest.approx(float(row["val/target/acc"]))
-    last = run("selection=last", folder="last")[0]
-    assert kept["candidates"][-1]["oracle"]["test"] == pytest.approx(last["metrics"]["test/target/acc"])
+    chosen = kept["candidates"][with_it["selection"]["epoch"]]
+    assert chosen["oracle"]["test"] == pytest.approx(with_it["metrics"]["test/target/acc"])
 
 
 def test_labels_of_an_unlabelled_target_change_no_weight_and_no_pick(run, tmp_path):
@@ -187,6 +191,27 @@ def test_a_resumed_run_has_the_ledger_of_the_uninterrupted_one(run):
 def test_a_rule_of_ones_own_is_in(run):
     _, folder = run("selection=entropy", "selection._target_=test_ledger.Own", "save.ledger=1", "averaging=ema")
     assert math.isfinite(ledger.read(folder)["candidates"][0]["scores"]["own"])
+
+
+@pytest.mark.slow
+def test_a_sweep_of_the_command_line_has_a_ledger(tmp_path, capsys):
+    root = Path(__file__).parents[1]
+    small = ["data.source.samples=300", "data.epoch=3", "data.batch_size=8", "data.image_size=16", "baselines=none"]
+    options = [*TINY[TINY.index("data.labels_per_class=null") :], *small, "selection=entropy", "save.ledger=2"]
+    sweep = ["term=[],[mcd]", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    environment = {**os.environ, "PYTHONPATH": str(root / "src"), "GRAFT_ROOT": str(tmp_path)}
+    kept = [one for one in options if not one.startswith("allow")]
+    command = [sys.executable, str(root / "train.py"), "-m", *kept, *sweep]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert main(["ledger", str(tmp_path / "sweep")]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["rule", "source_only", "mcd", "mean"] in lines
+    assert [line[:2] for line in lines if line[:1] == ["entropy"]] == [["entropy", "(named)"]]
+    with (tmp_path / "sweep" / "ledger.csv").open() as file:
+        found = {(row["method"], row["rule"]) for row in csv.DictReader(file) if row["regret"]}
+    rules = {rule.name for rule in RULES} | {"random", "oracle"}
+    assert found == {(method, rule) for method in ("source_only", "mcd") for rule in rules}
 
 
 @pytest.mark.parametrize(

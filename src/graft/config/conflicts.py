@@ -241,8 +241,8 @@ def ledger_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[s
         yield f"`save.ledger={number}` without source data: its rules compare the two sides; leave save.ledger out"
     elif config["objective"].get("alpha") == 0 and config["objective"].get("alpha_end") in (None, 0):
         yield (
-            f"`save.ledger={number}` with `objective.alpha=0`: its rules judge networks that learn from the source; use "
-            "objective.alpha above 0, or leave save.ledger out"
+            f"`save.ledger={number}` with `objective.alpha=0`: its rules judge networks that learn from the source; "
+            "use objective.alpha above 0, or leave save.ledger out"
         )
     if (kind := names.says("task", "label_kind", "classes")) != "classes":
         yield f"`save.ledger={number}` with `task={names['task']}`: its rules judge one class a sample, not {kind}"
