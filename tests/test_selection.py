@@ -2,6 +2,7 @@
 
 import math
 import re
+import types
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from test_run import cache, every_epoch_saved, run, sweep  # noqa: F401  fixture
 
 from graft.errors import GraftError, Interrupted
 from graft.selection.base import SelectionRule, check_rule
+from graft.selection.candidate import Rows
 from graft.selection.entropy import Entropy, MeanEntropy
 from graft.selection.source_val import SourceValidation
 from graft.selection.target_val import TargetValidation
@@ -114,12 +116,19 @@ def test_what_cannot_choose_is_refused(rule, message):
         check_rule(rule, {"target": Multiclass()})
 
 
-def test_the_metric_of_the_documentation():
+def test_the_metric_and_the_score_of_the_documentation():
     page = (Path(__file__).parents[1] / "docs" / "extend" / "rule.md").read_text()
     parts = {}
-    exec(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)[-1], parts)
+    for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)[-2:]:
+        exec(block, parts)
     rule = parts["Unsure"]()
     check_rule(rule, {"target": Multiclass()})
     metric = rule.metric()
     metric.update("target", torch.zeros(2, 3), torch.tensor([[9.0, 0.0], [0.0, 0.1]]))
     assert metric.compute() == 0.5
+    candidate = types.SimpleNamespace(
+        rows=lambda domain: Rows(torch.zeros(2, 3), torch.tensor([[9.0, 0.0], [0.0, 0.1]]))
+    )
+    score = parts["LowMargin"]()
+    check_rule(score, {"target": Multiclass()})
+    assert (score.score(candidate), score.higher_is_better({"target": Multiclass()})) == (0.5, False)

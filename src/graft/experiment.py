@@ -92,6 +92,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     averaging: Averaging | None = build(config["averaging"]) if config["averaging"] else None
     terms = build_terms(config)
     check_rule(rule, tasks)
+    rule.check(data)
     baseline_names(config, data)
     choose_domains(data, objective, rule, terms)
     decided = settings_of_strategy(strategy, config, data, tasks["target"])

@@ -20,6 +20,7 @@ from graft.heads.base import SHARED, bottleneck_of, classifier_of, has_bottlenec
 from graft.inputs.base import Batch, DomainBatch, Inputs, join
 from graft.objectives.base import Objective
 from graft.selection.base import SelectionRule, of_validation
+from graft.selection.candidate import Candidate
 from graft.selection.last import Last
 from graft.strategies.base import Phase, Strategy, frozen_modules
 from graft.tasks.base import Task
@@ -521,6 +522,8 @@ class TransferModule(pl.LightningModule):
         if self.rule_metric is not None and self.rule_metric.update_called:
             self.log(f"selection/{self.rule.name}", self.rule_metric.compute(), sync_dist=True)
             self.rule_metric.reset()
+        if self.rule.has_score:
+            self.log(f"selection/{self.rule.name}", self.rule.score(Candidate(self, self.trainer)), sync_dist=True)
         if (known := self.rule.value_at(self.current_epoch)) is not None:
             self.log(f"selection/{self.rule.name}", known, sync_dist=True)
 

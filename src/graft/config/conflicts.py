@@ -24,6 +24,7 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     yield from table_contradictions(config, names)
     yield from training_contradictions(config, names)
     yield from selection_contradictions(config, names)
+    yield from ledger_contradictions(config, names)
     yield from tuning_contradictions(config)
     yield from averaging_contradictions(config, names)
     yield from step_contradictions(config, names)
@@ -293,6 +294,26 @@ def selection_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
         yield (
             f"`selection.metric={shown(metric)}` with `task={names['task']}`: validation does not compute it; {hint} "
             f"{', '.join(known)}"
+        )
+
+
+def ledger_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """A ledger without a source or classes, or whose candidates would not be fixed beforehand."""
+    if (number := config["save"]["ledger"]) is None:
+        return
+    if config["data"].get("source") is None:
+        yield f"`save.ledger={number}` without source data: its rules compare the two sides; leave save.ledger out"
+    elif config["objective"].get("alpha") == 0 and config["objective"].get("alpha_end") in (None, 0):
+        yield (
+            f"`save.ledger={number}` with `objective.alpha=0`: its rules judge networks that learn from the source; "
+            "use objective.alpha above 0, or leave save.ledger out"
+        )
+    if (kind := names.says("task", "label_kind", "classes")) != "classes":
+        yield f"`save.ledger={number}` with `task={names['task']}`: its rules judge one class a sample, not {kind}"
+    if patience := config["training"]["patience"]:
+        yield (
+            f"`save.ledger={number}` with `training.patience={patience}`: its candidates are epochs fixed beforehand; "
+            "use training.patience=null"
         )
 
 

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -74,7 +74,7 @@ class Loader:
         prepared: Callable[[], Prepared],
         labels: Tensor | None,
         transform: Transform,
-        batch_sampler: TrainBatches | EvalBatches,
+        batch_sampler: TrainBatches | EvalBatches | Sequence[Key],
         num_workers: int = 0,
         stored: Callable[[], MappedRows | TakenRows | None] = lambda: None,
         views: Mapping[str, tuple[Callable[[], Prepared], Transform]] | None = None,

@@ -365,6 +365,21 @@ class TransferDataModule(pl.LightningDataModule):
         batches = EvalBatches(len(split), self.eval_batch_size, seed, shared=False, lengths=lengths)
         yield from Loader(*self._samples(split, transform), batches, self.num_workers)
 
+    def batches_of(
+        self, domain: str, split_name: str, indices: Tensor, *, stored: bool = True
+    ) -> Iterator[DomainBatch]:
+        """Batches of the samples at `indices` `(M,)` of a split, without augmentation; every process gets all.
+
+        Activations that are `stored` stand for inputs, where those of the split are of samples without augmentation.
+        """
+        split, keys = (
+            getattr(self.domains[domain], split_name),
+            [(0, one) for one in indices.split(self.eval_batch_size)],
+        )
+        plain = stored and (split_name != "train" or self.augment == "none")
+        rows = self.stored.get((domain, split_name)) if plain else None
+        yield from Loader(*self._samples(split, self._eval_transform), keys, self.num_workers, lambda: rows)
+
     def parts(self, domain: str) -> list[Any]:
         """The objects whose code makes a domain's batches, for the keys of what is kept of them."""
         source = getattr(self, domain)

@@ -13,6 +13,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from graft.build import plain
+from graft.config.types import Count
 from graft.data.samples import names_of
 from graft.experiment import Experiment
 from graft.files import write_whole, written_whole
@@ -35,6 +36,7 @@ class SaveSettings(TypedDict):
 
     model: Literal["always", "best", "none"]
     predictions: bool
+    ledger: Count | None
     redact: Sequence[Literal["paths", "names"]]
 
 

@@ -93,6 +93,16 @@ def print_suggestions(results: Mapping[str, Any], run_dir: Path) -> None:
     print(run_dir, flush=True)
 
 
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> None:
+    """Print cells under a header, of which the first `words` columns are no numbers."""
+    console, table = _console(), _table(*header)
+    for column in table.columns[:words]:
+        column.justify = "left"
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
 def command_with(overrides: Sequence[str], rate: float) -> str:
     """The command that trains at a rate what these overrides have tuned."""
     kept = [override for override in overrides if override.lstrip("+").split("=")[0] not in ("tune", "optimizer.lr")]

@@ -22,6 +22,8 @@ from graft.runs.process import is_main_process, machine
 RECORD, FORMAT = ".graft.json", 1
 OWN_PREFIX = ".graft."  # of the record, of locks, and of both while they are written
 CONFIG, OVERRIDES, DONE, ERROR, RESULTS = "config.yaml", "overrides.yaml", "DONE", "error.txt", "results.json"
+LEDGER = "ledger.json"  # of a run: every rule's score for every candidate checkpoint
+LEDGER_TABLES = ("ledger.csv", "ledger.md", "ledger.tex")  # what `graft ledger` finds
 METRICS, CURVES, PREDICTIONS = "metrics.csv", "curves.png", "predictions.parquet"
 LR_CURVE, LR_PICTURE = "lr_find.csv", "lr_find.png"
 NONFINITE_BATCH = "nonfinite_batch.pt"
@@ -31,7 +33,7 @@ PREVIOUS = "previous.ckpt"  # the one before last.ckpt, until the run is finishe
 # In the checkpoints folder: the rule's choice, and networks without what is needed for training only.
 BEST, MERGED, WISE_FT, SOUP = "best.ckpt", "merged.pt", "wise_ft.pt", "soup.pt"
 RUN_FILES = (
-    *(CONFIG, OVERRIDES, DONE, ERROR, RESULTS, METRICS, CURVES, PREDICTIONS),
+    *(CONFIG, OVERRIDES, DONE, ERROR, RESULTS, METRICS, CURVES, PREDICTIONS, LEDGER, *LEDGER_TABLES),
     *("confusion_test_target.png", "confusion_test_source.png", LR_CURVE, LR_PICTURE),
     NONFINITE_BATCH,
     *(f"{CHECKPOINTS}/{name}" for name in (BEST, "last.ckpt", PREVIOUS, MERGED, WISE_FT, SOUP)),
@@ -43,7 +45,7 @@ MODEL = "model"  # the folder that predicts by itself, see graft.model
 BEST_MODEL = "best_model.json"  # which job of a sweep keeps its model
 REPORT, REPORT_FILES = "report.html", "report"  # a page, and the folder of its figures and tables
 LOOKS = "looks.json"  # which seeds each look at a sweep's answer saw
-SWEEP_FILES = ("multirun.yaml", "summary.csv", "summary.md", STOPPED, REFUSED, BEST_MODEL, LOOKS)
+SWEEP_FILES = ("multirun.yaml", "summary.csv", "summary.md", STOPPED, REFUSED, BEST_MODEL, LOOKS, *LEDGER_TABLES)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from graft.callbacks.batchnorm import RecalibrateBatchNorm
 from graft.callbacks.checkpoints import Checkpoints
 from graft.callbacks.compilation import Compilation
 from graft.callbacks.frozen_features import FrozenFeatures
+from graft.callbacks.ledger import LedgerFile
 from graft.callbacks.nonfinite import NonFinite
 from graft.callbacks.patience import Patience
 from graft.callbacks.progress import Progress
@@ -22,6 +23,7 @@ from graft.errors import GraftError
 from graft.experiment import Experiment
 from graft.runs import checkpoints
 from graft.runs.folder import CHECKPOINTS, RunFolder
+from graft.runs.ledger import candidate_epochs
 from graft.training.trainer import build_trainer
 from graft.weights.averaging import SWA
 
@@ -44,6 +46,7 @@ class Fitting:
         if in_sweep:
             for progress in (one for one in callbacks if isinstance(one, Progress)):
                 progress.in_sweep()
+        callbacks += ledger_callback(experiment)
         callbacks += [checkpoints_callback(experiment, in_sweep), self.throughput]
         if config["cache"]["features"]:
             views, compiles = config["cache"]["augmented_views"], config["training"]["compile"]
@@ -69,6 +72,14 @@ def patience_callback(experiment: Experiment) -> Patience:
     monitor = rule.monitor(tasks)
     assert monitor is not None  # see graft.config.conflicts
     return Patience(monitor, rule.higher_is_better(tasks), patience, lambda: selectable(experiment))
+
+
+def ledger_callback(experiment: Experiment) -> list[Callback]:
+    """What scores candidate checkpoints by every rule, where `save.ledger` asks for it."""
+    if (number := experiment.config["save"]["ledger"]) is None:
+        return []
+    epochs = candidate_epochs(experiment.epochs, experiment.config["training"]["validate_every_epochs"], number)
+    return [LedgerFile(experiment.folder, experiment.rule, epochs, lambda: selectable(experiment))]
 
 
 def selectable(experiment: Experiment) -> bool:
