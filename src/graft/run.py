@@ -96,7 +96,9 @@ def recorded(experiment: Experiment, results: dict[str, Any], context: RunContex
             checkpoints.drop_last(folder)
         raise Diverged("\n".join([str(diverged), *checkpoints.kept(folder)])) from None
     finally:
-        results |= describe.of_cost(experiment, fitting, started, done=results["status"] == record.FINISHED)
+        results |= describe.of_cost(
+            experiment, fitting, started, results["phases"], done=results["status"] == record.FINISHED
+        )
         results["wandb"] = loggers.wandb_info(run_loggers)
         results["recording"] = loggers.broken(run_loggers)
         if main_process:

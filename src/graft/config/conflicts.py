@@ -59,6 +59,19 @@ def strategy_contradictions(config: Mapping[str, Any], names: Names) -> Iterator
             "reaches from random ones says nothing about transfer; give some (backbone.weights=source, imagenet, ...) "
             "or use strategy=scratch"
         )
+    if names.says("strategy", "matches_flops", False):
+        if weights != "source" or config["data"].get("source") is None:
+            data = "" if weights != "source" else " without source data"
+            yield (
+                f"`strategy={names['strategy']}` with `backbone.weights={shown(weights)}`{data}: it trains as long as "
+                "pretraining and training together, and pretraining's FLOPs are not known; use strategy=scratch, or "
+                "pretrain here (backbone.weights=source)"
+            )
+        if config["data"]["batch_size"] == "auto":
+            yield (
+                f"`strategy={names['strategy']}` with `data.batch_size=auto`: the batch size decides how many steps "
+                "it takes; give the number"
+            )
     if epochs < (least := names.says("strategy", "min_epochs", 1)):
         yield f"`training.epochs={epochs}` with `strategy={names['strategy']}`: its phases need {least} epochs"
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
+import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset
 
@@ -22,7 +23,7 @@ from graft.data.splits import label_budget, others
 from graft.data.views import augment_of_view
 from graft.errors import GraftError
 from graft.inputs.audio import augment as augment_speech
-from graft.inputs.base import DomainBatch, InputSpec, Prepared, Transform
+from graft.inputs.base import DomainBatch, Inputs, InputSpec, Prepared, Transform
 from graft.inputs.image import transform as transforms
 from graft.tasks.base import Task
 from graft.training.lightning import overfits
@@ -228,6 +229,15 @@ class TransferDataModule(pl.LightningDataModule):
         return len(self._batches(self._epoch_domain))
 
     @property
+    def samples_per_epoch(self) -> dict[str, int]:
+        """Samples that training draws of each of its domains in an epoch, on one process."""
+        steps, once = self.steps_per_epoch, None if isinstance(self.epoch, int) else self._epoch_domain
+        drawn = {domain: steps * self.batch_sizes[domain] for domain in self.train_domains}
+        if once in drawn:  # its last batch may be smaller
+            drawn[once] = min(drawn[once], len(self.domains[once].train))
+        return drawn
+
+    @property
     def _epoch_domain(self) -> str:
         """The side that an epoch goes through once."""
         if self.epoch == "longest":
@@ -325,6 +335,13 @@ class TransferDataModule(pl.LightningDataModule):
         seed, lengths = (self.seed, domain, "view", view), functools.partial(self._lengths_of, split, transform)
         batches = EvalBatches(len(split), self.eval_batch_size, seed, shared=False, lengths=lengths)
         yield from Loader(*self._samples(split, transform), batches, self.num_workers)
+
+    def few_samples(self, domain: str, count: int) -> Inputs:
+        """Inputs `(B, ...)` of some of a domain's training samples, spread over the split; no others are decoded."""
+        split = self.domains[domain].train
+        spread = torch.linspace(0, len(split) - 1, min(count, len(split))).long()
+        prepared = self._eval_transform.prepare(split.subset(spread), None)
+        return self._eval_transform.collate(prepared[torch.arange(len(spread))])
 
     def parts(self, domain: str) -> list[Any]:
         """The objects whose code makes a domain's batches, for the keys of what is kept of them."""

@@ -36,6 +36,7 @@ class Strategy:
 
     pretrained = True  # False: starts from random weights whatever backbone.weights says
     needs_pretrained = False  # True: refused where there are no pretrained weights
+    matches_flops = False  # True: trains for as long as pretraining and training take together, in FLOPs
     freezes = False  # True: keeps some of the backbone as it was pretrained, for a while or for good
     min_epochs = 1
     own_schedules = False  # True: its phases restart schedules, or bring their own
