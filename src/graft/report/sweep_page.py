@@ -21,6 +21,7 @@ from graft.report.summary import (
     interval_text,
     labels_cell,
     number_cell,
+    repeats_cell,
     with_ensembles,
 )
 from graft.runs.roles import role
@@ -80,13 +81,14 @@ def strategies(study: Study, setting: Setting) -> Table:
     header = [
         *("strategy", *keys, in_words(monitor), in_words(metric), "95 % interval", "seeds", "test samples"),
         "gain over scratch",
-        *("Holm p", "forgetting", "labels used", "trainable", "fit"),
+        *("Holm p", "forgetting", "labels used", "trainable", "target steps", "FLOPs", "fit"),
     ]
     rows = [strategy_row(study, arm, keys, compared.get(arm.name)) for arm in setting.arms]
     caption = (
         "The configuration of each strategy that validation chose, in that order. The score's interval is over new "
         "seeds and new test samples where predictions were kept, else over seeds alone. A gain is paired by seed, "
-        "and its interval is simultaneous over all comparisons. Labels used: to train + to choose."
+        "and its interval is simultaneous over all comparisons. Labels used: to train + to choose. FLOPs: of training, "
+        "with pretraining's, where they are known."
     )
     return Table("strategies", "Chosen configurations", caption, header, rows, numbers=1 + len(keys)).without_empty()
 
@@ -107,19 +109,22 @@ def strategy_row(study: Study, arm: Arm, keys: list[str], one: Comparison | None
     best = arm.best
     trainable, fit = best.mean("parameters", "trainable"), best.mean("time", "fit_s")
     mean, forgotten = best.mean("score", "value"), best.mean("metrics", "forgetting")
+    steps, flops = best.mean("cost", "target_steps"), best.mean("cost", "flops", "total")
     return [
         arm.name,
         *(best.overrides.get(key, "") for key in keys),
         number_cell(best.mean("selection", "value")),
         "" if mean is None else f"{mean:.4f}",
         estimate_text(study, arm.estimate()[0]),
-        str(len(arm.jobs)),
+        repeats_cell(best),
         count_cell(best.numbers("data", "target", "test")),
         "" if one is None else gain_text(study, one),
         "" if one is None or one.p is None else f"{one.p:.2g}",
         "" if forgotten is None else f"{forgotten:+.4f}",
         labels_cell(best),
         "" if trainable is None else f"{trainable:,.0f}",
+        "" if steps is None else f"{steps:,.0f}",
+        "" if flops is None else f"{flops:.2g}",
         "" if fit is None else f"{fit:.1f} s",
     ]
 
