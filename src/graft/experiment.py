@@ -35,7 +35,7 @@ from graft.training.batch_transforms import build_batch_transforms
 from graft.training.lightning import is_rank_zero
 from graft.training.schedules import AveragingWindow
 from graft.training.trainer import check_accelerator, first_device, resolve_precision
-from graft.weights.averaging import Averaging
+from graft.weights.averaging import Averaging, GreedySoup
 from graft.weights.loading import LoadReport, load_weights
 
 
@@ -51,6 +51,7 @@ class Experiment:
     cache: DiskCache
     decided: dict[str, Any] = field(default_factory=dict)  # config keys that the strategy set from the data
     loaded: LoadReport | None = None  # of weights that came from a file or a library
+    greedy_soup: GreedySoup | None = None  # of the run's best epochs
     baselines: dict[str, dict[str, Any]] = field(default_factory=dict)  # see graft.baselines.scores
     pretrained: Any = None  # a graft.pretrain.Pretrained, where weights come from the source
     added: frozenset[str] = frozenset()  # names of the parameters that the strategy added to the backbone
@@ -88,7 +89,8 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     data = build_data(config, cache, share_data)
     tasks = build_tasks(config, data)
     strategy, objective, rule = build(config["strategy"]), build(config["objective"]), build(config["selection"])
-    averaging: Averaging | None = build(config["averaging"]) if config["averaging"] else None
+    averages = build(config["averaging"]) if config["averaging"] else None
+    averaging = averages if isinstance(averages, Averaging) else None
     terms = build_terms(config)
     check_rule(rule, tasks)
     baseline_names(config, data)
@@ -138,6 +140,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
         set_keys(own, decided)
     check_learned_heads(module, rule, learned)
     experiment = Experiment(own, data, module, rule, averaging, cache, decided, loaded)
+    experiment.greedy_soup = averages if isinstance(averages, GreedySoup) else None
     with torch.random.fork_rng(devices=()):  # a loader of samples draws a seed
         for term in terms.values():
             term.check(term_context(experiment, frozenset()))

@@ -316,6 +316,12 @@ def averaging_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
         if weights is None or not names.says("strategy", "pretrained", True):
             why = "backbone.weights=null" if weights is None else f"strategy={names['strategy']}"
             yield f"`{key}` with `{why}`: it goes from pretrained weights to the tuned ones; give some to start from"
+    chooses = names.says("selection", "domains", ("target",)) and not names.says("selection", "holds_out", False)
+    if names.says("averaging", "follows_metric", False) and not chooses:
+        yield (
+            f"`averaging={names['averaging']}` with `selection={names['selection']}`: there is no validation metric by "
+            "which it could choose epochs; use selection=target_val, or averaging=swa"
+        )
     if config["averaging"].get("lr_fraction") is not None and names.says("scheduler", "follows_metric", False):
         yield (
             f"`scheduler={names['scheduler']}` with `averaging={names['averaging']}`: both set the learning rate of "
