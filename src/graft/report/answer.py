@@ -137,7 +137,7 @@ def details(study: Study, one: Comparison) -> list[str]:
         together += f", at look {one.look} of this sweep ({100 * (1 - level(one.look)):.1f} % for this one)"
     p = f" Holm's p {one.p:.2g}." if one.p is not None else ""
     varies = len({results.get("seeds", {}).get("pretrain") for results in one.arm.best.finished}) > 1
-    seeds_of = "seeds of pretraining and training" if varies else "seeds"
+    seeds_of = "seeds (of pretraining too)" if varies else "seeds"
     if one.splits > 1:
         lines.append(f"The 95 % interval is over new splits of these data{together}; seeds are averaged.{p}")
     elif one.crossed is None:
