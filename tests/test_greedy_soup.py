@@ -12,7 +12,13 @@ from tests.small_run import train_in
 
 SMALL = [
     *("backbone=timm", "backbone.name=test_resnet", "backbone.weights=null", "strategy=scratch"),
-    *("averaging=greedy_soup", "training.epochs=6", "training.threads=1", "data.labels_per_class=4"),
+    *(
+        "averaging=greedy_soup",
+        "training.epochs=6",
+        "training.threads=1",
+        "data.labels_per_class=4",
+        "data.image_size=16",
+    ),
     *(
         "data.batch_size=16",
         "optimizer.lr=0.03",

@@ -70,8 +70,16 @@ class Checkpoints(Checkpoint):
         if is_best:
             self._best = value
             self._waiting = self._weights(trainer, pl_module)
-        if self.top_k:
+        if self._enters_top(value):
             self._keep_top(self._waiting if is_best and self._waiting else self._weights(trainer, pl_module))
+
+    def _enters_top(self, value: float) -> bool:
+        """Whether an epoch is one of the best that are kept; asked before its weights are copied."""
+        if len(self.top) < self.top_k:
+            return True
+        if not self.top:
+            return False
+        return rank(value, self.higher_is_better) > rank(self.top[-1]["metrics"][self.monitor], self.higher_is_better)
 
     def _keep_top(self, content: dict[str, Any]) -> None:
         """Put an epoch in its place, of equally good ones behind the earlier, and leave out what is one too many."""
