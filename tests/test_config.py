@@ -255,7 +255,10 @@ def test_what_is_allowed_passes(overrides):
             (["averaging=greedy_soup", f"selection={rule}"], [f"`averaging=greedy_soup` with `selection={rule}`"])
             for rule in ("last", "budget")
         ),
-        (["strategy=scratch_matched"], ["`strategy=scratch_matched` with `backbone.weights=null`"]),
+        (
+            ["strategy=scratch_matched", "backbone.weights=null"],
+            ["`strategy=scratch_matched` with `backbone.weights=null`"],
+        ),
         (
             ["strategy=scratch_matched", "backbone.weights=source", "data.batch_size=auto"],
             ["`strategy=scratch_matched` with `data.batch_size=auto`"],

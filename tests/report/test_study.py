@@ -298,7 +298,8 @@ def compared(sweep, pretraining=9e9, matched=True):
 def test_of_two_scratches_the_better_by_validation_is_the_baseline_and_named(sweep):
     found = compared(sweep).answer()
     assert "over scratch with equal FLOPs [" in found.line
-    assert "They took 100 and 1,000 steps on the target; 1e+10 and 1e+10 FLOPs, pretraining included." in found.details
+    expected = "full took 100 steps on the target, scratch_matched 1,000; 1e+10 and 1e+10 FLOPs, pretraining included."
+    assert expected in found.details
     assert "baseline-with-less-compute" not in codes(sweep)
 
 
@@ -310,7 +311,7 @@ def test_a_scratch_with_less_compute_is_pointed_out(sweep):
 
 def test_pretraining_of_unknown_cost_is_said(sweep):
     found = compared(sweep, pretraining=None, matched=False).answer()
-    assert "They took 100 and 100 steps on the target; pretraining's FLOPs are not known." in found.details
+    assert "full took 100 steps on the target, scratch 100; pretraining's FLOPs are not known." in found.details
     assert "baseline-with-less-compute" not in codes(sweep)
 
 

@@ -165,13 +165,12 @@ def compute(one: Comparison) -> list[str]:
     mine, scratch = (arm.best.finished[0].get("cost") for arm in (one.arm, one.scratch))
     if not mine or not scratch:
         return []
-    steps = f"{mine['target_steps']:,} and {scratch['target_steps']:,} steps on the target"
+    numbers = [f"{cost['target_steps']:,}" for cost in (mine, scratch)]
+    steps = f"{one.arm.name} took {numbers[0]} steps on the target, {one.scratch.name} {numbers[1]}"
     if mine["flops"]["total"] is None:
-        return [f"They took {steps}; pretraining's FLOPs are not known."]
+        return [f"{steps}; pretraining's FLOPs are not known."]
     with_pretraining = ", pretraining included" if mine["flops"]["pretraining"] else ""
-    return [
-        f"They took {steps}; {mine['flops']['total']:.2g} and {scratch['flops']['total']:.2g} FLOPs{with_pretraining}."
-    ]
+    return [f"{steps}; {mine['flops']['total']:.2g} and {scratch['flops']['total']:.2g} FLOPs{with_pretraining}."]
 
 
 def missing(study: Study) -> str:

@@ -63,7 +63,8 @@ def as_in(phase: Phase, backbone: Backbone, head: nn.Module) -> Iterator[None]:
         parameter.requires_grad_(name in phase.parameters)
     head.requires_grad_(phase.heads)
     try:
-        backbone.eval(), head.eval()
+        backbone.eval()
+        head.eval()
         yield
     finally:
         for module, mode in modes.items():
