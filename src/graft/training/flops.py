@@ -6,6 +6,7 @@ the optimizer, validation, further networks of terms, or what the cache of froze
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,10 +77,11 @@ def as_in(phase: Phase, backbone: Backbone, head: nn.Module) -> Iterator[None]:
 @contextmanager
 def countable(network: nn.Module) -> Iterator[None]:
     """Recurrent layers and attention as matrix products inside the block: torch has no count for their fused forms."""
-    fused, recurrent = torch.backends.mkldnn.enabled, any(isinstance(one, nn.RNNBase) for one in network.modules())
+    library: Any = torch.backends.mkldnn
+    fused, recurrent = library.enabled, any(isinstance(one, nn.RNNBase) for one in network.modules())
     try:
-        torch.backends.mkldnn.enabled = fused and not recurrent
+        library.enabled = fused and not recurrent
         with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
             yield
     finally:
-        torch.backends.mkldnn.enabled = fused
+        library.enabled = fused

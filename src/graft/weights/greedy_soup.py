@@ -1,5 +1,6 @@
 """The greedy soup of a run's best epochs (`averaging=greedy_soup`; Wortsman et al., ICML 2022, as in AutoGluon)."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from graft.experiment import Experiment
+from graft.module import TransferModule
 from graft.selection.base import rank
 from graft.training.evaluation import validation_metrics
 from graft.weights.averaging import network, recompute_statistics, training_batches
@@ -21,6 +23,7 @@ class Restated(Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Over as many training batches as an epoch has."""
+        assert isinstance(pl_module, TransferModule)
         with trainer.precision_plugin.forward_context():
             recompute_statistics(pl_module, lambda: training_batches(trainer, self.batches))
 
@@ -52,9 +55,8 @@ def apply(
     def worth(metrics: Metrics) -> float:
         return rank(metrics[monitor], higher)
 
-    members, soup, metrics = make_greedy(
-        {epoch: lambda one=one: one for epoch, one in weights.items()}, alone, evaluate, worth
-    )
+    loads = {epoch: functools.partial(weights.__getitem__, epoch) for epoch in weights}
+    members, soup, metrics = make_greedy(loads, alone, evaluate, worth)
     tested.load_state_dict(soup)
     if len(members) > 1:
         metrics = evaluate(soup)

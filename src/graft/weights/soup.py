@@ -1,6 +1,6 @@
 """Model soups: one network whose weights are the mean of several fine-tuned ones (Wortsman et al., ICML 2022)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,7 +10,7 @@ from graft.selection.base import rank
 
 Weights = Mapping[str, Tensor]
 Metrics = dict[str, float]
-Name = TypeVar("Name", str, int)
+Name = TypeVar("Name", bound=Hashable)  # of an ingredient
 
 
 @dataclass(frozen=True)
