@@ -251,6 +251,18 @@ def test_what_is_allowed_passes(overrides):
             ["training.wise_ft_alphas=[0]", "backbone.weights=source", "strategy=scratch"],
             ["`training.wise_ft_alphas=[0]` with `strategy=scratch`"],
         ),
+        *(
+            (["averaging=greedy_soup", f"selection={rule}"], [f"`averaging=greedy_soup` with `selection={rule}`"])
+            for rule in ("last", "budget")
+        ),
+        (
+            ["strategy=scratch_matched", "backbone.weights=null"],
+            ["`strategy=scratch_matched` with `backbone.weights=null`"],
+        ),
+        (
+            ["strategy=scratch_matched", "backbone.weights=source", "data.batch_size=auto"],
+            ["`strategy=scratch_matched` with `data.batch_size=auto`"],
+        ),
         (["averaging=swa", "scheduler=plateau"], ["`scheduler=plateau` with `averaging=swa`"]),
         (["soup=nowhere", "resume=true"], ["`resume` with `soup`", "`soup=nowhere`: there is no such folder"]),
         (["bn=domain_specific", "trainer.sync_batchnorm=true"], ["`bn=domain_specific` with `trainer.sync_batch"]),

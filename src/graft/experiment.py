@@ -25,18 +25,19 @@ from graft.model.heads import load_head
 from graft.module import TransferModule
 from graft.network import build_backbone, build_heads
 from graft.objectives.base import Objective
-from graft.pretrain import learns_labels
+from graft.pretrain import flops_on_source, learns_labels
 from graft.runs.context import threads_of_job
 from graft.selection.base import SelectionRule, check_rule
 from graft.strategies.base import Strategy
 from graft.tasks.base import Task
 from graft.terms.base import Term, TermContext, trained_domains
 from graft.terms.setup import build_terms, check_unmixed, choose_views
+from graft.training import flops
 from graft.training.batch_transforms import build_batch_transforms
 from graft.training.lightning import is_rank_zero
 from graft.training.schedules import AveragingWindow
 from graft.training.trainer import check_accelerator, first_device, resolve_precision
-from graft.weights.averaging import Averaging
+from graft.weights.averaging import Averaging, GreedySoup
 from graft.weights.loading import LoadReport, load_weights
 
 
@@ -52,6 +53,7 @@ class Experiment:
     cache: DiskCache
     decided: dict[str, Any] = field(default_factory=dict)  # config keys that the strategy set from the data
     loaded: LoadReport | None = None  # of weights that came from a file or a library
+    greedy_soup: GreedySoup | None = None  # of the run's best epochs
     baselines: dict[str, dict[str, Any]] = field(default_factory=dict)  # see graft.baselines.scores
     pretrained: Any = None  # a graft.pretrain.Pretrained, where weights come from the source
     added: frozenset[str] = frozenset()  # names of the parameters that the strategy added to the backbone
@@ -89,7 +91,8 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     data = build_data(config, cache, share_data)
     tasks = build_tasks(config, data)
     strategy, objective, rule = build(config["strategy"]), build(config["objective"]), build(config["selection"])
-    averaging: Averaging | None = build(config["averaging"]) if config["averaging"] else None
+    averages = build(config["averaging"]) if config["averaging"] else None
+    averaging = averages if isinstance(averages, Averaging) else None
     terms = build_terms(config)
     check_rule(rule, tasks)
     rule.check(data)
@@ -137,8 +140,12 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
         seed=config["seed"],
         config=config,
     )
+    if strategy.matches_flops:
+        decided["data.epoch"] = data.epoch = steps_of_transfer(config, data, module)
+        set_keys(own, decided)
     check_learned_heads(module, rule, learned, run is not None)
     experiment = Experiment(own, data, module, rule, averaging, cache, decided, loaded)
+    experiment.greedy_soup = averages if isinstance(averages, GreedySoup) else None
     with torch.random.fork_rng(devices=()):  # a loader of samples draws a seed
         for term in terms.values():
             term.check(term_context(experiment, frozenset()))
@@ -238,6 +245,17 @@ def settings_of_strategy(
         what = f"labels of task={task.name}" if data.modality == "image" else f"{data.modality} data"
         strategy.note = f"without the strategy's MixUp: {what} cannot be mixed"
     return decided
+
+
+def steps_of_transfer(config: Mapping[str, Any], data: TransferDataModule, module: TransferModule) -> int:
+    """Steps an epoch with which the module's training takes the FLOPs of pretraining on the source and of its own."""
+    epochs, heads = config["training"]["epochs"], {domain: module.head(domain) for domain in data.train_domains}
+    one_step = copy.copy(data)
+    one_step.epoch = 1
+    pretraining = flops_on_source(config, data, module.backbone, module.head("source"))
+    phases = module.phases(epochs)
+    training, steps = (flops.of_fit(module.backbone, heads, phases, one) for one in (data, one_step))
+    return max(1, round((pretraining + training) / steps))
 
 
 def set_keys(config: dict[str, Any], values: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger
-from torch import Tensor
+from torch import Tensor, nn
 
 from graft.backbones.base import Backbone
 from graft.build import build
@@ -41,6 +41,7 @@ from graft.signals import how_stopped
 from graft.tasks.base import Task
 from graft.terms.base import Term, TermContext, trained_domains
 from graft.terms.setup import build_terms, choose_views
+from graft.training import flops
 from graft.training.lightning import as_rank_zero
 from graft.training.optim import BaseOptimizerSettings
 from graft.training.trainer import build_trainer, device_type, own_device
@@ -56,21 +57,22 @@ TRAINING = ("gradient_clip_norm", "accumulate_batches", "channels_last", "valida
 
 @dataclass(frozen=True)
 class Learned:
-    """What training on the source gives: the state dicts of backbone and head, and metrics by their names."""
+    """What training on the source gives: state dicts of backbone and head, metrics by their names, and its FLOPs."""
 
     weights: dict[str, dict[str, Tensor]]
     metrics: dict[str, float]
+    flops: float
 
     def write(self, folder: Path) -> None:
         """Into an entry of the cache."""
         torch.save(self.weights, folder / WEIGHTS)
-        (folder / METRICS).write_text(json.dumps(self.metrics, indent=2))
+        (folder / METRICS).write_text(json.dumps({"metrics": self.metrics, "flops": self.flops}, indent=2))
 
     @classmethod
     def read(cls, folder: Path) -> "Learned":
         """Out of an entry of the cache."""
         weights = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
-        return cls(weights, json.loads((folder / METRICS).read_text()))
+        return cls(weights, **json.loads((folder / METRICS).read_text()))
 
 
 class PretrainOptimizer(BaseOptimizerSettings):
@@ -103,6 +105,7 @@ class Pretrained:
     not_learned: list[str]  # inputs that the source says nothing of, whose weights stay random
     warning: str  # that it learned next to nothing; empty where it did
     seconds: float  # spent in this run; 0 when it came from the cache
+    flops: float  # of its training, whoever spent them
 
 
 def pretrain(experiment: "Experiment") -> None:
@@ -158,7 +161,8 @@ def pretrain(experiment: "Experiment") -> None:
     warning = learned_little(found.metrics, data, experiment.module.tasks["source"])
     if warning:
         say_once(warning)  # the jobs of a sweep share the pretraining
-    experiment.pretrained = Pretrained(found.metrics, cache.folder / name, tensors, new, warning, seconds)
+    entry = cache.folder / name
+    experiment.pretrained = Pretrained(found.metrics, entry, tensors, new, warning, seconds, found.flops)
     pl.seed_everything(config["seed"], verbose=False)
 
 
@@ -261,8 +265,18 @@ def train_on_source(experiment: "Experiment", folder: Path, resumed: Path | None
         metrics |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
     weights = {"backbone": backbone, "head": head}
     return Learned(
-        {name: {k: v.cpu() for k, v in part.state_dict().items()} for name, part in weights.items()}, metrics
+        {name: {k: v.cpu() for k, v in part.state_dict().items()} for name, part in weights.items()},
+        metrics,
+        flops_on_source(config, data, backbone, head),
     )
+
+
+def flops_on_source(config: Mapping[str, Any], data: TransferDataModule, backbone: Backbone, head: nn.Module) -> float:
+    """Floating-point operations that pretraining takes, by its config; backbone and head are only looked at."""
+    settings = config["pretrain"]
+    source = source_alone(data, config, backbone, build(settings["objective"]), build_terms(settings))
+    phases = build(settings["strategy"]).phases(settings["epochs"], backbone)
+    return flops.of_fit(backbone, {"source": head}, phases, source)
 
 
 def alone_in(trainer: Mapping[str, Any]) -> dict[str, Any]:

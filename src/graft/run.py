@@ -14,13 +14,13 @@ from graft.pretrain import pretrain
 from graft.report import plots, tables
 from graft.runs import checkpoints, describe, record
 from graft.runs.context import RunContext, run_context
-from graft.runs.folder import MERGED, WISE_FT, in_own_folder
+from graft.runs.folder import MERGED, SOUP, WISE_FT, in_own_folder
 from graft.training.cross_validation import cross_validate, plan_folds
 from graft.training.evaluation import test
 from graft.training.fitting import Fitting, fit
 from graft.training.lightning import is_rank_zero
 from graft.training.tuning import resolve_auto
-from graft.weights import wise_ft
+from graft.weights import greedy_soup, wise_ft
 
 
 @in_own_folder
@@ -41,6 +41,11 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
         cross_validate(experiment)
         fit(fitting.trainer, experiment, resumed)
         selected = checkpoints.load_selected(experiment, resumed, fitting.trainer)
+        if experiment.greedy_soup and selected["rule"] == experiment.rule.name:
+            batches = int(fitting.trainer.num_training_batches)
+            metrics, results["soup"] = greedy_soup.apply(experiment, selected, fitting.checkpoints.top, batches)
+            selected |= {"metrics": metrics, "epoch": None}
+            checkpoints.save_network(experiment, SOUP)
         if experiment.module.strategy.merge(experiment.module.backbone):
             checkpoints.save_network(experiment, MERGED)
         if start:
@@ -96,7 +101,9 @@ def recorded(experiment: Experiment, results: dict[str, Any], context: RunContex
             checkpoints.drop_last(folder)
         raise Diverged("\n".join([str(diverged), *checkpoints.kept(folder)])) from None
     finally:
-        results |= describe.of_cost(experiment, fitting, started, done=results["status"] == record.FINISHED)
+        results |= describe.of_cost(
+            experiment, fitting, started, results["phases"], done=results["status"] == record.FINISHED
+        )
         results["wandb"] = loggers.wandb_info(run_loggers)
         results["recording"] = loggers.broken(run_loggers)
         if main_process:

@@ -10,7 +10,7 @@ import yaml
 from pyarrow import parquet
 from scipy import stats
 
-from graft.report import answer, checks, looks, scaling, study, summary
+from graft.report import answer, checks, looks, scaling, study, summary, sweep_page
 from graft.report.statistics import crossed
 from graft.runs.folder import SweepFolder
 from graft.runs.roles import role
@@ -41,7 +41,7 @@ class Sweep:
             "status": "done",
             "name": "toy",
             "overrides": [f"{k}={v}" for k, v in overrides.items()],
-            "weights": None if overrides.get("strategy") == "scratch" else {"source": "imagenet"},
+            "weights": None if overrides.get("strategy", "").startswith("scratch") else {"source": "imagenet"},
             "data": {"target": {"train": TRAIN, "val": VAL, "test": TEST, "labels": {"train": TRAIN, "val": VAL}}},
             "score": {"metric": "test/target/acc", "value": score, "higher_is_better": True},
             "selection": {"rule": "target_val", "monitor": "val/target/acc", "mode": "max", "value": val or score},
@@ -275,6 +275,83 @@ def test_label_budgets_are_settings_with_an_answer_each(sweep):
     assert [one.line.split(":")[0] for one in found] == ["data.labels_per_class=2", "data.labels_per_class=20"]
     assert [one.verdict for one in found] == ["helps", "unclear"]
     assert answer.first_line(found) == "Transfer helps in 1, does not tell in 1 of 2 settings"
+
+
+def cost(steps, pretraining, target, matches=False):
+    """A run's `cost` with these FLOPs."""
+    total = None if pretraining is None else pretraining + target
+    flops = {"pretraining": pretraining, "target": target, "total": total}
+    return {"cost": {"target_steps": steps, "flops": flops, "matches_flops": matches}}
+
+
+def compared(sweep, pretraining=9e9, matched=True):
+    """Three seeds of full, of scratch with as many steps and, better by validation, of scratch with as many FLOPs."""
+    for seed in range(3):
+        sweep.add(f"strategy=full seed={seed}", np.arange(TEST) < 180 - seed, **cost(100, pretraining, 1e9))
+        sweep.add(f"strategy=scratch seed={seed}", np.arange(TEST) < 120 + seed, **cost(100, 0.0, 1e9))
+        if matched:
+            longer = cost(1000, 0.0, 1e10, matches=True)
+            sweep.add(f"strategy=scratch_matched seed={seed}", np.arange(TEST) < 140 + seed, **longer)
+    return sweep
+
+
+def test_of_two_scratches_the_better_by_validation_is_the_baseline_and_named(sweep):
+    found = compared(sweep).answer()
+    assert "over scratch with equal FLOPs [" in found.line
+    expected = "full took 100 steps on the target, scratch_matched 1,000; 1e+10 and 1e+10 FLOPs, pretraining included."
+    assert expected in found.details
+    assert "baseline-with-less-compute" not in codes(sweep)
+
+
+def test_a_scratch_with_less_compute_is_pointed_out(sweep):
+    found = compared(sweep, matched=False).answer()
+    assert "over scratch [" in found.line
+    assert "baseline-with-less-compute" in codes(sweep)
+
+
+def test_pretraining_of_unknown_cost_is_said(sweep):
+    found = compared(sweep, pretraining=None, matched=False).answer()
+    assert "full took 100 steps on the target, scratch 100; pretraining's FLOPs are not known." in found.details
+    assert "baseline-with-less-compute" not in codes(sweep)
+
+
+def test_an_interval_over_seeds_of_pretraining_says_so(sweep):
+    for seed in range(3):
+        for name, right in (("scratch", 120 + seed), ("full", 180 - 2 * seed)):
+            sweep.add(f"strategy={name} seed={seed}", np.arange(TEST) < right, seeds={"pretrain": seed})
+    details = " ".join(sweep.answer().details)
+    assert "over new seeds (of pretraining too) and new test samples; it holds no other splits." in details
+
+
+def diverge(sweep, *lines):
+    """Jobs that are done and diverged."""
+    for number, line in enumerate(lines):
+        folder = sweep.folder / f"diverged {number}"
+        folder.mkdir()
+        (folder / "overrides.yaml").write_text(yaml.safe_dump(line.split()))
+        (folder / "results.json").write_text(json.dumps({"format": 1, "status": "diverged", "message": "loss is nan"}))
+        (folder / "DONE").touch()
+
+
+def test_lost_seeds_are_counted_in_the_answer_and_the_tables(sweep):
+    sweep.strategies(seeds=4, scratch=0.6, full=0.8)
+    sweep.add("strategy=scratch seed=4", np.arange(TEST) < 120)
+    diverge(sweep, "strategy=full seed=4")
+    assert "4 of 5 seeds (full 1 diverged), paired by seed" in sweep.answer().line
+    found = sweep.read()
+    table = sweep_page.strategies(found, found.settings[0])
+    assert [row[table.header.index("seeds")] for row in table.rows] == ["4 of 5; 1 diverged", "5"]
+    assert "4 of 5; 1 diverged" in summary.table_of(found.jobs)
+
+
+def test_what_diverged_in_half_of_its_seeds_is_not_chosen_for_the_lucky_others(sweep):
+    for seed in range(4):
+        sweep.add(f"strategy=full optimizer.lr=0.1 seed={seed}", np.arange(TEST) < 150)
+    sweep.add("strategy=full optimizer.lr=1 seed=0", np.arange(TEST) < 199)
+    sweep.add("strategy=full optimizer.lr=1 seed=1", np.arange(TEST) < 199)
+    diverge(sweep, "strategy=full optimizer.lr=1 seed=2", "strategy=full optimizer.lr=1 seed=3")
+    (arm,) = sweep.read().settings[0].arms
+    assert [row.overrides["optimizer.lr"] for row in arm.rows] == ["0.1", "1"]
 
 
 def test_for_errors_a_gain_is_a_fall(sweep):

@@ -54,7 +54,7 @@ class RecalibrateBatchNorm(Callback):
             return
         with trainer.precision_plugin.forward_context():
             if trainer.strategy.broadcast(self._early() or self._lags(pl_module, trainer)):
-                recompute_statistics(pl_module, lambda: training_batches(trainer))
+                recompute_statistics(pl_module, lambda: training_batches(trainer, int(trainer.num_training_batches)))
                 self.times += 1
 
     def _trained(self) -> list[tuple[_BatchNorm, int]]:

@@ -23,6 +23,10 @@ class Checkpoints(Checkpoint):
     They are written when an epoch ends, but not so often that it takes more than a twentieth of the time: of long
     epochs each, of short ones those of the last seconds may be lost in a kill. Until then the best weights wait in
     memory; nothing is lost where the fit ends, is interrupted or fails. `ready` says whether there is anything to save.
+
+    The `top_k` best epochs, for a soup of them, wait in memory to the end and are part of `last.ckpt`: in files of
+    their own, as Lightning's ModelCheckpoint has them, they would be of a later time than the state that a killed run
+    goes on from.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class Checkpoints(Checkpoint):
         ready: Callable[[], bool] = lambda: True,
         keep_last: bool = True,
         run_id: str | None = None,
+        top_k: int = 0,
     ) -> None:
         """Without a `monitor` there is no best; with `keep_last` the end of the fit is saved too.
 
@@ -44,6 +49,8 @@ class Checkpoints(Checkpoint):
         self.ready = ready
         self.keep_last = keep_last
         self.run_id = run_id
+        self.top_k = top_k
+        self.top: list[dict[str, Any]] = []  # contents of checkpoints of weights alone, the best first
         self._best: float | None = None
         self._waiting: dict[str, Any] | None = None  # the best weights since the last writing
 
@@ -59,9 +66,28 @@ class Checkpoints(Checkpoint):
         if trainer.state.fn != "fit" or trainer.sanity_checking or self.monitor is None or not self.ready():
             return
         value = float(trainer.callback_metrics[self.monitor])
-        if self._best is None or rank(value, self.higher_is_better) > rank(self._best, self.higher_is_better):
+        is_best = self._best is None or rank(value, self.higher_is_better) > rank(self._best, self.higher_is_better)
+        if is_best:
             self._best = value
             self._waiting = self._weights(trainer, pl_module)
+        if self._enters_top(value):
+            self._keep_top(self._waiting if is_best and self._waiting else self._weights(trainer, pl_module))
+
+    def _enters_top(self, value: float) -> bool:
+        """Whether an epoch is one of the best that are kept; asked before its weights are copied."""
+        if len(self.top) < self.top_k:
+            return True
+        if not self.top:
+            return False
+        return rank(value, self.higher_is_better) > rank(self.top[-1]["metrics"][self.monitor], self.higher_is_better)
+
+    def _keep_top(self, content: dict[str, Any]) -> None:
+        """Put an epoch in its place, of equally good ones behind the earlier, and leave out what is one too many."""
+
+        def worth(one: dict[str, Any]) -> float:
+            return rank(one["metrics"][self.monitor], self.higher_is_better)
+
+        self.top = sorted([*self.top, content], key=worth, reverse=True)[: self.top_k]
 
     def _weights(self, trainer: pl.Trainer, module: TransferModule) -> dict[str, Any]:
         """The content of a checkpoint of weights alone, copied where they may still change."""
@@ -115,9 +141,10 @@ class Checkpoints(Checkpoint):
             self._waiting = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far."""
-        return {"best": self._best}
+        """The best value so far, and the best epochs where they are kept."""
+        return {"best": self._best} | ({"top": self.top} if self.top_k else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the best value so far."""
+        """Go on from them."""
         self._best = state_dict["best"]
+        self.top = state_dict.get("top", [])[: self.top_k]

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from graft.cli.comparison import compared
 from graft.cli.program import program
 from graft.errors import GraftError, in_quotes
 from graft.files import user_path
@@ -31,7 +32,10 @@ def typed(words: Sequence[str], known_names: Callable[[], Sequence[str]]) -> lis
 
     `known_names` gives the keys there are. GraftError for a flag or a word that belongs to no key.
     """
-    words = repeated(words)
+    written_out = repeated(compared(words))
+    if written_out != list(words) and not any(word in MULTIRUN for word in written_out):
+        written_out.insert(0, "-m")
+    words = written_out
     sweeps = any(word in MULTIRUN for word in words)
     meant: list[str] = []
     follows = False  # whether the word is the value of one of Hydra's flags
@@ -54,7 +58,7 @@ def typed(words: Sequence[str], known_names: Callable[[], Sequence[str]]) -> lis
 
 
 def repeated(words: Sequence[str]) -> list[str]:
-    """The words with `seeds=5` and `splits=5` written out as a sweep of that many; GraftError for what is no number."""
+    """The words with `seeds=5` and `splits=5` written out as that many values; GraftError for what is no number."""
     meant = list(words)
     for place, word in enumerate(words):
         name, _, count = word.partition("=")
@@ -68,8 +72,6 @@ def repeated(words: Sequence[str]) -> list[str]:
         if other := next((one for one in words if one.startswith(f"{key}=")), None):
             raise GraftError(f"`{word}` with `{other}`: both set {key}; leave one out")
         meant[place] = f"{key}={','.join(map(str, range(int(count))))}"
-    if meant != list(words) and not any(word in MULTIRUN for word in words):
-        meant.insert(0, "-m")
     return meant
 
 

@@ -35,6 +35,7 @@ More that a command can say:
   python train.py experiment=resnet_ft strategy=lp_ft         the same with another option of a group
   python train.py -m experiment=resnet_ft strategy=scratch,full seed=0,1,2
                                                               a sweep: every combination, and a summary
+  python train.py experiment=resnet_ft compare=transfer       is transfer worth it? a sweep with a fair baseline
   python train.py experiment=resnet_ft tune=lr                find a learning rate; optimizer.lr=auto finds and uses it
   python train.py experiment=resnet_ft debug=fast             one batch of everything: does it work?
   python train.py experiment=resnet_ft --cfg job              print the whole config, run nothing

@@ -66,8 +66,8 @@ def make(experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:
 def tested_weights(ingredient: ingredients.Ingredient, network: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Backbone and heads that a finished run tested; GraftError where they are gone or do not fit the network."""
     folder = ingredient.folder / CHECKPOINTS
-    plain = WISE_FT if ingredient.config["training"]["wise_ft_alphas"] else MERGED
-    file = folder / plain if (folder / plain).is_file() else folder / BEST
+    last_made = (WISE_FT,) if ingredient.config["training"]["wise_ft_alphas"] else (MERGED, SOUP)
+    file = next((folder / name for name in last_made if (folder / name).is_file()), folder / BEST)
     if not file.is_file():
         raise GraftError(f"soup: {ingredient.name} has no {file}. Run the job again, or delete its folder.")
     content = checkpoints.load(file)

@@ -73,6 +73,19 @@ def strategy_contradictions(config: Mapping[str, Any], names: Names) -> Iterator
             f"`head.weights={kept}` with `backbone.weights=source`: pretraining trains a head of its own; use "
             f"backbone.weights={kept} too"
         )
+    if names.says("strategy", "matches_flops", False):
+        if weights != "source" or config["data"].get("source") is None:
+            data = "" if weights != "source" else " without source data"
+            yield (
+                f"`strategy={names['strategy']}` with `backbone.weights={shown(weights)}`{data}: it trains as long as "
+                "pretraining and training together, and pretraining's FLOPs are not known; use strategy=scratch, or "
+                "pretrain here (backbone.weights=source)"
+            )
+        if config["data"]["batch_size"] == "auto":
+            yield (
+                f"`strategy={names['strategy']}` with `data.batch_size=auto`: the batch size decides how many steps "
+                "it takes; give the number"
+            )
     if epochs < (least := names.says("strategy", "min_epochs", 1)):
         yield f"`training.epochs={epochs}` with `strategy={names['strategy']}`: its phases need {least} epochs"
 
@@ -393,6 +406,12 @@ def averaging_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
         if weights is None or not names.says("strategy", "pretrained", True):
             why = "backbone.weights=null" if weights is None else f"strategy={names['strategy']}"
             yield f"`{key}` with `{why}`: it goes from pretrained weights to the tuned ones; give some to start from"
+    chooses = names.says("selection", "domains", ("target",)) and not names.says("selection", "holds_out", False)
+    if names.says("averaging", "follows_metric", False) and not chooses:
+        yield (
+            f"`averaging={names['averaging']}` with `selection={names['selection']}`: there is no validation metric by "
+            "which it could choose epochs; use selection=target_val, or averaging=swa"
+        )
     if config["averaging"].get("lr_fraction") is not None and names.says("scheduler", "follows_metric", False):
         yield (
             f"`scheduler={names['scheduler']}` with `averaging={names['averaging']}`: both set the learning rate of "

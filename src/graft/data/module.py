@@ -23,7 +23,7 @@ from graft.data.splits import label_budget, others
 from graft.data.views import augment_of_view
 from graft.errors import GraftError
 from graft.inputs.audio import augment as augment_speech
-from graft.inputs.base import DomainBatch, InputSpec, Prepared, Transform
+from graft.inputs.base import DomainBatch, Inputs, InputSpec, Prepared, Transform
 from graft.inputs.image import transform as transforms
 from graft.tasks.base import Task
 from graft.training.lightning import overfits
@@ -244,6 +244,15 @@ class TransferDataModule(pl.LightningDataModule):
         return len(self._batches(self._epoch_domain))
 
     @property
+    def samples_per_epoch(self) -> dict[str, int]:
+        """Samples that training draws of each of its domains in an epoch, on one process."""
+        steps, once = self.steps_per_epoch, None if isinstance(self.epoch, int) else self._epoch_domain
+        drawn = {domain: steps * self.batch_sizes[domain] for domain in self.train_domains}
+        if once in drawn:  # its last batch may be smaller
+            drawn[once] = min(drawn[once], len(self.domains[once].train))
+        return drawn
+
+    @property
     def _epoch_domain(self) -> str:
         """The side that an epoch goes through once."""
         if self.epoch == "longest":
@@ -379,6 +388,13 @@ class TransferDataModule(pl.LightningDataModule):
         plain = stored and (split_name != "train" or self.augment == "none")
         rows = self.stored.get((domain, split_name)) if plain else None
         yield from Loader(*self._samples(split, self._eval_transform), keys, self.num_workers, lambda: rows)
+
+    def few_samples(self, domain: str, count: int) -> Inputs:
+        """Inputs `(B, ...)` of some of a domain's training samples, spread over the split; no others are decoded."""
+        split = self.domains[domain].train
+        spread = torch.linspace(0, len(split) - 1, min(count, len(split))).long()
+        prepared = self._eval_transform.prepare(split.subset(spread), None)
+        return self._eval_transform.collate(prepared[torch.arange(len(spread))])
 
     def parts(self, domain: str) -> list[Any]:
         """The objects whose code makes a domain's batches, for the keys of what is kept of them."""

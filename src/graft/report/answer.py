@@ -62,14 +62,15 @@ def answer(study: Study, setting: Setting) -> Answer:
     if not setting.comparisons:
         return Answer("missing", "No answer yet: no seed has finished both from scratch and with transfer.", [])
     best = setting.comparisons[0]
-    return Answer(best.verdict, headline(study, best), details(study, best))
+    lines = [*details(study, best), *compute(best)]
+    return Answer(best.verdict, headline(study, best, scratch_of(setting, best)), lines)
 
 
-def headline(study: Study, one: Comparison) -> str:
-    """The comparison in one line."""
-    gain = f"{difference(study, one.estimate.mean)} over scratch"
+def headline(study: Study, one: Comparison, scratch: str = "scratch") -> str:
+    """The comparison with `scratch` in one line."""
+    gain = f"{difference(study, one.estimate.mean)} over {scratch}"
     chosen = choice(one)
-    units = count(len(one.differences), "split" if one.splits > 1 else "seed")
+    units = units_of(one)
     if one.interval is None:
         if len(one.differences) < MIN_SEEDS:
             return f"{units}: too few to tell. {gain}, {chosen}"
@@ -83,6 +84,30 @@ def headline(study: Study, one: Comparison) -> str:
     if one.splits > 1:  # whose overlap more of them do not remove
         return f"The splits do not tell: {gain} [{low}, {high}], {paired}"
     return f"The seeds do not tell: {gain} [{low}, {high}], {paired}; {more_seeds(study, one)}"
+
+
+def scratch_of(setting: Setting, one: Comparison) -> str:
+    """What a comparison is with: of scratches with different compute, with which."""
+    matched = {is_matched(arm) for arm in setting.arms if arm.from_scratch}
+    if len(matched) < 2:
+        return "scratch"
+    return f"scratch with equal {'FLOPs' if is_matched(one.scratch) else 'steps'}"
+
+
+def is_matched(arm: Arm) -> bool:
+    """Whether an arm trained for the FLOPs of transfer with its pretraining."""
+    return bool(arm.best.finished[0].get("cost", {}).get("matches_flops"))
+
+
+def units_of(one: Comparison) -> str:
+    """How many splits or seeds a comparison is over, and what became of the others."""
+    if one.splits > 1:
+        return count(len(one.differences), "split")
+    lost = [f"{arm.name} {arm.best.lost}" for arm in (one.arm, one.scratch) if arm.best.lost]
+    if not lost:
+        return count(len(one.differences), "seed")
+    planned = max(len(arm.best.jobs) for arm in (one.arm, one.scratch))
+    return f"{len(one.differences)} of {count(planned, 'seed')} ({'; '.join(lost)})"
 
 
 def more_seeds(study: Study, one: Comparison) -> str:
@@ -111,19 +136,21 @@ def details(study: Study, one: Comparison) -> list[str]:
     if one.look > 1:
         together += f", at look {one.look} of this sweep ({100 * (1 - level(one.look)):.1f} % for this one)"
     p = f" Holm's p {one.p:.2g}." if one.p is not None else ""
+    varies = len({results.get("seeds", {}).get("pretrain") for results in one.arm.best.finished}) > 1
+    seeds_of = "seeds (of pretraining too)" if varies else "seeds"
     if one.splits > 1:
         lines.append(f"The 95 % interval is over new splits of these data{together}; seeds are averaged.{p}")
     elif one.crossed is None:
         lines.append(
-            f"The 95 % interval is over seeds on this test set alone{together}: without test predictions to pair, or "
-            f"for {study.metric}, what other test samples would change is not in it.{p}"
+            f"The 95 % interval is over {seeds_of} on this test set alone{together}: without test predictions to pair, "
+            f"or for {study.metric}, what other test samples would change is not in it.{p}"
         )
     else:
         seeds, cases = one.crossed.seeds**0.5, one.crossed.samples**0.5
         lines.append(
-            f"The 95 % interval is over new seeds and new test samples{together}; it holds neither other splits nor "
-            f"other pretraining. Standard error from seeds {size(study, seeds)}, from test samples "
-            f"{size(study, cases)}.{p}"
+            f"The 95 % interval is over new {seeds_of} and new test samples{together}; it holds "
+            f"{'no other splits' if varies else 'neither other splits nor other pretraining'}. Standard error from "
+            f"seeds {size(study, seeds)}, from test samples {size(study, cases)}.{p}"
         )
         if one.verdict == "unclear" and 2.8 * one.crossed.floor > smallest(study, one):  # 1.96 + .84
             lines.append(
@@ -131,6 +158,19 @@ def details(study: Study, one: Comparison) -> list[str]:
                 f"standard error of {size(study, one.crossed.floor)} whatever their number."
             )
     return lines
+
+
+def compute(one: Comparison) -> list[str]:
+    """What both sides of a comparison took to train; nothing of an older Graft's runs."""
+    mine, scratch = (arm.best.finished[0].get("cost") for arm in (one.arm, one.scratch))
+    if not mine or not scratch:
+        return []
+    numbers = [f"{cost['target_steps']:,}" for cost in (mine, scratch)]
+    steps = f"{one.arm.name} took {numbers[0]} steps on the target, {one.scratch.name} {numbers[1]}"
+    if mine["flops"]["total"] is None:
+        return [f"{steps}; pretraining's FLOPs are not known."]
+    with_pretraining = ", pretraining included" if mine["flops"]["pretraining"] else ""
+    return [f"{steps}; {mine['flops']['total']:.2g} and {scratch['flops']['total']:.2g} FLOPs{with_pretraining}."]
 
 
 def missing(study: Study) -> str:

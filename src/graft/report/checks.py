@@ -13,6 +13,7 @@ from graft.runs.roles import role
 from graft.runs.sweeps import MIN_SEEDS, all_failed
 
 DOCS = "docs/evidence.md"
+EQUAL = 0.8  # share of the other side's FLOPs from which compute counts as equal
 WRONG, WARNING, NOTE = "wrong", "warning", "note"  # severities, in the order of the page
 
 
@@ -169,6 +170,23 @@ class UnequalTries(Check):
         return None
 
 
+class LessCompute(Check):
+    """Every training from scratch took fewer FLOPs than the best transfer with its pretraining."""
+
+    code = "baseline-with-less-compute"
+
+    def _find(self, study: Study) -> str | None:
+        for setting in study.settings:
+            most = max((total(arm) or 0.0 for arm in setting.arms if arm.from_scratch), default=None)
+            taken = total(chosen_arm(setting))
+            if most and taken and most < EQUAL * taken:
+                return (
+                    f"{chosen_arm(setting).name} took {taken:.2g} FLOPs, pretraining included, and no training from "
+                    f"scratch more than {most:.2g}: strategy=scratch_matched, or compare=transfer, adds equal FLOPs."
+                )
+        return None
+
+
 class StillImproving(Check):
     """The last epoch was the best one, so that more training may change the order."""
 
@@ -260,7 +278,16 @@ class NoPredictions(Check):
 
 CHECKS: tuple[type[Check], ...] = (
     *(Oracle, ChosenOnTest, CopiesInTrain, Incomplete, FewSeeds, NegativeTransfer, BaselineAsGood, Majority),
-    *(ValidationLarger, UnequalTries, GridEdge, StillImproving, NearDuplicates, AbsentClass, NoPredictions),
+    *(
+        ValidationLarger,
+        UnequalTries,
+        LessCompute,
+        GridEdge,
+        StillImproving,
+        NearDuplicates,
+        AbsentClass,
+        NoPredictions,
+    ),
 )
 
 
@@ -312,6 +339,11 @@ def mostly_last(finished: Sequence[Mapping[str, Any]]) -> bool:
         if (results.get("selection") or {}).get("epoch") is not None and results.get("phases")
     ]
     return bool(ends) and sum(epoch == last > 0 for epoch, last in ends) > len(ends) / 2
+
+
+def total(arm: Arm) -> float | None:
+    """FLOPs of an arm's best configuration, pretraining included; None where they are not known."""
+    return arm.best.mean("cost", "flops", "total")
 
 
 def majority(results: Mapping[str, Any]) -> float | None:

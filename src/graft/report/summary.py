@@ -124,6 +124,8 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
         line["unfinished"] = row.unfinished
         line["labels_training"] = row.mean("labels", "training")
         line["labels_choosing"] = row.mean("labels", "choosing")
+        line["target_steps"] = row.mean("cost", "target_steps")
+        line["flops"] = row.mean("cost", "flops", "total")
         line["fit_s"] = row.mean("time", "fit_s")
         line["total_s"] = row.mean("time", "total_s")
         line["trainable"] = row.mean("parameters", "trainable")
@@ -263,9 +265,11 @@ def is_fraction(results: Mapping[str, Any]) -> bool:
 
 
 def repeats_cell(row: Row) -> str:
-    """How many seeds there are; of several splits how many, and how many jobs in all."""
-    splits = len(row.by_split)
-    return f"{splits} splits, {len(row.scores)} jobs" if splits > 1 else str(len(row.scores))
+    """How many seeds there are, of how many where some are lost; of several splits how many, and how many jobs."""
+    splits, jobs = len(row.by_split), str(len(row.scores))
+    if row.lost:
+        jobs = f"{jobs} of {len(row.jobs)}; {row.lost}"
+    return f"{splits} splits, {jobs} jobs" if splits > 1 else jobs
 
 
 def count_cell(counts: Sequence[float]) -> str:

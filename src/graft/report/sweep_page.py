@@ -22,6 +22,7 @@ from graft.report.summary import (
     interval_text,
     labels_cell,
     number_cell,
+    repeats_cell,
     with_ensembles,
 )
 from graft.runs.roles import role
@@ -83,7 +84,7 @@ def strategies(study: Study, setting: Setting) -> Table:
     header = [
         *("strategy", *keys, in_words(monitor), in_words(metric), "95 % interval", "place", "seeds", "test samples"),
         "gain over scratch",
-        *("Holm p", "forgetting", "labels used", "trainable", "fit"),
+        *("Holm p", "forgetting", "labels used", "trainable", "target steps", "FLOPs", "fit"),
     ]
     places = rank_intervals(setting)
     rows = [strategy_row(study, arm, keys, compared.get(arm.name), places.get(arm.name)) for arm in setting.arms]
@@ -91,7 +92,8 @@ def strategies(study: Study, setting: Setting) -> Table:
         "The configuration of each strategy that validation chose, in that order. The score's interval is over new "
         "seeds and new test samples where predictions were kept, else over seeds alone. Place: what simultaneous "
         "95 % intervals of all pairs leave open. A gain is paired by seed, and its interval is simultaneous over "
-        "all comparisons. Labels used: to train + to choose."
+        "all comparisons. Labels used: to train + to choose. FLOPs: of training, with pretraining's, where they are "
+        "known."
     )
     return Table("strategies", "Chosen configurations", caption, header, rows, numbers=1 + len(keys)).without_empty()
 
@@ -114,6 +116,7 @@ def strategy_row(
     best = arm.best
     trainable, fit = best.mean("parameters", "trainable"), best.mean("time", "fit_s")
     mean, forgotten = best.mean("score", "value"), best.mean("metrics", "forgetting")
+    steps, flops = best.mean("cost", "target_steps"), best.mean("cost", "flops", "total")
     return [
         arm.name,
         *(best.overrides.get(key, "") for key in keys),
@@ -121,13 +124,15 @@ def strategy_row(
         "" if mean is None else f"{mean:.4f}",
         estimate_text(study, arm.estimate()[0]),
         "" if place is None else " to ".join(map(str, dict.fromkeys(place))),
-        str(len(arm.jobs)),
+        repeats_cell(best),
         count_cell(best.numbers("data", "target", "test")),
         "" if one is None else gain_text(study, one),
         "" if one is None or one.p is None else f"{one.p:.2g}",
         "" if forgotten is None else f"{forgotten:+.4f}",
         labels_cell(best),
         "" if trainable is None else f"{trainable:,.0f}",
+        "" if steps is None else f"{steps:,.0f}",
+        "" if flops is None else f"{flops:.2g}",
         "" if fit is None else f"{fit:.1f} s",
     ]
 

@@ -271,10 +271,11 @@ def nonfinite_lines(results: Mapping[str, Any]) -> Iterator[str]:
 
 
 def soup_table(soup: Mapping[str, Any]) -> Table:
-    """Validation of both soups and of every ingredient, the best first, and which of them the greedy one kept."""
+    """Validation of the soups and of every ingredient, the best first, and which of them the greedy one kept."""
     table = _table("soup", soup["monitor"], "in greedy")
     table.add_row("greedy", _cell(soup["greedy"]), str(len(soup["members"])))
-    table.add_row("uniform", _cell(soup["uniform"]), "")
+    if "uniform" in soup:  # of a sweep
+        table.add_row("uniform", _cell(soup["uniform"]), "")
     for name, value in soup["ingredients"].items():
         table.add_row(name, _cell(value), "x" if name in soup["members"] else "")
     return table

@@ -3,11 +3,12 @@
 import functools
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 
 from graft.data.module import TransferDataModule
@@ -20,6 +21,7 @@ from graft.runs.recipe import keys_as_recipe
 from graft.runs.record import FAILED, FORMAT
 from graft.selection.budget import Budget
 from graft.tasks.base import Task
+from graft.training import flops
 from graft.training.fitting import Fitting, averaging_word
 from graft.weights.loading import LoadReport
 
@@ -39,7 +41,7 @@ def of_setup(experiment: Experiment, context: RunContext, tuned: dict[str, Any])
         "weights": of_weights(experiment.loaded, experiment.pretrained),
         "ignored_weights": None if module.strategy.pretrained else config["backbone"]["weights"],
         "parameters": of_parameters(module.parameter_table(experiment.epochs)),
-        "phases": module.phase_table(experiment.epochs),
+        "phases": of_phases(experiment),
         "settings": experiment.decided,
         "tuning": tuned,
         "note": module.strategy.note,
@@ -64,10 +66,38 @@ def of_data(experiment: Experiment) -> dict[str, Any]:
     return {name: values | {"trained_on": name in used} for name, values in experiment.data.summary().items()}
 
 
-def of_cost(experiment: Experiment, fitting: Fitting, started: float, done: bool) -> dict[str, Any]:
+def of_phases(experiment: Experiment) -> list[dict[str, Any]]:
+    """The strategy's phases, each with what an epoch of it takes."""
+    module, data = experiment.module, experiment.data
+    heads = {domain: module.head(domain) for domain in data.train_domains}
+    by_epoch = flops.per_epoch(module.backbone, heads, module.phases(experiment.epochs), data)
+    table = module.phase_table(experiment.epochs)
+    return [row | {"flops_per_epoch": one} for row, one in zip(table, by_epoch, strict=True)]
+
+
+def of_compute(experiment: Experiment, trainer: pl.Trainer, phases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Optimizer steps on the target, and FLOPs; those of pretraining are None where others did it."""
+    done, pretrained = trainer.current_epoch, experiment.pretrained
+    target = 0.0
+    for phase in phases:
+        first, last = phase["epochs"]
+        target += phase["flops_per_epoch"] * max(0, min(last + 1, done) - first)
+    before = pretrained.flops if pretrained else None if experiment.weights else 0.0
+    total = None if before is None else before + target
+    return {
+        "target_steps": trainer.global_step,
+        "flops": {"pretraining": before, "target": target, "total": total},
+        "matches_flops": experiment.module.strategy.matches_flops,
+    }
+
+
+def of_cost(
+    experiment: Experiment, fitting: Fitting, started: float, phases: Sequence[Mapping[str, Any]], done: bool
+) -> dict[str, Any]:
     """What a run took, whether it came to its end or not; times in seconds."""
     now, rule = time.perf_counter(), experiment.rule
     return {
+        "cost": of_compute(experiment, fitting.trainer, phases),
         "time": {
             "total_s": now - started,
             "pretrain_s": experiment.pretrained.seconds if experiment.pretrained else 0.0,

@@ -27,7 +27,7 @@ class RunRecord(TypedDict, total=False):
     weights: dict[str, Any] | None  # where they came from, and how many tensors matched
     ignored_weights: str | None  # backbone.weights under a strategy that starts from random numbers
     parameters: dict[str, Any]  # total, trainable, groups
-    phases: list[dict[str, Any]]
+    phases: list[dict[str, Any]]  # epochs, stages, trainable, lr_factor, flops_per_epoch
     settings: dict[str, Any]  # keys that the strategy set from the data
     tuning: dict[str, Any]  # what was found in the place of `auto`
     note: str
@@ -46,6 +46,7 @@ class RunRecord(TypedDict, total=False):
     wise_ft: dict[str, Any]
     nonfinite: dict[str, Any] | None
     time: dict[str, float | None]  # total_s, pretrain_s, folds_s, fit_s, test_s
+    cost: dict[str, Any]  # target_steps; flops: pretraining, target, total (None: not known); matches_flops
     samples_per_s: float | None
     peak_memory_mb: float | None
     feature_cache: dict[str, Any]

@@ -57,6 +57,12 @@ class Row:
         return len(self.jobs) - len(self.finished) - len(self.failed) - len(self.diverged)
 
     @property
+    def lost(self) -> str:
+        """What became of the jobs without a result, such as `1 diverged, 2 failed`; empty where all have one."""
+        numbers = {"diverged": len(self.diverged), "failed": len(self.failed), "unfinished": self.unfinished}
+        return ", ".join(f"{number} {word}" for word, number in numbers.items() if number)
+
+    @property
     def scores(self) -> list[float]:
         """The scores that are numbers."""
         return self.numbers("score", "value")
@@ -142,7 +148,8 @@ def first_error_line(text: str) -> str:
 def fold(jobs: Iterable[Job]) -> list[Row]:
     """Jobs grouped by everything but the keys that repeat them, best first, those without a score last.
 
-    Best by validation, as the selection rule sees it: an order by test scores would choose on the test split. Where a
+    Best by validation, as the selection rule sees it: an order by test scores would choose on the test split. What
+    diverged in half of its jobs or more comes after what did not: the lucky seeds do not stand for it. Where a
     job selected nothing (selection=last) there is no such number, and the order is by test score. Under
     selection=budget it is never that: what has no score of folds comes last, and the recipe's own configuration before
     those that hardly gain on it.
@@ -152,11 +159,12 @@ def fold(jobs: Iterable[Job]) -> list[Row]:
         rest = {key: value for key, value in one.overrides.items() if key not in REPEATS}
         rows.setdefault(tuple(sorted(rest.items())), Row(rest)).jobs.append(one)
 
-    def rank(row: Row) -> tuple[bool, float]:
+    def rank(row: Row) -> tuple[bool, bool, float]:
         value = row.mean("selection", "value") if selected or in_budget else mean(row.scores)
         if value is None:
-            return True, 0.0
-        return False, -value if row.finished[0]["score"]["higher_is_better"] else value
+            return True, True, 0.0
+        unstable = 2 * len(row.diverged) >= len(row.jobs)
+        return False, unstable, -value if row.finished[0]["score"]["higher_is_better"] else value
 
     selected, in_budget = all_selected(rows.values()), all_chose_by(rows.values(), "budget")
     ordered = sorted(rows.values(), key=rank)

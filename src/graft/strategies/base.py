@@ -37,6 +37,7 @@ class Strategy:
 
     pretrained = True  # False: starts from random weights whatever backbone.weights says
     needs_pretrained = False  # True: refused where there are no pretrained weights
+    matches_flops = False  # True: trains for as long as pretraining and training take together, in FLOPs
     freezes = False  # True: keeps some of the backbone as it was pretrained, for a while or for good
     trains_backbone = True  # False: nothing of it ever trains, but BatchNorm where `train_bn` says so
     keeps_classifier = False  # True: the head's classifier never trains, so that it has to be one that has learned

@@ -1,6 +1,9 @@
 """Validation and test of the weights that are in a module."""
 
+from collections.abc import Sequence
+
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
 
 from graft.data.module import TransferDataModule
 from graft.experiment import Experiment
@@ -10,11 +13,11 @@ from graft.selection.base import of_validation
 from graft.training.trainer import build_trainer
 
 
-def validation_metrics(experiment: Experiment) -> dict[str, float]:
+def validation_metrics(experiment: Experiment, callbacks: Sequence[Callback] = ()) -> dict[str, float]:
     """Validation metrics of the weights that are in the module; nothing is logged."""
     config = experiment.config
     settings = {**config["trainer"], "profiler": None}
-    trainer = build_trainer(settings, config["training"], experiment.epochs, experiment.folder, [], [])
+    trainer = build_trainer(settings, config["training"], experiment.epochs, experiment.folder, [], callbacks)
     trainer.validate(experiment.module, experiment.data, verbose=False)
     return of_validation(trainer.callback_metrics)
 

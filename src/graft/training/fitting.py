@@ -1,5 +1,6 @@
 """A fit: the Trainer with the callbacks that an experiment asks for, from the start or from a checkpoint."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,9 @@ class Fitting:
         if in_sweep:
             for progress in (one for one in callbacks if isinstance(one, Progress)):
                 progress.in_sweep()
+        self.checkpoints = checkpoints_callback(experiment, in_sweep)
         callbacks += ledger_callback(experiment)
-        callbacks += [checkpoints_callback(experiment, in_sweep), self.throughput]
+        callbacks += [self.checkpoints, self.throughput]
         if config["cache"]["features"]:
             views, compiles = config["cache"]["augmented_views"], config["training"]["compile"]
             callbacks.insert(0, FrozenFeatures(self.features, views, averages=averaging is not None, compiles=compiles))
@@ -100,6 +102,7 @@ def checkpoints_callback(experiment: Experiment, in_sweep: bool) -> Checkpoints:
         ready=lambda: selectable(experiment),
         keep_last=monitor is None or not in_sweep,
         run_id=RunFolder(experiment.folder).run_id,
+        top_k=experiment.greedy_soup.top_k if experiment.greedy_soup else 0,
     )
 
 
@@ -131,4 +134,5 @@ def check_same_network(resumed: Path, experiment: Experiment) -> None:
 
 def averaging_word(config: Mapping[str, Any]) -> str:
     """How a run averages weights, as the word of its config."""
-    return config["averaging"].get("_target_", "none").split(".")[-1].lower()
+    name = config["averaging"].get("_target_", "none").split(".")[-1]
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()

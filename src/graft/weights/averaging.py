@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import pytorch_lightning as pl
 import torch
+from annotated_types import Ge
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -213,7 +214,16 @@ class SWA(Averaging):
         """Put the average into the module, with its own BatchNorm statistics."""
         super().show_average(trainer, pl_module)
         with trainer.precision_plugin.forward_context():
-            recompute_statistics(pl_module, lambda: training_batches(trainer))
+            recompute_statistics(pl_module, lambda: training_batches(trainer, int(trainer.num_training_batches)))
+
+
+class GreedySoup:
+    """The greedy soup of a run's best epochs, made after the fit; see graft.weights.greedy_soup."""
+
+    follows_metric = True
+
+    def __init__(self, top_k: Annotated[int, Ge(2)] = 3) -> None:
+        self.top_k = top_k
 
 
 def tensors(module: nn.Module) -> Iterator[Tensor]:
@@ -221,9 +231,9 @@ def tensors(module: nn.Module) -> Iterator[Tensor]:
     return (tensor.detach() for tensor in chain(module.parameters(), module.buffers()))
 
 
-def training_batches(trainer: pl.Trainer) -> Iterator[Batch]:
-    """As many of the data module's training batches as make an epoch, on the trainer's device."""
-    for batch in islice(data_of(trainer).train_batches(), int(trainer.num_training_batches)):
+def training_batches(trainer: pl.Trainer, batches: int) -> Iterator[Batch]:
+    """The first of the data module's training batches, on the trainer's device."""
+    for batch in islice(data_of(trainer).train_batches(), batches):
         yield trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch))
 
 

@@ -1,7 +1,8 @@
 """Model soups: one network whose weights are the mean of several fine-tuned ones (Wortsman et al., ICML 2022)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -9,6 +10,7 @@ from graft.selection.base import rank
 
 Weights = Mapping[str, Tensor]
 Metrics = dict[str, float]
+Name = TypeVar("Name", bound=Hashable)  # of an ingredient
 
 
 @dataclass(frozen=True)
@@ -41,14 +43,7 @@ def make_soup(
 
     alone = {name: evaluate(load()) for name, load in ingredients.items()}
     order = sorted(alone, key=lambda name: worth(alone[name]), reverse=True)
-
-    members = order[:1]
-    greedy, greedy_metrics = ingredients[members[0]](), alone[members[0]]
-    for name in order[1:]:
-        candidate = mix(greedy, ingredients[name](), len(members))
-        metrics = evaluate(candidate)
-        if worth(metrics) >= worth(greedy_metrics):
-            members, greedy, greedy_metrics = [*members, name], candidate, metrics
+    members, greedy, greedy_metrics = make_greedy(ingredients, alone, evaluate, worth)
 
     uniform = mean([ingredients[name] for name in order])
     uniform_metrics = evaluate(uniform)
@@ -62,6 +57,23 @@ def make_soup(
         greedy=greedy_metrics[monitor],
         members=members,
     )
+
+
+def make_greedy(
+    ingredients: Mapping[Name, Callable[[], Weights]],
+    alone: Mapping[Name, Metrics],
+    evaluate: Callable[[Weights], Metrics],
+    worth: Callable[[Metrics], float],
+) -> tuple[list[Name], Weights, Metrics]:
+    """Members, weights and metrics of the greedy soup; `alone` holds the metrics of every ingredient by itself."""
+    first, *others = sorted(ingredients, key=lambda name: worth(alone[name]), reverse=True)
+    members, weights, metrics = [first], ingredients[first](), alone[first]
+    for name in others:
+        candidate = mix(weights, ingredients[name](), len(members))
+        found = evaluate(candidate)
+        if worth(found) >= worth(metrics):
+            members, weights, metrics = [*members, name], candidate, found
+    return members, weights, metrics
 
 
 def mean(ingredients: Sequence[Callable[[], Weights]]) -> Weights:
