@@ -9,6 +9,7 @@ from graft.callbacks.interrupt import keyboard_interrupts
 from graft.errors import Diverged, Interrupted
 from graft.experiment import Experiment, assemble, prepare, score_baselines
 from graft.loggers import build as loggers
+from graft.model.calibrate import calibrate
 from graft.model.save import keep_model, redacted, save_predictions
 from graft.pretrain import pretrain
 from graft.report import plots, tables
@@ -129,6 +130,7 @@ def test_and_describe(
     results["metrics"] |= describe.forgetting(results["metrics"], experiment.pretrained, module.tasks.get("source"))
     results["score"] = describe.of_score(results["metrics"], task)
     results["confusion"] = describe.of_confusion(module, data)
+    results["temperature"] = calibrate(experiment, fitting.trainer)
     if experiment.config["save"]["predictions"]:
         save_predictions(experiment)
     keep_model(experiment, results, in_sweep=in_sweep)

@@ -8,13 +8,14 @@ import numpy as np
 
 from graft.cli.program import program
 from graft.errors import GraftError
-from graft.report import baselines, checks, figures, samples, study
+from graft.report import baselines, checks, figures, samples, study, temperature
 from graft.report.answer import Answer
 from graft.report.contributions import contributions
 from graft.report.export import Table
 from graft.report.kept import target_predictions
 from graft.report.page import Page, Section
 from graft.report.plots import read_series
+from graft.report.slices import scores_by_slice
 from graft.report.statistics import bootstrap, calibration, calibration_interval, wilson
 from graft.report.summary import TRIED_FIRST, is_fraction, number_cell
 from graft.report.sweep_page import confidence_of, in_words
@@ -99,21 +100,41 @@ def sections_of(folder: Path, results: Mapping[str, Any], found: Mapping[str, An
     if confusion:
         matrix, classes = confusion["matrix"], confusion["classes"]
         yield Section("Confusions", [confused(matrix, classes)], [figures.confusion(matrix, classes)])
+    if found and (table := scores_by_slice(found, results["score"]["metric"].rsplit("/", 1)[-1])):
+        yield Section("Scores by class and slice", [table])
     if found:
         yield Section("Largest losses", samples=samples.worst(found, content=may_show(folder)))
     file = folder / METRICS
     series = read_series(file) if file.is_file() else {}
     drawn = [figures.run_curves(series, name) for name in ("loss", results["score"]["metric"].rsplit("/", 1)[-1])]
     yield Section("Training", pictures=[one for one in drawn if one])
-    if (values := confidence_of(found)) is not None:
-        low, high = calibration_interval(*values)
-        bins = calibration(*values)
-        picture = figures.reliability({"this run": bins}, {"this run": figures.COLORS[0]})
-        rows = [[f"{bins.error:.3f}", f"{low:.3f} to {high:.3f}", f"{values[0].mean():.3f}", f"{values[1].mean():.3f}"]]
-        header = ["ECE", "95 % over test samples", "mean probability", "accuracy"]
-        caption = "Expected calibration error in ten bins of equally many test samples; it leans upwards."
-        table = Table("calibration", "Calibration error", caption, header, rows, numbers=0)
-        yield Section("Calibration", [table], [picture])
+    if found and (values := confidence_of(found)) is not None:
+        yield calibration_section(found, values, results)
+
+
+def calibration_section(
+    found: Mapping[str, Any], values: tuple[np.ndarray, np.ndarray], results: Mapping[str, Any]
+) -> Section:
+    """Calibration on test samples as the network is and, where a temperature was fitted on validation, scaled by it."""
+    confidence, correct = values
+    confidences = {"as it is": confidence}
+    caption = "Expected calibration error in ten bins of equally many test samples; it leans upwards."
+    if scale := results.get("temperature"):
+        confidences["scaled"] = temperature.tempered(found["probabilities"], scale["value"]).max(axis=1)
+        caption += (
+            f" Scaled: logits divided by {temperature.temperature_cell([scale['value']])}, the temperature with the "
+            f"smallest loss on the {scale['labels']:,} labels of the validation split ({scale['val_loss']:.3f} before, "
+            f"{scale['val_loss_after']:.3f} after); no test label was used, and predicted classes stay the same."
+        )
+    bins = {name: calibration(one, correct) for name, one in confidences.items()}
+    rows = []
+    for name, one in confidences.items():
+        low, high = calibration_interval(one, correct)
+        means = (f"{one.mean():.3f}", f"{correct.mean():.3f}")
+        rows.append([name, f"{bins[name].error:.3f}", f"{low:.3f} to {high:.3f}", *means])
+    header = ["probabilities", "ECE", "95 % over test samples", "mean probability", "accuracy"]
+    picture = figures.reliability(bins, dict(zip(bins, figures.COLORS, strict=False)))
+    return Section("Calibration", [Table("calibration", "Calibration error", caption, header, rows)], [picture])
 
 
 def may_show(folder: Path) -> bool:

@@ -1,6 +1,9 @@
 """Validation and test of the weights that are in a module."""
 
+from typing import Any
+
 import pytorch_lightning as pl
+from torch import Tensor
 
 from graft.data.module import TransferDataModule
 from graft.experiment import Experiment
@@ -16,6 +19,18 @@ def validation_metrics(experiment: Experiment) -> dict[str, float]:
     trainer = build_trainer(settings, config["training"], experiment.epochs, experiment.folder, [], [])
     trainer.validate(experiment.module, experiment.data, verbose=False)
     return of_validation(trainer.callback_metrics)
+
+
+def validation_predictions(trainer: pl.Trainer, experiment: Experiment) -> list[tuple[Tensor, Tensor]] | None:
+    """Indices and predictions `(B, ...)` of each batch of the target's validation split, of this process.
+
+    None where the Trainer leaves batches out.
+    """
+    if trainer.limit_val_batches != 1.0:
+        return None
+    loader = experiment.data.eval_loader("target", "val")
+    batches: Any = trainer.predict(experiment.module, loader)
+    return [(batch["target"][0], batch["target"][1].cpu()) for batch in batches]
 
 
 def test(trainer: pl.Trainer, module: TransferModule, data: TransferDataModule) -> dict[str, float]:
