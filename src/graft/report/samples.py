@@ -8,9 +8,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 ROW = re.compile(r"(?P<file>.+), row (?P<line>\d+)(?: \((?P<path>.+)\))?", re.DOTALL)
 SHOWN = 12
@@ -85,14 +88,18 @@ def content_of(name: str) -> dict[str, str]:
 
 
 def thumbnail(path: Path) -> str:
-    """A small JPEG of an image as a data URL."""
+    """A small JPEG of an image file as a data URL."""
     from PIL import Image
 
     with Image.open(path) as image:
-        small = image.convert("RGB")
-        small.thumbnail((SIDE, SIDE))
-        content = io.BytesIO()
-        small.save(content, "JPEG", quality=80)
+        return thumbnail_of(image)
+
+
+def thumbnail_of(image: "Image.Image") -> str:
+    """A small JPEG of an image as a data URL."""
+    small, content = image.convert("RGB"), io.BytesIO()
+    small.thumbnail((SIDE, SIDE))
+    small.save(content, "JPEG", quality=80)
     return data_url(content.getvalue(), "image/jpeg")
 
 
