@@ -1,4 +1,4 @@
-"""What a prediction rests on: integrated gradients (Sundararajan et al., 2017) and Grad-CAM (Selvaraju et al., 2017)."""
+"""What a prediction rests on: integrated gradients (Sundararajan et al., 2017), Grad-CAM (Selvaraju et al., 2017)."""
 
 import importlib.util
 from collections.abc import Callable
@@ -60,9 +60,9 @@ def cam_layer(backbone: Backbone, subject: Subject) -> str | None:
         backbone(subject.values)
     for name in reversed(modules):
         maps = outputs.get(name)
-        if isinstance(maps, Tensor) and maps.ndim == 4 and channel_dim(maps) == 1:
-            if min(maps.shape[2:]) >= SMALLEST_MAP:
-                return name
+        is_map = isinstance(maps, Tensor) and maps.ndim == 4 and channel_dim(maps) == 1
+        if is_map and min(maps.shape[2:]) >= SMALLEST_MAP:
+            return name
     return None
 
 

@@ -21,7 +21,7 @@ LEVELS = 4  # of the cascade of randomised parts that are looked at
 
 @dataclass(frozen=True)
 class Verdict:
-    """The numbers of an attribution: deletion areas of its order and of random ones, similarity by what is randomised."""
+    """Deletion areas of an attribution's order and of random ones, and its similarity by what is randomised."""
 
     area: float
     random_area: float
@@ -33,7 +33,7 @@ class Verdict:
         reasons = []
         if not self.area < self.random_area:
             reasons.append(f"removing what it marks does no more than chance ({self.area:.2f}, {self.random_area:.2f})")
-        if self.last > SAME:
+        if abs(self.last) > SAME:  # or turn its sign, which is as little of what was learned
             reasons.append(f"random weights hardly change it (rank correlation {self.last:.2f})")
         return " and ".join(reasons)
 
@@ -63,7 +63,7 @@ def random_area(subject: Subject, question: Question, model: Model) -> float:
 
 
 def randomised(model: Model) -> Iterator[tuple[str, Backbone, nn.Module]]:
-    """What is random, and a copy of the network with these weights in random order: the head, then stages from the last.
+    """What is random, and a copy of the network with those weights in random order: the head, then the last stages.
 
     Each is the one before with more of it randomised, so that it is used before the next is asked for.
     """

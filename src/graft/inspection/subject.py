@@ -141,7 +141,7 @@ def column_tokens(backbone: Backbone) -> ColumnTokens:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of a network on one sample: why this output, `place`, with this sign (of a single output's class)."""
+    """What is asked of a network on a sample: why the output at `place`, with the sign of a single output's class."""
 
     task: Task
     place: int
