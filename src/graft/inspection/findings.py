@@ -1,7 +1,5 @@
 """Everything that is looked at in a finished run, as plain values that are kept beside its report."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,10 @@ from torch import Tensor
 from graft.backbones.split_backbone import FEATURES
 from graft.data.samples import names_of
 from graft.data.slices import check_slices, slice_values
+from graft.errors import first_line
 from graft.inputs.base import Fields, Inputs
 from graft.inspection.activations import activations
-from graft.inspection.attribution import has_captum, methods
+from graft.inspection.attribution import ADVICE, has_captum, methods
 from graft.inspection.change import linear_cka, relative_distance
 from graft.inspection.content import content_of_sample, row_of
 from graft.inspection.faithfulness import Verdict, deletion_area, random_area, randomised, rank_correlation
@@ -24,12 +23,8 @@ from graft.inspection.opened import Opened, open_run
 from graft.inspection.overlay import overlay
 from graft.inspection.projection import has_tsne, principal, tsne
 from graft.inspection.subject import Question, Subject, subject_of
-from graft.model.folder import DESCRIPTION, WEIGHTS
 from graft.model.predictions import words_of
-from graft.packages import versions_of
-from graft.runs.folder import CONFIG, MODEL, PREDICTIONS, REPORT_FILES
 
-KEPT = f"{REPORT_FILES}/inspection.json"
 TEST_SAMPLES, SOURCE_SAMPLES, TRAIN_SAMPLES = 1000, 500, 10_000  # at most, whose features are looked at
 WRONG, NEAR = 6, 3
 EXPLAINED = 3  # wrong, and as many right samples
@@ -45,15 +40,11 @@ def inspected(
     slices: Sequence[str],
     content: bool,
 ) -> dict[str, Any]:
-    """Change, projections, neighbours and attributions of a run, as kept in its folder where nothing has changed.
+    """Change, projections, neighbours and attributions of a run.
 
     `found` are its test predictions; `content` says whether samples may be shown. Raises GraftError where the run's
     data or model cannot be opened, or a slice is not there.
     """
-    key = key_of(folder, slices, content)
-    if (kept := read(folder)) and kept["key"] == key:
-        return kept
-    print("Looking into the network and its data again; the next report of this run finds that in report/", flush=True)
     with torch.random.fork_rng(devices=()):
         opened = open_run(folder, results, allow)
         check_slices(slices, opened.data.domains["target"])
@@ -61,33 +52,12 @@ def inspected(
         chosen = [] if found is None else found["index"]
         rows = found if found and content else None
         return {
-            "key": key,
             "slices": {name: [one[index] for index in chosen] for name, one in values.items()},
             **features_of(opened),
             "neighbours": neighbours(opened, rows) if rows else [],
-            "attributions": attributions(opened, rows) if rows and has_captum() else [],
-            "captum": has_captum(),
+            **explained(opened, rows),
             "content": content,
         }
-
-
-def key_of(folder: Path, slices: Sequence[str], content: bool) -> str:
-    """Hash of the run's files that decide what is found, this code, and the libraries that it uses where they are."""
-    files = [folder / name for name in (f"{MODEL}/{WEIGHTS}", f"{MODEL}/{DESCRIPTION}", CONFIG, PREDICTIONS)]
-    files += sorted(Path(__file__).parent.glob("*.py"))
-    digest = hashlib.sha256(repr((*slices, content, versions_of(("torch", "captum", "openTSNE")))).encode())
-    for file in files:
-        digest.update(hashlib.sha256(file.read_bytes()).digest() if file.is_file() else b"none")
-    return digest.hexdigest()
-
-
-def read(folder: Path) -> dict[str, Any] | None:
-    """What an earlier report kept; None where there is nothing that can be read."""
-    try:
-        found = json.loads((folder / KEPT).read_text())
-        return found if isinstance(found, dict) and "key" in found else None
-    except (OSError, ValueError):
-        return None
 
 
 # Features
@@ -196,6 +166,22 @@ def word(label: Any) -> str:
 
 
 # Attribution
+
+
+def explained(opened: Opened, found: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Attributions of test samples; `unexplained` says why there are none."""
+    if not has_captum():
+        return {"attributions": [], "unexplained": ADVICE}
+    if not found:
+        return {"attributions": [], "unexplained": ""}
+    try:
+        return {"attributions": attributions(opened, found), "unexplained": ""}
+    except (
+        RuntimeError,
+        NotImplementedError,
+        StopIteration,
+    ) as error:  # in a user's network
+        return {"attributions": [], "unexplained": f"No attribution of this network: {first_line(error)}"}
 
 
 def attributions(opened: Opened, found: Mapping[str, Any]) -> list[dict[str, Any]]:

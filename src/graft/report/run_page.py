@@ -1,5 +1,6 @@
 """The report of one run: its score, confusions, the samples it is most wrong about, curves and calibration."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ import numpy as np
 
 from graft.cli.program import program
 from graft.errors import GraftError
-from graft.report import baselines, checks, figures, samples, study, temperature
+from graft.model.predictions import SLICE
+from graft.report import baselines, checks, figures, inspected, samples, study, temperature
 from graft.report.answer import Answer
 from graft.report.contributions import contributions
 from graft.report.export import Table
@@ -20,26 +22,37 @@ from graft.report.statistics import bootstrap, calibration, calibration_interval
 from graft.report.summary import TRIED_FIRST, is_fraction, number_cell
 from graft.report.sweep_page import confidence_of, in_words
 from graft.runs import record
-from graft.runs.folder import CONFIG, METRICS, try_read_yaml
+from graft.runs.folder import CONFIG, INSPECTION, METRICS, try_read_yaml
 from graft.runs.sweeps import Job, split_override
 
 PAIRS = 10  # of classes that are confused most
 
 
-def page(folder: Path) -> Page:
-    """The page of a finished run; GraftError for one without a test score."""
+def page(folder: Path, inspection: Mapping[str, Any] | None = None) -> Page:
+    """The page of a finished run; GraftError for one without a test score.
+
+    `inspection` is what `graft.inspection.findings` has of it, or only why there is nothing, as `failed`.
+    """
     results = record.read(folder)
     if "score" not in results:
         raise GraftError(f"graft report {folder}: the run has no test score. See: graft show {folder}")
     found = target_predictions(folder)
+    if found and inspection:
+        found = {**found, **{f"{SLICE}{name}": values for name, values in inspection.get("slices", {}).items()}}
     sections = [one for one in sections_of(folder, results, found) if one.tables or one.pictures or one.samples]
+    kept = {}
+    if inspection and "failed" in inspection:
+        sections.append(Section("Network and data", lines=[inspection["failed"]]))
+    elif inspection:
+        sections += inspected.sections(inspection)
+        kept = {INSPECTION: json.dumps(inspection).encode()}
     title = f"{results.get('name', 'run')}: {folder.name}"
     seconds = (results.get("time") or {}).get("total_s")
     footer = f"Seed {results['seeds']['train']}" if results.get("seeds") else ""
     footer += f", {seconds:,.0f} s." if seconds else ""
     job = Job(folder.name, dict(map(split_override, results.get("overrides", []))), results, path=folder)
     looked = checks.findings(study.of_jobs([folder], [job]))
-    return Page(title, [answer(results, found)], looked, len(checks.CHECKS), sections, footer)
+    return Page(title, [answer(results, found)], looked, len(checks.CHECKS), sections, footer, kept)
 
 
 def answer(results: Mapping[str, Any], found: Mapping[str, Any] | None) -> Answer:

@@ -5,7 +5,7 @@ import csv
 import io
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,18 +27,21 @@ SMALLEST = 1e-12  # probability of which a logarithm is taken
 
 @dataclass(frozen=True)
 class Sample:
-    """A test sample: what it is called, its label, what was predicted, and how wrong that is.
+    """A sample: what it is called, its label, what was predicted, and in a `note` how wrong or how sure that is.
 
     `image` and `sound` are data URLs, `text` is a text or the values of a table's row; None where there is none.
+    `marks` are words with -1 (against the prediction) to 1 (for it), `near` the training samples that are most alike.
     """
 
     name: str
     label: str
-    prediction: str
-    loss: float
+    prediction: str | None = None
+    note: str = ""
     image: str | None = None
     sound: str | None = None
     text: str | None = None
+    marks: Sequence[tuple[str, float]] = ()
+    near: Sequence["Sample"] = ()
 
 
 def worst(found: Mapping[str, Any], *, content: bool) -> list[Sample]:
@@ -51,7 +54,7 @@ def worst(found: Mapping[str, Any], *, content: bool) -> list[Sample]:
             found["sample"][place],
             worded(found["label"][place]),
             worded(found["prediction"][place]),
-            float(losses[place]),
+            f"loss {losses[place]:.2f}",
             **(content_of(found["sample"][place]) if content else {}),
         )
         for place in np.argsort(-losses, kind="stable")[:SHOWN].tolist()
