@@ -12,7 +12,7 @@ from graft.loggers import build as loggers
 from graft.model.calibrate import calibrate
 from graft.model.save import keep_model, redacted, save_predictions
 from graft.pretrain import pretrain
-from graft.report import plots, tables
+from graft.report import plots, publish, tables
 from graft.runs import checkpoints, describe, record
 from graft.runs.context import RunContext, run_context
 from graft.runs.folder import MERGED, WISE_FT, in_own_folder
@@ -104,6 +104,9 @@ def recorded(experiment: Experiment, results: dict[str, Any], context: RunContex
             results.update(redacted(results, config["save"]["redact"]))
             record.write(results, folder)
             loggers.log_results(run_loggers, results)
+            done = results["status"] == record.FINISHED and not context.sweep
+            if done and results["wandb"] and (page := publish.page_of_run(folder)):
+                loggers.log_page(run_loggers, page)
         loggers.finish(run_loggers, ok=results["status"] == record.FINISHED)
         if main_process and (broken := loggers.broken(run_loggers)) != results["recording"]:
             results["recording"] = broken

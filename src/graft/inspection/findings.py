@@ -24,6 +24,7 @@ from graft.inspection.overlay import overlay
 from graft.inspection.projection import has_tsne, principal, tsne
 from graft.inspection.subject import Question, Subject, subject_of
 from graft.model.predictions import words_of
+from graft.report.samples import losses_of, worst_rows
 
 TEST_SAMPLES, SOURCE_SAMPLES, TRAIN_SAMPLES = 1000, 500, 10_000  # at most, whose features are looked at
 WRONG, NEAR = 6, 3
@@ -54,6 +55,7 @@ def inspected(
         return {
             "slices": {name: [one[index] for index in chosen] for name, one in values.items()},
             **features_of(opened),
+            "contents": contents(opened, rows) if rows else {},
             "neighbours": neighbours(opened, rows) if rows else [],
             **explained(opened, rows),
             "content": content,
@@ -143,6 +145,13 @@ def neighbours(opened: Opened, found: Mapping[str, Any]) -> list[dict[str, Any]]
         ]
         shown.append({**tested(opened, found, row), "near": near_samples})
     return shown
+
+
+def contents(opened: Opened, found: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """By row what the test samples with the largest losses are."""
+    losses, domain = losses_of(found), opened.data.domains["target"]
+    rows = [] if losses is None else worst_rows(losses)
+    return {str(row): content_of_sample(domain, domain.test, found["index"][row]) for row in rows}
 
 
 def tested(opened: Opened, found: Mapping[str, Any], row: int) -> dict[str, Any]:

@@ -64,8 +64,9 @@ def open_run(folder: Path, results: Mapping[str, Any], allow: Sequence[str]) -> 
         raise GraftError(f"{folder}: the target's data have changed since the run.")
     missing = begun(experiment, results)
     before = None if missing else experiment.module.backbone.eval().requires_grad_(False)
-    weights = results.get("weights")
-    return Opened(experiment.data, model, before, weights["source"] if weights else AS_IT_BEGAN, missing)
+    begin = experiment.loaded.source if experiment.loaded else AS_IT_BEGAN
+    begin = "pretraining on the source" if experiment.weights == "source" else begin
+    return Opened(experiment.data, model, before, begin, missing)
 
 
 def begun(experiment: Experiment, results: Mapping[str, Any]) -> str:

@@ -39,7 +39,8 @@ def page(folder: Path, inspection: Mapping[str, Any] | None = None) -> Page:
     found = target_predictions(folder)
     if found and inspection:
         found = {**found, **{f"{SLICE}{name}": values for name, values in inspection.get("slices", {}).items()}}
-    sections = [one for one in sections_of(folder, results, found) if one.tables or one.pictures or one.samples]
+    shown = (inspection or {}).get("contents", {})
+    sections = [one for one in sections_of(folder, results, found, shown) if one.tables or one.pictures or one.samples]
     kept = {}
     if inspection and "failed" in inspection:
         sections.append(Section("Network and data", lines=[inspection["failed"]]))
@@ -104,8 +105,13 @@ def next_step(results: Mapping[str, Any]) -> str:
     return f"One run cannot tell whether transfer helps; a sweep can: {command}"
 
 
-def sections_of(folder: Path, results: Mapping[str, Any], found: Mapping[str, Any] | None) -> Iterator[Section]:
-    """What is shown of a run."""
+def sections_of(
+    folder: Path,
+    results: Mapping[str, Any],
+    found: Mapping[str, Any] | None,
+    contents: Mapping[str, Mapping[str, str]],
+) -> Iterator[Section]:
+    """What is shown of a run; `contents` has samples by their row in its predictions."""
     yield Section("Scores", [metrics(results)])
     if results.get("baselines"):
         yield Section("Baselines", [beside(results)])
@@ -116,7 +122,7 @@ def sections_of(folder: Path, results: Mapping[str, Any], found: Mapping[str, An
     if found and (table := scores_by_slice(found, results["score"]["metric"].rsplit("/", 1)[-1])):
         yield Section("Scores by class and slice", [table])
     if found:
-        yield Section("Largest losses", samples=samples.worst(found, content=may_show(folder)))
+        yield Section("Largest losses", samples=samples.worst(found, content=may_show(folder), contents=contents))
     file = folder / METRICS
     series = read_series(file) if file.is_file() else {}
     drawn = [figures.run_curves(series, name) for name in ("loss", results["score"]["metric"].rsplit("/", 1)[-1])]

@@ -44,9 +44,14 @@ class Sample:
     near: Sequence["Sample"] = ()
 
 
-def worst(found: Mapping[str, Any], *, content: bool) -> list[Sample]:
-    """The samples with the largest loss; `content` says whether their files may be shown."""
-    losses = losses_of(found)
+def worst(
+    found: Mapping[str, Any], *, content: bool, contents: Mapping[str, Mapping[str, str]] | None = None
+) -> list[Sample]:
+    """The samples with the largest loss; `content` says whether they may be shown.
+
+    `contents` has by row what a sample is; the others are shown where their files are still there.
+    """
+    losses, known = losses_of(found), contents or {}
     if losses is None:
         return []
     return [
@@ -55,10 +60,15 @@ def worst(found: Mapping[str, Any], *, content: bool) -> list[Sample]:
             worded(found["label"][place]),
             worded(found["prediction"][place]),
             f"loss {losses[place]:.2f}",
-            **(content_of(found["sample"][place]) if content else {}),
+            **((known.get(str(place)) or content_of(found["sample"][place])) if content else {}),
         )
-        for place in np.argsort(-losses, kind="stable")[:SHOWN].tolist()
+        for place in worst_rows(losses)
     ]
+
+
+def worst_rows(losses: np.ndarray) -> list[int]:
+    """The rows with the largest losses `(m,)`, the largest first."""
+    return np.argsort(-losses, kind="stable")[:SHOWN].tolist()
 
 
 def losses_of(found: Mapping[str, Any]) -> np.ndarray | None:

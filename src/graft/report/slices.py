@@ -15,6 +15,7 @@ PARTS = 4  # that numbers with more different values are divided into
 SMALL = 30  # samples, below which a slice is named as small
 NAMED = 5
 MISSING = "missing"
+FRACTIONS = ("acc", "auroc")
 
 
 class ReportSettings(TypedDict):
@@ -89,4 +90,6 @@ def score_cells(found: Mapping[str, Any], metric: str) -> list[str]:
     if values is None or not np.isfinite(values).all():
         return ["", ""]
     low, high = wilson(float(values.sum()), len(values)) if metric == "acc" else bootstrap(values)
-    return [f"{values.mean():.4g}", f"{low:.4g} to {high:.4g}" if metric == "acc" or len(values) > 1 else ""]
+    digits = ".3f" if metric in FRACTIONS else ".4g"
+    several = metric == "acc" or len(values) > 1
+    return [f"{values.mean():{digits}}", f"{low:{digits}} to {high:{digits}}" if several else ""]
