@@ -60,8 +60,9 @@ def cam_layer(backbone: Backbone, subject: Subject) -> str | None:
         backbone(subject.values)
     for name in reversed(modules):
         maps = outputs.get(name)
-        is_map = isinstance(maps, Tensor) and maps.ndim == 4 and channel_dim(maps) == 1
-        if is_map and min(maps.shape[2:]) >= SMALLEST_MAP:
+        if not isinstance(maps, Tensor) or maps.ndim != 4:
+            continue
+        if channel_dim(maps) == 1 and min(maps.shape[2:]) >= SMALLEST_MAP:
             return name
     return None
 

@@ -45,7 +45,8 @@ class Opened:
     def chosen(self, domain: str, name: str, indices: Tensor) -> tuple["Opened", Tensor]:
         """The same with the samples at `indices` `(M,)` of a split alone."""
         data, subset = copy.copy(self.data), self.split(domain, name).subset(indices)
-        data.domains = self.data.domains | {domain: replace(self.data.domains[domain], **{name: subset})}
+        changed: dict[str, Any] = {name: subset}
+        data.domains = self.data.domains | {domain: replace(self.data.domains[domain], **changed)}
         return replace(self, data=data), indices
 
 

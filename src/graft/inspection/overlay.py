@@ -10,7 +10,8 @@ from graft.inspection.subject import Subject
 from graft.report.samples import SIDE, data_url
 
 FOR, AGAINST = (30, 100, 220), (225, 110, 20)
-STRONGEST = 0.75  # opacity of the largest value
+STRONGEST = 0.8  # opacity of the largest value
+DARKEST, LIGHTEST = 0.25, 0.9
 
 
 def overlay(subject: Subject, attribution: Tensor) -> str | None:
@@ -20,13 +21,14 @@ def overlay(subject: Subject, attribution: Tensor) -> str | None:
     shape = subject.values.shape[-2:] if subject.values.ndim > 2 else (1, subject.values.shape[-1])
     base = grey(subject.values[0].numpy().reshape(-1, *shape).mean(axis=0))
     units = subject.units.reshape(-1, *shape)[0].numpy()
-    return picture(base, (attribution.numpy() / max(float(attribution.abs().max()), 1e-12))[units])
+    density = attribution.numpy() / np.bincount(units.ravel(), minlength=subject.count)  # some cells are wider
+    return picture(base, (density / max(np.abs(density).max(), 1e-12))[units])
 
 
 def grey(values: np.ndarray) -> np.ndarray:
-    """Values `(H, W)` from 0 to 1, a few extreme ones left out."""
+    """Values `(H, W)` as greys on which colours can be told apart; a few extreme ones are cut."""
     low, high = np.quantile(values, [0.01, 0.99])
-    return np.clip((values - low) / max(high - low, 1e-12), 0, 1)
+    return DARKEST + (LIGHTEST - DARKEST) * np.clip((values - low) / max(high - low, 1e-12), 0, 1)
 
 
 def picture(base: np.ndarray, signed: np.ndarray) -> str:

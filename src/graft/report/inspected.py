@@ -125,7 +125,8 @@ def by_class(panel: Axes, points: np.ndarray, labels: Sequence[str], options: Ma
             panel.scatter(*points[chosen].T, color=color, label=name[:SHORT], **options)
     else:
         ranks = {name: rank for rank, name in enumerate(classes)}
-        panel.scatter(*points.T, c=[ranks[label] for label in labels], cmap="viridis", **options)
+        x, y = points.T
+        panel.scatter(x, y, c=[ranks[label] for label in labels], cmap="viridis", **options)
 
 
 def by_number(text: str) -> tuple[bool, float, str]:
@@ -184,13 +185,12 @@ def judged(entries: Sequence[Mapping[str, Any]]) -> Table:
 def explained(one: Mapping[str, Any]) -> Sample:
     """A sample under its attribution, or with why that is withheld."""
     values = {**one["sample"]}
-    numbers = f"{values['note']}; {one['method']}, " if values["note"] else f"{one['method']}, "
+    said = f"{values['note']}; {one['method']}" if values["note"] else one["method"]
     if one["withheld"]:
-        return Sample(**{**values, "note": f"{numbers}withheld: {one['withheld']}", "image": None})
-    values["note"] = (
-        f"{numbers}deletion area {one['area']:.2f} against {one['chance']:.2f} at random, rank correlation "
-        f"{[*one['similarity'].values()][-1]:+.2f} with random weights"
-    )
+        return Sample(**{**values, "note": f"{said} withheld: {one['withheld']}", "image": None})
+    same = [*one["similarity"].values()][-1]
+    numbers = f"deletion area {one['area']:.2f} (random {one['chance']:.2f}), random weights {same:+.2f}"
+    values["note"] = f"{said}: {numbers}"
     if one["marks"]:
         values |= {"text": None, "marks": [tuple(pair) for pair in one["marks"]]}
     return Sample(**values | ({"image": one["image"]} if one["image"] else {}))

@@ -54,15 +54,18 @@ def worst(
     losses, known = losses_of(found), contents or {}
     if losses is None:
         return []
+    shown: list[dict[str, Any]] = [
+        dict(known.get(str(row)) or content_of(found["sample"][row])) if content else {} for row in worst_rows(losses)
+    ]
     return [
         Sample(
             found["sample"][place],
             worded(found["label"][place]),
             worded(found["prediction"][place]),
             f"loss {losses[place]:.2f}",
-            **((known.get(str(place)) or content_of(found["sample"][place])) if content else {}),
+            **own,
         )
-        for place in worst_rows(losses)
+        for place, own in zip(worst_rows(losses), shown, strict=True)
     ]
 
 

@@ -56,10 +56,10 @@ def sliced_by(found: Mapping[str, Any]) -> list[tuple[str, Sequence[Any]]]:
 def groups_of(values: Sequence[Any]) -> list[tuple[str, np.ndarray]]:
     """Slices in order with the indices `(m,)` of their samples; many different numbers are divided at quartiles."""
     missing = np.array([value is None for value in values])
-    known = np.flatnonzero(~missing)
+    known = np.flatnonzero(~missing).tolist()
     numbers = all(isinstance(values[index], int | float) for index in known)
     if numbers and len({values[index] for index in known}) > 2 * PARTS:
-        groups = quartiles(np.array([values[index] for index in known], dtype=float), known)
+        groups = quartiles(np.array([values[index] for index in known], dtype=float), np.array(known))
     else:
         words = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
         order = sorted({values[index] for index in known}, key=lambda value: value if numbers else str(value))

@@ -48,7 +48,7 @@ def sections_of(study: Study, setting: Setting) -> Iterator[Section]:
     """What is shown of a setting."""
     place = f" ({setting.name})" if setting.name else ""
     calibrated = {arm.name: found for arm in setting.arms[:CALIBRATED] if (found := confidences(arm)) is not None}
-    scaled = {arm.name: found for arm in setting.arms[:CALIBRATED] if (found := scaled_confidences(arm)) is not None}
+    scaled = {arm.name: one for arm in setting.arms[:CALIBRATED] if (one := scaled_confidences(arm)) is not None}
     drawn = (
         figures.gains(study, setting),
         figures.heat_map(study, setting),
