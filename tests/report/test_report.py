@@ -276,3 +276,30 @@ def test_nothing_is_wider_than_the_screen_and_every_picture_is_drawn(reported, t
     assert found["page"] <= found["screen"]
     assert len(found["pictures"]) == 5
     assert all(100 < w <= found["screen"] and h > 50 for w, h in found["pictures"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
+def test_a_click_on_a_header_sorts_the_table(reported, tmp_path):
+    """By number where a column holds numbers, by word elsewhere; a second click turns the order."""
+    click = """<script>
+      const table = document.querySelector("table"), read = place =>
+        [...table.tBodies[0].rows].map(row => row.cells[place].textContent.trim());
+      const found = [];
+      for (const place of [0, 2]) for (const time of [1, 2]) {
+        const head = table.tHead.rows[0].cells[place];
+        head.querySelector("button").click();
+        found.push([head.getAttribute("aria-sort"), read(place), table.querySelectorAll("[aria-sort]").length]);
+      }
+      document.title = JSON.stringify(found)</script></body>"""
+    file = Path(tmp_path, "sorted.html")
+    file.write_text((reported / "report.html").read_text().replace("</body>", click))
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += ["--dump-dom", file.as_uri()]
+    text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    words, turned, numbers, turned_numbers = json.loads(html.unescape(re.search(r"<title>(\[.*?\])</title>", text)[1]))
+    assert words == ["ascending", sorted(words[1]), 1]
+    assert turned == ["descending", sorted(words[1], reverse=True), 1]
+    assert numbers[1] == sorted(numbers[1], key=float)
+    assert turned_numbers[1] == sorted(numbers[1], key=float, reverse=True)
+    assert len(set(numbers[1])) > 1

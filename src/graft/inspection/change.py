@@ -31,4 +31,4 @@ def linear_cka(first: Tensor, second: Tensor) -> float:
         cross, own = (gram_x * gram_y).sum(), gram_x.norm() * gram_y.norm()
     else:
         cross, own = (x.T @ y).square().sum(), (x.T @ x).norm() * (y.T @ y).norm()
-    return float(cross / own) if own > torch.finfo(torch.float64).tiny else 0.0
+    return min(float(cross / own), 1.0) if own > torch.finfo(torch.float64).tiny else 0.0

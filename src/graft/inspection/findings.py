@@ -24,12 +24,13 @@ from graft.inspection.overlay import overlay
 from graft.inspection.projection import has_tsne, principal, tsne
 from graft.inspection.subject import Question, Subject, subject_of
 from graft.model.predictions import words_of
+from graft.model.save import hashed, numbered
 from graft.report.samples import losses_of, worst_rows
 
 TEST_SAMPLES, SOURCE_SAMPLES, TRAIN_SAMPLES = 1000, 500, 10_000  # at most, whose features are looked at
 WRONG, NEAR = 6, 3
 EXPLAINED = 3  # wrong, and as many right samples
-MARKED = 40  # tokens or columns of a sample
+TOKENS, COLUMNS = 40, 10  # of a sample that are marked
 
 
 def inspected(
@@ -53,8 +54,8 @@ def inspected(
         chosen = [] if found is None else found["index"]
         rows = found if found and content else None
         return {
-            "slices": {name: [one[index] for index in chosen] for name, one in values.items()},
-            **features_of(opened),
+            "slices": {name: [shown_as(one[index], content) for index in chosen] for name, one in values.items()},
+            **features_of(opened, named=content),
             "contents": contents(opened, rows) if rows else {},
             "neighbours": neighbours(opened, rows) if rows else [],
             **explained(opened, rows),
@@ -62,11 +63,19 @@ def inspected(
         }
 
 
+def shown_as(value: Any, content: bool) -> Any:
+    """A sample's value of a slice, of a text its hash where content is hidden."""
+    return hashed(value) if isinstance(value, str) and not content else value
+
+
 # Features
 
 
-def features_of(opened: Opened) -> dict[str, Any]:
-    """How far each stage moved, and the features before and after in the plane; `missing` says why there is none."""
+def features_of(opened: Opened, *, named: bool) -> dict[str, Any]:
+    """How far each stage moved, and the features before and after in the plane; `missing` says why there is none.
+
+    Classes are numbered unless they may be `named`.
+    """
     limited, indices = opened.limited("target", "test", TEST_SAMPLES)
     sides = {"after": opened.model.backbone} | ({"before": opened.before} if opened.before is not None else {})
     target = {when: activations(one, limited.data, "target", "test") for when, one in sides.items()}
@@ -80,7 +89,7 @@ def features_of(opened: Opened) -> dict[str, Any]:
         for when, found in target.items()
     }
     labels = opened.split("target", "test").labels
-    classes = opened.model.classes
+    classes = opened.model.classes if named else numbered(opened.model.classes)
     return {
         "begin": opened.begin,
         "missing": opened.missing,
@@ -241,10 +250,10 @@ def marks(
     shares = (attribution / attribution.abs().max().clamp(min=1e-12)).tolist()
     names = list(subject.names)
     if opened.data.modality != "table":
-        return [*zip(names, shares, strict=True)][:MARKED]
+        return [*zip(names, shares, strict=True)][:TOKENS]
     values = dict(row_of(opened.split("target", "test"), found["index"][row]))
     columns = [(f"{name}: {values.get(name, '')}", share) for name, share in zip(names, shares, strict=True)]
-    return sorted(columns, key=lambda pair: -abs(pair[1]))[: MARKED // 2]
+    return sorted(columns, key=lambda pair: -abs(pair[1]))[:COLUMNS]
 
 
 def inputs_of(opened: Opened, indices: Sequence[int]) -> list[Inputs]:

@@ -12,6 +12,7 @@ from graft.report.page import Section
 from graft.report.samples import Sample
 
 MAX_COLORS = len(COLORS) + 2  # classes, of which more are drawn by a scale
+ROUNDING = 1e-9  # below which nothing has changed
 SHORT = 14  # characters of a stage's name in a figure
 
 
@@ -73,8 +74,10 @@ def change_bars(change: Sequence[Mapping[str, Any]], begin: str) -> Picture:
 
     def plot(weights: Axes, outputs: Axes) -> None:
         moved = [one["moved"][0] if one["moved"] else 0.0 for one in change]
-        weights.barh(places, moved, color=UNCLEAR)
-        outputs.barh(places, [0.0 if one["cka"] is None else 1 - one["cka"] for one in change], color=GAIN)
+        turned = [0.0 if one["cka"] is None else 1 - one["cka"] for one in change]
+        for axes, values, color in ((weights, moved, UNCLEAR), (outputs, turned, GAIN)):
+            axes.barh(places, values, color=color)
+            axes.set_xlim(0, 1.05 * max(values) if max(values) > ROUNDING else 1.0)
         weights.set_yticks(places, names)
         outputs.set_yticks(places, [""] * len(names))
         for axes, title in ((weights, "weights: relative distance"), (outputs, "features: 1 - CKA")):
@@ -119,7 +122,7 @@ def by_class(panel: Axes, points: np.ndarray, labels: Sequence[str], options: Ma
     if not classes:
         panel.scatter(*points.T, color=UNCLEAR, **options)
     elif len(classes) <= MAX_COLORS:
-        colors = (*COLORS, "#666666", "#a0522d")
+        colors = (*COLORS, "#8fa31e", "#a0522d")
         for name, color in zip(classes, colors, strict=False):
             chosen = np.array([label == name for label in labels])
             panel.scatter(*points[chosen].T, color=color, label=name[:SHORT], **options)
