@@ -26,7 +26,8 @@ def validation_predictions(trainer: pl.Trainer, experiment: Experiment) -> list[
 
     None where the Trainer leaves batches out.
     """
-    if trainer.limit_val_batches != 1.0:
+    limit = trainer.limit_val_batches
+    if isinstance(limit, int) or limit != 1.0:  # the integer 1 is one batch
         return None
     loader = experiment.data.eval_loader("target", "val")
     batches: Any = trainer.predict(experiment.module, loader)
