@@ -171,6 +171,7 @@ def test_sounds(tones, tmp_path):
     assert all(one["withheld"] or one["image"] for one in found["attributions"])
 
 
+@pytest.mark.slow
 def test_wandb_has_the_pages_pictures_tables_and_samples(photos, tmp_path):
     """What the real client wrote offline."""
     config = yaml.safe_load((photos / "config.yaml").read_text())

@@ -9,10 +9,8 @@ from graft.errors import GraftError
 from graft.files import disk_message, user_path
 from graft.runs.folder import CONFIG, RESULTS
 
-USAGE = """graft report <folder of a run or of a sweep> [<more sweeps, read as one> ...] [to=<folder>]
-  to         a folder for the page, in the place of the run's or sweep's own
-  slices     of a run: [names] to show test scores by, beside those of its report.slices
-  allow      of a run: [packages] whose code its network may run, only if you trust it"""
+USAGE = "graft report <folder of a run or of a sweep> [<more sweeps, read as one> ...] [to=<folder>]"
+USAGE += "; of a run: [slices=[<name>,...]] [allow=[<package that you trust>]]"
 KEYS = ("to", "slices", "allow")
 
 

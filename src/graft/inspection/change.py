@@ -6,6 +6,7 @@ from torch import Tensor
 from graft.backbones.base import Backbone
 
 
+@torch.no_grad()
 def relative_distance(before: Backbone, after: Backbone, stage: str) -> tuple[float, int, int] | None:
     """||after - before|| / ||before|| of a stage's parameters, how many tensors both have, and how many there are.
 
