@@ -101,6 +101,12 @@ def test_a_page_says_what_is_no_longer_there(photos, tmp_path, capsys):
     assert "Nothing is shown of the network and its data" in text
     assert "no model is kept there" in text
     assert not (folder / "report" / "inspection.json").exists()
+    older = shutil.copytree(photos, tmp_path / "older", ignore=shutil.ignore_patterns("report*"))
+    config = yaml.safe_load((older / "config.yaml").read_text())
+    del config["cache"]
+    (older / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["report", str(older)]) == 0
+    assert "lacks &#39;cache&#39;: it is of an older Graft" in (older / "report.html").read_text()
     assert main(["report", str(photos), "slices=[nobody]", f"to={tmp_path / 'elsewhere'}"]) == 2
     assert "report.slices=[nobody]" in capsys.readouterr().err
 

@@ -59,7 +59,10 @@ def open_run(folder: Path, results: Mapping[str, Any], allow: Sequence[str]) -> 
     config = read_config(folder / CONFIG, allow)
     config = {"report": {"slices": []}, **config, "allow": [*allow], "baselines": "none"}
     config["trainer"] = {**config["trainer"], "accelerator": "cpu", "precision": "32-true"}
-    experiment = assemble(config)
+    try:
+        experiment = assemble(config)
+    except KeyError as error:
+        raise GraftError(f"{folder / CONFIG} lacks {error}: it is of an older Graft.") from None
     found, expected = experiment.data.domains["target"].fingerprint, results["data"]["target"]["fingerprint"]
     if found != expected:
         raise GraftError(f"{folder}: the target's data have changed since the run.")
