@@ -236,7 +236,7 @@ def shown_attribution(opened: Opened, found: Mapping[str, Any], one: Mapping[str
         return entry
     subject, attribution = one["subject"], one["attribution"]
     return entry | {
-        "image": overlay(subject, attribution),
+        "image": overlay(subject, attribution, upwards=opened.data.modality == "audio" and subject.values.ndim == 4),
         "marks": marks(opened, found, one["row"], subject, attribution),
     }
 

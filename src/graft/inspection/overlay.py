@@ -14,15 +14,19 @@ STRONGEST = 0.8  # opacity of the largest value
 DARKEST, LIGHTEST = 0.25, 0.9
 
 
-def overlay(subject: Subject, attribution: Tensor) -> str | None:
-    """A PNG as a data URL of an image's or a spectrogram's values under its attribution; None for other inputs."""
+def overlay(subject: Subject, attribution: Tensor, *, upwards: bool = False) -> str | None:
+    """A PNG as a data URL of an image's or a spectrogram's values under its attribution; None for other inputs.
+
+    `upwards` draws the first row at the bottom, as the low bands of a spectrogram.
+    """
     if subject.names:
         return None
     shape = subject.values.shape[-2:] if subject.values.ndim > 2 else (1, subject.values.shape[-1])
     base = grey(subject.values[0].numpy().reshape(-1, *shape).mean(axis=0))
     units = subject.units.reshape(-1, *shape)[0].numpy()
     density = attribution.numpy() / np.bincount(units.ravel(), minlength=subject.count)  # some cells are wider
-    return picture(base, (density / max(np.abs(density).max(), 1e-12))[units])
+    signed = (density / max(np.abs(density).max(), 1e-12))[units]
+    return picture(base[::-1], signed[::-1]) if upwards else picture(base, signed)
 
 
 def grey(values: np.ndarray) -> np.ndarray:
