@@ -19,6 +19,7 @@ from graft.build import build
 from graft.cache.disk import DiskCache
 from graft.data.module import TransferDataModule
 from graft.data.shared import share_domains
+from graft.data.slices import check_slices
 from graft.errors import GraftError
 from graft.heads.base import SHARED
 from graft.model.heads import load_head
@@ -89,6 +90,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     pl.seed_everything(config["seed"], verbose=False)
     cache = DiskCache(Path(config["paths"]["cache_dir"]) / "computed", int(config["cache"]["limit_gb"] * 2**30))
     data = build_data(config, cache, share_data)
+    check_slices(config["report"]["slices"], data.domains["target"])
     tasks = build_tasks(config, data)
     strategy, objective, rule = build(config["strategy"]), build(config["objective"]), build(config["selection"])
     averages = build(config["averaging"]) if config["averaging"] else None

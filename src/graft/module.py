@@ -498,6 +498,15 @@ class TransferModule(pl.LightningModule):
             if self.test_metrics[domain]:
                 self.test_metrics[domain].update(predictions, targets, scores=scores)
 
+    def predict_step(
+        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, tuple[Tensor | None, Tensor]]:
+        """Indices `(B,)` and predictions `(B, ...)` by domain; no metric is touched."""
+        return {
+            domain: (one.indices, self.tasks[domain].predictions(self.head(domain)(self.features(one, domain))).float())
+            for domain, one in batch.items()
+        }
+
     def _evaluate(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
         """Count a batch's loss and metrics in; predictions, targets and scores of every domain."""
         results = {}

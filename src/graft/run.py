@@ -9,9 +9,10 @@ from graft.callbacks.interrupt import keyboard_interrupts
 from graft.errors import Diverged, Interrupted
 from graft.experiment import Experiment, assemble, prepare, score_baselines
 from graft.loggers import build as loggers
+from graft.model.calibrate import calibrate
 from graft.model.save import keep_model, redacted, save_predictions
 from graft.pretrain import pretrain
-from graft.report import plots, tables
+from graft.report import plots, publish, tables
 from graft.runs import checkpoints, describe, record
 from graft.runs.context import RunContext, run_context
 from graft.runs.folder import MERGED, SOUP, WISE_FT, in_own_folder
@@ -110,6 +111,9 @@ def recorded(experiment: Experiment, results: dict[str, Any], context: RunContex
             results.update(redacted(results, config["save"]["redact"]))
             record.write(results, folder)
             loggers.log_results(run_loggers, results)
+            done = results["status"] == record.FINISHED and not context.sweep
+            if done and results["wandb"] and (page := publish.page_of_run(folder)):
+                loggers.log_page(run_loggers, page)
         loggers.finish(run_loggers, ok=results["status"] == record.FINISHED)
         if main_process and (broken := loggers.broken(run_loggers)) != results["recording"]:
             results["recording"] = broken
@@ -136,6 +140,7 @@ def test_and_describe(
     results["metrics"] |= describe.forgetting(results["metrics"], experiment.pretrained, module.tasks.get("source"))
     results["score"] = describe.of_score(results["metrics"], task)
     results["confusion"] = describe.of_confusion(module, data)
+    results["temperature"] = calibrate(experiment, fitting.trainer)
     if experiment.config["save"]["predictions"]:
         save_predictions(experiment)
     keep_model(experiment, results, in_sweep=in_sweep)

@@ -3,18 +3,21 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from graft.errors import GraftError
 from graft.files import disk_message, user_path
 from graft.runs.folder import CONFIG, RESULTS
 
 USAGE = "graft report <folder of a run or of a sweep> [<more sweeps, read as one> ...] [to=<folder>]"
+USAGE += "; of a run: [slices=[<name>,...]] [allow=[<package that you trust>]]"
+KEYS = ("to", "slices", "allow")
 
 
 def main(arguments: list[str]) -> int:
     """Write report.html and report/ into the folder, or into another one; returns the exit code."""
-    folders = [user_path(word) for word in arguments if not word.startswith("to=")]
-    to = next((user_path(word.removeprefix("to=")) for word in arguments if word.startswith("to=")), None)
+    settings = {key: value for key, sign, value in (word.partition("=") for word in arguments) if sign and key in KEYS}
+    folders = [user_path(word) for word in arguments if word.partition("=")[0] not in settings]
     if not folders or any(str(folder).startswith("-") for folder in folders):
         print(USAGE, file=sys.stderr)
         return 2
@@ -22,13 +25,19 @@ def main(arguments: list[str]) -> int:
         raise GraftError(
             f"graft report {missing[0]}: there is no such folder. Sweeps are in logs/<name>/sweeps/<time>_<id>."
         )
-    if len(folders) > 1 and to is None:
+    if len(folders) > 1 and "to" not in settings:
         raise GraftError("graft report: several folders make one page, which belongs to none of them: to=<folder>")
-    report(folders, to)
+    names = {key: names_in(settings.get(key, "")) for key in ("slices", "allow")}
+    report(folders, user_path(settings["to"]) if "to" in settings else None, **names)
     return 0
 
 
-def report(folders: Sequence[Path], to: Path | None) -> None:
+def names_in(value: str) -> list[str]:
+    """The names of `[one,two]`."""
+    return [name.strip().strip("'\"") for name in value.strip("[]").split(",") if name.strip()]
+
+
+def report(folders: Sequence[Path], to: Path | None, slices: Sequence[str], allow: Sequence[str]) -> None:
     """Write the page of a run, or of sweeps that are read as one, and print its first line and where it is."""
     from graft.report import looks, publish, run_page, study, sweep_page  # matplotlib, scipy
 
@@ -38,7 +47,7 @@ def report(folders: Sequence[Path], to: Path | None) -> None:
     if runs:
         if not (runs[0] / RESULTS).is_file():
             raise GraftError(f"graft report {runs[0]}: the run is not finished. Go on with it: resume=true")
-        page = run_page.page(runs[0])
+        page = run_page.page(runs[0], inspection_of(runs[0], slices, allow))
     else:
         found = study.read(folders)
         if not found.jobs:
@@ -56,3 +65,29 @@ def report(folders: Sequence[Path], to: Path | None) -> None:
         raise GraftError(disk_message(error, place) or f"{place} cannot be written: {error}") from None
     print(page.first_line)
     print(file)
+
+
+def inspection_of(folder: Path, slices: Sequence[str], allow: Sequence[str]) -> dict[str, Any]:
+    """What a run's network does with its data, or only why that cannot be found, as `failed`.
+
+    Raises GraftError where slices were asked for and cannot be found.
+    """
+    from graft.inspection import kept
+    from graft.report.kept import target_predictions
+    from graft.report.run_page import may_show
+    from graft.runs import record
+
+    content = may_show(folder)
+    key = kept.key_of(folder, slices, content)
+    if (before := kept.read(folder, key)) is not None:
+        return before
+    from graft.inspection.findings import inspected  # torch
+
+    print("Looking into the network and its data again; the next report of this run finds that in report/", flush=True)
+    found, results = target_predictions(folder), record.read(folder)
+    try:
+        return {"key": key, **inspected(folder, results, found, allow=allow, slices=slices, content=content)}
+    except GraftError as error:
+        if slices:
+            raise
+        return {"failed": f"Nothing is shown of the network and its data: {error}"}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from graft.model.save import SaveSettings
     from graft.paths import Paths
     from graft.pretrain import PretrainSettings
+    from graft.report.slices import ReportSettings
     from graft.training.optim import OptimizerSettings
     from graft.training.trainer import TrainerSettings, TrainingSettings
     from graft.training.tuning import TuningSettings
@@ -54,4 +55,5 @@ class Config(TypedDict):
     logger: "LoggerSettings | Mapping[str, Part | None] | None"
     cache: "CacheSettings"
     save: "SaveSettings"
+    report: "ReportSettings"
     paths: "Paths"

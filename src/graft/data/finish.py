@@ -423,7 +423,7 @@ def as_split(fingerprint: str, name: str, samples: Samples, indices: Mapping[str
         fingerprint = sha256([fingerprint.encode(), indices[name].numpy().tobytes()])
     if samples.fitted:
         fingerprint = sha256([fingerprint.encode(), samples.fitted.encode()])
-    return Split(samples.inputs, samples.labels, fingerprint, samples.places)
+    return Split(samples.inputs, samples.labels, fingerprint, samples.places, columns=samples.columns)
 
 
 # What is left

@@ -351,7 +351,7 @@ class TransferDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> list[EvalLoader]:
         """A loader for each of `eval_domains`, in their order; batches are `{domain: batch}`."""
-        return [self._eval_loader(domain, "val") for domain in self.eval_domains]
+        return [self.eval_loader(domain, "val") for domain in self.eval_domains]
 
     def test_dataloader(self) -> list[EvalLoader]:
         """A loader for each of `test_domains`, in their order; batches are `{domain: batch}`.
@@ -360,7 +360,7 @@ class TransferDataModule(pl.LightningDataModule):
         """
         if self.test_shift is not None:
             return [self._whole_loader("target", "test", self._input_spec.transform(shift=self.test_shift))]
-        return [self._eval_loader(domain, "test") for domain in self.test_domains]
+        return [self.eval_loader(domain, "test") for domain in self.test_domains]
 
     def plain_batches(self, domain: str, split_name: str, view: int | None = None) -> Iterator[DomainBatch]:
         """Batches of a domain's train, val or test split; every process gets all.
@@ -403,7 +403,8 @@ class TransferDataModule(pl.LightningDataModule):
             source = inner
         return [TransferDataModule, source, self._eval_transform]
 
-    def _eval_loader(self, domain: str, split_name: str) -> EvalLoader:
+    def eval_loader(self, domain: str, split_name: str) -> EvalLoader:
+        """Batches `{domain: batch}` of a whole split, without augmentation; each process has its share."""
         return self._whole_loader(
             domain, split_name, self._eval_transform, functools.partial(self.stored.get, (domain, split_name))
         )

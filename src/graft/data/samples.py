@@ -63,6 +63,7 @@ class Split:
     fingerprint: str
     places: Sequence[str] | None = None  # what messages and predictions call each sample; None: its number
     sources: Tensor | None = None  # (N,) number of the source that each sample is of, where the domain has several
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # other values of each sample, such as a speaker
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -79,11 +80,13 @@ class Split:
 
     def subset(self, indices: Tensor) -> "Split":
         """The samples at `indices` `(M,)`; images on disk stay there."""
+        chosen = indices.tolist()
         labels = None if self.labels is None else self.labels[indices]
-        places = None if self.places is None else [self.places[index] for index in indices.tolist()]
+        places = None if self.places is None else [self.places[index] for index in chosen]
+        columns = {name: [values[index] for index in chosen] for name, values in self.columns.items()}
         fingerprint = sha256([self.fingerprint.encode(), indices.numpy().tobytes()])
         sources = None if self.sources is None else self.sources[indices]
-        return Split(take(self.inputs, indices), labels, fingerprint, places, sources)
+        return Split(take(self.inputs, indices), labels, fingerprint, places, sources, columns)
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Samples:
     places: Sequence[str]  # what messages call each sample: its file, or "reviews.csv, row 7"
     contents: Sequence[Hashable] | None  # equal where two samples are the same; None: no two are
     problems: Mapping[int, str] = field(default_factory=dict)  # by index, why a sample cannot be used
-    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # what split.group and split.time may name
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # for split.group, split.time and slices
     unread: Sequence[tuple[str, str]] = ()  # place and problem of what could not even be read as a sample
     left_out: Mapping[str, int] = field(default_factory=dict)  # reason -> number of files that are no samples at all
     fitted: str = ""  # what was learned from train to encode the inputs, for their fingerprint

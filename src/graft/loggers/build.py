@@ -4,7 +4,7 @@ import functools
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -15,6 +15,9 @@ from graft.errors import GraftError
 from graft.loggers.guarded import Guarded
 from graft.loggers.metrics_file import MetricsFile
 from graft.loggers.wandb_run import WandbRun, WandbSettings, wandb_mode
+
+if TYPE_CHECKING:
+    from graft.report.page import Page
 
 
 class NoKeys(TypedDict):
@@ -96,6 +99,13 @@ def log_results(loggers: Sequence[Logger], results: Mapping[str, Any]) -> None:
     """Put a run's results where people compare runs: test metrics, costs and confusion matrices in the W&B summary."""
     for guard, run in wandb_runs(loggers):
         guard.attempt(functools.partial(run.log_results, results))
+
+
+@rank_zero_only
+def log_page(loggers: Sequence[Logger], page: "Page") -> None:
+    """Put the pictures and tables of a run's page into its W&B run."""
+    for guard, run in wandb_runs(loggers):
+        guard.attempt(functools.partial(run.log_page, page))
 
 
 @rank_zero_only

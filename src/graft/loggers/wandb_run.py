@@ -1,5 +1,7 @@
 """W&B, online or offline."""
 
+import base64
+import io
 import netrc
 import os
 import re
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast, get_args
 from urllib.parse import urlsplit
 
+from PIL import Image
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -19,6 +22,8 @@ from graft.errors import GraftError
 if TYPE_CHECKING:
     from wandb.sdk.wandb_run import Run
 
+    from graft.report.page import Page
+    from graft.report.samples import Sample
 
 WandbMode = Literal["auto", "online", "offline", "disabled"]
 WANDB_MODES = get_args(WandbMode)
@@ -160,6 +165,24 @@ class WandbRun(WandbLogger):
             self.experiment.log(charts)
         self.experiment.summary.update({**summary, "run_dir": str(self._run_dir)})
 
+    def log_page(self, page: "Page") -> None:
+        """Write the pictures, tables and samples of a run's page, as `report/<name>`."""
+        import wandb
+
+        logged: dict[str, Any] = {}
+        for section in page.sections:
+            for picture in section.pictures:
+                image = Image.open(io.BytesIO(picture.png))
+                logged[f"report/{picture.name}"] = wandb.Image(image, caption=picture.caption)
+            for table in section.tables:
+                logged[f"report/{table.name}"] = wandb.Table([*table.header], [[*row] for row in table.rows])
+            if section.samples:
+                rows = [sample_row(sample) for sample in section.samples]
+                logged[f"report/{section.title.lower().replace(' ', '_')}"] = wandb.Table(
+                    [*rows[0]], [[*r.values()] for r in rows]
+                )
+        self.experiment.log(logged)
+
     def finish(self, ok: bool) -> None:
         """End the run, if it has started; it is marked failed unless `ok`."""
         if self._experiment is not None:
@@ -171,6 +194,17 @@ class WandbRun(WandbLogger):
 
         with suppress(Exception):  # it cannot say goodbye to it
             wandb.teardown()
+
+
+def sample_row(sample: "Sample") -> dict[str, Any]:
+    """A sample of a page as cells of a W&B table, with its picture where it has one."""
+    import wandb
+
+    image = None
+    if sample.image:
+        image = wandb.Image(Image.open(io.BytesIO(base64.b64decode(sample.image.partition(",")[2]))))
+    words = {name: getattr(sample, name) for name in ("name", "label", "prediction", "note", "text")}
+    return {**words, "image": image}
 
 
 def confusion_rows(matrix: Sequence[Sequence[float]], classes: Sequence[str]) -> list[list[Any]]:

@@ -1,8 +1,8 @@
 """What a network says of some samples, as it is returned, printed and kept."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # reading a run's predictions needs no torch
     from graft.tasks.base import Task
 
 CLASSES = "classes"  # where the file's schema holds the class names, as JSON
+SLICE = "slice "  # a column's name begins so that holds what samples are sliced by
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class TestPredictions:
     samples: Sequence[str]
     labels: Sequence[Any]
     predictions: Predictions
+    slices: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # by name, see graft.data.slices
 
 
 def write(file: BinaryIO, found: Sequence[TestPredictions]) -> None:
@@ -82,6 +84,7 @@ def write(file: BinaryIO, found: Sequence[TestPredictions]) -> None:
             "sample": pyarrow.array(one.samples, pyarrow.string()),
             "label": pyarrow.array(one.labels),
             "prediction": pyarrow.array(one.predictions.labels),
+            **{f"{SLICE}{name}": pyarrow.array(values) for name, values in one.slices.items()},
         }
         if one.predictions.probabilities is not None:
             rows = one.predictions.probabilities

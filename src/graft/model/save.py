@@ -15,6 +15,7 @@ from torch import Tensor
 from graft.build import plain
 from graft.config.types import Count
 from graft.data.samples import names_of
+from graft.data.slices import slice_values
 from graft.experiment import Experiment
 from graft.files import write_whole, written_whole
 from graft.heads.base import arguments_of
@@ -188,8 +189,12 @@ def test_predictions(
         classes = tuple(numbered(classes) or ())
     samples = names_of(data.test, indices)
     samples = [hashed(name) for name in samples] if "paths" in redact else samples
+    slices = slice_values(experiment.config["report"]["slices"], data) if domain == "target" else {}
+    slices = {name: [values[index] for index in indices.tolist()] for name, values in slices.items()}
+    if redact:
+        slices = {name: [hashed(one) if isinstance(one, str) else one for one in v] for name, v in slices.items()}
     return TestPredictions(
-        domain, indices, samples, words_of(labels[indices], classes), predictions_of(task, values, classes)
+        domain, indices, samples, words_of(labels[indices], classes), predictions_of(task, values, classes), slices
     )
 
 

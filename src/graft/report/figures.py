@@ -48,13 +48,13 @@ class Picture:
         return self.svg[self.svg.index("<svg") :].replace(INK, "currentColor").replace("<svg", '<svg role="img"', 1)
 
 
-def draw(name: str, title: str, caption: str, width: float, height: float, plot: Any) -> Picture:
-    """Draw `plot(axes)` on axes of a size in inches."""
+def draw(name: str, title: str, caption: str, width: float, height: float, plot: Any, panels: int = 1) -> Picture:
+    """Draw `plot(axes)` on axes of a size in inches, or on several side by side."""
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
         FigureCanvasAgg(figure)
-        axes = figure.add_subplot(facecolor="none")
-        plot(axes)
+        axes = [figure.add_subplot(1, panels, number + 1, facecolor="none") for number in range(panels)]
+        plot(*axes)
         svg, png = io.StringIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
         figure.savefig(png, format="png", dpi=150, facecolor="white")

@@ -1,7 +1,7 @@
 """A report: one HTML page that needs nothing else, and its figures and tables as files beside it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
@@ -38,6 +38,7 @@ class Page:
     checked: int = 0
     sections: Sequence[Section] = ()
     footer: str = ""
+    kept: Mapping[str, bytes] = field(default_factory=dict)  # further files for that folder
 
     @property
     def first_line(self) -> str:
@@ -51,7 +52,7 @@ class Page:
 
     def files(self) -> dict[str, bytes]:
         """Names of the figures' and tables' files with what they hold."""
-        found: dict[str, bytes] = {}
+        found = dict(self.kept)
         for section in self.sections:
             for picture in section.pictures:
                 found |= {f"{picture.name}.svg": picture.svg.encode(), f"{picture.name}.png": picture.png}

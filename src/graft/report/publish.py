@@ -1,9 +1,10 @@
 """Where a report goes: into the folder of its run or sweep, whose record names what is Graft's, or elsewhere."""
 
+import sys
 from pathlib import Path
 
-from graft.errors import FolderRefused, GraftError
-from graft.report import looks, study, sweep_page
+from graft.errors import FolderRefused, GraftError, first_line
+from graft.report import looks, run_page, study, sweep_page
 from graft.report.page import Page
 from graft.runs.folder import REPORT, REPORT_FILES, RunFolder, SweepFolder
 
@@ -35,6 +36,15 @@ def into(page: Page, folder: Path) -> Path:
         raise GraftError(f"{file} is in the way: Graft did not write it. Name another folder: to=<folder>")
     folder.mkdir(parents=True, exist_ok=True)
     return page.write(folder)
+
+
+def page_of_run(folder: Path) -> Page | None:
+    """The page of a run that has just finished; None where that fails, which is printed and changes nothing of it."""
+    try:
+        return run_page.page(folder)
+    except Exception as error:
+        print(f"W&B gets no report: {first_line(error)}. Try: graft report {folder}", file=sys.stderr)
+        return None
 
 
 def of_sweep(folder: Path) -> str | None:

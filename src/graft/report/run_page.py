@@ -1,5 +1,6 @@
 """The report of one run: its score, confusions, the samples it is most wrong about, curves and calibration."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,37 +9,51 @@ import numpy as np
 
 from graft.cli.program import program
 from graft.errors import GraftError
-from graft.report import baselines, checks, figures, samples, study
+from graft.model.predictions import SLICE
+from graft.report import baselines, checks, figures, inspected, samples, study, temperature
 from graft.report.answer import Answer
 from graft.report.contributions import contributions
 from graft.report.export import Table
 from graft.report.kept import target_predictions
 from graft.report.page import Page, Section
 from graft.report.plots import read_series
+from graft.report.slices import scores_by_slice
 from graft.report.statistics import bootstrap, calibration, calibration_interval, wilson
 from graft.report.summary import TRIED_FIRST, is_fraction, number_cell
 from graft.report.sweep_page import confidence_of, in_words
 from graft.runs import record
-from graft.runs.folder import CONFIG, METRICS, try_read_yaml
+from graft.runs.folder import CONFIG, INSPECTION, METRICS, try_read_yaml
 from graft.runs.sweeps import Job, split_override
 
 PAIRS = 10  # of classes that are confused most
 
 
-def page(folder: Path) -> Page:
-    """The page of a finished run; GraftError for one without a test score."""
+def page(folder: Path, inspection: Mapping[str, Any] | None = None) -> Page:
+    """The page of a finished run; GraftError for one without a test score.
+
+    `inspection` is what `graft.inspection.findings` has of it, or only why there is nothing, as `failed`.
+    """
     results = record.read(folder)
     if "score" not in results:
         raise GraftError(f"graft report {folder}: the run has no test score. See: graft show {folder}")
     found = target_predictions(folder)
-    sections = [one for one in sections_of(folder, results, found) if one.tables or one.pictures or one.samples]
+    if found and inspection:
+        found = {**found, **{f"{SLICE}{name}": values for name, values in inspection.get("slices", {}).items()}}
+    shown = (inspection or {}).get("contents", {})
+    sections = [one for one in sections_of(folder, results, found, shown) if one.tables or one.pictures or one.samples]
+    kept = {}
+    if inspection and "failed" in inspection:
+        sections.append(Section("Network and data", lines=[inspection["failed"]]))
+    elif inspection:
+        sections += inspected.sections(inspection)
+        kept = {INSPECTION: json.dumps(inspection).encode()}
     title = f"{results.get('name', 'run')}: {folder.name}"
     seconds = (results.get("time") or {}).get("total_s")
     footer = f"Seed {results['seeds']['train']}" if results.get("seeds") else ""
     footer += f", {seconds:,.0f} s." if seconds else ""
     job = Job(folder.name, dict(map(split_override, results.get("overrides", []))), results, path=folder)
     looked = checks.findings(study.of_jobs([folder], [job]))
-    return Page(title, [answer(results, found)], looked, len(checks.CHECKS), sections, footer)
+    return Page(title, [answer(results, found)], looked, len(checks.CHECKS), sections, footer, kept)
 
 
 def answer(results: Mapping[str, Any], found: Mapping[str, Any] | None) -> Answer:
@@ -90,8 +105,13 @@ def next_step(results: Mapping[str, Any]) -> str:
     return f"One run cannot tell whether transfer helps; a sweep can: {command}"
 
 
-def sections_of(folder: Path, results: Mapping[str, Any], found: Mapping[str, Any] | None) -> Iterator[Section]:
-    """What is shown of a run."""
+def sections_of(
+    folder: Path,
+    results: Mapping[str, Any],
+    found: Mapping[str, Any] | None,
+    contents: Mapping[str, Mapping[str, str]],
+) -> Iterator[Section]:
+    """What is shown of a run; `contents` has samples by their row in its predictions."""
     yield Section("Scores", [metrics(results)])
     if results.get("baselines"):
         yield Section("Baselines", [beside(results)])
@@ -99,21 +119,41 @@ def sections_of(folder: Path, results: Mapping[str, Any], found: Mapping[str, An
     if confusion:
         matrix, classes = confusion["matrix"], confusion["classes"]
         yield Section("Confusions", [confused(matrix, classes)], [figures.confusion(matrix, classes)])
+    if found and (table := scores_by_slice(found, results["score"]["metric"].rsplit("/", 1)[-1])):
+        yield Section("Scores by class and slice", [table])
     if found:
-        yield Section("Largest losses", samples=samples.worst(found, content=may_show(folder)))
+        yield Section("Largest losses", samples=samples.worst(found, content=may_show(folder), contents=contents))
     file = folder / METRICS
     series = read_series(file) if file.is_file() else {}
     drawn = [figures.run_curves(series, name) for name in ("loss", results["score"]["metric"].rsplit("/", 1)[-1])]
     yield Section("Training", pictures=[one for one in drawn if one])
-    if (values := confidence_of(found)) is not None:
-        low, high = calibration_interval(*values)
-        bins = calibration(*values)
-        picture = figures.reliability({"this run": bins}, {"this run": figures.COLORS[0]})
-        rows = [[f"{bins.error:.3f}", f"{low:.3f} to {high:.3f}", f"{values[0].mean():.3f}", f"{values[1].mean():.3f}"]]
-        header = ["ECE", "95 % over test samples", "mean probability", "accuracy"]
-        caption = "Expected calibration error in ten bins of equally many test samples; it leans upwards."
-        table = Table("calibration", "Calibration error", caption, header, rows, numbers=0)
-        yield Section("Calibration", [table], [picture])
+    if found and (values := confidence_of(found)) is not None:
+        yield calibration_section(found, values, results)
+
+
+def calibration_section(
+    found: Mapping[str, Any], values: tuple[np.ndarray, np.ndarray], results: Mapping[str, Any]
+) -> Section:
+    """Calibration on test samples as the network is and, where a temperature was fitted on validation, scaled by it."""
+    confidence, correct = values
+    confidences = {"as it is": confidence}
+    caption = "Expected calibration error in ten bins of equally many test samples; it leans upwards."
+    if scale := results.get("temperature"):
+        confidences["scaled"] = temperature.tempered(found["probabilities"], scale["value"]).max(axis=1)
+        caption += (
+            f" Scaled: logits divided by {temperature.temperature_cell([scale['value']])}, the temperature with the "
+            f"smallest loss on the {scale['labels']:,} labels of the validation split ({scale['val_loss']:.3f} before, "
+            f"{scale['val_loss_after']:.3f} after); no test label was used, and predicted classes stay the same."
+        )
+    bins = {name: calibration(one, correct) for name, one in confidences.items()}
+    rows = []
+    for name, one in confidences.items():
+        low, high = calibration_interval(one, correct)
+        means = (f"{one.mean():.3f}", f"{correct.mean():.3f}")
+        rows.append([name, f"{bins[name].error:.3f}", f"{low:.3f} to {high:.3f}", *means])
+    header = ["probabilities", "ECE", "95 % over test samples", "mean probability", "accuracy"]
+    picture = figures.reliability(bins, dict(zip(bins, figures.COLORS, strict=False)))
+    return Section("Calibration", [Table("calibration", "Calibration error", caption, header, rows)], [picture])
 
 
 def may_show(folder: Path) -> bool:

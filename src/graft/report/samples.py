@@ -5,12 +5,15 @@ import csv
 import io
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 ROW = re.compile(r"(?P<file>.+), row (?P<line>\d+)(?: \((?P<path>.+)\))?", re.DOTALL)
 SHOWN = 12
@@ -24,35 +27,51 @@ SMALLEST = 1e-12  # probability of which a logarithm is taken
 
 @dataclass(frozen=True)
 class Sample:
-    """A test sample: what it is called, its label, what was predicted, and how wrong that is.
+    """A sample: what it is called, its label, what was predicted, and in a `note` how wrong or how sure that is.
 
     `image` and `sound` are data URLs, `text` is a text or the values of a table's row; None where there is none.
+    `marks` are words with -1 (against the prediction) to 1 (for it), `near` the training samples that are most alike.
     """
 
     name: str
     label: str
-    prediction: str
-    loss: float
+    prediction: str | None = None
+    note: str = ""
     image: str | None = None
     sound: str | None = None
     text: str | None = None
+    marks: Sequence[tuple[str, float]] = ()
+    near: Sequence["Sample"] = ()
 
 
-def worst(found: Mapping[str, Any], *, content: bool) -> list[Sample]:
-    """The samples with the largest loss; `content` says whether their files may be shown."""
-    losses = losses_of(found)
+def worst(
+    found: Mapping[str, Any], *, content: bool, contents: Mapping[str, Mapping[str, str]] | None = None
+) -> list[Sample]:
+    """The samples with the largest loss; `content` says whether they may be shown.
+
+    `contents` has by row what a sample is; the others are shown where their files are still there.
+    """
+    losses, known = losses_of(found), contents or {}
     if losses is None:
         return []
+    shown: list[dict[str, Any]] = [
+        dict(known.get(str(row)) or content_of(found["sample"][row])) if content else {} for row in worst_rows(losses)
+    ]
     return [
         Sample(
             found["sample"][place],
             worded(found["label"][place]),
             worded(found["prediction"][place]),
-            float(losses[place]),
-            **(content_of(found["sample"][place]) if content else {}),
+            f"loss {losses[place]:.2f}",
+            **own,
         )
-        for place in np.argsort(-losses, kind="stable")[:SHOWN].tolist()
+        for place, own in zip(worst_rows(losses), shown, strict=True)
     ]
+
+
+def worst_rows(losses: np.ndarray) -> list[int]:
+    """The rows with the largest losses `(m,)`, the largest first."""
+    return np.argsort(-losses, kind="stable")[:SHOWN].tolist()
 
 
 def losses_of(found: Mapping[str, Any]) -> np.ndarray | None:
@@ -85,14 +104,18 @@ def content_of(name: str) -> dict[str, str]:
 
 
 def thumbnail(path: Path) -> str:
-    """A small JPEG of an image as a data URL."""
+    """A small JPEG of an image file as a data URL."""
     from PIL import Image
 
     with Image.open(path) as image:
-        small = image.convert("RGB")
-        small.thumbnail((SIDE, SIDE))
-        content = io.BytesIO()
-        small.save(content, "JPEG", quality=80)
+        return thumbnail_of(image)
+
+
+def thumbnail_of(image: "Image.Image") -> str:
+    """A small JPEG of an image as a data URL."""
+    small, content = image.convert("RGB"), io.BytesIO()
+    small.thumbnail((SIDE, SIDE))
+    small.save(content, "JPEG", quality=80)
     return data_url(content.getvalue(), "image/jpeg")
 
 

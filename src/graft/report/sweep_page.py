@@ -25,6 +25,7 @@ from graft.report.summary import (
     repeats_cell,
     with_ensembles,
 )
+from graft.report.temperature import temperature_cell, temperature_of, tempered
 from graft.runs.roles import role
 from graft.runs.sweeps import Row
 
@@ -51,6 +52,7 @@ def sections_of(study: Study, setting: Setting) -> Iterator[Section]:
     """What is shown of a setting."""
     place = f" ({setting.name})" if setting.name else ""
     calibrated = {arm.name: found for arm in setting.arms[:CALIBRATED] if (found := confidences(arm)) is not None}
+    scaled = {arm.name: one for arm in setting.arms[:CALIBRATED] if (one := scaled_confidences(arm)) is not None}
     drawn = (
         figures.gains(study, setting),
         figures.heat_map(study, setting),
@@ -69,7 +71,7 @@ def sections_of(study: Study, setting: Setting) -> Iterator[Section]:
         picture = figures.reliability(bins, figures.colors_of(setting.arms))
         yield Section(
             f"Calibration{place}",
-            [own(setting, study, calibrations(calibrated, bins))],
+            [own(setting, study, calibrations(calibrated, scaled, bins))],
             named(study, setting, [picture]),
         )
 
@@ -185,19 +187,42 @@ def confidence_of(found: Mapping[str, Any] | None) -> tuple[np.ndarray, np.ndarr
     return np.array(found["probabilities"], dtype=float).max(axis=1), correct
 
 
-def calibrations(found: Mapping[str, tuple[np.ndarray, np.ndarray]], bins: Mapping[str, Calibration]) -> Table:
-    """Calibration error of each arm, with its interval."""
+def scaled_confidences(arm: Arm) -> tuple[np.ndarray, list[float]] | None:
+    """As `confidences`, each run's by its own temperature, and those; None where a run has none."""
+    parts, temperatures = [], []
+    for job in arm.jobs.values():
+        found, value = target_predictions(job.path), temperature_of(job.results or {})
+        if found is None or value is None or confidence_of(found) is None:
+            return None
+        parts.append(tempered(found["probabilities"], value).max(axis=1))
+        temperatures.append(value)
+    return (np.stack(parts), temperatures) if len({len(part) for part in parts}) == 1 else None
+
+
+def calibrations(
+    found: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    scaled: Mapping[str, tuple[np.ndarray, list[float]]],
+    bins: Mapping[str, Calibration],
+) -> Table:
+    """Calibration error of each arm with its interval, as the networks are and scaled by their temperatures."""
     rows = []
     for name, (confidence, correct) in found.items():
-        low, high = calibration_interval(confidence, correct)
-        means = (f"{confidence.mean():.3f}", f"{correct.mean():.3f}")
-        rows.append([name, f"{bins[name].error:.3f}", f"{low:.3f} to {high:.3f}", *means])
-    header = ["strategy", "ECE", "95 % over test samples", "mean probability", "accuracy"]
+        cells = [f"{bins[name].error:.3f}", "{:.3f} to {:.3f}".format(*calibration_interval(confidence, correct))]
+        after = ["", "", ""]
+        if name in scaled:
+            values, temperatures = scaled[name]
+            interval = "{:.3f} to {:.3f}".format(*calibration_interval(values, correct))
+            after = [temperature_cell(temperatures), f"{calibration(values, correct).error:.3f}", interval]
+        rows.append([name, *cells, *after, f"{confidence.mean():.3f}", f"{correct.mean():.3f}"])
+    interval = "95 % over test samples"
+    scaling = ("temperature", "ECE scaled", f"{interval}, scaled")
+    header = ["strategy", "ECE", interval, *scaling, "mean probability", "accuracy"]
     caption = (
-        "Expected calibration error in ten bins of equally many test samples, all seeds together; nothing was fitted "
-        "to them. It leans upwards: chance alone moves a bin's accuracy."
+        "Expected calibration error in ten bins of equally many test samples, all seeds together. It leans upwards: "
+        "chance alone moves a bin's accuracy. Scaled: logits divided by the temperature that each run fitted on its "
+        "validation labels (mean over seeds); nothing was fitted on test."
     )
-    return Table("calibration", "Calibration error", caption, header, rows)
+    return Table("calibration", "Calibration error", caption, header, rows).without_empty()
 
 
 def estimate_text(study: Study, one: Estimate) -> str:

@@ -44,6 +44,7 @@ REFUSED = ".refused"  # jobs whose folder is not this sweep's to write to, a JSO
 MODEL = "model"  # the folder that predicts by itself, see graft.model
 BEST_MODEL = "best_model.json"  # which job of a sweep keeps its model
 REPORT, REPORT_FILES = "report.html", "report"  # a page, and the folder of its figures and tables
+INSPECTION = "inspection.json"  # in that folder, what was found with the network and the data opened again
 LOOKS = "looks.json"  # which seeds each look at a sweep's answer saw
 SWEEP_FILES = ("multirun.yaml", "summary.csv", "summary.md", STOPPED, REFUSED, BEST_MODEL, LOOKS, *LEDGER_TABLES)
 

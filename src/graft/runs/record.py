@@ -42,6 +42,7 @@ class RunRecord(TypedDict, total=False):
     score: dict[str, Any]  # the main metric on the target's test split
     baselines: dict[str, dict[str, Any]]  # by key: title, fitted_on, chosen, labels, metrics, seconds
     confusion: dict[str, Any]
+    temperature: dict[str, Any] | None  # value, labels that it was fitted on, val_loss and val_loss_after
     soup: dict[str, Any]
     wise_ft: dict[str, Any]
     nonfinite: dict[str, Any] | None

@@ -1,9 +1,11 @@
 """Validation and test of the weights that are in a module."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
+from torch import Tensor
 
 from graft.data.module import TransferDataModule
 from graft.experiment import Experiment
@@ -20,6 +22,19 @@ def validation_metrics(experiment: Experiment, callbacks: Sequence[Callback] = (
     trainer = build_trainer(settings, config["training"], experiment.epochs, experiment.folder, [], callbacks)
     trainer.validate(experiment.module, experiment.data, verbose=False)
     return of_validation(trainer.callback_metrics)
+
+
+def validation_predictions(trainer: pl.Trainer, experiment: Experiment) -> list[tuple[Tensor, Tensor]] | None:
+    """Indices and predictions `(B, ...)` of each batch of the target's validation split, of this process.
+
+    None where the Trainer leaves batches out.
+    """
+    limit = trainer.limit_val_batches
+    if isinstance(limit, int) or limit != 1.0:  # the integer 1 is one batch
+        return None
+    loader = experiment.data.eval_loader("target", "val")
+    batches: Any = trainer.predict(experiment.module, loader)
+    return [(batch["target"][0], batch["target"][1].cpu()) for batch in batches]
 
 
 def test(trainer: pl.Trainer, module: TransferModule, data: TransferDataModule) -> dict[str, float]:

@@ -57,7 +57,7 @@ class LabelledTexts(Domain):
     ) -> Record:
         """A row of what stands in the two columns, with a problem where that is no text with a label.
 
-        `columns` are those that a split asks for; `advice` is on encodings.
+        `columns` are the row's others; `advice` is on encodings.
         """
         problem = self._text_problem(text, advice) or self._label_problem(label, advice)
         if problem:

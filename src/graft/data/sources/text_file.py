@@ -197,7 +197,8 @@ class TextFile(LabelledTexts):
                 return Record(file, number, "", "", f"it has no column {column} ({self.key}.{key})")
         if several_lines(record) and (rows := self._rows_within(record, labels)):
             return Record(file, number, "", "", f"a quote opens here and closes {rows} rows later")
-        columns = {name: column_of(record, name) for name in self.split_columns}
+        others = {str(name): value for name, value in record.items() if name not in (self.text, self.label)}
+        columns = others | {name: column_of(record, name) for name in self.split_columns}
         return self.record(file, number, column_of(record, self.text), column_of(record, self.label), columns, advice)
 
     def _rows_within(self, record: Fields, labels: Collection[str]) -> int:

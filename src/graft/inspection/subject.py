@@ -1,0 +1,174 @@
+"""One sample as attribution sees it: what can be interpolated to a baseline, in units that are removed as one."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graft.backbones.base import Backbone
+from graft.backbones.split_backbone import replaced_forward
+from graft.backbones.tabular import ColumnSum, ColumnTokens
+from graft.heads.base import seen_by
+from graft.inputs.base import Fields
+from graft.inputs.columns import MISSING
+from graft.model.model import Model
+from graft.tasks.base import Task
+
+CELLS = 14  # of an image or a spectrogram, a side
+SEGMENTS = 50  # of a waveform
+
+
+@dataclass(frozen=True)
+class Subject:
+    """`values` `(1, ...)` are the input, or vectors of its tokens or columns; `logits` are a network's of `(B, ...)`.
+
+    `units` `(...)` numbers the unit of each value; `baseline` `(1, ...)` is what stands for an absent one.
+    """
+
+    values: Tensor
+    baseline: Tensor
+    units: Tensor
+    count: int
+    logits: Callable[[Backbone, nn.Module, Tensor], Tensor]
+    names: tuple[str, ...] = ()  # of the units, where they have some
+
+    def by_unit(self, attribution: Tensor) -> Tensor:
+        """Sums `(count,)` of an attribution `(1, ...)` over the values of each unit, in float64."""
+        values = attribution.detach().double().flatten()
+        return torch.zeros(self.count, dtype=torch.float64).index_add(0, self.units.flatten(), values)
+
+    def without(self, removed: Tensor) -> Tensor:
+        """The values `(M, ...)` with the baseline where units are removed, booleans `(M, count)`."""
+        return torch.where(removed[:, self.units], self.baseline, self.values)
+
+
+def subject_of(model: Model, inputs: Any) -> Subject:
+    """A sample's inputs `(1, ...)`, as the network takes them, as a subject."""
+    if not isinstance(inputs, Fields):
+        return of_tensor(inputs, lambda x: x)
+    if "input_ids" in inputs.tensors:
+        return of_tokens(model, inputs)
+    if "codes" in inputs.tensors:
+        return of_columns(model, inputs)
+    if "input_values" in inputs.tensors:
+        lengths = inputs["lengths"]
+        return of_tensor(
+            inputs["input_values"], lambda x: Fields({"input_values": x, "lengths": lengths.expand(len(x))})
+        )
+    values, mask = inputs["values"], inputs["mask"]
+    steps = int(mask.sum())
+    subject = of_tensor(values[:, :steps], lambda x: Fields({"values": x, "mask": mask[:, :steps].expand(len(x), -1)}))
+    units = torch.arange(steps)[:, None].expand(subject.units.shape)
+    return Subject(subject.values, subject.baseline, units, steps, subject.logits)
+
+
+def of_tensor(values: Tensor, inputs_of: Callable[[Tensor], Any]) -> Subject:
+    """Images, spectrograms and waveforms: cells or segments, against zero, the mean of what the network expects."""
+
+    def logits(backbone: Backbone, head: nn.Module, x: Tensor) -> Tensor:
+        return head(seen_by(head, backbone, inputs_of(x)))
+
+    if values.ndim == 2:
+        parts = min(SEGMENTS, values.shape[1])
+        units, count = torch.arange(values.shape[1]) * parts // values.shape[1], parts
+    else:
+        height, width = values.shape[-2:]
+        down, across = (torch.arange(side) * min(CELLS, side) // side for side in (height, width))
+        count = min(CELLS, height) * min(CELLS, width)
+        units = (down[:, None] * min(CELLS, width) + across).expand(values.shape[1:])
+    return Subject(values, torch.zeros_like(values), units, count, logits)
+
+
+def of_tokens(model: Model, inputs: Fields) -> Subject:
+    """A text's tokens, by their vectors, against the vector of padding."""
+    length = int(inputs["attention_mask"].sum())
+    ids, mask = inputs["input_ids"][:, :length], inputs["attention_mask"][:, :length]
+    tokenizer: Any = model.backbone.input_spec.tokenizer  # type: ignore[attr-defined]  # a text backbone's
+    embedding = embedding_of(model.backbone)
+    vectors, padding = embedding(ids).detach(), embedding(torch.full_like(ids, tokenizer.padding)).detach()
+
+    def logits(backbone: Backbone, head: nn.Module, x: Tensor) -> Tensor:
+        fields = Fields({"input_ids": ids.expand(len(x), -1), "attention_mask": mask.expand(len(x), -1)})
+        with replaced_forward(embedding_of(backbone), lambda *_: x):
+            return head(seen_by(head, backbone, fields))
+
+    units = torch.arange(length)[:, None].expand(vectors.shape[1:])
+    return Subject(vectors, padding, units, length, logits, tuple(words_of(tokenizer, ids[0].tolist())))
+
+
+def embedding_of(backbone: Backbone) -> nn.Module:
+    """The module that gives tokens their vectors."""
+    network: Any = backbone.network
+    if hasattr(network, "get_input_embeddings"):
+        return network.get_input_embeddings()
+    return next(module for module in network.modules() if isinstance(module, nn.Embedding))
+
+
+def words_of(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """Tokens as text."""
+    if hasattr(tokenizer, "tokenizer"):
+        return tokenizer.tokenizer.convert_ids_to_tokens([*ids])
+    first = tokenizer.size - len(tokenizer.words)
+    return [tokenizer.words[one - first] if one >= first else "⟨unknown⟩" for one in ids]
+
+
+def of_columns(model: Model, inputs: Fields) -> Subject:
+    """A table's columns, by the vectors that they become, against the mean of numbers and missing categories."""
+    zero = torch.zeros_like(inputs["numbers"])
+    absent = Fields({"numbers": zero, "missing": zero, "codes": torch.full_like(inputs["codes"], MISSING)})
+    module = column_tokens(model.backbone)
+    vectors, baseline = (ColumnTokens.forward(module, one).detach() for one in (inputs, absent))
+
+    def logits(backbone: Backbone, head: nn.Module, x: Tensor) -> Tensor:
+        own = column_tokens(backbone)
+        summed = x.sum(1) + own.bias if isinstance(own, ColumnSum) else x
+        fields = Fields({name: one.expand(len(x), *one.shape[1:]) for name, one in inputs.tensors.items()})
+        with replaced_forward(own, lambda _: summed):
+            return head(seen_by(head, backbone, fields))
+
+    columns = model.backbone.input_spec.columns  # type: ignore[attr-defined]  # a table backbone's
+    names = tuple(column.name for column in (*columns.numeric, *columns.categorical))
+    units = torch.arange(len(names))[:, None].expand(vectors.shape[1:])
+    return Subject(vectors, baseline, units, len(names), logits, names)
+
+
+def column_tokens(backbone: Backbone) -> ColumnTokens:
+    """The module that makes vectors of columns."""
+    return next(module for module in backbone.modules() if isinstance(module, ColumnTokens))
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a network on a sample: why the output at `place`, with the sign of a single output's class."""
+
+    task: Task
+    place: int
+    sign: float
+    value: float  # of a number's prediction, standardised
+    distance: float  # from that to the baseline's
+
+    @classmethod
+    def of(cls, task: Task, logits: Tensor, baseline: Tensor) -> "Question":
+        """Why the network decides as it does, by its logits `(1, K)` of the sample and of the baseline."""
+        place, sign = int(logits[0].argmax()), 1.0
+        if logits.shape[1] == 1 and task.label_kind == "classes":
+            sign = 1.0 if float(logits[0, 0]) > 0 else -1.0
+        value = float(logits[0, place])
+        return cls(task, place, sign, value, abs(float(baseline[0, place]) - value))
+
+    def score(self, logits: Tensor) -> Tensor:
+        """What is attributed, `(B,)`: the logit of the predicted class, or the number."""
+        return self.sign * logits[:, self.place]
+
+    def support(self, logits: Tensor) -> Tensor:
+        """How much of the prediction is left, `(B,)`: the predicted class's probability.
+
+        Of a number 1 where it is as predicted, 0 from the distance of the baseline's on.
+        """
+        if self.task.label_kind == "numbers":
+            return 1 - ((logits[:, 0] - self.value).abs() / max(self.distance, 1e-12)).clamp(max=1)
+        probabilities = self.task.probabilities(self.task.predictions(logits))
+        assert probabilities is not None  # there are classes
+        return probabilities[:, self.place if logits.shape[1] > 1 else int(self.sign > 0)]
