@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from graft.cli.evaluation import written_out
 from graft.cli.program import program
 from graft.errors import GraftError, in_quotes
 from graft.files import user_path
@@ -31,7 +32,7 @@ def typed(words: Sequence[str], known_names: Callable[[], Sequence[str]]) -> lis
 
     `known_names` gives the keys there are. GraftError for a flag or a word that belongs to no key.
     """
-    words = repeated(words)
+    words = written_out(repeated(words))
     sweeps = any(word in MULTIRUN for word in words)
     meant: list[str] = []
     follows = False  # whether the word is the value of one of Hydra's flags

@@ -50,6 +50,7 @@ def of_setup(experiment: Experiment, context: RunContext, tuned: dict[str, Any])
         "seeds": {
             "train": config["seed"],
             "split": config["data"]["split_seed"],
+            "fold": config["data"].get("fold"),
             "subset": config["data"]["subset_seed"],
             "pretrain": config["pretrain"]["seed"] if experiment.pretrained else None,
         },
