@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from graft.cli import arguments, evaluation
+from graft.cli import arguments, folds
 from graft.cli import help as config_help
 from graft.cli.launch import known_names, say
 from graft.errors import GraftError, LaunchRefused
@@ -78,7 +78,7 @@ def compose(overrides: list[str]) -> int:
 
     def app() -> None:
         try:
-            sys.argv[1:] = evaluation.planned(sys.argv[1:], config_help.config_folders(sys.argv[1:], CONF))
+            sys.argv[1:] = folds.planned(sys.argv[1:], config_help.config_folders(sys.argv[1:], CONF))
         except GraftError as error:
             raise LaunchRefused(str(error)) from None
         hydra.main(**MAIN, config_path=str(CONF), config_name="train")(run_job)()

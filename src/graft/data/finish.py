@@ -413,7 +413,7 @@ def fold_off(
     fold: Fold,
 ) -> tuple[Tensor, Tensor, str]:
     """Indices in train of what a fold may learn from and of what it tests, and the rule; GraftError for too little."""
-    place = f"fold {fold.number + 1} of {fold.folds}"
+    place = f"data.fold={fold.number} of {fold.folds} folds"
     if fold.evaluation == "leave_one_group_out":
         name, tested = groups_left_out(domain, train, fold.folds)[fold.number]
         return others(len(train), tested), tested, f"{place}, {domain.split['group']} {name}"
@@ -524,7 +524,7 @@ def check_folds(domain: "Domain", split_seed: int, evaluation: Evaluation, folds
         try:
             check_classes(domain, read.splits["train"].take(indices["train"]), read.classes)
         except GraftError as error:
-            raise GraftError(f"evaluation={evaluation}, fold {number + 1} of {folds}: {error}") from None
+            raise GraftError(f"evaluation={evaluation}, data.fold={number} of {folds} folds: {error}") from None
     return folds
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from graft.report import baselines, checks, figures, scaling
 from graft.report.answer import answers, count, shown
+from graft.report.cross_validation import configuration, out_of_fold, pooled, tested
 from graft.report.export import Table
 from graft.report.figures import Picture
 from graft.report.kept import target_predictions
@@ -21,10 +22,12 @@ from graft.report.summary import (
     interval_text,
     labels_cell,
     number_cell,
+    repeats_cell,
     with_ensembles,
 )
+from graft.runs.record import TestSplit, split_of
 from graft.runs.roles import role
-from graft.runs.sweeps import Row
+from graft.runs.sweeps import Job, Row
 
 CALIBRATED = 8  # arms whose calibration is shown
 
@@ -58,6 +61,8 @@ def sections_of(study: Study, setting: Setting) -> Iterator[Section]:
     yield Section(
         f"Strategies{place}", [own(setting, study, strategies(study, setting))], named(study, setting, pictures)
     )
+    if arm_of_folds(setting):
+        yield Section(f"Folds{place}", [own(setting, study, one) for one in fold_tables(study, setting)])
     if beside := beside_strategies(setting):
         yield Section(f"Baselines{place}", [own(setting, study, beside)])
     if calibrated:
@@ -77,18 +82,67 @@ def strategies(study: Study, setting: Setting) -> Table:
     finished = setting.arms[0].best.finished[0]
     monitor = (finished.get("selection") or {}).get("monitor") or "val"
     metric = finished["score"]["metric"]
+    unit = setting.arms[0].best.unit
     header = [
-        *("strategy", *keys, in_words(monitor), in_words(metric), "95 % interval", "seeds", "test samples"),
+        *("strategy", *keys, in_words(monitor), in_words(metric), "95 % interval", f"{unit}s", "test samples"),
         "gain over scratch",
         *("Holm p", "forgetting", "labels used", "trainable", "fit"),
     ]
     rows = [strategy_row(study, arm, keys, compared.get(arm.name)) for arm in setting.arms]
+    over = "new seeds and new test samples where predictions were kept, else over seeds alone"
     caption = (
-        "The configuration of each strategy that validation chose, in that order. The score's interval is over new "
-        "seeds and new test samples where predictions were kept, else over seeds alone. A gain is paired by seed, "
+        "The configuration of each strategy that validation chose, in that order. The score's interval is over "
+        f"{over if unit == 'seed' else f'{unit}s, with seeds averaged'}. A gain is paired by {unit}, "
         "and its interval is simultaneous over all comparisons. Labels used: to train + to choose."
     )
     return Table("strategies", "Chosen configurations", caption, header, rows, numbers=1 + len(keys)).without_empty()
+
+
+def arm_of_folds(setting: Setting) -> Arm | None:
+    """The arm whose folds are shown: what each fold chose, or the best by validation; None without folds."""
+    arm = setting.procedure or setting.arms[0]
+    return arm if arm.best.unit == "fold" else None
+
+
+def fold_tables(study: Study, setting: Setting) -> Iterator[Table]:
+    """The scores over all out-of-fold predictions of each arm, and every fold of the one that the page is about."""
+    arms = list({arm.name: arm for arm in (setting.procedure, *setting.arms) if arm}.values())
+    found = {arm.name: pooled(arm.best) for arm in arms}
+    metrics = list(dict.fromkeys(metric for values in found.values() for metric in values))
+    if metrics:
+        rows = [
+            [arm.name, count_cell([tested(arm.best) or 0]), *(number_cell(found[arm.name].get(one)) for one in metrics)]
+            for arm in arms
+            if found[arm.name]
+        ]
+        caption = (
+            "One score over the predictions of all folds together, each sample predicted once in a repeat by a model "
+            "that did not see it; means over repeats and seeds. A ranking such as AUROC also feels where the models of "
+            "the folds differ in level, so that it can lie below the mean over folds."
+        )
+        yield Table("out_of_fold", "Out-of-fold predictions", caption, ["strategy", "samples", *metrics], rows)
+    arm = arm_of_folds(setting)
+    assert arm is not None
+    folds: dict[TestSplit, list[Job]] = {}
+    for job in arm.best.jobs:
+        if job.results and "score" in job.results:
+            folds.setdefault(split_of(job.results), []).append(job)
+    rows = [fold_row(study, split, jobs) for split, jobs in folds.items()]
+    caption = "Each fold's own configuration, validation and test score; means over seeds."
+    header = ["split and fold", "configuration", "test samples", "validation", f"test {study.metric}"]
+    yield Table("folds", f"Folds of {arm.name}", caption, header, rows, numbers=2).without_empty()
+
+
+def fold_row(study: Study, split: TestSplit, jobs: list[Job]) -> list[str]:
+    """A fold's cells."""
+    row = Row(jobs[0].overrides, jobs)
+    return [
+        f"split {split}",
+        configuration(row, study.varied),
+        count_cell(row.numbers("data", "target", "test")),
+        number_cell(row.mean("selection", "value")),
+        number_cell(row.mean("score", "value")),
+    ]
 
 
 def beside_strategies(setting: Setting) -> Table | None:
@@ -112,8 +166,8 @@ def strategy_row(study: Study, arm: Arm, keys: list[str], one: Comparison | None
         *(best.overrides.get(key, "") for key in keys),
         number_cell(best.mean("selection", "value")),
         "" if mean is None else f"{mean:.4f}",
-        estimate_text(study, arm.estimate()[0]),
-        str(len(arm.jobs)),
+        estimate_text(study, arm.estimate()[0], f"{best.unit}s"),
+        repeats_cell(best),
         count_cell(best.numbers("data", "target", "test")),
         "" if one is None else gain_text(study, one),
         "" if one is None or one.p is None else f"{one.p:.2g}",
@@ -132,10 +186,12 @@ def gain_text(study: Study, one: Comparison) -> str:
 
 def configurations(study: Study) -> Table:
     """A line for each row of the sweep."""
-    header = [*study.varied, "validation", "test mean", "test deviation", "seeds", "labels used", "failed", "diverged"]
+    repeats = "seeds" if all(row.unit == "seed" for row in study.rows) else "repeats"
+    header = [*study.varied, "validation", "test mean", "test deviation", repeats, "labels used", "failed", "diverged"]
     header.append("fit")
     rows = [configuration_row(row, study.varied) for row in with_ensembles(study.jobs, study.rows)]
-    caption = "All that was tried, best by validation first; the deviation is over seeds (n - 1)."
+    over = "seeds" if repeats == "seeds" else "jobs"
+    caption = f"All that was tried, best by validation first; the deviation is over {over} (n - 1)."
     return Table("configurations", "All of them", caption, header, rows, numbers=len(study.varied)).without_empty()
 
 
@@ -147,7 +203,7 @@ def configuration_row(row: Row, keys: list[str]) -> list[str]:
         number_cell(row.mean("selection", "value")),
         number_cell(statistics.fmean(scores) if scores else None),
         number_cell(statistics.stdev(scores) if len(scores) > 1 else None),
-        str(len(scores)),
+        repeats_cell(row),
         labels_cell(row),
         str(len(row.failed) or ""),
         str(len(row.diverged) or ""),
@@ -156,9 +212,14 @@ def configuration_row(row: Row, keys: list[str]) -> list[str]:
 
 
 def confidences(arm: Arm) -> tuple[np.ndarray, np.ndarray] | None:
-    """Probability of the predicted class and whether it is right, `(seeds, m)` each; None without classes."""
-    parts = [found for job in arm.jobs.values() if (found := confidence_of(target_predictions(job.path)))]
-    if not parts or len({len(confidence) for confidence, _ in parts}) > 1:
+    """Probability of the predicted class and whether it is right, `(seeds, m)` each; None without classes.
+
+    The samples are those of all folds where there are some.
+    """
+    runs = out_of_fold(arm.best) or [[job] for job in arm.jobs.values()]
+    found = [[confidence_of(target_predictions(job.path)) for job in jobs] for jobs in runs]
+    parts = [np.concatenate([one for one in folds if one], axis=1) for folds in found if all(folds)]
+    if not parts or len({part.shape for part in parts}) > 1:
         return None
     return np.stack([one for one, _ in parts]), np.stack([one for _, one in parts])
 
@@ -187,10 +248,10 @@ def calibrations(found: Mapping[str, tuple[np.ndarray, np.ndarray]], bins: Mappi
     return Table("calibration", "Calibration error", caption, header, rows)
 
 
-def estimate_text(study: Study, one: Estimate) -> str:
+def estimate_text(study: Study, one: Estimate, unit: str = "seeds") -> str:
     """An estimate's interval for people."""
     low, high = one.interval() if one.error > 0 else (one.mean, one.mean)
-    return "" if one.n < 2 else interval_text(one.n, one.mean, (high - low) / 2, study.in_points)
+    return "" if one.n < 2 else interval_text(one.n, one.mean, (high - low) / 2, study.in_points, unit)
 
 
 def own(setting: Setting, study: Study, table: Table) -> Table:

@@ -47,16 +47,22 @@ def of_setup(experiment: Experiment, context: RunContext, tuned: dict[str, Any])
         "precision": config["trainer"]["precision"],
         "threads": torch.get_num_threads(),
         "baselines": experiment.baselines,
+        "evaluation": evaluation_of(config),
         "seeds": {
             "train": config["seed"],
             "split": config["data"]["split_seed"],
-            "fold": config["data"].get("fold"),
             "subset": config["data"]["subset_seed"],
             "pretrain": config["pretrain"]["seed"] if experiment.pretrained else None,
         },
         "git": git_state(Path(config["paths"]["root"])),
         "versions": versions(),
     }
+
+
+def evaluation_of(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Which fold is tested, of how many and of what kind; None for one split."""
+    found = {key: config["data"].get(key) for key in ("evaluation", "fold", "folds")}
+    return found if found["evaluation"] else None
 
 
 def of_data(experiment: Experiment) -> dict[str, Any]:

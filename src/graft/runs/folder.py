@@ -43,7 +43,7 @@ MODEL = "model"  # the folder that predicts by itself, see graft.model
 BEST_MODEL = "best_model.json"  # which job of a sweep keeps its model
 REPORT, REPORT_FILES = "report.html", "report"  # a page, and the folder of its figures and tables
 LOOKS = "looks.json"  # which seeds each look at a sweep's answer saw
-SWEEP_FILES = ("multirun.yaml", "summary.csv", "summary.md", STOPPED, REFUSED, BEST_MODEL, LOOKS)
+SWEEP_FILES = ("multirun.yaml", "summary.csv", "summary.md", PREDICTIONS, STOPPED, REFUSED, BEST_MODEL, LOOKS)
 
 
 @dataclass(frozen=True)
