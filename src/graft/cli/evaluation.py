@@ -41,8 +41,10 @@ def written_out(words: Sequence[str]) -> list[str]:
     kept = [word for word in words if word.partition("=")[0] not in ("evaluation", "folds", "repeats")]
     if other := next((word for word in kept if word.partition("=")[0] in {*keys, "data.folds", "data.fold"}), None):
         raise GraftError(f"`{given['evaluation']}` with `{other}`: both set {other.partition('=')[0]}; leave one out")
-    flag = [] if {"-m", "--multirun"} & {*kept} else ["-m"]
-    return [*flag, *(f"{key}={value}" for key, value in keys.items()), *kept]
+    if not {"-m", "--multirun"} & {*kept}:
+        kept.insert(0, "-m")
+    after = next(place for place, word in enumerate(kept, start=1) if word in ("-m", "--multirun"))
+    return [*kept[:after], *(f"{key}={value}" for key, value in keys.items()), *kept[after:]]
 
 
 def number(word: str, least: int) -> int:

@@ -57,7 +57,7 @@ class SweepCallback(Callback):
             sweep.remove(REFUSED)
         job.STATE.exit_code = job.FAILED  # until the end was reached
         job.STATE.unrecorded = False
-        overrides = [*config.hydra.overrides.task, *(f"{k}={v}" for k, v in (sweeper.get("params") or {}).items())]
+        overrides = [*(f"{k}={v}" for k, v in (sweeper.get("params") or {}).items()), *config.hydra.overrides.task]
         plan_of(overrides, is_grid=sweeper._target_.endswith("BasicSweeper")).write()
         self.shown = one_line_a_job()
         if not signals.in_main_thread():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from graft.cli.program import program
 from graft.errors import override
 from graft.report.baselines import does_as_well
-from graft.report.cross_validation import pooled, tested
+from graft.report.cross_validation import num_tested, pooled
 from graft.report.looks import level
 from graft.report.statistics import further_seeds
 from graft.report.study import Arm, Comparison, Setting, Study
@@ -149,7 +149,7 @@ def procedure_line(study: Study, procedure: Arm) -> str:
 
 def pooled_lines(study: Study, arm: Arm) -> list[str]:
     """The scores over all out-of-fold predictions together; none where they were not kept or a fold is missing."""
-    found, samples = pooled(arm.best), tested(arm.best)
+    found, samples = pooled(arm.best), num_tested(arm.best)
     if not found or samples is None:
         return []
     values = ", ".join(f"{metric} {value:.4f}" for metric, value in found.items())
@@ -173,7 +173,7 @@ def details(study: Study, one: Comparison) -> list[str]:
     """What the interval holds, from how many samples it comes, and what more seeds cannot change."""
     test = one.arm.best.numbers("data", "target", "test")
     samples = f"{test[0]:,.0f} test samples" if test else "the test samples"
-    if found := tested(one.arm.best):
+    if found := num_tested(one.arm.best):
         samples = f"{found:,} test samples of all folds"
     means = [arm.best.mean("score", "value") or 0.0 for arm in (one.arm, one.scratch)]
     by = "folds of the training labels" if all_chose_by(one.arm.rows, "budget") else "validation"

@@ -61,7 +61,7 @@ def out_of_fold(row: Row) -> list[list[Job]]:
     return [[jobs[fold] for fold in sorted(jobs)] for jobs in whole]
 
 
-def tested(row: Row) -> int | None:
+def num_tested(row: Row) -> int | None:
     """How many samples all folds together test; None where a fold is missing."""
     found = out_of_fold(row)
     return sum(job.results["data"]["target"]["test"] for job in found[0] if job.results) if found else None

@@ -86,9 +86,10 @@ def beside(rows: Sequence[Row], varied: Sequence[str]) -> str:
 UNBOUNDED = ("loss", "mae", "mse", "rmse", "r2")  # metrics that are no fractions
 NOTE = (
     "± is the sample standard deviation over seeds, splits or folds (n - 1), the interval is the 95 % interval of the "
-    "mean (Student's t; over splits and folds as Nadeau and Bengio correct it). Labels used: to train + to choose. Times and other metrics are means over the same jobs. Rows are "
-    "in the order of the metric that selected the checkpoints, which under selection=budget is that of folds of the "
-    "training labels, so that nothing is chosen on the test split; without one, of the test score."
+    "mean (Student's t; over splits and folds as Nadeau and Bengio correct it). Labels used: to train + to choose. "
+    "Times and other metrics are means over the same jobs. Rows are in the order of the metric that selected the "
+    "checkpoints, which under selection=budget is that of folds of the training labels, so that nothing is chosen on "
+    "the test split; without one, of the test score."
 )
 
 

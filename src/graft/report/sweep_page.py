@@ -8,7 +8,7 @@ import numpy as np
 
 from graft.report import baselines, checks, figures, scaling
 from graft.report.answer import answers, count, shown
-from graft.report.cross_validation import configuration, out_of_fold, pooled, tested
+from graft.report.cross_validation import configuration, num_tested, out_of_fold, pooled
 from graft.report.export import Table
 from graft.report.figures import Picture
 from graft.report.kept import target_predictions
@@ -106,12 +106,17 @@ def arm_of_folds(setting: Setting) -> Arm | None:
 
 def fold_tables(study: Study, setting: Setting) -> Iterator[Table]:
     """The scores over all out-of-fold predictions of each arm, and every fold of the one that the page is about."""
-    arms = list({arm.name: arm for arm in (setting.procedure, *setting.arms) if arm}.values())
+    procedure = setting.procedure if len(setting.arms) > 1 else None  # else it is the only arm
+    arms = list({arm.name: arm for arm in (procedure, *setting.arms) if arm}.values())
     found = {arm.name: pooled(arm.best) for arm in arms}
     metrics = list(dict.fromkeys(metric for values in found.values() for metric in values))
     if metrics:
         rows = [
-            [arm.name, count_cell([tested(arm.best) or 0]), *(number_cell(found[arm.name].get(one)) for one in metrics)]
+            [
+                arm.name,
+                count_cell([num_tested(arm.best) or 0]),
+                *(number_cell(found[arm.name].get(one)) for one in metrics),
+            ]
             for arm in arms
             if found[arm.name]
         ]
@@ -136,8 +141,9 @@ def fold_tables(study: Study, setting: Setting) -> Iterator[Table]:
 def fold_row(study: Study, split: TestSplit, jobs: list[Job]) -> list[str]:
     """A fold's cells."""
     row = Row(jobs[0].overrides, jobs)
+    report = row.finished[0]["data"]["target"].get("report") or {}
     return [
-        f"split {split}",
+        f"split {split}" + "".join(f", {part}" for part in report.get("split", "").split("; ")[0].split(", ")[1:]),
         configuration(row, study.varied),
         count_cell(row.numbers("data", "target", "test")),
         number_cell(row.mean("selection", "value")),

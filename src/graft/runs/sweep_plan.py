@@ -40,10 +40,14 @@ def forget_plan() -> None:
 
 
 def plan_of(overrides: Sequence[str], *, is_grid: bool) -> SweepPlan:
-    """The plan of Hydra's overrides, of which those with several values make a grid where the sweeper tries all."""
+    """The plan of Hydra's overrides, of which those with several values make a grid where the sweeper tries all.
+
+    Of several for one key the last counts, as a sweep that an experiment brings and the command line changes.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     parsed = OverridesParser.create().parse_overrides(list(overrides))
-    swept = [one for one in parsed if one.is_sweep_override()]
+    last = {one.get_key_element(): one for one in parsed}
+    swept = [one for one in last.values() if one.is_sweep_override()]
     jobs = prod(len(list(one.sweep_string_iterator())) for one in swept) if is_grid else None
     return SweepPlan(jobs, [one.key_or_group for one in swept])
