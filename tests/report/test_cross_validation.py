@@ -134,7 +134,7 @@ def test_nested_scores_what_each_fold_chose_by_its_own_validation(sweep):
     assert scratch.overrides == {"strategy": "scratch", "optimizer.lr": "1 (2), 2 (1)"}
     assert sorted(scratch.units) == sorted(n / TEST for n in (100, 102, 101))
     assert sorted(setting.procedure.best.units) == sorted(n / TEST for n in (130, 132, 131))  # full in every fold
-    assert setting.comparisons[0].arm.name == "chosen in each fold"
+    assert setting.comparisons[0].arm.name == "transfer chosen in each fold"
     assert setting.comparisons[0].estimate.mean == pytest.approx(30 / TEST)
     assert any("chooses among 6 configurations by its own validation: acc 65.5 %" in d for d in sweep.answer().details)
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from graft.errors import listed
 from graft.report.answer import chosen_arm, count, difference, score
 from graft.report.baselines import MAJORITY, baselines_in
-from graft.report.study import CHOSEN, Arm, Study
+from graft.report.study import CHOSEN_TRANSFER, Arm, Study
 from graft.runs.record import labels_of, labels_used
 from graft.runs.roles import role
 from graft.runs.sweeps import MIN_SEEDS, all_failed
@@ -158,7 +158,7 @@ class UnequalTries(Check):
         for setting in study.settings:
             if setting.scratch is None or not setting.transfers:
                 continue
-            most = max(len(arm.rows) for arm in setting.transfers if arm.name != CHOSEN)
+            most = max(len(arm.rows) for arm in setting.transfers if arm.name != CHOSEN_TRANSFER)
             if len(setting.scratch.rows) < most:
                 return (
                     f"Scratch was tried with {count(len(setting.scratch.rows), 'configuration')} and a transfer "

@@ -25,7 +25,7 @@ from graft.runs.sweeps import Job, Row, fold, read_jobs, split_overrides, test_o
 ROUNDING = 1e-3  # of scores in a record against those of the predictions
 
 Pair = tuple[TestSplit, int | None]  # split or fold, and seed of a job
-CHOSEN = "chosen in each fold"  # the arm that evaluation=nested chooses among the others
+CHOSEN, CHOSEN_TRANSFER = "chosen in each fold", "transfer chosen in each fold"  # arms of evaluation=nested
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def with_choice(arms: list[Arm]) -> list[Arm]:
     transfers = [arm for arm in arms if not arm.from_scratch]
     rows = [row for arm in transfers for row in arm.rows]
     nested = cross_validation.evaluation_of(rows) == "nested" and len(transfers) > 1
-    return [Arm(CHOSEN, rows), *arms] if nested else arms
+    return [Arm(CHOSEN_TRANSFER, rows), *arms] if nested else arms
 
 
 def as_family(settings: Sequence[Setting], look: int = 1) -> list[Setting]:

@@ -107,18 +107,14 @@ def arm_of_folds(setting: Setting) -> Arm | None:
 def fold_tables(study: Study, setting: Setting) -> Iterator[Table]:
     """The scores over all out-of-fold predictions of each arm, and every fold of the one that the page is about."""
     procedure = setting.procedure if len(setting.arms) > 1 else None  # else it is the only arm
-    arms = list({arm.name: arm for arm in (procedure, *setting.arms) if arm}.values())
-    found = {arm.name: pooled(arm.best) for arm in arms}
+    arms = {arm.name: arm for arm in (*setting.arms, procedure) if arm}
+    found = {name: pooled(arm.best) for name, arm in arms.items()}
     metrics = list(dict.fromkeys(metric for values in found.values() for metric in values))
     if metrics:
         rows = [
-            [
-                arm.name,
-                count_cell([num_tested(arm.best) or 0]),
-                *(number_cell(found[arm.name].get(one)) for one in metrics),
-            ]
-            for arm in arms
-            if found[arm.name]
+            [name, str(num_tested(arms[name].best)), *(number_cell(values.get(metric)) for metric in metrics)]
+            for name, values in found.items()
+            if values
         ]
         caption = (
             "One score over the predictions of all folds together, each sample predicted once in a repeat by a model "
