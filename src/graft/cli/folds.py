@@ -39,10 +39,10 @@ def composed_first(words: Sequence[str], folders: Sequence[Path]) -> tuple[dict[
     typed = [
         word for word in words if not word.startswith(("-", "hydra", "+hydra")) and ("=" in word or word[0] == "~")
     ]
-    first = []
+    first: list[str] = []
     for one in OverridesParser.create().parse_overrides(typed):
         if not one.is_sweep_override():
-            first.append(one.input_line)
+            first.append(one.input_line or "")
         elif one.is_discrete_sweep():
             first.append(f"{one.get_key_element()}={next(iter(one.sweep_string_iterator()))}")
     with job.restored_process(), composed(tuple(first), {}, folders) as (cfg, choices, _):

@@ -482,7 +482,7 @@ def groupings(domain: "Domain", train: Samples, near: Sequence[Hashable] | None)
 def split_rest(
     domain: "Domain",
     train: Samples,
-    sizes: Mapping[str, float | int],
+    sizes: dict[str, float | int],
     classes: Sequence[str] | None,
     seed: int,
     near: Sequence[Hashable] | None,

@@ -84,7 +84,9 @@ def joined(parts: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
     kept = [one for one in parts if one is not None]
     if len(kept) < len(parts) or any(one["classes"] != kept[0]["classes"] for one in kept):
         return None
-    columns = {name: [value for one in kept for value in one[name]] for name in ("sample", "label", "prediction")}
+    columns: dict[str, Any] = {
+        name: [value for one in kept for value in one[name]] for name in ("sample", "label", "prediction")
+    }
     if kept[0]["classes"]:
         columns["probabilities"] = np.concatenate([one["probabilities"] for one in kept])
     return {**columns, "classes": kept[0]["classes"]}
