@@ -112,8 +112,8 @@ def test_what_folds_cannot_do_is_refused(overrides, message):
 class Poisoned(Digits):
     """The same digits, whose validation and test labels are wrong."""
 
-    def load(self, split_seed):
-        data = super().load(split_seed)
+    def load(self, split_seed, fold=None):
+        data = super().load(split_seed, fold)
 
         def wrong(split):
             moved = torch.randint(1, CLASSES, (len(split),), generator=generator("poison"))

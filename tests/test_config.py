@@ -138,7 +138,7 @@ def test_a_tuners_options_are_free():
 def test_wrong_keys_are_told():
     found = problems("+foo=1", "+data.foo.bar=1", "~optimizer.lr", "+logger.nothing=1", "+training.epoch=3")
     assert sorted(found)[:4] == [
-        "`data.foo`: there is no such key",
+        "`data.foo`: there is no such key (did you mean `data.fold`?)",
         "`foo`: there is no such key",
         "`logger.nothing=1`: must be null or a mapping with _target_",
         "`training.epoch`: there is no such key (did you mean `training.epochs`?)",

@@ -19,6 +19,7 @@ from test_readme import PROJECT, README, folder, run, shortened  # noqa: F401  f
 from graft.cli.arguments import REPEATED
 from graft.cli.comparison import OTHERS, WORD
 from graft.cli.main import main
+from graft.cli.notebook import SWEEPS
 
 DOCS = PROJECT / "docs"
 PAGES = {str(path.relative_to(DOCS)): path.read_text() for path in sorted(DOCS.rglob("*.md"))}
@@ -68,7 +69,7 @@ def test_a_command_is_accepted(command, tmp_path, monkeypatch):
         assert run(monkeypatch, words[words.index("train.py") + 1 :]) == 0
         return
     overrides = [word for word in shortened(command[command.index("python") :]) if not word.startswith("-")]
-    overrides = [word for word in overrides if word.split("=")[0] not in (*REPEATED, WORD, OTHERS)]
+    overrides = [word for word in overrides if word.split("=")[0] not in (*SWEEPS, *REPEATED, WORD, OTHERS)]
     overrides = [word for word in overrides if word != "job"]  # of --cfg
     assert problems(*overrides) == []
 

@@ -124,7 +124,7 @@ def test_jobs_of_a_sweep_share_what_they_have_in_common():
     class Counted(Domain):
         loads = 0
 
-        def load(self, split_seed):
+        def load(self, split_seed, fold=None):
             self.loads += 1
             return object()
 

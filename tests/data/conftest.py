@@ -25,7 +25,7 @@ class Numbers(Domain):
     def fingerprint(self):
         return f"numbers-{self.counts}"
 
-    def load(self, split_seed):
+    def load(self, split_seed, fold=None):
         splits = {}
         for name, count in self.counts.items():
             images = torch.zeros(count, 1, self.size, self.size, dtype=torch.uint8)

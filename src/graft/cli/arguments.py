@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from graft.cli.comparison import compared
+from graft.cli.evaluation import written_out
 from graft.cli.program import program
 from graft.errors import GraftError, in_quotes
 from graft.files import user_path
@@ -32,10 +33,10 @@ def typed(words: Sequence[str], known_names: Callable[[], Sequence[str]]) -> lis
 
     `known_names` gives the keys there are. GraftError for a flag or a word that belongs to no key.
     """
-    written_out = repeated(compared(words))
-    if written_out != list(words) and not any(word in MULTIRUN for word in written_out):
-        written_out.insert(0, "-m")
-    words = written_out
+    expanded = written_out(repeated(compared(words)))
+    if expanded != list(words) and not any(word in MULTIRUN for word in expanded):
+        expanded.insert(0, "-m")
+    words = expanded
     sweeps = any(word in MULTIRUN for word in words)
     meant: list[str] = []
     follows = False  # whether the word is the value of one of Hydra's flags

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from graft.cli import arguments
+from graft.cli import arguments, folds
 from graft.cli import help as config_help
 from graft.cli.launch import known_names, say
-from graft.errors import GraftError
+from graft.errors import GraftError, LaunchRefused
 from graft.locations import CONF
 
 COMMANDS = Path(__file__).parents[1] / "commands"
@@ -76,8 +76,15 @@ def compose(overrides: list[str]) -> int:
     from graft.cli.job import run_job
     from graft.cli.launch import launch
 
+    def app() -> None:
+        try:
+            sys.argv[1:] = folds.planned(sys.argv[1:], config_help.config_folders(sys.argv[1:], CONF))
+        except GraftError as error:
+            raise LaunchRefused(str(error)) from None
+        hydra.main(**MAIN, config_path=str(CONF), config_name="train")(run_job)()
+
     sys.argv[1:] = overrides
-    return launch(hydra.main(**MAIN, config_path=str(CONF), config_name="train")(run_job), CONF)
+    return launch(app, CONF)
 
 
 def overrides_of(verb: str, words: list[str]) -> list[str]:

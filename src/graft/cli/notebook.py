@@ -26,6 +26,7 @@ from graft.runs import record
 from graft.runs.folder import DONE, RunFolder
 from graft.runs.process import is_main_process
 
+SWEEPS = ("seeds", "splits", "evaluation", "folds", "repeats")  # words of the command line that stand for lists
 FIRST_KEYS = ("data", "backbone", "paths")  # a mapping without them is no whole config
 
 
@@ -99,6 +100,7 @@ def composed(
         if any(isinstance(one, Mapping) for one in overrides):
             yield whole(overrides, plain), None, []
             return
+        check_one_job([*cast(tuple[str, ...], overrides), *(f"{key}={value}" for key, value in plain.items())])
         words = [
             *map(quoted_path, cast(tuple[str, ...], overrides)),
             *(f"{key}={as_override(v)}" for key, v in expanded(plain).items()),
@@ -115,6 +117,15 @@ def composed(
             if OmegaConf.is_interpolation(cfg.paths, "run_dir"):  # Hydra's, which runs no app here
                 cfg.paths.run_dir = str(Path(folder).absolute())
             yield cfg, choices, words
+
+
+def check_one_job(words: Sequence[str]) -> None:
+    """GraftError for what the command line makes a sweep of."""
+    if several := next((word for word in words if word.partition("=")[0] in SWEEPS), None):
+        raise GraftError(
+            f"`{several}` makes a sweep, and from Python a call is one job: python train.py ... {several} on the "
+            "command line, or a call for each value (seed=0; data.evaluation=kfold data.folds=5 data.fold=0)"
+        )
 
 
 def whole(overrides: tuple[str | Mapping[str, Any], ...], values: Mapping[str, Any]) -> DictConfig:

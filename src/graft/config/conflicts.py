@@ -25,6 +25,7 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     yield from training_contradictions(config, names)
     yield from selection_contradictions(config, names)
     yield from ledger_contradictions(config, names)
+    yield from evaluation_contradictions(config, names)
     yield from tuning_contradictions(config)
     yield from averaging_contradictions(config, names)
     yield from step_contradictions(config, names)
@@ -327,6 +328,27 @@ def ledger_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[s
         yield (
             f"`save.ledger={number}` with `training.patience={patience}`: its candidates are epochs fixed beforehand; "
             "use training.patience=null"
+        )
+
+
+def evaluation_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """Folds that are not there, and a choice in each fold by a rule that chooses nothing."""
+    data = config["data"]
+    evaluation, folds, fold = (data.get(key) for key in ("evaluation", "folds", "fold"))
+    given = " ".join(f"data.{key}={data[key]}" for key in ("folds", "fold") if data.get(key) is not None)
+    if evaluation is None:
+        if given:
+            yield f"`{given}` without `data.evaluation`: `evaluation=kfold folds=5` runs every fold"
+        return
+    if folds is None or fold is None:
+        yield f"`data.evaluation={evaluation}` without `data.folds` and `data.fold`: `evaluation={evaluation}` runs all"
+    elif not fold < folds or folds < 2:
+        yield f"`{given}`: there must be 2 folds at least, and they count from 0"
+    chooses = names.says("selection", "domains", ()) or names.says("selection", "holds_out", False)
+    if evaluation == "nested" and not chooses:
+        yield (
+            f"`evaluation=nested` with `selection={names['selection']}`: each fold chooses a configuration by "
+            "validation; use selection=target_val or budget, or evaluation=kfold"
         )
 
 

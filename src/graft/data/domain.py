@@ -8,6 +8,7 @@ from torch import Tensor
 from graft.cache.disk import DiskCache
 from graft.config.types import FractionBelowOne
 from graft.data.finish import finish
+from graft.data.folds import Fold
 from graft.data.samples import DomainData, LabelKind, Modality, OnBadSample, Raw, Samples
 
 
@@ -97,6 +98,9 @@ class Domain:
         """
         return dict(splits), {}
 
-    def load(self, split_seed: int) -> DomainData:
-        """Read the domain and split it; raises GraftError when the data are missing or cannot be used."""
-        return finish(self, split_seed)
+    def load(self, split_seed: int, fold: Fold | None = None) -> DomainData:
+        """Read the domain and split it, with a fold as its test split where one is given.
+
+        Raises GraftError when the data are missing or cannot be used.
+        """
+        return finish(self, split_seed, fold)

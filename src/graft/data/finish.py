@@ -13,14 +13,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from graft.data.folds import Evaluation, Fold, check_classes_fill, group_folds, grouped_folds, time_folds
 from graft.data.samples import HELD_OUT, DomainData, Raw, Report, Samples, Split, group_numbers, sha256
-from graft.data.splits import group_values, merged_groups, stratified_split, time_split, times_of
+from graft.data.splits import (
+    group_values,
+    merged_groups,
+    others,
+    stratified_folds,
+    stratified_split,
+    time_split,
+    times_of,
+)
 from graft.errors import GraftError, listed, printable
 
 if TYPE_CHECKING:
     from graft.data.domain import Domain
 
 CLASSES_SHOWN = 10
+LATER = "later than the fold"  # why a fold by time leaves samples out
 NUMBERS_SHARE = 0.3  # classes over training samples from which labels that are numbers are probably meant as such
 
 
@@ -33,25 +43,44 @@ class Skipped:
     problem: str
 
 
-def finish(domain: "Domain", split_seed: int) -> DomainData:
-    """Read a domain and make splits of it.
+@dataclass(frozen=True)
+class Usable:
+    """What a source has read, with labels as tensors and without the samples that cannot be used."""
 
-    Raises GraftError for samples that cannot be used (unless they are to be skipped), for splits without samples, and
-    for labels that leave nothing to learn.
-    """
+    raw: Raw
+    splits: dict[str, Samples]
+    classes: tuple[str, ...] | None
+    notes: tuple[str, ...]
+    skipped: list[Skipped]
+    near: Mapping[str, Sequence[Any]] | None  # see Domain.near_keys
+
+
+def usable(domain: "Domain") -> Usable:
+    """Read a domain; GraftError for samples that cannot be used, and for labels that leave nothing to learn."""
     raw = domain.read()
     if not len(raw.splits["train"]) and not raw.splits["train"].unread:
         raise GraftError(f"{domain.origin('train')}: there are no {domain.unit} to train on.")
-    found = sum(len(one) + len(one.unread) + sum(one.left_out.values()) for one in raw.splits.values())
     splits, classes, notes = with_labels(domain, raw)
     splits, skipped = without_bad(domain, splits)
     check_not_empty(domain, splits, skipped)
     check_classes(domain, splits["train"], classes, skipped)
+    near = None if domain.split.get("near_duplicates") == "ignore" else domain.near_keys(splits)
+    return Usable(raw, splits, classes, notes, skipped, near)
+
+
+def finish(domain: "Domain", split_seed: int, fold: Fold | None = None) -> DomainData:
+    """Read a domain and make splits of it, of which a fold is the test split where one is given.
+
+    Raises GraftError for samples that cannot be used (unless they are to be skipped), for splits without samples, and
+    for labels that leave nothing to learn.
+    """
+    read = usable(domain)
+    raw, splits, classes, notes, near = read.raw, read.splits, read.classes, read.notes, read.near
+    found = sum(len(one) + len(one.unread) + sum(one.left_out.values()) for one in raw.splits.values())
     fingerprint = fingerprint_of(domain, raw, splits, classes)
 
     notes += tuple(raw.notes) + copy_notes(domain, splits)
-    near = None if domain.split.get("near_duplicates") == "ignore" else domain.near_keys(splits)
-    indices, rule = split_off(domain, splits, classes, split_seed, near)
+    indices, rule = split_off(domain, splits, classes, split_seed, near, fold)
     whole = splits["train"]
     official, splits = splits, splits | {name: whole.take(index) for name, index in indices.items()}
     notes += leak_notes_after(domain, official, splits)
@@ -64,14 +93,17 @@ def finish(domain: "Domain", split_seed: int) -> DomainData:
     splits, later = without_bad(domain, splits)
     check_not_empty(domain, splits, later)
     splits, classes = without_lost_classes(splits, classes, raw) if later else (splits, classes)
-    skipped += later
+    skipped = read.skipped + later
     check_classes(domain, splits["train"], classes, skipped)
     notes += absent_labels(splits, classes if classes is None else domain.named(classes))
 
+    left_out = sum((Counter(one.left_out) for one in raw.splits.values()), Counter[str]())
+    if indices and (unused := len(whole) - sum(map(len, indices.values()))):
+        left_out[LATER] = unused
     report = Report(
         found=found,
         used={name: len(splits[name]) for name in ("train", "val", "test")},
-        left_out=dict(sum((Counter(one.left_out) for one in raw.splits.values()), Counter())),
+        left_out=dict(left_out),
         skipped=tuple({"split": bad.split, "sample": bad.place, "reason": bad.problem} for bad in skipped),
         split=rule,
         unit=domain.unit,
@@ -347,14 +379,115 @@ def split_off(
     classes: Sequence[str] | None,
     seed: int,
     near: Mapping[str, Sequence[Hashable]] | None = None,
+    fold: Fold | None = None,
 ) -> tuple[dict[str, Tensor], str]:
     """Indices in train of what is not official and of what stays, empty where all is; and the rule.
 
-    `near` are keys `(N,)` of samples that look alike, which `split.near_duplicates=group` keeps on one side.
+    `near` are keys `(N,)` of samples that look alike, which `split.near_duplicates=group` keeps on one side. Of a
+    `fold` the test split is that fold, and validation is split off the rest.
     """
+    train, near_train = splits["train"], near["train"] if near else None
     sizes = {name: size for name, size in domain.sizes.items() if name not in splits}
+    if fold is None:
+        return split_rest(domain, train, sizes, classes, seed, near_train) if sizes else ({}, "official splits")
+    if "test" in splits:
+        raise GraftError(
+            f"evaluation={fold.evaluation}: {domain.key} has an official test split, {domain.origin('test')}, which "
+            f"stays whole and is no fold. Leave that split out of {domain.key}, or repeat seeds: seeds=5"
+        )
+    rest, tested, rule = fold_off(domain, train, classes, seed, near_train, fold)
+    del sizes["test"]
     if not sizes:
-        return {}, "official splits"
+        return {"train": rest, "test": tested}, rule
+    kept = [near_train[index] for index in rest.tolist()] if near_train else None
+    indices, of_rest = split_rest(domain, train.take(rest), sizes, classes, seed, kept)
+    return {**{name: rest[index] for name, index in indices.items()}, "test": tested}, f"{rule}; {of_rest}"
+
+
+def fold_off(
+    domain: "Domain",
+    train: Samples,
+    classes: Sequence[str] | None,
+    seed: int,
+    near: Sequence[Hashable] | None,
+    fold: Fold,
+) -> tuple[Tensor, Tensor, str]:
+    """Indices in train of what a fold may learn from and of what it tests, and the rule; GraftError for too little."""
+    place = f"data.fold={fold.number} of {fold.folds} folds"
+    if fold.evaluation == "leave_one_group_out":
+        name, tested = groups_left_out(domain, train, fold.folds)[fold.number]
+        return others(len(train), tested), tested, f"{place}, {domain.split['group']} {name}"
+    if column := domain.split.get("time"):
+        if fold.evaluation == "repeated":
+            raise GraftError(
+                f"evaluation=repeated with {domain.key}.split.time={column}: folds by time have no randomness to "
+                "repeat. Use evaluation=kfold"
+            )
+        by_time = time_folds(times_of(train, column, f"{domain.key}.split.time"), fold.folds)
+        if any(len(part) == 0 for one in by_time for part in one):
+            raise GraftError(
+                f"folds={fold.folds} with {domain.key}.split.time={column}: {len(train):,} {domain.noun} have too few "
+                "different times for that many folds. Use fewer"
+            )
+        return *by_time[fold.number], f"{place} by time, {column}"
+    found, by, _ = groupings(domain, train, near)
+    groups = merged_groups(found) if found else None
+    number = len(train) if groups is None else len(groups.unique())
+    if number == len(train):
+        groups = None
+    unit = domain.noun if groups is None else f"groups of {domain.noun} that belong together"
+    if number < fold.folds:
+        raise GraftError(f"folds={fold.folds}: there are only {number:,} {unit}. Use folds={number} or less")
+    if domain.label_kind == "classes":
+        assert classes is not None
+        check_classes_fill(train.labels, groups, domain.named(tuple(classes)), fold.folds, unit)
+    strata = strata_of(domain, train.labels, classes)
+    if groups is None:
+        folds = stratified_folds(strata, fold.folds, seed)
+    else:
+        folds = grouped_folds(strata, groups, fold.folds, seed)
+    tested = folds[fold.number]
+    return others(len(train), tested), tested, f"{place}, {f'by {by}' if by else 'stratified'}"
+
+
+def groups_left_out(domain: "Domain", train: Samples, folds: int | None = None) -> list[tuple[Hashable, Tensor]]:
+    """Each group and the indices of its samples; GraftError without groups, or where there are not `folds` of them."""
+    key = f"{domain.key}.split.group"
+    if not (column := domain.split.get("group")):
+        raise GraftError(
+            f"evaluation=leave_one_group_out: {domain.key} has no groups. Name the column (of files a regular "
+            f"expression) that says what belongs together: {key}=..."
+        )
+    found = group_folds(group_values(train, column, key))
+    if len(found) < 2 or len(found) != (folds or len(found)):
+        expected = f", and data.folds={folds}" if folds and len(found) > 1 else ", and one is left out"
+        raise GraftError(f"evaluation=leave_one_group_out: {key}={column} has {len(found):,} groups{expected}.")
+    return found
+
+
+def groupings(domain: "Domain", train: Samples, near: Sequence[Hashable] | None) -> tuple[list[Tensor], str, bool]:
+    """What keeps samples on one side: group numbers `(N,)`, the rule's name, and whether they are large."""
+    groups = [group_numbers(train.contents)] if domain.copies_stay_together and train.contents is not None else []
+    rule = ""
+    if column := domain.split.get("group"):
+        values = group_values(train, column, f"{domain.key}.split.group")
+        groups.append(group_numbers(values))
+        rule = f"{column}, {len(set(values)):,} groups"
+    by_looks = domain.split.get("near_duplicates") == "group"
+    if by_looks and near:
+        groups.append(group_numbers(near))
+    return groups, rule, bool(column or by_looks)
+
+
+def split_rest(
+    domain: "Domain",
+    train: Samples,
+    sizes: dict[str, float | int],
+    classes: Sequence[str] | None,
+    seed: int,
+    near: Sequence[Hashable] | None,
+) -> tuple[dict[str, Tensor], str]:
+    """Indices of splits of these sizes and of what stays for training, and the rule; GraftError for too few samples."""
     fractions = {name: size for name, size in sizes.items() if size < 1}
     if sum(fractions.values()) >= 1:
         given = " ".join(f"{domain.key}.{name}_fraction={size:g}" for name, size in fractions.items())
@@ -362,28 +495,37 @@ def split_off(
             f"{given}: together they leave nothing to train on. Give fractions whose sum is below 1, such as "
             f"{domain.key}.val_fraction=0.15 {domain.key}.test_fraction=0.15"
         )
-    train, rule = splits["train"], "random, stratified split"
     if column := domain.split.get("time"):
         indices = time_split(times_of(train, column, f"{domain.key}.split.time"), sizes)
         rule = f"split by time, {column}"
     else:
-        groups = [group_numbers(train.contents)] if domain.copies_stay_together and train.contents is not None else []
-        if column := domain.split.get("group"):
-            values = group_values(train, column, f"{domain.key}.split.group")
-            groups.append(group_numbers(values))
-            rule = f"split by {column}, {len(set(values)):,} groups"
-        if domain.split.get("near_duplicates") == "group" and near:
-            groups.append(group_numbers(near["train"]))
+        groups, by, large = groupings(domain, train, near)
+        rule = f"split by {by}" if by else "random, stratified split"
         strata = strata_of(domain, train.labels, classes)
-        large = bool(domain.split.get("group") or domain.split.get("near_duplicates") == "group")
         indices = stratified_split(strata, sizes, seed, merged_groups(groups) if groups else None, large)
     if empty := [name for name, index in indices.items() if len(index) == 0]:
-        change = f"lower {domain.key}.test" if empty[0] == "train" else f"raise {domain.key}.{empty[0]}"
+        change = f"lower {domain.key}.{next(iter(sizes))}" if empty[0] == "train" else f"raise {domain.key}.{empty[0]}"
         raise GraftError(
             f"{domain.origin('train')}: {len(train)} {domain.noun} are too few to split off a {empty[0]} split "
             f"({rule}). Add {domain.noun}, or {change}_fraction.{number_advice(domain, len(train), classes)}"
         )
     return indices, rule
+
+
+def check_folds(domain: "Domain", split_seed: int, evaluation: Evaluation, folds: int | None) -> int:
+    """How many folds a domain has; GraftError where one of them cannot be trained and tested."""
+    read = usable(domain)
+    if folds is None:
+        folds = len(groups_left_out(domain, read.splits["train"]))
+    for number in range(folds):
+        indices, _ = split_off(
+            domain, read.splits, read.classes, split_seed, read.near, Fold(evaluation, number, folds)
+        )
+        try:
+            check_classes(domain, read.splits["train"].take(indices["train"]), read.classes)
+        except GraftError as error:
+            raise GraftError(f"evaluation={evaluation}, data.fold={number} of {folds} folds: {error}") from None
+    return folds
 
 
 def strata_of(domain: "Domain", labels: Tensor, classes: Sequence[str] | None) -> Tensor:

@@ -16,6 +16,8 @@ from graft.cache.disk import DiskCache
 from graft.cache.rows import MappedRows, TakenRows
 from graft.config.types import Auto, Count, Natural, Seed
 from graft.data.domain import Domain
+from graft.data.finish import check_folds
+from graft.data.folds import Evaluation, Fold
 from graft.data.loader import EvalLoader, Loader, ResumableLoader
 from graft.data.samples import DomainData, Modality, Split
 from graft.data.sampling import EvalBatches, SemiBatches, TrainBatches, balanced_weights
@@ -55,6 +57,9 @@ class TransferDataModule(pl.LightningDataModule):
         epoch: Literal["target", "source", "longest"] | Count = "target",
         num_workers: Natural = 0,
         split_seed: Seed = 0,
+        evaluation: Evaluation | None = None,
+        folds: Count | None = None,
+        fold: Natural | None = None,
         subset_seed: Seed = 0,
         seed: Seed = 0,
         image_size: Count | None = None,
@@ -79,6 +84,9 @@ class TransferDataModule(pl.LightningDataModule):
         self.epoch = epoch
         self.num_workers = num_workers
         self.split_seed = split_seed
+        self.fold = None  # of the target
+        if evaluation is not None and folds is not None and fold is not None:
+            self.fold = Fold(evaluation, fold, folds)
         self.subset_seed = subset_seed
         self.seed = seed
         self.image_size = image_size
@@ -103,14 +111,10 @@ class TransferDataModule(pl.LightningDataModule):
         """
         if self.domains:
             return
-        sides = {"target": self.target} | ({} if self.source is None else {"source": self.source})
-        for name, domain in sides.items():
-            domain.key = f"data.{name}"
-            domain.cache = self.decoded
+        self._introduce()
+        self.domains = {"target": self.target.load(self.split_seed, self.fold)}
         if self.source is not None:
-            self.target.beside(self.source)
-            self.source.beside(self.target)
-        self.domains = {name: domain.load(self.split_seed) for name, domain in sides.items()}
+            self.domains["source"] = self.source.load(self.split_seed)
         target = self.domains["target"]
         for name, data in self.domains.items():
             if data.modality != target.modality:
@@ -120,6 +124,21 @@ class TransferDataModule(pl.LightningDataModule):
                 )
         self._pool = len(target.train)
         self.domains["target"] = replace(target, train=self._budgeted(target))
+
+    def check_folds(self, evaluation: Evaluation, folds: int | None) -> int:
+        """How many folds the target has, of groups where `folds` is None; GraftError where one is of no use."""
+        self._introduce()
+        return check_folds(self.target, self.split_seed, evaluation, folds)
+
+    def _introduce(self) -> None:
+        """Let both sides know where the config holds them, the cache, and each other."""
+        sides = {"target": self.target} | ({} if self.source is None else {"source": self.source})
+        for name, domain in sides.items():
+            domain.key = f"data.{name}"
+            domain.cache = self.decoded
+        if self.source is not None:
+            self.target.beside(self.source)
+            self.source.beside(self.target)
 
     def _budgeted(self, target: DomainData) -> Split:
         """The target's training samples that this run may use, with the labels that it may see.

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from graft.data.domain import Domain
+from graft.data.folds import Fold
 from graft.data.module import TransferDataModule
 from graft.data.samples import DomainData
 
@@ -28,14 +29,15 @@ class Shared(Domain):
             self.domain.key, other.domain.key = self.key, other.key
             self.domain.beside(other.domain)
 
-    def load(self, split_seed: int) -> DomainData:
+    def load(self, split_seed: int, fold: Fold | None = None) -> DomainData:
         """The domain, split; read where no earlier job has."""
-        name = json.dumps([self.settings, self.others, split_seed], sort_keys=True)
+        of_fold = fold and (fold.evaluation, fold.number, fold.folds)
+        name = json.dumps([self.settings, self.others, split_seed, of_fold], sort_keys=True)
         if name not in self.loaded:
             if len(self.loaded) == MAX_SHARED:
                 del self.loaded[next(iter(self.loaded))]
             self.domain.key, self.domain.cache = self.key, self.cache
-            self.loaded[name] = self.domain.load(split_seed)
+            self.loaded[name] = self.domain.load(split_seed, fold)
         return self.loaded[name]
 
 

@@ -125,13 +125,13 @@ def time_split(times: Tensor, sizes: Mapping[str, float | int]) -> dict[str, Ten
         if name in sizes:
             size = sizes[name]
             begin = end - (round(size * len(times)) if size < 1 else int(size))
-            begin = _between_times(times[order], max(begin, 0), end)
+            begin = between_times(times[order], max(begin, 0), end)
             indices[name] = order[begin:end].sort().values
             end = begin
     return {"train": order[:end].sort().values, **indices}
 
 
-def _between_times(times: Tensor, begin: int, end: int) -> int:
+def between_times(times: Tensor, begin: int, end: int) -> int:
     """The first place from `begin` on where sorted times change; before it where there is none up to `end`."""
     later = earlier = begin
     while 0 < later < end and times[later] == times[later - 1]:

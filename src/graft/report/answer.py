@@ -1,12 +1,14 @@
 """The first line of a report: does transfer help, which way, and how sure is that?"""
 
 import shlex
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from graft.cli.program import program
 from graft.errors import override
 from graft.report.baselines import does_as_well
+from graft.report.cross_validation import num_tested, pooled
 from graft.report.looks import level
 from graft.report.statistics import further_seeds
 from graft.report.study import Arm, Comparison, Setting, Study
@@ -55,6 +57,8 @@ def chosen_arm(setting: Setting) -> Arm:
 
 def answer(study: Study, setting: Setting) -> Answer:
     """The answer of one setting."""
+    if not setting.comparisons and (found := cross_validated(study, setting)):
+        return found
     if setting.scratch is None:
         return Answer("missing", "No answer yet: there is no run from scratch to compare with.", [missing(study)])
     if not setting.transfers:
@@ -63,13 +67,15 @@ def answer(study: Study, setting: Setting) -> Answer:
         return Answer("missing", "No answer yet: no seed has finished both from scratch and with transfer.", [])
     best = setting.comparisons[0]
     lines = [*details(study, best), *compute(best)]
+    if setting.procedure:
+        lines.insert(1, procedure_line(study, setting.procedure))
     return Answer(best.verdict, headline(study, best, scratch_of(setting, best)), lines)
 
 
 def headline(study: Study, one: Comparison, scratch: str = "scratch") -> str:
     """The comparison with `scratch` in one line."""
     gain = f"{difference(study, one.estimate.mean)} over {scratch}"
-    chosen = choice(one)
+    chosen = choice(one.arm)
     units = units_of(one)
     if one.interval is None:
         if len(one.differences) < MIN_SEEDS:
@@ -82,7 +88,7 @@ def headline(study: Study, one: Comparison, scratch: str = "scratch") -> str:
     if one.verdict == "hurts":
         return f"Transfer hurts: {gain} [{low}, {high}], {paired}"
     if one.splits > 1:  # whose overlap more of them do not remove
-        return f"The splits do not tell: {gain} [{low}, {high}], {paired}"
+        return f"The {one.unit}s do not tell: {gain} [{low}, {high}], {paired}"
     return f"The seeds do not tell: {gain} [{low}, {high}], {paired}; {more_seeds(study, one)}"
 
 
@@ -100,9 +106,9 @@ def is_matched(arm: Arm) -> bool:
 
 
 def units_of(one: Comparison) -> str:
-    """How many splits or seeds a comparison is over, and what became of the others."""
+    """How many folds, splits or seeds a comparison is over, and what became of the others."""
     if one.splits > 1:
-        return count(len(one.differences), "split")
+        return count(len(one.differences), one.unit)
     lost = [f"{arm.name} {arm.best.lost}" for arm in (one.arm, one.scratch) if arm.best.lost]
     if not lost:
         return count(len(one.differences), "seed")
@@ -119,10 +125,80 @@ def more_seeds(study: Study, one: Comparison) -> str:
     return f"about {about} more ({low} to {high}) for 80 % power at {unit}"
 
 
+def cross_validated(study: Study, setting: Setting) -> Answer | None:
+    """The score of the chosen configuration, or of nested cross-validation's choices, where nothing is compared.
+
+    None without folds.
+    """
+    arm = setting.procedure or chosen_arm(setting)
+    if arm.best.unit != "fold":
+        return None
+    estimate, _ = arm.estimate()
+    interval = ""
+    if estimate.has_interval:
+        low, high = (score(study, clipped(study, end)) for end in estimate.interval())
+        interval = f" [{low}, {high}]"
+    folds = count(len(arm.best.units), "fold")
+    line = f"Cross-validated {study.metric} {score(study, estimate.mean)}{interval}, {folds}"
+    if interval:
+        line += ", Nadeau-Bengio corrected"
+    elif estimate.n < MIN_SEEDS:
+        line += " (too few for an interval)"
+    line += f", {choice(arm)}"
+    if not setting.procedure and len(study.rows) > 1:
+        line += f", of {arm.name}"
+    lines = [*pooled_lines(study, arm), over_folds()] if interval else pooled_lines(study, arm)
+    if setting.procedure:
+        lines.insert(0, procedure_line(study, setting.procedure))
+    elif len(arm.rows) > 1 or len(setting.arms) > 1:
+        lines.append(
+            "The configuration was chosen by the mean validation of all folds, which also held the other folds' test "
+            "samples: evaluation=nested chooses in each fold."
+        )
+    if setting.scratch is None and setting.transfers:
+        lines.append(f"Whether transfer helps needs a run from scratch. {missing(study)}")
+    return Answer("scored", line, lines)
+
+
+def procedure_line(study: Study, procedure: Arm) -> str:
+    """What nested cross-validation scores, and what its folds chose."""
+    best = procedure.best
+    chosen = "; ".join(f"{key} {best.overrides[key]}" for key in study.varied if best.overrides.get(key))
+    center = statistics.fmean(best.units)
+    return (
+        f"The procedure, in which each fold chooses among {count(len(procedure.rows), 'configuration')} by its own "
+        f"validation: {study.metric} {score(study, center)}. Chosen (folds): {chosen}."
+    )
+
+
+def pooled_lines(study: Study, arm: Arm) -> list[str]:
+    """The scores over all out-of-fold predictions together; none where they were not kept or a fold is missing."""
+    found, samples = pooled(arm.best), num_tested(arm.best)
+    if not found or samples is None:
+        return []
+    values = ", ".join(f"{metric} {value:.4f}" for metric, value in found.items())
+    return [f"Over all {samples:,} out-of-fold predictions together: {values}."]
+
+
+def over_folds(together: str = "", p: str = "") -> str:
+    """What an interval over folds is."""
+    return (
+        f"The 95 % interval is over folds{together}, whose training sets overlap; seeds are averaged. The correction "
+        f"was derived for random splits, and may over-cover for folds.{p}"
+    )
+
+
+def clipped(study: Study, value: float) -> float:
+    """An end of an interval, a fraction's no further than 0 and 1."""
+    return min(max(value, 0.0), 1.0) if study.in_points else value
+
+
 def details(study: Study, one: Comparison) -> list[str]:
     """What the interval holds, from how many samples it comes, and what more seeds cannot change."""
     test = one.arm.best.numbers("data", "target", "test")
     samples = f"{test[0]:,.0f} test samples" if test else "the test samples"
+    if found := num_tested(one.arm.best):
+        samples = f"{found:,} test samples of all folds"
     means = [arm.best.mean("score", "value") or 0.0 for arm in (one.arm, one.scratch)]
     by = "folds of the training labels" if all_chose_by(one.arm.rows, "budget") else "validation"
     tried = [f"{arm.name} of {count(len(arm.rows), 'configuration')}" for arm in (one.arm, one.scratch)]
@@ -138,7 +214,9 @@ def details(study: Study, one: Comparison) -> list[str]:
     p = f" Holm's p {one.p:.2g}." if one.p is not None else ""
     varies = len({results.get("seeds", {}).get("pretrain") for results in one.arm.best.finished}) > 1
     seeds_of = "seeds (of pretraining too)" if varies else "seeds"
-    if one.splits > 1:
+    if one.unit == "fold":
+        lines += [over_folds(together, p), *pooled_lines(study, one.arm)]
+    elif one.splits > 1:
         lines.append(f"The 95 % interval is over new splits of these data{together}; seeds are averaged.{p}")
     elif one.crossed is None:
         lines.append(
@@ -186,9 +264,9 @@ def missing(study: Study) -> str:
     return f"Add it with: {program()} -m {' '.join(words)}"
 
 
-def choice(one: Comparison) -> str:
+def choice(arm: Arm) -> str:
     """By which rule and with how many labels configurations and checkpoints were chosen."""
-    results = one.arm.best.finished[0]
+    results = arm.best.finished[0]
     selection = results.get("selection") or {}
     if not selection.get("monitor") and selection.get("rule") != "budget":
         return "chosen by nothing but the order of the jobs (the last epoch was tested)"
@@ -239,6 +317,7 @@ def first_line(found: Sequence[Answer]) -> str:
     if len(found) == 1:
         return " ".join([found[0].line, *(found[0].details if found[0].verdict == "missing" else [])])
     words = {"helps": "helps", "hurts": "hurts", "unclear": "does not tell", "missing": "has no answer"}
+    words["scored"] = "is not compared"
     counts = {word: sum(one.verdict == verdict for one in found) for verdict, word in words.items()}
     line = f"Transfer {', '.join(f'{word} in {n}' for word, n in counts.items() if n)} of {len(found)} settings"
     beaten = sum(one.baseline for one in found)

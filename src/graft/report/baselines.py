@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from graft.runs.record import split_of
 from graft.runs.roles import REPEATS, WEIGHTS, role
 from graft.runs.sweeps import Row, mean
 
@@ -40,9 +41,9 @@ def baselines_in(finished: Sequence[Mapping[str, Any]]) -> list[Baseline]:
     scored = [results for results in finished if results.get("score") and results.get("baselines")]
     by_key: dict[str, dict[Any, Mapping[str, Any]]] = {}
     for results in scored:
-        seeds = results.get("seeds") or {}
+        seed = (results.get("seeds") or {}).get("train")
         for key, entry in results["baselines"].items():
-            by_key.setdefault(key, {}).setdefault((seeds.get("train"), seeds.get("split")), entry)
+            by_key.setdefault(key, {}).setdefault((seed, split_of(results)), entry)
     found = [one for key, entries in by_key.items() if (one := averaged(key, [*entries.values()], scored[0]["score"]))]
     sign = -1 if scored and scored[0]["score"]["higher_is_better"] else 1
     return sorted(found, key=lambda one: (one.key == MAJORITY, one.val is None, sign * (one.val or 0)))

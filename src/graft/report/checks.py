@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from graft.errors import listed
 from graft.report.answer import chosen_arm, count, difference, score
 from graft.report.baselines import MAJORITY, baselines_in
-from graft.report.study import Arm, Study
+from graft.report.study import CHOSEN_TRANSFER, Arm, Study
 from graft.runs.record import labels_of, labels_used
 from graft.runs.roles import role
 from graft.runs.sweeps import MIN_SEEDS, all_failed
@@ -109,9 +109,10 @@ class FewSeeds(Check):
     def _find(self, study: Study) -> str | None:
         fewest = min((len(one.differences) for one in study.comparisons), default=None)
         if fewest is None:
-            fewest = min((len(arm.jobs) for arm in arms(study)), default=MIN_SEEDS)
+            fewest = min((len(arm.best.units) for arm in arms(study)), default=MIN_SEEDS)
         if fewest < MIN_SEEDS:
-            return f"{count(fewest, 'seed')} cannot tell a difference from chance: run {MIN_SEEDS} at least."
+            unit = next((arm.best.unit for arm in arms(study)), "seed")
+            return f"{count(fewest, unit)} cannot tell a difference from chance: run {MIN_SEEDS} at least."
         return None
 
 
@@ -158,7 +159,7 @@ class UnequalTries(Check):
         for setting in study.settings:
             if setting.scratch is None or not setting.transfers:
                 continue
-            most = max(len(arm.rows) for arm in setting.transfers)
+            most = max(len(arm.rows) for arm in setting.transfers if arm.name != CHOSEN_TRANSFER)
             if len(setting.scratch.rows) < most:
                 return (
                     f"Scratch was tried with {count(len(setting.scratch.rows), 'configuration')} and a transfer "

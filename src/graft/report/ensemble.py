@@ -7,10 +7,12 @@ import numpy as np
 
 from graft.report.contributions import contributions
 from graft.report.kept import target_predictions
+from graft.runs.record import split_of
 from graft.runs.roles import role
 from graft.runs.sweeps import Job, Row, all_chose_by, split_overrides
 
 RULE = "ensemble"
+SAME = ("name", "data", "labels", "evaluation", "seeds", "weights")  # that the averaged jobs have in common
 Found = Mapping[str, Any]  # of a domain, as predictions.read gives them
 
 
@@ -35,7 +37,7 @@ def ensemble_of(jobs: Sequence[Job], varied: Sequence[str]) -> Row | None:
     by_seed: dict[tuple[Any, Any], list[Job]] = {}
     for job in jobs:
         assert job.results is not None
-        by_seed.setdefault((job.results["seeds"].get("split"), job.results["seeds"]["train"]), []).append(job)
+        by_seed.setdefault((split_of(job.results), job.results["seeds"]["train"]), []).append(job)
     sizes = sorted({len(members) for members in by_seed.values()})
     averaged = [results for members in by_seed.values() if (results := averaged_results(members))]
     if sizes[-1] == 1 or not averaged:
@@ -59,7 +61,7 @@ def averaged_results(jobs: Sequence[Job]) -> dict[str, Any] | None:
         return None
     value = float(values.mean())
     return {
-        **{key: results[0][key] for key in ("name", "data", "labels", "seeds", "weights") if key in results[0]},
+        **{key: results[0][key] for key in SAME if key in results[0]},
         "selection": {"rule": RULE, "monitor": None, "value": None},
         "score": {**score, "value": value},
         "metrics": {score["metric"]: value},

@@ -12,10 +12,11 @@ from pathlib import Path
 from graft.errors import FolderRefused
 from graft.files import write_whole
 from graft.runs.folder import LOOKS, SweepFolder
+from graft.runs.record import TestSplit
 
 POCOCK = (0.05, 0.0294, 0.0221, 0.0182, 0.0158, 0.0142, 0.0130, 0.0120, 0.0112, 0.0106)  # a look, at .05 in all
 
-Repeat = tuple[int | None, int | None]  # split seed and seed of a job
+Repeat = tuple[TestSplit, int | None]  # split or fold, and seed of a job
 
 
 def level(look: int) -> float:
@@ -39,12 +40,12 @@ def remember(folders: Sequence[Path], repeats: Iterable[Repeat]) -> None:
                 write_whole(folder / LOOKS, json.dumps([*found, now]) + "\n")
 
 
-def listed(repeats: Iterable[Repeat]) -> list[list[int | None]]:
+def listed(repeats: Iterable[Repeat]) -> list[list[TestSplit]]:
     """Repeats as a file holds them, in one order."""
     return sorted(map(list, set(repeats)), key=str)
 
 
-def seen(folder: Path) -> list[list[list[int | None]]]:
+def seen(folder: Path) -> list[list[list[TestSplit]]]:
     """The repeats of each look at a sweep so far; none where its file is torn, as if nobody had looked."""
     try:
         found = json.loads((folder / LOOKS).read_text(encoding="utf-8"))
@@ -53,6 +54,6 @@ def seen(folder: Path) -> list[list[list[int | None]]]:
     return found if isinstance(found, list) else []
 
 
-def place(found: list[list[list[int | None]]], now: list[list[int | None]]) -> int:
+def place(found: list[list[list[TestSplit]]], now: list[list[TestSplit]]) -> int:
     """The number of a look among those of a folder."""
     return found.index(now) + 1 if now in found else len(found) + 1

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from graft.errors import FolderRefused, GraftError, first_line
-from graft.report import looks, run_page, study, sweep_page
+from graft.report import looks, out_of_fold, run_page, study, sweep_page
 from graft.report.page import Page
 from graft.runs.folder import REPORT, REPORT_FILES, RunFolder, SweepFolder
 
@@ -54,4 +54,7 @@ def of_sweep(folder: Path) -> str | None:
         return None
     page = sweep_page.page(found)
     looks.remember(found.folders, study.repeats_of(found.settings))
-    return f"{page.first_line}\n{into_own(page, folder, is_run=False)}"
+    written = [page.first_line, str(into_own(page, folder, is_run=False))]
+    if file := out_of_fold.write(found, folder):
+        written.append(f"out-of-fold predictions: {file}")
+    return "\n".join(written)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from graft.report.answer import score
 from graft.report.figures import COLORS, SCRATCH, Picture, draw
 from graft.report.statistics import CONFIDENCE, Estimate
-from graft.report.study import Arm, Setting, Study, named, score_of
+from graft.report.study import Arm, Pair, Setting, Study, named, score_of
 from graft.runs.roles import role
 from graft.runs.sweeps import MIN_SEEDS
 
@@ -155,7 +155,7 @@ def shown(needed: float, labels: np.ndarray) -> str:
     return f"{labels[0]:g} or fewer" if needed <= labels[0] else f"{needed:.2g}"
 
 
-def by_seed(arm: Arm) -> dict[tuple[int | None, int | None], float]:
+def by_seed(arm: Arm) -> dict[Pair, float]:
     """Test scores by split and seed."""
     return {pair: score_of(job) for pair, job in arm.jobs.items()}
 

@@ -5,6 +5,7 @@ hyperparameters) are chosen by validation within an arm; settings (data, labels,
 such as the strategy, are the arms.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,30 +13,36 @@ from typing import Any
 
 import numpy as np
 
-from graft.report import looks
+from graft.report import cross_validation, looks
 from graft.report.contributions import contributions
 from graft.report.kept import target_predictions
 from graft.report.statistics import Crossed, Estimate, crossed, holm, over_seeds, over_splits, over_units
 from graft.report.summary import is_fraction
+from graft.runs.record import TestSplit, split_of, unit_of
 from graft.runs.roles import role
 from graft.runs.sweeps import Job, Row, fold, read_jobs, split_overrides, test_over_rest
 
 ROUNDING = 1e-3  # of scores in a record against those of the predictions
 
-Pair = tuple[int | None, int | None]  # split seed and seed of a job
+Pair = tuple[TestSplit, int | None]  # split or fold, and seed of a job
+CHOSEN, CHOSEN_TRANSFER = "chosen in each fold", "transfer chosen in each fold"  # arms of evaluation=nested
 
 
 @dataclass(frozen=True)
 class Arm:
-    """Rows of a sweep that differ in tuned keys alone; the first is the best by validation."""
+    """Rows of a sweep that differ in tuned keys alone, the best by validation first.
+
+    Of nested cross-validation one more arm holds the rows of several, and is what each fold chooses among them.
+    """
 
     name: str
     rows: list[Row]
 
-    @property
+    @functools.cached_property
     def best(self) -> Row:
-        """What validation chose."""
-        return self.rows[0]
+        """What validation chose: one configuration, or in nested cross-validation one for each fold."""
+        nested = cross_validation.evaluation_of(self.rows) == "nested" and len(self.rows) > 1
+        return cross_validation.chosen_by_fold(self.rows) if nested else self.rows[0]
 
     @property
     def from_scratch(self) -> bool:
@@ -64,8 +71,9 @@ class Comparison:
 
     arm: Arm
     scratch: Arm
-    differences: np.ndarray  # (n,) of seeds, or of splits where those vary
+    differences: np.ndarray  # (n,) of seeds, or of splits or folds where those vary
     pairs: int  # of jobs
+    unit: str  # seed, split or fold: what the differences are of
     over_seeds: Estimate  # estimand A, or the mean over splits
     crossed: Crossed | None  # estimand B; None without test predictions that can be paired, and with several splits
     splits: int
@@ -106,6 +114,12 @@ class Setting:
     def scratch(self) -> Arm | None:
         """The best arm from scratch by validation."""
         return next((arm for arm in self.arms if arm.from_scratch), None)
+
+    @functools.cached_property
+    def procedure(self) -> Arm | None:
+        """What nested cross-validation scores: each fold's choice among all configurations; None of other kinds."""
+        rows = list({id(row): row for arm in self.arms for row in arm.rows}.values())
+        return Arm(CHOSEN, rows) if cross_validation.evaluation_of(rows) == "nested" and len(rows) > 1 else None
 
     @property
     def transfers(self) -> list[Arm]:
@@ -181,12 +195,20 @@ def settings_of(rows: Sequence[Row], varied: Sequence[str]) -> list[Setting]:
             grouped.setdefault(place, {}).setdefault(arm or "this configuration", []).append(row)
     settings = []
     for name, arms in grouped.items():
-        setting = Setting(name, [Arm(*one) for one in arms.items()], [])
+        setting = Setting(name, with_choice([Arm(*one) for one in arms.items()]), [])
         if setting.scratch:
             found = (compare(arm, setting.scratch) for arm in setting.transfers)
             setting.comparisons.extend(one for one in found if one)
         settings.append(setting)
     return settings
+
+
+def with_choice(arms: list[Arm]) -> list[Arm]:
+    """The arms, and of nested cross-validation first what each fold chooses among those that transfer."""
+    transfers = [arm for arm in arms if not arm.from_scratch]
+    rows = [row for arm in transfers for row in arm.rows]
+    nested = cross_validation.evaluation_of(rows) == "nested" and len(transfers) > 1
+    return [Arm(CHOSEN_TRANSFER, rows), *arms] if nested else arms
 
 
 def as_family(settings: Sequence[Setting], look: int = 1) -> list[Setting]:
@@ -212,10 +234,12 @@ def compare(arm: Arm, scratch: Arm) -> Comparison | None:
     sign = 1.0 if mine[pairs[0]].results["score"]["higher_is_better"] else -1.0  # type: ignore[index]
     by_pair = {pair: sign * (score_of(mine[pair]) - score_of(other[pair])) for pair in pairs}
     splits = list(dict.fromkeys(split for split, _ in pairs))
+    results = [mine[pair].results or {} for pair in pairs]
+    unit = unit_of(results, len(splits))
     if len(splits) > 1:  # the split is the unit, seeds are averaged within it
         means = np.array([np.mean([by_pair[pair] for pair in pairs if pair[0] == split]) for split in splits])
-        estimate = over_splits(means, test_over_rest(mine[pairs[0]].results or {}))
-        return Comparison(arm, scratch, means, len(pairs), estimate, None, len(splits))
+        estimate = over_splits(means, float(np.mean([*map(test_over_rest, results)])))
+        return Comparison(arm, scratch, means, len(pairs), unit, estimate, None, len(splits))
     differences = np.array(list(by_pair.values()))
     paired = None
     if len(pairs) > 1:
@@ -223,7 +247,7 @@ def compare(arm: Arm, scratch: Arm) -> Comparison | None:
         same = [samples_of(jobs[pairs[0]]) for jobs in (mine, other)]
         if values[0] is not None and values[1] is not None and same[0] == same[1]:
             paired = crossed(sign * (values[0] - values[1]))
-    return Comparison(arm, scratch, differences, len(pairs), over_seeds(differences), paired, 1)
+    return Comparison(arm, scratch, differences, len(pairs), unit, over_seeds(differences), paired, 1)
 
 
 def contributions_of(jobs: Sequence[Job]) -> np.ndarray | None:
@@ -254,9 +278,9 @@ def is_from_scratch(results: Mapping[str, Any]) -> bool:
 
 
 def pair_of(job: Job) -> Pair:
-    """Split seed and seed."""
-    seeds = (job.results or {}).get("seeds", {})
-    return seeds.get("split"), seeds.get("train")
+    """Split or fold, and seed."""
+    results = job.results or {}
+    return split_of(results), results.get("seeds", {}).get("train")
 
 
 def score_of(job: Job) -> float:

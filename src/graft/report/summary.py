@@ -85,10 +85,11 @@ def beside(rows: Sequence[Row], varied: Sequence[str]) -> str:
 
 UNBOUNDED = ("loss", "mae", "mse", "rmse", "r2")  # metrics that are no fractions
 NOTE = (
-    "± is the sample standard deviation over seeds (n - 1), the interval is the 95 % interval of the mean "
-    "(Student's t). Labels used: to train + to choose. Times and other metrics are means over the same jobs. Rows are "
-    "in the order of the metric that selected the checkpoints, which under selection=budget is that of folds of the "
-    "training labels, so that nothing is chosen on the test split; without one, of the test score."
+    "± is the sample standard deviation over seeds, splits or folds (n - 1), the interval is the 95 % interval of the "
+    "mean (Student's t; over splits and folds as Nadeau and Bengio correct it). Labels used: to train + to choose. "
+    "Times and other metrics are means over the same jobs. Rows are in the order of the metric that selected the "
+    "checkpoints, which under selection=budget is that of folds of the training labels, so that nothing is chosen on "
+    "the test split; without one, of the test score."
 )
 
 
@@ -220,7 +221,7 @@ def cells(row: Row, others: Sequence[str]) -> list[str]:
     else:
         center = statistics.fmean(scores)
         score = f"{center:.4f}" + (f" ± {statistics.stdev(scores):.4f}" if len(scores) > 1 else "")
-        unit = "splits" if len(row.by_split) > 1 else "seeds"
+        unit = f"{row.unit}s"
         fraction = is_fraction(row.finished[0])
         interval = "" if half is None else interval_text(len(scores), center, half, fraction, unit)
     extra = [number_cell(row.mean("metrics", name)) for name in others]
@@ -265,11 +266,11 @@ def is_fraction(results: Mapping[str, Any]) -> bool:
 
 
 def repeats_cell(row: Row) -> str:
-    """How many seeds there are, of how many where some are lost; of several splits how many, and how many jobs."""
+    """How many seeds there are, of how many where some are lost; of several splits or folds those, and all jobs."""
     splits, jobs = len(row.by_split), str(len(row.scores))
     if row.lost:
         jobs = f"{jobs} of {len(row.jobs)}; {row.lost}"
-    return f"{splits} splits, {jobs} jobs" if splits > 1 else jobs
+    return f"{splits} {row.unit}s, {jobs} jobs" if splits > 1 else jobs
 
 
 def count_cell(counts: Sequence[float]) -> str:

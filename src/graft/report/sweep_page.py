@@ -8,6 +8,7 @@ import numpy as np
 
 from graft.report import across, baselines, checks, figures, scaling
 from graft.report.answer import answers, count, shown
+from graft.report.cross_validation import configuration, num_tested, out_of_fold, pooled
 from graft.report.export import Table
 from graft.report.figures import Picture
 from graft.report.kept import target_predictions
@@ -26,8 +27,9 @@ from graft.report.summary import (
     with_ensembles,
 )
 from graft.report.temperature import temperature_cell, temperature_of, tempered
+from graft.runs.record import TestSplit, split_of
 from graft.runs.roles import role
-from graft.runs.sweeps import Row
+from graft.runs.sweeps import Job, Row
 
 CALIBRATED = 8  # arms whose calibration is shown
 
@@ -64,6 +66,8 @@ def sections_of(study: Study, setting: Setting) -> Iterator[Section]:
     yield Section(
         f"Strategies{place}", [own(setting, study, strategies(study, setting))], named(study, setting, pictures)
     )
+    if arm_of_folds(setting):
+        yield Section(f"Folds{place}", [own(setting, study, one) for one in fold_tables(study, setting)])
     if beside := beside_strategies(setting):
         yield Section(f"Baselines{place}", [own(setting, study, beside)])
     if calibrated:
@@ -83,21 +87,71 @@ def strategies(study: Study, setting: Setting) -> Table:
     finished = setting.arms[0].best.finished[0]
     monitor = (finished.get("selection") or {}).get("monitor") or "val"
     metric = finished["score"]["metric"]
+    unit = setting.arms[0].best.unit
     header = [
-        *("strategy", *keys, in_words(monitor), in_words(metric), "95 % interval", "place", "seeds", "test samples"),
+        *("strategy", *keys, in_words(monitor), in_words(metric), "95 % interval", "place", f"{unit}s", "test samples"),
         "gain over scratch",
         *("Holm p", "forgetting", "labels used", "trainable", "target steps", "FLOPs", "fit"),
     ]
     places = rank_intervals(setting)
     rows = [strategy_row(study, arm, keys, compared.get(arm.name), places.get(arm.name)) for arm in setting.arms]
+    over = "new seeds and new test samples where predictions were kept, else over seeds alone"
     caption = (
-        "The configuration of each strategy that validation chose, in that order. The score's interval is over new "
-        "seeds and new test samples where predictions were kept, else over seeds alone. Place: what simultaneous "
-        "95 % intervals of all pairs leave open. A gain is paired by seed, and its interval is simultaneous over "
-        "all comparisons. Labels used: to train + to choose. FLOPs: of training, with pretraining's, where they are "
-        "known."
+        "The configuration of each strategy that validation chose, in that order. The score's interval is over "
+        f"{over if unit == 'seed' else f'{unit}s, with seeds averaged'}. Place: what simultaneous 95 % intervals of "
+        f"all pairs leave open. A gain is paired by {unit}, and its interval is simultaneous over all comparisons. "
+        "Labels used: to train + to choose. FLOPs: of training, with pretraining's, where they are known."
     )
     return Table("strategies", "Chosen configurations", caption, header, rows, numbers=1 + len(keys)).without_empty()
+
+
+def arm_of_folds(setting: Setting) -> Arm | None:
+    """The arm whose folds are shown: what each fold chose, or the best by validation; None without folds."""
+    arm = setting.procedure or setting.arms[0]
+    return arm if arm.best.unit == "fold" else None
+
+
+def fold_tables(study: Study, setting: Setting) -> Iterator[Table]:
+    """The scores over all out-of-fold predictions of each arm, and every fold of the one that the page is about."""
+    procedure = setting.procedure if len(setting.arms) > 1 else None  # else it is the only arm
+    arms = {arm.name: arm for arm in (*setting.arms, procedure) if arm}
+    found = {name: pooled(arm.best) for name, arm in arms.items()}
+    metrics = list(dict.fromkeys(metric for values in found.values() for metric in values))
+    if metrics:
+        rows = [
+            [name, str(num_tested(arms[name].best)), *(number_cell(values.get(metric)) for metric in metrics)]
+            for name, values in found.items()
+            if values
+        ]
+        caption = (
+            "One score over the predictions of all folds together, each sample predicted once in a repeat by a model "
+            "that did not see it; means over repeats and seeds. A ranking such as AUROC also feels where the models of "
+            "the folds differ in level, so that it can lie below the mean over folds."
+        )
+        yield Table("out_of_fold", "Out-of-fold predictions", caption, ["strategy", "samples", *metrics], rows)
+    arm = arm_of_folds(setting)
+    assert arm is not None
+    folds: dict[TestSplit, list[Job]] = {}
+    for job in arm.best.jobs:
+        if job.results and "score" in job.results:
+            folds.setdefault(split_of(job.results), []).append(job)
+    rows = [fold_row(study, split, jobs) for split, jobs in folds.items()]
+    caption = "Each fold's own configuration, validation and test score; means over seeds."
+    header = ["split and fold", "configuration", "test samples", "validation", f"test {study.metric}"]
+    yield Table("folds", f"Folds of {arm.name}", caption, header, rows, numbers=2).without_empty()
+
+
+def fold_row(study: Study, split: TestSplit, jobs: list[Job]) -> list[str]:
+    """A fold's cells."""
+    row = Row(jobs[0].overrides, jobs)
+    report = row.finished[0]["data"]["target"].get("report") or {}
+    return [
+        f"split {split}" + "".join(f", {part}" for part in report.get("split", "").split("; ")[0].split(", ")[1:]),
+        configuration(row, study.varied),
+        count_cell(row.numbers("data", "target", "test")),
+        number_cell(row.mean("selection", "value")),
+        number_cell(row.mean("score", "value")),
+    ]
 
 
 def beside_strategies(setting: Setting) -> Table | None:
@@ -124,7 +178,7 @@ def strategy_row(
         *(best.overrides.get(key, "") for key in keys),
         number_cell(best.mean("selection", "value")),
         "" if mean is None else f"{mean:.4f}",
-        estimate_text(study, arm.estimate()[0]),
+        estimate_text(study, arm.estimate()[0], f"{best.unit}s"),
         "" if place is None else " to ".join(map(str, dict.fromkeys(place))),
         repeats_cell(best),
         count_cell(best.numbers("data", "target", "test")),
@@ -147,10 +201,12 @@ def gain_text(study: Study, one: Comparison) -> str:
 
 def configurations(study: Study) -> Table:
     """A line for each row of the sweep."""
-    header = [*study.varied, "validation", "test mean", "test deviation", "seeds", "labels used", "failed", "diverged"]
+    repeats = "seeds" if all(row.unit == "seed" for row in study.rows) else "repeats"
+    header = [*study.varied, "validation", "test mean", "test deviation", repeats, "labels used", "failed", "diverged"]
     header.append("fit")
     rows = [configuration_row(row, study.varied) for row in with_ensembles(study.jobs, study.rows)]
-    caption = "All that was tried, best by validation first; the deviation is over seeds (n - 1)."
+    over = "seeds" if repeats == "seeds" else "jobs"
+    caption = f"All that was tried, best by validation first; the deviation is over {over} (n - 1)."
     return Table("configurations", "All of them", caption, header, rows, numbers=len(study.varied)).without_empty()
 
 
@@ -162,7 +218,7 @@ def configuration_row(row: Row, keys: list[str]) -> list[str]:
         number_cell(row.mean("selection", "value")),
         number_cell(statistics.fmean(scores) if scores else None),
         number_cell(statistics.stdev(scores) if len(scores) > 1 else None),
-        str(len(scores)),
+        repeats_cell(row),
         labels_cell(row),
         str(len(row.failed) or ""),
         str(len(row.diverged) or ""),
@@ -171,9 +227,14 @@ def configuration_row(row: Row, keys: list[str]) -> list[str]:
 
 
 def confidences(arm: Arm) -> tuple[np.ndarray, np.ndarray] | None:
-    """Probability of the predicted class and whether it is right, `(seeds, m)` each; None without classes."""
-    parts = [found for job in arm.jobs.values() if (found := confidence_of(target_predictions(job.path)))]
-    if not parts or len({len(confidence) for confidence, _ in parts}) > 1:
+    """Probability of the predicted class and whether it is right, `(seeds, m)` each; None without classes.
+
+    The samples are those of all folds where there are some.
+    """
+    runs = out_of_fold(arm.best) or [[job] for job in arm.jobs.values()]
+    found = [[confidence_of(target_predictions(job.path)) for job in jobs] for jobs in runs]
+    parts = [np.concatenate([one for one in folds if one], axis=1) for folds in found if all(folds)]
+    if not parts or len({part.shape for part in parts}) > 1:
         return None
     return np.stack([one for one, _ in parts]), np.stack([one for _, one in parts])
 
@@ -225,10 +286,10 @@ def calibrations(
     return Table("calibration", "Calibration error", caption, header, rows).without_empty()
 
 
-def estimate_text(study: Study, one: Estimate) -> str:
+def estimate_text(study: Study, one: Estimate, unit: str = "seeds") -> str:
     """An estimate's interval for people."""
     low, high = one.interval() if one.error > 0 else (one.mean, one.mean)
-    return "" if one.n < 2 else interval_text(one.n, one.mean, (high - low) / 2, study.in_points)
+    return "" if one.n < 2 else interval_text(one.n, one.mean, (high - low) / 2, study.in_points, unit)
 
 
 def own(setting: Setting, study: Study, table: Table) -> Table:

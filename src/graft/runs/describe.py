@@ -49,6 +49,7 @@ def of_setup(experiment: Experiment, context: RunContext, tuned: dict[str, Any])
         "precision": config["trainer"]["precision"],
         "threads": torch.get_num_threads(),
         "baselines": experiment.baselines,
+        "evaluation": evaluation_of(config),
         "seeds": {
             "train": config["seed"],
             "split": config["data"]["split_seed"],
@@ -58,6 +59,12 @@ def of_setup(experiment: Experiment, context: RunContext, tuned: dict[str, Any])
         "git": git_state(Path(config["paths"]["root"])),
         "versions": versions(),
     }
+
+
+def evaluation_of(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Which fold is tested, of how many and of what kind; None for one split."""
+    found = {key: config["data"].get(key) for key in ("evaluation", "fold", "folds")}
+    return found if found["evaluation"] else None
 
 
 def of_data(experiment: Experiment) -> dict[str, Any]:

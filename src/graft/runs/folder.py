@@ -46,7 +46,10 @@ BEST_MODEL = "best_model.json"  # which job of a sweep keeps its model
 REPORT, REPORT_FILES = "report.html", "report"  # a page, and the folder of its figures and tables
 INSPECTION = "inspection.json"  # in that folder, what was found with the network and the data opened again
 LOOKS = "looks.json"  # which seeds each look at a sweep's answer saw
-SWEEP_FILES = ("multirun.yaml", "summary.csv", "summary.md", STOPPED, REFUSED, BEST_MODEL, LOOKS, *LEDGER_TABLES)
+SWEEP_FILES = (
+    *("multirun.yaml", "summary.csv", "summary.md", PREDICTIONS, STOPPED, REFUSED, BEST_MODEL, LOOKS),
+    *LEDGER_TABLES,
+)
 
 
 @dataclass(frozen=True)

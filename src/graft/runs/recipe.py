@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from graft.runs.record import split_of
 from graft.runs.roles import REPEATS, role
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def is_recipe(row: "Row", rows: Sequence["Row"]) -> bool:
 def is_clear_gain(row: "Row", own: "Row") -> bool:
     """Whether a row's folds gain more than one standard error on another's; False where one of them has no folds."""
     folds = [
-        {(one["seeds"]["split"], one["seeds"]["train"]): one["selection"]["folds"] for one in each.finished}
+        {(split_of(one), one["seeds"]["train"]): one["selection"]["folds"] for one in each.finished}
         for each in (row, own)
     ]
     pairs = [pair for key in folds[0] if key in folds[1] for pair in zip(folds[0][key], folds[1][key], strict=False)]

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -12,6 +12,9 @@ from graft.runs.folder import RESULTS
 
 FORMAT = 1  # of the record; a record without it is of an older Graft
 FINISHED, FAILED, INTERRUPTED, DIVERGED = "done", "failed", "interrupted", "diverged"  # values of `status`
+
+
+TestSplit = int | str | None  # seed of a split, and the fold where there is one
 
 
 class RunRecord(TypedDict, total=False):
@@ -34,6 +37,7 @@ class RunRecord(TypedDict, total=False):
     averaging: str
     precision: str
     threads: int
+    evaluation: dict[str, Any] | None  # of cross-validation: evaluation, fold from 0, folds
     seeds: dict[str, int | None]
     git: dict[str, Any]
     versions: dict[str, str]
@@ -104,6 +108,19 @@ def labels_used(results: Mapping[str, Any]) -> str:
     """The same as text, such as `20 + 297`; empty where there are none."""
     training, choosing = labels_of(results)
     return f"{training:,} + {choosing:,}" if training + choosing else ""
+
+
+def split_of(results: Mapping[str, Any]) -> TestSplit:
+    """Which split or fold a run was tested on: jobs with the same one have the same test samples."""
+    split, evaluation = results.get("seeds", {}).get("split"), results.get("evaluation")
+    return f"{split}, fold {evaluation['fold']}" if evaluation else split
+
+
+def unit_of(finished: Sequence[Mapping[str, Any]], splits: int) -> str:
+    """What an interval is over: seeds on one split, else folds or splits."""
+    if splits < 2:
+        return "seed"
+    return "fold" if finished and finished[0].get("evaluation") else "split"
 
 
 def finite(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """What the keys that a sweep varies are for: repeats, tuned keys, settings, and arms, which are all others."""
 
-REPEATS = ("seed", "data.split_seed")
+REPEATS = ("seed", "data.split_seed", "data.fold")
 TUNED = ("optimizer", "scheduler", "rates", "training", "strategy.", "data.batch_size", "data.augment")
 SETTINGS = ("experiment", "data", "task", "backbone")
 WEIGHTS = "backbone.weights"  # a part of the backbone that is an arm: null is training from scratch

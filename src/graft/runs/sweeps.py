@@ -1,4 +1,4 @@
-"""Reading a sweep's folder: its jobs, and rows of jobs that differ in seed and split alone."""
+"""Reading a sweep's folder: its jobs, and rows of jobs that differ in seed, split and fold alone."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +10,7 @@ from graft.errors import GraftError
 from graft.runs import record
 from graft.runs.folder import DONE, ERROR, OVERRIDES, REFUSED, RESULTS, SweepFolder
 from graft.runs.recipe import recipe_before_small_gains
+from graft.runs.record import TestSplit, split_of, unit_of
 from graft.runs.roles import REPEATS, role
 from graft.runs.untrusted import read_overrides
 
@@ -31,7 +32,7 @@ class Job:
 
 @dataclass
 class Row:
-    """Jobs that differ in nothing but their seed and their split."""
+    """Jobs that differ in nothing but their seed, their split and their fold."""
 
     overrides: dict[str, str]
     jobs: list[Job] = field(default_factory=list)
@@ -68,24 +69,29 @@ class Row:
         return self.numbers("score", "value")
 
     @property
-    def by_split(self) -> list[float]:
-        """The mean score of each split."""
-        found: dict[Any, list[float]] = {}
+    def by_split(self) -> dict[TestSplit, float]:
+        """The mean score of each split or fold."""
+        found: dict[TestSplit, list[float]] = {}
         for results in self.finished:
             if (value := number(results, ("score", "value"))) is not None:
-                found.setdefault(results.get("seeds", {}).get("split"), []).append(value)
-        return [statistics.fmean(scores) for scores in found.values()]
+                found.setdefault(split_of(results), []).append(value)
+        return {split: statistics.fmean(scores) for split, scores in found.items()}
 
     @property
     def units(self) -> list[float]:
         """What its interval is over: the means of its splits where there are several, else the scores of its seeds."""
-        means = self.by_split
+        means = list(self.by_split.values())
         return means if len(means) > 1 else self.scores
+
+    @property
+    def unit(self) -> str:
+        """What its units are called."""
+        return unit_of(self.finished, len(self.by_split))
 
     @property
     def overlap(self) -> float:
         """How much its units share: of several splits test samples over all others, of seeds on one split nothing."""
-        return test_over_rest(self.finished[0]) if len(self.by_split) > 1 else 0.0
+        return statistics.fmean(map(test_over_rest, self.finished)) if len(self.by_split) > 1 else 0.0
 
     def numbers(self, *path: str) -> list[float]:
         """A number in the results of every job that has it, e.g. numbers("tuning", "lr", "value")."""

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from graft.data.domain import Domain
 from graft.data.domain_names import PLACEHOLDER, names_there, wrong_sources
+from graft.data.folds import Fold
 from graft.data.join import joined
 from graft.data.samples import DomainData
 from graft.errors import GraftError
@@ -33,8 +34,10 @@ class SeveralDomains(Domain):
         self.without = without
         self.sampling = sampling
 
-    def load(self, split_seed: int) -> DomainData:
-        """Read and split every domain, and join them."""
+    def load(self, split_seed: int, fold: Fold | None = None) -> DomainData:
+        """Read and split every domain, and join them; GraftError for a fold, which only one target has."""
+        if fold is not None:
+            raise GraftError(f"{self.key}: folds are of one domain; evaluation= goes with a target that is one")
         domains = {name: self.named_domain(name) for name in self.chosen()}
         data = {name: domain.load(split_seed) for name, domain in domains.items()}
         return joined(data, self.key, equal=self.sampling == "equal")
