@@ -1,21 +1,28 @@
-"""AFN: embeddings of both domains grow, step by step (Xu et al., ICCV 2019)."""
+"""Adaptive Feature Norm: features of both domains grow, since small ones transfer badly (Xu et al., ICCV 2019)."""
 
 import torch
 from torch import Tensor
 
 from graft.config.types import NonNegative
-from graft.terms.alignment.base import Alignment
-from graft.terms.base import TrainStep
+from graft.terms.base import Term, TrainStep
 
 
-class AFN(Alignment):
-    """Squared distance of each embedding's norm to what it is now plus `growth`, the mean over both domains."""
+class AFN(Term):
+    """Mean squared distance of each feature vector's length to its own length now plus `growth`: the stepwise variant.
+
+    The value is always `growth` squared; its gradient lets every length grow at the same rate.
+    """
+
+    domains = ("source", "target")
+    needs_inputs = False
+    aligns = True
 
     def __init__(self, weight: NonNegative = 0.05, growth: NonNegative = 1.0) -> None:
-        super().__init__("afn", weight)
+        super().__init__()
+        self.weight = weight
         self.growth = growth
 
     def forward(self, step: TrainStep) -> Tensor:
-        """The mean; its value is always growth^2, its gradient is what counts."""
-        norms = torch.cat([step.embeddings[domain].norm(dim=1) for domain in self.domains])
-        return (norms - (norms.detach() + self.growth)).square().mean()
+        """The mean over all samples of both domains."""
+        lengths = torch.cat([*step.embeddings.values()]).norm(dim=1)
+        return (lengths - (lengths.detach() + self.growth)).square().mean()

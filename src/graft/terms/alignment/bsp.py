@@ -1,31 +1,32 @@
-"""BSP: no direction of the embeddings stands out in either domain (Chen et al., ICML 2019)."""
+"""Batch Spectral Penalization: no direction of the features shall dominate (Chen et al., ICML 2019)."""
 
 import torch
 from torch import Tensor
 
-from graft.config.types import Count, NonNegative
-from graft.terms.alignment.base import Alignment
-from graft.terms.base import TrainStep
-from graft.terms.requirements import check_at_least
+from graft.config.types import NonNegative
+from graft.terms.base import Term, TrainStep
 
 
-class BSP(Alignment):
-    """Sum of the squares of the k largest singular values of the source's and of the target's embeddings.
+def largest_singular_value(features: Tensor) -> Tensor:
+    """That of `(B, D)`, in single precision at least: there is no SVD in half."""
+    return torch.linalg.svdvals(features.to(torch.promote_types(features.dtype, torch.float32)))[0]
 
-    It goes with `dann` or `cdan`, whose transferable directions it keeps from taking over.
+
+class BSP(Term):
+    """Sum of the squares of the largest singular value of each domain's features; goes with DANN or CDAN.
+
+    These raise the transferable directions until the others, which tell classes apart, are small beside them.
     """
 
-    def __init__(self, weight: NonNegative = 2e-4, k: Count = 1) -> None:
-        super().__init__("bsp", weight)
-        check_at_least("bsp.k", k, 1)
-        self.k = k
+    domains = ("source", "target")
+    needs_inputs = False
+    aligns = True
+
+    def __init__(self, weight: NonNegative = 2e-4) -> None:
+        super().__init__()
+        self.weight = weight
 
     def forward(self, step: TrainStep) -> Tensor:
-        """The sum."""
-        return torch.stack([largest(step.embeddings[domain], self.k) for domain in self.domains]).sum()
-
-
-def largest(embeddings: Tensor, k: int) -> Tensor:
-    """The sum of squares of the k largest singular values of `(B, E)`."""
-    precise = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))  # there is no SVD in half precision
-    return torch.linalg.svdvals(precise)[:k].square().sum()
+        """The squares' sum."""
+        squares = (largest_singular_value(step.embeddings[domain]).square() for domain in self.domains)
+        return torch.stack([*squares]).sum()

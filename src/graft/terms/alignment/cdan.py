@@ -1,88 +1,77 @@
-"""CDAN: no discriminator can tell domains from embeddings and predictions together (Long et al., NeurIPS 2018)."""
+"""Conditional Domain-Adversarial Network: the discriminator also sees the predictions (Long et al., NeurIPS 2018)."""
 
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from graft.config.types import Auto, Count, NonNegative
-from graft.terms.alignment.adversary import discriminator, domain_loss, ramp, reversed_gradient
-from graft.terms.alignment.base import Alignment, check_one_classifier, embedding_size
-from graft.terms.base import TermContext, TrainStep
+from graft.config.types import Count, NonNegative
+from graft.terms.alignment.discriminator import Discriminator, domain_loss
+from graft.terms.alignment.reversal import ramp, reverse
+from graft.terms.base import Term, TermContext, TrainStep
+from graft.terms.entropy import entropies
+from graft.terms.requirements import check_shared_classes
 
-LARGEST = 4096  # values of an outer product, above which `randomised=auto` projects it
 
-
-def certainty(probabilities: Tensor) -> Tensor:
-    """`1 + exp(-H)` of class probabilities `(B, K)`, scaled to mean 1 `(B,)`, without a gradient."""
-    entropies = torch.special.entr(probabilities.detach()).sum(dim=1)
-    weights = 1 + torch.exp(-entropies)
+def certainty_weights(logits: Tensor) -> Tensor:
+    """1 + exp(-entropy) of each prediction, scaled to mean 1 `(B,)`; without gradient."""
+    weights = 1 + (-entropies(logits.detach())).exp()
     return weights / weights.mean()
 
 
-class Outer(nn.Module):
-    """All products `(B, K * E)` of class probabilities and embeddings."""
+class CDAN(Term):
+    """DANN's loss of a discriminator that sees every product of a class probability and a feature, `(B, K * D)`.
 
-    def forward(self, probabilities: Tensor, embeddings: Tensor) -> Tensor:
-        """The products."""
-        return torch.einsum("bk,be->bke", probabilities, embeddings).flatten(1)
-
-
-class RandomisedOuter(nn.Module):
-    """The same projected at random: `(R_p p) * (R_e e) / sqrt(size)`, with Gaussian R that stay as they are."""
-
-    def __init__(self, num_classes: int, embedding_size: int, size: int) -> None:
-        super().__init__()
-        self.register_buffer("of_probabilities", torch.randn(num_classes, size))
-        self.register_buffer("of_embeddings", torch.randn(embedding_size, size))
-        self.size = size
-
-    def forward(self, probabilities: Tensor, embeddings: Tensor) -> Tensor:
-        """The projections `(B, size)`."""
-        return (probabilities @ self.of_probabilities) * (embeddings @ self.of_embeddings) / math.sqrt(self.size)
-
-
-class CDAN(Alignment):
-    """DANN on the products of embeddings and class probabilities; the latter get no gradient of it.
-
-    With `entropy` (CDAN+E) a sample counts by how sure its prediction is, `1 + exp(-H)`, scaled to mean 1 within each
-    domain. `randomised` projects the products to `size` values, of its own accord where there are more than 4,096.
+    No gradient goes through the probabilities. `entropy` lets sure predictions count more (CDAN+E). `randomised` takes
+    products of `projection_size` random projections of both instead, for large K * D. Raises GraftError without classes
+    or with a head for each domain.
     """
 
     needs_multiclass = True
+    domains = ("source", "target")
+    needs_inputs = False
+    aligns = True
 
     def __init__(
         self,
         weight: NonNegative = 1.0,
-        entropy: bool = False,
-        randomised: bool | Auto = "auto",
-        size: Count = 1024,
         hidden: Count = 1024,
+        entropy: bool = True,
+        randomised: bool = False,
+        projection_size: Count = 1024,
     ) -> None:
-        super().__init__("cdan", weight)
+        super().__init__()
+        self.weight = weight
+        self.hidden = hidden
         self.entropy = entropy
         self.randomised = randomised
-        self.size = size
-        self.hidden = hidden
+        self.projection_size = projection_size
 
     def check(self, context: TermContext) -> None:
         """GraftError without classes or with a head for each domain."""
-        check_one_classifier(context, "cdan", "looks at class probabilities on both domains")
+        check_shared_classes(context, "cdan")
 
     def prepare(self, context: TermContext) -> None:
-        """Make the discriminator and what it sees."""
-        classes = check_one_classifier(context, "cdan", "looks at class probabilities on both domains")
-        size = embedding_size(context)
-        randomised = classes * size > LARGEST if self.randomised == "auto" else self.randomised
-        self.product = RandomisedOuter(classes, size, self.size) if randomised else Outer()
-        self.discriminator = discriminator(self.size if randomised else classes * size, self.hidden)
+        """Make the discriminator, and draw the projections where it sees some."""
+        self.check(context)
+        assert context.num_classes is not None
+        size = context.embedding_size * context.num_classes
+        if self.randomised:
+            size = self.projection_size
+            self.register_buffer("of_features", torch.randn(context.embedding_size, size))
+            self.register_buffer("of_classes", torch.randn(context.num_classes, size))
+        self.discriminator = Discriminator(size, self.hidden)
 
     def forward(self, step: TrainStep) -> Tensor:
-        """The discriminator's loss."""
-        strength, seen = ramp(step.progress), []
-        probabilities = {domain: step.logits[domain].softmax(dim=1).detach() for domain in self.domains}
-        for domain in self.domains:
-            product = self.product(probabilities[domain], step.embeddings[domain])
-            seen.append(reversed_gradient(product, strength))
-        weights = (certainty(probabilities["source"]), certainty(probabilities["target"])) if self.entropy else None
-        return domain_loss(self.discriminator, seen[0], seen[1], weights)
+        """The discriminator's loss on both domains."""
+        source, target = (self.discriminator(self.seen(step, domain)) for domain in ("source", "target"))
+        weights = certainty_weights(step.logits["source"]), certainty_weights(step.logits["target"])
+        return domain_loss(source, target, weights if self.entropy else None)
+
+    def seen(self, step: TrainStep, domain: str) -> Tensor:
+        """What the discriminator sees of a domain: `(B, K * D)`, or `(B, projection_size)` of random projections."""
+        features = reverse(step.embeddings[domain], ramp(step.progress))
+        classes = step.logits[domain].detach().softmax(dim=1)
+        if self.randomised:
+            return (features @ self.of_features) * (classes @ self.of_classes) / math.sqrt(self.projection_size)
+        return (classes[:, :, None] * features[:, None, :]).flatten(1)

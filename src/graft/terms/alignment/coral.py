@@ -1,34 +1,36 @@
-"""CORAL: source and target embeddings have the same covariances (Sun and Saenko, ECCV Workshops 2016)."""
+"""Deep CORAL: source and target features with one covariance (Sun and Saenko, ECCV workshops 2016)."""
 
+import torch
 from torch import Tensor
 
 from graft.config.types import NonNegative
-from graft.terms.alignment.base import Alignment
-from graft.terms.base import TrainStep
+from graft.terms.base import Term, TrainStep
+from graft.terms.requirements import check_several
 
 
-def covariance(rows: Tensor) -> Tensor:
-    """Unbiased covariance `(D, D)` of rows `(B, D)`."""
-    centred = rows - rows.mean(dim=0)
-    return centred.T @ centred / (len(rows) - 1)
+def covariance(features: Tensor) -> Tensor:
+    """Unbiased covariance `(D, D)` of `(B, D)`, in single precision at least."""
+    with torch.autocast(features.device.type, enabled=False):
+        return torch.cov(features.to(torch.promote_types(features.dtype, torch.float32)).T)
 
 
-def coral(source: Tensor, target: Tensor) -> Tensor:
-    """`||C_s - C_t||_F^2 / (4 D^2)` of embeddings `(B, D)`; the means do not count."""
-    return (covariance(source) - covariance(target)).square().sum() / (4 * source.shape[1] ** 2)
+class CORAL(Term):
+    """Squared distance of both domains' feature covariances over 4 D^2; means do not count.
 
-
-class CORAL(Alignment):
-    """Squared distance of the covariances of source and target embeddings.
-
-    The paper chooses the weight so that this term and the classification loss are of one size at the end of training.
+    Raises GraftError for batches of one sample.
     """
 
-    least = 2
+    domains = ("source", "target")
+    needs_inputs = False
+    aligns = True
 
     def __init__(self, weight: NonNegative = 1.0) -> None:
-        super().__init__("coral", weight)
+        super().__init__()
+        self.weight = weight
 
-    def forward(self, step: TrainStep) -> Tensor | None:
-        """The distance; None for a batch of a single sample."""
-        return coral(*pair) if (pair := self.pair(step)) else None
+    def forward(self, step: TrainStep) -> Tensor:
+        """The distance, of all D^2 entries."""
+        source, target = step.embeddings["source"], step.embeddings["target"]
+        check_several((source, target), "coral")
+        difference = covariance(source) - covariance(target)
+        return difference.square().mean() / 4

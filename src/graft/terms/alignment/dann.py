@@ -1,29 +1,36 @@
-"""DANN: no discriminator can tell whose embeddings these are (Ganin et al., JMLR 2016)."""
+"""Domain-Adversarial Neural Network: no discriminator shall know the domain (Ganin et al., JMLR 2016)."""
 
 from torch import Tensor
 
 from graft.config.types import Count, NonNegative
-from graft.terms.alignment.adversary import discriminator, domain_loss, ramp, reversed_gradient
-from graft.terms.alignment.base import Alignment, embedding_size
-from graft.terms.base import TermContext, TrainStep
+from graft.terms.alignment.discriminator import Discriminator, domain_loss
+from graft.terms.alignment.reversal import ramp, reverse
+from graft.terms.base import Term, TermContext, TrainStep
 
 
-class DANN(Alignment):
-    """A discriminator's loss on the embeddings of both domains, whose gradient is reversed on its way into them.
+class DANN(Term):
+    """A discriminator's loss; it learns to find the domain of a feature, and the features learn to hide it.
 
-    The reversal's strength rises over training from 0 to 1.
+    Features get the discriminator's gradient reversed, with a strength that rises from 0 to 1 over the run.
     """
 
+    domains = ("source", "target")
+    needs_inputs = False
+    aligns = True
+
     def __init__(self, weight: NonNegative = 1.0, hidden: Count = 1024) -> None:
-        super().__init__("dann", weight)
+        super().__init__()
+        self.weight = weight
         self.hidden = hidden
 
     def prepare(self, context: TermContext) -> None:
         """Make the discriminator."""
-        self.discriminator = discriminator(embedding_size(context), self.hidden)
+        self.discriminator = Discriminator(context.embedding_size, self.hidden)
 
     def forward(self, step: TrainStep) -> Tensor:
-        """The discriminator's loss."""
+        """The discriminator's loss on both domains."""
         strength = ramp(step.progress)
-        source, target = (reversed_gradient(step.embeddings[domain], strength) for domain in self.domains)
-        return domain_loss(self.discriminator, source, target)
+        source, target = (
+            self.discriminator(reverse(step.embeddings[domain], strength)) for domain in ("source", "target")
+        )
+        return domain_loss(source, target)

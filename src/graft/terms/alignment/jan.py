@@ -1,33 +1,39 @@
-"""JAN: embeddings and predictions of source and target are alike jointly (Long et al., ICML 2017)."""
+"""Joint Adaptation Network: features and predictions with one joint distribution (Long et al., ICML 2017)."""
 
 import torch
 from torch import Tensor
 
-from graft.config.types import NonNegative
-from graft.terms.alignment.base import Alignment, check_one_classifier
-from graft.terms.alignment.dan import gaussians, mmd
-from graft.terms.base import TermContext, TrainStep
-
-SIGMA = 0.92  # of the kernel of class probabilities, as in the authors' code
+from graft.config.types import NonNegative, Positive
+from graft.terms.alignment.mmd import multi_kernel, squared_distances, unbiased
+from graft.terms.base import Term, TermContext, TrainStep
+from graft.terms.requirements import check_several, check_shared_classes
 
 
-class JAN(Alignment):
-    """Joint maximum mean discrepancy: of the product of a kernel of embeddings and one of class probabilities."""
+class JAN(Term):
+    """DAN's discrepancy, whose kernel of the features is multiplied with one of the class probabilities.
+
+    That of the probabilities is one Gaussian of standard deviation `sigma`. Raises GraftError without classes, with a
+    head for each domain and for batches of one sample.
+    """
 
     needs_multiclass = True
-    least = 2
+    domains = ("source", "target")
+    needs_inputs = False
 
-    def __init__(self, weight: NonNegative = 1.0) -> None:
-        super().__init__("jan", weight)
+    def __init__(self, weight: NonNegative = 1.0, sigma: Positive = 0.92) -> None:
+        super().__init__()
+        self.weight = weight
+        self.sigma = sigma
 
     def check(self, context: TermContext) -> None:
         """GraftError without classes or with a head for each domain."""
-        check_one_classifier(context, "jan", "compares class probabilities on both domains")
+        check_shared_classes(context, "jan")
 
-    def forward(self, step: TrainStep) -> Tensor | None:
-        """The discrepancy; None for a batch of a single sample."""
-        if (pair := self.pair(step)) is None:
-            return None
-        probabilities = torch.cat([step.logits["source"], step.logits["target"]]).softmax(dim=1)
-        kernel = gaussians(torch.cat(pair)) * gaussians(probabilities, SIGMA)
-        return mmd(kernel, [len(rows) for rows in pair])
+    def forward(self, step: TrainStep) -> Tensor:
+        """The joint discrepancy."""
+        source, target = step.embeddings["source"], step.embeddings["target"]
+        check_several((source, target), "jan")
+        classes = torch.cat([step.logits["source"], step.logits["target"]]).softmax(dim=1)
+        of_classes = (-squared_distances(classes) / (2 * self.sigma**2)).exp()
+        of_features = multi_kernel(squared_distances(torch.cat([source, target])))
+        return unbiased(of_features * of_classes, len(source))

@@ -1,25 +1,28 @@
-"""MCC: predictions of target samples do not confuse classes (Jin et al., ECCV 2020)."""
+"""Minimum Class Confusion: no two classes shall be confused on the target (Jin et al., ECCV 2020)."""
 
-import torch
 from torch import Tensor
 
 from graft.config.types import NonNegative, Positive
-from graft.terms.base import Term, TrainStep
-from graft.terms.requirements import check_at_least
+from graft.terms.base import Term, TermContext, TrainStep
+from graft.terms.entropy import entropies
+from graft.terms.requirements import check_classes
 
 
 def class_confusion(logits: Tensor, temperature: float) -> Tensor:
-    """Share of a batch's predicted class pairs `(B, K)` that are of two classes; surer samples count more."""
-    probabilities = (logits / temperature).softmax(dim=1)
-    weights = 1 + torch.exp(-torch.special.entr(probabilities.detach()).sum(dim=1))
-    weights = len(logits) * weights / weights.sum()
-    pairs = (probabilities * weights[:, None]).T @ probabilities
-    pairs = pairs / pairs.sum(dim=1, keepdim=True)
-    return (pairs.sum() - pairs.trace()) / logits.shape[1]
+    """Mean probability, over classes, of a batch's confusion with other classes; logits `(B, K)`.
+
+    Sure predictions weigh more, with 1 + exp(-entropy), which has no gradient.
+    """
+    logits = logits / temperature
+    weights = 1 + (-entropies(logits.detach())).exp()
+    probabilities = logits.softmax(dim=1)
+    confusion = probabilities.T @ (weights[:, None] / weights.mean() * probabilities)  # (K, K)
+    confusion = confusion / confusion.sum(dim=1, keepdim=True)
+    return (confusion.sum() - confusion.trace()) / len(confusion)
 
 
 class MCC(Term):
-    """Class confusion of the target's predictions; no label is looked at."""
+    """Confusion of classes in the target's predictions, at a `temperature`. Raises GraftError without classes."""
 
     needs_multiclass = True
     domains = ("target",)
@@ -27,9 +30,12 @@ class MCC(Term):
 
     def __init__(self, weight: NonNegative = 1.0, temperature: Positive = 2.5) -> None:
         super().__init__()
-        check_at_least("mcc.weight", weight, 0)
         self.weight = weight
         self.temperature = temperature
+
+    def check(self, context: TermContext) -> None:
+        """GraftError without classes."""
+        check_classes(context, "mcc")
 
     def forward(self, step: TrainStep) -> Tensor:
         """The confusion."""

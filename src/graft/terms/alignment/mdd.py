@@ -1,53 +1,54 @@
-"""MDD: a second classifier that disagrees on the target alone finds nothing to hold on to (Zhang et al., ICML 2019)."""
-
-import copy
+"""Margin Disparity Discrepancy: a second classifier disagrees on the target alone (Zhang et al., ICML 2019)."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from graft.config.types import NonNegative, Positive
-from graft.heads.base import classifier_of
-from graft.terms.alignment.adversary import ramp, reversed_gradient
-from graft.terms.alignment.base import Alignment, check_one_classifier
-from graft.terms.alignment.mcd import reset
-from graft.terms.base import TermContext, TrainStep
+from graft.config.types import NonNegative
+from graft.terms.alignment.mcd import new_classifier
+from graft.terms.alignment.reversal import ramp, reverse
+from graft.terms.base import Term, TermContext, TrainStep
+from graft.terms.requirements import check_shared_classes
 
 
-class MDD(Alignment):
-    """Margin disparity discrepancy: the adversary agrees with the classifier on the source and not on the target.
+def disagreement(logits: Tensor, classes: Tensor) -> Tensor:
+    """Mean of -log(1 - p), p the probability `(B,)` that logits `(B, K)` give to `classes` `(B,)`."""
+    others = torch.ones_like(logits, dtype=torch.bool).scatter(1, classes[:, None], False)
+    kept = logits.masked_fill(~others, -torch.inf)
+    return (logits.logsumexp(dim=1) - kept.logsumexp(dim=1)).mean()
 
-    Its loss is `margin * CE(adversary, prediction)` on the source plus `-log(1 - p(prediction))` on the target; the
-    gradient into the embeddings is reversed, with a strength that rises to `reversal` over training.
+
+class MDD(Term):
+    """A second classifier's loss: `margin` times its cross entropy to the head's classes on the source, and its
+    disagreement with these on the target.
+
+    The features get its gradient reversed, with a strength that rises from 0 to `reversal` over the run; the head gets
+    none. Raises GraftError without classes or with a head for each domain.
     """
 
     needs_multiclass = True
+    domains = ("source", "target")
+    needs_inputs = False
+    aligns = True
 
-    def __init__(self, weight: NonNegative = 1.0, margin: Positive = 4.0, reversal: Positive = 0.1) -> None:
-        super().__init__("mdd", weight)
+    def __init__(self, weight: NonNegative = 1.0, margin: NonNegative = 4.0, reversal: NonNegative = 0.1) -> None:
+        super().__init__()
+        self.weight = weight
         self.margin = margin
         self.reversal = reversal
 
     def check(self, context: TermContext) -> None:
         """GraftError without classes or with a head for each domain."""
-        check_one_classifier(context, "mdd", "compares two classifiers over the same classes on both domains")
+        check_shared_classes(context, "mdd")
 
     def prepare(self, context: TermContext) -> None:
-        """Make the adversary: a classifier like the target's, with random weights of its own."""
+        """Make the second classifier: one like the head's, with random weights of its own."""
         self.check(context)
-        self.adversary = copy.deepcopy(classifier_of(context.target_head)).requires_grad_(True).train()
-        for module in self.adversary.modules():
-            reset(module)
+        self.head = new_classifier(context.target_head)
 
     def forward(self, step: TrainStep) -> Tensor:
-        """The adversary's loss."""
+        """The second classifier's loss."""
         strength = self.reversal * ramp(step.progress)
-        source, target = (self.adversary(reversed_gradient(step.embeddings[d], strength)) for d in self.domains)
-        agreed = F.cross_entropy(source, step.logits["source"].argmax(dim=1))
-        return self.margin * agreed + not_predicted(target, step.logits["target"].argmax(dim=1))
-
-
-def not_predicted(logits: Tensor, classes: Tensor) -> Tensor:
-    """Mean of `-log(1 - p)` with p the probability of a class `(B,)` each, from logits `(B, K)`, exact also near 1."""
-    others = logits.scatter(1, classes[:, None], -torch.inf)
-    return (logits.logsumexp(dim=1) - others.logsumexp(dim=1)).mean()
+        source, target = (self.head(reverse(step.embedded[domain], strength)) for domain in ("source", "target"))
+        agreement = F.cross_entropy(source, step.logits["source"].argmax(dim=1))
+        return self.margin * agreement + disagreement(target, step.logits["target"].argmax(dim=1))
