@@ -135,7 +135,7 @@ def term_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str
                 "trains; use head=bottleneck, or a strategy that trains the backbone"
             )
         if says("needs_domain_statistics", False) and config["bn"] != "domain_specific":
-            yield f"`bn={config['bn']}` with `term={term}`: it adapts the target's own statistics; use bn=domain_specific"
+            yield f"`bn={config['bn']}` with `term={term}`: it adapts one domain's statistics; use bn=domain_specific"
         if says("replaces_batchnorm", False) and config["trainer"].get("sync_batchnorm"):
             yield f"`term={term}` with `trainer.sync_batchnorm=true`: synchronising replaces its layers"
 

@@ -86,7 +86,10 @@ def test_a_discriminator_at_its_optimum_has_a_loss_of_log_2_for_equal_distributi
     assert loss.item() == pytest.approx(math.log(2))
     same = torch.zeros(5, dtype=torch.float64, requires_grad=True)
     assert not torch.autograd.grad(domain_loss(same, same), same)[0].any()  # nothing is better
-    swapped = domain_loss(torch.tensor([-1.0]), torch.tensor([2.0])), domain_loss(torch.tensor([-2.0]), torch.tensor([1.0]))
+    swapped = (
+        domain_loss(torch.tensor([-1.0]), torch.tensor([2.0])),
+        domain_loss(torch.tensor([-2.0]), torch.tensor([1.0])),
+    )
     assert swapped[0] == swapped[1]
 
 
@@ -172,7 +175,9 @@ def test_a_training_with_adda_takes_the_papers_steps():
         optimizers[1].zero_grad()
         (-torch.sigmoid(through(discriminator, encoder(y))).log().mean()).backward()
         optimizers[1].step()
-    batches = {d: toy.loader_of(DomainBatch(images(n), torch.arange(8) % 3), 4) for d, n in (("source", 1), ("target", 2))}
+    batches = {
+        d: toy.loader_of(DomainBatch(images(n), torch.arange(8) % 3), 4) for d, n in (("source", 1), ("target", 2))
+    }
     toy.trainer_on_cpu(max_epochs=1, precision="64-true").fit(module, batches)
     for ours, theirs in ((module.backbone, encoder), (module.terms["adda"].discriminator, discriminator)):
         for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):

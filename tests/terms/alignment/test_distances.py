@@ -174,7 +174,10 @@ def test_adabn_gives_the_target_statistics_of_its_own(tiny_backbone):
     module = toy.module_of(tiny_backbone(), terms={"adabn": AdaBN()}, bn="domain_specific")
     module.terms["adabn"].check(context_of(module.backbone, module.head("target")))
     generator = torch.Generator().manual_seed(0)
-    inputs = {"source": torch.randn(8, 1, 8, 8, generator=generator), "target": torch.randn(8, 1, 8, 8, generator=generator) * 3 + 2}
+    inputs = {
+        "source": torch.randn(8, 1, 8, 8, generator=generator),
+        "target": torch.randn(8, 1, 8, 8, generator=generator) * 3 + 2,
+    }
     module.train()
     batch = toy.batch_of_tensors({domain: (x, None) for domain, x in inputs.items()})
     for _ in range(200):
@@ -182,6 +185,6 @@ def test_adabn_gives_the_target_statistics_of_its_own(tiny_backbone):
     norm = module.backbone.network.stem[1]
     for statistics, x in ((norm.running_mean, inputs["target"]), (norm.source_running_mean, inputs["source"])):
         torch.testing.assert_close(statistics, module.backbone.network.stem[0](x).mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    module.backbone.network = nn.Sequential()
     with pytest.raises(GraftError, match=r"term\.adabn.*has none"):
-        module.backbone.network = nn.Sequential()
         AdaBN().check(context_of(module.backbone, module.head("target")))
