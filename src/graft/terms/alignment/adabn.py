@@ -19,7 +19,7 @@ class AdaBN(Term):
         if not batchnorms(context.backbone):
             raise GraftError(
                 f"term.adabn adapts BatchNorm's statistics, and {context.backbone.name} has none. Use a backbone with "
-                "BatchNorm (backbone=cnn, resnet18, mobilenet_v2, ...), or leave the term out."
+                "BatchNorm (backbone=resnet18, mobilenet_v2, ...), or leave the term out."
             )
 
     def forward(self, step: TrainStep) -> None:
