@@ -421,11 +421,22 @@ def test_a_classifier_that_stays_has_learned():
     assert found.startswith("`objective.alpha=null` without a term that draws from a domain")
 
 
+def test_adabn_needs_statistics_of_each_domain():
+    unlabelled = ["term=[adabn]", "objective.alpha=1", "backbone.weights=source"]
+    assert problems(*unlabelled, "bn=domain_specific") == []
+    (found,) = problems(*unlabelled)
+    assert found == "`bn=joint` with `term=adabn`: it adapts one domain's statistics; use bn=domain_specific"
+
+
 def test_alignment_needs_an_embedding_that_trains():
     align = ["term=[mcd]", "objective.alpha=1", "strategy=frozen", "backbone.weights=source"]
     (found,) = problems(*align)
     assert found.startswith("`term=mcd` with `strategy=frozen head=linear`: nothing that it could move trains; use")
     assert problems(*align, "head=bottleneck") == problems(*align, "strategy.train_bn=true") == []
+    for term in ("coral", "dan", "dann", "cdan", "mdd", "afn", "bsp"):
+        assert len(problems(f"term=[{term}]", *align[1:])) == 1
+    for term in ("mcc", "information_maximisation", "self_training"):  # which move the head too
+        assert problems(f"term=[{term}]", *align[1:]) == []
     (found,) = problems("head=bottleneck", "bn=domain_specific")
     assert found.startswith("`bn=domain_specific` with `head=bottleneck`")
 

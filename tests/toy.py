@@ -62,7 +62,7 @@ def module_of(
     }
     return TransferModule(
         backbone=backbone,
-        heads={name: nn.Linear(backbone.feature_size, classes).to(backbone.input_mean) for name in heads},
+        heads={name: nn.Linear(backbone.feature_size, classes).to(next(backbone.parameters())) for name in heads},
         tasks={domain: Multiclass() for domain in domains},
         num_outputs=dict.fromkeys(domains, classes),
         **defaults | settings,

@@ -185,6 +185,8 @@ def term_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str
                 f"`term={term}` with `strategy={names['strategy']} head={names['head']}`: nothing that it could move "
                 "trains; use head=bottleneck, or a strategy that trains the backbone"
             )
+        if says("needs_domain_statistics", False) and config["bn"] != "domain_specific":
+            yield f"`bn={config['bn']}` with `term={term}`: it adapts one domain's statistics; use bn=domain_specific"
         if says("replaces_batchnorm", False) and config["trainer"].get("sync_batchnorm"):
             yield f"`term={term}` with `trainer.sync_batchnorm=true`: synchronising replaces its layers"
 

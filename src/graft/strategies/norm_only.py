@@ -9,9 +9,16 @@ from graft.strategies.base import Phase, Strategy, stage_names
 
 
 class NormOnly(Strategy):
-    """The head and every norm's scale and shift train; BatchNorm's statistics follow the target."""
+    """The head and every norm's scale and shift train; BatchNorm's statistics follow the target.
+
+    `train_head=False` keeps a pretrained head as it is, for a target with the source's classes.
+    """
 
     freezes = True
+
+    def __init__(self, train_head: bool = True, train_bn: bool | None = None) -> None:
+        super().__init__(train_bn)
+        self.train_head = train_head
 
     def phases(self, epochs: int, backbone: Backbone) -> list[Phase]:
         """One phase with all norm parameters; GraftError where the backbone has none."""
@@ -23,7 +30,7 @@ class NormOnly(Strategy):
         ]
         if not names:
             raise GraftError(f"strategy=norm_only: {backbone.name} has no norm layers. Use strategy=bitfit or lora.")
-        return [self.phase(epochs, backbone, stage_names(backbone), names)]
+        return [self.phase(epochs, backbone, stage_names(backbone), names, heads=self.train_head)]
 
 
 def is_norm(module: nn.Module) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from graft.backbones.base import Backbone
 from graft.backbones.outputs import Tokens, features_of
 from graft.errors import GraftError
-from graft.heads.base import seen_by, taken_by, takes_local
+from graft.heads.base import bottleneck_of, has_bottleneck, seen_by, taken_by, takes_local
 from graft.inputs.base import Batch, DomainBatch, Inputs, join
 from graft.objectives.base import Objective
 
@@ -150,6 +150,16 @@ class TermContext:
         """The frozen pretrained backbone, one for all terms."""
         return Teacher(self.backbone)
 
+    @cached_property
+    def embedding_size(self) -> int:
+        """E of `TrainStep.embeddings`."""
+        if not has_bottleneck(self.target_head):
+            return self.backbone.feature_size
+        bottleneck = copy.deepcopy(bottleneck_of(self.target_head)).eval()
+        features = next(bottleneck.parameters()).new_zeros(1, self.backbone.feature_size)
+        with torch.no_grad():
+            return bottleneck(features).shape[1]
+
 
 class Term(nn.Module):
     """An addition to the objective: `weight * term(step)`.
@@ -164,6 +174,7 @@ class Term(nn.Module):
     needs_multiclass = False  # refused with other tasks
     needs_linear_head = False
     needs_several_sources = False  # refused where the source is one domain
+    needs_domain_statistics = False  # refused without bn=domain_specific
     replaces_batchnorm = False  # by layers that cannot be synchronised over processes
     aligns = False  # True: moves embeddings and nothing else, so that it is refused where none can move
     needs_inputs = True  # False: looks at features, outputs and weights alone, so that inputs need not be there

@@ -1,6 +1,7 @@
 """What terms refuse to work without; each refusal says what to type."""
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -61,3 +62,30 @@ def check_labels(labels: Tensor | None, term: str) -> Tensor:
             "target weight in the objective (objective.alpha < 1), or leave the term out."
         )
     return labels
+
+
+def check_classes(context: TermContext, term: str) -> None:
+    """Refuse a target without classes."""
+    if context.num_classes is None:
+        raise GraftError(
+            f"term.{term} compares class probabilities. Use task=multiclass with data that have classes, or leave the "
+            "term out."
+        )
+
+
+def check_shared_classes(context: TermContext, term: str) -> None:
+    """Refuse data without classes, and a head for each domain."""
+    if context.num_classes is None or len(context.heads) > 1:
+        raise GraftError(
+            f"term.{term} compares predictions of the same classes on both domains. Use head.sharing=shared and "
+            "task=multiclass with data that have classes, or leave the term out."
+        )
+
+
+def check_several(batches: Sequence[Tensor], term: str) -> None:
+    """Refuse batches of one sample `(1, D)`, of which there is neither a covariance nor a pair."""
+    if any(len(batch) < 2 for batch in batches):
+        raise GraftError(
+            f"term.{term} compares the samples of a batch with each other, and a domain's batch has one. Set "
+            "data.batch_size and data.source_batch_size to 2 or more, or leave the term out."
+        )

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import toy
+from lanes import slow
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
@@ -18,7 +19,18 @@ from graft.objectives.alpha import AlphaWeighted
 from graft.rates.uniform import Uniform
 from graft.strategies.lp_ft import LinearProbeThenFineTune
 from graft.tasks.multiclass import Multiclass
+from graft.terms.alignment.adabn import AdaBN
+from graft.terms.alignment.adda import ADDA
+from graft.terms.alignment.afn import AFN
+from graft.terms.alignment.bsp import BSP
+from graft.terms.alignment.cdan import CDAN
+from graft.terms.alignment.coral import CORAL
+from graft.terms.alignment.dan import DAN
+from graft.terms.alignment.dann import DANN
+from graft.terms.alignment.jan import JAN
+from graft.terms.alignment.mcc import MCC
 from graft.terms.alignment.mcd import MCD
+from graft.terms.alignment.mdd import MDD
 from graft.terms.base import TermContext, trained_domains
 from graft.terms.regularization.bi_tuning import BiTuning
 from graft.terms.regularization.bss import BSS
@@ -28,7 +40,12 @@ from graft.terms.regularization.feature_distillation import FeatureDistillation
 from graft.terms.regularization.l2sp import L2SP
 from graft.terms.regularization.lwf import LwF
 from graft.terms.regularization.stochnorm import StochNorm
+from graft.terms.semi_supervised.fixmatch import FixMatch
+from graft.terms.semi_supervised.information_maximisation import InformationMaximisation
 from graft.terms.semi_supervised.mean_teacher import MeanTeacher
+from graft.terms.semi_supervised.self_training import SelfTraining
+from graft.terms.semi_supervised.shot import SHOT
+from graft.terms.semi_supervised.tent import Tent
 from graft.training.schedules import OneCycle
 
 TERMS = {
@@ -43,6 +60,26 @@ TERMS = {
     "mcd": MCD,
     "mean_teacher": MeanTeacher,
 }
+ADAPTATION = {
+    "coral": CORAL,
+    "dan": DAN,
+    "jan": JAN,
+    "dann": DANN,
+    "cdan": lambda: CDAN(randomised=True, projection_size=8),
+    "mcc": MCC,
+    "mdd": MDD,
+    "afn": AFN,
+    "bsp": BSP,
+    "adda": ADDA,
+    "adabn": AdaBN,
+    "information_maximisation": InformationMaximisation,
+    "tent": Tent,
+    "self_training": lambda: SelfTraining(threshold=0.0),
+    "fixmatch": lambda: FixMatch(threshold=0.0),
+    "shot": SHOT,
+}
+STATEFUL = ("cdan", "adda", "shot")  # with buffers, updates and a memory: of the others CI runs none
+EVERY = TERMS | ADAPTATION
 EPOCHS = 2
 
 
@@ -101,36 +138,45 @@ def weights_of(module):
 
 
 @pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint.*")  # resuming saves nothing here
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", [*TERMS, *STATEFUL, *slow(*(one for one in ADAPTATION if one not in STATEFUL))])
 def test_a_run_killed_at_any_step_goes_on_as_if_it_had_not_been(name, tiny_backbone, tmp_path):
     names = {"filename": "{step}", "auto_insert_metric_name": False, "enable_version_counter": False}
     every_step = ModelCheckpoint(tmp_path, every_n_train_steps=1, save_top_k=-1, **names)
-    module, _ = fit(tiny_backbone(dropout=0.5), {name: TERMS[name]()}, [every_step])
+    settings = {"bn": "domain_specific"} if name in ("adabn", "adda") else {}
+    module, _ = fit(tiny_backbone(dropout=0.5), {name: EVERY[name]()}, [every_step], **settings)
     whole = weights_of(module)
     for step in (2, 3, 4):  # inside the first epoch, at its end and inside the second
-        resumed, _ = fit(tiny_backbone(dropout=0.5), {name: TERMS[name]()}, resume=tmp_path / f"{step}.ckpt")
+        checkpoint = tmp_path / f"{step}.ckpt"
+        resumed, _ = fit(tiny_backbone(dropout=0.5), {name: EVERY[name]()}, resume=checkpoint, **settings)
         assert all(torch.equal(v, whole[n]) for n, v in weights_of(resumed).items()), f"killed after step {step}"
 
 
+def batch_of_digits():
+    views = {"weak": torch.randn(8, 1, 8, 8), "strong": torch.randn(8, 1, 8, 8)}
+    return DomainBatch(torch.randn(8, 1, 8, 8), torch.arange(8), indices=torch.arange(8), views=views)
+
+
 POOLED = {name: term for name, term in TERMS.items() if name != "bi_tuning"}  # which wants a linear head
+ACTING = [name for name in ADAPTATION if name not in ("adda", "adabn")]  # by their value
 
 
 @pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint.*")
-@pytest.mark.parametrize("name", POOLED)
+@pytest.mark.parametrize("name", [*POOLED, "mdd", *slow(*(name for name in ACTING if name != "mdd"))])
 def test_terms_go_with_a_head_that_pools_by_itself(name, tiny_backbone, tmp_path):
     every_step = ModelCheckpoint(tmp_path, every_n_train_steps=1, save_top_k=-1, filename="{step}")
-    own = {name: POOLED[name]()}
+    own = {name: EVERY[name]()}
     module, _ = fit(tiny_backbone(dropout=0.5), own, [every_step], head=AttentionHead)
     (checkpoint,) = tmp_path.glob("*step=4.ckpt")
-    resumed, _ = fit(tiny_backbone(dropout=0.5), {name: POOLED[name]()}, resume=checkpoint, head=AttentionHead)
+    resumed, _ = fit(tiny_backbone(dropout=0.5), {name: EVERY[name]()}, resume=checkpoint, head=AttentionHead)
     whole = weights_of(module)
     assert all(torch.equal(value, whole[key]) for key, value in weights_of(resumed).items())
     for parameter in module.parameters():
         parameter.requires_grad_(True).grad = None
-    one = DomainBatch(torch.randn(8, 1, 8, 8), torch.arange(8), views={"weak": torch.randn(8, 1, 8, 8)})
+    one = batch_of_digits()
     batch = {"source": one, "target": one}
     features = module.train().domain_features(batch)
-    value = module.term_losses(batch, features, module.logits_of(features)).get(name)
+    embedded = module.embeddings_of(features)
+    value = module.term_losses(batch, features, module.logits_of(embedded), embedded).get(name)
     if value is None:  # of StochNorm, which acts inside the backbone
         return
     value.backward()
@@ -151,14 +197,14 @@ def test_all_go_together_with_joint_training_and_are_logged(bn, tiny_backbone):
     assert all(0 < value < float("inf") for value in values)
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", [*TERMS, "fixmatch", *slow(*(name for name in ADAPTATION if name != "fixmatch"))])
 def test_a_copy_of_a_module_trains_alone(name, tiny_backbone):
-    module, trainer = fit(tiny_backbone(), {name: TERMS[name]()})
+    module, trainer = fit(tiny_backbone(), {name: EVERY[name]()})
     twin, before = copy.deepcopy(module), weights_of(module)
     twin.trainer = trainer
     optimizer = torch.optim.SGD([p for p in twin.parameters() if p.requires_grad], lr=1.0)
     twin.train()
-    one = DomainBatch(torch.randn(8, 1, 8, 8), torch.arange(8), views={"weak": torch.randn(8, 1, 8, 8)})
+    one = batch_of_digits()
     twin.training_step({"source": one, "target": one}, 0).backward()
     optimizer.step()
     assert all(torch.equal(value, before[n]) for n, value in weights_of(module).items())

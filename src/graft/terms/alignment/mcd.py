@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from graft.config.types import Count, NonNegative
-from graft.errors import GraftError
 from graft.heads.base import BOTTLENECK, classifier_of, has_bottleneck
 from graft.terms.base import Term, TermContext, TrainStep, Update
-from graft.terms.requirements import check_at_least
+from graft.terms.requirements import check_at_least, check_shared_classes
 
 
 def discrepancy(logits: Tensor, other: Tensor) -> Tensor:
@@ -46,19 +45,13 @@ class MCD(Term):
 
     def check(self, context: TermContext) -> None:
         """GraftError without classes or with a head for each domain."""
-        if context.num_classes is None or len(context.heads) > 1:
-            raise GraftError(
-                "term.mcd compares two heads over the same classes on both domains. Use head.sharing=shared and "
-                "task=multiclass with data that have classes, or leave the term out."
-            )
+        check_shared_classes(context, "mcd")
 
     def prepare(self, context: TermContext) -> None:
         """Make the second head: one like the first, with random weights of its own."""
         self.check(context)
-        self.head = copy.deepcopy(classifier_of(context.target_head)).requires_grad_(True).train()
+        self.head = new_classifier(context.target_head)
         self.generator = ("backbone", BOTTLENECK) if has_bottleneck(context.target_head) else ("backbone",)
-        for module in self.head.modules():
-            reset(module)
 
     def forward(self, step: TrainStep) -> Tensor:
         """Cross entropy of the second head on the source (A)."""
@@ -83,6 +76,14 @@ def labels_of(step: TrainStep) -> Tensor:
     labels = step.labels["source"]
     assert labels is not None  # only a target can be unlabelled
     return labels
+
+
+def new_classifier(head: nn.Module) -> nn.Module:
+    """A second classifier like a head's own, with random weights of its own, in training mode."""
+    classifier = copy.deepcopy(classifier_of(head)).requires_grad_(True).train()
+    for module in classifier.modules():
+        reset(module)
+    return classifier
 
 
 def reset(module: nn.Module) -> None:

@@ -6,16 +6,10 @@ import torch
 from torch import Tensor
 
 from graft.config.types import NonNegative
+from graft.terms.alignment.coral import covariance
 from graft.terms.base import TrainStep
 from graft.terms.generalization.base import OverSources
 from graft.terms.requirements import check_at_least
-
-
-def mean_and_covariance(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean `(D,)` and covariance `(D, D)`, over n - 1, of features `(n, D)`."""
-    mean = features.mean(0)
-    centred = features - mean
-    return mean, centred.T @ centred / (len(features) - 1)
 
 
 class SourceCORAL(OverSources):
@@ -36,9 +30,9 @@ class SourceCORAL(OverSources):
         """The mean over pairs."""
         embeddings = step.embeddings["source"]
         groups = [embeddings[places.to(embeddings.device)] for places in self.groups(step).values() if len(places) > 1]
-        moments = [mean_and_covariance(group) for group in groups]
+        moments = [(group.mean(dim=0), covariance(group)) for group in groups]
         pairs = [
-            (mean - other_mean).square().mean() + (covariance - other_covariance).square().mean()
-            for (mean, covariance), (other_mean, other_covariance) in itertools.combinations(moments, 2)
+            (mean - other_mean).square().mean() + (spread - other_spread).square().mean()
+            for (mean, spread), (other_mean, other_spread) in itertools.combinations(moments, 2)
         ]
         return torch.stack(pairs).mean() if pairs else embeddings.sum() * 0

@@ -13,7 +13,7 @@ from graft.errors import GraftError
 from graft.heads.base import seen_by
 from graft.inputs.base import Inputs
 from graft.terms.base import Term, TermContext, TrainStep
-from graft.terms.requirements import check_at_least
+from graft.terms.requirements import check_at_least, check_classes
 
 
 def ramp(progress: float, length: float) -> float:
@@ -48,11 +48,7 @@ class MeanTeacher(Term):
 
     def prepare(self, context: TermContext) -> None:
         """Make the teacher, which begins as the network."""
-        if context.num_classes is None:
-            raise GraftError(
-                "term.mean_teacher compares class probabilities. Use task=multiclass with data that have classes, or "
-                "leave the term out."
-            )
+        check_classes(context, "mean_teacher")
         self.teacher = nn.ModuleList(copy.deepcopy([context.backbone, context.target_head])).requires_grad_(False)
         self._student = (context.backbone, context.target_head)  # in a tuple, so that they are no parts of this module
 

@@ -1,0 +1,36 @@
+"""Domain-Adversarial Neural Network: no discriminator shall know the domain (Ganin et al., JMLR 2016)."""
+
+from torch import Tensor
+
+from graft.config.types import Count, NonNegative
+from graft.terms.alignment.discriminator import Discriminator, domain_loss
+from graft.terms.alignment.reversal import ramp, reverse
+from graft.terms.base import Term, TermContext, TrainStep
+
+
+class DANN(Term):
+    """A discriminator's loss; it learns to find the domain of a feature, and the features learn to hide it.
+
+    Features get the discriminator's gradient reversed, with a strength that rises from 0 to 1 over the run.
+    """
+
+    domains = ("source", "target")
+    needs_inputs = False
+    aligns = True
+
+    def __init__(self, weight: NonNegative = 1.0, hidden: Count = 1024) -> None:
+        super().__init__()
+        self.weight = weight
+        self.hidden = hidden
+
+    def prepare(self, context: TermContext) -> None:
+        """Make the discriminator."""
+        self.discriminator = Discriminator(context.embedding_size, self.hidden)
+
+    def forward(self, step: TrainStep) -> Tensor:
+        """The discriminator's loss on both domains."""
+        strength = ramp(step.progress)
+        source, target = (
+            self.discriminator(reverse(step.embeddings[domain], strength)) for domain in ("source", "target")
+        )
+        return domain_loss(source, target)
