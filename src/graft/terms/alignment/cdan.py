@@ -31,6 +31,8 @@ class CDAN(Term):
     domains = ("source", "target")
     needs_inputs = False
     aligns = True
+    of_features: Tensor  # random projections, where there are some
+    of_classes: Tensor
 
     def __init__(
         self,

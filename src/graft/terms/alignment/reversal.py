@@ -2,14 +2,12 @@
 
 import math
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
 from graft.backbones.outputs import Tokens
-
-Seen = TypeVar("Seen", Tensor, Tokens)
 
 
 class Reversal(torch.autograd.Function):
@@ -27,7 +25,11 @@ class Reversal(torch.autograd.Function):
         return -ctx.strength * gradient, None
 
 
-def reverse(x: Seen, strength: float) -> Seen:
+@overload
+def reverse(x: Tensor, strength: float) -> Tensor: ...
+@overload
+def reverse(x: Tensor | Tokens, strength: float) -> Tensor | Tokens: ...
+def reverse(x: Tensor | Tokens, strength: float) -> Tensor | Tokens:
     """`x`, through which gradients go back with their sign changed and scaled by `strength`."""
     if isinstance(x, Tokens):
         return replace(x, values=reverse(x.values, strength), features=None)

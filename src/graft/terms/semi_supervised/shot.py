@@ -40,6 +40,10 @@ class SHOT(Term):
     needs_multiclass = True
     domains = ("target",)
     needs_inputs = False
+    features: Tensor  # (N, D) of every target sample, as training last saw it
+    probabilities: Tensor  # (N, K)
+    labels: Tensor  # (N,) pseudo-labels
+    seen: Tensor  # samples since these were found
 
     def __init__(self, weight: NonNegative = 1.0, pseudo_weight: NonNegative = 0.3) -> None:
         super().__init__()
@@ -63,11 +67,11 @@ class SHOT(Term):
                 embedded = bottleneck_of(context.target_head)(seen)
                 features.append(features_of(embedded))
                 probabilities.append(classifier_of(context.target_head)(embedded).softmax(dim=1))
+                if batch.indices is None:
+                    raise GraftError("term.shot keeps a label for every target sample, and these have no number.")
                 indices.append(batch.indices)
         for module, training in modes.items():
             module.training = training
-        if any(one is None for one in indices):
-            raise GraftError("term.shot keeps a label for every target sample, and these have no number.")
         order = torch.cat(indices).argsort()
         self.register_buffer("features", torch.cat(features)[order])
         self.register_buffer("probabilities", torch.cat(probabilities)[order])
