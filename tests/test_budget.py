@@ -74,6 +74,19 @@ def test_the_number_of_labels_decides_how_they_are_held_out(labels, frozen, numb
     assert rule.monitor(tasks) == ("selection/budget" if number else None)
 
 
+def test_samples_of_one_group_are_in_one_fold():
+    rule, groups = Budget(), torch.arange(30) // 3
+    rule.plan(of_classes(3), True, 0, groups)
+    assert len(rule.held_out) == FOLDS
+    assert "5 stratified folds of 10 groups" in rule.note
+    assert sorted(torch.cat(rule.held_out).tolist()) == list(range(30))
+    assert all((groups[held] == group).sum() in (0, 3) for held in rule.held_out for group in range(10))
+    few = Budget()
+    few.plan(of_classes(5), True, 0, torch.arange(50) % 4)
+    assert not few.held_out
+    assert "in 4 groups: too few" in few.note
+
+
 def test_single_labels_are_judged_by_what_a_single_label_has():
     rule, task = Budget(), Binary(main_metric="auroc")
     rule.plan(of_classes(3, classes=2), frozen=True, seed=0)

@@ -1,5 +1,6 @@
 """Runs on tables, from a file to results: nothing but data and backbone knows that they are."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 from lanes import slow
 
 from graft.errors import GraftError
+from graft.model import predictions
+from graft.report import run_page
 from tests.small_run import train_in
 
 TINY = [
@@ -53,6 +56,18 @@ def test_baselines_stand_beside_a_network_from_scratch(run, capsys):
     printed = capsys.readouterr().out
     assert f"best baseline by validation: {best['title']} (10 target labels), test acc " in printed
     assert f"{best['metrics']['test/target/acc']:.4f}, " in printed
+
+
+def test_groups_of_test_samples_are_kept_and_are_what_an_interval_is_over(run, tmp_path):
+    run("strategy=scratch", "data.target.split.group=height", "data.target.test_fraction=0.5")
+    rows = (tmp_path / "target.csv").read_text().splitlines()
+    found = predictions.read(tmp_path / "run" / "predictions.parquet")["target"]
+    heights = [rows[int(name.rpartition(" ")[2]) - 1].split(",")[2] for name in found["sample"]]
+    assert len({*zip(heights, found["group"], strict=True)}) == len(set(heights)) == len(set(found["group"]))
+    assert len(set(heights)) < len(heights)
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    alone = run_page.answer(results, {**found, "group": None}).line
+    assert run_page.answer(results, found).line != alone  # wider or narrower: another interval
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from sklearn.metrics import r2_score, roc_auc_score, root_mean_squared_error
 from graft.report.contributions import contributions, delong, placements
 from graft.report.statistics import (
     bootstrap,
+    by_group,
     calibration,
     calibration_interval,
     crossed,
@@ -188,3 +189,36 @@ def test_calibration_error_of_equally_filled_bins():
     correct = (random.random(2000) < confidence).astype(float)
     low, high = calibration_interval(confidence, correct, draws=50)
     assert low < calibration(confidence, correct).error < high < 0.06
+
+
+def obuchowski(scores, positive, groups):
+    """Variance of a clustered AUROC as in Obuchowski (1997), section 2, for groups that hold both classes."""
+    sick, well = scores[positive], scores[~positive]
+    v10 = np.array([np.mean((well < x) + 0.5 * (well == x)) for x in sick])
+    v01 = np.array([np.mean((sick > y) + 0.5 * (sick == y)) for y in well])
+    area, names = v10.mean(), np.unique(groups)
+    a = np.array([v10[groups[positive] == g].sum() - area * (groups[positive] == g).sum() for g in names])
+    b = np.array([v01[groups[~positive] == g].sum() - area * (groups[~positive] == g).sum() for g in names])
+    factor, m, n = len(names) / (len(names) - 1), len(sick), len(well)
+    return area, factor * ((a**2).sum() / m**2 + (b**2).sum() / n**2 + 2 * (a * b).sum() / (m * n))
+
+
+def test_contributions_of_groups_are_obuchowskis():
+    random = np.random.default_rng(0)
+    groups = np.repeat(np.arange(12), random.integers(4, 9, 12))
+    positive = np.arange(len(groups)) % 2 == 0
+    scores = (random.random(12)[groups] + random.random(len(groups)) + 0.3 * positive).round(1)
+    area, variance = obuchowski(scores, positive, groups)
+    grouped = by_group(placements(scores, positive), groups)
+    assert grouped.mean() == pytest.approx(area)
+    assert grouped.var(ddof=1) / len(grouped) == pytest.approx(variance)
+    alone = by_group(placements(scores, positive), np.arange(len(groups)))
+    assert alone == pytest.approx(placements(scores, positive))
+
+
+def test_copies_of_a_sample_say_no_more_than_one():
+    values = np.random.default_rng(1).random((3, 40))
+    copied, groups = np.repeat(values, 5, axis=1), np.repeat(np.arange(40), 5)
+    assert by_group(copied, groups) == pytest.approx(values)
+    assert crossed(by_group(copied, groups)).estimate.error == pytest.approx(crossed(values).estimate.error)
+    assert crossed(copied).samples < crossed(values).samples / 4

@@ -25,6 +25,7 @@ class Sweep:
     def __init__(self, folder):
         self.folder, self.jobs = folder, 0
         self.labels = np.arange(TEST) % 2
+        self.groups = None
 
     def add(self, overrides, right, *, val=None, kept=True, split=0, **more):
         """A job that is right on the test samples where `right` `(TEST,)` says so."""
@@ -67,6 +68,8 @@ class Sweep:
                 "prediction": [CLASSES[n] for n in predicted],
                 "probabilities": probabilities.tolist(),
             }
+            if self.groups is not None:
+                columns["group"] = self.groups
             table = pyarrow.table(columns).replace_schema_metadata({"classes": json.dumps({"target": CLASSES})})
             parquet.write_table(table, folder / "predictions.parquet")
         (folder / "DONE").touch()
@@ -99,6 +102,24 @@ class Sweep:
 @pytest.fixture
 def sweep(tmp_path):
     return Sweep(tmp_path)
+
+
+def test_test_samples_that_belong_together_count_as_groups(tmp_path):
+    found = []
+    for groups in (None, [number // 10 for number in range(TEST)]):
+        sweep = Sweep(tmp_path / str(groups is None))
+        sweep.groups, random = groups, np.random.default_rng(0)
+        hard = np.repeat(random.random(TEST // 10), 10)  # a group is right or wrong as a whole
+        for seed in range(5):
+            for name, accuracy in (("scratch", 0.6), ("full", 0.7)):
+                sweep.add(f"strategy={name} seed={seed}", hard < accuracy + random.normal(0, 0.02))
+        found.append((sweep.read().comparisons[0].crossed, " ".join(sweep.answer().details)))
+    (alone, said), (grouped, said_grouped) = found
+    assert grouped.estimate.mean == pytest.approx(alone.estimate.mean)
+    assert (alone.cases, grouped.cases) == (TEST, TEST // 10)
+    assert grouped.samples > 5 * alone.samples
+    assert "from 20 groups of test samples" in said_grouped
+    assert "groups" not in said
 
 
 def test_transfer_that_helps(sweep):

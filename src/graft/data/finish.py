@@ -118,7 +118,7 @@ def finish(domain: "Domain", split_seed: int, fold: Fold | None = None) -> Domai
             "reading": domain.reading(),
             "notes": (*skipped_notes(domain, skipped), *notes, *encoded_notes),
             "report": report,
-            **{name: as_split(fingerprint, name, samples, indices) for name, samples in splits.items()},
+            **{name: as_split(domain, fingerprint, name, samples, indices) for name, samples in splits.items()},
             **fields,
         }
     )
@@ -558,14 +558,17 @@ def fingerprint_of(domain: "Domain", raw: Raw, splits: Mapping[str, Samples], cl
     return sha256(parts)
 
 
-def as_split(fingerprint: str, name: str, samples: Samples, indices: Mapping[str, Tensor]) -> Split:
+def as_split(domain: "Domain", fingerprint: str, name: str, samples: Samples, indices: Mapping[str, Tensor]) -> Split:
     """The samples that are left as a split, whose fingerprint holds which of the domain's they are."""
     fingerprint = f"{fingerprint}/{'train' if name in indices else name}"
     if name in indices:
         fingerprint = sha256([fingerprint.encode(), indices[name].numpy().tobytes()])
     if samples.fitted:
         fingerprint = sha256([fingerprint.encode(), samples.fitted.encode()])
-    return Split(samples.inputs, samples.labels, fingerprint, samples.places, columns=samples.columns)
+    groups = None
+    if column := domain.split.get("group"):
+        groups = group_numbers(group_values(samples, column, f"{domain.key}.split.group"))
+    return Split(samples.inputs, samples.labels, fingerprint, samples.places, columns=samples.columns, groups=groups)
 
 
 # What is left

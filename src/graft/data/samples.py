@@ -64,6 +64,7 @@ class Split:
     places: Sequence[str] | None = None  # what messages and predictions call each sample; None: its number
     sources: Tensor | None = None  # (N,) number of the source that each sample is of, where the domain has several
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # other values of each sample, such as a speaker
+    groups: Tensor | None = None  # (N,) number of the group of split.group, such as a patient, that each sample is of
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -86,7 +87,8 @@ class Split:
         columns = {name: [values[index] for index in chosen] for name, values in self.columns.items()}
         fingerprint = sha256([self.fingerprint.encode(), indices.numpy().tobytes()])
         sources = None if self.sources is None else self.sources[indices]
-        return Split(take(self.inputs, indices), labels, fingerprint, places, sources, columns)
+        groups = None if self.groups is None else self.groups[indices]
+        return Split(take(self.inputs, indices), labels, fingerprint, places, sources, columns, groups)
 
 
 @dataclass(frozen=True)

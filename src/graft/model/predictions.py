@@ -69,6 +69,7 @@ class TestPredictions:
     labels: Sequence[Any]
     predictions: Predictions
     slices: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # by name, see graft.data.slices
+    groups: Sequence[int] | None = None  # number of what each sample belongs to by split.group, such as a patient
 
 
 def write(file: BinaryIO, found: Sequence[TestPredictions]) -> None:
@@ -84,6 +85,7 @@ def write(file: BinaryIO, found: Sequence[TestPredictions]) -> None:
             "sample": pyarrow.array(one.samples, pyarrow.string()),
             "label": pyarrow.array(one.labels),
             "prediction": pyarrow.array(one.predictions.labels),
+            **({"group": pyarrow.array(one.groups, pyarrow.int64())} if one.groups is not None else {}),
             **{f"{SLICE}{name}": pyarrow.array(values) for name, values in one.slices.items()},
         }
         if one.predictions.probabilities is not None:

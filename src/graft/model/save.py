@@ -193,8 +193,15 @@ def test_predictions(
     slices = {name: [values[index] for index in indices.tolist()] for name, values in slices.items()}
     if redact:
         slices = {name: [hashed(one) if isinstance(one, str) else one for one in v] for name, v in slices.items()}
+    groups = None if data.test.groups is None else data.test.groups[indices].tolist()
     return TestPredictions(
-        domain, indices, samples, words_of(labels[indices], classes), predictions_of(task, values, classes), slices
+        domain,
+        indices,
+        samples,
+        words_of(labels[indices], classes),
+        predictions_of(task, values, classes),
+        slices,
+        groups,
     )
 
 

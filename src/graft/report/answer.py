@@ -225,10 +225,13 @@ def details(study: Study, one: Comparison) -> list[str]:
         )
     else:
         seeds, cases = one.crossed.seeds**0.5, one.crossed.samples**0.5
+        grouped = bool(test) and one.crossed.cases < test[0]
+        unit = "groups of test samples" if grouped else "test samples"
+        number = f"{one.crossed.cases:,} " if grouped else ""
         lines.append(
-            f"The 95 % interval is over new {seeds_of} and new test samples{together}; it holds "
+            f"The 95 % interval is over new {seeds_of} and new {unit}{together}; it holds "
             f"{'no other splits' if varies else 'neither other splits nor other pretraining'}. Standard error from "
-            f"seeds {size(study, seeds)}, from test samples {size(study, cases)}.{p}"
+            f"seeds {size(study, seeds)}, from {number}{unit} {size(study, cases)}.{p}"
         )
         if one.verdict == "unclear" and 2.8 * one.crossed.floor > smallest(study, one):  # 1.96 + .84
             lines.append(

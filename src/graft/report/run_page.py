@@ -18,7 +18,7 @@ from graft.report.kept import target_predictions
 from graft.report.page import Page, Section
 from graft.report.plots import read_series
 from graft.report.slices import scores_by_slice
-from graft.report.statistics import bootstrap, calibration, calibration_interval, wilson
+from graft.report.statistics import bootstrap, by_group, calibration, calibration_interval, wilson
 from graft.report.summary import TRIED_FIRST, is_fraction, number_cell
 from graft.report.sweep_page import confidence_of, in_words
 from graft.runs import record
@@ -70,6 +70,8 @@ def answer(results: Mapping[str, Any], found: Mapping[str, Any] | None) -> Answe
     values = contributions(name, found) if found else None
     if values is None:
         interval = ""
+    elif found and (groups := found.get("group")) is not None:
+        interval = " [{}, {}]".format(*map(shown, bootstrap(by_group(values, np.array(groups)))))
     elif name == "acc":
         interval = " [{}, {}]".format(*map(shown, wilson(float(values.sum()), len(values))))
     else:

@@ -77,6 +77,7 @@ class Crossed:
     seeds: float
     samples: float
     interaction: float
+    cases: int  # test samples, or groups of them, that are taken as independent
 
     @property
     def floor(self) -> float:
@@ -101,7 +102,19 @@ def crossed(contributions: np.ndarray) -> Crossed:
     variance = max(seeds + samples - interaction, seeds, samples)
     parts = seeds**2 / (n - 1) + samples**2 / (m - 1) + interaction**2 / ((n - 1) * (m - 1))
     df = variance**2 / parts if parts > 0 else float(n - 1)
-    return Crossed(Estimate(float(mean), math.sqrt(variance), df, n), seeds, samples, interaction)
+    return Crossed(Estimate(float(mean), math.sqrt(variance), df, n), seeds, samples, interaction, m)
+
+
+def by_group(contributions: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Contributions `(..., m)` of samples as those of their groups `(..., G)`, with the same mean.
+
+    Samples of one group (a patient, a speaker) are not independent, groups are: a group's contribution is the sum of
+    its samples' distances to the mean, scaled. For AUROC this is Obuchowski's (1997) variance of clustered data.
+    """
+    numbers = np.unique(groups, return_inverse=True)[1]
+    mean = contributions.mean(axis=-1, keepdims=True)
+    sums = np.apply_along_axis(lambda row: np.bincount(numbers, row), -1, contributions - mean)
+    return mean + sums * sums.shape[-1] / contributions.shape[-1]
 
 
 def spread(values: np.ndarray) -> float:

@@ -16,7 +16,16 @@ import numpy as np
 from graft.report import cross_validation, looks
 from graft.report.contributions import contributions
 from graft.report.kept import target_predictions
-from graft.report.statistics import Crossed, Estimate, crossed, holm, over_seeds, over_splits, over_units
+from graft.report.statistics import (
+    Crossed,
+    Estimate,
+    by_group,
+    crossed,
+    holm,
+    over_seeds,
+    over_splits,
+    over_units,
+)
 from graft.report.summary import is_fraction
 from graft.runs.record import TestSplit, split_of, unit_of
 from graft.runs.roles import role
@@ -251,7 +260,10 @@ def compare(arm: Arm, scratch: Arm) -> Comparison | None:
 
 
 def contributions_of(jobs: Sequence[Job]) -> np.ndarray | None:
-    """What each test sample adds to the jobs' scores, `(jobs, m)`; None where not all have the same samples."""
+    """What each test sample adds to the jobs' scores, `(jobs, m)`; None where not all have the same samples.
+
+    Of samples in groups what each group adds; None where all are one group.
+    """
     if not jobs or any(samples_of(job) is None or samples_of(job) != samples_of(jobs[0]) for job in jobs):
         return None
     rows = []
@@ -260,7 +272,11 @@ def contributions_of(jobs: Sequence[Job]) -> np.ndarray | None:
         if row is None or abs(row.mean() - score_of(job)) > ROUNDING * max(1.0, abs(score_of(job))):
             return None  # the metric is another one than its name says
         rows.append(row)
-    return np.stack(rows)
+    groups = (target_predictions(jobs[0].path) or {}).get("group")
+    if groups is None:
+        return np.stack(rows)
+    grouped = by_group(np.stack(rows), np.array(groups))
+    return grouped if grouped.shape[1] > 1 else None
 
 
 def samples_of(job: Job) -> tuple[Any, ...] | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from graft.data.folds import grouped_folds
 from graft.data.splits import stratified_folds
 from graft.selection.base import SelectionRule
 from graft.tasks.base import LOWER_IS_BETTER, Task
@@ -47,15 +48,24 @@ class Budget(SelectionRule):
         self.note = ""  # how labels are held out, or why none are
         self.choice: Choice | None = None  # once all folds are trained
 
-    def plan(self, labels: Tensor, frozen: bool, seed: int) -> None:
-        """Divide the training labels into folds; `frozen` says that the backbone stays as it is."""
+    def plan(self, labels: Tensor, frozen: bool, seed: int, groups: Tensor | None = None) -> None:
+        """Divide the training labels into folds; `frozen` says that the backbone stays as it is.
+
+        Samples of one of the `groups` `(N,)`, such as a patient, are in one fold.
+        """
         has_classes = labels.ndim == 1 and not labels.is_floating_point()
         strata = labels if has_classes else torch.zeros(len(labels), dtype=torch.int64)
         per_class = len(labels) // (len(labels.unique()) if has_classes else FOLDS)
         unit = f"{per_class} label{'s' * (per_class != 1)} a class" if has_classes else f"{len(labels)} labels"
-        if per_class >= ENOUGH:
-            self.held_out = stratified_folds(strata, FOLDS, seed)
-            self.note = f"{unit}: {FOLDS} stratified folds"
+        number = None if groups is None else len(groups.unique())
+        if number is not None and number < FOLDS:
+            self.note = f"{unit} in {number} groups: too few to hold some out, the last epoch is tested"
+        elif per_class >= ENOUGH or (groups is not None and per_class > 1 and frozen):
+            grouped = "" if number is None else f" of {number} groups"
+            self.held_out = (
+                stratified_folds(strata, FOLDS, seed) if groups is None else grouped_folds(strata, groups, FOLDS, seed)
+            )
+            self.note = f"{unit}: {FOLDS} stratified folds{grouped}"
         elif per_class > 1 and frozen:
             self.held_out = list(torch.arange(len(labels)).split(1))
             self.note = f"{unit} and a frozen backbone: each of {len(labels)} labels is left out once"

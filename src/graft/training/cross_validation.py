@@ -36,10 +36,10 @@ from graft.training.trainer import build_trainer
 
 def plan_folds(experiment: Experiment) -> None:
     """Let a rule that holds labels out divide the training labels."""
-    labels = experiment.data.domains["target"].train.labels
-    if isinstance(experiment.rule, Budget) and labels is not None:
+    train = experiment.data.domains["target"].train
+    if isinstance(experiment.rule, Budget) and train.labels is not None:
         frozen = not experiment.module.backbone_trains(experiment.epochs)
-        experiment.rule.plan(labels, frozen, experiment.data.subset_seed)
+        experiment.rule.plan(train.labels, frozen, experiment.data.subset_seed, train.groups)
 
 
 def cross_validate(experiment: Experiment) -> None:
