@@ -130,7 +130,7 @@ def test_nested_scores_what_each_fold_chose_by_its_own_validation(sweep):
     nested(sweep)
     study = sweep.read()
     (setting,) = study.settings
-    scratch = setting.scratch.best
+    scratch = setting.reference.best
     assert scratch.overrides == {"strategy": "scratch", "optimizer.lr": "1 (2), 2 (1)"}
     assert sorted(scratch.units) == sorted(n / TEST for n in (100, 102, 101))
     assert sorted(setting.procedure.best.units) == sorted(n / TEST for n in (130, 132, 131))  # full in every fold

@@ -122,6 +122,45 @@ def test_test_samples_that_belong_together_count_as_groups(tmp_path):
     assert "groups" not in said
 
 
+def unlabelled(term):
+    """What a run of an unlabelled target has in its record."""
+    return {
+        "labels": {"training": 0, "choosing": 0},
+        "terms": term.strip("[]").split(",") if term != "[]" else [],
+        "weights": {"source": "source"},
+        "selection": {"rule": "entropy", "monitor": "selection/entropy", "mode": "min"},
+    }
+
+
+def test_of_a_target_without_labels_terms_are_compared_with_the_source_alone(sweep):
+    random = np.random.default_rng(0)
+    for seed in range(5):
+        for term, accuracy in (("[]", 0.6), ("[dann]", 0.8)):
+            right = random.random(TEST) < accuracy
+            sweep.add(f"term={term} seed={seed}", right, val=1 - accuracy, **unlabelled(term))
+    found = sweep.answer()
+    assert found.verdict == "helps"
+    assert found.line.startswith("Adaptation helps: +")
+    assert "over source only [" in found.line
+    assert sweep.read().settings[0].reference.name == "[]"
+
+
+def test_without_the_source_alone_it_says_how_to_add_it(sweep):
+    for seed in range(3):
+        sweep.add(f"term=[dann] strategy=full seed={seed}", np.ones(TEST), **unlabelled("[dann]"))
+    found = sweep.answer()
+    assert found.line == "No answer yet: there is no run without a term (source only) to compare with."
+    assert "strategy=full seed=0,1,2 'term=[]'" in found.details[0]
+
+
+def test_rows_are_in_the_order_of_what_the_rule_followed(sweep):
+    """By entropy lower is better, although the score is an accuracy."""
+    for rate, entropy, accuracy in (("1e-3", 0.2, 0.6), ("1e-2", 0.9, 0.9)):
+        right = np.arange(TEST) < accuracy * TEST
+        sweep.add(f"term=[] optimizer.lr={rate} seed=0", right, val=entropy, **unlabelled("[]"))
+    assert [row.overrides["optimizer.lr"] for row in sweep.read().rows] == ["1e-3", "1e-2"]
+
+
 def test_transfer_that_helps(sweep):
     found = sweep.strategies(scratch=0.6, full=0.8).answer()
     assert found.verdict == "helps"

@@ -24,7 +24,7 @@ def table(study: Study) -> Table | None:
     }
     if len(found) < 2:
         return None
-    scratch = next((one.name for one in study.settings[0].arms if one.from_scratch and one.name in found), None)
+    scratch = next((one.name for one in study.settings[0].arms if one.is_reference and one.name in found), None)
     fewest = min(len(values) for settings in found.values() for values in settings)
     drawn = {name: redrawn(values) for name, values in found.items()} if fewest >= MIN_SEEDS else {}
     rows = [row(study, name, found, drawn, scratch) for name in by_rank(found, study.higher_is_better)]

@@ -59,22 +59,25 @@ def answer(study: Study, setting: Setting) -> Answer:
     """The answer of one setting."""
     if not setting.comparisons and (found := cross_validated(study, setting)):
         return found
-    if setting.scratch is None:
-        return Answer("missing", "No answer yet: there is no run from scratch to compare with.", [missing(study)])
+    if setting.reference is None:
+        what = "run from scratch" if study.reference == "scratch" else "run without a term (source only)"
+        return Answer("missing", f"No answer yet: there is no {what} to compare with.", [missing(study)])
     if not setting.transfers:
-        return Answer("missing", "No answer yet: every run starts from scratch, so nothing is transferred.", [])
+        what = "starts from scratch" if study.reference == "scratch" else "learns from the source only"
+        return Answer("missing", f"No answer yet: every run {what}, so nothing is transferred.", [])
     if not setting.comparisons:
-        return Answer("missing", "No answer yet: no seed has finished both from scratch and with transfer.", [])
+        return Answer("missing", f"No answer yet: no seed has finished both {study.reference} and with transfer.", [])
     best = setting.comparisons[0]
     lines = [*details(study, best), *compute(best)]
     if setting.procedure:
         lines.insert(1, procedure_line(study, setting.procedure))
-    return Answer(best.verdict, headline(study, best, scratch_of(setting, best)), lines)
+    return Answer(best.verdict, headline(study, best, reference_of(study, setting, best)), lines)
 
 
-def headline(study: Study, one: Comparison, scratch: str = "scratch") -> str:
-    """The comparison with `scratch` in one line."""
-    gain = f"{difference(study, one.estimate.mean)} over {scratch}"
+def headline(study: Study, one: Comparison, reference: str) -> str:
+    """The comparison with a reference, as text, in one line."""
+    gain = f"{difference(study, one.estimate.mean)} over {reference}"
+    what = "Transfer" if study.reference == "scratch" else "Adaptation"
     chosen = choice(one.arm)
     units = units_of(one)
     if one.interval is None:
@@ -84,20 +87,20 @@ def headline(study: Study, one: Comparison, scratch: str = "scratch") -> str:
     low, high = (shown(study, end) for end in one.interval)
     paired = f"{units}, {'Nadeau-Bengio corrected' if one.splits > 1 else 'paired by seed'}, {chosen}"
     if one.verdict == "helps":
-        return f"Transfer helps: {gain} [{low}, {high}], {paired}"
+        return f"{what} helps: {gain} [{low}, {high}], {paired}"
     if one.verdict == "hurts":
-        return f"Transfer hurts: {gain} [{low}, {high}], {paired}"
+        return f"{what} hurts: {gain} [{low}, {high}], {paired}"
     if one.splits > 1:  # whose overlap more of them do not remove
         return f"The {one.unit}s do not tell: {gain} [{low}, {high}], {paired}"
     return f"The seeds do not tell: {gain} [{low}, {high}], {paired}; {more_seeds(study, one)}"
 
 
-def scratch_of(setting: Setting, one: Comparison) -> str:
-    """What a comparison is with: of scratches with different compute, with which."""
+def reference_of(study: Study, setting: Setting, one: Comparison) -> str:
+    """What a comparison is with, as text: of scratches with different compute, with which."""
     matched = {is_matched(arm) for arm in setting.arms if arm.from_scratch}
     if len(matched) < 2:
-        return "scratch"
-    return f"scratch with equal {'FLOPs' if is_matched(one.scratch) else 'steps'}"
+        return study.reference
+    return f"scratch with equal {'FLOPs' if is_matched(one.reference) else 'steps'}"
 
 
 def is_matched(arm: Arm) -> bool:
@@ -109,10 +112,10 @@ def units_of(one: Comparison) -> str:
     """How many folds, splits or seeds a comparison is over, and what became of the others."""
     if one.splits > 1:
         return count(len(one.differences), one.unit)
-    lost = [f"{arm.name} {arm.best.lost}" for arm in (one.arm, one.scratch) if arm.best.lost]
+    lost = [f"{arm.name} {arm.best.lost}" for arm in (one.arm, one.reference) if arm.best.lost]
     if not lost:
         return count(len(one.differences), "seed")
-    planned = max(len(arm.best.jobs) for arm in (one.arm, one.scratch))
+    planned = max(len(arm.best.jobs) for arm in (one.arm, one.reference))
     return f"{len(one.differences)} of {count(planned, 'seed')} ({'; '.join(lost)})"
 
 
@@ -155,7 +158,7 @@ def cross_validated(study: Study, setting: Setting) -> Answer | None:
             "The configuration was chosen by the mean validation of all folds, which also held the other folds' test "
             "samples: evaluation=nested chooses in each fold."
         )
-    if setting.scratch is None and setting.transfers:
+    if setting.reference is None and setting.transfers:
         lines.append(f"Whether transfer helps needs a run from scratch. {missing(study)}")
     return Answer("scored", line, lines)
 
@@ -199,11 +202,11 @@ def details(study: Study, one: Comparison) -> list[str]:
     samples = f"{test[0]:,.0f} test samples" if test else "the test samples"
     if found := num_tested(one.arm.best):
         samples = f"{found:,} test samples of all folds"
-    means = [arm.best.mean("score", "value") or 0.0 for arm in (one.arm, one.scratch)]
+    means = [arm.best.mean("score", "value") or 0.0 for arm in (one.arm, one.reference)]
     by = "folds of the training labels" if all_chose_by(one.arm.rows, "budget") else "validation"
-    tried = [f"{arm.name} of {count(len(arm.rows), 'configuration')}" for arm in (one.arm, one.scratch)]
+    tried = [f"{arm.name} of {count(len(arm.rows), 'configuration')}" for arm in (one.arm, one.reference)]
     lines = [
-        f"{one.arm.name} {score(study, means[0])} against {one.scratch.name} {score(study, means[1])} "
+        f"{one.arm.name} {score(study, means[0])} against {one.reference.name} {score(study, means[1])} "
         f"({study.metric} on {samples}). Both were chosen by {by}: {', '.join(tried)}."
     ]
     if one.interval is None:
@@ -243,11 +246,11 @@ def details(study: Study, one: Comparison) -> list[str]:
 
 def compute(one: Comparison) -> list[str]:
     """What both sides of a comparison took to train; nothing of an older Graft's runs."""
-    mine, scratch = (arm.best.finished[0].get("cost") for arm in (one.arm, one.scratch))
+    mine, scratch = (arm.best.finished[0].get("cost") for arm in (one.arm, one.reference))
     if not mine or not scratch:
         return []
     numbers = [f"{cost['target_steps']:,}" for cost in (mine, scratch)]
-    steps = f"{one.arm.name} took {numbers[0]} steps on the target, {one.scratch.name} {numbers[1]}"
+    steps = f"{one.arm.name} took {numbers[0]} steps on the target, {one.reference.name} {numbers[1]}"
     if mine["flops"]["total"] is None:
         return [f"{steps}; pretraining's FLOPs are not known."]
     with_pretraining = ", pretraining included" if mine["flops"]["pretraining"] else ""
@@ -255,15 +258,19 @@ def compute(one: Comparison) -> list[str]:
 
 
 def missing(study: Study) -> str:
-    """The command that adds training from scratch to the sweep."""
+    """The command that adds the reference to the sweep."""
     keys = dict.fromkeys(key for job in study.jobs for key in job.overrides)
     words = []
     for key in keys:
         values = list(dict.fromkeys(job.overrides[key] for job in study.jobs if key in job.overrides))
         arm = key not in study.same and role(key) == "arm" and key not in REPEATS
-        if key != "strategy" and not key.startswith("strategy.") and not arm:
+        replaced = ("strategy", "strategy.") if study.reference == "scratch" else ("term", "term.")
+        if key != replaced[0] and not key.startswith(replaced[1]) and not arm:
             words.append(shlex.quote(f"{key}={','.join(values)}"))
-    words += ["strategy=scratch", override("hydra.sweep.dir", study.folders[0])]
+    words += [
+        "strategy=scratch" if study.reference == "scratch" else "'term=[]'",
+        override("hydra.sweep.dir", study.folders[0]),
+    ]
     return f"Add it with: {program()} -m {' '.join(words)}"
 
 
@@ -283,7 +290,7 @@ def smallest(study: Study, one: Comparison) -> float:
     """The difference that a study should be able to see."""
     if study.in_points:
         return SMALLEST
-    return SMALLEST * abs(one.scratch.best.mean("score", "value") or 1.0)
+    return SMALLEST * abs(one.reference.best.mean("score", "value") or 1.0)
 
 
 def difference(study: Study, value: float) -> str:

@@ -157,17 +157,19 @@ class UnequalTries(Check):
 
     def _find(self, study: Study) -> str | None:
         for setting in study.settings:
-            if setting.scratch is None or not setting.transfers:
+            if setting.reference is None or not setting.transfers:
                 continue
             most = max(len(arm.rows) for arm in setting.transfers if arm.name != CHOSEN_TRANSFER)
-            if len(setting.scratch.rows) < most:
+            if len(setting.reference.rows) < most:
+                tried = count(len(setting.reference.rows), "configuration")
                 return (
-                    f"Scratch was tried with {count(len(setting.scratch.rows), 'configuration')} and a transfer "
-                    f"strategy with {most}: equal numbers are a fair comparison."
+                    f"{study.reference.capitalize()} was tried with {tried} and a transfer strategy with {most}: equal "
+                    "numbers are a fair comparison."
                 )
             rate_varies = any(key.startswith(("optimizer", "rates")) for key in study.varied)
             if not rate_varies and not any("lr" in (one.get("tuning") or {}) for one in study.finished):
-                return "Scratch and transfer share one learning rate, which suits one of them: vary optimizer.lr."
+                what = f"{study.reference.capitalize()} and transfer"
+                return f"{what} share one learning rate, which suits one of them: vary optimizer.lr."
         return None
 
 
@@ -260,7 +262,7 @@ class NegativeTransfer(Check):
     def _find(self, study: Study) -> str | None:
         worse = [one for one in study.comparisons if one.verdict == "hurts"]
         names = [f"{one.arm.name} ({difference(study, one.estimate.mean)})" for one in worse]
-        return f"Worse than scratch: {listed(names)}." if worse else None
+        return f"Worse than {study.reference}: {listed(names)}." if worse else None
 
 
 class NoPredictions(Check):

@@ -86,13 +86,13 @@ def gains(study: Study, setting: Setting) -> Picture | None:
             )
         axes.set_yticks(range(len(found)), [one.arm.name for one in reversed(found)])
         axes.set_ylim(-0.6, len(found) - 0.3)
-        axes.set_xlabel(f"gain over scratch, {unit}")
+        axes.set_xlabel(f"gain over {study.reference}, {unit}")
 
     caption = (
-        "Gain of each strategy over training from scratch with its 95 % interval, simultaneous over all comparisons; "
+        f"Gain of each strategy over {study.reference} with its 95 % interval, simultaneous over all comparisons; "
         "green helps, red hurts, blue holds 0."
     )
-    return draw("gains", "Gain over scratch", caption, 6.4, 0.9 + 0.42 * len(found), plot)
+    return draw("gains", f"Gain over {study.reference}", caption, 6.4, 0.9 + 0.42 * len(found), plot)
 
 
 def heat_map(study: Study, setting: Setting) -> Picture | None:
@@ -201,7 +201,7 @@ def forgetting(study: Study, setting: Setting) -> Picture | None:
             axes.annotate(name, (factor * lost, factor * gain), xytext=(6, 4), textcoords="offset points", fontsize=9)
         axes.margins(0.25)
         unit = "points" if study.in_points else study.metric
-        axes.set(xlabel=f"forgotten on the source, {unit}", ylabel=f"gain over scratch, {unit}")
+        axes.set(xlabel=f"forgotten on the source, {unit}", ylabel=f"gain over {study.reference}, {unit}")
 
     caption = "What a strategy lost on the source since pretraining against its gain on the target; means over seeds."
     return draw("forgetting", "Forgetting against gain", caption, 5.2, 3.6, plot)
@@ -255,7 +255,7 @@ def run_curves(series: Mapping[tuple[str, str, str], Mapping[int, float]], metri
 
 def colors_of(arms: Sequence[Arm]) -> dict[str, str]:
     """The same colour for an arm in all pictures; grey from scratch."""
-    others = [arm.name for arm in arms if not arm.from_scratch]
+    others = [arm.name for arm in arms if not arm.is_reference]
     return {arm.name: SCRATCH for arm in arms} | {name: COLORS[n % len(COLORS)] for n, name in enumerate(others)}
 
 

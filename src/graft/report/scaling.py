@@ -24,7 +24,7 @@ class Point:
 
     x: float
     estimate: Estimate
-    from_scratch: bool
+    is_reference: bool
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -35,7 +35,7 @@ class Point:
 
 def point(x: float, arm: Arm) -> Point:
     """An arm's."""
-    return Point(x, arm.estimate()[0], arm.from_scratch)
+    return Point(x, arm.estimate()[0], arm.is_reference)
 
 
 Lines = Mapping[str, list[Point]]  # by name, in the order of x
@@ -86,7 +86,7 @@ def curves(study: Study, name: str, title: str, caption: str, lines: Lines, unit
 
     def plot(axes: Axes) -> None:
         for label, points in lines.items():
-            color = SCRATCH if all(one.from_scratch for one in points) else colors[label]
+            color = SCRATCH if all(one.is_reference for one in points) else colors[label]
             x, low, high = [one.x for one in points], *zip(*(one.ends for one in points), strict=True)
             axes.plot(x, [one.estimate.mean for one in points], "o-", color=color, label=label, linewidth=2)
             axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
@@ -105,9 +105,9 @@ def curves(study: Study, name: str, title: str, caption: str, lines: Lines, unit
 def labels_saved(study: Study, members: Sequence[tuple[float, Setting]], place: str) -> list[str]:
     """With how many labels the best transfer is as good as training from scratch with most; empty where unknown."""
     most, last = members[-1]
-    if last.scratch is None or not last.transfers:
+    if last.reference is None or not last.transfers:
         return []
-    name, scratch = last.transfers[0].name, last.scratch.name
+    name, scratch = last.transfers[0].name, last.reference.name
     found = {labels: {arm.name: by_seed(arm) for arm in setting.arms} for labels, setting in members}
     curve = [(labels, arms[name]) for labels, arms in found.items() if name in arms]
     goal = found[most][scratch]

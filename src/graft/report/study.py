@@ -1,5 +1,7 @@
 """What a sweep compares: arms (strategies and the like) within a setting, each against training from scratch.
 
+Of a target without labels nothing can be trained from scratch: there the source alone takes its place.
+
 The keys that jobs vary have one of four roles. Repeats (seed, split) are folded; tuned keys (learning rate and other
 hyperparameters) are chosen by validation within an arm; settings (data, labels, network) are kept apart; the rest,
 such as the strategy, are the arms.
@@ -27,7 +29,7 @@ from graft.report.statistics import (
     over_units,
 )
 from graft.report.summary import is_fraction
-from graft.runs.record import TestSplit, split_of, unit_of
+from graft.runs.record import TestSplit, labels_of, split_of, unit_of
 from graft.runs.roles import role
 from graft.runs.sweeps import Job, Row, fold, read_jobs, split_overrides, test_over_rest
 
@@ -59,6 +61,11 @@ class Arm:
         return all(map(is_from_scratch, self.best.finished))
 
     @property
+    def is_reference(self) -> bool:
+        """Whether others are compared with it: from scratch or, of a target without labels, on the source alone."""
+        return self.from_scratch or all(map(is_source_only, self.best.finished))
+
+    @property
     def jobs(self) -> dict[Pair, Job]:
         """Finished jobs of the best row by their split and seed."""
         return {pair_of(job): job for job in self.best.jobs if job.results and "score" in job.results}
@@ -76,10 +83,10 @@ class Arm:
 
 @dataclass(frozen=True)
 class Comparison:
-    """An arm against training from scratch, paired by seed; differences above 0 say that the arm is better."""
+    """An arm against the reference, paired by seed; differences above 0 say that the arm is better."""
 
     arm: Arm
-    scratch: Arm
+    reference: Arm
     differences: np.ndarray  # (n,) of seeds, or of splits or folds where those vary
     pairs: int  # of jobs
     unit: str  # seed, split or fold: what the differences are of
@@ -120,9 +127,9 @@ class Setting:
     comparisons: list[Comparison]
 
     @property
-    def scratch(self) -> Arm | None:
-        """The best arm from scratch by validation."""
-        return next((arm for arm in self.arms if arm.from_scratch), None)
+    def reference(self) -> Arm | None:
+        """What the others are compared with, the best by validation: from scratch, or on the source alone."""
+        return next((arm for arm in self.arms if arm.is_reference), None)
 
     @functools.cached_property
     def procedure(self) -> Arm | None:
@@ -133,7 +140,7 @@ class Setting:
     @property
     def transfers(self) -> list[Arm]:
         """The others."""
-        return [arm for arm in self.arms if not arm.from_scratch]
+        return [arm for arm in self.arms if not arm.is_reference]
 
 
 @dataclass(frozen=True)
@@ -161,6 +168,11 @@ class Study:
     def higher_is_better(self) -> bool:
         """Whether it grows with quality."""
         return bool(self.finished[0]["score"]["higher_is_better"])
+
+    @property
+    def reference(self) -> str:
+        """What strategies are compared with, as text."""
+        return "source only" if self.finished and all(map(is_unlabelled, self.finished)) else "scratch"
 
     @property
     def in_points(self) -> bool:
@@ -205,8 +217,8 @@ def settings_of(rows: Sequence[Row], varied: Sequence[str]) -> list[Setting]:
     settings = []
     for name, arms in grouped.items():
         setting = Setting(name, with_choice([Arm(*one) for one in arms.items()]), [])
-        if setting.scratch:
-            found = (compare(arm, setting.scratch) for arm in setting.transfers)
+        if setting.reference:
+            found = (compare(arm, setting.reference) for arm in setting.transfers)
             setting.comparisons.extend(one for one in found if one)
         settings.append(setting)
     return settings
@@ -214,7 +226,7 @@ def settings_of(rows: Sequence[Row], varied: Sequence[str]) -> list[Setting]:
 
 def with_choice(arms: list[Arm]) -> list[Arm]:
     """The arms, and of nested cross-validation first what each fold chooses among those that transfer."""
-    transfers = [arm for arm in arms if not arm.from_scratch]
+    transfers = [arm for arm in arms if not arm.is_reference]
     rows = [row for arm in transfers for row in arm.rows]
     nested = cross_validation.evaluation_of(rows) == "nested" and len(transfers) > 1
     return [Arm(CHOSEN_TRANSFER, rows), *arms] if nested else arms
@@ -234,9 +246,9 @@ def as_family(settings: Sequence[Setting], look: int = 1) -> list[Setting]:
     return [Setting(one.name, one.arms, [joined(other) for other in one.comparisons]) for one in settings]
 
 
-def compare(arm: Arm, scratch: Arm) -> Comparison | None:
-    """An arm's best row against scratch's, over the splits and seeds that both have; None without any."""
-    mine, other = arm.jobs, scratch.jobs
+def compare(arm: Arm, reference: Arm) -> Comparison | None:
+    """An arm's best row against another's, over the splits and seeds that both have; None without any."""
+    mine, other = arm.jobs, reference.jobs
     pairs = [pair for pair in mine if pair in other]
     if not pairs:
         return None
@@ -248,7 +260,7 @@ def compare(arm: Arm, scratch: Arm) -> Comparison | None:
     if len(splits) > 1:  # the split is the unit, seeds are averaged within it
         means = np.array([np.mean([by_pair[pair] for pair in pairs if pair[0] == split]) for split in splits])
         estimate = over_splits(means, float(np.mean([*map(test_over_rest, results)])))
-        return Comparison(arm, scratch, means, len(pairs), unit, estimate, None, len(splits))
+        return Comparison(arm, reference, means, len(pairs), unit, estimate, None, len(splits))
     differences = np.array(list(by_pair.values()))
     paired = None
     if len(pairs) > 1:
@@ -256,7 +268,7 @@ def compare(arm: Arm, scratch: Arm) -> Comparison | None:
         same = [samples_of(jobs[pairs[0]]) for jobs in (mine, other)]
         if values[0] is not None and values[1] is not None and same[0] == same[1]:
             paired = crossed(sign * (values[0] - values[1]))
-    return Comparison(arm, scratch, differences, len(pairs), unit, over_seeds(differences), paired, 1)
+    return Comparison(arm, reference, differences, len(pairs), unit, over_seeds(differences), paired, 1)
 
 
 def contributions_of(jobs: Sequence[Job]) -> np.ndarray | None:
@@ -291,6 +303,16 @@ def is_from_scratch(results: Mapping[str, Any]) -> bool:
     if "weights" not in results:  # of an older Graft
         return any(line.lstrip("+") == "strategy=scratch" for line in results.get("overrides", []))
     return results["weights"] is None and not source.get("trained_on", False)
+
+
+def is_source_only(results: Mapping[str, Any]) -> bool:
+    """Whether a run of a target without labels learned the source's alone: no term looked at the target."""
+    return is_unlabelled(results) and not results["terms"]
+
+
+def is_unlabelled(results: Mapping[str, Any]) -> bool:
+    """Whether no label of the target trained a run."""
+    return "terms" in results and labels_of(results)[0] == 0
 
 
 def pair_of(job: Job) -> Pair:

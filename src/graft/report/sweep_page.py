@@ -90,7 +90,7 @@ def strategies(study: Study, setting: Setting) -> Table:
     unit = setting.arms[0].best.unit
     header = [
         *("strategy", *keys, in_words(monitor), in_words(metric), "95 % interval", "place", f"{unit}s", "test samples"),
-        "gain over scratch",
+        f"gain over {study.reference}",
         *("Holm p", "forgetting", "labels used", "trainable", "target steps", "FLOPs", "fit"),
     ]
     places = rank_intervals(setting)

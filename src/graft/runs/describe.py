@@ -42,6 +42,7 @@ def of_setup(experiment: Experiment, context: RunContext, tuned: dict[str, Any])
         "ignored_weights": None if module.strategy.pretrained else config["backbone"]["weights"],
         "parameters": of_parameters(module.parameter_table(experiment.epochs)),
         "phases": of_phases(experiment),
+        "terms": list(module.terms),
         "settings": experiment.decided,
         "tuning": tuned,
         "note": module.strategy.note,

@@ -31,6 +31,7 @@ class RunRecord(TypedDict, total=False):
     ignored_weights: str | None  # backbone.weights under a strategy that starts from random numbers
     parameters: dict[str, Any]  # total, trainable, groups
     phases: list[dict[str, Any]]  # epochs, stages, trainable, lr_factor, flops_per_epoch
+    terms: list[str]  # names of what is added to the objective
     settings: dict[str, Any]  # keys that the strategy set from the data
     tuning: dict[str, Any]  # what was found in the place of `auto`
     note: str

@@ -170,7 +170,11 @@ def fold(jobs: Iterable[Job]) -> list[Row]:
         if value is None:
             return True, True, 0.0
         unstable = 2 * len(row.diverged) >= len(row.jobs)
-        return False, unstable, -value if row.finished[0]["score"]["higher_is_better"] else value
+        return False, unstable, -value if is_higher_better(row.finished[0]) else value
+
+    def is_higher_better(results: Mapping[str, Any]) -> bool:
+        mode = results.get("selection", {}).get("mode") if selected or in_budget else None
+        return mode == "max" if mode else bool(results["score"]["higher_is_better"])
 
     selected, in_budget = all_selected(rows.values()), all_chose_by(rows.values(), "budget")
     ordered = sorted(rows.values(), key=rank)
