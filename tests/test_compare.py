@@ -9,6 +9,7 @@ from graft.backbones.lenet import lenet
 from graft.cli.arguments import typed
 from graft.errors import GraftError
 from graft.experiment import assemble
+from graft.heads.bottleneck import BottleneckHead
 from graft.strategies.frozen import Frozen
 from graft.strategies.full import Full
 from graft.training import flops
@@ -85,6 +86,14 @@ def test_flops_are_those_of_the_passes_that_a_phase_takes_and_leave_no_trace():
     assert flops.of_sample(backbone, head, frozen, inputs) == forward + dense([(500, 10)])
     assert [module.training for module in backbone.modules()] == before
     assert all(p.requires_grad and p.grad is None for p in (*backbone.parameters(), *head.parameters()))
+
+
+def test_a_head_whose_weights_are_computed_of_others_is_counted():
+    backbone, head = lenet(size=28, channels=1), BottleneckHead(500, 10, width=32, weight_norm=True)
+    (frozen,) = Frozen().phases(1, backbone)
+    forward = 2 * 24 * 24 * 25 * 20 + 2 * 8 * 8 * 25 * 20 * 50 + dense([(800, 500), (500, 32), (32, 10)])
+    trained = dense([(500, 32), (32, 10), (32, 10)])  # of the classifier its input too
+    assert flops.of_sample(backbone, head, frozen, torch.rand(2, 1, 28, 28)) == forward + trained
 
 
 def test_recurrent_layers_are_counted_as_products_of_matrices(tmp_path):

@@ -49,17 +49,16 @@ def of_sample(backbone: Backbone, head: nn.Module, phase: Phase, inputs: Inputs)
         inputs = inputs[:1]
     with as_in(phase, backbone, head), countable(backbone), FlopCounterMode(display=False) as counter:
         output = head(seen_by(head, backbone, inputs.to(next(head.parameters()).device)))
-        trained = [p for p in (*backbone.parameters(), *head.parameters()) if p.requires_grad]
-        if trained:
-            torch.autograd.grad(output.sum(), trained, allow_unused=True)
+        if output.requires_grad:
+            output.sum().backward()  # not autograd.grad: the counter's hooks do not go with parametrized layers there
     return counter.get_total_flops() / len(inputs)
 
 
 @contextmanager
 def as_in(phase: Phase, backbone: Backbone, head: nn.Module) -> Iterator[None]:
-    """What trains in a phase requires gradients inside the block; in eval mode, so that no statistics move."""
+    """What trains in a phase requires gradients inside the block, which are dropped; in eval mode, without updates."""
     modes = {module: module.training for part in (backbone, head) for module in part.modules()}
-    needed = {p: p.requires_grad for part in (backbone, head) for p in part.parameters()}
+    needed = {p: (p.requires_grad, p.grad) for part in (backbone, head) for p in part.parameters()}
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_(name in phase.parameters)
     head.requires_grad_(phase.heads)
@@ -70,8 +69,9 @@ def as_in(phase: Phase, backbone: Backbone, head: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
-        for parameter, before in needed.items():
-            parameter.requires_grad_(before)
+        for parameter, (trains, gradient) in needed.items():
+            parameter.requires_grad_(trains)
+            parameter.grad = gradient
 
 
 @contextmanager
