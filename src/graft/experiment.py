@@ -184,7 +184,8 @@ def build_data(config: Mapping[str, Any], cache: DiskCache, share: bool) -> Tran
 
 def baseline_names(config: Mapping[str, Any], data: TransferDataModule) -> list[str]:
     """The baselines that the config asks for; GraftError for one that does not suit the data."""
-    return chosen_names(config["baselines"], data, same_task=config["source_task"] is None)
+    pretrained = config["backbone"]["weights"] is not None
+    return chosen_names(config["baselines"], data, same_task=config["source_task"] is None, pretrained=pretrained)
 
 
 def build_tasks(config: Mapping[str, Any], data: TransferDataModule) -> dict[str, Task]:
