@@ -91,7 +91,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     averaging: Averaging | None = build(config["averaging"]) if config["averaging"] else None
     terms = build_terms(config)
     check_rule(rule, tasks)
-    baseline_names(config, data)
+    baseline_names(config, data, strategy)
     choose_domains(data, objective, rule, terms)
     decided = settings_of_strategy(strategy, config, data, tasks["target"])
     set_keys(own, decided)
@@ -144,7 +144,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
 def score_baselines(experiment: Experiment) -> None:
     """Score what anybody would try first, with the backbone as it is before training; on the main process alone."""
     config, backbone = experiment.config, experiment.module.backbone
-    names = baseline_names(config, experiment.data)
+    names = baseline_names(config, experiment.data, experiment.module.strategy)
     if not names or not is_rank_zero():
         return
     cache = experiment.cache if config["cache"]["features"] else DiskCache(experiment.cache.folder, 0)
@@ -182,9 +182,9 @@ def build_data(config: Mapping[str, Any], cache: DiskCache, share: bool) -> Tran
     return data
 
 
-def baseline_names(config: Mapping[str, Any], data: TransferDataModule) -> list[str]:
+def baseline_names(config: Mapping[str, Any], data: TransferDataModule, strategy: Strategy) -> list[str]:
     """The baselines that the config asks for; GraftError for one that does not suit the data."""
-    pretrained = config["backbone"]["weights"] is not None
+    pretrained = strategy.pretrained and config["backbone"]["weights"] is not None
     return chosen_names(config["baselines"], data, same_task=config["source_task"] is None, pretrained=pretrained)
 
 

@@ -30,8 +30,8 @@ class Alignment:
 class Aligned:
     """A linear model on the source's labels after alignment of the rows; the target gives inputs alone."""
 
-    def __init__(self, name: AlignerName, target: np.ndarray) -> None:
-        """`target` are the target's training rows `(M, D)`."""
+    def __init__(self, name: str, target: np.ndarray) -> None:
+        """`name` is one of ALIGNERS, `target` are the target's training rows `(M, D)`."""
         self._align, self._target = ALIGNERS[name], target
 
     def fit(self, x: np.ndarray, y: np.ndarray, num_classes: int | None) -> str:
@@ -82,7 +82,7 @@ def optimal_transport(source: np.ndarray, target: np.ndarray) -> Alignment:
     return Alignment(lambda rows: to_mean + (rows - mean) @ transport, lambda rows: rows)
 
 
-ALIGNERS: dict[AlignerName, Callable[[np.ndarray, np.ndarray], Alignment]] = {
+ALIGNERS: dict[str, Callable[[np.ndarray, np.ndarray], Alignment]] = {
     "aligned_z": z_scores,
     "aligned_coral": coral,
     "aligned_subspace": subspaces,

@@ -21,8 +21,8 @@ class LabelShift:
     Calibration and confusion are read from held-out predictions in the source's training rows.
     """
 
-    def __init__(self, name: EstimatorName, target: Rows) -> None:
-        """`target` are the target's training rows `(M, D)`."""
+    def __init__(self, name: str, target: Rows) -> None:
+        """`name` is one of ESTIMATORS, `target` are the target's training rows `(M, D)`."""
         self._estimate, self._target = ESTIMATORS[name], target
 
     def fit(self, x: Rows, y: np.ndarray, num_classes: int | None) -> str:
@@ -58,7 +58,8 @@ class LabelShift:
         if difference > MISMATCH:
             found["note"] = (
                 f"prior mismatch: estimated class shares of the target differ from the source's by {difference:.2f} "
-                f"(total variation, above {MISMATCH:g}); information maximisation assumes equal classes"
+                f"(total variation, above {MISMATCH:g}); information maximisation assumes equal shares, and the "
+                "estimate that each class looks alike in both domains"
             )
         return found
 
@@ -91,7 +92,7 @@ def mlls(held: Predicted, labels: np.ndarray, target: Predicted) -> np.ndarray:
     return priors
 
 
-ESTIMATORS: dict[EstimatorName, Callable[[Predicted, np.ndarray, Predicted], np.ndarray]] = {
+ESTIMATORS: dict[str, Callable[[Predicted, np.ndarray, Predicted], np.ndarray]] = {
     "label_shift_bbse": bbse,
     "label_shift_mlls": mlls,
 }

@@ -24,8 +24,7 @@ from graft.errors import GraftError
 from graft.inputs.columns import Columns
 
 LabelledName = Literal["majority", "linear", "neighbours", "boosting", "source_only", "pooled"]
-AdaptationName = AlignerName | EstimatorName | Literal["importance_weighted"]
-BaselineName = LabelledName | AdaptationName
+BaselineName = LabelledName | AlignerName | EstimatorName | Literal["importance_weighted"]
 
 TARGET, SOURCE, POOLED = ("target",), ("source",), ("source", "target")
 WHOSE = {TARGET: "", SOURCE: ", source only", POOLED: ", source and target"}
@@ -36,7 +35,7 @@ METHODS = {
     "boosting": ("gradient boosting", "gradient boosting"),
 }
 # Logistic regression on the source's labels that sees the target's training inputs too.
-ADAPTATIONS: dict[AdaptationName, str] = {
+ADAPTATIONS = {
     "aligned_z": "aligned by z-scores",
     "aligned_coral": "aligned by CORAL",
     "aligned_subspace": "aligned by subspaces",
@@ -54,7 +53,7 @@ class Planned:
     method: str  # a key of METHODS
     representation: Representation | None
     domains: tuple[str, ...] = TARGET
-    adaptation: AdaptationName | None = None  # to the target's training inputs
+    adaptation: str | None = None  # a key of ADAPTATIONS
 
     @property
     def key(self) -> str:
@@ -105,17 +104,16 @@ def chosen_names(
 def adapting(data: TransferDataModule, *, one_label: bool, pretrained: bool) -> dict[str, tuple[bool, str]]:
     """Whether each of ADAPTATIONS suits a labelled source with the target's classes, and what it needs."""
     table = data.modality == "table"
-    comparable = not table or bool(shared_columns(data).all)
+    if table and not shared_columns(data).all:
+        return dict.fromkeys(ADAPTATIONS, (False, "columns that both tables have"))
     dense = pretrained or data.modality in ("table", "image", "sequence")
-    rows = "columns that both tables have" if table else "rows of numbers: a pretrained backbone's features"
-    needs: dict[str, tuple[bool, str]] = dict.fromkeys(get_args(AlignerName), (comparable and dense, rows))
-    one = "one label a sample" if not one_label else rows
-    needs |= dict.fromkeys(get_args(EstimatorName), (comparable and one_label, one))
-    return needs | {"importance_weighted": (table and comparable, "two tables with columns in common")}
+    aligners = dict.fromkeys(get_args(AlignerName), (dense, "a table, images, sequences or a pretrained backbone"))
+    estimators = dict.fromkeys(get_args(EstimatorName), (one_label, "one label a sample"))
+    return {**aligners, **estimators, "importance_weighted": (table, "two tables")}
 
 
 def planned(
-    names: Sequence[BaselineName], data: TransferDataModule, backbone: Backbone | None, cache: DiskCache
+    names: Sequence[str], data: TransferDataModule, backbone: Backbone | None, cache: DiskCache
 ) -> Iterator[Planned]:
     """The baselines of some names: each method on everything that it can see; `backbone` is given if pretrained."""
     seen, trees = [*representations(data, backbone, cache)] if names else [], boosted(data)

@@ -159,7 +159,7 @@ def labels_of(part: Named) -> np.ndarray:
     return labels.cpu().numpy()
 
 
-def model_of(one: Planned, inputs: Rows | None = None) -> Model:
+def model_of(one: Planned, inputs: Rows = None) -> Model:
     """The method of a planned baseline; `inputs` are the target's rows that it adapts to."""
     if one.adaptation in ALIGNERS:
         return Aligned(one.adaptation, inputs)
@@ -194,7 +194,7 @@ def measured(task: Task, num_outputs: int, predicted: Predicted, part: Named, st
 
 
 def fitted_on(train: Sequence[Named], inputs: Sequence[Named], data: TransferDataModule) -> str:
-    """`455 source and 10 target labels`, `455 source labels, 90 target inputs`, and of how many where that is not all."""
+    """`455 source and 10 target labels` or `455 source labels, 90 target inputs`; of how many where that is not all."""
 
     def counted(parts: Sequence[Named]) -> str:
         words = []
