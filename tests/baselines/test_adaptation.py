@@ -175,3 +175,19 @@ def test_weights_count_as_copies_of_rows():
     unweighted = Linear()
     unweighted.fit(x, y, 3)
     assert np.abs(unweighted.predict(x) - model.predict(x)).max() > 0.05
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_a_class_that_nothing_held_out_can_speak_of_leaves_finite_priors(name):
+    x, y = drawn([0.5, 0.5, 0.0], 40, 0)
+    y[0] = 2  # a single label: no fold that learns it can hold it out
+    target = drawn([0.0, 0.0, 1.0], 40, 1)[0]
+    model = LabelShift(name, target)
+    model.fit(x, y, 3)
+    assert model.target_priors.sum() == pytest.approx(1)
+    assert np.isfinite(model.predict(target)).all()
+
+
+def test_predictions_that_no_held_out_row_gets_leave_the_sources_priors():
+    held, target = np.array([[0.9, 0.1]] * 4), np.array([[0.1, 0.9]] * 3)
+    assert ESTIMATORS["label_shift_bbse"](held, np.array([0, 0, 0, 1]), target).tolist() == [0.75, 0.25]

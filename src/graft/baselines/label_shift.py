@@ -26,15 +26,14 @@ class LabelShift:
         self._estimate, self._target = ESTIMATORS[name], target
 
     def fit(self, x: Rows, y: np.ndarray, num_classes: int | None) -> str:
-        """Fit on the source, calibrate, and estimate the target's priors; a class without a source label keeps 0."""
+        """Fit on the source, calibrate, and estimate the target's priors; a class without a held-out label gets 0."""
         assert num_classes is not None  # a task without classes is not planned
         self._linear, self._num_classes = Linear(), num_classes
         chosen = self._linear.fit(x, y, num_classes)
         counts = np.bincount(y, minlength=num_classes)
-        self._seen = np.flatnonzero(counts)
         self.source_priors = counts / counts.sum()
         held, rows = self._linear.held_out(x, y, num_classes)
-        labels = np.searchsorted(self._seen, y[rows])
+        self._seen, labels = np.unique(y[rows], return_inverse=True)
         self._calibration = calibration(held[:, self._seen], labels)
         estimated = self._estimate(self._calibration(held[:, self._seen]), labels, self._calibrated(self._target))
         self.target_priors = np.zeros(num_classes)
@@ -77,8 +76,9 @@ def bbse(held: Predicted, labels: np.ndarray, target: Predicted) -> np.ndarray:
     np.add.at(confusion, (held.argmax(axis=1), labels), 1 / len(labels))
     predicted = np.bincount(target.argmax(axis=1), minlength=classes) / len(target)
     weights, _ = nnls(confusion, predicted)
-    priors = weights * confusion.sum(axis=0)
-    return priors / priors.sum()
+    source = confusion.sum(axis=0)
+    priors = weights * source
+    return priors / priors.sum() if priors.any() else source  # all is predicted as what held-out rows never are
 
 
 def mlls(held: Predicted, labels: np.ndarray, target: Predicted) -> np.ndarray:

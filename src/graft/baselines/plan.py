@@ -6,8 +6,8 @@ from typing import Any, Literal, get_args
 
 from graft.backbones.base import Backbone
 from graft.backbones.split_backbone import weights_hash
-from graft.baselines.alignment import AlignerName
-from graft.baselines.label_shift import EstimatorName
+from graft.baselines.alignment import ALIGNERS, AlignerName
+from graft.baselines.label_shift import ESTIMATORS, EstimatorName
 from graft.baselines.representations import (
     BagOfWords,
     FrozenFeatures,
@@ -107,8 +107,8 @@ def adapting(data: TransferDataModule, *, one_label: bool, pretrained: bool) -> 
     if table and not shared_columns(data).all:
         return dict.fromkeys(ADAPTATIONS, (False, "columns that both tables have"))
     dense = pretrained or data.modality in ("table", "image", "sequence")
-    aligners = dict.fromkeys(get_args(AlignerName), (dense, "a table, images, sequences or a pretrained backbone"))
-    estimators = dict.fromkeys(get_args(EstimatorName), (one_label, "one label a sample"))
+    aligners = dict.fromkeys(ALIGNERS, (dense, "a table, images, sequences or a pretrained backbone"))
+    estimators = dict.fromkeys(ESTIMATORS, (one_label, "one label a sample"))
     return {**aligners, **estimators, "importance_weighted": (table, "two tables")}
 
 
@@ -128,7 +128,7 @@ def planned(
             yield from (Planned("linear", one, POOLED) for one in seen)
         elif name in ADAPTATIONS:
             compared = [SharedColumns(shared_columns(data))] if data.modality == "table" else seen
-            fitting = [one for one in compared if not (name in get_args(AlignerName) and one.sparse)]
+            fitting = [one for one in compared if not (name in ALIGNERS and one.sparse)]
             yield from (Planned("linear", one, SOURCE, name) for one in fitting)
         if trees and name in ("boosting", "pooled"):
             yield Planned("boosting", trees, TARGET if name == "boosting" else POOLED)
