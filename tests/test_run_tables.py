@@ -1,16 +1,23 @@
 """Runs on tables, from a file to results: nothing but data and backbone knows that they are."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from lanes import slow
 
+from graft.baselines.plan import ADAPTATIONS, shared_columns
+from graft.baselines.representations import Named, SharedColumns
+from graft.baselines.scores import scores
+from graft.cache.disk import DiskCache
+from graft.data.samples import HELD_OUT
 from graft.errors import GraftError
+from graft.experiment import assemble
 from graft.model import predictions
 from graft.report import run_page
-from tests.small_run import train_in
+from tests.small_run import config_in, train_in
 
 TINY = [
     "data=table",
@@ -104,6 +111,75 @@ def test_a_source_gives_baselines_of_its_own_rows_which_are_computed_once(run):
 def test_a_baseline_that_does_not_suit_is_refused_before_training(run):
     with pytest.raises(GraftError, match=r"baselines: source_only needs a source with labels.*baselines=auto"):
         run("strategy=scratch", "baselines=[source_only]")
+
+
+UNLABELLED = ["data.target_setting=unsupervised", "objective.alpha=1", "selection=source_val", "backbone.weights=null"]
+
+
+def test_a_target_without_labels_gets_baselines_that_adapt_to_its_inputs(run):
+    found = run("strategy=scratch", *SOURCE, *UNLABELLED, "baselines=auto")["baselines"]
+    names = [f"{name}_columns" for name in ADAPTATIONS]
+    assert [*found] == ["linear_columns_source_only", *names]
+    assert {found[name]["fitted_on"] for name in names} == {"56 source labels, 56 target inputs"}
+    assert found["aligned_coral_columns"]["title"] == (
+        "logistic regression on shared columns, source only, aligned by CORAL"
+    )
+    priors = found["label_shift_mlls_columns"]["priors"]
+    assert priors["source"] == {"no": 0.5, "yes": 0.5}
+    assert sum(priors["target"].values()) == pytest.approx(1)
+
+
+def two_tables(folder, *, column="age", shift=0):
+    """Overrides for two tables of one shared column, `shift` larger in the target, and one that each has alone."""
+    for name, more in {"source": 0, "target": shift}.items():
+        lines = [f"{i + more},{i * i % 31},{'yes' if i > 40 + i % 7 else 'no'}" for i in range(80)]
+        (folder / f"{name}.csv").write_text(f"{column.format(name)},only_{name},outcome\n" + "\n".join(lines))
+    return [*TINY, *SOURCE, *(f"data.{side}.file={folder / f'{side}.csv'}" for side in ("target", "source"))]
+
+
+def test_no_label_of_the_target_is_read_to_adapt(tmp_path):
+    """Another order of its training labels changes nothing; flipped labels elsewhere turn an accuracy around."""
+    experiment = assemble(config_in(tmp_path, *two_tables(tmp_path)))
+    data, task = experiment.data, experiment.module.tasks["target"]
+    target, cache = data.domains["target"], DiskCache(tmp_path / "none", 0)
+
+    def found(**splits):
+        data.domains["target"] = replace(target, **splits)
+        return scores(data, task, None, cache, [*ADAPTATIONS])
+
+    def fitted(entry):
+        return {key: value for key, value in entry.items() if key not in ("seconds", "metrics")}
+
+    shuffled = target.train.labels.flip(0)
+    assert not torch.equal(shuffled, target.train.labels)
+    first, permuted = found(), found(train=replace(target.train, labels=shuffled))
+    flipped = found(
+        **{name: replace(one, labels=1 - one.labels) for name in HELD_OUT if (one := getattr(target, name))}
+    )
+    assert [*first] == [f"{name}_columns" for name in ADAPTATIONS]
+    for key, entry in first.items():
+        assert fitted(permuted[key]) == fitted(flipped[key]) == fitted(entry)
+        assert permuted[key]["metrics"] == entry["metrics"]
+        assert entry["metrics"]["test/target/acc"] > 0.8
+        assert flipped[key]["metrics"]["test/target/acc"] == pytest.approx(1 - entry["metrics"]["test/target/acc"])
+
+
+def test_numbers_of_both_tables_are_in_one_unit(tmp_path):
+    data = assemble(config_in(tmp_path, *two_tables(tmp_path, shift=100))).data
+    columns = shared_columns(data)
+    assert [column.name for column in columns.all] == ["age"]
+    rows = {
+        domain: SharedColumns(columns).of(Named(domain, "train", data.domains[domain].train))[:, 0]
+        for domain in ("source", "target")
+    }
+    assert rows["target"].mean() == pytest.approx(0, abs=1e-5)
+    assert rows["source"].max() < rows["target"].min()  # standardised by their own, both would be around 0
+
+
+def test_what_adapts_needs_columns_in_common(tmp_path):
+    overrides = [*two_tables(tmp_path, column="age_{}"), "baselines=[aligned_ot]"]
+    with pytest.raises(GraftError, match="baselines: aligned_ot needs columns that both tables have"):
+        assemble(config_in(tmp_path, *overrides))
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,15 @@ def test_baselines_of_a_network_that_saw_the_source(run):
     assert found["baselines"]["linear_features_pooled"]["labels"] == {"source": 28, "target": 4}
 
 
+def test_words_are_too_many_to_align_but_not_to_correct_for_label_shift(run):
+    scratch = ["strategy=scratch", *LSTM, *SOURCE, "training.epochs=1"]
+    with pytest.raises(GraftError, match=r"baselines: aligned_coral needs .* a pretrained backbone"):
+        run(*scratch, "baselines=[aligned_coral]")
+    found, _ = run(*scratch, "baselines=[label_shift_bbse]")
+    assert [*found["baselines"]] == ["label_shift_bbse_words"]
+    assert found["baselines"]["label_shift_bbse_words"]["metrics"]["test/target/acc"] == 1
+
+
 @pytest.mark.parametrize("strategy", ["gradual", *slow("layer_decay", "adapter")])
 def test_strategies_on_a_recurrent_network_that_saw_the_source(run, strategy):
     found, _ = run(f"strategy={strategy}", *LSTM, *SOURCE)

@@ -98,7 +98,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     terms = build_terms(config)
     check_rule(rule, tasks)
     rule.check(data)
-    baseline_names(config, data)
+    baseline_names(config, data, strategy)
     choose_domains(data, objective, rule, terms)
     decided = settings_of_strategy(strategy, config, data, tasks["target"])
     set_keys(own, decided)
@@ -157,7 +157,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
 def score_baselines(experiment: Experiment) -> None:
     """Score what anybody would try first, with the backbone as it is before training; on the main process alone."""
     config, backbone = experiment.config, experiment.module.backbone
-    names = baseline_names(config, experiment.data)
+    names = baseline_names(config, experiment.data, experiment.module.strategy)
     if not names or not is_rank_zero():
         return
     cache = experiment.cache if config["cache"]["features"] else DiskCache(experiment.cache.folder, 0)
@@ -195,9 +195,10 @@ def build_data(config: Mapping[str, Any], cache: DiskCache, share: bool) -> Tran
     return data
 
 
-def baseline_names(config: Mapping[str, Any], data: TransferDataModule) -> list[str]:
+def baseline_names(config: Mapping[str, Any], data: TransferDataModule, strategy: Strategy) -> list[str]:
     """The baselines that the config asks for; GraftError for one that does not suit the data."""
-    return chosen_names(config["baselines"], data, same_task=config["source_task"] is None)
+    pretrained = strategy.pretrained and config["backbone"]["weights"] is not None
+    return chosen_names(config["baselines"], data, same_task=config["source_task"] is None, pretrained=pretrained)
 
 
 def build_tasks(config: Mapping[str, Any], data: TransferDataModule) -> dict[str, Task]:

@@ -501,6 +501,10 @@ CONFUSION = {"test/target": {"classes": ["a", "b"], "matrix": [[150, 0], [50, 0]
         ("absent-class", {"confusion": {"test/target": {"classes": ["a", "b", "c"], "matrix": ABSENT}}}),
         ("majority-class", {"confusion": CONFUSION}),
         ("baseline-does-as-well", {"baselines": {"boosting": baseline(0.6, 0.9)}}),
+        (
+            "prior-mismatch",
+            {"baselines": {"label_shift_mlls_columns": baseline(0.5, 0.5) | {"note": "prior mismatch"}}},
+        ),
     ],
 )
 def test_a_check_speaks_of_its_own_matter_alone(sweep, code, more):

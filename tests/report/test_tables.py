@@ -140,6 +140,12 @@ def test_what_wise_ft_and_a_soup_chose_among_is_shown(capsys, tmp_path):
     assert any(line.startswith("labels: its jobs drew 2 different subsets") for line in lines)
 
 
+def test_estimated_priors_that_differ_are_printed(capsys, tmp_path):
+    entry = {"title": "label shift", "fitted_on": "9 labels", "metrics": {}, "note": "prior mismatch: 0.5"}
+    print_results(RESULTS | {"baselines": {"label_shift_mlls_columns": entry}}, tmp_path)
+    assert "label shift: prior mismatch: 0.5" in capsys.readouterr().out.splitlines()
+
+
 def test_results_of_a_run_that_measured_little(capsys, tmp_path):
     print_results({"metrics": {"test/target/mae": 1.5}, "selection": None, "time": {}}, tmp_path)
     lines = capsys.readouterr().out.splitlines()

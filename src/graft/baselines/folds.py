@@ -15,10 +15,24 @@ SMALLEST = 1e-6  # probability that counts
 Path = Callable[[np.ndarray, np.ndarray], Iterable[Predicted]]
 
 
-def choose(candidates: Sequence[float], default: float, path: Path, y: np.ndarray, num_classes: int | None) -> float:
-    """The candidate with the lowest mean loss on held-out labels; the default where there are too few to hold out."""
+def choose(
+    candidates: Sequence[float],
+    default: float,
+    path: Path,
+    y: np.ndarray,
+    num_classes: int | None,
+    weights: np.ndarray | None = None,
+) -> float:
+    """The candidate with the lowest mean loss on held-out labels; the default where there are too few to hold out.
+
+    `weights` `(N,)` are those of the labels in that mean; None: equal ones.
+    """
     folds = folds_of(y, num_classes)
-    losses = [[loss(predicted, y[held], num_classes) for predicted in path(kept, held)] for kept, held in folds]
+
+    def mean(predicted: Predicted, held: np.ndarray) -> float:
+        return float(np.average(losses_of(predicted, y[held], num_classes), weights=at(weights, held)))
+
+    losses = [[mean(predicted, held) for predicted in path(kept, held)] for kept, held in folds]
     return candidates[int(np.argmin(np.mean(losses, axis=0)))] if folds else default
 
 
@@ -47,11 +61,16 @@ def folds_of(y: np.ndarray, num_classes: int | None) -> list[tuple[np.ndarray, n
     return [(chosen[kept], chosen[held]) for kept, held in folds]
 
 
-def loss(predicted: Predicted, y: np.ndarray, num_classes: int | None) -> float:
-    """Mean negative logarithm of the true labels' probabilities, or mean squared error."""
+def at(weights: np.ndarray | None, indices: np.ndarray) -> np.ndarray | None:
+    """The weights of some rows, where there are any."""
+    return None if weights is None else weights[indices]
+
+
+def losses_of(predicted: Predicted, y: np.ndarray, num_classes: int | None) -> np.ndarray:
+    """Negative logarithms of the true labels' probabilities, or squared errors, `(N,)`."""
     if num_classes is None:
-        return float(np.square(predicted - y).mean())
+        return np.square(predicted - y)
     predicted = np.clip(predicted, SMALLEST, 1 - SMALLEST)
     if y.ndim == 2:
-        return float(-np.where(y > 0.5, np.log(predicted), np.log1p(-predicted)).mean())
-    return float(-np.log(predicted[np.arange(len(y)), y]).mean())
+        return -np.where(y > 0.5, np.log(predicted), np.log1p(-predicted)).mean(axis=1)
+    return -np.log(predicted[np.arange(len(y)), y])

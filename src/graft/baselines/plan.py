@@ -2,25 +2,29 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from graft.backbones.base import Backbone
 from graft.backbones.split_backbone import weights_hash
+from graft.baselines.alignment import ALIGNERS, AlignerName
+from graft.baselines.label_shift import ESTIMATORS, EstimatorName
 from graft.baselines.representations import (
     BagOfWords,
     FrozenFeatures,
     Pixels,
     RawColumns,
     Representation,
+    SharedColumns,
     StepSummaries,
     TreeColumns,
 )
 from graft.cache.disk import DiskCache
 from graft.data.module import TransferDataModule
 from graft.errors import GraftError
+from graft.inputs.columns import Columns
 
-BaselineName = Literal["majority", "linear", "neighbours", "boosting", "source_only", "pooled"]
-ALL: tuple[BaselineName, ...] = ("majority", "linear", "neighbours", "boosting", "source_only", "pooled")
+LabelledName = Literal["majority", "linear", "neighbours", "boosting", "source_only", "pooled"]
+BaselineName = LabelledName | AlignerName | EstimatorName | Literal["importance_weighted"]
 
 TARGET, SOURCE, POOLED = ("target",), ("source",), ("source", "target")
 WHOSE = {TARGET: "", SOURCE: ", source only", POOLED: ", source and target"}
@@ -30,50 +34,82 @@ METHODS = {
     "neighbours": ("nearest neighbours", "nearest neighbours"),
     "boosting": ("gradient boosting", "gradient boosting"),
 }
+# Logistic regression on the source's labels that sees the target's training inputs too.
+ADAPTATIONS = {
+    "aligned_z": "aligned by z-scores",
+    "aligned_coral": "aligned by CORAL",
+    "aligned_subspace": "aligned by subspaces",
+    "aligned_ot": "aligned by optimal transport",
+    "label_shift_bbse": "label shift by BBSE",
+    "label_shift_mlls": "label shift by MLLS",
+    "importance_weighted": "importance-weighted",
+}
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A baseline: its method, what that sees (None: nothing), and whose labels it learns from."""
+    """A baseline: its method, what that sees (None: nothing), whose labels it learns from, and how it adapts."""
 
     method: str  # a key of METHODS
     representation: Representation | None
     domains: tuple[str, ...] = TARGET
+    adaptation: str | None = None  # a key of ADAPTATIONS
 
     @property
     def key(self) -> str:
-        """Its name in results.json: linear_words_pooled."""
+        """Its name in results.json: linear_words_pooled, aligned_coral_features."""
         seen = self.representation.name if self.representation and self.method != "boosting" else ""
+        if self.adaptation:
+            return f"{self.adaptation}_{seen}"
         whose = {TARGET: "", SOURCE: "source_only", POOLED: "pooled"}[self.domains]
         return "_".join(word for word in (self.method, seen, whose) if word)
 
     def title(self, numbers: bool) -> str:
         """Its name for people, of classes or of numbers."""
         on = f" on {self.representation.title}" if self.representation else ""
-        return METHODS[self.method][numbers] + on + WHOSE[self.domains]
+        how = f", {ADAPTATIONS[self.adaptation]}" if self.adaptation else ""
+        return METHODS[self.method][numbers] + on + WHOSE[self.domains] + how
 
 
-def chosen_names(wanted: Sequence[str] | str, data: TransferDataModule, *, same_task: bool = True) -> list[str]:
+def chosen_names(
+    wanted: Sequence[str] | str, data: TransferDataModule, *, same_task: bool = True, pretrained: bool = True
+) -> list[str]:
     """The names of a config's word or list that suit the data; `same_task`: the source's labels mean the same.
 
-    Raises GraftError for one that is asked for by name and does not suit them.
+    `auto` takes those that adapt to unlabelled inputs only where the target has no labels. `pretrained`: there are
+    features to see. Raises GraftError for one that is asked for by name and does not suit the data.
     """
     if wanted == "none":
         return []
     labelled = data.domains["target"].train.labels is not None
     source = data.domains["source"].train.labels if same_task and data.same_classes else None
     shared = source is not None and data.classes("target") is not None
-    needs: dict[str, tuple[bool, str]] = dict.fromkeys(ALL, (labelled, "labels of the target"))
+    needs: dict[str, tuple[bool, str]] = dict.fromkeys(get_args(LabelledName), (labelled, "labels of the target"))
     needs["boosting"] = (labelled and boosted(data) is not None, "a table with one label a row")
     needs["source_only"] = (shared, "a source with labels and the target's classes")
     needs["pooled"] = (shared and labelled, "labels of the target, and a source with the same classes")
+    if shared and source is not None:
+        needs |= adapting(data, one_label=source.ndim == 1, pretrained=pretrained)
+    else:
+        needs |= dict.fromkeys(ADAPTATIONS, needs["source_only"])
     if wanted == "auto":
-        return [name for name, (there, _) in needs.items() if there]
+        return [name for name, (there, _) in needs.items() if there and not (labelled and name in ADAPTATIONS)]
     for name in wanted:
         there, what = needs[name]
         if not there:
             raise GraftError(f"baselines: {name} needs {what}. Leave it out, or set baselines=auto for all that suit.")
     return list(dict.fromkeys(wanted))
+
+
+def adapting(data: TransferDataModule, *, one_label: bool, pretrained: bool) -> dict[str, tuple[bool, str]]:
+    """Whether each of ADAPTATIONS suits a labelled source with the target's classes, and what it needs."""
+    table = data.modality == "table"
+    if table and not shared_columns(data).all:
+        return dict.fromkeys(ADAPTATIONS, (False, "columns that both tables have"))
+    dense = pretrained or data.modality in ("table", "image", "sequence")
+    aligners = dict.fromkeys(ALIGNERS, (dense, "a table, images, sequences or a pretrained backbone"))
+    estimators = dict.fromkeys(ESTIMATORS, (one_label, "one label a sample"))
+    return {**aligners, **estimators, "importance_weighted": (table, "two tables")}
 
 
 def planned(
@@ -90,8 +126,19 @@ def planned(
             yield from (Planned("linear", one, SOURCE) for one in seen)
         elif name == "pooled":
             yield from (Planned("linear", one, POOLED) for one in seen)
+        elif name in ADAPTATIONS:
+            compared = [SharedColumns(shared_columns(data))] if data.modality == "table" else seen
+            fitting = [one for one in compared if not (name in ALIGNERS and one.sparse)]
+            yield from (Planned("linear", one, SOURCE, name) for one in fitting)
         if trees and name in ("boosting", "pooled"):
             yield Planned("boosting", trees, TARGET if name == "boosting" else POOLED)
+
+
+def shared_columns(data: TransferDataModule) -> Columns:
+    """The target's columns that the source's table has too."""
+    source, target = (data.domains[domain].backbone_arguments["columns"] for domain in ("source", "target"))
+    known = {column.key for column in source.all}
+    return Columns([column for column in target.all if column.key in known])
 
 
 def boosted(data: TransferDataModule) -> TreeColumns | None:

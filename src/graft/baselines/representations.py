@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from graft.backbones.base import Backbone
 from graft.baselines.base import Rows
@@ -17,7 +18,7 @@ from graft.cache.disk import DiskCache
 from graft.cache.extract import extract
 from graft.data.module import TransferDataModule
 from graft.data.samples import Split, rows_of
-from graft.inputs.columns import FIRST, MISSING, Columns
+from graft.inputs.columns import FIRST, MISSING, Column, Columns
 from graft.inputs.image.transform import ImageSpec
 from graft.inputs.sequence import Sequences
 from graft.inputs.table import TableRows, TableTransform
@@ -42,6 +43,7 @@ class Representation:
     name: str
     title: str  # for people
     metric = "euclidean"  # by which rows are near each other, or cosine
+    sparse = False  # whether rows are a scipy matrix
 
     def key(self) -> str:
         """All that decides the rows, beside the splits and the code."""
@@ -75,14 +77,31 @@ class RawColumns(Representation):
 
     def of(self, one: Named) -> Rows:
         """Float rows `(N, D)` without gaps."""
-        rows = in_columns(one.split, self.columns)
-        fields = TableTransform(self.columns).collate(rows).tensors
+        fields = TableTransform(self.columns).collate(self.table(one.split)).tensors
         coded = [
             F.one_hot(codes, FIRST + len(column.categories)).float()
             for codes, column in zip(fields["codes"].T, self.columns.categorical, strict=True)
             if len(column.categories) <= MAX_CATEGORIES
         ]
         return torch.cat([fields["numbers"], fields["missing"], *coded], dim=1).numpy()
+
+    def table(self, split: Split) -> TableRows:
+        """The rows before gaps are filled."""
+        return in_columns(split, self.columns)
+
+
+class SharedColumns(RawColumns):
+    """The columns that both tables have, with numbers of both in the target's units: what shifts between them stays."""
+
+    title = "shared columns"
+
+    def table(self, split: Split) -> TableRows:
+        """The rows before gaps are filled."""
+        rows = in_columns(split, self.columns)
+        own = {column.key: column for column in rows_of(split).columns.numeric}
+        mean, std = moments([own[column.key] for column in self.columns.numeric])
+        target_mean, target_std = moments(self.columns.numeric)
+        return replace(rows, numbers=((rows.numbers * std + mean - target_mean) / target_std).float())
 
 
 class TreeColumns(Representation):
@@ -111,6 +130,12 @@ class TreeColumns(Representation):
         return torch.cat([rows.numbers, codes], dim=1).numpy()
 
 
+def moments(columns: Sequence[Column]) -> tuple[Tensor, Tensor]:
+    """Means and standard deviations `(n,)` of numeric columns' training values, in double precision."""
+    both = torch.tensor([(column.mean, column.std) for column in columns], dtype=torch.double).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
+
+
 def in_columns(split: Split, columns: Columns) -> TableRows:
     """A split's rows in other columns: those that it lacks are missing in every row."""
     rows = TableTransform(columns).prepare(split, None)
@@ -123,7 +148,7 @@ def in_columns(split: Split, columns: Columns) -> TableRows:
 class BagOfWords(Representation):
     """TF-IDF of a text's words and pairs of words."""
 
-    name, title, metric = "words", "words", "cosine"
+    name, title, metric, sparse = "words", "words", "cosine", True
 
     def rows(self, train: Sequence[Named], others: Sequence[Named]) -> list[Rows]:
         """Sparse rows of norm 1; the words are those of the training texts."""

@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from graft.backbones.base import Backbone
-from graft.baselines.base import Model, Predicted
+from graft.baselines.alignment import ALIGNERS, Aligned
+from graft.baselines.base import Model, Predicted, Rows
 from graft.baselines.boosting import GradientBoosting
+from graft.baselines.covariate_shift import ImportanceWeighted
+from graft.baselines.label_shift import ESTIMATORS, LabelShift
 from graft.baselines.linear import Linear
 from graft.baselines.majority import Majority
 from graft.baselines.neighbours import Neighbours
@@ -43,7 +47,8 @@ def scores(
     """What each baseline reads on the target's validation and test splits, by its key; see graft.baselines.plan.
 
     `backbone` is given where it is pretrained, on the device where its features are to be computed. Each is
-    `{title, fitted_on, chosen, labels, metrics, seconds}`, computed once for all runs with the same data and weights.
+    `{title, fitted_on, chosen, labels, metrics, seconds}`, computed once for all runs with the same data and weights;
+    of label shift also `priors` and, where they differ, a `note`.
     """
     found = {}
     with torch.random.fork_rng(devices=()), threadpool_limits(torch.get_num_threads()):
@@ -75,6 +80,7 @@ def key_of(one: Planned, data: TransferDataModule, task: Task) -> str:
             "baseline": one.key,
             "sees": one.representation.key() if one.representation else "",
             "splits": [split.fingerprint for split in splits],
+            "inputs": [part.split.fingerprint for part in unlabelled(one, data)],
             "labels": [digest(split.labels) for split in splits],
             "task": [type(task).__name__, task.main_metric, data.num_outputs("target", task)],
             "classes": data.classes("target"),
@@ -100,26 +106,37 @@ def score(one: Planned, data: TransferDataModule, task: Task) -> dict[str, Any]:
     classes = data.classes("target")
     labelled = {domain: data.domains[domain].train.labelled for domain in one.domains}
     train = [Named(domain, "train", capped(split, most(one, domain))) for domain, split in labelled.items()]
+    inputs = unlabelled(one, data)
     val, test = (Named("target", name, split) for name, split in zip(("val", "test"), held_out(data), strict=True))
     y = np.concatenate([labels_of(part) for part in train])
     if one.representation is None:
         x, x_val, x_test = (np.zeros((size, 1)) for size in (len(y), len(val.split), len(test.split)))
+        x_inputs = []
     else:
-        x, x_val, x_test = one.representation.rows(train, [val, test])
-    model = model_of(one)
+        x, x_val, x_test, *x_inputs = one.representation.rows(train, [val, test, *inputs])
+    model = model_of(one, *x_inputs)
     chosen = model.fit(x, y, len(classes) if classes else None)
     metrics: dict[str, float] = {}
     for stage, rows, part in (("val", x_val, val), ("test", x_test, test)):
         if len(part.split):
             metrics |= measured(task, data.num_outputs("target", task), model.predict(rows), part, stage)
-    return {
+    more = model.record(classes) if isinstance(model, LabelShift) and classes else {}
+    return more | {
         "title": one.title(classes is None),
-        "fitted_on": fitted_on(train, data),
+        "fitted_on": fitted_on(train, inputs, data),
         "chosen": chosen,
         "labels": {part.domain: len(part.split) for part in train},
         "metrics": metrics,
         "seconds": time.perf_counter() - started,
     }
+
+
+def unlabelled(one: Planned, data: TransferDataModule) -> list[Named]:
+    """The target's training inputs without their labels, where a baseline adapts to them."""
+    if one.adaptation is None:
+        return []
+    train = capped(data.domains["target"].train, most(one, "target"))
+    return [Named("target", "train", replace(train, labels=None))]
 
 
 def most(one: Planned, domain: str) -> int:
@@ -143,8 +160,14 @@ def labels_of(part: Named) -> np.ndarray:
     return labels.cpu().numpy()
 
 
-def model_of(one: Planned) -> Model:
-    """The method of a planned baseline."""
+def model_of(one: Planned, inputs: Rows = None) -> Model:
+    """The method of a planned baseline; `inputs` are the target's rows that it adapts to."""
+    if one.adaptation in ALIGNERS:
+        return Aligned(one.adaptation, inputs)
+    if one.adaptation in ESTIMATORS:
+        return LabelShift(one.adaptation, inputs)
+    if one.adaptation == "importance_weighted":
+        return ImportanceWeighted(inputs)
     if isinstance(one.representation, TreeColumns):
         return GradientBoosting(one.representation.categories)
     if one.method == "neighbours" and one.representation:
@@ -171,11 +194,17 @@ def measured(task: Task, num_outputs: int, predicted: Predicted, part: Named, st
     return found
 
 
-def fitted_on(train: Sequence[Named], data: TransferDataModule) -> str:
-    """`455 source and 10 target labels`, and of how many where that is not all."""
-    words = []
-    for part in train:
-        whole = len(data.domains[part.domain].train.labelled)
-        of = f" of {whole:,}" if len(part.split) < whole else ""
-        words.append(f"{len(part.split):,}{of} {part.domain}")
-    return " and ".join(words) + " labels"
+def fitted_on(train: Sequence[Named], inputs: Sequence[Named], data: TransferDataModule) -> str:
+    """`455 source and 10 target labels` or `455 source labels, 90 target inputs`; of how many where that is not all."""
+
+    def counted(parts: Sequence[Named], labelled: bool) -> str:
+        words = []
+        for part in parts:
+            split = data.domains[part.domain].train
+            whole = len(split.labelled if labelled else split)
+            of = f" of {whole:,}" if len(part.split) < whole else ""
+            words.append(f"{len(part.split):,}{of} {part.domain}")
+        return " and ".join(words)
+
+    labels = f"{counted(train, labelled=True)} labels"
+    return f"{labels}, {counted(inputs, labelled=False)} inputs" if inputs else labels

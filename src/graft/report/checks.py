@@ -254,6 +254,19 @@ class BaselineAsGood(Check):
         return None
 
 
+class PriorMismatch(Check):
+    """Estimated class shares of the target are not those of the source."""
+
+    code, severity = "prior-mismatch", NOTE
+
+    def _find(self, study: Study) -> str | None:
+        for results in study.finished:
+            for entry in (results.get("baselines") or {}).values():
+                if note := entry.get("note"):
+                    return f"{entry['title']}: {note}."
+        return None
+
+
 class NegativeTransfer(Check):
     """A transfer strategy is worse than training from scratch."""
 
@@ -281,6 +294,7 @@ class NoPredictions(Check):
 
 CHECKS: tuple[type[Check], ...] = (
     *(Oracle, ChosenOnTest, CopiesInTrain, Incomplete, FewSeeds, NegativeTransfer, BaselineAsGood, Majority),
+    PriorMismatch,
     *(
         ValidationLarger,
         UnequalTries,

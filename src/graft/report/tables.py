@@ -70,6 +70,7 @@ def print_results(results: Mapping[str, Any], run_dir: Path) -> None:
         labels_line(results),
         *choice_lines(results),
         baseline_line(results),
+        *prior_lines(results),
         *nonfinite_lines(results),
         cost_line(results),
     ):
@@ -258,6 +259,13 @@ def baseline_line(results: Mapping[str, Any]) -> str:
     line = f"best baseline by validation: {best.title} ({best.fitted_on}), test {score['metric'].rsplit('/', 1)[-1]}"
     as_good = score["value"] is not None and best.reaches(score["value"], score["higher_is_better"])
     return f"{line} {_cell(best.test)}, {'no worse than' if as_good else 'short of'} this run's {_cell(score['value'])}"
+
+
+def prior_lines(results: Mapping[str, Any]) -> Iterator[str]:
+    """Where label shift is estimated: that the target's class shares are not those of the source."""
+    for entry in (results.get("baselines") or {}).values():
+        if note := entry.get("note"):
+            yield f"{entry['title']}: {note}"
 
 
 def nonfinite_lines(results: Mapping[str, Any]) -> Iterator[str]:

@@ -45,7 +45,7 @@ class RunRecord(TypedDict, total=False):
     selection: dict[str, Any]  # rule, monitor, mode, value, epoch, oracle; of budget note, folds, as_recipe
     metrics: dict[str, float]  # `<stage>/<domain>/<metric>`
     score: dict[str, Any]  # the main metric on the target's test split
-    baselines: dict[str, dict[str, Any]]  # by key: title, fitted_on, chosen, labels, metrics, seconds
+    baselines: dict[str, dict[str, Any]]  # by key: title, fitted_on, chosen, labels, metrics, seconds, priors, note
     confusion: dict[str, Any]
     temperature: dict[str, Any] | None  # value, labels that it was fitted on, val_loss and val_loss_after
     soup: dict[str, Any]
