@@ -217,7 +217,7 @@ def test_terms_over_sources_need_several_and_features_that_train(root):
     assert [line.split(":")[0] for line in found] == [f"`term={name}` with one source" for name in ("groupdro", "vrex")]
     assert problems(*base, "data.sources=[ink,oil]", "term=[groupdro,vrex]") == []
     frozen = problems(*base, "term=[source_coral]", "strategy=frozen", "backbone.weights=imagenet")
-    assert [line.split(":")[0] for line in frozen] == ["`term=source_coral` with `strategy=frozen`"]
+    assert [line.split(":")[0] for line in frozen] == ["`term=source_coral` with `strategy=frozen head=linear`"]
     digits = problems("term=[groupdro]", "objective.alpha=1")  # glyphs are one source
     assert [line.split(":")[0] for line in digits] == ["`term=groupdro` with one source"]
 

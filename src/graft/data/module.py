@@ -412,7 +412,7 @@ class TransferDataModule(pl.LightningDataModule):
         """Inputs `(B, ...)` of some of a domain's training samples, spread over the split; no others are decoded."""
         split = self.domains[domain].train
         spread = torch.linspace(0, len(split) - 1, min(count, len(split))).long()
-        prepared = self._eval_transform.prepare(split.subset(spread), None)
+        prepared = self._eval_transform.prepare(replace(split, labels=None).subset(spread), None)
         return self._eval_transform.collate(prepared[torch.arange(len(spread))])
 
     def parts(self, domain: str) -> list[Any]:

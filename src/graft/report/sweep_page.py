@@ -231,12 +231,16 @@ def confidences(arm: Arm) -> tuple[np.ndarray, np.ndarray] | None:
 
     The samples are those of all folds where there are some.
     """
-    runs = out_of_fold(arm.best) or [[job] for job in arm.jobs.values()]
-    found = [[confidence_of(target_predictions(job.path)) for job in jobs] for jobs in runs]
+    found = [[confidence_of(target_predictions(job.path)) for job in jobs] for jobs in runs_of(arm)]
     parts = [np.concatenate([one for one in folds if one], axis=1) for folds in found if all(folds)]
     if not parts or len({part.shape for part in parts}) > 1:
         return None
     return np.stack([one for one, _ in parts]), np.stack([one for _, one in parts])
+
+
+def runs_of(arm: Arm) -> list[list[Job]]:
+    """The jobs that together test each sample once: all folds of a repeat and seed, or one job."""
+    return out_of_fold(arm.best) or [[job] for job in arm.jobs.values()]
 
 
 def confidence_of(found: Mapping[str, Any] | None) -> tuple[np.ndarray, np.ndarray] | None:
@@ -251,12 +255,15 @@ def confidence_of(found: Mapping[str, Any] | None) -> tuple[np.ndarray, np.ndarr
 def scaled_confidences(arm: Arm) -> tuple[np.ndarray, list[float]] | None:
     """As `confidences`, each run's by its own temperature, and those; None where a run has none."""
     parts, temperatures = [], []
-    for job in arm.jobs.values():
-        found, value = target_predictions(job.path), temperature_of(job.results or {})
-        if found is None or value is None or confidence_of(found) is None:
-            return None
-        parts.append(tempered(found["probabilities"], value).max(axis=1))
-        temperatures.append(value)
+    for jobs in runs_of(arm):
+        folds = []
+        for job in jobs:
+            found, value = target_predictions(job.path), temperature_of(job.results or {})
+            if found is None or value is None or confidence_of(found) is None:
+                return None
+            folds.append(tempered(found["probabilities"], value).max(axis=1))
+            temperatures.append(value)
+        parts.append(np.concatenate(folds))
     return (np.stack(parts), temperatures) if len({len(part) for part in parts}) == 1 else None
 
 
