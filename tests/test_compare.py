@@ -105,6 +105,7 @@ def test_recurrent_layers_are_counted_as_products_of_matrices(tmp_path):
     assert counted / 1000 == 3 * forward - 8 * inputs - state  # neither pixels nor the first state need a gradient
 
 
+@pytest.mark.slow
 def test_scratch_matched_takes_the_flops_of_pretraining_and_full_together(tmp_path):
     results = {
         strategy: train_in(
