@@ -486,6 +486,16 @@ def test_a_baseline_that_falls_short_is_not_spoken_of(sweep):
     assert "baseline-does-as-well" not in codes(sweep)
 
 
+@pytest.mark.parametrize(("key", "test", "told"), [("boosting", 0.7, True), ("boosting", 0.5, False)])
+@pytest.mark.parametrize("pretrained", ["", "_features", "_pooled"])
+def test_a_baseline_that_beats_scratch_without_the_source_is_told(sweep, key, test, told, pretrained):
+    for seed in range(3):
+        for name, right in (("scratch", 110), ("full", 150)):
+            more = {"baselines": {f"{key}{pretrained}": baseline(0.9, test)}}
+            sweep.add(f"strategy={name} seed={seed}", np.arange(TEST) < right - seed, **more)
+    assert ("baseline-beats-scratch" in codes(sweep)) is (told and not pretrained)
+
+
 ABSENT = [[4, 0, 0], [0, 4, 0], [0, 0, 0]]
 CONFUSION = {"test/target": {"classes": ["a", "b"], "matrix": [[150, 0], [50, 0]]}}
 
@@ -500,7 +510,8 @@ CONFUSION = {"test/target": {"classes": ["a", "b"], "matrix": [[150, 0], [50, 0]
         ("still-improving", {"selection": {"epoch": 9}}),
         ("absent-class", {"confusion": {"test/target": {"classes": ["a", "b", "c"], "matrix": ABSENT}}}),
         ("majority-class", {"confusion": CONFUSION}),
-        ("baseline-does-as-well", {"baselines": {"boosting": baseline(0.6, 0.9)}}),
+        ("baseline-does-as-well", {"baselines": {"linear_features": baseline(0.6, 0.9)}}),
+        ("baseline-beats-scratch", {"baselines": {"boosting": baseline(0.6, 0.6)}}),
         (
             "prior-mismatch",
             {"baselines": {"label_shift_mlls_columns": baseline(0.5, 0.5) | {"note": "prior mismatch"}}},

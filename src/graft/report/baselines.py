@@ -28,6 +28,13 @@ class Baseline:
         return self.test >= score if higher_is_better else self.test <= score
 
     @property
+    def saw_target_alone(self) -> bool:
+        """Whether neither source data nor pretrained features are behind it."""
+        return not any(
+            word in self.key for word in ("features", "source_only", "pooled", "aligned", "shift", "weighted")
+        )
+
+    @property
     def sentence_start(self) -> str:
         """Its title at the beginning of a sentence."""
         return self.title[0].upper() + self.title[1:]

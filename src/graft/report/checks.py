@@ -254,6 +254,27 @@ class BaselineAsGood(Check):
         return None
 
 
+class WeakScratch(Check):
+    """A baseline that was never shown the source does better than training from scratch."""
+
+    code = "baseline-beats-scratch"
+
+    def _find(self, study: Study) -> str | None:
+        for setting in study.settings:
+            scratch = setting.reference
+            mean = scratch.best.mean("score", "value") if scratch and scratch.from_scratch else None
+            if scratch is None or mean is None:
+                continue
+            results = [one for arm in setting.arms for one in arm.best.finished]
+            found = [one for one in baselines_in(results) if one.key != MAJORITY and one.saw_target_alone]
+            if found and found[0].reaches(mean, study.higher_is_better) and found[0].test != mean:
+                return (
+                    f"{found[0].title} ({found[0].fitted_on}) reads {score(study, found[0].test)}, more than "
+                    f"{scratch.name} with {score(study, mean)}: what transfer gains over it is less than over scratch."
+                )
+        return None
+
+
 class PriorMismatch(Check):
     """Estimated class shares of the target are not those of the source."""
 
@@ -293,18 +314,9 @@ class NoPredictions(Check):
 
 
 CHECKS: tuple[type[Check], ...] = (
-    *(Oracle, ChosenOnTest, CopiesInTrain, Incomplete, FewSeeds, NegativeTransfer, BaselineAsGood, Majority),
-    PriorMismatch,
-    *(
-        ValidationLarger,
-        UnequalTries,
-        LessCompute,
-        GridEdge,
-        StillImproving,
-        NearDuplicates,
-        AbsentClass,
-        NoPredictions,
-    ),
+    *(Oracle, ChosenOnTest, CopiesInTrain, Incomplete, FewSeeds, NegativeTransfer, BaselineAsGood, WeakScratch),
+    *(Majority, PriorMismatch, ValidationLarger, UnequalTries, LessCompute, GridEdge, StillImproving),
+    *(NearDuplicates, AbsentClass, NoPredictions),
 )
 
 
