@@ -51,6 +51,7 @@ def test_folds_are_a_sweep_on_the_command_line():
     assert written_out(["seed=3"]) == ["seed=3"]
 
 
+@pytest.mark.slow
 def test_each_job_gets_its_fold(app):
     assert app("experiment=sequence_digits", "evaluation=kfold", "folds=2", "seeds=2").code == 0
     found = [(cfg.data.evaluation, cfg.data.folds, cfg.data.fold, cfg.seed) for cfg in app.configs]

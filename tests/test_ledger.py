@@ -188,6 +188,7 @@ def test_a_resumed_run_has_the_ledger_of_the_uninterrupted_one(run):
     assert ours == theirs
 
 
+@pytest.mark.slow
 def test_a_rule_of_ones_own_is_in(run):
     _, folder = run("selection=entropy", "selection._target_=test_ledger.Own", "save.ledger=1", "averaging=ema")
     assert math.isfinite(ledger.read(folder)["candidates"][0]["scores"]["own"])

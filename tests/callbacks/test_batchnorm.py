@@ -28,6 +28,7 @@ def test_a_short_run_is_validated_with_statistics_of_its_own(run):
     assert found["metrics"]["val/target/loss"] < running["metrics"]["val/target/loss"]
 
 
+@pytest.mark.slow
 def test_nothing_is_computed_where_no_layer_trains(run):
     found, running = (
         run("strategy=frozen", "backbone.weights=null", "cache.features=false", f"training.recalibrate_bn={key}")

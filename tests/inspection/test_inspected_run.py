@@ -77,6 +77,7 @@ def test_the_page_opens_the_network_again(photos, capsys):
     assert not re.search(r'(src|href)="(?!data:|#)', text)
 
 
+@pytest.mark.slow
 def test_the_second_report_takes_what_the_first_one_kept(photos, capsys):
     before = report(photos)
     capsys.readouterr()

@@ -25,6 +25,7 @@ def test_two_seeds_leave_every_place_open_and_are_not_shown(sweep):
     assert rank_intervals(setting) == {}
 
 
+@pytest.mark.slow
 def test_places_hold_the_truth_where_all_are_the_same(tmp_path):
     """Simultaneous intervals of 3 arms that differ by nothing leave a place out in at most 1 of 20 sweeps."""
     random, wrong = np.random.default_rng(0), 0
