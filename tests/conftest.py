@@ -1,3 +1,4 @@
+import logging
 import os
 import sys
 
@@ -12,6 +13,17 @@ from graft.config import facts
 
 os.environ.setdefault("WANDB_MODE", "offline")
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def root_handlers():
+    """Handlers that Hydra gave the root logger in a test go with it: they write to streams that are closed then."""
+    root = logging.getLogger()
+    before = root.handlers[:]
+    yield
+    for handler in root.handlers[:]:
+        if handler not in before:
+            root.removeHandler(handler)
 
 
 @pytest.fixture
