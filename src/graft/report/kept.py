@@ -7,7 +7,21 @@ from typing import Any
 import numpy as np
 
 from graft.model import predictions
+from graft.report.contributions import contributions
 from graft.runs.folder import PREDICTIONS
+
+
+def target_contributions(folder: Path, metric: str) -> np.ndarray | None:
+    """What each test sample of the target adds to a run's metric `(m,)`; None without predictions that allow it."""
+    file = folder / PREDICTIONS
+    return contributions_in(file, file.stat().st_mtime_ns, metric) if file.is_file() else None
+
+
+@functools.lru_cache(maxsize=256)
+def contributions_in(file: Path, changed: int, metric: str) -> np.ndarray | None:
+    """Those of a file as it was written last: every pair of strategies asks for them."""
+    found = predictions_in(file, changed)
+    return contributions(metric, found) if found else None
 
 
 def target_predictions(folder: Path) -> dict[str, Any] | None:

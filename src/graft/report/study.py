@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from graft.report import cross_validation, looks
-from graft.report.contributions import contributions
-from graft.report.kept import target_predictions
+from graft.report.kept import target_contributions, target_predictions
 from graft.report.statistics import (
     Crossed,
     Estimate,
@@ -280,7 +279,7 @@ def contributions_of(jobs: Sequence[Job]) -> np.ndarray | None:
         return None
     rows = []
     for job in jobs:
-        row = contributions(metric_of(job), target_predictions(job.path) or {})
+        row = target_contributions(job.path, metric_of(job))
         if row is None or abs(row.mean() - score_of(job)) > ROUNDING * max(1.0, abs(score_of(job))):
             return None  # the metric is another one than its name says
         rows.append(row)
