@@ -8,15 +8,14 @@ from torch import nn
 
 from graft.errors import GraftError
 from graft.inputs.base import DomainBatch
-from graft.terms.base import TermContext, TrainStep
+from graft.terms.base import TrainStep
 from graft.terms.entropy import entropies
 from graft.terms.semi_supervised.fixmatch import FixMatch
 from graft.terms.semi_supervised.information_maximisation import InformationMaximisation
 from graft.terms.semi_supervised.self_training import SelfTraining
 from graft.terms.semi_supervised.shot import SHOT, nearest_centres
 from graft.terms.semi_supervised.tent import Tent
-
-CLASSES = 3
+from tests.terms.alignment.steps import CLASSES, context_of
 
 
 def logits_of(size=7, scale=2.0):
@@ -85,20 +84,6 @@ def test_self_training_is_0_where_nothing_is_sure():
     value = SelfTraining()(step_of(logits))
     assert value == 0
     assert not torch.autograd.grad(value, logits)[0].any()
-
-
-def context_of(backbone, head, **changes):
-    settings = {
-        "backbone": backbone,
-        "heads": {"shared": head},
-        "target_head": head,
-        "pretrained_head": None,
-        "pretrained": True,
-        "num_classes": CLASSES,
-        "samples": lambda: [],
-        "source_samples": None,
-    }
-    return TermContext(**settings | changes)
 
 
 def test_fixmatch_is_the_papers(tiny_backbone):
