@@ -19,3 +19,8 @@ def every_second(cases: Iterable[Any]) -> list:
 def one_in(step: int, cases: Iterable[Any]) -> list:
     """All cases, of which `step - 1` in `step` are marked slow."""
     return [case if number % step == 0 else slow(case)[0] for number, case in enumerate(cases)]
+
+
+def first(names: Iterable[str], cases: Iterable[str]) -> list:
+    """All cases, marked slow where they are not among the names."""
+    return [case if case in names else slow(case)[0] for case in cases]

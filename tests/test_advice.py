@@ -506,7 +506,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", one_in(3, CASES))
+@pytest.mark.parametrize("name", one_in(6, CASES))
 def test_advice_of_a_reader_works_as_it_is_printed(name, tmp_path):
     case = CASES[name]
     arguments = [*case.typed, f"data.target.{case.key}={case.make(tmp_path)}"]
@@ -546,7 +546,7 @@ NOTES = {
 }
 
 
-@pytest.mark.parametrize("name", NOTES)
+@pytest.mark.parametrize("name", one_in(3, NOTES))
 def test_advice_of_a_note_works_as_it_is_printed(name, tmp_path):
     case = NOTES[name]
     arguments = [*case.typed, f"data.target.{case.key}={case.make(tmp_path)}"]

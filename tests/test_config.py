@@ -2,7 +2,7 @@
 
 import pytest
 from hydra import initialize_config_dir
-from lanes import slow
+from lanes import one_in, slow
 from omegaconf import OmegaConf
 from train_app import PROJECT
 
@@ -108,6 +108,7 @@ def test_wrong_values_are_told_with_what_is_allowed():
     assert len(found) == len(WRONG_VALUES)
 
 
+@pytest.mark.slow
 def test_wrong_values_of_regularizers_are_told():
     wrong = ["term.l2sp.weight=-1", "term.l2sp.head_ratio=-1", "term.bss.k=0", "term.delta.attention_samples=0"]
     found = problems("term=[l2sp,delta,bss,feature_distillation]", *wrong, "term.delta.layers=layer1")
@@ -118,13 +119,16 @@ def test_wrong_values_of_regularizers_are_told():
 
 @pytest.mark.parametrize(
     ("strategy", "value", "expected"),
-    [
-        ("lora", "strategy.r=0", "must be an integer >= 1"),
-        ("lora", "strategy.alpha=0", "must be a number > 0"),
-        ("lora", "strategy.dropout=1", "must be a number >= 0 and < 1"),
-        ("ia3", "strategy.target_modules=3", "must be text or a list of texts"),
-        ("adapter", "strategy.bottleneck=0.5", "must be an integer >= 1"),
-    ],
+    one_in(
+        2,
+        [
+            ("lora", "strategy.r=0", "must be an integer >= 1"),
+            ("lora", "strategy.alpha=0", "must be a number > 0"),
+            ("lora", "strategy.dropout=1", "must be a number >= 0 and < 1"),
+            ("ia3", "strategy.target_modules=3", "must be text or a list of texts"),
+            ("adapter", "strategy.bottleneck=0.5", "must be an integer >= 1"),
+        ],
+    ),
 )
 def test_wrong_values_of_a_strategy_are_told(strategy, value, expected):
     assert problems(f"strategy={strategy}", "backbone.weights=source", value) == [f"`{value}`: {expected}"]
@@ -169,30 +173,39 @@ def test_a_list_of_numbers_stays_one():
 
 @pytest.mark.parametrize(
     "overrides",
-    [
-        ["objective.alpha=1", "objective.alpha_end=0.5", "optimizer.lr=1", "optimizer.weight_decay=0", "data.epoch=17"],
+    one_in(
+        3,
         [
-            "data.labels_per_class=null",
-            "data.epoch=longest",
-            "+optimizer.options.betas=[0.8,0.9]",
-            "trainer.devices=auto",
+            [
+                "objective.alpha=1",
+                "objective.alpha_end=0.5",
+                "optimizer.lr=1",
+                "optimizer.weight_decay=0",
+                "data.epoch=17",
+            ],
+            [
+                "data.labels_per_class=null",
+                "data.epoch=longest",
+                "+optimizer.options.betas=[0.8,0.9]",
+                "trainer.devices=auto",
+            ],
+            [
+                "optimizer=sgd",
+                "optimizer.options={}",
+                "logger=[csv,tensorboard]",
+                "callbacks.progress=null",
+                "logger.csv=null",
+            ],
+            ["averaging=ema", "averaging.decay=0.9", "training.wise_ft_alphas=[0,0.5]", "backbone.weights=source"],
+            ["averaging=swa", "averaging.lr_fraction=null", "scheduler=plateau"],
+            ["logger=csv", "trainer.devices=[0,1]", "trainer.limit_train_batches=3", "notes=a few words"],
+            ["tune=lr", "optimizer.lr=auto", "data.batch_size=auto", "scheduler=plateau"],
+            ["training.mixup_alpha=0.2", "training.cutmix_alpha=1", "task=multilabel", "training.stochastic_depth=0.1"],
+            ["training.progressive_resizing.initial_scale=0.5", "training.gradient_checkpointing=true"],
+            ["logger=[]", "data.seed=${data.split_seed}", "data.source=null", "strategy=scratch"],
+            ["backbone.weights=null", "strategy=scratch"],
         ],
-        [
-            "optimizer=sgd",
-            "optimizer.options={}",
-            "logger=[csv,tensorboard]",
-            "callbacks.progress=null",
-            "logger.csv=null",
-        ],
-        ["averaging=ema", "averaging.decay=0.9", "training.wise_ft_alphas=[0,0.5]", "backbone.weights=source"],
-        ["averaging=swa", "averaging.lr_fraction=null", "scheduler=plateau"],
-        ["logger=csv", "trainer.devices=[0,1]", "trainer.limit_train_batches=3", "notes=a few words"],
-        ["tune=lr", "optimizer.lr=auto", "data.batch_size=auto", "scheduler=plateau"],
-        ["training.mixup_alpha=0.2", "training.cutmix_alpha=1", "task=multilabel", "training.stochastic_depth=0.1"],
-        ["training.progressive_resizing.initial_scale=0.5", "training.gradient_checkpointing=true"],
-        ["logger=[]", "data.seed=${data.split_seed}", "data.source=null", "strategy=scratch"],
-        ["backbone.weights=null", "strategy=scratch"],
-    ],
+    ),
 )
 def test_what_is_allowed_passes(overrides):
     assert problems(*overrides) == []
@@ -200,121 +213,139 @@ def test_what_is_allowed_passes(overrides):
 
 @pytest.mark.parametrize(
     ("overrides", "expected"),
-    [
-        (["strategy=frozen", "backbone.weights=null"], ["`strategy=frozen` with `backbone.weights=null`"]),
-        (["strategy=lp_ft", "backbone.weights=null"], ["`strategy=lp_ft` with `backbone.weights=null`"]),
-        (
-            ["data.source=null", "backbone.weights=source", "selection=source_val", "data.epoch=source"],
-            ["`backbone.weights=source` without", "`selection=source_val` without", "`data.epoch=source` without"],
-        ),
-        (
-            ["data.source=null", "strategy=scratch", "objective.alpha=0.3", "objective.alpha_end=0"],
-            ["`objective.alpha=0.3 to 0` without source data"],
-        ),
-        (
-            ["data.target_setting=unsupervised", "objective=additive", "data.source=null", "strategy=scratch"],
-            ["`objective=additive` without source", "`data.target_setting=unsupervised` with `objective=additive`"],
-        ),
-        (
-            ["data.target_setting=unsupervised", "objective.alpha=1", "objective.alpha_end=0.5"],
-            ["`data.target_setting=unsupervised` with `objective.alpha=1 to 0.5`"],
-        ),
-        (
-            [
-                "backbone.weights=source",
-                "term=[co_tuning,bi_tuning]",
-                "head=mlp",
-                "data.target_setting=unsupervised",
-                "objective.alpha=1",
-            ],
-            ["`term=co_tuning` with `data", "`term=bi_tuning` with `data", "`term=bi_tuning` with `head=mlp`"],
-        ),
-        (
-            ["strategy=lp_ft", "backbone.weights=source", "training.epochs=1"],
-            ["`training.epochs=1` with `strategy=lp_ft`"],
-        ),
-        (
-            ["training.epochs=5", "training.validate_every_epochs=2", "scheduler=plateau", "selection=last"],
-            ["`training.validate_every_epochs=2`", "`scheduler=plateau` with `sel", "`scheduler=plateau` with `train"],
-        ),
-        (
-            ["scheduler=plateau", "strategy=lp_ft", "backbone.weights=source", "scheduler@pretrain.scheduler=plateau"],
-            ["`scheduler=plateau` with `strategy=lp_ft`", "`scheduler@pretrain.scheduler=plateau`"],
-        ),
-        (
-            ["training.wise_ft_alphas=[0,1]", "selection=last", "backbone.weights=null", "strategy=scratch"],
-            [f"`training.wise_ft_alphas=[0, 1]`{end}" for end in (" with `selection", " with `backbone")],
-        ),
-        (["training.wise_ft_alphas=[]", "backbone.weights=source"], ["`training.wise_ft_alphas=[]`: must be null or"]),
-        (["training.wise_ft_alphas=[0,2]", "backbone.weights=source"], ["`training.wise_ft_alphas=[0, 2]`: must be"]),
-        (
-            ["training.wise_ft_alphas=[0]", "backbone.weights=source", "strategy=scratch"],
-            ["`training.wise_ft_alphas=[0]` with `strategy=scratch`"],
-        ),
-        *(
-            (["averaging=greedy_soup", f"selection={rule}"], [f"`averaging=greedy_soup` with `selection={rule}`"])
-            for rule in ("last", "budget")
-        ),
-        (
-            ["strategy=scratch_matched", "backbone.weights=null"],
-            ["`strategy=scratch_matched` with `backbone.weights=null`"],
-        ),
-        (
-            ["strategy=scratch_matched", "backbone.weights=source", "data.batch_size=auto"],
-            ["`strategy=scratch_matched` with `data.batch_size=auto`"],
-        ),
-        (["averaging=swa", "scheduler=plateau"], ["`scheduler=plateau` with `averaging=swa`"]),
-        (["soup=nowhere", "resume=true"], ["`resume` with `soup`", "`soup=nowhere`: there is no such folder"]),
-        (["bn=domain_specific", "trainer.sync_batchnorm=true"], ["`bn=domain_specific` with `trainer.sync_batch"]),
-        (
-            ["backbone.weights=source", "term=[stochnorm]", "trainer.sync_batchnorm=true"],
-            ["`term=stochnorm` with `trainer.sync_batch"],
-        ),
-        (["tuning.low=1", "tuning.high=0.1"], ["`tuning.low=1` with `tuning.high=0.1`"]),
-        (["tune=lr", "resume=true"], ["`tune=lr` with `resume=true`"]),
-        (["data.batch_size=auto", "trainer=ddp_cpu"], ["`data.batch_size=auto` with several processes"]),
-        (["data.batch_size=auto", "trainer.devices=[0,1]"], ["`data.batch_size=auto` with several processes"]),
-        (
-            ["task=binary", "training.mixup_alpha=0.2", "training.cutmix_alpha=1.0"],
-            ["`training.mixup_alpha=0.2 training.cutmix_alpha=1.0` with `task=binary`: "],
-        ),
-        (
-            ["backbone.weights=source", "term=[co_tuning]", "objective.alpha=1"],
-            ["`term=co_tuning` with `objective.alpha=1`: "],
-        ),
-        (
-            ["backbone.weights=source", "term=[bi_tuning]", "training.mixup_alpha=0.2"],
-            ["`training.mixup_alpha=0.2` with `term=bi_tuning`: "],
-        ),
-        (
-            [
-                "term=[mcd,mean_teacher]",
-                "task=binary",
-                "data.source=null",
-                "strategy=scratch",
-                "training.mixup_alpha=0.2",
-            ],
-            [
-                "`term=mcd` with `task=binary`: ",
-                "`term=mcd` without source data",
-                "`term=mean_teacher` with `task=binary`: ",
-                "`training.mixup_alpha=0.2` with `term=mean_teacher`: ",
-                "`training.mixup_alpha=0.2` with `task=binary`: ",
-            ],
-        ),
-        (["task=regression", "training.cutmix_alpha=1"], ["`training.cutmix_alpha=1` with `task=regression`: "]),
-        (
-            [
-                "training.progressive_resizing.initial_scale=0.5",
-                "training.progressive_resizing.growth_begins=0.9",
-            ],
-            ["`training.progressive_resizing.growth_begins=0.9` with `full_size_at=0.8`: "],
-        ),
-        (
-            ["training.compile=true", "training.gradient_checkpointing=true"],
-            ["`training.compile=true` with `training.gradient_checkpointing=true`: "],
-        ),
-    ],
+    one_in(
+        3,
+        [
+            (["strategy=frozen", "backbone.weights=null"], ["`strategy=frozen` with `backbone.weights=null`"]),
+            (["strategy=lp_ft", "backbone.weights=null"], ["`strategy=lp_ft` with `backbone.weights=null`"]),
+            (
+                ["data.source=null", "backbone.weights=source", "selection=source_val", "data.epoch=source"],
+                ["`backbone.weights=source` without", "`selection=source_val` without", "`data.epoch=source` without"],
+            ),
+            (
+                ["data.source=null", "strategy=scratch", "objective.alpha=0.3", "objective.alpha_end=0"],
+                ["`objective.alpha=0.3 to 0` without source data"],
+            ),
+            (
+                ["data.target_setting=unsupervised", "objective=additive", "data.source=null", "strategy=scratch"],
+                ["`objective=additive` without source", "`data.target_setting=unsupervised` with `objective=additive`"],
+            ),
+            (
+                ["data.target_setting=unsupervised", "objective.alpha=1", "objective.alpha_end=0.5"],
+                ["`data.target_setting=unsupervised` with `objective.alpha=1 to 0.5`"],
+            ),
+            (
+                [
+                    "backbone.weights=source",
+                    "term=[co_tuning,bi_tuning]",
+                    "head=mlp",
+                    "data.target_setting=unsupervised",
+                    "objective.alpha=1",
+                ],
+                ["`term=co_tuning` with `data", "`term=bi_tuning` with `data", "`term=bi_tuning` with `head=mlp`"],
+            ),
+            (
+                ["strategy=lp_ft", "backbone.weights=source", "training.epochs=1"],
+                ["`training.epochs=1` with `strategy=lp_ft`"],
+            ),
+            (
+                ["training.epochs=5", "training.validate_every_epochs=2", "scheduler=plateau", "selection=last"],
+                [
+                    "`training.validate_every_epochs=2`",
+                    "`scheduler=plateau` with `sel",
+                    "`scheduler=plateau` with `train",
+                ],
+            ),
+            (
+                [
+                    "scheduler=plateau",
+                    "strategy=lp_ft",
+                    "backbone.weights=source",
+                    "scheduler@pretrain.scheduler=plateau",
+                ],
+                ["`scheduler=plateau` with `strategy=lp_ft`", "`scheduler@pretrain.scheduler=plateau`"],
+            ),
+            (
+                ["training.wise_ft_alphas=[0,1]", "selection=last", "backbone.weights=null", "strategy=scratch"],
+                [f"`training.wise_ft_alphas=[0, 1]`{end}" for end in (" with `selection", " with `backbone")],
+            ),
+            (
+                ["training.wise_ft_alphas=[]", "backbone.weights=source"],
+                ["`training.wise_ft_alphas=[]`: must be null or"],
+            ),
+            (
+                ["training.wise_ft_alphas=[0,2]", "backbone.weights=source"],
+                ["`training.wise_ft_alphas=[0, 2]`: must be"],
+            ),
+            (
+                ["training.wise_ft_alphas=[0]", "backbone.weights=source", "strategy=scratch"],
+                ["`training.wise_ft_alphas=[0]` with `strategy=scratch`"],
+            ),
+            *(
+                (["averaging=greedy_soup", f"selection={rule}"], [f"`averaging=greedy_soup` with `selection={rule}`"])
+                for rule in ("last", "budget")
+            ),
+            (
+                ["strategy=scratch_matched", "backbone.weights=null"],
+                ["`strategy=scratch_matched` with `backbone.weights=null`"],
+            ),
+            (
+                ["strategy=scratch_matched", "backbone.weights=source", "data.batch_size=auto"],
+                ["`strategy=scratch_matched` with `data.batch_size=auto`"],
+            ),
+            (["averaging=swa", "scheduler=plateau"], ["`scheduler=plateau` with `averaging=swa`"]),
+            (["soup=nowhere", "resume=true"], ["`resume` with `soup`", "`soup=nowhere`: there is no such folder"]),
+            (["bn=domain_specific", "trainer.sync_batchnorm=true"], ["`bn=domain_specific` with `trainer.sync_batch"]),
+            (
+                ["backbone.weights=source", "term=[stochnorm]", "trainer.sync_batchnorm=true"],
+                ["`term=stochnorm` with `trainer.sync_batch"],
+            ),
+            (["tuning.low=1", "tuning.high=0.1"], ["`tuning.low=1` with `tuning.high=0.1`"]),
+            (["tune=lr", "resume=true"], ["`tune=lr` with `resume=true`"]),
+            (["data.batch_size=auto", "trainer=ddp_cpu"], ["`data.batch_size=auto` with several processes"]),
+            (["data.batch_size=auto", "trainer.devices=[0,1]"], ["`data.batch_size=auto` with several processes"]),
+            (
+                ["task=binary", "training.mixup_alpha=0.2", "training.cutmix_alpha=1.0"],
+                ["`training.mixup_alpha=0.2 training.cutmix_alpha=1.0` with `task=binary`: "],
+            ),
+            (
+                ["backbone.weights=source", "term=[co_tuning]", "objective.alpha=1"],
+                ["`term=co_tuning` with `objective.alpha=1`: "],
+            ),
+            (
+                ["backbone.weights=source", "term=[bi_tuning]", "training.mixup_alpha=0.2"],
+                ["`training.mixup_alpha=0.2` with `term=bi_tuning`: "],
+            ),
+            (
+                [
+                    "term=[mcd,mean_teacher]",
+                    "task=binary",
+                    "data.source=null",
+                    "strategy=scratch",
+                    "training.mixup_alpha=0.2",
+                ],
+                [
+                    "`term=mcd` with `task=binary`: ",
+                    "`term=mcd` without source data",
+                    "`term=mean_teacher` with `task=binary`: ",
+                    "`training.mixup_alpha=0.2` with `term=mean_teacher`: ",
+                    "`training.mixup_alpha=0.2` with `task=binary`: ",
+                ],
+            ),
+            (["task=regression", "training.cutmix_alpha=1"], ["`training.cutmix_alpha=1` with `task=regression`: "]),
+            (
+                [
+                    "training.progressive_resizing.initial_scale=0.5",
+                    "training.progressive_resizing.growth_begins=0.9",
+                ],
+                ["`training.progressive_resizing.growth_begins=0.9` with `full_size_at=0.8`: "],
+            ),
+            (
+                ["training.compile=true", "training.gradient_checkpointing=true"],
+                ["`training.compile=true` with `training.gradient_checkpointing=true`: "],
+            ),
+        ],
+    ),
 )
 def test_keys_that_cannot_be_meant_together(overrides, expected):
     found = problems(*overrides)
@@ -428,6 +459,7 @@ def test_adabn_needs_statistics_of_each_domain():
     assert found == "`bn=joint` with `term=adabn`: it adapts one domain's statistics; use bn=domain_specific"
 
 
+@pytest.mark.slow
 def test_alignment_needs_an_embedding_that_trains():
     align = ["term=[mcd]", "objective.alpha=1", "strategy=frozen", "backbone.weights=source"]
     (found,) = problems(*align)
@@ -449,16 +481,19 @@ def test_terms_that_move_embeddings_alone_are_refused_where_they_stay(term, numb
 
 @pytest.mark.parametrize(
     ("override", "said"),
-    [
-        ("backbone=lenet", "this backbone takes none"),
-        ("data.augment=light", "use data.augment=none"),
-        ("data.test_shifts=[blur]", "use data.test_shifts=[]"),
-        ("training.mixup_alpha=0.2", "use training.mixup_alpha=null"),
-        ("task=regression", "needs data.target.label_kind=numbers"),
-        ("data.target.label_kind=numbers", "numbers need task=regression"),
-        ("data.target.on_bad_sample=skp", "did you mean skip?"),
-        ("backbone.width=0", "must be an integer >= 1"),
-    ],
+    one_in(
+        3,
+        [
+            ("backbone=lenet", "this backbone takes none"),
+            ("data.augment=light", "use data.augment=none"),
+            ("data.test_shifts=[blur]", "use data.test_shifts=[]"),
+            ("training.mixup_alpha=0.2", "use training.mixup_alpha=null"),
+            ("task=regression", "needs data.target.label_kind=numbers"),
+            ("data.target.label_kind=numbers", "numbers need task=regression"),
+            ("data.target.on_bad_sample=skp", "did you mean skip?"),
+            ("backbone.width=0", "must be an integer >= 1"),
+        ],
+    ),
 )
 def test_what_a_table_cannot_be_asked_for(override, said):
     (problem,) = problems("experiment=tabular_medical", override)
@@ -555,22 +590,25 @@ def test_blocks_are_counted_by_timm_alone():
 
 @pytest.mark.parametrize(
     ("keys", "said"),
-    [
-        (["tags=['']"], "tags of 1 to 64 characters"),
-        ([f"tags=[{'x' * 65}]"], "tags of 1 to 64 characters"),
-        (["logger.wandb.project=a/b"], "`logger.wandb.project=a/b`: W&B takes no / "),
-        ([f"logger.wandb.project={'p' * 129}"], "W&B takes 128 characters"),
-        (["trainer.accelerator=cpux"], "must be auto or cpu"),
-        (["trainer.devices='0'"], "a number of devices from 1 on"),
-        (["trainer.devices=''"], "a number of devices from 1 on"),
-        (["trainer.devices=two"], "a number of devices from 1 on"),
-        (["trainer.devices=[0,0]"], "names a device twice"),
-        (["trainer.devices='1,1'"], "names a device twice"),
-        (["trainer.devices=[0,1]", "trainer.accelerator=cpu"], "a CPU has a number of processes"),
-        (["trainer.max_time=12h"], "must be days:hours:minutes:seconds"),
-        (["trainer.max_time='01:00:00'"], "must be days:hours:minutes:seconds"),
-        (["trainer.limit_train_batches=1.5"], "a whole number of batches"),
-    ],
+    one_in(
+        3,
+        [
+            (["tags=['']"], "tags of 1 to 64 characters"),
+            ([f"tags=[{'x' * 65}]"], "tags of 1 to 64 characters"),
+            (["logger.wandb.project=a/b"], "`logger.wandb.project=a/b`: W&B takes no / "),
+            ([f"logger.wandb.project={'p' * 129}"], "W&B takes 128 characters"),
+            (["trainer.accelerator=cpux"], "must be auto or cpu"),
+            (["trainer.devices='0'"], "a number of devices from 1 on"),
+            (["trainer.devices=''"], "a number of devices from 1 on"),
+            (["trainer.devices=two"], "a number of devices from 1 on"),
+            (["trainer.devices=[0,0]"], "names a device twice"),
+            (["trainer.devices='1,1'"], "names a device twice"),
+            (["trainer.devices=[0,1]", "trainer.accelerator=cpu"], "a CPU has a number of processes"),
+            (["trainer.max_time=12h"], "must be days:hours:minutes:seconds"),
+            (["trainer.max_time='01:00:00'"], "must be days:hours:minutes:seconds"),
+            (["trainer.limit_train_batches=1.5"], "a whole number of batches"),
+        ],
+    ),
 )
 def test_what_libraries_refuse_is_found_before_anything_is_loaded(keys, said):
     (problem,) = problems("experiment=resnet_ft", *keys)

@@ -9,7 +9,6 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from graft.cli.hydra_versions import VERSION_BASE
-from tests.lanes import every_second
 
 CONF = Path(__file__).parents[1] / "conf"
 OPTIONS = sorted(p.relative_to(CONF).with_suffix("") for p in CONF.rglob("*.yaml") if p.name != "train.yaml")
@@ -42,10 +41,28 @@ def test_an_experiment_shows_its_command(option):
     assert f"experiment={option.name}" in "".join(line for line in text.splitlines() if line.startswith("#"))
 
 
-@pytest.mark.parametrize("option", every_second(o for o in CALLED if len(o.parts) == 2), ids=str)
-def test_an_option_composes_and_its_keys_are_arguments_of_its_class(option):
-    group, name = option.parts
-    cfg = composed(f"{group}=[{name}]" if group in ("logger", "term", "callbacks") else f"{group}={name}")
+GROUPS = {group: [o.name for o in CALLED if o.parts[:-1] == (group,)] for group in sorted({o.parts[0] for o in CALLED})}
+LISTS = ("logger", "term", "callbacks")  # of which a config takes several options at once
+LARGEST = max(len(names) for group, names in GROUPS.items() if group not in LISTS)
+
+
+@pytest.mark.parametrize("number", range(LARGEST))
+def test_options_compose_and_their_keys_are_arguments_of_their_class(number):
+    """As many configs as the largest group has options hold all options of all groups."""
+    options = {group: names[number % len(names)] for group, names in GROUPS.items() if group not in LISTS}
+    cfg = composed(*(f"{group}={name}" for group, name in options.items()))
+    for group, name in options.items():
+        keys_are_arguments(cfg, group, name)
+
+
+def test_options_of_lists_compose_together_and_their_keys_are_arguments_of_their_class():
+    cfg = composed(*(f"{group}=[{','.join(GROUPS[group])}]" for group in LISTS))
+    for group in LISTS:
+        for name in GROUPS[group]:
+            keys_are_arguments(cfg, group, name)
+
+
+def keys_are_arguments(cfg, group, name):
     node = OmegaConf.to_container(cfg[group], resolve=False)
     node = node[name] if group == "term" else node
     if "_target_" not in node or group == "data":

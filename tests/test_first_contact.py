@@ -103,6 +103,7 @@ def test_what_is_quoted_already_or_no_path_is_left_alone():
         assert arguments.quoted_path(word) == word
 
 
+@pytest.mark.slow
 def test_a_key_that_only_the_experiment_sets_is_traced_to_it(app):
     def refuse(cfg):
         raise GraftError("data.bucket_by_length=true: table data have no length. Set data.bucket_by_length=false.")

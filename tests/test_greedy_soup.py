@@ -80,6 +80,7 @@ def test_the_record_says_what_went_in_and_the_soup_is_not_below_its_best_epoch(w
     assert results["averaging"] == "greedy_soup"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["epoch: 3, batch: 1", *slow("epoch: 1, batch: 0")])
 def test_a_resumed_run_makes_the_soup_of_the_uninterrupted_one_bit_for_bit(whole, tmp_path, where):
     with pytest.raises(Interrupted):

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from hydra.conf import HydraConf
 from hydra.types import RunMode
-from lanes import slow
+from lanes import one_in, slow
 from train_app import PROJECT
 
 from graft.cli import job
@@ -53,6 +53,7 @@ def test_a_run_leaves_its_config_its_overrides_and_done(app):
     assert app.configs[0].data.seed == app.configs[0].seed == 0
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_have_folders_of_their_own(app):
     app("experiment=resnet_ft")
     app("experiment=resnet_ft")
@@ -67,6 +68,7 @@ def test_a_finished_run_is_not_run_again(app, tmp_path):
     assert app.configs == []
 
 
+@pytest.mark.slow
 def test_a_finished_run_of_another_configuration_is_refused_and_kept(app, tmp_path):
     app(f"hydra.run.dir={tmp_path / 'run'}")
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
@@ -85,6 +87,7 @@ def test_a_finished_run_goes_on_with_resume(app, tmp_path):
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_only_tunes_is_done_without_a_score(app, monkeypatch, tmp_path):
     def tuned(cfg):
         results = {
@@ -113,6 +116,7 @@ def test_a_failing_run_leaves_its_traceback_and_no_done(app):
     assert not (folder / "DONE").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_diverged_is_finished_and_not_run_again(app, tmp_path):
     app.behave = diverge
     folder = f"hydra.run.dir={tmp_path / 'run'}"
@@ -241,23 +245,26 @@ def test_a_schedulers_signal_outside_of_training_ends_the_job_once(app, name):
 
 @pytest.mark.parametrize(
     ("job", "signum", "overrides", "asked", "printed"),
-    [
-        ({"SLURM_JOB_ID": "12"}, signal.SIGUSR1, ["resume=auto"], "requeue 12\n", "SLURM job 12 is requeued"),
-        (
-            {"SLURM_JOB_ID": "15", "SLURM_ARRAY_JOB_ID": "14", "SLURM_ARRAY_TASK_ID": "3"},
-            *(signal.SIGUSR1, ["resume=auto"], "requeue 14_3\n", "SLURM job 14_3 is requeued"),
-        ),
-        ({"SLURM_JOB_ID": "12"}, signal.SIGTERM, ["resume=auto"], "", "Stopped by SIGTERM"),
-        ({"SLURM_JOB_ID": "12"}, signal.SIGUSR1, [], "", "Stopped by SIGUSR1"),
-        ({}, signal.SIGUSR1, ["resume=auto"], "", "Stopped by SIGUSR1"),
-        (
-            {"SLURM_JOB_ID": "refused"},
-            signal.SIGUSR1,
-            ["resume=auto"],
-            "requeue refused\n",
-            "scontrol requeue refused: no",
-        ),
-    ],
+    one_in(
+        3,
+        [
+            ({"SLURM_JOB_ID": "12"}, signal.SIGUSR1, ["resume=auto"], "requeue 12\n", "SLURM job 12 is requeued"),
+            (
+                {"SLURM_JOB_ID": "15", "SLURM_ARRAY_JOB_ID": "14", "SLURM_ARRAY_TASK_ID": "3"},
+                *(signal.SIGUSR1, ["resume=auto"], "requeue 14_3\n", "SLURM job 14_3 is requeued"),
+            ),
+            ({"SLURM_JOB_ID": "12"}, signal.SIGTERM, ["resume=auto"], "", "Stopped by SIGTERM"),
+            ({"SLURM_JOB_ID": "12"}, signal.SIGUSR1, [], "", "Stopped by SIGUSR1"),
+            ({}, signal.SIGUSR1, ["resume=auto"], "", "Stopped by SIGUSR1"),
+            (
+                {"SLURM_JOB_ID": "refused"},
+                signal.SIGUSR1,
+                ["resume=auto"],
+                "requeue refused\n",
+                "scontrol requeue refused: no",
+            ),
+        ],
+    ),
 )
 def test_a_slurm_job_that_goes_on_by_itself_is_requeued(
     app, tmp_path, monkeypatch, job, signum, overrides, asked, printed
@@ -424,6 +431,7 @@ def test_a_finished_run_of_an_older_graft_is_skipped_and_not_started_anew(app, t
     assert contents(run) == before
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_of_an_older_graft_goes_on_and_nothing_is_removed(app, tmp_path):
     run = tmp_path / "run"
     before = older(app, run, done=False)
@@ -432,7 +440,9 @@ def test_an_unfinished_run_of_an_older_graft_goes_on_and_nothing_is_removed(app,
     assert json.loads((run / ".graft.json").read_text())["adopted"] is True
 
 
-@pytest.mark.parametrize("error", [RuntimeError("no"), SystemExit(3), KeyboardInterrupt(), Interrupted("saved"), None])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no"), *slow(SystemExit(3), KeyboardInterrupt(), Interrupted("saved")), None]
+)
 def test_a_folder_is_locked_while_its_job_runs_and_not_after(app, tmp_path, error):
     seen = []
 

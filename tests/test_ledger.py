@@ -147,6 +147,7 @@ def test_a_ledger_has_every_rules_score_and_changes_nothing(run):
     assert chosen["oracle"]["test"] == pytest.approx(with_it["metrics"]["test/target/acc"])
 
 
+@pytest.mark.slow
 def test_labels_of_an_unlabelled_target_change_no_weight_and_no_pick(run, tmp_path):
     options = ["selection=information_maximisation", "save.ledger=3"]
     found, folder = run(*options)
@@ -392,6 +393,7 @@ def test_directions_and_splits_are_kept_apart(tmp_path, capsys):
     assert f"20.0 ± {half:.1f}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_ledger_needs_a_source_and_classes_and_no_patience():
     own = ["data.source=null", "objective.alpha=0", "training.patience=3", "task=regression"]
     found = [line for line in problems("save.ledger=5", *own) if line.startswith("`save.ledger=5`")]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lanes import slow
 
 import graft
 from graft.cli.job import restored_process
@@ -65,7 +66,7 @@ def test_a_second_run_takes_the_pretrained_backbone_and_a_mapping_is_a_whole_con
     assert (where / "second" / DONE).is_file()
 
 
-@pytest.mark.parametrize("run_dir", [None, "???", "${hydra:runtime.output_dir}"])
+@pytest.mark.parametrize("run_dir", [None, *slow("???", "${hydra:runtime.output_dir}")])
 def test_a_whole_config_without_a_run_folder_gets_a_new_one(where, monkeypatch, run_dir):
     built = graft.assemble("experiment=resnet_ft", **values(where, "none"))
     settings = {**built.config, "paths": {"root": str(where), "run_dir": run_dir}}
@@ -107,6 +108,7 @@ def test_a_failed_run_leaves_its_error(where):
     assert not (where / "failed" / DONE).exists()
 
 
+@pytest.mark.slow
 def test_a_diverged_run_is_done_and_not_run_again(where):
     more = {"optimizer.lr": 1e30}
     for again in ("loss is nan", "Diverged before"):
@@ -121,6 +123,7 @@ def test_assemble_takes_nested_values(where):
     assert not (where / "none").exists()
 
 
+@pytest.mark.slow
 def test_the_image_size_of_the_hyperrule_reaches_the_backbone(where):
     more = {"strategy": "bit_hyperrule", "backbone.size": None, "data.image_size": None}
     built = graft.assemble("experiment=resnet_ft", **values(where, "none", **more))

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
+from lanes import slow
 from PIL import Image
 from torchvision.datasets import mnist
 
@@ -165,7 +166,7 @@ def no_checksums(monkeypatch):
     monkeypatch.setattr(mnist, "check_integrity", lambda path, md5=None: Path(path).is_file())
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, *slow(1)])
 @pytest.mark.parametrize("source", SOURCES)
 def test_samples_stay_in_their_splits(source, seed, inputs, no_checksums):
     if source == "huggingface_dataset":

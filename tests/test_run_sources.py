@@ -84,6 +84,7 @@ def fitted(settings, folder, resume=None):
     return {k: v for k, v in experiment.module.state_dict().items() if k.startswith(("back", "head", "term"))}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint.*")
 def test_a_run_killed_inside_an_epoch_goes_on_bit_for_bit(config, tmp_path):
     terms = ["strategy=scratch", "term=[groupdro,vrex,source_coral]", "term.groupdro.eta=1", "term.vrex.warmup_steps=5"]

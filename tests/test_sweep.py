@@ -514,6 +514,7 @@ def test_every_job_of_a_sweep_is_tried_where_the_disk_is_full(app, tmp_path, dis
     assert len(list((tmp_path / "sweep").glob("*/DONE"))) == 2
 
 
+@pytest.mark.slow
 def test_numbers_of_seeds_and_splits_are_a_sweep(app):
     assert app("seeds=2", "splits=2").code == 0
     assert [(cfg.seed, cfg.data.split_seed) for cfg in app.configs] == [(s, p) for s in range(2) for p in range(2)]

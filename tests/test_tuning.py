@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from lanes import slow
 from pytorch_lightning.utilities.seed import _collect_rng_states as random_states
 from test_module import build_module
 
@@ -252,7 +253,7 @@ def out_of_memory_above(size):
     return training_step
 
 
-@pytest.mark.parametrize(("key", "found"), [(32, 16), (8, 8), (1, 1)])
+@pytest.mark.parametrize(("key", "found"), [(8, 8), *slow((32, 16), (1, 1))])
 def test_the_batch_size_stops_at_the_samples_and_at_the_key(module, data, tmp_path, key, found):
     config = with_keys("tuning", max_batch_size=key)
     assert tuning.batch_size_limit(config, data) == min(key, 20)
@@ -266,6 +267,7 @@ def test_the_batch_size_is_the_largest_that_fits(module, data, tmp_path, monkeyp
     assert tuning.find_batch_size(CONFIG, module(strategy=Full()), data, tmp_path) == found
 
 
+@pytest.mark.slow
 def test_a_network_for_which_there_is_no_memory_is_told(module, data, tmp_path, monkeypatch):
     monkeypatch.setattr("graft.module.TransferModule.training_step", out_of_memory_above(0))
     with pytest.raises(GraftError, match="not even 2 samples fit"):

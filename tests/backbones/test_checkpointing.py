@@ -128,6 +128,7 @@ def kept_bytes(backbone: Backbone) -> int:
     return sum({s.data_ptr(): s.nbytes() for s in storages if s.data_ptr() not in own}.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("network", "ratio"), [("resnet18", 0.65), *slow(("vit", 0.15), ("cnn", 0.25))])
 def test_less_is_kept_for_the_backward_pass(network, ratio):
     plain = NETWORKS[network]().train()

@@ -260,6 +260,7 @@ def test_order_is_not_trusted_where_a_shape_differs(tmp_path: Path) -> None:
         load_weights(cnn(), str(tmp_path / "weights.pt"))
 
 
+@pytest.mark.slow
 def test_old_densenet_names(tmp_path: Path) -> None:
     torch.manual_seed(1)
     whole, fresh = models.densenet121(), TorchvisionBackbone("densenet121", size=32)

@@ -45,6 +45,7 @@ def test_a_small_label_budget_without_the_third_class(rows, said):
     assert (model.predict(test[0])[:, 2] == 0).all()
 
 
+@pytest.mark.slow
 def test_of_many_numbers_those_that_tell_the_classes_apart_are_kept():
     random = np.random.default_rng(0)
     x, y = random.normal(size=(60, 1501)), np.arange(60) % 2

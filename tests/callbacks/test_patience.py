@@ -36,6 +36,7 @@ def test_a_strategys_earlier_phases_are_trained_whatever_happens(run, tmp_path):
     assert epochs_of(tmp_path / "run") == 6 + 2  # half of the epochs train the head alone
 
 
+@pytest.mark.slow
 def test_a_run_killed_after_its_last_epoch_trains_no_further(run, tmp_path):
     first = run("strategy=scratch", "training.patience=2")
     again = run("strategy=scratch", "training.patience=2", "resume=true")

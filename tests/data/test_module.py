@@ -1,4 +1,3 @@
-import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,8 +159,10 @@ def test_every_shipped_config_builds(option):
     assert (module.source is None) == (option in ("image_folder", "mnist", "sequences", "speech", "table", "text"))
 
 
-@pytest.mark.parametrize(("side", "option"), every_second(itertools.product(("source", "target"), DOMAINS)))
-def test_either_side_may_be_any_domain(option, side):
+@pytest.mark.parametrize("option", every_second(DOMAINS))
+def test_either_side_may_be_any_domain(option):
     with initialize_config_dir(str(CONF), **VERSION_BASE):
-        config = compose("train", overrides=["data=image_folder", f"data/domain@data.{side}={option}"])
-    assert config.data[side]._target_.startswith("graft.data.")
+        sides = [f"data/domain@data.{side}={option}" for side in ("source", "target")]
+        config = compose("train", overrides=["data=image_folder", *sides])
+    assert config.data.source._target_ == config.data.target._target_
+    assert config.data.target._target_.startswith("graft.data.")

@@ -247,6 +247,7 @@ def test_a_run_on_a_data_set_of_hugging_face_and_one_on_sequences(datasets, tmp_
         graft.train(*words, **values)
 
 
+@pytest.mark.slow
 def test_a_run_from_a_notebook_and_its_words_outside_of_it(tmp_path):
     words = ["data=image_folder", "data/domain@data.target=image_pairs", "backbone=lenet", "strategy=scratch"]
     small = ["training.epochs=1", "training.threads=1", "logger=csv", "data.num_workers=0", "data.image_size=16"]

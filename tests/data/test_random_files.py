@@ -83,7 +83,7 @@ def message_of(source: type[TableFile] | type[TextFile], path: Path, content: by
     return ""
 
 
-@pytest.mark.parametrize("files", [150, *slow(1500)])
+@pytest.mark.parametrize("files", [60, *slow(1500)])
 @pytest.mark.parametrize("source", [TableFile, TextFile])
 def test_a_random_file_is_data_or_one_error(tmp_path, source, files):
     """CI draws the same files each time, the night new ones; hypothesis prints the smallest that fails."""

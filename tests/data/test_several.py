@@ -211,6 +211,7 @@ def test_wrong_names_are_told_with_all_other_mistakes_before_anything_is_read(ro
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_terms_over_sources_need_several_and_features_that_train(root):
     base = ["data=domains", f"data.root={root}", "data.target_domain=pen", "objective.alpha=1"]
     found = problems(*base, "data.sources=[ink]", "term=[groupdro,vrex]")

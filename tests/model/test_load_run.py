@@ -111,6 +111,7 @@ def test_a_model_needs_neither_data_nor_hydra_nor_lightning(run, photos, tmp_pat
 # Texts
 
 
+@pytest.mark.slow
 def test_texts_with_words_of_their_own(run, reviews):
     overrides, table = reviews
     folder = run(*overrides, "backbone=lstm", "strategy=scratch", "data.eval_batch_size=4")
@@ -118,6 +119,7 @@ def test_texts_with_words_of_their_own(run, reviews):
     assert_same(graft.load_run(folder).predict(rows_of(kept, table)["text"]), kept)
 
 
+@pytest.mark.slow
 def test_texts_with_the_tokenizer_of_a_model_that_is_gone(run, reviews, tiny_bert, tmp_path):
     overrides, table = reviews
     copy = shutil.copytree(tiny_bert, tmp_path / "bert")
@@ -181,6 +183,7 @@ def test_tables_from_a_frame_a_file_columns_and_records(run, people, tmp_path):
         model.predict({"age": "old", "job": "smith", "height": 180})
 
 
+@pytest.mark.slow
 def test_numbers_come_back_in_their_unit(run, people):
     overrides, table = people
     keys = ["data.target.label=score", "data.target.label_kind=numbers", "task=regression", "data.target.ignore=[]"]
@@ -279,6 +282,7 @@ def test_a_file_that_is_gone_is_named(run, photos):
         model.predict(["gone.jpg"])
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_where_that_is_asked_for(run, photos):
     folder = run(*photos, "strategy=scratch", "save.model=none", "save.predictions=false")
     assert not (folder / "model").exists()

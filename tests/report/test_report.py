@@ -103,6 +103,7 @@ def test_figures_and_tables_are_files_too(reported):
     assert {"report.html", "report/gains.svg", "report/strategies.tex"} <= set(record.files)
 
 
+@pytest.mark.slow
 def test_what_an_earlier_page_had_is_removed_and_nothing_else(sweep):
     report(sweep)
     (sweep.folder / "report" / "mine.txt").write_text("mine")
@@ -148,6 +149,7 @@ def test_a_page_counts_as_a_look(reported):
     assert "looks.json" in SweepFolder(reported).record.files
 
 
+@pytest.mark.slow
 def test_a_strangers_file_stays(sweep, capsys):
     (sweep.folder / "report.html").write_text("mine")
     assert main(["report", str(sweep.folder)]) == 2

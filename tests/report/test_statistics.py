@@ -168,6 +168,7 @@ def test_contributions_have_the_metric_as_their_mean():
     assert contributions("f1", words) is None
 
 
+@pytest.mark.slow
 def test_the_linearised_error_of_r2_is_that_of_the_bootstrap():
     random = np.random.default_rng(0)
     true = random.normal(size=300)

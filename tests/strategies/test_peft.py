@@ -296,6 +296,7 @@ def test_depthwise_convolutions_are_refused_where_they_are_named():
         LoRA(r=96, target_modules=["features.2.conv.1.0"]).prepare(build("mobilenet_v2"))
 
 
+@pytest.mark.slow
 def test_weight_standardised_convolutions_are_refused():
     backbone = TimmBackbone("resnetv2_50x1_bit", size=32)
     with pytest.raises(GraftError, match=r"StdConv2d.*it cannot be merged into the weights"):

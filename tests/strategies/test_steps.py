@@ -170,7 +170,7 @@ CASES = {
 }
 
 
-SOON = ("scratch", "frozen", "full", "gradual", "lp_ft", "layer_decay", "bitfit")  # the rest in `make test-all`
+SOON = ("frozen", "gradual", "layer_decay", "bitfit")  # the rest in `make test-all`
 
 
 @pytest.mark.parametrize("case", [*SOON, *slow(*(case for case in CASES if case not in SOON))])
@@ -273,7 +273,7 @@ def test_rates_by_block_divide_stages_and_leave_every_parameter_in_one_group():
     assert rate_of == pytest.approx({name: lr * 0.5**depth for name, depth in depths.items()})
 
 
-QUICK = ("lp_ft", "gradual", "lora")  # several phases, and what is added to the network
+QUICK = ("lp_ft", "lora")  # several phases, and what is added to the network
 
 
 @pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint.*")  # resuming saves nothing here

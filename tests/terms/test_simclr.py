@@ -79,6 +79,7 @@ def test_labels_of_the_source_change_nothing(run, monkeypatch):
         assert second["metrics"][name] == first["metrics"][name]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_pretrained_is_said(run):
     with pytest.raises(GraftError, match=r"pretrain\.objective\.alpha=1"):
         run("pretrain.objective.alpha=null")

@@ -56,6 +56,7 @@ def test_reverse_is_the_inverse_by_bayes_of_the_likeliest_regression():
     assert 0 < int(np.argmin(distances)) < len(STRENGTHS) - 1  # the choice is neither end of what is searched
 
 
+@pytest.mark.slow
 def test_reverse_finds_the_relationship_of_a_known_joint_distribution():
     p_target_given_source = np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]])
     marginal = np.array([0.2, 0.5, 0.3])

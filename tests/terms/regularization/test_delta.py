@@ -311,6 +311,7 @@ def test_it_pulls_the_maps_back(tiny_backbone):
     assert values[-1] < 0.1 * values[0]
 
 
+@pytest.mark.slow
 def test_a_vision_transformers_tokens_are_maps():
     backbone = TimmBackbone("vit_tiny_patch16_224", size=32)
     term, context = prepared(backbone, layers=["patch_embed", "blocks.0", "blocks.11"], attention=False)

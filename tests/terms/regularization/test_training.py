@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import toy
-from lanes import slow
+from lanes import first, slow
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
@@ -138,7 +138,7 @@ def weights_of(module):
 
 
 @pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint.*")  # resuming saves nothing here
-@pytest.mark.parametrize("name", [*TERMS, *STATEFUL, *slow(*(one for one in ADAPTATION if one not in STATEFUL))])
+@pytest.mark.parametrize("name", first(STATEFUL, EVERY))
 def test_a_run_killed_at_any_step_goes_on_as_if_it_had_not_been(name, tiny_backbone, tmp_path):
     names = {"filename": "{step}", "auto_insert_metric_name": False, "enable_version_counter": False}
     every_step = ModelCheckpoint(tmp_path, every_n_train_steps=1, save_top_k=-1, **names)
@@ -161,7 +161,7 @@ ACTING = [name for name in ADAPTATION if name not in ("adda", "adabn")]  # by th
 
 
 @pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint.*")
-@pytest.mark.parametrize("name", [*POOLED, "mdd", *slow(*(name for name in ACTING if name != "mdd"))])
+@pytest.mark.parametrize("name", first(("lwf", "mdd"), [*POOLED, *ACTING]))
 def test_terms_go_with_a_head_that_pools_by_itself(name, tiny_backbone, tmp_path):
     every_step = ModelCheckpoint(tmp_path, every_n_train_steps=1, save_top_k=-1, filename="{step}")
     own = {name: EVERY[name]()}
@@ -190,14 +190,14 @@ def test_all_go_together_with_a_head_that_pools_by_itself(tiny_backbone):
     assert all(0 < value < float("inf") for value in values)
 
 
-@pytest.mark.parametrize("bn", ["joint", "separate", "domain_specific"])
+@pytest.mark.parametrize("bn", ["domain_specific", *slow("joint", "separate")])
 def test_all_go_together_with_joint_training_and_are_logged(bn, tiny_backbone):
     _, trainer = fit(tiny_backbone(), {name: term() for name, term in TERMS.items()}, bn=bn, alpha=0.5)
     values = [trainer.callback_metrics[f"train/term/{name}"] for name in TERMS if name != "stochnorm"]
     assert all(0 < value < float("inf") for value in values)
 
 
-@pytest.mark.parametrize("name", [*TERMS, "fixmatch", *slow(*(name for name in ADAPTATION if name != "fixmatch"))])
+@pytest.mark.parametrize("name", first(("delta", "fixmatch"), EVERY))
 def test_a_copy_of_a_module_trains_alone(name, tiny_backbone):
     module, trainer = fit(tiny_backbone(), {name: EVERY[name]()})
     twin, before = copy.deepcopy(module), weights_of(module)
