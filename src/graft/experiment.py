@@ -31,6 +31,7 @@ from graft.runs.context import threads_of_job
 from graft.selection.base import SelectionRule, check_rule
 from graft.strategies.base import Strategy
 from graft.tasks.base import Task
+from graft.tasks.multiclass import Multiclass
 from graft.terms.base import Term, TermContext, trained_domains
 from graft.terms.setup import build_terms, check_unmixed, choose_views
 from graft.training import flops
@@ -205,7 +206,10 @@ def build_tasks(config: Mapping[str, Any], data: TransferDataModule) -> dict[str
     """What is predicted on each domain that has data."""
     tasks = {"target": build(config["task"])}
     if "source" in data.domains:
-        tasks["source"] = build(config["source_task"] or config["task"])
+        tasks["source"] = build(config["source_task"] or config["task"]).closed()
+    classes, own = data.classes("target"), data.domains["target"].label_set
+    if isinstance(task := tasks["target"], Multiclass) and classes and own:
+        task.scored = [number for number, name in enumerate(classes) if name in own]
     for domain, task in tasks.items():
         if (labels := data.domains[domain].train.labels) is not None:
             task.fit(labels)
@@ -348,5 +352,6 @@ def check_learned_heads(module: TransferModule, rule: SelectionRule, pretrained:
             raise GraftError(
                 f"Nothing trains the {domain}'s head: its loss has no weight in the objective and its head is "
                 f"separate. Give the {domain} weight (objective.alpha), share the head (head.sharing=shared, which "
-                "needs the same classes on both sides), or use another selection rule."
+                "needs the same classes on both sides, or data.label_sets=partial or open where one lacks some), or "
+                "use another selection rule."
             )

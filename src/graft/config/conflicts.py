@@ -21,6 +21,7 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     yield from objective_contradictions(config, names)
     yield from term_contradictions(config, names)
     yield from label_contradictions(config, names)
+    yield from label_set_contradictions(config, names)
     yield from table_contradictions(config, names)
     yield from training_contradictions(config, names)
     yield from selection_contradictions(config, names)
@@ -257,6 +258,32 @@ def label_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[st
         yield f"`data.balance={data['balance']}` with labels that are not one class a sample: use data.balance=none"
     if data["labels_per_class"] is not None and (data["target"] or {}).get("label_kind", "classes") != "classes":
         yield "`data.labels_per_class` with labels that are not one class a sample: set data.labels_per_class=null"
+
+
+def label_set_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """Classes that one side lacks, with a task or labels that do not suit them."""
+    data, task = config["data"], names["task"]
+    sets, rejects = data.get("label_sets", "closed"), names.says("task", "rejects", False)
+    if rejects and sets != "open":
+        yield f"`task={task}` with `data.label_sets={sets}`: no sample is unknown; use data.label_sets=open"
+    if data.get("source_classes") is not None and data.get("source") is None:
+        yield "`data.source_classes` without source data: leave it out, or choose some (data/domain@data.source=...)"
+    if sets == "closed":
+        return
+    key = f"`data.label_sets={sets}`"
+    if data.get("source") is None:
+        yield f"{key} without source data: it compares the two sides' classes; use data.label_sets=closed"
+    if config["source_task"] is not None:
+        yield f"{key} with `source_task`: both sides need one task; leave source_task out"
+    if sets == "open" and not rejects:
+        yield f"{key} with `task={task}`: it never says unknown; use task=open_set"
+    if sets == "open" and data.get("target_setting") != "unsupervised":
+        yield (
+            f"{key} with `data.target_setting={data.get('target_setting')}`: nothing can learn from labels of unknown "
+            "classes; use data.target_setting=unsupervised"
+        )
+    if sets == "partial" and names.says("task", "name", "multiclass") != "multiclass":
+        yield f"{key} with `task={task}`: the target lacks some of several classes; use task=multiclass"
 
 
 def table_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:

@@ -200,8 +200,12 @@ def of_score(metrics: Mapping[str, float], task: Task) -> dict[str, Any]:
 
 def of_confusion(module: TransferModule, data: TransferDataModule) -> dict[str, Any]:
     """Confusion matrices by stage and domain, rows are true classes."""
+    domains = {name: name.split("/")[1] for name in module.confusion}
     return {
-        name: {"matrix": matrix.tolist(), "classes": list(data.domains[name.split("/")[1]].classes or ())}
+        name: {
+            "matrix": matrix.tolist(),
+            "classes": list(module.tasks[domains[name]].named(data.classes(domains[name]) or ())),
+        }
         for name, matrix in module.confusion.items()
     }
 
