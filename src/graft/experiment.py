@@ -41,6 +41,7 @@ from graft.training.schedules import AveragingWindow
 from graft.training.trainer import check_accelerator, first_device, resolve_precision
 from graft.weights.averaging import Averaging, GreedySoup
 from graft.weights.loading import LoadReport, load_weights
+from graft.weights.swad import SWAD
 
 
 @dataclass
@@ -56,6 +57,7 @@ class Experiment:
     decided: dict[str, Any] = field(default_factory=dict)  # config keys that the strategy set from the data
     loaded: LoadReport | None = None  # of weights that came from a file or a library
     greedy_soup: GreedySoup | None = None  # of the run's best epochs
+    swad: SWAD | None = None  # of the steps in a window of its epochs
     baselines: dict[str, dict[str, Any]] = field(default_factory=dict)  # see graft.baselines.scores
     pretrained: Any = None  # a graft.pretrain.Pretrained, where weights come from the source
     added: frozenset[str] = frozenset()  # names of the parameters that the strategy added to the backbone
@@ -149,6 +151,9 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     check_learned_heads(module, rule, learned, run is not None)
     experiment = Experiment(own, data, module, rule, averaging, cache, decided, loaded)
     experiment.greedy_soup = averages if isinstance(averages, GreedySoup) else None
+    if isinstance(averages, SWAD):
+        averages.find_domain(data.domains["target"].train.labels is not None)
+        experiment.swad = averages
     with torch.random.fork_rng(devices=()):  # a loader of samples draws a seed
         for term in terms.values():
             term.check(term_context(experiment, frozenset()))

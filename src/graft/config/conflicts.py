@@ -463,6 +463,25 @@ def averaging_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
             f"`averaging={names['averaging']}` with `selection={names['selection']}`: there is no validation metric by "
             "which it could choose epochs; use selection=target_val, or averaging=swa"
         )
+    if names.says("averaging", "chooses_weights", False):
+        if names.says("selection", "domains", ("target",)) or names.says("selection", "holds_out", False):
+            yield (
+                f"`averaging={names['averaging']}` with `selection={names['selection']}`: its window of the validation "
+                "loss chooses the weights, and no epoch is left to choose; use selection=last"
+            )
+        domain, data = config["averaging"]["domain"], config["data"]
+        if domain == "source" and data.get("source") is None:
+            yield "`averaging.domain=source` without source data: use averaging.domain=target"
+        if data.get("target_setting") == "unsupervised" and (domain == "target" or data.get("source") is None):
+            yield (
+                f"`averaging.domain={shown(domain)}` with `data.target_setting=unsupervised`: the target's loss needs "
+                "its labels; use averaging.domain=source with source data"
+            )
+        if (number := config["save"]["ledger"]) is not None:
+            yield (
+                f"`save.ledger={number}` with `averaging={names['averaging']}`: its candidates are epochs, not their "
+                "mean; leave save.ledger out"
+            )
     if config["averaging"].get("lr_fraction") is not None and names.says("scheduler", "follows_metric", False):
         yield (
             f"`scheduler={names['scheduler']}` with `averaging={names['averaging']}`: both set the learning rate of "
