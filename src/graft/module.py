@@ -488,8 +488,8 @@ class TransferModule(pl.LightningModule):
 
     def choose_threshold(self) -> None:
         """Let the target's task see what the network makes of the source's validation samples, where it may reject."""
-        task = self.tasks["target"]
-        if task.rejects:
+        task = self.tasks.get("target")  # pretraining has the source alone
+        if task is not None and task.rejects:
             task.choose_threshold(task.predictions(Candidate(self, self.trainer).rows("source").logits.float()))
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:

@@ -186,6 +186,12 @@ def term_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str
                 f"`term={term}` with `strategy={names['strategy']} head={names['head']}`: nothing that it could move "
                 "trains; use head=bottleneck, or a strategy that trains the backbone"
             )
+        weighted = config["data"]["balance"] == "weights"
+        if says("needs_several_sources", False) and weighted and several_processes(config["trainer"]):
+            yield (
+                f"`term={term}` with `data.balance=weights` and several processes: they add up sources' losses by "
+                "samples, not by weights; use data.balance=sampler or one process (trainer=gpu, trainer=cpu)"
+            )
         if says("needs_domain_statistics", False) and config["bn"] != "domain_specific":
             yield f"`bn={config['bn']}` with `term={term}`: it adapts one domain's statistics; use bn=domain_specific"
         if says("replaces_batchnorm", False) and config["trainer"].get("sync_batchnorm"):
