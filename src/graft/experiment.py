@@ -31,6 +31,7 @@ from graft.runs.context import threads_of_job
 from graft.selection.base import SelectionRule, check_rule
 from graft.strategies.base import Strategy
 from graft.tasks.base import Task
+from graft.tasks.multiclass import Multiclass
 from graft.terms.base import Term, TermContext, trained_domains
 from graft.terms.setup import build_terms, check_unmixed, choose_views
 from graft.training import flops
@@ -40,6 +41,7 @@ from graft.training.schedules import AveragingWindow
 from graft.training.trainer import check_accelerator, first_device, resolve_precision
 from graft.weights.averaging import Averaging, GreedySoup
 from graft.weights.loading import LoadReport, load_weights
+from graft.weights.swad import SWAD
 
 
 @dataclass
@@ -55,6 +57,7 @@ class Experiment:
     decided: dict[str, Any] = field(default_factory=dict)  # config keys that the strategy set from the data
     loaded: LoadReport | None = None  # of weights that came from a file or a library
     greedy_soup: GreedySoup | None = None  # of the run's best epochs
+    swad: SWAD | None = None  # of the steps in a window of its epochs
     baselines: dict[str, dict[str, Any]] = field(default_factory=dict)  # see graft.baselines.scores
     pretrained: Any = None  # a graft.pretrain.Pretrained, where weights come from the source
     added: frozenset[str] = frozenset()  # names of the parameters that the strategy added to the backbone
@@ -148,6 +151,9 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     check_learned_heads(module, rule, learned, run is not None)
     experiment = Experiment(own, data, module, rule, averaging, cache, decided, loaded)
     experiment.greedy_soup = averages if isinstance(averages, GreedySoup) else None
+    if isinstance(averages, SWAD):
+        averages.find_domain(data.domains["target"].train.labels is not None)
+        experiment.swad = averages
     with torch.random.fork_rng(devices=()):  # a loader of samples draws a seed
         for term in terms.values():
             term.check(term_context(experiment, frozenset()))
@@ -205,7 +211,10 @@ def build_tasks(config: Mapping[str, Any], data: TransferDataModule) -> dict[str
     """What is predicted on each domain that has data."""
     tasks = {"target": build(config["task"])}
     if "source" in data.domains:
-        tasks["source"] = build(config["source_task"] or config["task"])
+        tasks["source"] = build(config["source_task"] or config["task"]).closed()
+    classes, own = data.classes("target"), data.domains["target"].label_set
+    if isinstance(task := tasks["target"], Multiclass) and classes and own:
+        task.scored = [number for number, name in enumerate(classes) if name in own]
     for domain, task in tasks.items():
         if (labels := data.domains[domain].train.labels) is not None:
             task.fit(labels)
@@ -348,5 +357,6 @@ def check_learned_heads(module: TransferModule, rule: SelectionRule, pretrained:
             raise GraftError(
                 f"Nothing trains the {domain}'s head: its loss has no weight in the objective and its head is "
                 f"separate. Give the {domain} weight (objective.alpha), share the head (head.sharing=shared, which "
-                "needs the same classes on both sides), or use another selection rule."
+                "needs the same classes on both sides, or data.label_sets=partial or open where one lacks some), or "
+                "use another selection rule."
             )

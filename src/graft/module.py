@@ -482,13 +482,24 @@ class TransferModule(pl.LightningModule):
 
     # Validation and test
 
+    def on_validation_start(self) -> None:
+        """Choose from which certainty on a sample is known, where some are not."""
+        self.choose_threshold()
+
+    def choose_threshold(self) -> None:
+        """Let the target's task see what the network makes of the source's validation samples, where it may reject."""
+        task = self.tasks.get("target")  # pretraining has the source alone
+        if task is not None and task.rejects:
+            task.choose_threshold(task.predictions(Candidate(self, self.trainer).rows("source").logits.float()))
+
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect validation metrics."""
         self._evaluate(batch)
 
     def on_test_start(self) -> None:
-        """Begin with no predictions."""
+        """Begin with no predictions, and with a threshold of the weights that are tested."""
         self.test_predictions = {}
+        self.choose_threshold()
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect test metrics and predictions."""
@@ -516,7 +527,7 @@ class TransferModule(pl.LightningModule):
             logits = self.head(domain)(features)
             predictions, targets = task.predictions(logits), task.targets(one.labels)
             scores = task.scores(logits)
-            self.eval_losses[domain].update(task.plain_loss(logits, one.labels) * len(one), len(one))
+            self.eval_losses[domain].update(*task.summed_loss(logits, one.labels))
             if task.smooths_labels:
                 self.smoothed_losses[domain].update(task.loss(logits, one.labels) * len(one), len(one))
             self.eval_metrics[domain].update(predictions, targets, scores=scores)

@@ -79,7 +79,8 @@ def build_heads(
         classes = {domain: data.domains[domain].classes for domain in ("source", "target")}
         raise GraftError(
             f"head.sharing=shared needs the same classes on both sides, but the source has {classes['source']} "
-            f"and the target {classes['target']}. Use head.sharing=separate."
+            f"and the target {classes['target']}. Use head.sharing=separate, or data.label_sets=partial or open where "
+            "one side lacks some of the other's."
         )
     names = {SHARED: "target"} if sharing == "shared" and "source" in data.domains else {d: d for d in tasks}
     return {

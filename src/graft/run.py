@@ -15,13 +15,14 @@ from graft.pretrain import pretrain
 from graft.report import plots, publish, tables
 from graft.runs import checkpoints, describe, record
 from graft.runs.context import RunContext, run_context
-from graft.runs.folder import MERGED, SOUP, WISE_FT, in_own_folder
+from graft.runs.folder import MERGED, SOUP, SWAD, WISE_FT, in_own_folder
 from graft.training.cross_validation import cross_validate, plan_folds
-from graft.training.evaluation import test
+from graft.training.evaluation import test, validation_metrics
 from graft.training.fitting import Fitting, fit
 from graft.training.lightning import is_rank_zero
 from graft.training.tuning import resolve_auto
 from graft.weights import greedy_soup, wise_ft
+from graft.weights.averaging import Restated
 
 
 @in_own_folder
@@ -47,6 +48,11 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
             metrics, results["soup"] = greedy_soup.apply(experiment, selected, fitting.checkpoints.top, batches)
             selected |= {"metrics": metrics, "epoch": None}
             checkpoints.save_network(experiment, SOUP)
+        if experiment.swad:
+            results["swad"] = experiment.swad.finish(experiment.module)
+            restated = Restated(int(fitting.trainer.num_training_batches))
+            selected |= {"metrics": validation_metrics(experiment, [restated]), "epoch": None}
+            checkpoints.save_network(experiment, SWAD)
         if experiment.module.strategy.merge(experiment.module.backbone):
             checkpoints.save_network(experiment, MERGED)
         if start:
@@ -139,6 +145,7 @@ def test_and_describe(
     results["metrics"] |= test(fitting.trainer, module, data)
     results["metrics"] |= describe.forgetting(results["metrics"], experiment.pretrained, module.tasks.get("source"))
     results["score"] = describe.of_score(results["metrics"], task)
+    results |= describe.of_rejection(task)
     results["confusion"] = describe.of_confusion(module, data)
     results["temperature"] = calibrate(experiment, fitting.trainer)
     if experiment.config["save"]["predictions"]:

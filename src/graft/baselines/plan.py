@@ -77,10 +77,15 @@ def chosen_names(
     """The names of a config's word or list that suit the data; `same_task`: the source's labels mean the same.
 
     `auto` takes those that adapt to unlabelled inputs only where the target has no labels. `pretrained`: there are
-    features to see. Raises GraftError for one that is asked for by name and does not suit the data.
+    features to see. None suits an open set, of which a baseline rejects nothing. Raises GraftError
+    for one that is asked for by name and does not suit the data.
     """
     if wanted == "none":
         return []
+    if data.label_sets == "open":
+        if wanted == "auto":
+            return []
+        raise GraftError("baselines: none of them rejects what data.label_sets=open has unknown. Set baselines=auto.")
     labelled = data.domains["target"].train.labels is not None
     source = data.domains["source"].train.labels if same_task and data.same_classes else None
     shared = source is not None and data.classes("target") is not None

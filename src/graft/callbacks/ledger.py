@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
+from graft.data.module import TransferDataModule
 from graft.errors import GraftError
 from graft.module import TransferModule
 from graft.runs import ledger
@@ -85,12 +86,17 @@ class LedgerFile(Callback):
             "epoch": trainer.current_epoch,
             "step": trainer.global_step,
             "scores": {rule.name: score_of(rule, candidate) for rule in self._rules},
-            "estimates": dict(estimated_accuracy(source, target)) if data_of(trainer).same_classes else {},
+            "estimates": dict(estimated_accuracy(source, target)) if comparable(data_of(trainer)) else {},
             "oracle": {
                 "val": float(trainer.callback_metrics[f"val/target/{metric}"]),
                 "test": test_score(candidate),
             },
         }
+
+
+def comparable(data: TransferDataModule) -> bool:
+    """Whether every sample of the target is of a class that the source has too."""
+    return data.same_classes and data.label_sets != "open"
 
 
 def suitable(

@@ -13,7 +13,7 @@ from graft.experiment import Experiment, assemble
 from graft.run import pretrained, recorded, test_and_describe
 from graft.runs import checkpoints, describe, ingredients
 from graft.runs.context import run_context
-from graft.runs.folder import BEST, CHECKPOINTS, MERGED, SOUP, WISE_FT, RunFolder, in_own_folder
+from graft.runs.folder import BEST, CHECKPOINTS, MERGED, SOUP, SWAD, WISE_FT, RunFolder, in_own_folder
 from graft.training.evaluation import validation_metrics
 from graft.weights import soup as soups
 from graft.weights.averaging import network
@@ -66,7 +66,7 @@ def make(experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:
 def tested_weights(ingredient: ingredients.Ingredient, network: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Backbone and heads that a finished run tested; GraftError where they are gone or do not fit the network."""
     folder = ingredient.folder / CHECKPOINTS
-    last_made = (WISE_FT,) if ingredient.config["training"]["wise_ft_alphas"] else (MERGED, SOUP)
+    last_made = (WISE_FT,) if ingredient.config["training"]["wise_ft_alphas"] else (MERGED, SWAD, SOUP)
     file = next((folder / name for name in last_made if (folder / name).is_file()), folder / BEST)
     if not file.is_file():
         raise GraftError(f"soup: {ingredient.name} has no {file}. Run the job again, or delete its folder.")

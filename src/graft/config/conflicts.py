@@ -21,6 +21,7 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     yield from objective_contradictions(config, names)
     yield from term_contradictions(config, names)
     yield from label_contradictions(config, names)
+    yield from label_set_contradictions(config, names)
     yield from table_contradictions(config, names)
     yield from training_contradictions(config, names)
     yield from selection_contradictions(config, names)
@@ -185,6 +186,12 @@ def term_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str
                 f"`term={term}` with `strategy={names['strategy']} head={names['head']}`: nothing that it could move "
                 "trains; use head=bottleneck, or a strategy that trains the backbone"
             )
+        weighted = config["data"]["balance"] == "weights"
+        if says("needs_several_sources", False) and weighted and several_processes(config["trainer"]):
+            yield (
+                f"`term={term}` with `data.balance=weights` and several processes: they add up sources' losses by "
+                "samples, not by weights; use data.balance=sampler or one process (trainer=gpu, trainer=cpu)"
+            )
         if says("needs_domain_statistics", False) and config["bn"] != "domain_specific":
             yield f"`bn={config['bn']}` with `term={term}`: it adapts one domain's statistics; use bn=domain_specific"
         if says("replaces_batchnorm", False) and config["trainer"].get("sync_batchnorm"):
@@ -257,6 +264,32 @@ def label_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[st
         yield f"`data.balance={data['balance']}` with labels that are not one class a sample: use data.balance=none"
     if data["labels_per_class"] is not None and (data["target"] or {}).get("label_kind", "classes") != "classes":
         yield "`data.labels_per_class` with labels that are not one class a sample: set data.labels_per_class=null"
+
+
+def label_set_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """Classes that one side lacks, with a task or labels that do not suit them."""
+    data, task = config["data"], names["task"]
+    sets, rejects = data.get("label_sets", "closed"), names.says("task", "rejects", False)
+    if rejects and sets != "open":
+        yield f"`task={task}` with `data.label_sets={sets}`: no sample is unknown; use data.label_sets=open"
+    if data.get("source_classes") is not None and data.get("source") is None:
+        yield "`data.source_classes` without source data: leave it out, or choose some (data/domain@data.source=...)"
+    if sets == "closed":
+        return
+    key = f"`data.label_sets={sets}`"
+    if data.get("source") is None:
+        yield f"{key} without source data: it compares the two sides' classes; use data.label_sets=closed"
+    if config["source_task"] is not None:
+        yield f"{key} with `source_task`: both sides need one task; leave source_task out"
+    if sets == "open" and not rejects:
+        yield f"{key} with `task={task}`: it never says unknown; use task=open_set"
+    if sets == "open" and data.get("target_setting") != "unsupervised":
+        yield (
+            f"{key} with `data.target_setting={data.get('target_setting')}`: nothing can learn from labels of unknown "
+            "classes; use data.target_setting=unsupervised"
+        )
+    if sets == "partial" and names.says("task", "name", "multiclass") != "multiclass":
+        yield f"{key} with `task={task}`: the target lacks some of several classes; use task=multiclass"
 
 
 def table_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
@@ -436,6 +469,25 @@ def averaging_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
             f"`averaging={names['averaging']}` with `selection={names['selection']}`: there is no validation metric by "
             "which it could choose epochs; use selection=target_val, or averaging=swa"
         )
+    if names.says("averaging", "chooses_weights", False):
+        if names.says("selection", "domains", ("target",)) or names.says("selection", "holds_out", False):
+            yield (
+                f"`averaging={names['averaging']}` with `selection={names['selection']}`: its window of the validation "
+                "loss chooses the weights, and no epoch is left to choose; use selection=last"
+            )
+        domain, data = config["averaging"]["domain"], config["data"]
+        if domain == "source" and data.get("source") is None:
+            yield "`averaging.domain=source` without source data: use averaging.domain=target"
+        if data.get("target_setting") == "unsupervised" and (domain == "target" or data.get("source") is None):
+            yield (
+                f"`averaging.domain={shown(domain)}` with `data.target_setting=unsupervised`: the target's loss needs "
+                "its labels; use averaging.domain=source with source data"
+            )
+        if (number := config["save"]["ledger"]) is not None:
+            yield (
+                f"`save.ledger={number}` with `averaging={names['averaging']}`: its candidates are epochs, not their "
+                "mean; leave save.ledger out"
+            )
     if config["averaging"].get("lr_fraction") is not None and names.says("scheduler", "follows_metric", False):
         yield (
             f"`scheduler={names['scheduler']}` with `averaging={names['averaging']}`: both set the learning rate of "

@@ -29,6 +29,7 @@ class Domain:
     noun = "samples"  # what messages call several samples
     unit = "samples"  # what messages call several of what is read, where that is not the noun: rows, files
     classes: tuple[str, ...] | None = None  # that the config names, where a source has such a key
+    kept_classes: tuple[str, ...] | None = None  # names of those whose samples are kept; the data module sets it
     may_lack_classes = False  # whether some of the classes may have no training sample, as in a piece of a public set
     reads_beside = False  # whether the other side of a transfer matters for how this one is read
     copies_stay_together = True  # whether equal samples count as one in a split

@@ -34,5 +34,6 @@ class DomainsDataModule(TransferDataModule):
                 "sub-folder per class: data.root=/path/to/pacs"
             )
         super().load()
+        advice = " If one side is to lack some of the other's: data.label_sets=partial, or open with task=open_set."
         names = {"target": str(self.target_domain), "source": "+".join(self.domains["source"].sources)}
-        check_same_classes({names[side]: self.classes(side) for side in names}, "data.target_domain")
+        check_same_classes({names[side]: self.classes(side) for side in names}, "data.target_domain", advice)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from graft.data.folds import Evaluation, Fold, check_classes_fill, group_folds, grouped_folds, time_folds
+from graft.data.label_sets import of_classes
 from graft.data.samples import HELD_OUT, DomainData, Raw, Report, Samples, Split, group_numbers, sha256
 from graft.data.splits import (
     group_values,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from graft.data.domain import Domain
 
 CLASSES_SHOWN = 10
+OTHER_CLASSES = "of other classes"
 LATER = "later than the fold"  # why a fold by time leaves samples out
 NUMBERS_SHARE = 0.3  # classes over training samples from which labels that are numbers are probably meant as such
 
@@ -88,6 +90,13 @@ def finish(domain: "Domain", split_seed: int, fold: Fold | None = None) -> Domai
         of_train = near["train"]
         split_off_near = {name: [of_train[i] for i in index.tolist()] for name, index in indices.items()}
         notes += near_notes(domain, splits, {**near, **split_off_near})
+    named, of_others = domain.named, 0
+    if domain.kept_classes is not None:  # after the split, which is the same with all classes
+        before = sum(map(len, splits.values()))
+        splits, classes = only_kept_classes(domain, splits, classes, domain.kept_classes)
+        named, of_others = tuple, before - sum(map(len, splits.values()))
+        fingerprint = sha256([fingerprint.encode(), repr(classes).encode()])
+        check_not_empty(domain, splits, read.skipped)
     splits, fields = domain.encode(splits)
     encoded_notes = tuple(fields.pop("notes", ()))
     splits, later = without_bad(domain, splits)
@@ -95,9 +104,11 @@ def finish(domain: "Domain", split_seed: int, fold: Fold | None = None) -> Domai
     splits, classes = without_lost_classes(splits, classes, raw) if later else (splits, classes)
     skipped = read.skipped + later
     check_classes(domain, splits["train"], classes, skipped)
-    notes += absent_labels(splits, classes if classes is None else domain.named(classes))
+    notes += absent_labels(splits, classes if classes is None else named(classes))
 
     left_out = sum((Counter(one.left_out) for one in raw.splits.values()), Counter[str]())
+    if of_others:
+        left_out[OTHER_CLASSES] = of_others
     if indices and (unused := len(whole) - sum(map(len, indices.values()))):
         left_out[LATER] = unused
     report = Report(
@@ -111,7 +122,7 @@ def finish(domain: "Domain", split_seed: int, fold: Fold | None = None) -> Domai
     return DomainData(
         **{
             "name": domain.title,
-            "classes": classes if classes is None else domain.named(classes),
+            "classes": classes if classes is None else named(classes),
             "channels": None,
             "fingerprint": fingerprint,
             "modality": domain.modality,
@@ -258,6 +269,16 @@ def ordered(labels: Iterable[str]) -> tuple[str, ...]:
         return tuple(sorted(names, key=lambda name: (float(name), name)))
     except ValueError:
         return tuple(names)
+
+
+def only_kept_classes(
+    domain: "Domain", splits: Mapping[str, Samples], classes: tuple[str, ...] | None, kept: Sequence[str]
+) -> tuple[dict[str, Samples], tuple[str, ...]]:
+    """The samples of the classes that the config keeps, and their names; GraftError for names that are no class."""
+    key = f"data.{domain.key.split('.')[1]}_classes"
+    if classes is None:
+        raise GraftError(f"{key}: {domain.key} has numbers and no classes. Set {key}=null.")
+    return of_classes(splits, domain.named(classes), kept, key)
 
 
 # Samples that cannot be used

@@ -92,7 +92,7 @@ def check_alike(domains: Mapping[str, DomainData], key: str) -> None:
             )
 
 
-def check_same_classes(classes: Mapping[str, tuple[str, ...] | None], key: str) -> None:
+def check_same_classes(classes: Mapping[str, tuple[str, ...] | None], key: str, advice: str = "") -> None:
     """Raise GraftError where domains, by name, do not all have the same classes; it says which is missing where."""
     if len(set(classes.values())) == 1:
         return
@@ -104,5 +104,5 @@ def check_same_classes(classes: Mapping[str, tuple[str, ...] | None], key: str) 
     ]
     raise GraftError(
         f"{key}: the domains have different classes: {'; '.join(missing) or 'their orders differ'}. Give all the same "
-        "classes, or leave a domain out."
+        f"classes, or leave a domain out.{advice}"
     )

@@ -18,6 +18,7 @@ from graft.config.types import Auto, Count, Natural, Seed
 from graft.data.domain import Domain
 from graft.data.finish import check_folds
 from graft.data.folds import Evaluation, Fold
+from graft.data.label_sets import LabelSets, in_source_classes
 from graft.data.loader import EvalLoader, Loader, ResumableLoader
 from graft.data.samples import DomainData, Modality, Split
 from graft.data.sampling import EvalBatches, SemiBatches, TrainBatches, balanced_weights
@@ -51,6 +52,9 @@ class TransferDataModule(pl.LightningDataModule):
         eval_batch_size: Count = 256,
         labels_per_class: Count | None = None,
         target_setting: Literal["supervised", "semi", "unsupervised"] = "supervised",
+        label_sets: LabelSets = "closed",
+        source_classes: Sequence[str | int] | None = None,
+        target_classes: Sequence[str | int] | None = None,
         unlabelled_batch_size: Count | None = None,
         augment: Augment = "none",
         balance: Literal["none", "weights", "sampler"] = "none",
@@ -78,6 +82,8 @@ class TransferDataModule(pl.LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.labels_per_class = labels_per_class
         self.target_setting = target_setting
+        self.label_sets = label_sets
+        self.kept_classes = {"source": source_classes, "target": target_classes}
         self.unlabelled_batch_size = unlabelled_batch_size
         self.augment = augment
         self.balance = balance
@@ -123,7 +129,10 @@ class TransferDataModule(pl.LightningDataModule):
                     "both need one modality."
                 )
         self._pool = len(target.train)
-        self.domains["target"] = replace(target, train=self._budgeted(target))
+        target = replace(target, train=self._budgeted(target))
+        if self.label_sets != "closed":
+            target = in_source_classes(target, self.domains["source"], self.label_sets)
+        self.domains["target"] = target
 
     def check_folds(self, evaluation: Evaluation, folds: int | None) -> int:
         """How many folds the target has, of groups where `folds` is None; GraftError where one is of no use."""
@@ -131,11 +140,13 @@ class TransferDataModule(pl.LightningDataModule):
         return check_folds(self.target, self.split_seed, evaluation, folds)
 
     def _introduce(self) -> None:
-        """Let both sides know where the config holds them, the cache, and each other."""
+        """Let both sides know where the config holds them, the cache, their classes, and each other."""
         sides = {"target": self.target} | ({} if self.source is None else {"source": self.source})
         for name, domain in sides.items():
             domain.key = f"data.{name}"
             domain.cache = self.decoded
+            kept = self.kept_classes[name]
+            domain.kept_classes = None if kept is None else tuple(map(str, kept))
         if self.source is not None:
             self.target.beside(self.source)
             self.source.beside(self.target)

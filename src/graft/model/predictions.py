@@ -47,7 +47,7 @@ def predictions_of(task: "Task", values: "Tensor", classes: Sequence[str] | None
     names = None if classes is None else tuple(classes)
     probabilities = task.probabilities(values)
     found = None if probabilities is None else probabilities.float().numpy()
-    return Predictions(words_of(task.decide(values), names), found, names)
+    return Predictions(words_of(task.decide(values), names and task.named(names)), found, names)
 
 
 def words_of(labels: "Tensor", classes: Sequence[str] | None) -> tuple[Any, ...]:

@@ -198,7 +198,7 @@ def test_predictions(
         domain,
         indices,
         samples,
-        words_of(labels[indices], classes),
+        words_of(labels[indices], classes and task.named(classes)),
         predictions_of(task, values, classes),
         slices,
         groups,

@@ -71,6 +71,7 @@ def print_results(results: Mapping[str, Any], run_dir: Path) -> None:
         *choice_lines(results),
         baseline_line(results),
         *prior_lines(results),
+        *rejection_lines(results),
         *nonfinite_lines(results),
         cost_line(results),
     ):
@@ -244,6 +245,10 @@ def choice_lines(results: Mapping[str, Any]) -> Iterator[str]:
     if wise_ft := results.get("wise_ft"):
         tried = ", ".join(f"{_cell(one['value'])} at {one['alpha']:g}" for one in wise_ft["tried"])
         yield f"wise_ft: alpha {wise_ft['alpha']:g} of pretrained (0) to tuned (1), {wise_ft['monitor']} {tried}"
+    if swad := results.get("swad"):
+        window, number = swad["window"], len(swad["losses"])
+        span = f"{window['first'] + 1} to {window['last'] + 1}" if window else f"{number} alone, as no window began,"
+        yield f"swad: the mean of {swad['steps']:,} steps, validations {span} of {number}, by {swad['monitor']}"
     if soup := results.get("soup"):
         members = len(soup["members"] if soup["chosen"] == "greedy" else soup["ingredients"])
         yield f"soup: {soup['chosen']}, the mean of {members} of {len(soup['ingredients'])} networks"
@@ -266,6 +271,16 @@ def prior_lines(results: Mapping[str, Any]) -> Iterator[str]:
     for entry in (results.get("baselines") or {}).values():
         if note := entry.get("note"):
             yield f"{entry['title']}: {note}"
+
+
+def rejection_lines(results: Mapping[str, Any]) -> Iterator[str]:
+    """Of an open set, from where on a sample counts as unknown."""
+    if found := results.get("rejection"):
+        what = "largest probability" if found["by"] == "probability" else "negative entropy"
+        yield (
+            f"unknown: samples whose {what} is below {found['threshold']:.4g}, as {100 * found['fraction']:g} % of the "
+            "source's validation samples are"
+        )
 
 
 def nonfinite_lines(results: Mapping[str, Any]) -> Iterator[str]:

@@ -21,6 +21,7 @@ from graft.runs.recipe import keys_as_recipe
 from graft.runs.record import FAILED, FORMAT
 from graft.selection.budget import Budget
 from graft.tasks.base import Task
+from graft.tasks.open_set import OpenSet
 from graft.training import flops
 from graft.training.fitting import Fitting, averaging_word
 from graft.weights.loading import LoadReport
@@ -155,6 +156,7 @@ def of_labels(experiment: Experiment) -> dict[str, int]:
     """How many labels of the target train, and how many others choose the checkpoint."""
     rule, target = experiment.rule, experiment.data.domains["target"]
     looks = rule.uses_target_labels and "target" in rule.domains
+    looks = looks or bool(experiment.swad and experiment.swad.domain == "target")
     training = 0 if target.train.labels is None else len(target.train.labels)
     return {"training": training, "choosing": len(target.val) if looks else 0}
 
@@ -198,10 +200,22 @@ def of_score(metrics: Mapping[str, float], task: Task) -> dict[str, Any]:
     return {"metric": name, "value": metrics[name], "higher_is_better": task.higher_is_better}
 
 
+def of_rejection(task: Task) -> dict[str, Any]:
+    """Of an open set, by what samples are rejected, and from where on; empty for other tasks."""
+    if not isinstance(task, OpenSet):
+        return {}
+    found = {"by": task.rejection, "threshold": task.threshold, "fraction": task.rejected_fraction}
+    return {"rejection": found}
+
+
 def of_confusion(module: TransferModule, data: TransferDataModule) -> dict[str, Any]:
     """Confusion matrices by stage and domain, rows are true classes."""
+    domains = {name: name.split("/")[1] for name in module.confusion}
     return {
-        name: {"matrix": matrix.tolist(), "classes": list(data.domains[name.split("/")[1]].classes or ())}
+        name: {
+            "matrix": matrix.tolist(),
+            "classes": list(module.tasks[domains[name]].named(data.classes(domains[name]) or ())),
+        }
         for name, matrix in module.confusion.items()
     }
 

@@ -49,7 +49,9 @@ class RunRecord(TypedDict, total=False):
     confusion: dict[str, Any]
     temperature: dict[str, Any] | None  # value, labels that it was fitted on, val_loss and val_loss_after
     soup: dict[str, Any]
+    swad: dict[str, Any]  # monitor, steps in the mean, window, losses of the validations
     wise_ft: dict[str, Any]
+    rejection: dict[str, Any]  # of an open set: by, threshold, fraction of the source's validation samples
     nonfinite: dict[str, Any] | None
     time: dict[str, float | None]  # total_s, pretrain_s, folds_s, fit_s, test_s
     cost: dict[str, Any]  # target_steps; flops: pretraining, target, total (None: not known); matches_flops

@@ -20,6 +20,7 @@ class Task:
     )  # what validation computes, beside the main metric: selection.metric is one of it
     higher_is_better = True
     label_kind = "classes"  # classes | numbers | multilabel: what data.target.label_kind has to be
+    rejects = False  # whether a sample may be of no class: `choose_threshold` is called before validation and test
     soft_labels = False  # whether the loss takes labels (B, K) that are mixtures, with entries in [0, 1]
 
     def num_outputs(self, classes: Sequence[str] | None) -> int:
@@ -42,6 +43,10 @@ class Task:
         """Mean loss without label smoothing, which validation and test report."""
         return self.loss(logits, labels)
 
+    def summed_loss(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | int]:
+        """The plain loss summed over the samples that have one, and their number."""
+        return self.plain_loss(logits, labels) * len(labels), len(labels)
+
     def scores(self, logits: Tensor) -> Tensor:
         """What AUROC orders samples by: as `predictions`, but without bounds at which different values become equal."""
         return self.predictions(logits)
@@ -53,6 +58,18 @@ class Task:
     def decide(self, predictions: Tensor) -> Tensor:
         """Labels as the data have them, of what `predictions` gave: classes `(N,)`, 0 and 1 `(N, K)`, or numbers."""
         raise NotImplementedError
+
+    def named(self, classes: Sequence[str]) -> tuple[str, ...]:
+        """Names of what labels and `decide` number, where the head's outputs are of these classes."""
+        return tuple(classes)
+
+    def choose_threshold(self, predictions: Tensor) -> None:
+        """Choose when a sample is rejected, by `predictions` of source validation samples, which all have a class."""
+        raise NotImplementedError
+
+    def closed(self) -> "Task":
+        """The same task on data of which every sample has a class."""
+        return self
 
     def probabilities(self, predictions: Tensor) -> Tensor | None:
         """The probability of every class `(N, K)`, of what `predictions` gave; None for numbers."""

@@ -5,6 +5,7 @@ is null in results.json, where there is none.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torchmetrics.classification import (
     BinaryRecall,
     BinarySpecificity,
     MulticlassAUROC,
+    MulticlassF1Score,
     MultilabelAUROC,
     MultilabelF1Score,
 )
@@ -37,7 +39,7 @@ class Mean(Metric):
         self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros(()), dist_reduce_fx="sum")
 
-    def update(self, total: Tensor, count: int) -> None:
+    def update(self, total: Tensor, count: Tensor | int) -> None:
         """Add a sum and the number of its summands."""
         self.total += total
         self.count += count
@@ -112,6 +114,18 @@ class LabelsF1(MultilabelF1Score):
         """The mean, over the samples of all processes."""
         tp, fp, _, fn = self._final_state()
         return ratio(2.0 * tp, 2 * tp + fp + fn).nanmean()
+
+
+class ClassesF1(MulticlassF1Score):
+    """Mean F1 of some classes, where the others can be predicted but have no sample."""
+
+    def __init__(self, num_classes: int, classes: Sequence[int]) -> None:
+        super().__init__(num_classes, average=None, validate_args=False)
+        self.scored = list(classes)
+
+    def compute(self) -> Tensor:
+        """The mean, over the samples of all processes."""
+        return super().compute()[self.scored].mean()
 
 
 class Sensitivity(BinaryRecall):

@@ -16,7 +16,7 @@ from torchmetrics.classification import (
 from graft.config.types import FractionBelowOne
 from graft.errors import GraftError
 from graft.tasks.base import Task
-from graft.tasks.metrics import MacroAUROC
+from graft.tasks.metrics import ClassesF1, MacroAUROC
 
 
 class Multiclass(Task):
@@ -27,6 +27,7 @@ class Multiclass(Task):
 
     def __init__(self, label_smoothing: FractionBelowOne = 0.0) -> None:
         self.label_smoothing = label_smoothing
+        self.scored: Sequence[int] | None = None  # classes whose F1 counts; None: all
 
     def num_outputs(self, classes: Sequence[str] | None) -> int:
         """One output a class."""
@@ -79,10 +80,11 @@ class Multiclass(Task):
 
     def metrics(self, num_outputs: int) -> MetricCollection:
         """Accuracy over samples and macro F1 over classes."""
+        f1 = MulticlassF1Score(num_outputs, average="macro", validate_args=False)
         return MetricCollection(
             {
                 "acc": MulticlassAccuracy(num_outputs, average="micro", validate_args=False),
-                "f1": MulticlassF1Score(num_outputs, average="macro", validate_args=False),
+                "f1": f1 if self.scored is None else ClassesF1(num_outputs, self.scored),
             }
         )
 

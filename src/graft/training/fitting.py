@@ -51,8 +51,9 @@ class Fitting:
         callbacks += ledger_callback(experiment)
         callbacks += [self.checkpoints, self.throughput]
         if config["cache"]["features"]:
+            averages = averaging is not None or experiment.swad is not None
             views, compiles = config["cache"]["augmented_views"], config["training"]["compile"]
-            callbacks.insert(0, FrozenFeatures(self.features, views, averages=averaging is not None, compiles=compiles))
+            callbacks.insert(0, FrozenFeatures(self.features, views, averages=averages, compiles=compiles))
         callbacks += [self.compilation] if self.compilation else []
         self.trainer = build_trainer(
             config["trainer"], config["training"], experiment.epochs, folder, loggers, callbacks
@@ -62,7 +63,7 @@ class Fitting:
 def validated_weights(experiment: Experiment) -> list[Callback]:
     """What decides which weights a validation sees: their average, and BatchNorm's statistics that fit them."""
     averaging = experiment.averaging
-    found: list[Callback] = [averaging] if averaging else []
+    found: list[Callback] = [one for one in (averaging, experiment.swad) if one]
     if experiment.config["training"]["recalibrate_bn"] and not isinstance(averaging, SWA):  # does it for its average
         found.append(RecalibrateBatchNorm())
     return found

@@ -226,6 +226,19 @@ class GreedySoup:
         self.top_k = top_k
 
 
+class Restated(Callback):
+    """Gives BatchNorm layers that train statistics of the weights that are about to be validated."""
+
+    def __init__(self, batches: int) -> None:
+        self.batches = batches
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Over as many training batches as an epoch has."""
+        assert isinstance(pl_module, TransferModule)
+        with trainer.precision_plugin.forward_context():
+            recompute_statistics(pl_module, lambda: training_batches(trainer, self.batches))
+
+
 def tensors(module: nn.Module) -> Iterator[Tensor]:
     """Every parameter and buffer, without its place in a graph."""
     return (tensor.detach() for tensor in chain(module.parameters(), module.buffers()))

@@ -4,28 +4,11 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
-
 from graft.experiment import Experiment
-from graft.module import TransferModule
 from graft.selection.base import rank
 from graft.training.evaluation import validation_metrics
-from graft.weights.averaging import network, recompute_statistics, training_batches
+from graft.weights.averaging import Restated, network
 from graft.weights.soup import Metrics, Weights, make_greedy
-
-
-class Restated(Callback):
-    """Gives BatchNorm layers that train statistics of the weights that are about to be validated."""
-
-    def __init__(self, batches: int) -> None:
-        self.batches = batches
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Over as many training batches as an epoch has."""
-        assert isinstance(pl_module, TransferModule)
-        with trainer.precision_plugin.forward_context():
-            recompute_statistics(pl_module, lambda: training_batches(trainer, self.batches))
 
 
 def apply(

@@ -65,7 +65,7 @@ class SeveralDomains(Domain):
         """The one domain of a name."""
         one = copy.copy(self.domain)
         vars(one).update({key: filled(value, name) for key, value in vars(one).items()})
-        one.key, one.cache = f"{self.key}.domain", self.cache
+        one.key, one.cache, one.kept_classes = f"{self.key}.domain", self.cache, self.kept_classes
         return one
 
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from graft.terms.base import Term, TermContext, TrainStep
+from graft.terms.processes import several, summed
 from graft.terms.requirements import check_several_sources
 
 
@@ -43,6 +44,20 @@ class OverSources(Term):
         return self._loss(logits[places], labels[places])
 
     def risks(self, step: TrainStep) -> tuple[list[int], Tensor]:
-        """The sources in the batch by number, and the mean loss of each `(S,)`."""
+        """The sources in the batches of all processes by number, and the mean loss of each `(S,)`."""
         groups = self.groups(step)
+        if several():
+            return self.risks_of_processes(step, groups)
         return [*groups], torch.stack([self.loss(step, places) for places in groups.values()])
+
+    def risks_of_processes(self, step: TrainStep, groups: dict[int, Tensor]) -> tuple[list[int], Tensor]:
+        """The same from every process's sums and counts; one that lacks a source adds nothing to it."""
+        logits = step.logits["source"]
+        sums = [logits.sum() * 0] * self.num_sources
+        counts = torch.zeros(self.num_sources, device=logits.device)
+        for number, places in groups.items():
+            sums[number] = self.loss(step, places) * len(places)
+            counts[number] = len(places)
+        counts, whole = summed(counts), summed(torch.stack(sums))
+        present = counts > 0
+        return present.nonzero()[:, 0].tolist(), whole[present] / counts[present]

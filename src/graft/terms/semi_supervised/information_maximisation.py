@@ -5,11 +5,18 @@ from torch import Tensor
 from graft.config.types import NonNegative
 from graft.terms.base import Term, TermContext, TrainStep
 from graft.terms.entropy import entropies
+from graft.terms.processes import several, summed
 from graft.terms.requirements import check_classes
 
 
 def information_loss(logits: Tensor) -> Tensor:
-    """Mean entropy of a batch's predictions less the entropy of their mean; logits `(B, K)`, at least -log K."""
+    """Mean entropy of a batch's predictions less the entropy of their mean; logits `(B, K)`, at least -log K.
+
+    The mean is over the batches of all processes.
+    """
+    if several():
+        mean = summed(logits.softmax(dim=1).sum(dim=0, keepdim=True)).log()
+        return entropies(logits).mean() - entropies(mean).squeeze(0)
     mean = logits.log_softmax(dim=1).logsumexp(dim=0, keepdim=True)  # log of the mean, up to a constant
     return entropies(logits).mean() - entropies(mean).squeeze(0)
 

@@ -9,6 +9,7 @@ from graft.config.types import NonNegative
 from graft.errors import GraftError
 from graft.heads.base import bottleneck_of, classifier_of, seen_by
 from graft.terms.base import Term, TermContext, TrainStep
+from graft.terms.processes import gathered
 from graft.terms.requirements import check_classes
 from graft.terms.semi_supervised.information_maximisation import information_loss
 
@@ -89,7 +90,8 @@ class SHOT(Term):
 
     @torch.no_grad()
     def remember(self, places: Tensor, features: Tensor, probabilities: Tensor) -> None:
-        """Keep what a batch gave, and find new pseudo-labels after as many samples as there are."""
+        """Keep what all processes' batches gave, and find new pseudo-labels after as many samples as there are."""
+        places, features, probabilities = gathered(places), gathered(features), gathered(probabilities)
         self.features[places] = features.to(self.features.dtype)
         self.probabilities[places] = probabilities.to(self.probabilities.dtype)
         self.seen += len(places)

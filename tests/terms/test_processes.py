@@ -1,0 +1,106 @@
+"""Two processes train as one does on both of their batches: terms whose state or loss is of all samples of a step."""
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+
+from graft.experiment import assemble, prepare
+from graft.run import pretrained
+from graft.runs.context import run_context
+from graft.training.fitting import Fitting
+from tests.small_run import config_in
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*")]  # of Lightning, about forked processes
+
+COMMON = [
+    *(
+        "backbone=lenet",
+        "backbone.dropout=0",
+        "data.image_size=16",
+        "data.epoch=3",
+        "training.epochs=2",
+        "training.threads=1",
+    ),
+    *("optimizer=sgd", "optimizer.lr=0.05", "selection=last", "logger=csv", "callbacks.progress=null"),
+]
+TWO = ["trainer=ddp_cpu", "trainer.strategy=ddp_fork_find_unused_parameters_true"]
+
+
+class SaveWeights(pl.Callback):
+    def __init__(self, file):
+        self.file = file
+
+    def on_train_end(self, trainer, pl_module):
+        torch.save(pl_module.state_dict(), f"{self.file}_{trainer.global_rank}.pt")
+
+
+def fitted(root, *overrides, folder):
+    """The state of every process's module after the fit."""
+    experiment = assemble(config_in(root, *COMMON, *overrides, folder=folder))
+    if experiment.weights == "source":
+        pretrained(experiment, run_context())
+    else:
+        prepare(experiment)
+    trainer = Fitting(experiment, [], in_sweep=True).trainer
+    trainer.callbacks.append(SaveWeights(root / folder))
+    trainer.fit(experiment.module, experiment.data)
+    return [torch.load(file, weights_only=True) for file in sorted(root.glob(f"{folder}_?.pt"))]
+
+
+def check_two_train_as_one(root, *overrides, batch_size=16):
+    (whole,) = fitted(root, *overrides, "trainer=cpu", f"data.batch_size={batch_size}", folder="one")
+    processes = fitted(root, *overrides, *TWO, f"data.batch_size={batch_size // 2}", folder="two")
+    assert len(processes) == 2
+    for state in processes:
+        for name, value in whole.items():
+            if not name.startswith(("train_metrics", "term_values", "eval_", "test_", "smoothed", "rule_metric")):
+                torch.testing.assert_close(
+                    state[name], value, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+                )
+    return whole
+
+
+@pytest.fixture
+def art(tmp_path):
+    """A folder of three domains of 2 classes, which differ in how bright they are."""
+    random = np.random.default_rng(0)
+    for domain, light in (("ink", 40), ("oil", 120), ("pen", 200)):
+        for name, shift in (("cat", 0), ("dog", 40)):
+            (tmp_path / "art" / domain / name).mkdir(parents=True)
+            for i in range(12):
+                pixels = random.integers(light, light + 15, (16, 16), dtype=np.uint8)
+                pixels[:8] += shift // 4
+                Image.fromarray(pixels).save(tmp_path / "art" / domain / name / f"{i}.png")
+    return tmp_path / "art"
+
+
+@pytest.mark.parametrize("term", ["groupdro", "vrex"])
+def test_losses_by_source_are_of_all_processes(tmp_path, art, term):
+    options = [
+        *("data=domains", f"data.root={art}", "data.sources=[ink,oil]", "data.target_domain=pen", "objective.alpha=1"),
+        *("strategy=scratch", f"term=[{term}]", "data.num_workers=0"),
+    ]
+    whole = check_two_train_as_one(tmp_path, *options, *(["term.groupdro.eta=100"] if term == "groupdro" else []))
+    if term == "groupdro":
+        weights = whole["terms.groupdro.group_weights"].tolist()
+        assert weights == [pytest.approx(w, abs=0.4) for w in (0.5, 0.5)]
+        assert abs(weights[0] - 0.5) > 0.01, weights
+
+
+def test_shots_memory_and_pseudo_labels_are_of_all_processes(tmp_path):
+    options = [
+        *("data.source.samples=300", "backbone.weights=source", "pretrain.epochs=1", "strategy=full", "term=[shot]"),
+        *("data.labels_per_class=null", "data.target_setting=unsupervised", "objective.alpha=null", "data.epoch=34"),
+    ]
+    whole = check_two_train_as_one(tmp_path, *options, batch_size=32)
+    assert 0 < whole["terms.shot.seen"] < 1000  # of 68 steps of 32: they were computed again
+
+
+def test_a_partly_labelled_target_is_that_of_one_process(tmp_path):
+    options = [
+        *("data.source.samples=300", "strategy=scratch", "objective.alpha=0.5", "term=[information_maximisation]"),
+        *("data.target_setting=semi", "data.labels_per_class=4"),
+    ]
+    check_two_train_as_one(tmp_path, *options)
