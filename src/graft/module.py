@@ -461,6 +461,10 @@ class TransferModule(pl.LightningModule):
             if mean.update_called:
                 self.log(f"train/term/{name}", mean.compute(), sync_dist=True)
             mean.reset()
+            for metric_name, metric in self.terms[name].metrics().items():
+                if metric.update_called:
+                    self.log(f"train/term/{name}_{metric_name}", metric.compute(), sync_dist=True)
+                metric.reset()
         weights = self.objective.weights(self.progress)
         rate = self._optimizer.param_groups[-1]["lr"]
         values = {
@@ -492,9 +496,9 @@ class TransferModule(pl.LightningModule):
         if task is not None and task.rejects:
             task.choose_threshold(task.predictions(Candidate(self, self.trainer).rows("source").logits.float()))
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Collect validation metrics."""
-        self._evaluate(batch)
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Collect validation metrics; what alignment acts on `(B, E)` by domain, for callbacks."""
+        return {domain: embedded for domain, (*_, embedded) in self._evaluate(batch).items()}
 
     def on_test_start(self) -> None:
         """Begin with no predictions, and with a threshold of the weights that are tested."""
@@ -503,7 +507,7 @@ class TransferModule(pl.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect test metrics and predictions."""
-        for domain, (predictions, targets, scores) in self._evaluate(batch).items():
+        for domain, (predictions, targets, scores, _) in self._evaluate(batch).items():
             if (indices := batch[domain].indices) is not None:
                 self.test_predictions.setdefault(domain, []).append((indices, predictions.float().cpu()))
             if self.test_metrics[domain]:
@@ -518,13 +522,14 @@ class TransferModule(pl.LightningModule):
             for domain, one in batch.items()
         }
 
-    def _evaluate(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-        """Count a batch's loss and metrics in; predictions, targets and scores of every domain."""
+    def _evaluate(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Count a batch's loss and metrics in; predictions, targets, scores and embeddings of every domain."""
         results = {}
         for domain, one in batch.items():
             assert one.labels is not None  # evaluation always has them
             task, features = self.tasks[domain], self.features(one, domain)
-            logits = self.head(domain)(features)
+            embedded = bottleneck_of(self.head(domain))(features)
+            logits = classifier_of(self.head(domain))(embedded)
             predictions, targets = task.predictions(logits), task.targets(one.labels)
             scores = task.scores(logits)
             self.eval_losses[domain].update(*task.summed_loss(logits, one.labels))
@@ -533,7 +538,7 @@ class TransferModule(pl.LightningModule):
             self.eval_metrics[domain].update(predictions, targets, scores=scores)
             if self.rule_metric is not None and domain in self.rule.domains and not self.trainer.testing:
                 self.rule_metric.update(domain, features_of(features), logits)
-            results[domain] = (predictions, targets, scores)
+            results[domain] = (predictions, targets, scores, features_of(embedded))
         return results
 
     def on_validation_epoch_end(self) -> None:

@@ -160,7 +160,7 @@ def test_tables_with_a_source(tmp_path):
     assert "job,cook," in (folder / "report" / "slices.csv").read_text()
     assert all("age: " in one["text"] for one in found["neighbours"])
     _, again = report(folder, "slices=[age]")
-    assert len(again["slices"]["age"]) == len(found["labels"])
+    assert len(again["slices"]["age"]) == len(found["labels"]["target"])
 
 
 @pytest.mark.slow

@@ -104,6 +104,8 @@ def source_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[s
         )
     if "source" in names.says("selection", "domains", ()):
         yield f"`selection={names['selection']}` without source data: use selection=target_val or selection=last"
+    if config["report"]["proxy_a_distance"] is True:
+        yield "`report.proxy_a_distance=true` without source data: use report.proxy_a_distance=auto"
     if data.get("epoch") == "source":
         yield "`data.epoch=source` without source data: use data.epoch=target"
 

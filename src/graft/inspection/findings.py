@@ -1,6 +1,8 @@
 """Everything that is looked at in a finished run, as plain values that are kept beside its report."""
 
+import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ from graft.backbones.split_backbone import FEATURES
 from graft.data.samples import names_of
 from graft.data.slices import check_slices, slice_values
 from graft.errors import first_line
+from graft.heads.base import bottleneck_of, has_bottleneck, seen_by
 from graft.inputs.base import Fields, Inputs
 from graft.inspection.activations import activations
 from graft.inspection.attribution import ADVICE, has_captum, methods
 from graft.inspection.change import linear_cka, relative_distance
 from graft.inspection.content import content_of_sample, row_of
+from graft.inspection.domain_distance import domain_distance
 from graft.inspection.faithfulness import Verdict, deletion_area, random_area, randomised, rank_correlation
 from graft.inspection.neighbours import nearest, surely_right, surely_wrong
 from graft.inspection.opened import Opened, open_run
@@ -56,6 +60,7 @@ def inspected(
         return {
             "slices": {name: [shown_as(one[index], content) for index in chosen] for name, one in values.items()},
             **features_of(opened, named=content),
+            "before": correct_before(opened, found),
             "contents": contents(opened, rows) if rows else {},
             "neighbours": neighbours(opened, rows) if rows else [],
             **explained(opened, rows),
@@ -79,26 +84,81 @@ def features_of(opened: Opened, *, named: bool) -> dict[str, Any]:
     limited, indices = opened.limited("target", "test", TEST_SAMPLES)
     sides = {"after": opened.model.backbone} | ({"before": opened.before} if opened.before is not None else {})
     target = {when: activations(one, limited.data, "target", "test") for when, one in sides.items()}
-    domains, source = ["target"] * len(indices), {}
-    if "source" in opened.data.domains and opened.data.domains["source"].modality == opened.model.description.modality:
+    features = {"target": {when: found[FEATURES] for when, found in target.items()}}
+    labels = {"target": labels_of(opened, "target", indices, named=named)}
+    if opened.has_source:
         other, drawn = opened.limited("source", "test", SOURCE_SAMPLES)
-        source = {when: activations(one, other.data, "source", "test")[FEATURES] for when, one in sides.items()}
-        domains += ["source"] * len(drawn)
-    features = {
-        when: torch.cat([found[FEATURES], *([source[when]] if source else [])]).numpy()
-        for when, found in target.items()
+        features["source"] = {
+            when: activations(one, other.data, "source", "test")[FEATURES] for when, one in sides.items()
+        }
+        labels["source"] = labels_of(opened, "source", drawn, named=named)
+    seen = {domain: embedded(opened, one) for domain, one in features.items()}
+    both: dict[str, np.ndarray] = {
+        when: torch.cat([one[when] for one in seen.values()]).numpy() for when in ("before", "after") if when in sides
     }
-    labels = opened.split("target", "test").labels
-    classes = opened.model.classes if named else numbered(opened.model.classes)
     return {
         "begin": opened.begin,
         "missing": opened.missing,
         "samples": len(indices),
         "change": change(opened, target) if opened.before is not None else [],
-        "projections": projections({when: features[when] for when in ("before", "after") if when in features}),
-        "labels": [] if labels is None or labels.ndim > 1 else words(labels[indices], classes),
-        "domains": domains,
+        "bottleneck": embeds(opened),
+        "projections": projections(both),
+        "labels": labels,
+        "domains": [domain for domain, one in seen.items() for _ in one["after"]],
+        "distances": distances(seen),
     }
+
+
+def embeds(opened: Opened) -> bool:
+    """Whether a bottleneck puts out what alignment acts on, of both domains the same."""
+    return has_bottleneck(opened.model.head) and (opened.shared_head or not opened.has_source)
+
+
+@torch.no_grad()
+def embedded(opened: Opened, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What classifiers take of features `(N, D)` before and after: a bottleneck's output `(N, E)`, or the features."""
+    if not embeds(opened):
+        return {**features}
+    heads = {"before": opened.head_before, "after": opened.model.head}
+    return {when: copy.deepcopy(bottleneck_of(heads[when])).double()(one) for when, one in features.items()}
+
+
+def distances(seen: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, int]]:
+    """The domains' distance before and after; empty without a source."""
+    if "source" not in seen:
+        return {}
+    sides = [when for when in ("before", "after") if when in seen["target"]]
+    found = {when: domain_distance(seen["source"][when], seen["target"][when]) for when in sides}
+    return {when: asdict(one) for when, one in found.items() if one}
+
+
+def labels_of(opened: Opened, domain: str, indices: Tensor, *, named: bool) -> list[str]:
+    """Classes of test samples for people, numbered unless they may be named; none where these are not the target's."""
+    labels, classes = opened.split(domain, "test").labels, opened.model.classes
+    if labels is None or labels.ndim > 1 or opened.data.domains[domain].classes != classes:
+        return []
+    return words(labels[indices], classes if named else numbered(classes))
+
+
+@torch.no_grad()
+def correct_before(opened: Opened, found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Whether the network was right on each tested sample when it began, in the order of its predictions `found`.
+
+    None where its classifier had not learned the target's classes; None for a sample that is not among those drawn.
+    """
+    labels = opened.split("target", "test").labels
+    if not opened.classifier or opened.before is None or not found or labels is None or labels.is_floating_point():
+        return None
+    drawn, indices = opened.limited("target", "test", TRAIN_SAMPLES)
+    task = opened.model.task
+    right: dict[int, bool] = {}
+    for batch in drawn.data.plain_batches("target", "test"):
+        logits = opened.head_before(seen_by(opened.head_before, opened.before, batch.inputs))
+        assert batch.indices is not None  # as loaders give it
+        places = indices[batch.indices]
+        hits = task.decide(task.predictions(logits)) == labels[places]
+        right |= dict(zip(places.tolist(), hits.tolist(), strict=True))
+    return {"model": opened.classifier, "correct": [right.get(index) for index in found["index"]]}
 
 
 def change(opened: Opened, target: Mapping[str, Mapping[str, Tensor]]) -> list[dict[str, Any]]:

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from graft.backbones.base import Backbone
 from graft.data.module import TransferDataModule
 from graft.data.samples import Split, generator
 from graft.errors import GraftError
 from graft.experiment import Experiment, assemble
+from graft.heads.base import SHARED
 from graft.model.model import Model, load
-from graft.pretrain import Learned
+from graft.pretrain import Learned, learns_labels
 from graft.runs.folder import CONFIG
 from graft.runs.untrusted import read_config
 
@@ -24,13 +25,20 @@ AS_IT_BEGAN = "random numbers"
 
 @dataclass(frozen=True)
 class Opened:
-    """`begin` says what `before` started from; `before` is None where `missing` says why it is not there."""
+    """`begin` says what `before` started from; `before` is None where `missing` says why it is not there.
+
+    `head_before` goes with it, and `classifier` says what taught it the target's classes; nothing where it is random.
+    """
 
     data: TransferDataModule
     model: Model
     before: Backbone | None
+    head_before: nn.Module
     begin: str
+    classifier: str
     missing: str
+    shared_head: bool  # of both domains
+    has_source: bool  # whose samples go through the kept model as they did in training
 
     def split(self, domain: str, name: str) -> Split:
         """A split of a domain."""
@@ -57,7 +65,7 @@ def open_run(folder: Path, results: Mapping[str, Any], allow: Sequence[str]) -> 
     """
     model = load(folder, allow)
     config = read_config(folder / CONFIG, allow)
-    config = {"report": {"slices": []}, **config, "allow": [*allow], "baselines": "none"}
+    config = {"report": {"slices": [], "proxy_a_distance": False}, **config, "allow": [*allow], "baselines": "none"}
     config["trainer"] = {**config["trainer"], "accelerator": "cpu", "precision": "32-true"}
     try:
         experiment = assemble(config)
@@ -70,19 +78,44 @@ def open_run(folder: Path, results: Mapping[str, Any], allow: Sequence[str]) -> 
     before = None if missing else experiment.module.backbone.eval().requires_grad_(False)
     begin = experiment.loaded.source if experiment.loaded else AS_IT_BEGAN
     begin = "pretraining on the source" if experiment.weights == "source" else begin
-    return Opened(experiment.data, model, before, begin, missing)
+    head, classifier = head_before(experiment)
+    return Opened(
+        experiment.data,
+        model,
+        before,
+        head.eval().requires_grad_(False),
+        begin,
+        classifier if before is not None else "",
+        missing,
+        shared_head=SHARED in experiment.module.heads,
+        # the model keeps the target's BatchNorm statistics alone
+        has_source="source" in experiment.data.domains and config["bn"] != "domain_specific",
+    )
 
 
 def begun(experiment: Experiment, results: Mapping[str, Any]) -> str:
-    """Put the weights that the run began with into the experiment's backbone; why they are not there, or nothing."""
+    """Put the weights that the run began with into backbone and head; why they are not there, or nothing."""
     if experiment.weights != "source":  # of a file or library, and random ones by the run's seed, are there already
         return ""
     kept = Path(results["weights"]["folder"])
     try:
-        learned = Learned.read(kept).weights["backbone"]
+        learned = Learned.read(kept).weights
     except (OSError, RuntimeError, ValueError, KeyError):
         return f"the weights that pretraining gave are no longer in the cache ({kept})"
     backbone, source = experiment.module.backbone, experiment.data.domains["source"]
-    tensors, _ = backbone.learned_from(source.backbone_arguments, learned)
+    tensors, _ = backbone.learned_from(source.backbone_arguments, learned["backbone"])
     backbone.load_state_dict({**backbone.state_dict(), **tensors})
+    if learns_labels(experiment.config):
+        experiment.module.head("source").load_state_dict(learned["head"])
     return ""
+
+
+def head_before(experiment: Experiment) -> tuple[nn.Module, str]:
+    """The head that the run began with, and whose model taught it the target's classes; of a random one nothing."""
+    config, module = experiment.config, experiment.module
+    if (run := config["head"].get("weights")) is not None:
+        return module.head("target"), f"the model of {run}"
+    learned = experiment.weights == "source" and learns_labels(config) and config["source_task"] is None
+    if learned and experiment.data.same_classes:
+        return module.head("source"), "the model pretrained on the source alone"
+    return module.head("target"), ""

@@ -7,11 +7,11 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from graft.report.export import Table
-from graft.report.figures import COLORS, GAIN, SCRATCH, UNCLEAR, Picture, draw
+from graft.report.features import features_pictures
+from graft.report.figures import GAIN, UNCLEAR, Picture, draw
 from graft.report.page import Section
 from graft.report.samples import Sample
 
-MAX_COLORS = len(COLORS) + 2  # classes, of which more are drawn by a scale
 ROUNDING = 1e-9  # below which nothing has changed
 SHORT = 14  # characters of a stage's name in a figure
 
@@ -44,9 +44,9 @@ def change_section(found: Mapping[str, Any]) -> Iterator[Section]:
     tables, pictures = [], []
     if found["change"]:
         tables, pictures = [change_table(found)], [change_bars(found["change"], found["begin"])]
-    methods = dict.fromkeys(one["method"] for one in found["projections"])
-    pictures += [features_picture(method, found) for method in methods]
-    if "t-SNE" not in methods:
+    if "source" not in found["domains"]:  # else beside what else is shown of both domains
+        pictures += features_pictures(found)
+    if "t-SNE" not in {one["method"] for one in found["projections"]}:
         lines.append("t-SNE is drawn too where openTSNE is installed: pip install openTSNE")
     yield Section("What training changed", tables, pictures, lines=lines)
 
@@ -87,57 +87,6 @@ def change_bars(change: Sequence[Mapping[str, Any]], begin: str) -> Picture:
 
     caption = f"How far each stage moved from where it began ({begin}), from the input to the features."
     return draw("change", "Change by stage", caption, 6.4, 1.1 + 0.3 * len(change), plot, panels=2)
-
-
-def features_picture(method: str, found: Mapping[str, Any]) -> Picture:
-    """Features in the plane before and after training, coloured by class, with crosses for the source."""
-    panels = [one for one in found["projections"] if one["method"] == method]
-    domains = np.array(found["domains"])
-    target, source = domains == "target", domains == "source"
-
-    def plot(*axes: Axes) -> None:
-        for panel, one in zip(axes, panels, strict=True):
-            points = np.array(one["points"])
-            options: dict[str, Any] = {"s": 10, "linewidths": 0.6, "rasterized": True}
-            panel.scatter(*points[source].T, color=SCRATCH, marker="x", alpha=0.5, **options)
-            by_class(panel, points[target], found["labels"], options)
-            share = "" if one["share"] is None else f" ({100 * one['share']:.0f} % of the variance)"
-            panel.set_title(f"{one['when']}{share}", fontsize=10)
-            panel.set(xticks=[], yticks=[])
-        handles, names = axes[-1].get_legend_handles_labels()
-        if handles:
-            axes[0].figure.legend(handles, names, loc="outside lower center", ncols=5, fontsize=8, markerscale=1.5)
-
-    crosses = " Grey crosses are source samples." if source.any() else ""
-    caption = f"{method} of the features of test samples, by class, before ({found['begin']}) and after.{crosses}"
-    if len(panels) == 1:
-        caption = f"{method} of the features of test samples, by class, after training.{crosses}"
-    name = f"features_{method.lower().replace('-', '')}"
-    return draw(name, f"Features: {method}", caption, 3.4 * len(panels), 3.9, plot, panels=len(panels))
-
-
-def by_class(panel: Axes, points: np.ndarray, labels: Sequence[str], options: Mapping[str, Any]) -> None:
-    """Points `(N, 2)` coloured by class, of many classes or numbers by a scale."""
-    classes = sorted(dict.fromkeys(labels), key=by_number)
-    if not classes:
-        panel.scatter(*points.T, color=UNCLEAR, **options)
-    elif len(classes) <= MAX_COLORS:
-        colors = (*COLORS, "#8fa31e", "#a0522d")
-        for name, color in zip(classes, colors, strict=False):
-            chosen = np.array([label == name for label in labels])
-            panel.scatter(*points[chosen].T, color=color, label=name[:SHORT], **options)
-    else:
-        ranks = {name: rank for rank, name in enumerate(classes)}
-        x, y = points.T
-        panel.scatter(x, y, c=[ranks[label] for label in labels], cmap="viridis", **options)
-
-
-def by_number(text: str) -> tuple[bool, float, str]:
-    """Numbers by their value, then words."""
-    try:
-        return False, float(text), text
-    except ValueError:
-        return True, 0.0, text
 
 
 # Attribution

@@ -114,5 +114,13 @@ def read_series(metrics_csv: Path) -> dict[tuple[str, str, str], dict[int, float
     return {key: {epoch: float(np.mean(v)) for epoch, v in points.items()} for key, points in values.items()}
 
 
+def read_column(metrics_csv: Path, name: str) -> dict[int, float]:
+    """Epoch from 1 -> a metric's last value in it; empty where there is no such file or column."""
+    if not metrics_csv.is_file():
+        return {}
+    with metrics_csv.open(newline="") as file:
+        return {int(row["epoch"]) + 1: float(row[name]) for row in csv.DictReader(file) if row.get(name)}
+
+
 def _save(figure: Figure, path: Path) -> None:
     FigureCanvasAgg(figure).print_png(path)

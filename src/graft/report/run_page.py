@@ -10,7 +10,7 @@ import numpy as np
 from graft.cli.program import program
 from graft.errors import GraftError
 from graft.model.predictions import SLICE
-from graft.report import baselines, checks, figures, inspected, samples, study, temperature
+from graft.report import adaptation, baselines, checks, figures, inspected, samples, study, temperature
 from graft.report.answer import Answer
 from graft.report.contributions import contributions
 from graft.report.export import Table
@@ -42,6 +42,9 @@ def page(folder: Path, inspection: Mapping[str, Any] | None = None) -> Page:
     shown = (inspection or {}).get("contents", {})
     sections = [one for one in sections_of(folder, results, found, shown) if one.tables or one.pictures or one.samples]
     kept = {}
+    if "source" in results["data"]:
+        both = adaptation.section(folder, results, found, inspection or {})
+        sections += [both] if both.tables or both.pictures or both.lines else []
     if inspection and "failed" in inspection:
         sections.append(Section("Network and data", lines=[inspection["failed"]]))
     elif inspection:

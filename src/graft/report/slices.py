@@ -5,6 +5,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from graft.config.types import Auto
 from graft.model.predictions import SLICE
 from graft.report.contributions import contributions
 from graft.report.export import Table
@@ -22,6 +23,7 @@ class ReportSettings(TypedDict):
     """The keys of `report`."""
 
     slices: Sequence[str]
+    proxy_a_distance: Auto | bool
 
 
 def scores_by_slice(found: Mapping[str, Any], metric: str) -> Table | None:

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from graft.backbones.base import Backbone
 from graft.backbones.outputs import Tokens, features_of
@@ -194,6 +195,10 @@ class Term(nn.Module):
     def updates(self) -> Sequence[Update]:
         """Further optimizer steps on the batch, in their order; asked for at every step."""
         return ()
+
+    def metrics(self) -> Mapping[str, Metric]:
+        """What is logged each epoch beside the value, by name: `train/term/<term>_<name>`."""
+        return {}
 
     def after_step(self, step: int) -> None:
         """Called after each optimizer step, and what updates follow it; `step` is its number, from 1."""

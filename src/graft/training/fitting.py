@@ -14,6 +14,7 @@ from graft.cache.features import FeatureCache
 from graft.callbacks.batchnorm import RecalibrateBatchNorm
 from graft.callbacks.checkpoints import Checkpoints
 from graft.callbacks.compilation import Compilation
+from graft.callbacks.domain_distance import LogDomainDistance
 from graft.callbacks.frozen_features import FrozenFeatures
 from graft.callbacks.ledger import LedgerFile
 from graft.callbacks.nonfinite import NonFinite
@@ -49,6 +50,7 @@ class Fitting:
                 progress.in_sweep()
         self.checkpoints = checkpoints_callback(experiment, in_sweep)
         callbacks += ledger_callback(experiment)
+        callbacks += [LogDomainDistance()] if measures_domain_distance(experiment) else []
         callbacks += [self.checkpoints, self.throughput]
         if config["cache"]["features"]:
             averages = averaging is not None or experiment.swad is not None
@@ -83,6 +85,15 @@ def ledger_callback(experiment: Experiment) -> list[Callback]:
         return []
     epochs = candidate_epochs(experiment.epochs, experiment.config["training"]["validate_every_epochs"], number)
     return [LedgerFile(experiment.folder, experiment.rule, epochs, lambda: selectable(experiment))]
+
+
+def measures_domain_distance(experiment: Experiment) -> bool:
+    """Whether validation has both domains, and `report.proxy_a_distance` asks how far apart they are."""
+    data, asked = experiment.data, experiment.config["report"]["proxy_a_distance"]
+    adapts = data.target_setting == "unsupervised" or any(
+        {"source", "target"} <= {*term.domains} for term in experiment.module.terms.values()
+    )
+    return "source" in data.eval_domains and (adapts if asked == "auto" else asked)
 
 
 def selectable(experiment: Experiment) -> bool:

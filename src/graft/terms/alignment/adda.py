@@ -8,12 +8,12 @@ from torch import Tensor
 from graft.config.types import Count, NonNegative
 from graft.errors import GraftError
 from graft.heads.base import has_bottleneck
-from graft.terms.alignment.discriminator import Discriminator, domain_loss
-from graft.terms.base import Term, TermContext, TrainStep, Update
+from graft.terms.alignment.discriminator import Adversarial, Discriminator
+from graft.terms.base import TermContext, TrainStep, Update
 from graft.terms.requirements import check_pretrained
 
 
-class ADDA(Term):
+class ADDA(Adversarial):
     """The loss of a discriminator of the pretrained backbone's source features and the backbone's target features.
 
     Then, on the same batch, a step of the backbone alone by the loss of the opposite labels. The backbone begins as the
@@ -22,13 +22,9 @@ class ADDA(Term):
     """
 
     needs_pretrained = True
-    domains = ("source", "target")
-    aligns = True
 
     def __init__(self, weight: NonNegative = 1.0, hidden: Count = 500) -> None:
-        super().__init__()
-        self.weight = weight
-        self.hidden = hidden
+        super().__init__(weight, hidden)
 
     def check(self, context: TermContext) -> None:
         """GraftError for a head with a bottleneck, of which there is no copy from before."""
@@ -45,7 +41,7 @@ class ADDA(Term):
     def forward(self, step: TrainStep) -> Tensor:
         """The discriminator's loss, which moves the discriminator alone."""
         source = self.discriminator(self.encoder.features(step.inputs["source"]))
-        return domain_loss(source, self.discriminator(step.features["target"].detach()))
+        return self.domain_loss(source, self.discriminator(step.features["target"].detach()))
 
     def updates(self) -> Sequence[Update]:
         """The backbone's step."""

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from graft.config.types import Count, NonNegative
-from graft.terms.alignment.discriminator import Discriminator, domain_loss
+from graft.terms.alignment.discriminator import Adversarial, Discriminator
 from graft.terms.alignment.reversal import ramp, reverse
-from graft.terms.base import Term, TermContext, TrainStep
+from graft.terms.base import TermContext, TrainStep
 from graft.terms.entropy import entropies
 from graft.terms.requirements import check_shared_classes
 
@@ -19,7 +19,7 @@ def certainty_weights(logits: Tensor) -> Tensor:
     return weights / weights.mean()
 
 
-class CDAN(Term):
+class CDAN(Adversarial):
     """DANN's loss of a discriminator that sees every product of a class probability and a feature, `(B, K * D)`.
 
     No gradient goes through the probabilities. `entropy` lets sure predictions count more (CDAN+E). `randomised` takes
@@ -28,9 +28,7 @@ class CDAN(Term):
     """
 
     needs_multiclass = True
-    domains = ("source", "target")
     needs_inputs = False
-    aligns = True
     of_features: Tensor  # random projections, where there are some
     of_classes: Tensor
 
@@ -42,9 +40,7 @@ class CDAN(Term):
         randomised: bool = False,
         projection_size: Count = 1024,
     ) -> None:
-        super().__init__()
-        self.weight = weight
-        self.hidden = hidden
+        super().__init__(weight, hidden)
         self.entropy = entropy
         self.randomised = randomised
         self.projection_size = projection_size
@@ -68,7 +64,7 @@ class CDAN(Term):
         """The discriminator's loss on both domains."""
         source, target = (self.discriminator(self.seen(step, domain)) for domain in ("source", "target"))
         weights = certainty_weights(step.logits["source"]), certainty_weights(step.logits["target"])
-        return domain_loss(source, target, weights if self.entropy else None)
+        return self.domain_loss(source, target, weights if self.entropy else None)
 
     def seen(self, step: TrainStep, domain: str) -> Tensor:
         """What the discriminator sees of a domain: `(B, K * D)`, or `(B, projection_size)` of random projections."""

@@ -3,25 +3,21 @@
 from torch import Tensor
 
 from graft.config.types import Count, NonNegative
-from graft.terms.alignment.discriminator import Discriminator, domain_loss
+from graft.terms.alignment.discriminator import Adversarial, Discriminator
 from graft.terms.alignment.reversal import ramp, reverse
-from graft.terms.base import Term, TermContext, TrainStep
+from graft.terms.base import TermContext, TrainStep
 
 
-class DANN(Term):
+class DANN(Adversarial):
     """A discriminator's loss; it learns to find the domain of a feature, and the features learn to hide it.
 
     Features get the discriminator's gradient reversed, with a strength that rises from 0 to 1 over the run.
     """
 
-    domains = ("source", "target")
     needs_inputs = False
-    aligns = True
 
     def __init__(self, weight: NonNegative = 1.0, hidden: Count = 1024) -> None:
-        super().__init__()
-        self.weight = weight
-        self.hidden = hidden
+        super().__init__(weight, hidden)
 
     def prepare(self, context: TermContext) -> None:
         """Make the discriminator."""
@@ -33,4 +29,4 @@ class DANN(Term):
         source, target = (
             self.discriminator(reverse(step.embeddings[domain], strength)) for domain in ("source", "target")
         )
-        return domain_loss(source, target)
+        return self.domain_loss(source, target)

@@ -1,7 +1,15 @@
-"""A network that finds out from which domain a sample is, and its loss."""
+"""Networks that find out from which domain a sample is, and the terms that train features against them."""
 
+from collections.abc import Mapping
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchmetrics import Metric
+
+from graft.config.types import Count, NonNegative
+from graft.tasks.metrics import Mean
+from graft.terms.base import Term
 
 
 class Discriminator(nn.Sequential):
@@ -23,3 +31,31 @@ def domain_loss(source: Tensor, target: Tensor, weights: tuple[Tensor, Tensor] |
     if weights is not None:
         losses = [weight * loss for weight, loss in zip(weights, losses, strict=True)]
     return (losses[0].mean() + losses[1].mean()) / 2
+
+
+@torch.no_grad()
+def domain_accuracy(source: Tensor, target: Tensor) -> Tensor:
+    """How often a discriminator's logits `(B,)` name the domain, mean of both domains; .5 where it cannot tell."""
+    return ((source > 0).float().mean() + (target <= 0).float().mean()) / 2
+
+
+class Adversarial(Term):
+    """A term with a discriminator of the domains, whose accuracy on training batches is logged beside its loss."""
+
+    domains = ("source", "target")
+    aligns = True
+
+    def __init__(self, weight: NonNegative, hidden: Count) -> None:
+        super().__init__()
+        self.weight = weight
+        self.hidden = hidden
+        self.accuracy = Mean()
+
+    def metrics(self) -> Mapping[str, Metric]:
+        """The discriminator's accuracy."""
+        return {"discriminator_acc": self.accuracy}
+
+    def domain_loss(self, source: Tensor, target: Tensor, weights: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """`domain_loss` of the discriminator's logits in a training step, whose accuracy counts."""
+        self.accuracy.update(domain_accuracy(source, target), 1)
+        return domain_loss(source, target, weights)
