@@ -12,7 +12,7 @@ from graft.loggers import build as loggers
 from graft.model.calibrate import neighbours_for, temperature_for, thresholds_for
 from graft.model.save import keep_model, redacted, save_predictions
 from graft.pretrain import pretrain
-from graft.report import plots, publish, tables
+from graft.report import card, plots, publish, tables
 from graft.runs import checkpoints, describe, record
 from graft.runs.context import RunContext, run_context
 from graft.runs.folder import MERGED, SOUP, WISE_FT, in_own_folder
@@ -110,6 +110,8 @@ def recorded(experiment: Experiment, results: dict[str, Any], context: RunContex
         if main_process:
             results.update(redacted(results, config["save"]["redact"]))
             record.write(results, folder)
+            if results["status"] == record.FINISHED:
+                card.write(folder)
             loggers.log_results(run_loggers, results)
             done = results["status"] == record.FINISHED and not context.sweep
             if done and results["wandb"] and (page := publish.page_of_run(folder)):

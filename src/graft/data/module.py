@@ -429,7 +429,7 @@ class TransferDataModule(pl.LightningDataModule):
         return self._whole_loader(domain, getattr(self.domains[domain], split_name), self._eval_transform, stored)
 
     def plain_train_loader(self, domain: str) -> EvalLoader:
-        """Batches `{domain: batch}` of all training samples without augmentation or labels; a share for each process."""
+        """Batches `{domain: batch}` of all training samples, plain and unlabelled; each process has its share."""
         return self._whole_loader(domain, replace(self.domains[domain].train, labels=None), self._eval_transform)
 
     def _whole_loader(

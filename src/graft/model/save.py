@@ -27,11 +27,10 @@ from graft.model.neighbours import write as write_neighbours
 from graft.model.predictions import TestPredictions, predictions_of, words_of
 from graft.packages import versions_of
 from graft.report.temperature import is_at_end, temperature_of
-from graft.runs.folder import BEST_MODEL, MODEL, PREDICTIONS, RunFolder
+from graft.runs.folder import BEST_LOCK, BEST_MODEL, MODEL, PREDICTIONS, RunFolder
 from graft.training.lightning import is_rank_zero
 
 HASHED = 12  # characters of a name's hash
-BEST_LOCK = ".graft.best_model.lock"
 LOSS = "val/target/loss"
 
 
