@@ -108,13 +108,14 @@ def result_rows(run: Path, results: Mapping[str, Any]) -> Iterator[list[str]]:
     found = target_predictions(run)
     for name, value in results["metrics"].items():
         stage, domain, *rest = name.split("/")
-        if stage != "test" or value is None:
+        data = results["data"].get(domain.split("_")[0], {})  # test/target_blur/acc is of the target too
+        if stage != "test" or value is None or not (domain.startswith("target") or data.get("trained_on")):
             continue
         metric = "/".join(rest)
         interval = sampling_interval(metric, found) if found and domain == "target" else None
         shown = "not computed" if interval is None else "{:.4g} to {:.4g}".format(*interval)
-        size = results["data"].get(domain.split("_")[0], {}).get("test")
-        yield [domain, metric, f"{value:.4g}", shown, f"{size:,}" if size else "not known"]
+        size = len(found["label"]) if found and domain == "target" else data["test"]
+        yield [domain, metric, f"{value:.4g}", shown, f"{size:,}"]
 
 
 def reading_lines(results: Mapping[str, Any]) -> Iterator[str]:
@@ -217,8 +218,6 @@ def made_lines(results: Mapping[str, Any]) -> Iterator[str]:
     """Seeds, code and versions."""
     seeds = {name: seed for name, seed in results["seeds"].items() if seed is not None}
     yield "seeds: " + ", ".join(f"{name} {seed}" for name, seed in seeds.items())
-    if overrides := results.get("overrides"):
-        yield f"overrides: {', '.join(f'`{one}`' for one in overrides)}"
     if commit := (results.get("git") or {}).get("commit"):
         yield f"code: commit {commit}" + (", with uncommitted changes" if results["git"]["dirty"] else "")
     yield "versions: " + ", ".join(f"{name} {version}" for name, version in results["versions"].items())
