@@ -515,12 +515,19 @@ class TransferModule(pl.LightningModule):
 
     def predict_step(
         self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
-    ) -> dict[str, tuple[Tensor | None, Tensor]]:
-        """Indices `(B,)` and predictions `(B, ...)` by domain; no metric is touched."""
-        return {
-            domain: (one.indices, self.tasks[domain].predictions(self.head(domain)(self.features(one, domain))).float())
-            for domain, one in batch.items()
-        }
+    ) -> dict[str, tuple[Tensor | None, ...]]:
+        """By domain, on the CPU, indices `(B,)`, predictions `(B, ...)`, logits `(B, K)` and features `(B, D)`.
+
+        Features are None where the head takes tokens of a pass that has none. No metric is touched.
+        """
+        found: dict[str, tuple[Tensor | None, ...]] = {}
+        for domain, one in batch.items():
+            seen = self.features(one, domain)
+            logits = self.head(domain)(seen)
+            features = seen if isinstance(seen, Tensor) else seen.features
+            values = (self.tasks[domain].predictions(logits), logits, features)
+            found[domain] = (one.indices, *(None if value is None else value.float().cpu() for value in values))
+        return found
 
     def _evaluate(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Count a batch's loss and metrics in; predictions, targets, scores and embeddings of every domain."""

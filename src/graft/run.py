@@ -9,15 +9,15 @@ from graft.callbacks.interrupt import keyboard_interrupts
 from graft.errors import Diverged, Interrupted
 from graft.experiment import Experiment, assemble, prepare, score_baselines
 from graft.loggers import build as loggers
-from graft.model.calibrate import calibrate
+from graft.model.calibrate import neighbours_for, temperature_for, thresholds_for
 from graft.model.save import keep_model, redacted, save_predictions
 from graft.pretrain import pretrain
-from graft.report import plots, publish, tables
+from graft.report import card, plots, publish, tables
 from graft.runs import checkpoints, describe, record
 from graft.runs.context import RunContext, run_context
 from graft.runs.folder import MERGED, SOUP, SWAD, WISE_FT, in_own_folder
 from graft.training.cross_validation import cross_validate, plan_folds
-from graft.training.evaluation import test, validation_metrics
+from graft.training.evaluation import test, validation_metrics, validation_outputs
 from graft.training.fitting import Fitting, fit
 from graft.training.lightning import is_rank_zero
 from graft.training.tuning import resolve_auto
@@ -116,6 +116,8 @@ def recorded(experiment: Experiment, results: dict[str, Any], context: RunContex
         if main_process:
             results.update(redacted(results, config["save"]["redact"]))
             record.write(results, folder)
+            if results["status"] == record.FINISHED:
+                card.write(folder)
             loggers.log_results(run_loggers, results)
             done = results["status"] == record.FINISHED and not context.sweep
             if done and results["wandb"] and (page := publish.page_of_run(folder)):
@@ -147,7 +149,10 @@ def test_and_describe(
     results["score"] = describe.of_score(results["metrics"], task)
     results |= describe.of_rejection(task)
     results["confusion"] = describe.of_confusion(module, data)
-    results["temperature"] = calibrate(experiment, fitting.trainer)
+    validated = validation_outputs(fitting.trainer, experiment)
+    neighbours = neighbours_for(experiment, fitting.trainer)
+    results["temperature"] = temperature_for(experiment, validated)
+    results["unusual"] = thresholds_for(experiment, validated, neighbours)
     if experiment.config["save"]["predictions"]:
         save_predictions(experiment)
-    keep_model(experiment, results, in_sweep=in_sweep)
+    keep_model(experiment, results, neighbours, in_sweep=in_sweep)

@@ -36,6 +36,15 @@ def rows_of(kept: dict, table: pandas.DataFrame) -> pandas.DataFrame:
     return table.iloc[[line - 2 for line in lines]]
 
 
+def assert_card(folder: Path) -> str:
+    """The model card, in which nothing is left blank."""
+    text = (folder / "model" / "README.md").read_text()
+    assert not re.search(r"\bNone\b|\bnan\b|\binf\b|\{\{|\|[ \t]*\||: *$|^- *$", text, re.MULTILINE), text
+    for section in text.split("\n## ")[1:]:
+        assert len(section.strip().splitlines()) > 1, section
+    return text
+
+
 def assert_same(found, kept, atol=CLOSE):
     """The same labels, and probabilities up to rounding."""
     assert [tuple(one) if isinstance(one, tuple | list) else one for one in found.labels] == [
@@ -61,6 +70,10 @@ def test_paths_pictures_and_arrays_are_predicted_as_in_the_test(run, photos, ove
     one = model.predict(kept["sample"][0])
     assert len(one) == 1
     assert next(iter(one))["prediction"] == kept["prediction"][0]
+    text = assert_card(folder)
+    assert f"| target | acc | {model.metrics['test/target/acc']:.4g} | " in text
+    assert f"| {len(kept['label'])} |" in text
+    assert "no features of training samples" in text
 
 
 NETWORKS = [
@@ -117,6 +130,7 @@ def test_texts_with_words_of_their_own(run, reviews):
     folder = run(*overrides, "backbone=lstm", "strategy=scratch", "data.eval_batch_size=4")
     kept = kept_by(folder)
     assert_same(graft.load_run(folder).predict(rows_of(kept, table)["text"]), kept)
+    assert "`vocabulary.json` holds words of the training data" in assert_card(folder)
 
 
 @pytest.mark.slow
@@ -156,6 +170,7 @@ def test_recordings_by_path_and_as_waveforms(run, tones):
     waves = [soundfile.read(file, dtype="float32")[0] for file in kept["sample"]]
     assert_same(model.predict(waves, sample_rate=8000), kept)
     assert_same(model.predict([(wave, 8000) for wave in waves]), kept)
+    assert_card(folder)
     with pytest.raises(GraftError, match="how many samples a second"):
         model.predict(waves)
 
@@ -177,6 +192,7 @@ def test_tables_from_a_frame_a_file_columns_and_records(run, people, tmp_path):
     assert_same(model.predict(tmp_path / "new.csv"), kept)
     assert_same(model.predict(str(tmp_path / "new.parquet")), kept)
     assert len(model.predict({"age": 33, "job": "smith", "height": 180})) == 1
+    assert "`columns.json` holds categories" in assert_card(folder)
     with pytest.raises(GraftError, match="no column height"):
         model.predict({"age": 33, "job": "smith"})
     with pytest.raises(GraftError, match=r"row 1: .*'old'"):
@@ -193,6 +209,7 @@ def test_numbers_come_back_in_their_unit(run, people):
     assert found.probabilities is None
     assert model.classes is None
     np.testing.assert_allclose(found.labels, kept["prediction"], atol=1e-5)
+    assert "Predicts a number for rows of a table" in assert_card(folder)
     assert abs(np.mean(found.labels) - 3) < 2, "standardised outputs would be near 0"
 
 
@@ -223,6 +240,7 @@ def test_sequences_and_several_labels(run, tmp_path):
     indices = [int(re.search(r"\[(\d+)\]$", name)[1]) for name in kept["sample"]]
     assert_same(model.predict([values[index, : lengths[index]] for index in indices]), kept)
     assert model.classes == ("0", "1", "2")
+    assert "Predicts any of 3 classes" in assert_card(folder)
     assert {len(one) for one in kept["prediction"]} - {1}, "none or several labels"
 
 
@@ -292,13 +310,20 @@ def test_nothing_is_kept_where_that_is_asked_for(run, photos):
 def test_names_and_paths_can_be_hidden(run, photos, tmp_path):
     Image.new("RGB", (20, 20)).save(tmp_path / "photos" / "cat" / "white.png")
     (tmp_path / "photos" / "cat" / "secret.png").write_bytes(b"no picture")
-    folder = run(*photos, "strategy=scratch", "save.redact=[paths,names]", "data.target.on_bad_sample=skip")
+    folder = run(
+        *photos,
+        "strategy=scratch",
+        "save.redact=[paths,names]",
+        "data.target.on_bad_sample=skip",
+        "save.neighbours=true",
+    )
     kept = kept_by(folder)
     assert kept["classes"] == ["class 0", "class 1"]
     assert set(kept["label"]) == {"class 0", "class 1"}
     results = (folder / "results.json").read_text()
     assert not re.search("cat|dog", str(kept))
     assert "secret.png" not in results
+    assert ".png" not in str(graft.load_run(folder).neighbours.samples)
     assert json.loads(results)["data"]["target"]["classes"] == ["class 0", "class 1"]
     assert graft.load_run(folder).classes == ("cat", "dog")
 

@@ -7,9 +7,14 @@ import json
 import numpy as np
 import pandas
 import pytest
+from PIL import Image
 
+import graft
 from graft.cli.main import main
+from graft.config.conflicts import save_contradictions
+from graft.inspection.faithfulness import Verdict
 from graft.model import predictions
+from graft.report.temperature import tempered
 
 
 def kept_by(folder):
@@ -21,22 +26,51 @@ def read_csv(text):
 
 
 def test_a_folder_of_photos_with_a_broken_one_and_other_files(run, photos, tmp_path, capsys):
-    folder = run(*photos, "strategy=scratch")
+    folder = run(*photos, "strategy=scratch", "save.neighbours=true")
     (tmp_path / "photos" / "broken.png").write_bytes(b"no picture")
     (tmp_path / "photos" / "notes.txt").write_text("cats")
+    output = tmp_path / "found" / "photos.csv"
+    where = [f"run={folder}", f"input={tmp_path / 'photos'}", f"output={output}"]
     capsys.readouterr()
-    assert main(["predict", f"run={folder}", f"input={tmp_path / 'photos'}", "batch_size=7"]) == 0
+    assert main(["predict", *where, "batch_size=7", "--nearest", "2"]) == 0
     out, err = capsys.readouterr()
-    rows = {row["input"]: row for row in read_csv(out)}
+    assert out == ""
+    rows = {row["input"]: row for row in read_csv(output.read_text())}
     assert len(rows) == 60
     kept = kept_by(folder)
     for name, label, probabilities in zip(kept["sample"], kept["prediction"], kept["probabilities"], strict=True):
         assert rows[name]["prediction"] == label
         found = [float(rows[name][f"p({one})"]) for one in kept["classes"]]
         np.testing.assert_allclose(found, probabilities, atol=1e-5)
-        assert float(rows[name]["confidence"]) == max(found)
+    scaled = json.loads((folder / "model" / "model.json").read_text())["temperature"] or 1.0
+    confidence = tempered(np.array(kept["probabilities"]), scaled).max(axis=1)
+    np.testing.assert_allclose([float(rows[name]["confidence"]) for name in kept["sample"]], confidence, atol=1e-5)
     assert "60 predicted, 1 left out (.txt files), 1 could not be read" in err
-    assert "broken.png" in err
+    assert "Not read: " in err
+    assert [row["input"] for row in read_csv((tmp_path / "found" / "photos_unread.csv").read_text())] == [
+        str(tmp_path / "photos" / "broken.png")
+    ]
+    own = [row for row in rows.values() if row["nearest 1"] == row["input"]]
+    assert len(own) == 60 - len(kept["sample"]) - 9, "a training sample is the nearest to itself"
+    assert all(float(row["nearest 1 similarity"]) > 0.999 for row in own)
+    assert all(row["nearest 1 label"] == row["input"].split("/")[-2] for row in own)
+    assert all(float(row["nearest 1 similarity"]) >= float(row["nearest 2 similarity"]) for row in rows.values())
+    assert {row["unusual"] for row in own} == {"False"}
+
+
+def test_explanations_stand_beside_the_output(run, photos, tmp_path, monkeypatch):
+    pytest.importorskip("captum")
+    monkeypatch.setattr(Verdict, "withheld", "")  # two epochs teach nothing that an attribution could point at
+    folder = run(*photos, "strategy=scratch")
+    output = tmp_path / "few.jsonl"
+    (tmp_path / "list.csv").write_text("path\n" + "\n".join(kept_by(folder)["sample"][:2]))
+    arguments = ["predict", f"run={folder}", f"input={tmp_path / 'list.csv'}", "--explain"]
+    assert main(arguments) == 2  # pictures have no place in standard output
+    assert main([*arguments, f"output={output}"]) == 0
+    for row in map(json.loads, output.read_text().splitlines()):
+        assert row["explanation"]["method"] in ("integrated gradients", "Grad-CAM")
+        with Image.open(tmp_path / row["explanation"]["picture"]) as picture:
+            assert picture.format == "PNG"
 
 
 def test_one_photo_and_a_list_of_them(run, photos, tmp_path, capsys):
@@ -66,6 +100,8 @@ def test_texts_from_lines_standard_input_and_columns(run, reviews, tmp_path, cap
     found = []
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(texts)))
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"review": text}) + "\n" for text in texts))
+    assert main(["predict", f"run={folder}", f"input={tmp_path / 'lines.txt'}", "--nearest", "3"]) == 2
+    assert "save.neighbours=true" in capsys.readouterr().err
     for what in (
         [f"input={tmp_path / 'lines.txt'}"],
         ["input=-"],
@@ -85,7 +121,8 @@ def test_rows_of_a_table_with_a_bad_one(run, people, tmp_path, capsys):
     assert main(["predict", f"run={folder}", f"input={tmp_path / 'new.csv'}"]) == 0
     out, err = capsys.readouterr()
     assert [row["input"] for row in read_csv(out)] == ["row 2", "row 4", "row 5", "row 6", "row 7"]
-    assert "1 could not be read (row 3: " in err
+    assert "Columns that the model does not know: Unnamed: 0, outcome, score" in err
+    assert "Not read: row 3: " in err
     assert "'old'" in err
 
 
@@ -98,6 +135,7 @@ def test_rows_of_a_table_with_a_bad_one(run, people, tmp_path, capsys):
         (["run=nowhere", "input=y"], "nowhere: there is no such folder"),
         (["run=x", "input=y", "output=z.xls"], "output=z.xls: predictions are written as"),
         (["run=x", "input=y", "batch_size=0"], "batch_size=0"),
+        (["run=x", "input=y", "--nearest", "no"], "--nearest=no"),
     ],
 )
 def test_mistakes_are_named(arguments, said, capsys):
@@ -113,3 +151,31 @@ def test_what_a_model_cannot_take_is_named(run, people, tmp_path, capsys):
     assert "it has no column height. Columns: age, job." in capsys.readouterr().err
     assert main(["predict", f"run={folder}", f"input={tmp_path / 'none.csv'}"]) == 2
     assert "there is no such file or folder" in capsys.readouterr().err
+
+
+def test_what_marks_texts_and_rows_are_tokens_and_columns(run, reviews, people, tmp_path, monkeypatch):
+    pytest.importorskip("captum")
+    monkeypatch.setattr(Verdict, "withheld", "")
+    overrides, _ = reviews
+    text = graft.load_run(run(*overrides, "backbone=lstm", "strategy=scratch"))
+    (explanation,) = text.predict("a good film", explain=True).explanations
+    assert len(explanation.weights) == 3
+    assert max(abs(weight) for _, weight in explanation.weights) == pytest.approx(1)
+    overrides, _ = people
+    table = graft.load_run(run(*overrides, "save.neighbours=true", folder="people"))
+    found = table.predict({"age": 33, "job": "smith", "height": 180}, explain=True, nearest=2)
+    assert [name for name, _ in found.explanations[0].weights] == ["age", "height", "job"]
+    assert [one.label in ("no", "yes") for one in found.nearest[0]] == [True, True]
+
+
+def test_an_attribution_that_fails_its_checks_is_withheld(run, people, monkeypatch):
+    pytest.importorskip("captum")
+    monkeypatch.setattr(Verdict, "withheld", "random weights hardly change it")
+    model = graft.load_run(run(*people[0]))
+    (one,) = model.predict({"age": 33, "job": "smith", "height": 180}, explain=True).explanations
+    assert (one.withheld, one.weights, one.picture) == ("random weights hardly change it", None, None)
+
+
+def test_neighbours_of_a_model_that_is_not_kept_are_refused():
+    assert "save.neighbours=true" in next(save_contradictions({"neighbours": True, "model": "none"}))
+    assert not list(save_contradictions({"neighbours": True, "model": "best"}))

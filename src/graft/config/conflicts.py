@@ -26,6 +26,7 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     yield from training_contradictions(config, names)
     yield from selection_contradictions(config, names)
     yield from ledger_contradictions(config, names)
+    yield from save_contradictions(config["save"])
     yield from evaluation_contradictions(config, names)
     yield from tuning_contradictions(config)
     yield from averaging_contradictions(config, names)
@@ -346,6 +347,12 @@ def selection_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
             f"`selection.metric={shown(metric)}` with `task={names['task']}`: validation does not compute it; {hint} "
             f"{', '.join(known)}"
         )
+
+
+def save_contradictions(save: Mapping[str, Any]) -> Iterator[str]:
+    """Something to keep in a model that is not kept."""
+    if save["neighbours"] and save["model"] == "none":
+        yield "`save.neighbours=true` with `save.model=none`: the model keeps them; use save.model=best"
 
 
 def ledger_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:

@@ -389,7 +389,8 @@ class TransferDataModule(pl.LightningDataModule):
         With a `test_shift` only the target is tested, its images changed so.
         """
         if self.test_shift is not None:
-            return [self._whole_loader("target", "test", self._input_spec.transform(shift=self.test_shift))]
+            shifted = self._input_spec.transform(shift=self.test_shift)
+            return [self._whole_loader("target", self.domains["target"].test, shifted)]
         return [self.eval_loader(domain, "test") for domain in self.test_domains]
 
     def plain_batches(self, domain: str, split_name: str, view: int | None = None) -> Iterator[DomainBatch]:
@@ -435,19 +436,20 @@ class TransferDataModule(pl.LightningDataModule):
 
     def eval_loader(self, domain: str, split_name: str) -> EvalLoader:
         """Batches `{domain: batch}` of a whole split, without augmentation; each process has its share."""
-        return self._whole_loader(
-            domain, split_name, self._eval_transform, functools.partial(self.stored.get, (domain, split_name))
-        )
+        stored = functools.partial(self.stored.get, (domain, split_name))
+        return self._whole_loader(domain, getattr(self.domains[domain], split_name), self._eval_transform, stored)
+
+    def plain_train_loader(self, domain: str) -> EvalLoader:
+        """Batches `{domain: batch}` of all training samples, plain and unlabelled; each process has its share."""
+        return self._whole_loader(domain, replace(self.domains[domain].train, labels=None), self._eval_transform)
 
     def _whole_loader(
         self,
         domain: str,
-        split_name: str,
+        split: Split,
         transform: Transform,
         stored: Callable[[], MappedRows | TakenRows | None] = lambda: None,
     ) -> EvalLoader:
-        split = getattr(self.domains[domain], split_name)
-
         def lengths() -> Tensor | None:
             return self._lengths_of(split, transform) if stored() is None else None
 

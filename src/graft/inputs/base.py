@@ -77,6 +77,13 @@ MOVED = ("inputs", "labels", "stored")
 Batch = Mapping[str, DomainBatch]  # by domain
 
 
+def one_of(inputs: Inputs, number: int) -> Inputs:
+    """A sample of a batch as a batch of one."""
+    if isinstance(inputs, Fields):
+        return Fields({name: tensor[number : number + 1] for name, tensor in inputs.tensors.items()})
+    return inputs[number : number + 1]
+
+
 def join(batches: Sequence[Inputs]) -> Inputs:
     """Batches one after the other as one; sequences are filled up with zeros to the longest."""
     if isinstance(batches[0], Tensor):

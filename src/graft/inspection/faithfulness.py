@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 
 from graft.backbones.base import Backbone
 from graft.inspection.subject import Question, Subject
-from graft.model.model import Model
+
+if TYPE_CHECKING:
+    from graft.model.model import Model
 
 DELETION_STEPS = 16
 RANDOM_ORDERS = 8
@@ -44,7 +47,7 @@ class Verdict:
 
 
 @torch.no_grad()
-def deletion_area(subject: Subject, question: Question, model: Model, order: Tensor) -> float:
+def deletion_area(subject: Subject, question: Question, model: "Model", order: Tensor) -> float:
     """Mean of what is left of the prediction while the units `(count,)` of an order are removed, from none to all."""
     steps = min(DELETION_STEPS, subject.count)
     numbers = torch.linspace(0, subject.count, steps + 1).round().long()
@@ -55,14 +58,14 @@ def deletion_area(subject: Subject, question: Question, model: Model, order: Ten
     return float(torch.trapezoid(left, numbers.double()) / subject.count)
 
 
-def random_area(subject: Subject, question: Question, model: Model) -> float:
+def random_area(subject: Subject, question: Question, model: "Model") -> float:
     """The same of random orders, on average."""
     random = torch.Generator().manual_seed(0)
     orders = [torch.randperm(subject.count, generator=random) for _ in range(RANDOM_ORDERS)]
     return float(np.mean([deletion_area(subject, question, model, order) for order in orders]))
 
 
-def randomised(model: Model) -> Iterator[tuple[str, Backbone, nn.Module]]:
+def randomised(model: "Model") -> Iterator[tuple[str, Backbone, nn.Module]]:
     """What is random, and a copy of the network with those weights in random order: the head, then the last stages.
 
     Each is the one before with more of it randomised, so that it is used before the next is asked for.

@@ -15,7 +15,7 @@ from graft.data.samples import names_of
 from graft.data.slices import check_slices, slice_values
 from graft.errors import first_line
 from graft.heads.base import bottleneck_of, has_bottleneck, seen_by
-from graft.inputs.base import Fields, Inputs
+from graft.inputs.base import Inputs, one_of
 from graft.inspection.activations import activations
 from graft.inspection.attribution import ADVICE, has_captum, methods
 from graft.inspection.change import linear_cka, relative_distance
@@ -326,10 +326,3 @@ def inputs_of(opened: Opened, indices: Sequence[int]) -> list[Inputs]:
         for number, place in enumerate([] if places is None else places.tolist())
     }
     return [by_place[place] for place in range(len(indices))]
-
-
-def one_of(inputs: Any, number: int) -> Inputs:
-    """A sample of a batch as a batch of one."""
-    if isinstance(inputs, Fields):
-        return Fields({name: tensor[number : number + 1] for name, tensor in inputs.tensors.items()})
-    return inputs[number : number + 1]

@@ -15,12 +15,15 @@ DARKEST, LIGHTEST = 0.25, 0.9
 
 
 def overlay(subject: Subject, attribution: Tensor, *, upwards: bool = False) -> str | None:
-    """A PNG as a data URL of an image's or a spectrogram's values under its attribution; None for other inputs.
+    """What `overlay_png` draws as a data URL; None for inputs whose units have names."""
+    return None if subject.names else data_url(overlay_png(subject, attribution, upwards=upwards), "image/png")
+
+
+def overlay_png(subject: Subject, attribution: Tensor, *, upwards: bool = False) -> bytes:
+    """A PNG of an image's or a spectrogram's values under its attribution.
 
     `upwards` draws the first row at the bottom, as the low bands of a spectrogram.
     """
-    if subject.names:
-        return None
     shape = subject.values.shape[-2:] if subject.values.ndim > 2 else (1, subject.values.shape[-1])
     base = grey(subject.values[0].numpy().reshape(-1, *shape).mean(axis=0))
     units = subject.units.reshape(-1, *shape)[0].numpy()
@@ -35,7 +38,7 @@ def grey(values: np.ndarray) -> np.ndarray:
     return DARKEST + (LIGHTEST - DARKEST) * np.clip((values - low) / max(high - low, 1e-12), 0, 1)
 
 
-def picture(base: np.ndarray, signed: np.ndarray) -> str:
+def picture(base: np.ndarray, signed: np.ndarray) -> bytes:
     """Grey values `(H, W)` in 0 to 1 with signed ones `(H, W)` in -1 to 1 in colour over them."""
     height, width = base.shape
     opacity = STRONGEST * np.abs(signed)[..., None]
@@ -46,4 +49,4 @@ def picture(base: np.ndarray, signed: np.ndarray) -> str:
     size = (max(round(width * factor), 1), max(round(height * factor), SIDE // 4))  # a waveform is one pixel high
     content = io.BytesIO()
     image.resize(size, Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.BOX).save(content, "PNG")
-    return data_url(content.getvalue(), "image/png")
+    return content.getvalue()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,10 @@ from graft.backbones.tabular import ColumnSum, ColumnTokens
 from graft.heads.base import seen_by
 from graft.inputs.base import Fields
 from graft.inputs.columns import MISSING
-from graft.model.model import Model
 from graft.tasks.base import Task
+
+if TYPE_CHECKING:  # a model explains by means of this
+    from graft.model.model import Model
 
 CELLS = 14  # of an image or a spectrogram, a side
 SEGMENTS = 50  # of a waveform
@@ -44,7 +46,7 @@ class Subject:
         return torch.where(removed[:, self.units], self.baseline, self.values)
 
 
-def subject_of(model: Model, inputs: Any) -> Subject:
+def subject_of(model: "Model", inputs: Any) -> Subject:
     """A sample's inputs `(1, ...)`, as the network takes them, as a subject."""
     if not isinstance(inputs, Fields):
         return of_tensor(inputs, lambda x: x)
@@ -81,7 +83,7 @@ def of_tensor(values: Tensor, inputs_of: Callable[[Tensor], Any]) -> Subject:
     return Subject(values, torch.zeros_like(values), units, count, logits)
 
 
-def of_tokens(model: Model, inputs: Fields) -> Subject:
+def of_tokens(model: "Model", inputs: Fields) -> Subject:
     """A text's tokens, by their vectors, against the vector of padding."""
     length = int(inputs["attention_mask"].sum())
     ids, mask = inputs["input_ids"][:, :length], inputs["attention_mask"][:, :length]
@@ -114,7 +116,7 @@ def words_of(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     return [tokenizer.words[one - first] if one >= first else "⟨unknown⟩" for one in ids]
 
 
-def of_columns(model: Model, inputs: Fields) -> Subject:
+def of_columns(model: "Model", inputs: Fields) -> Subject:
     """A table's columns, by the vectors that they become, against the mean of numbers and missing categories."""
     zero = torch.zeros_like(inputs["numbers"])
     absent = Fields({"numbers": zero, "missing": zero, "codes": torch.full_like(inputs["codes"], MISSING)})

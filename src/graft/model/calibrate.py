@@ -1,29 +1,75 @@
-"""How sure a run's probabilities should be, fitted on the labels of its validation split."""
+"""What a run's validation split tells of its predictions: how sure they should be, and which inputs are unusual."""
 
 from typing import Any
 
 import pytorch_lightning as pl
+from torch import Tensor
 
+from graft.data.samples import DomainData, names_of
+from graft.errors import GraftError
 from graft.experiment import Experiment
-from graft.model.save import gathered, in_order
+from graft.model import unusual
+from graft.model.neighbours import Neighbours
+from graft.model.predictions import text_of, words_of
+from graft.model.save import hashed
 from graft.report import temperature
-from graft.training.evaluation import validation_predictions
+from graft.training.evaluation import Outputs, outputs_of
 
 
-def calibrate(experiment: Experiment, trainer: pl.Trainer) -> dict[str, Any] | None:
-    """The temperature for `results.json`; every process takes part.
+def temperature_for(experiment: Experiment, outputs: Outputs | None) -> dict[str, Any] | None:
+    """The temperature for `results.json`, fitted on the labels of the validation split, of which `outputs` are.
 
     None for numbers, several labels a sample, a target that counts as unlabelled, and where validation is cut short.
     """
     data, task = experiment.data, experiment.module.tasks["target"]
     labels = data.domains["target"].val.labels
-    if task.label_kind != "classes" or data.target_setting == "unsupervised" or labels is None:
+    if outputs is None or task.label_kind != "classes" or data.target_setting == "unsupervised" or labels is None:
         return None
-    parts = validation_predictions(trainer, experiment)
-    if parts is None:
-        return None
-    indices, values = in_order(gathered(parts))
-    probabilities = task.probabilities(values)
+    probabilities = task.probabilities(outputs.predictions)
     if probabilities is None or not bool(probabilities.isfinite().all()):
         return None
-    return temperature.describe(probabilities.numpy(), labels[indices].long().numpy())
+    return temperature.describe(probabilities.numpy(), labels[outputs.indices].long().numpy())
+
+
+def thresholds_for(
+    experiment: Experiment, outputs: Outputs | None, neighbours: Neighbours | None
+) -> dict[str, Any] | None:
+    """From which energy and distance on an input is unusual, for `results.json`; needs no label.
+
+    None for numbers without `neighbours`, and where validation is cut short.
+    """
+    if outputs is None:
+        return None
+    scores = {"energy": experiment.module.tasks["target"].energy(outputs.logits)}
+    if neighbours is not None and outputs.features is not None:
+        scores["distance"] = neighbours.distances(outputs.features)
+    return unusual.thresholds({name: values for name, values in scores.items() if values is not None})
+
+
+def neighbours_for(experiment: Experiment, trainer: pl.Trainer) -> Neighbours | None:
+    """Features of the target's training samples, where `save.neighbours` asks for them; every process takes part.
+
+    Raises GraftError for a network that gives none.
+    """
+    config, data = experiment.config, experiment.data
+    if not config["save"]["neighbours"]:
+        return None
+    outputs = outputs_of(trainer, experiment.module, data.plain_train_loader("target"))
+    if outputs.features is None:
+        raise GraftError(
+            f"save.neighbours=true: the head {config['head']['_target_']} takes tokens of a backbone that gives no "
+            "features beside them. Set save.neighbours=false."
+        )
+    target = data.domains["target"]
+    samples = names_of(target.train, outputs.indices)
+    if "paths" in config["save"]["redact"]:
+        samples = [hashed(name) for name in samples]
+    return Neighbours.of(outputs.features, samples, labels_of(target, outputs.indices))
+
+
+def labels_of(target: DomainData, indices: Tensor) -> list[str | None]:
+    """Labels of training samples as text; None for each that has none."""
+    known = len(target.train.labels) if target.train.labels is not None else 0
+    words = words_of(target.train.labels[indices[indices < known]], target.classes) if known else ()
+    labels = dict(zip(indices[indices < known].tolist(), map(text_of, words), strict=True))
+    return [labels.get(index) for index in indices.tolist()]

@@ -32,6 +32,7 @@ class Found:
     names: Sequence[str]
     unread: list[tuple[str, str]] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)  # reason -> number of files that are no inputs
+    unknown: Sequence[str] = ()  # columns that the network does not know
 
     def __len__(self) -> int:
         return len(self.names)
@@ -71,8 +72,8 @@ def files_in(path: Path, endings: Any, column: str) -> Found:
         if not listing.files:
             raise GraftError(f"input={path}: no file there is read. Endings: {', '.join(sorted(endings))}.")
         return Found(listing.files, [str(file) for file in listing.files], listing.unread, dict(listing.left_out))
-    if path.suffix.lower() in TABLES:
-        table = read_table(path, FILE, None, header=True, encoding="utf-8", missing=())
+    if path.suffix.lower() in (*TABLES, *LINES):
+        table = texts_table(path)
         values = table.columns[column_name(table, column, "column")]
         files = [path.parent / user_path(str(value)) for value in values if value is not None]
         return Found(files, [str(file) for file in files], named(table))
@@ -87,7 +88,7 @@ def texts_in(place: str, path: Path, column: str) -> Found:
         return Found([line for _, line in kept], [name for name, _ in kept])
     if path.is_dir():
         raise GraftError(f"input={path}: that is a folder. Give a file of texts, or - for lines of standard input.")
-    table = records_in(path) if path.suffix.lower() in LINES else read_table(path, FILE, None, True, "utf-8", ())
+    table = texts_table(path)
     values = table.columns[column_name(table, column, "column")]
     missing = [(f"row {line}", "its text is empty") for line, text in zip(table.lines, values, strict=True) if not text]
     rows = [(f"row {line}", text) for line, text in zip(table.lines, values, strict=True) if text]
@@ -99,7 +100,14 @@ def rows_in(path: Path, reading: dict[str, Any], columns: Columns) -> Found:
     table = records_in(path) if path.suffix.lower() in LINES else table_of(path, reading)
     kept, problems = checked_table(table, reading, columns)
     unread = [(f"row {line}", problem) for line, problem in problems]
-    return Found(kept, [f"row {line}" for line in kept.lines], unread)
+    known = {column.name for column in columns.all}
+    unknown = [name for name in table.columns if name not in known]
+    return Found(kept, [f"row {line}" for line in kept.lines], unread, unknown=unknown)
+
+
+def texts_table(path: Path) -> Table:
+    """A table whose values stay as they are written."""
+    return records_in(path) if path.suffix.lower() in LINES else read_table(path, FILE, None, True, "utf-8", ())
 
 
 def records_in(path: Path) -> Table:

@@ -16,6 +16,7 @@ from graft.files import write_whole, written_whole
 from graft.inputs.columns import Columns
 
 DESCRIPTION, WEIGHTS = "model.json", "weights.safetensors"
+NEIGHBOURS, CARD = "neighbours.safetensors", "README.md"
 FORMAT = 1
 ALIASES = "aliases"  # in the metadata of the weights
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "numpy", "pillow")
@@ -45,6 +46,8 @@ class Description:
     allow: Sequence[str]  # packages whose code the network needs
     versions: Mapping[str, str]
     wrapped: Mapping[str, Any] | None = None  # of a plain network, what made it a backbone (graft.backbones.contract)
+    temperature: float | None = None  # by which logits are divided for the confidence; None: it is not calibrated
+    unusual: Mapping[str, Any] | None = None  # thresholds of scores, see graft.model.unusual
     format: int = FORMAT
 
 

@@ -1,8 +1,10 @@
 """A trained network that predicts from its folder alone."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,23 @@ from torch import Tensor, nn
 from graft import registry
 from graft.backbones.base import Backbone
 from graft.backbones.contract import wrap
+from graft.backbones.outputs import features_of
 from graft.build import build
 from graft.data.samples import Split
 from graft.errors import GraftError
 from graft.files import user_path
 from graft.heads.base import context_for, new_head, seen_by
 from graft.inputs.base import Inputs
+from graft.inspection.attribution import has_captum
 from graft.model import folder as folders
+from graft.model import neighbours
+from graft.model.explain import NO_CAPTUM, Explainer
 from graft.model.folder import Description
 from graft.model.inputs import samples_of
+from graft.model.neighbours import Neighbours
 from graft.model.predictions import Predictions, predictions_of
+from graft.model.unusual import is_unusual
+from graft.report.temperature import tempered
 from graft.runs.folder import BEST_MODEL, MODEL
 from graft.tasks.base import Task
 
@@ -32,11 +41,14 @@ BATCH_SIZE = 256
 class Model:
     """A run's network, in eval mode, with everything that it takes to read inputs and to say what comes out."""
 
-    def __init__(self, description: Description, backbone: Backbone, head: nn.Module, task: Task) -> None:
+    def __init__(
+        self, description: Description, backbone: Backbone, head: nn.Module, task: Task, neighbours_file: Path
+    ) -> None:
         self.description = description
         self.backbone = backbone
         self.head = head
         self.task = task
+        self.neighbours_file = neighbours_file  # is not there where the run did not keep them
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -55,41 +67,92 @@ class Model:
 
     def to(self, device: Any) -> "Model":
         """Move the weights."""
+        self.__dict__.pop("explainer", None)  # it stays on the CPU
         self.backbone.to(device)
         self.head.to(device)
         return self
 
-    def predict(self, inputs: Any, *, batch_size: int = BATCH_SIZE, sample_rate: int | None = None) -> Predictions:
+    @cached_property
+    def neighbours(self) -> Neighbours | None:
+        """Features of the training samples, where the run kept them."""
+        return neighbours.read(self.neighbours_file) if self.neighbours_file.is_file() else None
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        """What explains predictions."""
+        return Explainer(self)
+
+    def predict(
+        self,
+        inputs: Any,
+        *,
+        explain: bool = False,
+        nearest: int = 0,
+        batch_size: int = BATCH_SIZE,
+        sample_rate: int | None = None,
+    ) -> Predictions:
         """A prediction for each input, as the run's own test made it.
 
         Images: paths, PIL images, arrays `(H, W, C)`, tensors `(C, H, W)`. Texts. Recordings: paths, waveforms with
         `sample_rate` in samples a second, or pairs of the two. Tables: a file, a data frame, columns by name, or
-        records. Sequences `(L, D)`. One alone is a list of one. Raises GraftError for what cannot be read.
+        records. Sequences `(L, D)`. One alone is a list of one. `nearest` is a number of training samples. Raises
+        GraftError for what cannot be read, and for neighbours that the run did not keep.
         """
-        outputs = self.outputs(inputs, batch_size, sample_rate, self.logits)
-        values = [self.task.predictions(logits.float()) for logits in outputs]
-        if not values:
+        self.check_can(explain=explain, nearest=nearest)
+        explainer = self.explainer if explain else None
+        logits, features, explanations = [], [], []
+        for batch in self.batches(inputs, batch_size, sample_rate):
+            with torch.inference_mode(), self._autocast():
+                seen = seen_by(self.head, self.backbone, batch)
+                logits.append(self.head(seen).float().cpu())
+            if self.neighbours is not None:
+                features.append(features_of(seen).float().cpu())
+            if explainer:
+                explanations += explainer(batch)
+        if not logits:
             raise GraftError("There is nothing to predict on: the inputs are empty.")
-        return predictions_of(self.task, torch.cat(values), self.classes)
+        found = self._judged(torch.cat(logits), torch.cat(features) if features else None, nearest)
+        return replace(found, explanations=tuple(explanations)) if explainer else found
+
+    def check_can(self, *, explain: bool = False, nearest: int = 0) -> None:
+        """Raise GraftError where the model cannot explain here, or keeps no features of its training samples."""
+        if explain and not has_captum():
+            raise GraftError(NO_CAPTUM)
+        if nearest and self.neighbours is None:
+            raise GraftError(
+                f"nearest={nearest}: this model keeps no features of its training samples "
+                f"({self.neighbours_file} is not there). Train with save.neighbours=true."
+            )
+
+    def _judged(self, logits: Tensor, features: Tensor | None, nearest: int) -> Predictions:
+        """Predictions of logits `(N, K)`, with how sure, how unusual and how near to training samples each is."""
+        found = predictions_of(self.task, self.task.predictions(logits), self.classes)
+        confidence = None
+        if found.probabilities is not None and self.task.label_kind == "classes":
+            temperature = self.description.temperature
+            scaled = found.probabilities if temperature is None else tempered(found.probabilities, temperature)
+            confidence = scaled.max(axis=1)
+        energy = self.task.energy(logits)
+        scores = {} if energy is None else {"energy": energy.numpy()}
+        near = None
+        if features is not None and self.neighbours is not None:
+            scores["distance"] = self.neighbours.distances(features).numpy()
+            near = tuple(self.neighbours.nearest(features, nearest)) if nearest else None
+        limits = (self.description.unusual or {}).get("thresholds", {})
+        unusual = is_unusual(scores, limits)
+        return replace(found, confidence=confidence, scores=scores, unusual=unusual, nearest=near)
 
     def features(self, inputs: Any, *, batch_size: int = BATCH_SIZE, sample_rate: int | None = None) -> Tensor:
         """The backbone's features `(N, D)` of the inputs of `predict`."""
-        outputs = self.outputs(inputs, batch_size, sample_rate, self.backbone)
-        return torch.cat([features.float() for features in outputs])
+        found = []
+        for batch in self.batches(inputs, batch_size, sample_rate):
+            with torch.inference_mode(), self._autocast():
+                found.append(self.backbone(batch).float().cpu())
+        return torch.cat(found)
 
     def logits(self, batch: Inputs) -> Tensor:
         """What the head says `(B, K)` of inputs as the network takes them."""
         return self.head(seen_by(self.head, self.backbone, batch))
-
-    @torch.inference_mode()
-    def outputs(
-        self, inputs: Any, batch_size: int, sample_rate: int | None, compute: Callable[[Inputs], Tensor]
-    ) -> Iterator[Tensor]:
-        """What is computed `(B, ...)` on the CPU, batch by batch in the inputs' order."""
-        for batch in self.batches(inputs, batch_size, sample_rate):
-            with self._autocast():
-                values = compute(batch)
-            yield values.cpu()
 
     def batches(self, inputs: Any, batch_size: int, sample_rate: int | None) -> Iterator[Inputs]:
         """The inputs as the network takes them, on its device."""
@@ -150,7 +213,7 @@ def load(place: Path, allow: Sequence[str] = ()) -> Model:
     parts = folders.network_of(backbone, head).to(getattr(torch, dtype_name(description)))
     load_weights(parts, folder / folders.WEIGHTS)
     parts.eval().requires_grad_(False)
-    return Model(description, backbone, head, task)
+    return Model(description, backbone, head, task, folder / folders.NEIGHBOURS)
 
 
 def dtype_name(description: Description) -> str:

@@ -11,6 +11,8 @@ import numpy as np
 if TYPE_CHECKING:  # reading a run's predictions needs no torch
     from torch import Tensor
 
+    from graft.model.explain import Explanation
+    from graft.model.neighbours import Neighbour
     from graft.tasks.base import Task
 
 CLASSES = "classes"  # where the file's schema holds the class names, as JSON
@@ -21,25 +23,39 @@ SLICE = "slice "  # a column's name begins so that holds what samples are sliced
 class Predictions:
     """Of N samples: a class name, several of them, or a number each, and the probability `(N, K)` of every class.
 
-    `probabilities` and `classes` are None for numbers.
+    `probabilities` and `classes` are None for numbers, `confidence` `(N,)` also for several labels. `scores` `(N,)` by
+    name, and whether a sample is `unusual` `(N,)` by them, are those of graft.model.unusual. `nearest` and
+    `explanations` are there where they were asked for.
     """
 
     labels: tuple[Any, ...]
     probabilities: np.ndarray | None
     classes: tuple[str, ...] | None
+    confidence: np.ndarray | None = None  # probability of the label after calibration
+    scores: Mapping[str, np.ndarray] = field(default_factory=dict)
+    unusual: np.ndarray | None = None
+    nearest: "tuple[tuple[Neighbour, ...], ...] | None" = None
+    explanations: "tuple[Explanation, ...] | None" = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """A mapping for each sample: `prediction`, and `probabilities` by class where there are classes."""
+        """A mapping for each sample: `prediction`, and of the other fields those that are there, in the singular."""
         for index, label in enumerate(self.labels):
-            if self.probabilities is None:
-                yield {"prediction": label}
-            else:
-                assert self.classes is not None
-                values = self.probabilities[index].tolist()
-                yield {"prediction": label, "probabilities": dict(zip(self.classes, values, strict=True))}
+            found: dict[str, Any] = {"prediction": label}
+            if self.confidence is not None:
+                found["confidence"] = float(self.confidence[index])
+            if self.unusual is not None:
+                found["unusual"] = bool(self.unusual[index])
+            found |= {name: float(values[index]) for name, values in self.scores.items()}
+            if self.nearest is not None:
+                found["nearest"] = self.nearest[index]
+            if self.explanations is not None:
+                found["explanation"] = self.explanations[index]
+            if self.probabilities is not None and self.classes is not None:
+                found["probabilities"] = dict(zip(self.classes, self.probabilities[index].tolist(), strict=True))
+            yield found
 
 
 def predictions_of(task: "Task", values: "Tensor", classes: Sequence[str] | None) -> Predictions:
@@ -48,6 +64,13 @@ def predictions_of(task: "Task", values: "Tensor", classes: Sequence[str] | None
     probabilities = task.probabilities(values)
     found = None if probabilities is None else probabilities.float().numpy()
     return Predictions(words_of(task.decide(values), names and task.named(names)), found, names)
+
+
+def text_of(label: Any) -> str:
+    """A label for people: several labels with bars between them, a number to four digits."""
+    if isinstance(label, tuple | list):
+        return "|".join(map(str, label))
+    return f"{label:.4g}" if isinstance(label, float) else str(label)
 
 
 def words_of(labels: "Tensor", classes: Sequence[str] | None) -> tuple[Any, ...]:

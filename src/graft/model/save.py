@@ -22,13 +22,15 @@ from graft.heads.base import arguments_of
 from graft.model import folder as folders
 from graft.model import predictions as kept
 from graft.model.folder import Description
+from graft.model.neighbours import Neighbours
+from graft.model.neighbours import write as write_neighbours
 from graft.model.predictions import TestPredictions, predictions_of, words_of
 from graft.packages import versions_of
-from graft.runs.folder import BEST_MODEL, MODEL, PREDICTIONS, RunFolder
+from graft.report.temperature import is_at_end, temperature_of
+from graft.runs.folder import BEST_LOCK, BEST_MODEL, MODEL, PREDICTIONS, RunFolder
 from graft.training.lightning import is_rank_zero
 
 HASHED = 12  # characters of a name's hash
-BEST_LOCK = ".graft.best_model.lock"
 LOSS = "val/target/loss"
 
 
@@ -37,11 +39,14 @@ class SaveSettings(TypedDict):
 
     model: Literal["always", "best", "none"]
     predictions: bool
+    neighbours: bool
     ledger: Count | None
     redact: Sequence[Literal["paths", "names"]]
 
 
-def keep_model(experiment: Experiment, results: Mapping[str, Any], *, in_sweep: bool) -> None:
+def keep_model(
+    experiment: Experiment, results: Mapping[str, Any], neighbours: Neighbours | None = None, *, in_sweep: bool
+) -> None:
     """Write the tested network into the run folder where `save.model` asks for it; only the main process does.
 
     Of a sweep's jobs `best` keeps the one that validates best: a better one's model takes its place.
@@ -50,7 +55,7 @@ def keep_model(experiment: Experiment, results: Mapping[str, Any], *, in_sweep: 
     if policy == "none" or not is_rank_zero():
         return
     if policy == "always" or not in_sweep:
-        save_model(experiment, results)
+        save_model(experiment, results, neighbours)
         return
     sweep = experiment.folder.parent
     monitor, value, mode = validated(results)
@@ -60,7 +65,7 @@ def keep_model(experiment: Experiment, results: Mapping[str, Any], *, in_sweep: 
         other = before["job"] if before and before["job"] != own else None  # its own: this job was killed before
         if other and not is_better(value, best[monitor]["value"], mode):
             return
-        save_model(experiment, results)
+        save_model(experiment, results, neighbours)
         if other:
             remove_model(sweep / other)
         best[monitor] = {"job": own, "value": value, "mode": mode}  # last: a job that is killed does all of it again
@@ -91,15 +96,18 @@ def read_best(sweep: Path) -> dict[str, Any]:
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
-def save_model(experiment: Experiment, results: Mapping[str, Any]) -> None:
-    """Write the network that was tested into the run folder's `model/`."""
+def save_model(experiment: Experiment, results: Mapping[str, Any], neighbours: Neighbours | None) -> None:
+    """Write the network that was tested into the run folder's `model/`, and features of its training samples."""
     run = RunFolder(experiment.folder)
     folder = experiment.folder / MODEL
     remove_model(experiment.folder)
     folder.mkdir(exist_ok=True)
     backbone, head = experiment.module.backbone, experiment.module.head("target")
     description = describe(experiment, results, backbone.save_files(folder))
-    run.add([*folders.names_in(folder), *(f"{MODEL}/{name}" for name in (folders.WEIGHTS, folders.DESCRIPTION))])
+    own = (folders.WEIGHTS, folders.DESCRIPTION, folders.CARD, *([folders.NEIGHBOURS] if neighbours else []))
+    run.add([*folders.names_in(folder), *(f"{MODEL}/{name}" for name in own)])
+    if neighbours:
+        write_neighbours(folder / folders.NEIGHBOURS, neighbours)
     folders.write(folder, description, folders.network_of(backbone, head))
 
 
@@ -119,6 +127,7 @@ def describe(experiment: Experiment, results: Mapping[str, Any], files: Mapping[
     head = arguments_of(config["head"])
     stays = experiment.added & {name for name, _ in backbone.named_parameters()}
     reading = {"channels": target.channels} if target.modality == "image" else {}
+    temperature = temperature_of(results)
     return Description(
         name=config["name"],
         modality=target.modality,
@@ -139,6 +148,8 @@ def describe(experiment: Experiment, results: Mapping[str, Any], files: Mapping[
         allow=list(config["allow"]),
         versions=versions_of(folders.PACKAGES),
         wrapped=backbone.wrapped,
+        temperature=None if temperature is None or is_at_end(temperature) else temperature,
+        unusual=results.get("unusual"),
     )
 
 
@@ -158,7 +169,7 @@ def save_predictions(experiment: Experiment) -> None:
         kept.write(file, domains)
 
 
-def gathered(parts: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+def gathered(parts: Sequence[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
     """What all processes have."""
     if not (dist.is_available() and dist.is_initialized()):
         return [*parts]
@@ -167,14 +178,14 @@ def gathered(parts: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tenso
     return [one for own in everywhere for one in own]
 
 
-def in_order(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Indices `(N,)` in their order and the predictions `(N, ...)` of some batches, each sample once."""
-    indices, values = (torch.cat(one) for one in zip(*parts, strict=True))
-    order = indices.argsort(stable=True)
-    indices, values = indices[order], values[order]
+def in_order(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Indices `(N,)` in their order and the values `(N, ...)` beside them in some batches, each sample once."""
+    joined = [torch.cat(one) for one in zip(*parts, strict=True)]
+    order = joined[0].argsort(stable=True)
+    indices = joined[0][order]
     first = torch.ones(len(indices), dtype=torch.bool)
     first[1:] = indices[1:] != indices[:-1]
-    return indices[first], values[first]
+    return tuple(one[order][first] for one in joined)
 
 
 def test_predictions(

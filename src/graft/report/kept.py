@@ -1,6 +1,7 @@
 """Test predictions that runs kept, as reports read them."""
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from graft.model import predictions
 from graft.report.contributions import contributions
+from graft.report.statistics import bootstrap, by_group, wilson
 from graft.runs.folder import PREDICTIONS
 
 
@@ -28,6 +30,16 @@ def target_predictions(folder: Path) -> dict[str, Any] | None:
     """A run's predictions of the target's test split, None where they were not kept."""
     file = folder / PREDICTIONS
     return predictions_in(file, file.stat().st_mtime_ns) if file.is_file() else None
+
+
+def sampling_interval(metric: str, found: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The 95 % interval of a test metric over samples, or over groups of them; None for one that allows none."""
+    values = contributions(metric, found)
+    if values is None:
+        return None
+    if (groups := found.get("group")) is not None:
+        return bootstrap(by_group(values, np.array(groups)))
+    return wilson(float(values.sum()), len(values)) if metric == "acc" else bootstrap(values)
 
 
 @functools.lru_cache(maxsize=256)

@@ -12,13 +12,12 @@ from graft.errors import GraftError
 from graft.model.predictions import SLICE
 from graft.report import adaptation, baselines, checks, figures, inspected, samples, study, temperature
 from graft.report.answer import Answer
-from graft.report.contributions import contributions
 from graft.report.export import Table
-from graft.report.kept import target_predictions
+from graft.report.kept import sampling_interval, target_predictions
 from graft.report.page import Page, Section
 from graft.report.plots import read_series
 from graft.report.slices import scores_by_slice
-from graft.report.statistics import bootstrap, by_group, calibration, calibration_interval, wilson
+from graft.report.statistics import calibration, calibration_interval
 from graft.report.summary import TRIED_FIRST, is_fraction, number_cell
 from graft.report.sweep_page import confidence_of, in_words
 from graft.runs import record
@@ -70,15 +69,8 @@ def answer(results: Mapping[str, Any], found: Mapping[str, Any] | None) -> Answe
     if value is None:
         return Answer("missing", f"The test {name} is not a number.", [])
     samples_tested = results["data"]["target"]["test"]
-    values = contributions(name, found) if found else None
-    if values is None:
-        interval = ""
-    elif found and (groups := found.get("group")) is not None:
-        interval = " [{}, {}]".format(*map(shown, bootstrap(by_group(values, np.array(groups)))))
-    elif name == "acc":
-        interval = " [{}, {}]".format(*map(shown, wilson(float(values.sum()), len(values))))
-    else:
-        interval = " [{}, {}]".format(*map(shown, bootstrap(values)))
+    bounds = sampling_interval(name, found) if found else None
+    interval = "" if bounds is None else " [{}, {}]".format(*map(shown, bounds))
     selection = results.get("selection") or {}
     epoch = "" if selection.get("epoch") is None else f", epoch {selection['epoch'] + 1}"
     chosen = f"checkpoint by {selection['rule']}{epoch}" if selection.get("rule") else "the last epoch"

@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import optimize
 
 LOWEST, HIGHEST = 0.05, 20.0  # a network without a mistake would have its temperature go to 0
 
 
 def fit(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """The temperature at which probabilities `(m, K)` give labels `(m,)` the smallest mean -log p."""
+    from scipy import optimize  # a tenth of a second, which predicting does not need
+
     logits = logits_of(probabilities)
     found = optimize.minimize_scalar(
         lambda log_t: likelihood_loss(logits / np.exp(log_t), labels),
@@ -57,7 +58,12 @@ def temperature_of(results: Mapping[str, Any]) -> float | None:
     return found["value"] if found else None
 
 
+def is_at_end(value: float) -> bool:
+    """Whether a temperature is where the search ends, as of a network without a mistake: it calibrates nothing."""
+    return value < 1.01 * LOWEST or value > 0.99 * HIGHEST
+
+
 def temperature_cell(values: Sequence[float]) -> str:
     """The mean over seeds, with a mark where one is at the end of what was searched."""
-    at_end = any(value < 1.01 * LOWEST or value > 0.99 * HIGHEST for value in values)
+    at_end = any(map(is_at_end, values))
     return f"{np.mean(values):.3g}{' (end of the search)' if at_end else ''}"

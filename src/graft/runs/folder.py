@@ -43,6 +43,7 @@ STOPPED = ".stopped"  # Ctrl-C was pressed, no further job begins
 REFUSED = ".refused"  # jobs whose folder is not this sweep's to write to, a JSON line each
 MODEL = "model"  # the folder that predicts by itself, see graft.model
 BEST_MODEL = "best_model.json"  # which job of a sweep keeps its model
+BEST_LOCK = f"{OWN_PREFIX}best_model.lock"  # of who writes that
 REPORT, REPORT_FILES = "report.html", "report"  # a page, and the folder of its figures and tables
 INSPECTION = "inspection.json"  # in that folder, what was found with the network and the data opened again
 LOOKS = "looks.json"  # which seeds each look at a sweep's answer saw

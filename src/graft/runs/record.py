@@ -48,6 +48,7 @@ class RunRecord(TypedDict, total=False):
     baselines: dict[str, dict[str, Any]]  # by key: title, fitted_on, chosen, labels, metrics, seconds, priors, note
     confusion: dict[str, Any]
     temperature: dict[str, Any] | None  # value, labels that it was fitted on, val_loss and val_loss_after
+    unusual: dict[str, Any] | None  # accepted share of validation samples, their number, thresholds by score
     soup: dict[str, Any]
     swad: dict[str, Any]  # monitor, steps in the mean, window, losses of the validations
     wise_ft: dict[str, Any]

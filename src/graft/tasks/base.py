@@ -75,6 +75,10 @@ class Task:
         """The probability of every class `(N, K)`, of what `predictions` gave; None for numbers."""
         return predictions
 
+    def energy(self, logits: Tensor) -> Tensor | None:
+        """Free energy `(B,)` (Liu et al., 2020), high for inputs unlike the training data; None for numbers."""
+        return -logits.logsumexp(dim=-1)
+
     def state_dict(self) -> dict[str, float]:
         """What `fit` took from the labels, which travels with the model."""
         return {}

@@ -64,6 +64,10 @@ class Binary(Task):
         """Of both classes, `(N, 2)`."""
         return torch.stack([1 - predictions, predictions], dim=-1)
 
+    def energy(self, logits: Tensor) -> Tensor | None:
+        """Of the logits -z/2 and z/2: only their difference is learned, and both classes count alike."""
+        return super().energy(torch.cat([-logits / 2, logits / 2], dim=-1))
+
     def metrics(self, num_outputs: int) -> MetricCollection:
         """Accuracy, F1 and sensitivity of the second class, specificity; AUROC where it is the main metric."""
         return MetricCollection(

@@ -34,6 +34,10 @@ class Multilabel(Task):
         """A probability a label, `(B, K)`."""
         return logits.sigmoid()
 
+    def energy(self, logits: Tensor) -> Tensor:
+        """Sum of the labels' free energies (Wang et al., 2021)."""
+        return -F.softplus(logits).sum(dim=-1)
+
     def decide(self, predictions: Tensor) -> Tensor:
         """1 for each label that is more probable than not, `(N, K)`."""
         return (predictions > 0.5).long()

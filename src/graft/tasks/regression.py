@@ -57,6 +57,10 @@ class Regression(Task):
         """A number has none."""
         return None
 
+    def energy(self, logits: Tensor) -> None:
+        """A number has none."""
+        return None
+
     def state_dict(self) -> dict[str, float]:
         """Mean and standard deviation of the training labels."""
         return {"mean": self.mean, "std": self.std}

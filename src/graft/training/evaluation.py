@@ -1,12 +1,13 @@
 """Validation and test of the weights that are in a module."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from graft.data.loader import EvalLoader
 from graft.data.module import TransferDataModule
 from graft.experiment import Experiment
 from graft.model.save import gathered, in_order
@@ -24,17 +25,30 @@ def validation_metrics(experiment: Experiment, callbacks: Sequence[Callback] = (
     return of_validation(trainer.callback_metrics)
 
 
-def validation_predictions(trainer: pl.Trainer, experiment: Experiment) -> list[tuple[Tensor, Tensor]] | None:
-    """Indices and predictions `(B, ...)` of each batch of the target's validation split, of this process.
+class Outputs(NamedTuple):
+    """What a network makes of N samples, in the order of their split."""
 
-    None where the Trainer leaves batches out.
-    """
+    indices: Tensor  # (N,)
+    predictions: Tensor  # (N, ...), as metrics take them
+    logits: Tensor  # (N, K)
+    features: Tensor | None  # (N, D); None where the head takes tokens of a pass that has none
+
+
+def validation_outputs(trainer: pl.Trainer, experiment: Experiment) -> Outputs | None:
+    """Those of the target's validation split; None where the Trainer leaves batches out."""
     limit = trainer.limit_val_batches
     if isinstance(limit, int) or limit != 1.0:  # the integer 1 is one batch
         return None
-    loader = experiment.data.eval_loader("target", "val")
-    batches: Any = trainer.predict(experiment.module, loader)
-    return [(batch["target"][0], batch["target"][1].cpu()) for batch in batches]
+    return outputs_of(trainer, experiment.module, experiment.data.eval_loader("target", "val"))
+
+
+def outputs_of(trainer: pl.Trainer, module: TransferModule, loader: EvalLoader) -> Outputs:
+    """Those of a target's loader; every process takes part, and has all of them."""
+    batches: Any = trainer.predict(module, loader)
+    parts = [batch["target"] for batch in batches]
+    with_features = all(part[3] is not None for part in parts)
+    found = in_order(gathered(parts if with_features else [part[:3] for part in parts]))
+    return Outputs(*found) if with_features else Outputs(*found, features=None)
 
 
 def test(trainer: pl.Trainer, module: TransferModule, data: TransferDataModule) -> dict[str, float]:
