@@ -259,6 +259,13 @@ def test_what_is_allowed_passes(overrides):
             ["strategy=scratch_matched", "backbone.weights=null"],
             ["`strategy=scratch_matched` with `backbone.weights=null`"],
         ),
+        (["averaging=swad"], ["`averaging=swad` with `selection=target_val`"]),
+        (["task=open_set"], ["`task=open_set` with `data.label_sets=closed`"]),
+        (
+            ["data.label_sets=open"],
+            ["`data.label_sets=open` with `task=multiclass`", "`data.label_sets=open` with `data.target_setting="],
+        ),
+        (["data.label_sets=partial", "task=binary"], ["`data.label_sets=partial` with `task=binary`"]),
         (
             ["strategy=scratch_matched", "backbone.weights=source", "data.batch_size=auto"],
             ["`strategy=scratch_matched` with `data.batch_size=auto`"],
