@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None, rows: Sequence[Row] = ROWS, fol
     options = parse(arguments, [row.name for row in rows])
     if options.list:
         for row in rows:
-            print(f"{row.name:16} {row.compared}, {row.bar}")
+            print(f"{row.name:16} {row.compared}, {row.bar or 'no bar'}")
         return 0
     described = machine.describe()
     print(machine.headline(described), flush=True)

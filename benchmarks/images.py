@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.datasets import MNIST
 from torchvision.models import resnet18
 
-from graft.data.domain import Domain
+from graft.data.domain import Domain, Fold
 from graft.data.samples import DomainData, Split, generator, sha256
 from graft.data.sources.glyphs import render
 
@@ -27,8 +27,8 @@ class Stored(Domain):
     def __init__(self, file: str) -> None:
         self.file = Path(file)
 
-    def load(self, split_seed: int) -> DomainData:
-        """The splits as they were stored."""
+    def load(self, split_seed: int, fold: Fold | None = None) -> DomainData:
+        """The splits as they were stored, whatever the fold."""
         splits = load(self.file)
         classes = int(splits["train"][1].max()) + 1
         return DomainData(

@@ -59,7 +59,7 @@ class Row:
     name: str
     ours: str
     other: str  # empty where the figure is no ratio
-    bar: Bar
+    bar: Bar | None  # None where a figure is reported and has nothing to meet
     measure: Callable[[Settings], Measured]
     repeats: int = 5
     unit: str = ""
@@ -88,8 +88,8 @@ class Outcome:
 
     @property
     def met(self) -> bool | None:
-        """Whether the median meets the bar; None where there is none."""
-        return self.row.bar.met(self.summary.median) if self.summary else None
+        """Whether the median meets the bar; None without either."""
+        return self.row.bar.met(self.summary.median) if self.summary and self.row.bar else None
 
 
 def run_row(row: Row, repeats: int | None, quick: bool) -> Outcome:

@@ -27,11 +27,11 @@ def render(outcomes: Sequence[Outcome]) -> str:
 def cells(outcome: Outcome) -> list[tuple[str, ...]]:
     """A row's lines of the table."""
     row = outcome.row
-    first = (row.name, row.compared)
+    first, bar = (row.name, row.compared), f"{row.bar}{unit(row.unit)}" if row.bar else DASH
     if outcome.measured is None:
-        return [(*first, *(DASH,) * 4, f"{row.bar}{unit(row.unit)}", outcome.status)]
-    met = "yes" if outcome.met else "NO"
-    lines = [(*first, *figures(outcome.summary, row.unit), f"{row.bar}{unit(row.unit)}", met)]
+        return [(*first, *(DASH,) * 4, bar, outcome.status)]
+    met = {True: "yes", False: "NO", None: ""}[outcome.met]
+    lines = [(*first, *figures(outcome.summary, row.unit), bar, met)]
     for name, values in outcome.measured.beside.items():
         lines.append(("", name, *figures(summarise(values), row.unit), "", ""))
     return lines
@@ -72,7 +72,7 @@ def outcome_as_json(outcome: Outcome) -> dict[str, Any]:
         "name": row.name,
         "ours": row.ours,
         "other": row.other,
-        "bar": str(row.bar),
+        "bar": str(row.bar) if row.bar else None,
         "unit": row.unit,
         "status": outcome.status,
         "reason": outcome.reason,

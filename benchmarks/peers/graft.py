@@ -36,6 +36,7 @@ def run(plan: Plan, turn: Turn, *more: str) -> None:
     _turn = turn
     overrides = [
         f"hydra.searchpath=[{quoted(CONF.as_uri())}]",
+        "allow=[benchmarks]",  # whose data and callbacks it names
         f"++paths.run_dir={quoted(plan.folder / 'run')}",
         f"++paths.cache_dir={quoted(plan.folder / 'cache')}",
         f"paths.root={quoted(ROOT)}",

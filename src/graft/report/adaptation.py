@@ -199,7 +199,7 @@ def curves(folder: Path, results: Mapping[str, Any], other: Path | None) -> Pict
         "the term's own discriminator is right on training batches. Dashed: neither can tell the domains."
     )
     if len(titles) == 1:
-        caption = f"{titles[0].capitalize()}; dashed: the domains cannot be told apart."
+        caption = f"{titles[0][0].upper()}{titles[0][1:]}; dashed: the domains cannot be told apart."
     return draw(
         "domains_over_training", "The domains over training", caption, 3.4 * len(titles), 3.2, plot, len(titles)
     )
