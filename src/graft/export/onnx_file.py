@@ -12,8 +12,8 @@ from graft.errors import GraftError, first_line
 from graft.export.deployed import Deployed
 from graft.export.quiet import quiet
 from graft.export.samples import Batch
+from graft.export.session import KEY, session
 
-KEY = "graft"  # of the metadata, whose value is JSON
 LARGEST = 2**31  # bytes of a file of protocol buffers
 
 
@@ -47,17 +47,6 @@ def run(file: Path, batches: Sequence[Batch], threads: int = 1) -> list[np.ndarr
     return [found.run(None, batch.raw)[0] for batch in batches]
 
 
-def session(file: Path, threads: int) -> Any:
-    """A file opened on the CPU, with threads of its own."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors
-    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-
-
 def add_metadata(file: Path, metadata: Mapping[str, Any]) -> None:
     """Put metadata into a file, and the names of the dimensions that may have any size."""
     import onnx
@@ -76,8 +65,3 @@ def add_metadata(file: Path, metadata: Mapping[str, Any]) -> None:
                 size.dim_param = names[size.dim_param]
     onnx.helper.set_model_props(content, {KEY: json.dumps(metadata, ensure_ascii=False)})
     onnx.save(content, file)
-
-
-def metadata_of(session: Any) -> dict[str, Any]:
-    """What `add_metadata` put into an opened file; empty for a file of another origin."""
-    return json.loads(session.get_modelmeta().custom_metadata_map.get(KEY, "{}"))
