@@ -59,9 +59,9 @@ def table(rows: Sequence[Row]) -> Table:
             ]
         )
     caption = (
-        "Milliseconds are medians, with what 5 and 95 % of the calls stay below; the networks took turns. Scores are of "
-        f"the runs' test samples, with Wilson's 95 % interval. Texts and sequences have {LENGTH} steps. Pareto: no other "
-        "row scores as well, answers as fast and is as small."
+        "Milliseconds are medians, with what 5 and 95 % of the calls stay below; the networks took turns. Scores are "
+        "of the runs' test samples, with Wilson's 95 % interval. Texts and sequences have "
+        f"{LENGTH} steps. Pareto: no other row scores as well, answers as fast and is as small."
     )
     return Table("bench", "What predicting costs", caption, header, found, numbers=2)
 
