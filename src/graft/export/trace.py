@@ -6,17 +6,15 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from graft.errors import GraftError, first_line
-from graft.export.deployed import LENGTH, SHORTEST, Deployed
+from graft.export.deployed import SHORTEST, Deployed
 from graft.export.quiet import quiet
 
 
 def traced(deployed: Deployed) -> torch.export.ExportedProgram:
     """The graph, dynamic in samples and in the length of texts and sequences; GraftError where it cannot be traced."""
-    named = {shape for one in deployed.inputs for shape in one.shape if isinstance(shape, str)}
-    longest = getattr(deployed.backbone, "max_length", None)  # of texts: there is no position behind it
-    sizes = {name: torch.export.Dim(name, max=longest if name == LENGTH else None) for name in named}
+    any_size = torch.export.Dim.DYNAMIC  # an error where tracing fixes it, within the bounds that it finds
     shapes = tuple(
-        {place: sizes[size] for place, size in enumerate(one.shape) if isinstance(size, str)} for one in deployed.inputs
+        {place: any_size for place, size in enumerate(one.shape) if isinstance(size, str)} for one in deployed.inputs
     )
     try:
         with quiet(), loops_kept():
