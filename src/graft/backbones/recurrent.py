@@ -179,7 +179,7 @@ class RecurrentBackbone(TextBackbone):
 
 def reversed_within(x: Tensor, lengths: Tensor) -> Tensor:
     """Sequences `(B, L, D)` from their last value to their first; what lies behind their ends stays there."""
-    positions = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
+    positions = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)
     turned = lengths[:, None] - 1 - positions
     return x.gather(1, torch.where(turned >= 0, turned, positions).unsqueeze(-1).expand_as(x))
 

@@ -166,7 +166,7 @@ class SpeakerNetwork(nn.Module):
 
     def forward(self, mels: Tensor) -> Tensor:
         """Embeddings of some spectrograms."""
-        lengths = torch.full((len(mels),), mels.shape[1], device=mels.device)
+        lengths = torch.full((mels.shape[0],), mels.shape[1], device=mels.device)
         for layer in self.layers:
             mels = layer(mels, lengths)
         return F.normalize(F.relu(self.linear(mels[:, -1])), dim=1)

@@ -205,7 +205,7 @@ class ColumnSum(ColumnTokens):
 
     def forward(self, fields: Fields) -> Tensor:
         """Sums of rows, without their tokens in memory."""
-        total = self.bias.expand(len(fields), -1)
+        total = self.bias.expand(fields["numbers"].shape[0], -1)
         if self.numeric is not None:
             total = total + fields["numbers"] @ self.numeric.weight + fields["missing"] @ self.numeric.missing
         if self.categorical is not None:
@@ -244,7 +244,7 @@ class Tokens(nn.Module):
     def forward(self, fields: Fields) -> Tensor:
         """Tokens of rows."""
         tokens = self.columns(fields)
-        return torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        return torch.cat([self.class_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
 
 
 class Attention(nn.Module):

@@ -1,0 +1,34 @@
+"""What a file says of itself: inputs and what to do before them, classes, calibration, how it was checked."""
+
+from typing import Any
+
+from graft.export.deployed import Deployed
+from graft.inputs.table import TableSpec
+from graft.model.folder import PACKAGES
+from graft.model.model import Model
+from graft.packages import versions_of
+
+FORMAT = 1
+
+
+def metadata_of(model: Model, deployed: Deployed) -> dict[str, Any]:
+    """Plain values for JSON; `checked`, `score` and `int8` join them once they are known."""
+    description, spec = model.description, model.backbone.input_spec
+    columns: dict[str, Any] = {}
+    if isinstance(spec, TableSpec):
+        columns["numeric"] = [column.name for column in spec.columns.numeric]
+        columns["categorical"] = {column.name: [*column.categories] for column in spec.columns.categorical}
+    return {
+        "format": FORMAT,
+        "name": description.name,
+        "backbone": model.backbone.name,
+        "modality": description.modality,
+        "inputs": [{"name": one.name, "type": one.dtype, "shape": [*one.shape]} for one in deployed.inputs],
+        "before": deployed.preprocessing.before,
+        **columns,
+        "output": deployed.output,
+        "classes": description.classes,
+        "temperature": deployed.temperature,
+        "data": dict(description.data),
+        "versions": versions_of((*PACKAGES, "onnx", "onnxscript", "onnxruntime")),
+    }

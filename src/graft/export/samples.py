@@ -1,0 +1,109 @@
+"""What an exported file is checked, calibrated and scored on: a run's own samples, or made-up ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graft.data.samples import Split
+from graft.errors import GraftError
+from graft.export.deployed import SHORTEST, Deployed
+from graft.inspection.opened import open_run
+from graft.report.statistics import wilson
+from graft.runs import record
+from graft.runs.folder import CONFIG, RESULTS
+
+BATCH = 32
+CHECKED = 64  # test samples that every format is compared on
+CALIBRATION = 128  # validation samples that decide the ranges of 8-bit activations
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Arrays by the names of a deployed network's inputs, and what the run's own preprocessing and network answer."""
+
+    raw: dict[str, np.ndarray]
+    labels: Tensor | None = None
+    expected: np.ndarray | None = None  # where it was asked for: that costs a forward pass
+
+
+def splits_of(folder: Path, allow: Sequence[str]) -> tuple[dict[str, Split], str]:
+    """Validation and test split of the run around a model folder; empty where its data are gone, with the reason."""
+    run = folder.parent
+    if not (run / CONFIG).is_file() or not (run / RESULTS).is_file():
+        return {}, "the model stands alone, without its run"
+    try:
+        target = open_run(run, record.read(run), allow).data.domains["target"]
+    except GraftError as error:
+        return {}, str(error)
+    return {"val": target.val, "test": target.test}, ""
+
+
+@torch.inference_mode()
+def batches_of(deployed: Deployed, split: Split, limit: int | None = None, answered: bool = False) -> list[Batch]:
+    """Evenly spaced samples of a split, at most so many; `answered` by the path that the run itself tested on."""
+    spec: Any = deployed.backbone.input_spec
+    indices = torch.arange(len(split))
+    if limit is not None and limit < len(split):
+        indices = torch.arange(limit) * len(split) // limit
+    chosen = split.subset(indices)
+    transform = spec.transform()
+    prepared = transform.prepare(chosen, None)
+    found = []
+    for places in torch.arange(len(chosen)).split(BATCH):
+        samples = prepared[places]
+        labels = None if chosen.labels is None else chosen.labels[places]
+        expected = deployed.answers(transform.collate(samples)).numpy() if answered else None
+        found.append(Batch(arrays(deployed, deployed.preprocessing.raw(samples)), labels, expected))
+    return found
+
+
+@torch.inference_mode()
+def made_up(deployed: Deployed) -> list[Batch]:
+    """Two batches of noise, of different sizes."""
+    both = (deployed.preprocessing.example(samples) for samples in (SHORTEST, SHORTEST + 1))
+    return [Batch(arrays(deployed, raw), expected=deployed(*raw).numpy()) for raw in both]
+
+
+def arrays(deployed: Deployed, raw: Sequence[Tensor]) -> dict[str, np.ndarray]:
+    """Tensors as arrays by name."""
+    return {one.name: values.numpy() for one, values in zip(deployed.inputs, raw, strict=True)}
+
+
+def score(deployed: Deployed, batches: Sequence[Batch], outputs: Sequence[np.ndarray]) -> dict[str, Any] | None:
+    """The task's main metric of outputs against the batches' labels, with Wilson's interval of an accuracy.
+
+    None where there are no labels, and for a metric that needs more than these outputs.
+    """
+    task, name = deployed.task, deployed.task.main_metric
+    if any(batch.labels is None for batch in batches):
+        return None
+    labels = torch.cat([batch.labels for batch in batches if batch.labels is not None])
+    values = torch.from_numpy(np.concatenate(outputs))
+    predictions = values[:, 1] if task.name == "binary" else values
+    metrics = task.metrics(values.shape[-1] if values.ndim > 1 else 1)
+    if name not in metrics:
+        return None
+    metrics.update(predictions, task.targets(labels))
+    return scored(name, float(metrics.compute()[name]), len(labels))
+
+
+def scored(metric: str, value: float, n: int) -> dict[str, Any]:
+    """A metric of n test samples, with Wilson's interval of an accuracy."""
+    interval = [*wilson(value * n, n)] if metric == "acc" and n else None
+    return {"metric": metric, "value": value, "n": n, "interval": interval}
+
+
+def score_of_run(run: Path) -> dict[str, Any] | None:
+    """What a run's record says of its test; None where there is none."""
+    if not (run / RESULTS).is_file():
+        return None
+    results = record.read(run)
+    found, n = results.get("score"), results.get("data", {}).get("target", {}).get("test")
+    if not found or found.get("value") is None or not n:
+        return None
+    return scored(str(found["metric"]).rpartition("/")[2], float(found["value"]), int(n))
