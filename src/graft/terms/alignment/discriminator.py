@@ -1,5 +1,6 @@
 """A network that finds out from which domain a sample is, and its loss."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,6 +13,11 @@ class Discriminator(nn.Sequential):
             *(nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()),
             *(nn.Linear(hidden, 1), nn.Flatten(0)),
         )
+
+    def of_domains(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of both domains, `(B, D)` to `(B,)` each, as one batch: large weights are read once a pass."""
+        source_logits, target_logits = self(torch.cat([source, target])).split([len(source), len(target)])
+        return source_logits, target_logits
 
 
 def domain_loss(source: Tensor, target: Tensor, weights: tuple[Tensor, Tensor] | None = None) -> Tensor:
