@@ -190,6 +190,14 @@ def test_a_resumed_run_has_the_ledger_of_the_uninterrupted_one(run):
 
 
 @pytest.mark.slow
+def test_a_run_without_any_label_has_scores_of_the_source_too(run):
+    _, source = run("save.model=always", "training.epochs=1", folder="source")
+    own = ["objective.alpha=null", "strategy=fixed_head", "term=[information_maximisation]", "training.epochs=1"]
+    _, folder = run("save.ledger=1", *own, f"head.weights={source}", f"backbone.weights={source}", folder="adapted")
+    (candidate,) = ledger.read(folder)["candidates"]
+    assert candidate["scores"].keys() == {rule.name for rule in RULES}
+
+
 def test_a_rule_of_ones_own_is_in(run):
     _, folder = run("selection=entropy", "selection._target_=test_ledger.Own", "save.ledger=1", "averaging=ema")
     assert math.isfinite(ledger.read(folder)["candidates"][0]["scores"]["own"])

@@ -102,7 +102,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     check_rule(rule, tasks)
     rule.check(data)
     baseline_names(config, data, strategy)
-    choose_domains(data, objective, rule, terms)
+    choose_domains(data, objective, rule, terms, keeps_ledger=config["save"]["ledger"] is not None)
     decided = settings_of_strategy(strategy, config, data, tasks["target"])
     set_keys(own, decided)
     data.epoch = config["data"]["epoch"]
@@ -222,9 +222,12 @@ def build_tasks(config: Mapping[str, Any], data: TransferDataModule) -> dict[str
 
 
 def choose_domains(
-    data: TransferDataModule, objective: Objective, rule: SelectionRule, terms: Mapping[str, Term]
+    data: TransferDataModule, objective: Objective, rule: SelectionRule, terms: Mapping[str, Term], keeps_ledger: bool
 ) -> None:
-    """Load only the domains that objective and terms train on, and validate on those, the target and the rule's."""
+    """Load only the domains that objective and terms train on, and validate on those, the target and the rule's.
+
+    A ledger has scores of all rules, so that it validates on every domain.
+    """
     for name, term in terms.items():
         if missing := [domain for domain in term.domains if domain not in data.domains]:
             raise GraftError(
@@ -238,7 +241,7 @@ def choose_domains(
             "Set objective.alpha=0 or choose source data with data/domain@data.source=<name>."
         )
     data.train_domains = trained_domains(objective, terms)
-    needed = {"target", *rule.domains, *data.train_domains}
+    needed = {*data.domains} if keeps_ledger else {"target", *rule.domains, *data.train_domains}
     data.eval_domains = tuple(domain for domain in data.domains if domain in needed)
 
 

@@ -40,8 +40,8 @@ class ADDA(Adversarial):
 
     def forward(self, step: TrainStep) -> Tensor:
         """The discriminator's loss, which moves the discriminator alone."""
-        source = self.discriminator(self.encoder.features(step.inputs["source"]))
-        return self.domain_loss(source, self.discriminator(step.features["target"].detach()))
+        source, target = self.encoder.features(step.inputs["source"]), step.features["target"].detach()
+        return self.domain_loss(*self.discriminator.of_domains(source, target))
 
     def updates(self) -> Sequence[Update]:
         """The backbone's step."""

@@ -62,9 +62,9 @@ class CDAN(Adversarial):
 
     def forward(self, step: TrainStep) -> Tensor:
         """The discriminator's loss on both domains."""
-        source, target = (self.discriminator(self.seen(step, domain)) for domain in ("source", "target"))
+        logits = self.discriminator.of_domains(self.seen(step, "source"), self.seen(step, "target"))
         weights = certainty_weights(step.logits["source"]), certainty_weights(step.logits["target"])
-        return self.domain_loss(source, target, weights if self.entropy else None)
+        return self.domain_loss(*logits, weights if self.entropy else None)
 
     def seen(self, step: TrainStep, domain: str) -> Tensor:
         """What the discriminator sees of a domain: `(B, K * D)`, or `(B, projection_size)` of random projections."""

@@ -26,7 +26,5 @@ class DANN(Adversarial):
     def forward(self, step: TrainStep) -> Tensor:
         """The discriminator's loss on both domains."""
         strength = ramp(step.progress)
-        source, target = (
-            self.discriminator(reverse(step.embeddings[domain], strength)) for domain in ("source", "target")
-        )
-        return self.domain_loss(source, target)
+        source, target = (reverse(step.embeddings[domain], strength) for domain in ("source", "target"))
+        return self.domain_loss(*self.discriminator.of_domains(source, target))

@@ -21,6 +21,11 @@ class Discriminator(nn.Sequential):
             *(nn.Linear(hidden, 1), nn.Flatten(0)),
         )
 
+    def of_domains(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of both domains, `(B, D)` to `(B,)` each, as one batch: large weights are read once a pass."""
+        source_logits, target_logits = self(torch.cat([source, target])).split([len(source), len(target)])
+        return source_logits, target_logits
+
 
 def domain_loss(source: Tensor, target: Tensor, weights: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """Binary cross entropy of a discriminator's logits `(B,)`, half of each domain whatever the batch sizes.
