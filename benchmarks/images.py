@@ -13,6 +13,7 @@ from torchvision.datasets import MNIST
 from torchvision.models import resnet18
 
 from graft.data.domain import Domain
+from graft.data.folds import Fold
 from graft.data.samples import DomainData, Split, generator, sha256
 from graft.data.sources.glyphs import render
 
@@ -27,7 +28,7 @@ class Stored(Domain):
     def __init__(self, file: str) -> None:
         self.file = Path(file)
 
-    def load(self, split_seed: int) -> DomainData:
+    def load(self, split_seed: int, fold: Fold | None = None) -> DomainData:
         """The splits as they were stored."""
         splits = load(self.file)
         classes = int(splits["train"][1].max()) + 1

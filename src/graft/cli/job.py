@@ -60,7 +60,8 @@ STATE = State()
 def run_job(cfg: DictConfig, setup: "Setup | None" = None) -> float | None:
     """Run one composed config in its run folder and return what its selection rule followed, None where it did not.
 
-    `setup` is what was already done of it, by graft.cli.stacked. An optimising sweeper maximises or minimises what is returned, which is never the test split's.
+    `setup` is what was already done of it, by graft.cli.stacked. An optimising sweeper maximises or minimises what is
+    returned, which is never the test split's.
 
     The exit code goes to STATE, the error to `error.txt`. A finished job is not run again. The folder is locked while
     it is worked in, and left as it was where it is not Graft's or another process works there.
@@ -125,7 +126,7 @@ def run_job(cfg: DictConfig, setup: "Setup | None" = None) -> float | None:
 
 
 def freeze_libraries() -> None:
-    """Let the garbage collector leave out what the libraries hold to the end: going through it takes 0.3 s each time."""
+    """Let the garbage collector leave out what libraries hold to the end: going through it takes 0.3 s each time."""
     if not gc.get_freeze_count():
         gc.freeze()
         atexit.register(gc.unfreeze)

@@ -1,4 +1,4 @@
-"""`hydra/launcher=stacked`: jobs that can train together do, and then every job runs and is recorded as in any sweep."""
+"""`hydra/launcher=stacked`: jobs that can train together do, then each is tested and recorded as in any sweep."""
 
 import gc
 import os
@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from graft import config, signals
 from graft.cli import job
+from graft.cli.sweep_configs import SweepConfigs
 from graft.errors import GraftError, Interrupted, listed
 from graft.runs.folder import DONE, LAST_CHECKPOINT
 from graft.stacked import reasons
@@ -37,7 +38,8 @@ def launch(
     configure_log(base.hydra.hydra_logging, base.hydra.verbose)
     sweep = Path(str(base.hydra.sweep.dir))
     sweep.mkdir(parents=True, exist_ok=True)
-    configs = [composed(context, base, overrides, number) for number, overrides in enumerate(job_overrides, first)]
+    composer = SweepConfigs(context, base)
+    configs = [numbered(composer.compose(one), number) for number, one in enumerate(job_overrides, first)]
     setups = trained_together(configs, sweep)
     done = []
     for one in configs:
@@ -56,9 +58,8 @@ def launch(
     return done
 
 
-def composed(context: HydraContext, base: DictConfig, overrides: Sequence[str], number: int) -> DictConfig:
+def numbered(one: DictConfig, number: int) -> DictConfig:
     """The config of a job, with its number and its folder."""
-    one = context.config_loader.load_sweep_config(base, list(overrides))
     with open_dict(one):
         one.hydra.job.id = one.hydra.job.num = number
     with hydra_config(one):

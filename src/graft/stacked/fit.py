@@ -1,5 +1,6 @@
 """The fit of a stack: what a Trainer does for each of its jobs, for all of them in one step."""
 
+import json
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -145,31 +146,18 @@ class Fitting:
             for domain, loader in stream[0].data.train_dataloader().items():
                 self.samplers[domain].append(loader.batch_sampler)
         self.steps_per_epoch = self.leader.data.steps_per_epoch
-        self.total = total = self.steps_per_epoch * self.epochs
-        tables: list[list[Point]] = []
-        settings: list[dict[str, tuple[float, float]]] = []  # of each job, by parameter: full rate and weight decay
-        for job in self.jobs:
-            phases = job.module.phases(self.epochs)
-            table = job.module.schedule_table(phases, total)
-            assert table is not None  # see graft.stacked.reasons
-            tables.append(table)
-            names = {id(parameter): name for name, parameter in job.module.heads.named_parameters()}
-            groups = job.module.optimizer_groups(phases)
-            settings.append(
-                {names[id(p)]: (group["base_lr"], group["weight_decay"]) for group in groups for p in group["params"]}
-            )
-        self.logged_rates = [
-            job.module.optimizer_groups(job.module.phases(self.epochs))[-1]["base_lr"] for job in self.jobs
-        ]
+        self.total = self.steps_per_epoch * self.epochs
+        settings = [self._settings(job) for job in self.jobs]
         learning = list(settings[0])
         self.rates = [self._of_jobs([one[name][0] for one in settings]) for name in learning]
         self.decays = [self._of_jobs([one[name][1] for one in settings]) for name in learning]
+        self.logged_rates = self.rates[-1].flatten().tolist()  # as a Trainer logs the last group's
+        tables = self._tables()
         self.factors = self._of_jobs([[point.factor for point in table] for table in tables])
-        cycled = [[math.nan if p.momentum is None else p.momentum for p in table] for table in tables]
+        cycled = [[math.nan if point.momentum is None else point.momentum for point in table] for table in tables]
         self.momenta = None if all(math.isnan(one[0]) for one in cycled) else self._of_jobs(cycled)
-        weights = [
-            [job.module.objective.weights(min(1.0, step / max(1, total))) for step in range(total)] for job in self.jobs
-        ]
+        at = [min(1.0, step / max(1, self.total)) for step in range(self.total)]
+        weights = [[job.module.objective.weights(progress) for progress in at] for job in self.jobs]
         self.weights = {
             domain: self._of_jobs([[one[domain] for one in of_job] for of_job in weights])
             for domain in self.train_domains
@@ -178,6 +166,22 @@ class Fitting:
         self.learning = self.heads.let_learn(learning)
         optimizer = self.leader.config["optimizer"]
         self.optimizer = build(optimizer["_target_"], self.learning, optimizer["options"])
+
+    def _settings(self, job: Experiment) -> dict[str, tuple[float, float]]:
+        """Full rate and weight decay of each of a job's parameters that learn, in the order of its optimizer's."""
+        names = {id(parameter): name for name, parameter in job.module.heads.named_parameters()}
+        groups = job.module.optimizer_groups(job.module.phases(self.epochs))
+        return {names[id(p)]: (group["base_lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+
+    def _tables(self) -> list[list[Point]]:
+        """Every job's schedule; those of one configuration are one."""
+        known: dict[str, list[Point] | None] = {}
+        for job in self.jobs:
+            key = json.dumps(job.config["scheduler"])
+            if key not in known:
+                known[key] = job.module.schedule_table(job.module.phases(self.epochs), self.total)
+        tables = [known[json.dumps(job.config["scheduler"])] for job in self.jobs]
+        return [table for table in tables if table is not None]  # see graft.stacked.reasons
 
     def _of_jobs(self, values: Sequence[Any]) -> Tensor:
         """A value, or several, of every job as `(S, R, ...)` in double precision."""
@@ -248,7 +252,7 @@ class Fitting:
 
     @torch.no_grad()
     def validate(self, epoch: int) -> None:
-        """Let every job's module see the validation samples; log what it finds, and keep the weights if they are best."""
+        """Let every module see the validation samples; log what it finds, and keep the weights that are best so far."""
         with self.precision.forward_context():
             for domain in self.val:
                 self._validate_domain(domain)
