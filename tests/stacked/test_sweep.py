@@ -5,10 +5,10 @@ import json
 import os
 import signal
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
-import yaml
 
 from graft.backbones.lenet import lenet
 from graft.cli import main as cli
@@ -198,16 +198,17 @@ def test_jobs_are_composed_as_hydra_composes_them(sweep, monkeypatch):
         found = compose(self, overrides)
         pairs.append(
             [
-                yaml.safe_dump(stacked.OmegaConf.to_container(one))
+                stacked.OmegaConf.to_yaml(one)
                 for one in (found, self.loader.load_sweep_config(self.base, list(overrides)))
             ]
         )
         return found
 
     monkeypatch.setattr(SweepConfigs, "compose", both)
-    monkeypatch.setattr(stacked, "run_hydra_job", lambda **options: None)
+    monkeypatch.setattr(stacked, "run_hydra_job", lambda **options: SimpleNamespace(return_value=None))
     monkeypatch.setattr(stacked, "trained_together", lambda configs, folder: {})
-    sweep("stacked", "seed=0,1", "notes=null,'a b'")
+    _, code, shown = sweep("stacked", "seed=0,1", "notes=null,'a b'")
+    assert code != 2, shown.err
     assert len(pairs) == 4
     assert all(ours == hydras for ours, hydras in pairs)
     assert len({ours for ours, _ in pairs}) == 4

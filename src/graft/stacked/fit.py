@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -307,6 +307,6 @@ class Fitting:
         return zip(places, self.jobs, self.fits, strict=True)
 
 
-def logged(values: "dict[str, Any]") -> dict[str, float]:
+def logged(values: Mapping[str, Any]) -> dict[str, float]:
     """Values as a Trainer logs them, in single precision."""
     return {name: float(torch.as_tensor(value, dtype=torch.float32)) for name, value in values.items()}

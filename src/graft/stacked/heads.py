@@ -1,6 +1,6 @@
 """The heads of many jobs as one module whose parameters have two further dimensions: streams, and jobs in a stream."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,6 @@ def training_losses(task: Task, logits: Tensor, labels: Tensor, class_weights: T
     return vmap(of_stream, (0, 0, weighted))(logits, labels, class_weights)
 
 
-def evaluation_losses(loss: "nn.Module | object", logits: Tensor, labels: Tensor) -> Tensor:
+def evaluation_losses(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Tensor) -> Tensor:
     """A mean loss `(S, R)` of samples that all jobs see: logits `(S, R, B, K)`, labels `(B, ...)`."""
     return vmap(vmap(loss, (0, None)), (0, None))(logits, labels)
