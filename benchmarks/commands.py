@@ -36,7 +36,7 @@ def environment(cache: Path | None = None) -> dict[str, str]:
 
 def command(*arguments: str) -> list[str]:
     """The command line of train.py that also finds the benchmark's own config files."""
-    return [sys.executable, str(ROOT / "train.py"), "--config-dir", str(CONF), *arguments]
+    return [sys.executable, str(ROOT / "train.py"), "--config-dir", str(CONF), *arguments, "allow=[benchmarks]"]
 
 
 def execute(arguments: Sequence[str], cache: Path) -> None:
@@ -62,8 +62,10 @@ def run(overrides: Sequence[str], folder: Path, cache: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Job:
-    """One finished job of a sweep; `ended` in seconds of an arbitrary clock, `memory_mb` resident after its end."""
+    """One finished job of a sweep; times in seconds of an arbitrary clock, `memory_mb` resident after its end."""
 
+    sweep_began: float
+    began: float
     ended: float
     memory_mb: float
     results: dict[str, Any]
@@ -77,7 +79,10 @@ def sweep(overrides: Sequence[str], folder: Path, cache: Path) -> list[Job]:
     execute(["-m", *overrides, *noted, f"hydra.sweep.dir={quoted(folder)}"], cache)
     jobs = [json.loads(line) for line in log.read_text().splitlines()]
     results = [json.loads((Path(job["folder"]) / "results.json").read_text()) for job in jobs]
-    return [Job(job["ended"], job["memory_mb"], result) for job, result in zip(jobs, results, strict=True)]
+    return [
+        Job(job["sweep_began"], job["began"], job["ended"], job["memory_mb"], result)
+        for job, result in zip(jobs, results, strict=True)
+    ]
 
 
 def gaps(jobs: Sequence[Job]) -> list[float]:

@@ -1,4 +1,4 @@
-"""Hydra's hook after each job of a sweep: when it ended and what memory the process holds."""
+"""Hydra's hook around each job of a sweep: when it began and ended, and what memory the process holds."""
 
 import json
 import time
@@ -16,10 +16,20 @@ class JobLog(Callback):
     def __init__(self, file: str) -> None:
         self.file = Path(file)
 
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Note the begin of the sweep."""
+        self.sweep_began = time.perf_counter()
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Note the begin of a job."""
+        self.began = time.perf_counter()
+
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
         """Note the job."""
         noted = {
             "folder": config.hydra.runtime.output_dir,
+            "sweep_began": self.sweep_began,
+            "began": self.began,
             "ended": time.perf_counter(),
             "memory_mb": psutil.Process().memory_info().rss / 2**20,
         }

@@ -7,6 +7,7 @@ from torchvision import models
 
 from graft.backbones.base import Backbone, ImageBackbone, Stage
 from graft.backbones.lenet import lenet
+from graft.config.types import Auto, Count
 
 CLASSES = {"lenet": 10, "resnet18": 5, "resnet50": 5}
 
@@ -19,8 +20,9 @@ def build(name: str) -> nn.Module:
     return models.get_model(name, num_classes=CLASSES[name])
 
 
-def wide(name: str, size: int, channels: int, features: int) -> Backbone:
+def wide(name: str, size: int, channels: Auto | Count, features: int) -> Backbone:
     """A Graft backbone with as many features as one likes, whose work is proportional to them."""
+    assert isinstance(channels, int)  # `auto` is the data's
     convolution = nn.Sequential(nn.Conv2d(channels, features, size), nn.Flatten(), nn.ReLU())
     network = nn.Sequential(OrderedDict(conv1=convolution))
     stages = [Stage("conv1", ("network.conv1",))]

@@ -1,6 +1,7 @@
 """The one LightningModule: a shared backbone, heads for the domains, the objective, and a strategy's phases."""
 
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
@@ -306,12 +307,7 @@ class TransferModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """One optimizer over every part that trains in some phase; phases and schedules set rates step by step."""
         self._phases = self.phases(epochs_of(self.trainer))
-        trained = {part: members for part, members in self.trained_members(self._phases).items() if members}
-        by_part, multipliers = self.with_multipliers(trained)
-        settings = self.optimizer_config
-        groups = parameter_groups(
-            by_part, multipliers, settings["lr"], settings["weight_decay"], settings["decay_norms_and_biases"]
-        )
+        settings, groups = self.optimizer_config, self.optimizer_groups(self._phases)
         self._settings = [(group["base_lr"], group["weight_decay"]) for group in groups]
         # Lightning refuses to clip before a fused step of mixed precision: float16 gradients are still scaled then.
         fused = not (self.trainer.precision.endswith("-mixed") and self.trainer.gradient_clip_val)
@@ -321,6 +317,15 @@ class TransferModule(pl.LightningModule):
             scheduler, monitor = self.schedule.scheduler(optimizer, mode), self.rule.monitor(self.tasks)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
         return optimizer
+
+    def optimizer_groups(self, phases: Sequence[Phase]) -> list[dict[str, Any]]:
+        """What trains in some phase, in groups with their full rate and their weight decay."""
+        trained = {part: members for part, members in self.trained_members(phases).items() if members}
+        by_part, multipliers = self.with_multipliers(trained)
+        settings = self.optimizer_config
+        return parameter_groups(
+            by_part, multipliers, settings["lr"], settings["weight_decay"], settings["decay_norms_and_biases"]
+        )
 
     def with_multipliers(
         self, by_part: Mapping[str, list[tuple[str, nn.Parameter]]]
@@ -354,32 +359,30 @@ class TransferModule(pl.LightningModule):
         """Whether anything of the backbone trains or behaves as in training in some phase."""
         return any(phase.parameters or phase.stages for phase in self.phases(epochs))
 
-    def schedule_table(self) -> list[Point] | None:
-        """Rate and momentum for every optimizer step; a phase that restarts begins a schedule, the others go on."""
-        total = self._total_steps
-        ends = [round(total * done / epochs_of(self.trainer)) for done in self._phase_ends()]
-        starts = [number for number, phase in enumerate(self._phases) if number == 0 or phase.restarts]
+    def schedule_table(self, phases: Sequence[Phase], total: int) -> list[Point] | None:
+        """Rate and momentum for all `total` optimizer steps; a phase that restarts begins a schedule, others go on."""
+        epochs = sum(phase.epochs for phase in phases)
+        ends = [round(total * done / epochs) for done in itertools.accumulate(phase.epochs for phase in phases)]
+        starts = [number for number, phase in enumerate(phases) if number == 0 or phase.restarts]
         table: list[Point] = []
-        for start, next_start in zip(starts, [*starts[1:], len(self._phases)], strict=True):
-            schedule = self._phases[start].schedule or self.schedule
+        for start, next_start in zip(starts, [*starts[1:], len(phases)], strict=True):
+            schedule = phases[start].schedule or self.schedule
             begin = len(table)
             points = schedule.table(max(1, ends[next_start - 1] - begin))
             if points is None:
                 return None
             if self.window and self.window.factor is not None:
-                window_begin = round(total * self.window.first_epoch / epochs_of(self.trainer))
+                window_begin = round(total * self.window.first_epoch / epochs)
                 points = hold(points, window_begin - begin, self.window.factor)
-            for phase, end in list(zip(self._phases, ends, strict=True))[start:next_start]:
+            for phase, end in list(zip(phases, ends, strict=True))[start:next_start]:
                 for point in points[len(table) - begin : end - begin]:
                     table.append(point._replace(factor=point.factor * phase.lr_factor))
         return table
 
-    def _phase_ends(self) -> list[int]:
-        return [sum(phase.epochs for phase in self._phases[: i + 1]) for i in range(len(self._phases))]
-
     def phase(self, epoch: int) -> Phase:
         """The strategy's phase that an epoch belongs to."""
-        return next(p for p, end in zip(self._phases, self._phase_ends(), strict=True) if epoch < end)
+        ends = itertools.accumulate(phase.epochs for phase in self._phases)
+        return next(p for p, end in zip(self._phases, ends, strict=True) if epoch < end)
 
     def earlier_phases(self, phase: Phase) -> list[Phase]:
         """The phases before one of them."""
@@ -398,7 +401,7 @@ class TransferModule(pl.LightningModule):
         self.check_updates()
         self._accumulated = []
         self._total_steps = self.trainer.estimated_stepping_batches
-        self._table = self.schedule_table()
+        self._table = self.schedule_table(self._phases, self._total_steps)
         for group, (rate, decay) in zip(self.trainer.optimizers[0].param_groups, self._settings, strict=True):
             group["base_lr"], group["weight_decay"] = rate, decay  # this run's, also where a checkpoint had others
         match_layout(self.trainer.optimizers[0])
@@ -453,27 +456,30 @@ class TransferModule(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training losses and scores, the objective's weights and the head's rate."""
+        values = self.training_values(self.progress, self._optimizer.param_groups[-1]["lr"])
+        self.log_dict(values, sync_dist=True)
+        self.step_plateau()
+
+    def training_values(self, progress: float, rate: float) -> dict[str, Tensor | float]:
+        """What an epoch of training is logged as, by name; the next epoch begins with nothing collected."""
+        values: dict[str, Tensor | float] = {}
         for domain, metrics in self.train_metrics.items():
-            for name, value in metrics.compute().items():
-                self.log(f"train/{domain}/{name}", value, sync_dist=True)
+            values |= {f"train/{domain}/{name}": value for name, value in metrics.compute().items()}
             metrics.reset()
         for name, mean in self.term_values.items():
             if mean.update_called:
-                self.log(f"train/term/{name}", mean.compute(), sync_dist=True)
+                values[f"train/term/{name}"] = mean.compute()
             mean.reset()
             for metric_name, metric in self.terms[name].metrics().items():
                 if metric.update_called:
-                    self.log(f"train/term/{name}_{metric_name}", metric.compute(), sync_dist=True)
+                    values[f"train/term/{name}_{metric_name}"] = metric.compute()
                 metric.reset()
-        weights = self.objective.weights(self.progress)
-        rate = self._optimizer.param_groups[-1]["lr"]
-        values = {
+        weights = self.objective.weights(progress)
+        return values | {
             "objective/source_weight": weights["source"],
             "objective/target_weight": weights["target"],
             "lr": rate,
         }
-        self.log_dict(values, sync_dist=True)
-        self.step_plateau()
 
     def step_plateau(self) -> None:
         """Let scheduler=plateau see the epoch's metric before the epoch's checkpoint, which holds its state."""
@@ -537,33 +543,56 @@ class TransferModule(pl.LightningModule):
             task, features = self.tasks[domain], self.features(one, domain)
             embedded = bottleneck_of(self.head(domain))(features)
             logits = classifier_of(self.head(domain))(embedded)
-            predictions, targets = task.predictions(logits), task.targets(one.labels)
-            scores = task.scores(logits)
-            self.eval_losses[domain].update(*task.summed_loss(logits, one.labels))
-            if task.smooths_labels:
-                self.smoothed_losses[domain].update(task.loss(logits, one.labels) * len(one), len(one))
-            self.eval_metrics[domain].update(predictions, targets, scores=scores)
-            if self.rule_metric is not None and domain in self.rule.domains and not self.trainer.testing:
-                self.rule_metric.update(domain, features_of(features), logits)
-            results[domain] = (predictions, targets, scores, features_of(embedded))
+            smoothed = task.loss(logits, one.labels) if task.smooths_labels else None
+            self.add_losses(domain, *task.summed_loss(logits, one.labels), smoothed, len(one))
+            results[domain] = (*self.add_predictions(domain, logits, one.labels), features_of(embedded))
+            if not self.trainer.testing:
+                self.add_to_rule(domain, features, logits)
         return results
+
+    def add_losses(
+        self, domain: str, total: Tensor, counted: Tensor | int, smoothed: Tensor | None, samples: int
+    ) -> None:
+        """Count a batch's losses in: the plain one summed over the samples that have one, the smoothed one's mean."""
+        self.eval_losses[domain].update(total, counted)
+        if smoothed is not None:
+            self.smoothed_losses[domain].update(smoothed * samples, samples)
+
+    def add_predictions(self, domain: str, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Count samples into the metrics by their logits `(B, K)`; their predictions, targets and scores."""
+        task = self.tasks[domain]
+        found = task.predictions(logits), task.targets(labels), task.scores(logits)
+        self.eval_metrics[domain].update(found[0], found[1], scores=found[2])
+        return found
+
+    def add_to_rule(self, domain: str, features: Tensor | Tokens, logits: Tensor) -> None:
+        """Let the selection rule's own metric see samples of its domains, where it has one."""
+        if self.rule_metric is not None and domain in self.rule.domains:
+            self.rule_metric.update(domain, features_of(features), logits)
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/<domain>/<metric>`, and the selection rule's own metric."""
-        self._log_collected("val")
-        if self.rule_metric is not None and self.rule_metric.update_called:
-            self.log(f"selection/{self.rule.name}", self.rule_metric.compute(), sync_dist=True)
-            self.rule_metric.reset()
+        self.log_dict(self.validation_values(), sync_dist=True)
         if self.rule.has_score:
             self.log(f"selection/{self.rule.name}", self.rule.score(Candidate(self, self.trainer)), sync_dist=True)
         if (known := self.rule.value_at(self.current_epoch)) is not None:
             self.log(f"selection/{self.rule.name}", known, sync_dist=True)
 
+    def validation_values(self) -> dict[str, Tensor]:
+        """What a validation is logged as, by name; the next one begins with nothing collected."""
+        values = self._collected("val")
+        if self.rule_metric is not None and self.rule_metric.update_called:
+            values[f"selection/{self.rule.name}"] = self.rule_metric.compute()
+            self.rule_metric.reset()
+        return values
+
     def on_test_epoch_end(self) -> None:
         """Log `test/<domain>/<metric>` and keep the confusion matrices."""
-        self._log_collected("test")
+        self.log_dict(self._collected("test"), sync_dist=True)
 
-    def _log_collected(self, stage: str) -> None:
+    def _collected(self, stage: str) -> dict[str, Tensor]:
+        # compute() synchronises the processes, so sync_dist changes no value; Lightning only wants it declared.
+        found: dict[str, Tensor] = {}
         for domain, loss in self.eval_losses.items():
             if not loss.update_called:
                 continue
@@ -580,8 +609,8 @@ class TransferModule(pl.LightningModule):
             confusion = values.pop("confusion", None)
             if confusion is not None:
                 self.confusion[f"{stage}/{domain}"] = confusion.cpu()
-            # compute() has synchronised the processes, so sync_dist changes no value; Lightning only wants it declared.
-            self.log_dict({f"{stage}/{domain}/{name}": value for name, value in values.items()}, sync_dist=True)
+            found |= {f"{stage}/{domain}/{name}": value for name, value in values.items()}
+        return found
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep config and validation metrics in the checkpoint, as plain containers for weights_only loading."""

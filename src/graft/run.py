@@ -3,6 +3,8 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from graft.callbacks.interrupt import keyboard_interrupts
@@ -16,6 +18,8 @@ from graft.report import card, plots, publish, tables
 from graft.runs import checkpoints, describe, record
 from graft.runs.context import RunContext, run_context
 from graft.runs.folder import MERGED, SOUP, SWAD, WISE_FT, in_own_folder
+from graft.stacked.fit import StackedFit
+from graft.stacked.replay import replay
 from graft.training.cross_validation import cross_validate, plan_folds
 from graft.training.evaluation import test, validation_metrics, validation_outputs
 from graft.training.fitting import Fitting, fit
@@ -25,23 +29,38 @@ from graft.weights import greedy_soup, wise_ft
 from graft.weights.averaging import Restated
 
 
+@dataclass
+class Setup:
+    """A run before its fit."""
+
+    config: Mapping[str, Any]  # as it was given
+    experiment: Experiment
+    context: RunContext
+    results: dict[str, Any]
+    resumed: Path | None
+    start: wise_ft.Weights | None
+    seconds: float  # that this took
+    stacked: StackedFit | None = None  # where its fit was done together with those of other jobs
+
+
 @in_own_folder
-def train(config: Mapping[str, Any]) -> dict[str, Any]:
+def train(config: Mapping[str, Any], setup: Setup | None = None) -> dict[str, Any]:
     """Run one experiment and return its results, which are also in `results.json` of the run folder.
 
-    `config` is plain and resolved. Raises GraftError for a user's mistake, Diverged where training met values that are
-    not finite, and Interrupted after a Ctrl-C, once what was reached is saved.
+    `config` is plain and resolved; `setup` is what `set_up` made of it, where that is done. Raises GraftError for a
+    user's mistake, Diverged where training met values that are not finite, and Interrupted after a Ctrl-C, once what
+    was reached is saved.
     """
-    started, context = time.perf_counter(), run_context()
-    experiment = assemble(config, share_data=context.sweep is not None)
-    resumed = checkpoints.to_resume(experiment)
-    pretrained(experiment, context)
-    results = describe.of_setup(experiment, context, resolve_auto(experiment, resumed))
-    start = wise_ft.start_of(experiment)
+    setup = setup or set_up(config)
+    experiment, context, results, resumed = setup.experiment, setup.context, setup.results, setup.resumed
 
-    with recorded(experiment, results, context, started) as fitting:
+    with recorded(experiment, results, context, started_before(setup)) as fitting:
         cross_validate(experiment)
-        fit(fitting.trainer, experiment, resumed)
+        if setup.stacked:
+            replay(fitting, experiment, setup.stacked)
+            results["stacked"] = {"jobs": setup.stacked.jobs, "fit_s": setup.stacked.seconds}
+        else:
+            fit(fitting.trainer, experiment, resumed)
         selected = checkpoints.load_selected(experiment, resumed, fitting.trainer)
         if experiment.greedy_soup and selected["rule"] == experiment.rule.name:
             batches = int(fitting.trainer.num_training_batches)
@@ -55,11 +74,28 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
             checkpoints.save_network(experiment, SWAD)
         if experiment.module.strategy.merge(experiment.module.backbone):
             checkpoints.save_network(experiment, MERGED)
-        if start:
-            selected["metrics"], results["wise_ft"] = wise_ft.apply(experiment, start)
+        if setup.start:
+            selected["metrics"], results["wise_ft"] = wise_ft.apply(experiment, setup.start)
             checkpoints.save_network(experiment, WISE_FT)
         test_and_describe(experiment, results, selected, fitting, in_sweep=context.sweep is not None)
     return results
+
+
+def set_up(config: Mapping[str, Any]) -> Setup:
+    """Everything before the fit; nothing is written to the run's folder, but why pretraining diverged."""
+    started, context = time.perf_counter(), run_context()
+    experiment = assemble(config, share_data=context.sweep is not None)
+    resumed = checkpoints.to_resume(experiment)
+    pretrained(experiment, context)
+    results = describe.of_setup(experiment, context, resolve_auto(experiment, resumed))
+    start = wise_ft.start_of(experiment)
+    return Setup(config, experiment, context, results, resumed, start, seconds=time.perf_counter() - started)
+
+
+def started_before(setup: Setup) -> float:
+    """When a run began that has taken the time of its setup and its share of a fit together with others."""
+    of_fit = setup.stacked.seconds / setup.stacked.jobs if setup.stacked else 0.0
+    return time.perf_counter() - setup.seconds - of_fit
 
 
 def pretrained(experiment: Experiment, context: RunContext) -> None:

@@ -9,6 +9,7 @@ import argparse
 import csv
 import gc
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -20,7 +21,6 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +152,7 @@ def clash(pair: Pair) -> bool:
 
 def cells(number: int) -> Iterator[Cell]:
     """The first cells of the design."""
-    return islice(design({name: list(values) for name, values in FACTORS.items()}, clash), number)
+    return itertools.islice(design({name: list(values) for name, values in FACTORS.items()}, clash), number)
 
 
 def overrides_of(cell: Cell) -> list[str]:
@@ -188,7 +188,7 @@ class Kill(pl.Callback):
 
 def change_of_phase(module: Any) -> int:
     """The first epoch after the first one in which something else trains than before."""
-    ends = [end for end in module._phase_ends() if end < 4]
+    ends = [end for end in itertools.accumulate(phase.epochs for phase in module._phases) if end < 4]
     return min([*ends, 3])
 
 

@@ -1,7 +1,6 @@
 """Features of a whole split by a backbone as it is, without a Trainer: from the cache that frozen runs share."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from graft.backbones.base import Backbone
 from graft.backbones.split_backbone import FEATURES, SplitBackbone, eval_mode, weights_hash
 from graft.cache.disk import DiskCache
 from graft.cache.features import FeatureCache, Wanted
+from graft.cache.rows import MappedRows
 from graft.data.module import TransferDataModule
 from graft.errors import GraftError
 
@@ -64,6 +64,14 @@ class Pass:
             yield batch.indices, self.precision.convert_input(batch.inputs).to(self.device)
 
 
+def stored_features(one: Pass, backbone: Backbone, kept: FeatureCache) -> MappedRows | None:
+    """Features of a pass's split, computed where the cache lacks them; None where the disk has no room for them."""
+    cut = SplitBackbone(backbone, FEATURES)
+    with eval_mode(backbone), torch.no_grad():
+        wanted = one.wanted(cut, weights_hash(backbone, frozenset()))
+        return kept.rows(wanted, [], one.batches, one.samples, one.precision.forward_context, one.domain, one.split)
+
+
 def extract(backbone: Backbone, data: TransferDataModule, domain: str, split: str, cache: DiskCache) -> FeatureSet:
     """Features of a domain's `train`, `val` or `test` split, in full precision on the backbone's device.
 
@@ -75,17 +83,15 @@ def extract(backbone: Backbone, data: TransferDataModule, domain: str, split: st
         raise GraftError(f"extract: there is no split {domain} {split}. Allowed: {there}.")
     one = Pass(data, domain, split, Precision(), next(backbone.parameters()).device)
     found = getattr(data.domains[domain], split)
-    cut = SplitBackbone(backbone, FEATURES)
-    with eval_mode(backbone), torch.no_grad():
-        wanted = one.wanted(cut, weights_hash(backbone, frozenset()))
-        rows = FeatureCache(cache).rows(wanted, [], one.batches, len(found), nullcontext, domain, split)
-        features = computed(cut, one) if rows is None else rows[:]
+    rows = stored_features(one, backbone, FeatureCache(cache))
+    features = computed(SplitBackbone(backbone, FEATURES), one) if rows is None else rows[:]
     return FeatureSet(features, found.labels, torch.arange(len(found)))
 
 
 def computed(cut: SplitBackbone, one: Pass) -> Tensor:
     """The features where the disk has no room for them."""
     features = torch.empty(one.samples, *cut.shape)
-    for indices, inputs in one.batches():
-        features[indices] = cut.trunk(inputs).cpu()
+    with eval_mode(cut.backbone):
+        for indices, inputs in one.batches():
+            features[indices] = cut.trunk(inputs).cpu()
     return features

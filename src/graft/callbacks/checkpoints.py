@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 
 from graft.module import TransferModule
-from graft.selection.base import rank
+from graft.selection.base import of_validation, rank
 from graft.training.lightning import epochs_of
 
 LARGEST_SHARE = 1 / 20  # of the time that may go into writing
@@ -97,15 +97,23 @@ class Checkpoints(Checkpoint):
             return tensor if stays else tensor.detach().to("cpu", copy=True)
 
         state = trainer.strategy.lightning_module_state_dict()
-        content = {
-            "epoch": trainer.current_epoch,
-            "global_step": trainer.global_step,
+        state = {name: kept(name, tensor) for name, tensor in state.items()}
+        metrics = of_validation(trainer.callback_metrics)
+        return self.content(module, state, trainer.current_epoch, trainer.global_step, metrics)
+
+    def content(
+        self, module: TransferModule, state: dict[str, Tensor], epoch: int, step: int, metrics: dict[str, float]
+    ) -> dict[str, Any]:
+        """The content of a checkpoint of weights alone, with the metrics of their validation."""
+        return {
+            "epoch": epoch,
+            "global_step": step,
             "pytorch-lightning_version": pl.__version__,
-            "state_dict": {name: kept(name, tensor) for name, tensor in state.items()},
+            "state_dict": state,
+            "config": module.config,
+            "metrics": metrics,
+            "run_id": self.run_id,
         }
-        module.on_save_checkpoint(content)
-        content["run_id"] = self.run_id
-        return content
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write where it is time, or the last one."""

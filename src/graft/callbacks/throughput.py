@@ -42,6 +42,10 @@ class Throughput(Callback):
         """Seconds of the fit, all of it."""
         return self._measured["fit_s"]
 
+    def take_over(self, **measured: float) -> None:
+        """Tell of a fit that was measured elsewhere: fit_s, train_s, samples and peak_memory_mb."""
+        self._measured = measured
+
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock and forget earlier memory peaks."""
         self._measured = dict(self._restored)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
@@ -36,6 +36,9 @@ from graft.runs.process import is_main_process
 from graft.runs.sweep_plan import read_plan
 from graft.runs.untrusted import read_yaml
 
+if TYPE_CHECKING:  # of torch, which only a run imports
+    from graft.run import Setup
+
 OK, FAILED, USER_ERROR = 0, 1, 2  # exit codes beside those of graft.signals
 AUTO = "auto"  # of `resume`
 IGNORED = ("paths", "resume", "allow")  # keys that do not make another experiment
@@ -54,10 +57,11 @@ STATE = State()
 
 
 @signals.scheduler_signals()
-def run_job(cfg: DictConfig) -> float | None:
+def run_job(cfg: DictConfig, setup: "Setup | None" = None) -> float | None:
     """Run one composed config in its run folder and return what its selection rule followed, None where it did not.
 
-    An optimising sweeper maximises or minimises what is returned, which is never the test split's.
+    `setup` is what was already done of it, by graft.cli.stacked. An optimising sweeper maximises or minimises what is
+    returned, which is never the test split's.
 
     The exit code goes to STATE, the error to `error.txt`. A finished job is not run again. The folder is locked while
     it is worked in, and left as it was where it is not Graft's or another process works there.
@@ -90,7 +94,7 @@ def run_job(cfg: DictConfig) -> float | None:
             check_followed(hydra, settings)
             RANKS.decide(folder=str(folder.absolute()), resume=settings["resume"])
             let_children_run_this_job(overrides, folder, resume=settings["resume"] is True)
-            results = execute(settings)
+            results = execute(settings, setup if setup and is_setup_of(setup, settings) else None)
             if is_main_process():
                 write_whole(folder / DONE, f"{record.FINISHED}\n")
                 if sweep and (plan := read_plan()):
@@ -117,14 +121,28 @@ def run_job(cfg: DictConfig) -> float | None:
             slurm.requeue(stopped_by)
         if in_sweep:
             gc.collect()  # the model of this job, before the next one builds its own
-            if not gc.get_freeze_count():
-                gc.freeze()  # what the libraries hold stays to the end: going through it takes 0.3 s each time
-                atexit.register(gc.unfreeze)
+            freeze_libraries()
     return None
 
 
-def execute(settings: Mapping[str, Any]) -> dict[str, Any]:
+def freeze_libraries() -> None:
+    """Let the garbage collector leave out what libraries hold to the end: going through it takes 0.3 s each time."""
+    if not gc.get_freeze_count():
+        gc.freeze()
+        atexit.register(gc.unfreeze)
+
+
+def is_setup_of(setup: "Setup", settings: Mapping[str, Any]) -> bool:
+    """Whether a job that was set up before is what its folder asks for now: it may go on from a checkpoint instead."""
+    return not settings["resume"] and {**setup.config, "resume": None} == {**settings, "resume": None}
+
+
+def execute(settings: Mapping[str, Any], setup: "Setup | None" = None) -> dict[str, Any]:
     """Do what a checked config asks for; torch is imported here, after every check that does without it."""
+    if setup:
+        from graft.run import train
+
+        return train(settings, setup)
     if settings["soup"]:
         from graft.commands.soup import soup as verb
     elif settings["tune"]:

@@ -323,12 +323,12 @@ def release_all() -> None:
 
 
 def in_own_folder(train: Any) -> Any:
-    """Let `train(cfg)` claim and lock its run folder where the job around it has not: in a notebook."""
+    """Let `train(cfg, ...)` claim and lock its run folder where the job around it has not: in a notebook."""
 
     @functools.wraps(train)
-    def owning(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    def owning(cfg: Mapping[str, Any], *more: Any) -> dict[str, Any]:
         with RunFolder(cfg["paths"]["run_dir"]).owned(adopt=bool(cfg["resume"])):
-            return train(cfg)
+            return train(cfg, *more)
 
     return owning
 

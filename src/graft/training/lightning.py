@@ -22,6 +22,14 @@ def data_of(trainer: pl.Trainer) -> "TransferDataModule":
     return cast(Any, trainer).datamodule
 
 
+def count_as_done(trainer: pl.Trainer, epochs: int, steps: int) -> None:
+    """Let a Trainer count epochs and optimizer steps that were done without it."""
+    loop = cast(Any, trainer.fit_loop)
+    loop.epoch_progress.current.processed = loop.epoch_progress.current.completed = epochs
+    loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed = steps
+    loop.epoch_loop._batches_that_stepped = steps
+
+
 def is_rank_zero() -> bool:
     """Whether this is the first of the processes."""
     return cast(Any, rank_zero_only).rank == 0  # Lightning sets it on the function

@@ -1,0 +1,208 @@
+"""`hydra/launcher=stacked`: jobs that can train together do, then each is tested and recorded as in any sweep."""
+
+import gc
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, configure_log, setup_globals
+from hydra.core.utils import run_job as run_hydra_job
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from graft import config, signals
+from graft.cli import job
+from graft.cli.sweep_configs import SweepConfigs
+from graft.errors import GraftError, Interrupted, listed
+from graft.runs.folder import DONE, LAST_CHECKPOINT
+from graft.stacked import reasons
+
+if TYPE_CHECKING:  # of torch, which only a sweep with jobs to train together imports
+    from graft.run import Setup
+
+
+def launch(
+    context: HydraContext,
+    task: TaskFunction,
+    base: DictConfig,
+    job_overrides: Sequence[Sequence[str]],
+    first: int,
+) -> list[JobReturn]:
+    """Run a batch of jobs, as Hydra's own launcher does: `first` is the number of the first one."""
+    setup_globals()
+    configure_log(base.hydra.hydra_logging, base.hydra.verbose)
+    sweep = Path(str(base.hydra.sweep.dir))
+    sweep.mkdir(parents=True, exist_ok=True)
+    composer = SweepConfigs(context, base)
+    configs = [numbered(composer.compose(one), number) for number, one in enumerate(job_overrides, first)]
+    setups = trained_together(configs, sweep)
+    done = []
+    for one in configs:
+        setup = setups.pop(folder_of(one), None)
+        function = partial(task, setup=setup) if setup else task
+        done.append(
+            run_hydra_job(
+                hydra_context=context,
+                task_function=function,
+                config=one,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+            )
+        )
+        configure_log(base.hydra.hydra_logging, base.hydra.verbose)
+    return done
+
+
+def numbered(one: DictConfig, number: int) -> DictConfig:
+    """The config of a job, with its number and its folder."""
+    with open_dict(one):
+        one.hydra.job.id = one.hydra.job.num = number
+    with hydra_config(one):
+        folder = os.path.abspath(os.path.join(str(one.hydra.sweep.dir), str(one.hydra.sweep.subdir)))
+        with read_write(one.hydra.runtime), open_dict(one.hydra.runtime):
+            one.hydra.runtime.output_dir = folder
+    return one
+
+
+def folder_of(one: DictConfig) -> Path:
+    """Where a job runs."""
+    return Path(one.hydra.runtime.output_dir)
+
+
+@contextmanager
+def hydra_config(one: DictConfig) -> Iterator[None]:
+    """Let Hydra know of a job as while it runs."""
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(one)
+    try:
+        yield
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def trained_together(configs: Sequence[DictConfig], sweep: Path) -> dict[Path, "Setup"]:
+    """Train the jobs that can train together; by folder what `graft.run.train` goes on from. Ctrl-C stops the sweep."""
+    to_do = [one for one in configs if not (folder_of(one) / DONE).exists()]
+    job.STATE.running = True
+    try:
+        with signals.scheduler_signals(), job.restored_process():
+            return Together(to_do).train()
+    except (Interrupted, KeyboardInterrupt) as error:
+        job.interrupted(sweep, sweep, error, goes_on_itself=False)
+        return {}
+    finally:
+        job.STATE.running = False
+
+
+class Together:
+    """The jobs of a sweep that are to do, of which some train together."""
+
+    def __init__(self, configs: Sequence[DictConfig]) -> None:
+        self.configs = configs
+        self.alone: Counter[str] = Counter()  # how many jobs train alone, by why
+
+    def train(self) -> dict[Path, "Setup"]:
+        """Set up and train what can train together, and print how many do and why the others do not."""
+        groups = self.groups()
+        trained: dict[Path, Setup] = {}
+        if groups:
+            from graft import run  # and with it all that takes long to import
+
+            gc.collect()
+            job.freeze_libraries()  # before what only the first jobs need is there
+            for group in groups:
+                trained |= {setup.experiment.folder: setup for setup in self.fitted(self.set_up(group, run.set_up))}
+        print(self.summary(len(trained)), flush=True)
+        return trained
+
+    def groups(self) -> list[list[DictConfig]]:
+        """Jobs that may train together as far as their configs say, two and more."""
+        found: dict[str, list[DictConfig]] = {}
+        for one in self.configs:
+            try:
+                settings = settings_of(one)
+                why = "it goes on from a checkpoint" if (folder_of(one) / LAST_CHECKPOINT).exists() else None
+                why = why or reasons.why_alone(settings)
+            except GraftError as error:
+                why = first_words(error)
+            if why:
+                self.alone[why] += 1
+            else:
+                found.setdefault(reasons.key_of(settings), []).append(one)
+        groups = list(found.values())
+        self.alone["no other job like it"] += sum(len(group) == 1 for group in groups)
+        return [group for group in groups if len(group) > 1]
+
+    def set_up(self, group: Sequence[DictConfig], set_up: Callable[[Mapping[str, Any]], "Setup"]) -> list["Setup"]:
+        """Set up the jobs of a group; those with the first one's backbone share it, which is all that takes memory."""
+        from graft.stacked import stacks
+
+        found: list[Setup] = []
+        for one in group:
+            try:
+                with hydra_config(one):
+                    setup = set_up(settings_of(one))
+                why = stacks.why_alone(setup.experiment)
+            except (Interrupted, KeyboardInterrupt):
+                raise
+            except Exception as error:  # the job meets it again when its turn comes, and records it
+                why = first_words(error)
+            if not why and found and not stacks.share_backbone(setup.experiment, found[0].experiment):
+                why = "its backbone is another one"
+            if why:
+                self.alone[why] += 1
+            else:
+                found.append(setup)
+        return found
+
+    def fitted(self, setups: Sequence["Setup"]) -> list["Setup"]:
+        """Train them together, as far as they can be; those that were trained."""
+        from graft.stacked.fit import fit_together
+        from graft.stacked.stacks import stacks_of
+
+        by_job = {id(setup.experiment): setup for setup in setups}
+        trained = []
+        for stack in stacks_of([setup.experiment for setup in setups]):
+            if len(stack.jobs) == 1:
+                self.alone["no other job like it"] += 1
+                continue
+            try:
+                fits = fit_together(stack)
+            except GraftError as error:
+                self.alone[first_words(error)] += len(stack.jobs)
+                continue
+            for one, fit in zip(stack.jobs, fits, strict=True):
+                if fit is None:
+                    self.alone["values that are not finite"] += 1
+                    continue
+                setup = by_job[id(one)]
+                setup.stacked = fit
+                trained.append(setup)
+        return trained
+
+    def summary(self, trained: int) -> str:
+        """How many jobs trained together, and why the others train alone."""
+        text = f"Trained together: {trained} of {len(self.configs)} jobs."
+        why = [f"{reason} ({number})" for reason, number in self.alone.most_common() if number]
+        return f"{text} One by one: {listed(why, 5, '; ')}." if why else text
+
+
+def settings_of(one: DictConfig) -> dict[str, Any]:
+    """The plain config of a job, as its run will see it."""
+    with hydra_config(one):
+        own = OmegaConf.masked_copy(one, [key for key in one if key != "hydra"])
+        return config.plain(own)
+
+
+def first_words(error: Exception) -> str:
+    """An error in a few words."""
+    return (
+        f"{type(error).__name__}: {str(error).strip().splitlines()[0][:80]}"
+        if str(error).strip()
+        else type(error).__name__
+    )

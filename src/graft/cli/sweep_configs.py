@@ -1,0 +1,64 @@
+"""The configs of a sweep's jobs: Hydra composes one of each kind, the others differ from it in plain values only.
+
+Composing takes 0.35 s of a processor, which for jobs that train together is more than all the rest.
+"""
+
+import copy
+from collections.abc import Sequence
+from functools import cached_property
+
+from hydra._internal.config_loader_impl import get_overrides_dirname
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
+
+
+class SweepConfigs:
+    """Composes jobs of one sweep; `base` is the sweep's own config."""
+
+    def __init__(self, context: HydraContext, base: DictConfig) -> None:
+        self.loader = context.config_loader
+        self.base = base
+        self._composed: dict[tuple[str, ...], DictConfig] = {}  # by everything but plain values
+        self._groups: dict[str, bool] = {}
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The config of a job, as Hydra's `load_sweep_config` gives it."""
+        parsed = self._parser.parse_overrides(list(overrides))
+        kind = tuple(self._key(one) if self._is_plain(one) else one.input_line or "" for one in parsed)
+        if len({one.key_or_group for one in parsed}) < len(parsed):
+            return self.loader.load_sweep_config(self.base, list(overrides))
+        if kind not in self._composed:
+            self._composed[kind] = self.loader.load_sweep_config(self.base, list(overrides))
+            return copy.deepcopy(self._composed[kind])
+        config = copy.deepcopy(self._composed[kind])
+        for one in parsed:
+            if self._is_plain(one):
+                OmegaConf.update(config, one.key_or_group, one.value())
+        config.hydra.overrides.task = list(overrides)
+        form = config.hydra.job.config.override_dirname
+        config.hydra.job.override_dirname = get_overrides_dirname(
+            overrides=parsed, kv_sep=form.kv_sep, item_sep=form.item_sep, exclude_keys=form.exclude_keys
+        )
+        OmegaConf.copy_cache(from_config=self.base, to_config=config)  # such as the time in a folder's name
+        return config
+
+    @cached_property
+    def _parser(self) -> OverridesParser:
+        return OverridesParser.create(config_loader=self.loader)
+
+    def _key(self, override: Override) -> str:
+        return f"{override.key_or_group}="
+
+    def _is_plain(self, override: Override) -> bool:
+        """Whether it sets a key to a number, a word or nothing: no group, no reference, no part of Hydra's own."""
+        key, value = override.key_or_group, override.value()
+        ordinary = not (override.is_add() or override.is_force_add() or override.is_delete() or override.package)
+        if not ordinary or "/" in key or key.startswith("hydra."):
+            return False
+        if not (value is None or isinstance(value, bool | int | float | str)) or "${" in str(value):
+            return False
+        if key not in self._groups:
+            self._groups[key] = bool(self.loader.get_group_options(key.replace(".", "/")))
+        return not self._groups[key]

@@ -1,0 +1,214 @@
+"""A stacked sweep leaves what the same sweep leaves one by one."""
+
+import csv
+import json
+import os
+import signal
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from graft.backbones.lenet import lenet
+from graft.cli import main as cli
+from graft.stacked import fit
+
+SMALL = (
+    *("data=glyphs_digits", "backbone=lenet", "strategy=frozen", "data.labels_per_class=3", "data.batch_size=16"),
+    *("trainer=cpu", "training.epochs=3", "training.threads=1", "baselines=none", "logger=csv", "save.model=none"),
+)
+# What may differ: when and how fast it was, and whose it is.
+TIMES = ("time", "samples_per_s", "peak_memory_mb", "feature_cache", "stacked", "git")
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch, capsys):
+    """Runs a sweep of heads on a LeNet of fixed random weights; its folder, exit code and output."""
+    torch.manual_seed(5)
+    torch.save(lenet(size=32).state_dict(), tmp_path / "lenet.pt")
+    monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("GRAFT_ROOT", str(tmp_path))
+
+    def run(launcher, *overrides, folder=None):
+        folder = tmp_path / (folder or launcher)
+        more = (f"backbone.weights={tmp_path / 'lenet.pt'}", f"hydra/launcher={launcher}", f"hydra.sweep.dir={folder}")
+        monkeypatch.setattr(sys, "argv", ["train.py"])
+        code = cli.main(["-m", *SMALL, *more, *overrides])
+        return folder, code, capsys.readouterr()
+
+    return run
+
+
+def jobs_of(folder):
+    """The folders of a sweep's finished jobs, by name."""
+    return {path.parent.name: path.parent for path in folder.glob("*/DONE")}
+
+
+def table(file):
+    """The rows of a CSV file."""
+    return list(csv.DictReader(file.read_text().splitlines()))
+
+
+def compare(one_by_one, together, tolerance):
+    """Same folders and files, rows, checkpoints and results; numbers to a relative tolerance."""
+    names = jobs_of(one_by_one)
+    assert names.keys() == jobs_of(together).keys()
+    for name, first in names.items():
+        second = together / name
+        files = [sorted(str(path.relative_to(job)) for path in job.rglob("*")) for job in (first, second)]
+        assert files[0] == files[1]
+        rows = [table(job / "metrics.csv") for job in (first, second)]
+        assert [{key for key, value in row.items() if value} for row in rows[0]] == [
+            {key for key, value in row.items() if value} for row in rows[1]
+        ]
+        for before, after in zip(*rows, strict=True):
+            for key in filter(before.get, before):
+                # A sample on the border between two classes may be counted with either.
+                loose = (
+                    max(tolerance, 1e-2)
+                    if tolerance > 1e-6 and not key.endswith(("loss", "epoch", "step"))
+                    else tolerance
+                )
+                assert float(after[key]) == pytest.approx(float(before[key]), rel=loose, abs=1e-12), (name, key)
+        results = [json.loads((job / "results.json").read_text()) for job in (first, second)]
+        assert results[0].keys() == results[1].keys() - {"stacked"}
+        assert results[0]["selection"]["epoch"] == results[1]["selection"]["epoch"]
+        if tolerance < 1e-6:
+            for key in results[0].keys() - {*TIMES}:
+                assert results[1][key] == pytest.approx(results[0][key], rel=tolerance) if key == "metrics" else True
+                assert key in ("metrics", "selection", "score", "temperature") or results[1][key] == results[0][key], (
+                    key
+                )
+        best = [torch.load(job / "checkpoints/best.ckpt", weights_only=True) for job in (first, second)]
+        assert best[0].keys() == best[1].keys()
+        assert [best[0][key] for key in ("epoch", "global_step")] == [best[1][key] for key in ("epoch", "global_step")]
+        for key, tensor in best[0]["state_dict"].items():
+            assert tensor.dtype == best[1]["state_dict"][key].dtype
+            torch.testing.assert_close(best[1]["state_dict"][key], tensor, rtol=tolerance, atol=tolerance)
+
+
+def test_a_stacked_sweep_leaves_what_the_jobs_leave_one_by_one(sweep):
+    grid = ("trainer.precision=64-true", "optimizer.lr=1e-3,1e-2", "seed=0,1")
+    one_by_one, code, _ = sweep("basic", *grid)
+    together, stacked_code, shown = sweep("stacked", *grid)
+    assert (code, stacked_code) == (0, 0)
+    assert "Trained together: 4 of 4 jobs." in shown.out
+    assert len(jobs_of(together)) == 4
+    compare(one_by_one, together, 1e-9)
+    summaries = [table(folder / "summary.csv") for folder in (one_by_one, together)]
+    times = [key for key in summaries[0][0] if key.endswith("_s")]
+    for rows in summaries:
+        for row in rows:
+            for key in times:
+                del row[key]
+    assert summaries[0] == summaries[1]
+    for job in jobs_of(together).values():
+        results = json.loads((job / "results.json").read_text())
+        assert results["stacked"]["jobs"] == 4
+        assert results["time"]["fit_s"] == pytest.approx(results["stacked"]["fit_s"] / 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("scheduler=one_cycle,constant", "optimizer=sgd", "optimizer.weight_decay=0.0,0.1"),
+        ("objective.alpha=0.0,0.3,0.7", "data/domain@data.source=glyphs", "data.source.samples=256", "seed=0,1"),
+        ("objective.alpha=0.5", "head.sharing=separate", "data.source.samples=256", "seed=0,1,2"),
+        (
+            "head=mlp",
+            "head.hidden=[8]",
+            "task.label_smoothing=0.1",
+            "data.balance=weights",
+            "seed=0,1",
+            "optimizer.lr=1e-3,1e-2",
+        ),
+        ("selection=entropy", "training.validate_every_epochs=2", "seed=0,1", "data.balance=sampler"),
+        ("optimizer=adam", "optimizer.weight_decay=0.1", "data.eval_batch_size=40", "scheduler=step", "seed=0,1"),
+    ],
+)
+def test_it_does_so_whatever_the_jobs_train_with(sweep, overrides):
+    one_by_one, code, _ = sweep("basic", *overrides)
+    together, stacked_code, shown = sweep("stacked", *overrides)
+    assert (code, stacked_code) == (0, 0)
+    number = len(jobs_of(one_by_one))
+    trained = sum("stacked" in (job / "results.json").read_text() for job in jobs_of(together).values())
+    assert f"Trained together: {trained} of {number} jobs." in shown.out
+    assert trained >= 2
+    compare(one_by_one, together, 1e-4)
+
+
+@pytest.mark.slow
+def test_what_cannot_train_together_trains_alone_and_the_line_says_why(sweep):
+    folder, code, shown = sweep("stacked", "strategy=frozen,full", "seed=0,1", "training.epochs=2")
+    assert code == 0
+    assert "Trained together: 2 of 4 jobs. One by one: strategy=full trains the backbone (2)." in shown.out
+    assert len(jobs_of(folder)) == 4
+
+
+@pytest.mark.slow
+def test_a_job_that_diverges_does_so_alone_and_harms_no_other(sweep):
+    grid = ("optimizer=sgd", "optimizer.lr=1e-2,1e38", "seed=0,1")
+    one_by_one, _, _ = sweep("basic", *grid)
+    together, code, shown = sweep("stacked", *grid)
+    assert code == 0
+    assert "Trained together: 2 of 4 jobs. One by one: values that are not finite (2)." in shown.out
+    words = [
+        sorted((job / "DONE").read_text() for job in jobs_of(folder).values()) for folder in (one_by_one, together)
+    ]
+    assert words[0] == words[1]
+    assert words[0][0] != words[0][-1]
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_sweep_and_the_same_folder_does_what_is_missing(sweep, monkeypatch):
+    grid = ("seed=0,1", "optimizer.lr=1e-3,1e-2")
+    finished, _, _ = sweep("stacked", "seed=0", "optimizer.lr=1e-3", folder="s")
+    (done,) = jobs_of(finished).values()
+    stamp = (done / "DONE").stat().st_mtime_ns
+    train_epoch = fit.Fitting.train_epoch
+
+    def interrupted(self, epoch):
+        os.kill(os.getpid(), signal.SIGINT)
+        train_epoch(self, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit.Fitting, "train_epoch", interrupted)
+        folder, code, shown = sweep("stacked", *grid, folder="s")
+    assert code == 130
+    assert "To run what is missing" in shown.err
+    assert len(jobs_of(folder)) == 1
+    folder, code, shown = sweep("stacked", *grid, folder="s")
+    assert code == 0
+    assert "Trained together: 3 of 3 jobs." in shown.out
+    assert shown.out.count("Already done") == 1
+    assert len(jobs_of(folder)) == 4
+    assert (done / "DONE").stat().st_mtime_ns == stamp
+
+
+def test_jobs_are_composed_as_hydra_composes_them(sweep, monkeypatch):
+    from graft.cli import stacked
+    from graft.cli.sweep_configs import SweepConfigs
+
+    pairs = []
+    compose = SweepConfigs.compose
+
+    def both(self, overrides):
+        found = compose(self, overrides)
+        pairs.append(
+            [
+                stacked.OmegaConf.to_yaml(one)
+                for one in (found, self.loader.load_sweep_config(self.base, list(overrides)))
+            ]
+        )
+        return found
+
+    monkeypatch.setattr(SweepConfigs, "compose", both)
+    monkeypatch.setattr(stacked, "run_hydra_job", lambda **options: SimpleNamespace(return_value=None))
+    monkeypatch.setattr(stacked, "trained_together", lambda configs, folder: {})
+    _, code, shown = sweep("stacked", "seed=0,1", "notes=null,'a b'")
+    assert code != 2, shown.err
+    assert len(pairs) == 4
+    assert all(ours == hydras for ours, hydras in pairs)
+    assert len({ours for ours, _ in pairs}) == 4
