@@ -496,6 +496,13 @@ def test_a_baseline_that_beats_scratch_without_the_source_is_told(sweep, key, te
     assert ("baseline-beats-scratch" in codes(sweep)) is (told and not pretrained)
 
 
+def test_where_nothing_is_transferred_no_gain_is_spoken_of(sweep):
+    for seed in range(3):
+        sweep.add(f"strategy=scratch seed={seed}", np.arange(TEST) < 110, baselines={"boosting": baseline(0.9, 0.7)})
+    assert "baseline-beats-scratch" not in codes(sweep)
+    assert "baseline-does-as-well" in codes(sweep)
+
+
 ABSENT = [[4, 0, 0], [0, 4, 0], [0, 0, 0]]
 CONFUSION = {"test/target": {"classes": ["a", "b"], "matrix": [[150, 0], [50, 0]]}}
 

@@ -263,13 +263,13 @@ class WeakScratch(Check):
         for setting in study.settings:
             scratch = setting.reference
             mean = scratch.best.mean("score", "value") if scratch and scratch.from_scratch else None
-            if scratch is None or mean is None:
+            if scratch is None or mean is None or not setting.transfers:
                 continue
             results = [one for arm in setting.arms for one in arm.best.finished]
             found = [one for one in baselines_in(results) if one.key != MAJORITY and one.saw_target_alone]
             if found and found[0].reaches(mean, study.higher_is_better) and found[0].test != mean:
                 return (
-                    f"{found[0].title} ({found[0].fitted_on}) reads {score(study, found[0].test)}, more than "
+                    f"{found[0].sentence_start} ({found[0].fitted_on}) reads {score(study, found[0].test)}, more than "
                     f"{scratch.name} with {score(study, mean)}: what transfer gains over it is less than over scratch."
                 )
         return None

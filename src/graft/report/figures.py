@@ -153,7 +153,7 @@ def learning_curves(study: Study, setting: Setting) -> Picture | None:
         axes.legend(fontsize=9, ncols=2 if len(curves) > 4 else 1)
 
     caption = (
-        "Validation metric over epochs, of the configuration that validation chose: mean over seeds, and their range."
+        "Validation metric over epochs, of the configuration that validation chose: mean over its jobs and their range."
     )
     return draw("learning_curves", "Learning curves", caption, 6.4, 3.6, plot)
 
