@@ -95,8 +95,9 @@ class Incomplete(Check):
 
     def _find(self, study: Study) -> str | None:
         diverged = sum(len(row.diverged) for row in study.rows)
+        unfinished = sum(row.unfinished for row in study.rows)
         numbers = {"diverged": diverged, "failed": len(all_failed(study.rows))}
-        numbers["are unfinished"] = sum(row.unfinished for row in study.rows)
+        numbers["is unfinished" if unfinished == 1 else "are unfinished"] = unfinished
         found = ", ".join(f"{n} {word}" for word, n in numbers.items() if n)
         return f"Of {len(study.jobs)} jobs {found}; scores and intervals leave them out." if found else None
 
