@@ -10,7 +10,7 @@ import itertools
 import math
 import multiprocessing
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,9 @@ from scipy import special
 
 from graft.report.contributions import OF_NUMBERS, placements
 from graft.report.looks import level
-from graft.report.statistics import CONFIDENCE, Estimate, crossed, over_seeds
+from graft.report.ranks import open_places
+from graft.report.statistics import CONFIDENCE, Estimate, by_group, crossed, over_seeds, over_splits
+from tests.proof.calibration_folds import EVALUATIONS, cut, population
 from tests.proof.calibration_pool import Pool, Size, pool
 
 FOLDER = Path(__file__).parents[2] / "logs" / "calibrate"
@@ -27,6 +29,9 @@ REPLICATIONS = 4000
 SEEDS = (3, 5, 10)
 SAMPLES = (150, 500)
 ARMS = (2, 4, 8, 16)  # in a sweep, scratch among them
+RANKED = (4, 8)  # arms whose places are counted
+GROUP = 5  # samples that belong together, such as those of a patient
+FOLDED = 0.5  # of the replications, for data sets whose folds must all be trained
 DIFFERENCES = (0.01, 0.02, 0.05)  # true ones that a page should see
 LOOKS = (3, 5, 10)  # seeds at each look of somebody who adds some while nothing is shown
 COLLAPSED = 0.05  # of the seeds, in the cells about those
@@ -279,6 +284,79 @@ def collapsed(metric: Metric, random: Draw) -> Metric:
     return Metric(f"{metric.name}, {COLLAPSED:.0%} of seeds collapsed", values, metric.contribute)
 
 
+def places(metric: Metric, n: int, m: int, arms: int, replications: int, random: Draw) -> Row:
+    """How often all arms of a sweep are in a place that its intervals leave open, and how many places those are."""
+    held, width = [], []
+    for _ in range(replications):
+        chosen = random.permutation(metric.arms)[:arms].tolist()
+        pairs = list(itertools.combinations(chosen, 2))
+        found = open_places(chosen, list(ordered(metric, chosen, pairs, n, m, random)))
+        true = sorted(chosen, key=lambda arm: -metric.by_sample[arm].mean())
+        held.append(all(found[arm][0] <= place <= found[arm][1] for place, arm in enumerate(true, 1)))
+        width.append(float(np.mean([last - first + 1 for first, last in found.values()])))
+    cells = [metric.name, str(n), str(m), str(arms), f"{np.mean(held):.3f}", f"{np.mean(width):.1f}"]
+    return Row(cells, too_rarely(f"places of {arms} arms, {n} seeds, {m} samples", held))
+
+
+def ordered(
+    metric: Metric, chosen: Sequence[str], pairs: Sequence[Pair], n: int, m: int, random: Draw
+) -> Iterator[Pair]:
+    """The pairs whose simultaneous interval leaves out 0, of one drawn sweep, the better arm first."""
+    available, samples = next(iter(metric.values.values())).shape
+    seeds = random.choice(available, n, replace=False)
+    rows = random.choice(samples, m, replace=False)
+    parts = {arm: metric.contribute(metric.values[arm][seeds[:, None], rows], rows).astype(float) for arm in chosen}
+    for first, second in pairs:
+        low, high = crossed(parts[first] - parts[second]).estimate.interval(comparisons=len(pairs))
+        if low > 0 or high < 0:
+            yield (first, second) if low > 0 else (second, first)
+
+
+def grouped(metric: Metric, n: int, m: int, replications: int, random: Draw) -> Row:
+    """How often intervals hold the truth where test samples come in groups that are alike, with and without groups.
+
+    The samples of a group are those that a pair of arms differs on by about as much.
+    """
+    scratch, other = metric.arms[0], metric.arms[-1]
+    alike = (metric.by_sample[other] - metric.by_sample[scratch]).argsort(kind="stable").reshape(-1, GROUP)
+    available = len(metric.values[other])
+    truth, numbers = metric.truth((other, scratch)).mean, np.arange(m) // GROUP
+    by_groups, by_samples = [], []
+    for _ in range(replications):
+        rows = alike[random.choice(len(alike), m // GROUP, replace=False)].ravel()
+        seeds = random.choice(available, n, replace=False)
+        mine, theirs = (
+            metric.contribute(metric.values[arm][seeds[:, None], rows], rows).astype(float) for arm in (other, scratch)
+        )
+        by_groups.append(holds(crossed(by_group(mine - theirs, numbers)).estimate, truth))
+        by_samples.append(holds(crossed(mine - theirs).estimate, truth))
+    cells = [metric.name, str(n), str(m), str(m // GROUP), f"{np.mean(by_groups):.3f}", f"{np.mean(by_samples):.3f}"]
+    return Row(cells, too_rarely(f"groups, {n} seeds, {m} samples", by_groups))
+
+
+def too_rarely(place: str, held: Sequence[bool]) -> list[str]:
+    """What is wrong where intervals hold the truth less often than promised."""
+    return [f"{place}: {np.mean(held):.3f} hold, below {COVERED}"] if np.mean(held) < COVERED else []
+
+
+def folded(metric: Metric, evaluation: int, m: int, replications: int, random: Draw) -> Row:
+    """How often the corrected t of folds or splits holds the truth, and says "helps" where nothing does."""
+    name = list(EVALUATIONS)[evaluation]
+    found = cut(population(), name, m, max(round(FOLDED * replications), 2), random)
+    truth, deviation = found.gain.mean(), found.gain.mean(axis=1).std(ddof=1)
+    corrected = [over_splits(one, found.test_over_rest) for one in found.gain]
+    covered = [holds(one, truth) for one in corrected]
+    uncorrected = np.mean([holds(over_seeds(one), truth) for one in found.gain])
+    width = np.median([one.interval()[1] - one.interval()[0] for one in corrected])
+    oracle = 2 * float(special.ndtri((1 + CONFIDENCE) / 2)) * deviation
+    place = f"{name}, {m} samples"
+    false, wrong = falsely(place, [helps(over_splits(one, found.test_over_rest)) for one in found.same])
+    seen = np.mean([helps(one) for one in corrected])
+    rates = [f"{np.mean(covered):.3f}", f"{uncorrected:.3f}", f"{width / oracle:.2f}", false]
+    cells = [metric.name, name, str(m), *rates, f"{100 * truth:.1f}: {seen:.3f}"]
+    return Row(cells, [*too_rarely(place, covered), *wrong])
+
+
 Task = tuple[int, Callable[..., Row], int, dict[str, int | bool]]  # table, what makes a row of it, metric, and its cell
 METRICS: list[Metric] = []  # that the processes share
 
@@ -297,6 +375,14 @@ TABLES = {
     ],
     'Seeds added after looking: how often "helps" is false': [
         *("metric", "seeds at each look", "test samples", "Pocock's levels (upper bound)", "as if it were the first"),
+    ],
+    "Places": ["metric", "seeds", "test samples", "arms", "all places hold", "places left open, mean of an arm"],
+    f"Test samples in groups of {GROUP}": [
+        *("metric", "seeds", "test samples", "groups", "B over groups", "B over samples"),
+    ],
+    "Folds and splits": [
+        *("metric", "evaluation", "samples", "corrected t", "t without correction", "width over the oracle's"),
+        *("false helps (upper bound)", "points of a true gain: how often seen"),
     ],
 }
 
@@ -320,6 +406,12 @@ def tasks(seeds: Sequence[int], samples: Sequence[int], arms: Sequence[int]) -> 
         yield 2, detection, metric, cell
     for metric, m in itertools.product(range(broken), samples):
         yield 3, looking, metric, {"m": m}
+    for cell, count in itertools.product(cells, RANKED):
+        yield 4, places, 0, {**cell, "arms": count}
+    for cell in cells:
+        yield 5, grouped, 0, cell
+    for evaluation, m in itertools.product(range(len(EVALUATIONS)), samples):
+        yield 6, folded, 0, {"evaluation": evaluation, "m": m}
 
 
 def row(task: Task, replications: int, seed: int) -> tuple[int, Row]:
@@ -330,20 +422,28 @@ def row(task: Task, replications: int, seed: int) -> tuple[int, Row]:
 
 
 def rows(
-    found: Pool, replications: int, seed: int, processes: int, cells: tuple[Sequence[int], Sequence[int], Sequence[int]]
+    found: Pool,
+    replications: int,
+    seed: int,
+    processes: int,
+    cells: tuple[Sequence[int], Sequence[int], Sequence[int]],
+    tables: Collection[int] = range(len(TABLES)),
 ) -> Iterator[tuple[int, Row]]:
-    """Rows of all tables; `cells` are numbers of seeds, test samples and arms."""
+    """Rows of the tables with these numbers; `cells` are numbers of seeds, test samples and arms."""
     METRICS[:] = [one for split in range(len(found.labels)) for one in metrics_of(found, split)[: 1 if split else None]]
     METRICS.append(collapsed(METRICS[0], np.random.default_rng(seed)))
     for metric in METRICS:
         for pair in itertools.permutations(metric.arms, 2):
             metric.truth(pair)
+    wanted = [task for task in tasks(*cells) if task[0] in tables]
+    if any(task[1] is folded for task in wanted):
+        population()
     make = functools.partial(row, replications=replications, seed=seed)
     if processes == 1:
-        yield from map(make, tasks(*cells))
+        yield from map(make, wanted)
         return
     with multiprocessing.get_context("fork").Pool(processes) as workers:  # which share the pool's arrays
-        yield from workers.imap(make, list(tasks(*cells)))
+        yield from workers.imap(make, wanted)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -353,11 +453,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--tables", type=int, nargs="+", default=range(len(TABLES)), help="their numbers, from 0")
     asked = parser.parse_args(arguments)
     found = pool(Size(), asked.folder)
     lines, wrong, shown = [f"{asked.replications:,} sweeps a cell, seed {asked.seed}."], [], -1
     print(lines[0])
-    for table, one in rows(found, asked.replications, asked.seed, asked.processes, (SEEDS, SAMPLES, ARMS)):
+    cells = SEEDS, SAMPLES, ARMS
+    for table, one in rows(found, asked.replications, asked.seed, asked.processes, cells, asked.tables):
         new = [f"| {' | '.join(one.cells)} |"]
         if table != shown:
             title, header = list(TABLES.items())[table]

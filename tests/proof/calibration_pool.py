@@ -145,10 +145,20 @@ def trained(
     A seed draws its labels, its first weights and its batches; it draws the same in every arm, so that arms pair by it.
     """
     random = torch.Generator().manual_seed(1000 + split)
-    seeds, dim = size.seeds, features.shape[1]
-    places = drawn(labels[: size.train], seeds, random)  # (seeds, n)
-    weights = torch.randn(seeds, dim, outputs, generator=random).div_(dim**0.5).requires_grad_()
-    bias = torch.zeros(seeds, 1, outputs, requires_grad=True)
+    places = drawn(labels[: size.train], size.seeds, random)
+    weights, bias = heads(features, places, target, rate, loss, outputs, random)
+    test = features[size.train :]
+    for weight, shift in zip(weights, bias, strict=True):
+        yield test @ weight + shift
+
+
+def heads(
+    features: Tensor, places: Tensor, target: Tensor, rate: float, loss: Loss, outputs: int, random: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Weights `(runs, D, outputs)`, biases `(runs, 1, outputs)`; each run trains on its row of `places` `(runs, n)`."""
+    runs, dim = len(places), features.shape[1]
+    weights = torch.randn(runs, dim, outputs, generator=random).div_(dim**0.5).requires_grad_()
+    bias = torch.zeros(runs, 1, outputs, requires_grad=True)
     optimizer = torch.optim.AdamW([weights, bias], lr=rate, weight_decay=0.01)
     for _ in range(STEPS):
         order = torch.rand(places.shape, generator=random).argsort(1)[:, :BATCH]
@@ -156,12 +166,9 @@ def trained(
         logits = torch.baddbmm(bias, features[batch], weights)
         value = loss(logits.flatten(0, 1), target[batch].flatten())
         optimizer.zero_grad()
-        (value * seeds).backward()  # the mean over seeds as well, which each must not feel
+        (value * runs).backward()  # the mean over runs as well, which each must not feel
         optimizer.step()
-    test = features[size.train :]
-    with torch.no_grad():
-        for weight, shift in zip(weights, bias, strict=True):
-            yield test @ weight + shift
+    return weights.detach(), bias.detach()
 
 
 def squared_error(outputs: Tensor, target: Tensor) -> Tensor:

@@ -3,8 +3,10 @@ import csv
 import numpy as np
 import pytest
 from lanes import slow
+from matplotlib.figure import Figure
 from PIL import Image
 
+from graft.report.figures import label_beside
 from graft.report.plots import confusion_matrix, curves, range_test, read_series
 from graft.training.tuning import Curve
 
@@ -92,3 +94,14 @@ def test_a_range_test_of_any_shape(tmp_path, losses):
     curve = Curve([10.0 ** (-5 + i / 6) for i in range(len(losses))], losses, diverged=False, phase=1, seconds=0.0)
     range_test(curve, curve.suggestions(), tmp_path / "lr_find.png")
     assert is_picture(tmp_path / "lr_find.png")
+
+
+def test_names_of_points_at_one_place_do_not_cover_each_other():
+    axes = Figure().add_subplot()
+    points = [(f"strategy {number}", 0.0, 1.0) for number in range(16)]
+    axes.plot([0, 0], [0, 1])
+    label_beside(axes, points)
+    heights = sorted(text.xyann[1] for text in axes.texts)
+    assert heights[0] >= 0
+    assert heights[-1] <= 1
+    assert np.diff(heights).min() > 0.06

@@ -182,7 +182,7 @@ def test_seeds_that_do_not_tell_say_how_many_more_would(sweep):
     assert found.verdict == "unclear"
     assert "The seeds do not tell: " in found.line
     assert " more (" in found.line
-    assert found.line.endswith("for 80 % power at 1 point")
+    assert found.line.endswith("at 1 point on these test samples; on new ones more seeds alone cannot show it")
     assert any("More seeds alone cannot show 1.00 points here" in line for line in found.details)
 
 
@@ -494,6 +494,13 @@ def test_a_baseline_that_beats_scratch_without_the_source_is_told(sweep, key, te
             more = {"baselines": {f"{key}{pretrained}": baseline(0.9, test)}}
             sweep.add(f"strategy={name} seed={seed}", np.arange(TEST) < right - seed, **more)
     assert ("baseline-beats-scratch" in codes(sweep)) is (told and not pretrained)
+
+
+def test_where_nothing_is_transferred_no_gain_is_spoken_of(sweep):
+    for seed in range(3):
+        sweep.add(f"strategy=scratch seed={seed}", np.arange(TEST) < 110, baselines={"boosting": baseline(0.9, 0.7)})
+    assert "baseline-beats-scratch" not in codes(sweep)
+    assert "baseline-does-as-well" in codes(sweep)
 
 
 ABSENT = [[4, 0, 0], [0, 4, 0], [0, 0, 0]]

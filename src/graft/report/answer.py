@@ -123,9 +123,16 @@ def more_seeds(study: Study, one: Comparison) -> str:
     """How many further seeds would see the smallest difference of interest."""
     about, low, high = further_seeds(one.differences.tolist(), smallest(study, one), one.family)
     unit = "1 point" if study.in_points else f"1 % of scratch's {study.metric}"
+    bound = "; on new ones more seeds alone cannot show it" if test_bounds(study, one) else ""
     if about == 0:
-        return f"these are enough for 80 % power at {unit} on this test set"
-    return f"about {about} more ({low} to {high}) for 80 % power at {unit}"
+        return f"these are enough for 80 % power at {unit} on these test samples{bound}"
+    where = f" on these test samples{bound}" if bound else ""
+    return f"about {about} more ({low} to {high}) for 80 % power at {unit}{where}"
+
+
+def test_bounds(study: Study, one: Comparison) -> bool:
+    """Whether the test samples alone leave more error than 80 % power at the smallest difference of interest allows."""
+    return one.crossed is not None and 2.8 * one.crossed.floor > smallest(study, one)  # 1.96 + .84
 
 
 def cross_validated(study: Study, setting: Setting) -> Answer | None:
@@ -236,7 +243,7 @@ def details(study: Study, one: Comparison) -> list[str]:
             f"{'no other splits' if varies else 'neither other splits nor other pretraining'}. Standard error from "
             f"seeds {size(study, seeds)}, from {number}{unit} {size(study, cases)}.{p}"
         )
-        if one.verdict == "unclear" and 2.8 * one.crossed.floor > smallest(study, one):  # 1.96 + .84
+        if one.verdict == "unclear" and test_bounds(study, one):
             lines.append(
                 f"More seeds alone cannot show {size(study, smallest(study, one))} here: the test samples leave a "
                 f"standard error of {size(study, one.crossed.floor)} whatever their number."

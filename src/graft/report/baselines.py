@@ -92,7 +92,7 @@ def table(rows: Sequence[Row], varied: Sequence[str]) -> list[list[str]]:
     ]
     scored = [results for finished in settings.values() for results in finished if results.get("score")]
     metric = scored[0]["score"]["metric"].rsplit("/", 1)[-1] if scored else ""
-    return [[*keys, "baseline", "fitted on", f"validation {metric}", f"test {metric}", "seeds", "time"], *lines]
+    return [[*keys, "baseline", "fitted on", f"validation {metric}", f"test {metric}", "jobs", "time"], *lines]
 
 
 def cell(value: float | None) -> str:

@@ -95,8 +95,9 @@ class Incomplete(Check):
 
     def _find(self, study: Study) -> str | None:
         diverged = sum(len(row.diverged) for row in study.rows)
+        unfinished = sum(row.unfinished for row in study.rows)
         numbers = {"diverged": diverged, "failed": len(all_failed(study.rows))}
-        numbers["are unfinished"] = sum(row.unfinished for row in study.rows)
+        numbers["is unfinished" if unfinished == 1 else "are unfinished"] = unfinished
         found = ", ".join(f"{n} {word}" for word, n in numbers.items() if n)
         return f"Of {len(study.jobs)} jobs {found}; scores and intervals leave them out." if found else None
 
@@ -263,13 +264,13 @@ class WeakScratch(Check):
         for setting in study.settings:
             scratch = setting.reference
             mean = scratch.best.mean("score", "value") if scratch and scratch.from_scratch else None
-            if scratch is None or mean is None:
+            if scratch is None or mean is None or not setting.transfers:
                 continue
             results = [one for arm in setting.arms for one in arm.best.finished]
             found = [one for one in baselines_in(results) if one.key != MAJORITY and one.saw_target_alone]
             if found and found[0].reaches(mean, study.higher_is_better) and found[0].test != mean:
                 return (
-                    f"{found[0].title} ({found[0].fitted_on}) reads {score(study, found[0].test)}, more than "
+                    f"{found[0].sentence_start} ({found[0].fitted_on}) reads {score(study, found[0].test)}, more than "
                     f"{scratch.name} with {score(study, mean)}: what transfer gains over it is less than over scratch."
                 )
         return None

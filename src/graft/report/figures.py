@@ -153,7 +153,7 @@ def learning_curves(study: Study, setting: Setting) -> Picture | None:
         axes.legend(fontsize=9, ncols=2 if len(curves) > 4 else 1)
 
     caption = (
-        "Validation metric over epochs, of the configuration that validation chose: mean over seeds, and their range."
+        "Validation metric over epochs, of the configuration that validation chose: mean over its jobs and their range."
     )
     return draw("learning_curves", "Learning curves", caption, 6.4, 3.6, plot)
 
@@ -198,13 +198,24 @@ def forgetting(study: Study, setting: Setting) -> Picture | None:
         axes.axvline(0, color=SCRATCH, linewidth=1)
         for name, lost, gain in points:
             axes.plot(factor * lost, factor * gain, "o", color=colors[name], markersize=8)
-            axes.annotate(name, (factor * lost, factor * gain), xytext=(6, 4), textcoords="offset points", fontsize=9)
-        axes.margins(0.25)
+        axes.margins(0.15)
+        label_beside(axes, [(name, factor * lost, factor * gain) for name, lost, gain in points])
         unit = "points" if study.in_points else study.metric
         axes.set(xlabel=f"forgotten on the source, {unit}", ylabel=f"gain over {study.reference}, {unit}")
 
     caption = "What a strategy lost on the source since pretraining against its gain on the target; means over seeds."
     return draw("forgetting", "Forgetting against gain", caption, 5.2, 3.6, plot)
+
+
+def label_beside(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
+    """Names of points `(name, x, y)` beside the right edge, in the order of their y, so that none covers another."""
+    low, high = axes.get_ylim()
+    gap = 1 / max(len(points) - 1, 14)  # of the axes' height
+    line = {"arrowstyle": "-", "color": SCRATCH, "linewidth": 0.6, "relpos": (0, 0.5)}
+    above = 1 + gap
+    for left, (name, x, y) in zip(reversed(range(len(points))), sorted(points, key=lambda one: -one[2]), strict=True):
+        above = max(min((y - low) / (high - low), above - gap), gap * left)  # and room below for those that are left
+        axes.annotate(name, (x, y), (1.03, above), textcoords="axes fraction", va="center", fontsize=9, arrowprops=line)
 
 
 def confusion(matrix: Sequence[Sequence[float]], classes: Sequence[str]) -> Picture:

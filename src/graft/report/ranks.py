@@ -1,5 +1,6 @@
 """Which place each strategy of a setting has, and between which places it may be."""
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -14,17 +15,19 @@ def rank_intervals(setting: Setting) -> dict[str, tuple[int, int]]:
     (Mogstad et al., Inference for ranks, 2024). Empty with fewer than two arms, or where no pair has an interval.
     """
     pairs = list(combinations(setting.arms, 2))
-    above = {arm.name: 0 for arm in setting.arms}
-    below, decided = dict(above), False
-    for first, second in pairs:
-        if (order := ordered(first, second, level(look_of(setting)), len(pairs))) is not None:
-            decided = True
-            for better, worse in order:
-                above[better.name] += 1
-                below[worse.name] += 1
+    found = [ordered(first, second, level(look_of(setting)), len(pairs)) for first, second in pairs]
+    decided = [order for order in found if order is not None]
     if not decided:
         return {}
-    return {arm.name: (below[arm.name] + 1, len(setting.arms) - above[arm.name]) for arm in setting.arms}
+    return open_places(
+        [arm.name for arm in setting.arms], [(better.name, worse.name) for order in decided for better, worse in order]
+    )
+
+
+def open_places(names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict[str, tuple[int, int]]:
+    """The best and the worst place of each name that pairs of a better and a worse one leave open."""
+    above, below = Counter(better for better, _ in pairs), Counter(worse for _, worse in pairs)
+    return {name: (below[name] + 1, len(names) - above[name]) for name in names}
 
 
 def ordered(first: Arm, second: Arm, alpha: float, comparisons: int) -> Sequence[tuple[Arm, Arm]] | None:

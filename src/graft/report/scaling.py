@@ -76,7 +76,7 @@ def of_alpha(study: Study, setting: Setting) -> Picture | None:
     lines = {name: sorted(points, key=lambda one: one.x) for name, points in lines.items() if len(points) > 1}
     if not lines:
         return None
-    caption = "Test score over the source's weight in the loss, from 0 (target alone) to 1 (source alone)."
+    caption = "Test score over the source's weight in the loss (0: target alone, 1: source alone), with 95 % intervals."
     return curves(study, "alpha", "Scores over alpha", caption, lines, "alpha", logarithmic=False)
 
 

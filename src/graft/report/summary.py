@@ -95,7 +95,7 @@ NOTE = (
 
 TRIED_FIRST = "What anybody would try first"
 BASELINES_NOTE = (
-    "On the same splits and labels, the best by validation first; means over seeds. In no paired comparison."
+    "On the same splits and labels, the best by validation first; means over jobs. In no paired comparison."
 )
 
 TUNED_NOTE = (
