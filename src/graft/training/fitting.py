@@ -51,8 +51,14 @@ class Fitting:
         callbacks += ledger_callback(experiment)
         callbacks += [self.checkpoints, self.throughput]
         if config["cache"]["features"]:
-            views, compiles = config["cache"]["augmented_views"], config["training"]["compile"]
-            callbacks.insert(0, FrozenFeatures(self.features, views, averages=averaging is not None, compiles=compiles))
+            frozen = FrozenFeatures(
+                self.features,
+                config["cache"]["augmented_views"],
+                averages=averaging is not None,
+                compiles=config["training"]["compile"],
+                tests=config["save"]["ledger"] is not None,
+            )
+            callbacks.insert(0, frozen)
         callbacks += [self.compilation] if self.compilation else []
         self.trainer = build_trainer(
             config["trainer"], config["training"], experiment.epochs, folder, loggers, callbacks
