@@ -101,6 +101,16 @@ class Look(pl.Callback):
         Look.seen, Look.stored = Look.seen + 1, len(data.stored)
 
 
+class Passes(pl.Callback):
+    """Counts what runs through the backbone's network from the first step of a fit on."""
+
+    number = 0
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if "target" in pl_module.tasks and trainer.global_step == 0:
+            pl_module.backbone.network.register_forward_hook(lambda *_: setattr(Passes, "number", Passes.number + 1))
+
+
 class UnsureRows(Mean):
     higher_is_better = False
 
@@ -170,8 +180,22 @@ def test_labels_of_an_unlabelled_target_change_no_weight_and_no_pick(run, tmp_pa
 def test_stored_features_of_a_frozen_backbone_stand_for_inputs(run):
     options = ["strategy=frozen", "backbone.weights=source", "pretrain.epochs=1", "data.epoch=source", "save.ledger=1"]
     _, folder = run("selection=mixval", *options, "+callbacks.look={_target_: test_ledger.Look}")
-    assert Look.stored == 3  # training and validation of the source, validation of the target
+    assert Look.stored == 4  # training and validation of the source, validation and test of the target
     assert all(map(math.isfinite, ledger.read(folder)["candidates"][0]["scores"].values()))
+
+
+@pytest.mark.slow
+def test_a_later_run_on_a_frozen_backbone_looks_at_no_input(run):
+    options = ["selection=mixval", "strategy=frozen", "backbone.weights=source", "pretrain.epochs=1"]
+    options += ["head=bottleneck", "data.epoch=source", "save.ledger=2", "term=[coral]"]
+    run(*options, "seed=1")
+    _, folder = run(*options, "cache.features=false", folder="computed")
+    Passes.number = 0
+    _, stored = run(*options, "+callbacks.passes={_target_: test_ledger.Passes}", folder="stored")
+    assert Passes.number == 0
+    for one, two in zip(ledger.read(folder)["candidates"], ledger.read(stored)["candidates"], strict=True):
+        assert one["scores"] == pytest.approx(two["scores"], rel=1e-3)
+        assert one["oracle"] == pytest.approx(two["oracle"])
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
@@ -15,6 +15,7 @@ from torchmetrics import Metric, MetricCollection
 from graft.backbones.base import Backbone
 from graft.backbones.outputs import Tokens, features_of
 from graft.backbones.split_backbone import SplitBackbone
+from graft.cache.rows import MappedRows
 from graft.data.samples import seed_of
 from graft.errors import GraftError
 from graft.heads.base import SHARED, bottleneck_of, classifier_of, has_bottleneck, seen_by, takes_local
@@ -33,6 +34,8 @@ from graft.training.normalization import add_source_statistics, source_statistic
 from graft.training.optim import build_optimizer, by_block, match_layout, parameter_groups, parts
 from graft.training.schedules import AveragingWindow, Plateau, Point, hold
 from graft.training.updates import check_strategy, further_step
+
+MakeBatches = Callable[[], Iterator[tuple[Tensor, Inputs]]]
 
 
 def step_seed(seed: int, epoch: int, step: int, rank: int = 0) -> int:
@@ -97,6 +100,9 @@ class TransferModule(pl.LightningModule):
         self.step_losses: dict[str, Tensor] = {}  # of the last training step, by domain and term
         self.leave_out_nonfinite = False  # of the training metrics, which waits for the device in every step
         self.cut: SplitBackbone | None = None  # in this phase, see graft.callbacks.frozen_features
+        # Beside it, what keeps activations `(N, ...)` at the cut of inputs that are made of the target's validation
+        # split: from what else they depend on, N, and what makes their batches of indices and inputs; None: too large.
+        self.kept: Callable[[Mapping[str, Any], int, MakeBatches], MappedRows | None] | None = None
         self.confusion: dict[str, Tensor] = {}
         # Of the last test, by domain: indices (B,) and predictions (B, ...) of each batch, as metrics take them.
         self.test_predictions: dict[str, list[tuple[Tensor, Tensor]]] = {}

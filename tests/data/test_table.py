@@ -303,6 +303,19 @@ def test_german_credit():
     assert all(category.startswith("A") for column in columns.categorical for category in column.categories)
 
 
+def test_low_and_high_rows_are_the_whole_table_shifted_in_one_column():
+    low, high, whole = (
+        SklearnTable("breast_cancer", rows=rows, by="mean texture").tables()["train"] for rows in ("low", "high", "all")
+    )
+    assert sorted([*low.lines, *high.lines]) == list(whole.lines)
+    assert 200 < len(low.lines) < 370
+    texture = whole.columns["mean texture"]
+    apart = high.columns["mean texture"].mean() - low.columns["mean texture"].mean()
+    assert 1.0 * texture.std() < apart < 1.6 * texture.std()  # 1.21 for a normal column
+    with pytest.raises(GraftError, match=r"by=texture: with data.target.rows=low it names the column .* mean texture"):
+        SklearnTable("breast_cancer", rows="low", by="texture").tables()
+
+
 def test_only_tables_of_scikit_learn_are_read():
     with pytest.raises(GraftError, match=r"name=files: scikit-learn's tables are breast_cancer, diabetes, iris, wine"):
         SklearnTable("files").load(0)

@@ -12,6 +12,7 @@ from torchvision.models.vision_transformer import Encoder, interpolate_embedding
 from graft.backbones.base import (
     HALF,
     ImageBackbone,
+    Stage,
     first_convolution,
     linear_from,
     refuse_size,
@@ -27,6 +28,7 @@ HEAD_NAMES = ("classifier", "fc", "head", "heads")
 NO_AUXILIARY: dict[str, object] = {"aux_logits": False, "init_weights": True}
 OPTIONS = {"googlenet": NO_AUXILIARY, "inception_v3": NO_AUXILIARY}
 SIZE_ARGUMENTS = {"vit": "image_size", "maxvit": "input_size"}  # families built for one image size, and how it is given
+TRACED: dict[tuple[str, int, int], tuple[int, list[Stage]]] = {}  # by name, size, channels: a sweep's jobs share them
 
 
 class TorchvisionBackbone(ImageBackbone):
@@ -46,18 +48,18 @@ class TorchvisionBackbone(ImageBackbone):
             tail = cut_head(network)
             if channels != 3:
                 replace_input_convolution(network, first_convolution(network)[0], channels)
-            feature_size = output_shape(network, channels, size)[1]
+            if (layout := (name, size, channels)) not in TRACED:
+                feature_size = output_shape(network, channels, size)[1]
         except (AssertionError, RuntimeError, ValueError) as error:
             refuse_size(name, size, own_size, error)
-        trace_size = size if build_options(name, size).keys() & set(SIZE_ARGUMENTS.values()) else own_size
-        super().__init__(
-            name,
-            network,
-            size=size,
-            channels=channels,
-            feature_size=feature_size,
-            stages=stages_by_resolution(network, list(unit_names(network)), channels, trace_size),
-        )
+        if layout not in TRACED:
+            trace_size = size if build_options(name, size).keys() & set(SIZE_ARGUMENTS.values()) else own_size
+            TRACED[layout] = (
+                feature_size,
+                stages_by_resolution(network, list(unit_names(network)), channels, trace_size),
+            )
+        feature_size, stages = TRACED[layout]
+        super().__init__(name, network, size=size, channels=channels, feature_size=feature_size, stages=stages)
         self.weights_name = str(weights) if weights else None
         self.weights_url = weights.url if weights else None
         linears = [layer for _, layer in tail if isinstance(layer, nn.Linear)]

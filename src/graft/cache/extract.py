@@ -1,7 +1,8 @@
 """Features of a whole split by a backbone as it is, without a Trainer: from the cache that frozen runs share."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -44,8 +45,8 @@ class Pass:
         """How many there are."""
         return len(getattr(self.data.domains[self.domain], self.split))
 
-    def wanted(self, cut: SplitBackbone, weights: str) -> Wanted:
-        """The activations at a cut whose weights have this hash."""
+    def wanted(self, cut: SplitBackbone, weights: str, also: Mapping[str, Any] = MappingProxyType({})) -> Wanted:
+        """The activations at a cut whose weights have this hash, of inputs that depend on something `also`."""
         data = self.data
         depends_on = {
             "samples": getattr(data.domains[self.domain], self.split).fingerprint,
@@ -54,6 +55,7 @@ class Pass:
             "view": None if self.view is None else [data.augment, str(data.seed), data.eval_batch_size, self.view],
             "precision": str(self.precision.precision),
             "device": self.device.type,
+            **also,
         }
         return Wanted(cut, {**depends_on, "weights": weights}, data.parts(self.domain))
 
@@ -61,7 +63,11 @@ class Pass:
         """Indices `(B,)` and inputs on the device, batch by batch."""
         for batch in self.data.plain_batches(self.domain, self.split, self.view):
             assert batch.indices is not None
-            yield batch.indices, self.precision.convert_input(batch.inputs).to(self.device)
+            yield batch.indices, self.moved(batch.inputs)
+
+    def moved(self, inputs: Any) -> Any:
+        """Inputs as the backbone takes them, on the device."""
+        return self.precision.convert_input(inputs).to(self.device)
 
 
 def stored_features(one: Pass, backbone: Backbone, kept: FeatureCache) -> MappedRows | None:

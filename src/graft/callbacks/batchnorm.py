@@ -70,7 +70,7 @@ class RecalibrateBatchNorm(Callback):
         """Whether a training batch's loss is much larger with the running statistics."""
         if not (trained := self._trained()):
             return False
-        found = data_of(trainer).train_batch(trainer.current_epoch, 0, trainer.global_rank)
+        found = data_of(trainer).train_batch(trainer.current_epoch, 0, trainer.global_rank, stored=True)
         batch = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(found))
         running = loss_of(module, batch)
         with batch_statistics(layer for layer, _ in trained):

@@ -1,7 +1,9 @@
 """Frozen parts of the backbone run once: behind them training reads activations instead of inputs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
@@ -13,6 +15,7 @@ from graft.cache.extract import Pass
 from graft.cache.features import FeatureCache
 from graft.cache.rows import MappedRows, TakenRows
 from graft.data.module import TransferDataModule
+from graft.inputs.base import Inputs
 from graft.module import TransferModule
 from graft.strategies.base import Phase, frozen_modules
 from graft.training.lightning import data_of, epochs_of, overfits
@@ -32,17 +35,21 @@ class FrozenFeatures(Callback):
     Where a sample's input never changes its activation is computed once, stored, and stands in its place in the
     batches. With augmentation that needs `views`: a number of augmented versions of a sample, one an epoch; with
     none the frozen part runs in every step. `averages` says that validation sees averaged weights, `compiles` that
-    what trains of the backbone is compiled as one, which then cannot be cut.
+    what trains of the backbone is compiled as one, which then cannot be cut, `tests` that the fit tests checkpoints.
     """
 
-    def __init__(self, cache: FeatureCache, views: int = 0, averages: bool = False, compiles: bool = False) -> None:
+    def __init__(
+        self, cache: FeatureCache, views: int = 0, averages: bool = False, compiles: bool = False, tests: bool = False
+    ) -> None:
         self.cache = cache
         self.views = views
         self.averages = averages
         self.compiles = compiles
+        self.tests = tests
         self._phase: Phase | None = None
         self._places: dict[int, Place | None] = {}  # by the phase's identity
         self._views: dict[str, list[MappedRows | TakenRows]] = {}
+        self._kept: dict[str, MappedRows | None] = {}  # by key, of what rules make of validation inputs
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin, also inside a phase, where a run resumes."""
@@ -87,6 +94,9 @@ class FrozenFeatures(Callback):
         if everything(trainer.limit_val_batches):
             for domain in data.eval_domains:
                 data.stored[domain, "val"] = self._rows(trainer, place, later, domain, "val")
+            module.kept = partial(self._made, trainer, place)
+            if self.tests:
+                data.stored["target", "test"] = self._rows(trainer, place, later, "target", "test")
 
     def _place(self, module: TransferModule, phase: Phase, fold: bool) -> Place | None:
         """Where a phase cuts the backbone, found once."""
@@ -137,6 +147,23 @@ class FrozenFeatures(Callback):
         rows = self.cache.rows(wanted, also, one.batches, len(split), context, domain, split_name)
         return rows if rows is None or taken is None else TakenRows(rows, taken)
 
+    def _made(
+        self,
+        trainer: pl.Trainer,
+        place: Place,
+        depends_on: Mapping[str, Any],
+        samples: int,
+        batches: Callable[[], Iterator[tuple[Tensor, Inputs]]],
+    ) -> MappedRows | None:
+        """Activations of inputs that are made of the target's validation split, see `TransferModule.kept`."""
+        one = Pass(data_of(trainer), "target", "val", trainer.precision_plugin, trainer.strategy.root_device)
+        wanted = one.wanted(place.cut, place.weights, depends_on)
+        if wanted.key not in self._kept:
+            moved = lambda: ((indices, one.moved(inputs)) for indices, inputs in batches())  # noqa: E731
+            context = trainer.precision_plugin.forward_context
+            self._kept[wanted.key] = self.cache.rows(wanted, [], moved, samples, context, "target", "val, mixed")
+        return self._kept[wanted.key]
+
     def _stored_with(
         self, trainer: pl.Trainer, domain: str, split_name: str
     ) -> tuple[TransferDataModule, str, Tensor | None]:
@@ -181,8 +208,10 @@ class FrozenFeatures(Callback):
 
     def _leave(self, trainer: pl.Trainer, module: TransferModule) -> None:
         module.cut = None
+        module.kept = None
         self._phase = None
         self._views = {}
+        self._kept = {}
         if data_of(trainer) is not None:
             data_of(trainer).stored.clear()
 

@@ -47,7 +47,7 @@ def joined_split(splits: Sequence[Split]) -> Split:
     return Split(
         ConcatDataset([one.inputs for one in splits]),  # type: ignore[misc]  # what gives samples by index
         torch.cat(labels) if labels else None,
-        sha256(one.fingerprint.encode() for one in splits),
+        splits[0].fingerprint if len(splits) == 1 else sha256(one.fingerprint.encode() for one in splits),
         places if len(places) == sizes.sum() else None,
         torch.arange(len(splits)).repeat_interleave(sizes),
     )

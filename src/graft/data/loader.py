@@ -99,9 +99,10 @@ class Loader:
             batches = map(self._samples.__getitem__, self.batch_sampler)
         return (batch.pin_memory() for batch in batches) if torch.cuda.is_available() else batches
 
-    def batch(self, key: Key) -> DomainBatch:
-        """One batch from the samples themselves, made by this process."""
-        return self._samples[key]
+    def batch(self, key: Key, *, stored: bool = False) -> DomainBatch:
+        """One batch, made by this process: from the samples, or from `stored` activations where there are some."""
+        activations = self._stored() if stored else None
+        return self._samples[key] if activations is None else self._of(activations, key[1])
 
     def _of(self, activations: MappedRows | TakenRows, indices: Tensor) -> DomainBatch:
         labels = labels_of(self._labels, indices)

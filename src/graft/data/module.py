@@ -371,12 +371,12 @@ class TransferDataModule(pl.LightningDataModule):
         for batches in zip(*loaders.values(), strict=True):
             yield dict(zip(loaders, batches, strict=True))
 
-    def train_batch(self, epoch: int, step: int, rank: int) -> dict[str, DomainBatch]:
-        """What a process trained on at a step, by domain."""
+    def train_batch(self, epoch: int, step: int, rank: int, *, stored: bool = False) -> dict[str, DomainBatch]:
+        """What a process trained on at a step, by domain: the samples, or `stored` activations where there are some."""
         drawn = {}
         for domain, loader in self.train_dataloader().items():
             loader.batch_sampler.set_epoch(epoch)
-            drawn[domain] = loader.batch(loader.batch_sampler.key(step, rank))
+            drawn[domain] = loader.batch(loader.batch_sampler.key(step, rank), stored=stored)
         return drawn
 
     def val_dataloader(self) -> list[EvalLoader]:

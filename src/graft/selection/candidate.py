@@ -1,5 +1,6 @@
 """A network among which rules choose: what it makes of fixed validation rows, without the target's labels."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,8 +9,10 @@ import torch
 from torch import Tensor
 
 from graft.backbones.outputs import features_of
+from graft.cache.key import code_used
 from graft.data.samples import generator
-from graft.inputs.base import DomainBatch
+from graft.heads.base import bottleneck_of, classifier_of
+from graft.inputs.base import DomainBatch, Inputs
 from graft.training.lightning import data_of
 
 if TYPE_CHECKING:
@@ -69,24 +72,39 @@ class Candidate:
         return self._rows[domain, split]
 
     def mixed(self, partners: Tensor, weight: float) -> Rows:
-        """The target's validation rows as `weight * x + (1 - weight) * x[partners]`, partners `(N,)` among the rows."""
+        """The target's validation rows as `weight * x + (1 - weight) * x[partners]`, partners `(N,)` among the rows.
+
+        Before a frozen part that every candidate shares, the mixtures are made and run through it once.
+        """
         indices = self._chosen("target", "val")
-        batches = [self.data.batches_of("target", "val", one, stored=False) for one in (indices, indices[partners])]
-        found = []
-        for batch, other in zip(*batches, strict=True):
-            mixture = weight * batch.inputs + (1 - weight) * other.inputs
-            found.append(self.outputs("target", DomainBatch(mixture)))
+        places = torch.arange(len(indices)).split(self.data.eval_batch_size)
+
+        def mixtures() -> Iterator[tuple[Tensor, Inputs]]:
+            pairs = [self.data.batches_of("target", "val", one, stored=False) for one in (indices, indices[partners])]
+            for place, batch, other in zip(places, *pairs, strict=True):
+                yield place, weight * batch.inputs + (1 - weight) * other.inputs
+
+        stored = None
+        if (keep := self.module.kept) is not None:
+            mixed = {"weight": weight, "rows": indices.tolist(), "partners": partners.tolist()}
+            stored = keep({"mixed": mixed, "mixed_by": code_used(__name__)}, len(indices), mixtures)
+        batches = (
+            (DomainBatch(inputs) for _, inputs in mixtures())
+            if stored is None
+            else (DomainBatch(stored=stored[place]) for place in places)
+        )
+        found = [self.outputs("target", batch) for batch in batches]
         features, logits = (torch.cat(column).cpu().double() for column in zip(*found, strict=True))
         return Rows(features, logits)
 
     @torch.no_grad()
     def outputs(self, domain: str, batch: DomainBatch) -> tuple[Tensor, Tensor]:
-        """Features `(B, D)` and logits `(B, K)` of a batch."""
+        """Features `(B, D)` of a batch, the embedding where the head has a bottleneck, and logits `(B, K)`."""
         trainer, module = self.trainer, self.module
         batch = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input({domain: batch}))[domain]
         with trainer.precision_plugin.forward_context():
-            seen = module.features(batch, domain)
-            return features_of(seen), module.head(domain)(seen)
+            embedded = bottleneck_of(module.head(domain))(module.features(batch, domain))
+            return features_of(embedded), classifier_of(module.head(domain))(embedded)
 
     def _chosen(self, domain: str, split: str) -> Tensor:
         """Indices of the rows; fewer where the Trainer limits validation, as debug=fast does."""

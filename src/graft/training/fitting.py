@@ -53,9 +53,14 @@ class Fitting:
         callbacks += [LogDomainDistance()] if measures_domain_distance(experiment) else []
         callbacks += [self.checkpoints, self.throughput]
         if config["cache"]["features"]:
-            averages = averaging is not None or experiment.swad is not None
-            views, compiles = config["cache"]["augmented_views"], config["training"]["compile"]
-            callbacks.insert(0, FrozenFeatures(self.features, views, averages=averages, compiles=compiles))
+            frozen = FrozenFeatures(
+                self.features,
+                config["cache"]["augmented_views"],
+                averages=averaging is not None or experiment.swad is not None,
+                compiles=config["training"]["compile"],
+                tests=config["save"]["ledger"] is not None,
+            )
+            callbacks.insert(0, frozen)
         callbacks += [self.compilation] if self.compilation else []
         self.trainer = build_trainer(
             config["trainer"], config["training"], experiment.epochs, folder, loggers, callbacks

@@ -89,7 +89,8 @@ def load_tensors(backbone: Backbone, content: dict[str, Any], source: str) -> Lo
     backbone.network.load_state_dict({**network, **found})
     backbone.set_pretrained_head(pretrained_head)
     own = prefix.removesuffix("network.")  # of a file written by Graft
-    beside = {key: key.removeprefix(own) for key in tensors if key.removeprefix(own) in dict(backbone.named_buffers())}
+    buffers = dict(backbone.named_buffers())  # going through the network for every key would take seconds
+    beside = {key: key.removeprefix(own) for key in tensors if key.removeprefix(own) in buffers}
     backbone.set_normalisation_of({name: tensors[key] for key, name in beside.items()})
     outside = [key for key in tensors if not key.startswith(prefix) and key not in beside]
     return LoadReport(
