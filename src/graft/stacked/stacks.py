@@ -10,6 +10,7 @@ import torch
 from graft.experiment import Experiment
 from graft.objectives.base import Objective
 from graft.stacked import heads
+from graft.training.fitting import measures_domain_distance
 from graft.training.trainer import device_type
 
 Key = TypeVar("Key")
@@ -41,6 +42,10 @@ def why_alone(job: Experiment) -> str | None:
         return "a step needs more than features"
     if type(module.objective).__call__ is not Objective.__call__:
         return "an objective that is no weighted sum"
+    if any(task.rejects for task in module.tasks.values()):
+        return "a task that chooses a threshold"
+    if measures_domain_distance(job):
+        return "report.proxy_a_distance reads features in validation"
     if rule.has_score or rule.monitor(module.tasks) is None or rule.holds_out:
         return f"selection={rule.name}"
     splits = [data.domains[domain].train for domain in data.train_domains]
