@@ -17,6 +17,7 @@ from graft.export.write import export
 from graft.model import folder as folders
 from graft.model import predictions
 from graft.model.save import describe
+from graft.report.temperature import tempered
 from tests.model.conftest import TINY
 
 
@@ -74,7 +75,8 @@ def test_a_run_as_onnx_with_what_prepares_inputs_and_what_was_measured(run, phot
     spec = graft.load_run(folder).backbone.input_spec
     samples = [torch.from_numpy(np.array(picture(name))).permute(2, 0, 1) for name in kept["sample"]]
     pixels = spec.transform().geometry.batch(samples).permute(0, 2, 3, 1).numpy()
-    np.testing.assert_allclose(session.run(None, {"image": pixels})[0], kept["probabilities"], atol=1e-4)
+    calibrated = tempered(np.array(kept["probabilities"]), metadata["temperature"])
+    np.testing.assert_allclose(session.run(None, {"image": pixels})[0], calibrated, atol=1e-4)
     assert session.run(None, {"image": pixels[:1]})[0].shape == (1, 2)
 
 

@@ -1,10 +1,12 @@
 """Write a run's network in another format, such as ONNX: `graft export run=<folder> format=onnx`."""
 
 import importlib.util
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
+from graft import signals
 from graft.errors import GraftError
 from graft.files import user_path
 
@@ -38,7 +40,12 @@ def main(arguments: list[str]) -> int:
     to = user_path(settings["to"]) if "to" in settings else None
     form, kind = cast(Any, settings["format"]), cast(Any, settings.get("int8"))
     try:
-        exported = export(user_path(settings["run"]), form, to, kind, allow)
+        with signals.scheduler_signals():  # which would end the process before it removed what is half written
+            exported = export(user_path(settings["run"]), form, to, kind, allow)
+    except KeyboardInterrupt as error:
+        signum = error.signum if isinstance(error, signals.Stopped) else signal.SIGINT
+        print(f"{signals.how_stopped(signum)}. Nothing was written.", file=sys.stderr)
+        return signals.exit_code(signum)
     except OSError as error:
         raise GraftError(f"to={to or '.'} cannot be written: {error}.") from None
     print("\n".join(exported.lines))

@@ -51,9 +51,12 @@ class Preprocessing(Protocol):
 class ImagePreprocessing(nn.Module):
     """Pixels to normalised channels first."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, spec: ImageSpec) -> None:
         super().__init__()
-        self.channels = spec.channels
+        self.size, self.channels = spec.size, spec.channels
         self.inputs = (Input("image", "uint8", (BATCH, *spec.size, spec.channels)),)
         geometry = spec.transform().geometry
         whole = (
@@ -74,7 +77,8 @@ class ImagePreprocessing(nn.Module):
 
     def example(self, samples: int) -> tuple[Tensor, ...]:
         """Noise."""
-        return (torch.randint(256, (samples, *self.inputs[0].shape[1:]), generator=seeded(), dtype=torch.uint8),)
+        shape = (samples, *self.size, self.channels)
+        return (torch.randint(256, shape, generator=seeded(), dtype=torch.uint8),)
 
     def forward(self, image: Tensor) -> Tensor:
         """Normalised images `(B, C, H, W)`."""
@@ -114,6 +118,9 @@ class TablePreprocessing(nn.Module):
     before = (
         "numbers in the order of `numeric`, NaN where one is missing; codes: 0 missing, 1 unknown, then `categories`"
     )
+    mean: Tensor
+    std: Tensor
+    median: Tensor
 
     def __init__(self, spec: TableSpec) -> None:
         super().__init__()
@@ -135,8 +142,10 @@ class TablePreprocessing(nn.Module):
         """Numbers around their means, one of which is missing, and random categories."""
         numbers = torch.randn(samples, len(self.mean), generator=seeded(), dtype=torch.float64)
         numbers[:1, :1] = torch.nan
-        codes = [torch.randint(size, (samples,), generator=seeded()) for size in self.sizes]
-        found = {"numbers": numbers * self.std + self.mean, "codes": torch.stack(codes, 1) if codes else None}
+        found = {"numbers": numbers * self.std + self.mean}
+        if self.sizes:
+            codes = [torch.randint(size, (samples,), generator=seeded()) for size in self.sizes]
+            found["codes"] = torch.stack(codes, 1)
         return tuple(found[one.name] for one in self.inputs)
 
     def forward(self, *raw: Tensor) -> Fields:
@@ -154,6 +163,8 @@ class SequencePreprocessing(nn.Module):
     """Values in their own unit and the lengths of the sequences."""
 
     before = "sequences in their own unit, shorter ones of a batch filled up to the longest"
+    mean: Tensor
+    scale: Tensor
 
     def __init__(self, spec: SequenceSpec, mean: Sequence[float], scale: Sequence[float]) -> None:
         super().__init__()
@@ -265,7 +276,7 @@ class Deployed(nn.Module):
         self.backbone = model.backbone.float().cpu()
         self.head = model.head.float().cpu()
         self.task = model.task
-        self.temperature = temperature_of(model)
+        self.temperature = model.description.temperature or 1.0
         self.eval().requires_grad_(False)
 
     @property
@@ -291,11 +302,6 @@ class Deployed(nn.Module):
         values = self.task.predictions(logits / self.temperature)
         probabilities = self.task.probabilities(values)
         return values if probabilities is None else probabilities
-
-
-def temperature_of(model: Model) -> float:
-    """What logits are divided by, so that probabilities are calibrated; 1 where nothing was fitted."""
-    return getattr(model.description, "temperature", None) or 1.0
 
 
 def seeded() -> torch.Generator:

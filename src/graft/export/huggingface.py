@@ -77,9 +77,11 @@ def write_timm(backbone: TimmBackbone, head: nn.Module, folder: Path, metadata: 
     assert isinstance(head, LinearHead)
     size, linear = backbone.size, head.linear
     options: dict[str, Any] = {"img_size": size[0]} if backbone.cfg.fixed_input_size else {}
-    network = timm.create_model(backbone.name, num_classes=linear.out_features, in_chans=backbone.channels, **options)
+    network: Any = timm.create_model(
+        backbone.name, num_classes=linear.out_features, in_chans=backbone.channels, **options
+    )
     missing, unknown = network.load_state_dict(backbone.network.state_dict(), strict=False)
-    classifier: Any = network.get_classifier()
+    classifier = network.get_classifier()
     if unknown or len(missing) != 2 or not isinstance(classifier, nn.Linear):
         raise GraftError(
             f"format=huggingface: {backbone.name} has no place in timm for this run's layers "
