@@ -11,7 +11,7 @@ from graft.callbacks.interrupt import keyboard_interrupts
 from graft.errors import Diverged, Interrupted
 from graft.experiment import Experiment, assemble, prepare, score_baselines
 from graft.loggers import build as loggers
-from graft.model.calibrate import neighbours_for, temperature_for, thresholds_for
+from graft.model.calibrate import neighbours_for, reads_validation, temperature_for, thresholds_for
 from graft.model.save import keep_model, redacted, save_predictions
 from graft.pretrain import pretrain
 from graft.report import card, plots, publish, tables
@@ -185,7 +185,7 @@ def test_and_describe(
     results["score"] = describe.of_score(results["metrics"], task)
     results |= describe.of_rejection(task)
     results["confusion"] = describe.of_confusion(module, data)
-    validated = validation_outputs(fitting.trainer, experiment)
+    validated = validation_outputs(fitting.trainer, experiment) if reads_validation(experiment) else None
     neighbours = neighbours_for(experiment, fitting.trainer)
     results["temperature"] = temperature_for(experiment, validated)
     results["unusual"] = thresholds_for(experiment, validated, neighbours)

@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
     if output and output.suffix not in WRITERS:
         raise GraftError(f"output={output}: predictions are written as {', '.join(WRITERS)}.")
     batch_size = number_of("batch_size", settings.get("batch_size", str(BATCH_SIZE)), "inputs")
-    options = {
+    options: dict[str, Any] = {
         "explain": EXPLAIN in settings,
         "nearest": number_of(NEAREST, settings[NEAREST], "training samples") if NEAREST in settings else 0,
     }

@@ -16,6 +16,18 @@ from graft.report import temperature
 from graft.training.evaluation import Outputs, outputs_of
 
 
+def reads_validation(experiment: Experiment) -> bool:
+    """Whether `temperature_for` or `thresholds_for` may find something, which takes a pass over validation.
+
+    Numbers have neither a temperature nor an energy, and thresholds go into the model alone.
+    """
+    data, save = experiment.data, experiment.config["save"]
+    kind = experiment.module.tasks["target"].label_kind
+    calibrated = kind == "classes" and data.target_setting != "unsupervised"
+    judged = save["model"] != "none" and (kind != "numbers" or save["neighbours"])
+    return calibrated or judged
+
+
 def temperature_for(experiment: Experiment, outputs: Outputs | None) -> dict[str, Any] | None:
     """The temperature for `results.json`, fitted on the labels of the validation split, of which `outputs` are.
 
@@ -69,7 +81,9 @@ def neighbours_for(experiment: Experiment, trainer: pl.Trainer) -> Neighbours | 
 
 def labels_of(target: DomainData, indices: Tensor) -> list[str | None]:
     """Labels of training samples as text; None for each that has none."""
-    known = len(target.train.labels) if target.train.labels is not None else 0
-    words = words_of(target.train.labels[indices[indices < known]], target.classes) if known else ()
-    labels = dict(zip(indices[indices < known].tolist(), map(text_of, words), strict=True))
+    if target.train.labels is None:
+        return [None] * len(indices)
+    known = indices[indices < len(target.train.labels)]
+    words = words_of(target.train.labels[known], target.classes)
+    labels = dict(zip(known.tolist(), map(text_of, words), strict=True))
     return [labels.get(index) for index in indices.tolist()]

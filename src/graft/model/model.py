@@ -24,7 +24,7 @@ from graft.inputs.base import Inputs
 from graft.inspection.attribution import has_captum
 from graft.model import folder as folders
 from graft.model import neighbours
-from graft.model.explain import NO_CAPTUM, Explainer
+from graft.model.explain import NO_CAPTUM, Explainer, Explanation
 from graft.model.folder import Description
 from graft.model.inputs import samples_of
 from graft.model.neighbours import Neighbours
@@ -100,7 +100,9 @@ class Model:
         """
         self.check_can(explain=explain, nearest=nearest)
         explainer = self.explainer if explain else None
-        logits, features, explanations = [], [], []
+        logits: list[Tensor] = []
+        features: list[Tensor] = []
+        explanations: list[Explanation] = []
         for batch in self.batches(inputs, batch_size, sample_rate):
             with torch.inference_mode(), self._autocast():
                 seen = seen_by(self.head, self.backbone, batch)

@@ -160,11 +160,11 @@ def save_predictions(experiment: Experiment) -> None:
     if not is_rank_zero():
         return
     redact = experiment.config["save"]["redact"]
-    domains = [
-        test_predictions(experiment, domain, *in_order(parts), redact=redact)
-        for domain, parts in found.items()
-        if parts
-    ]
+    domains = []
+    for domain, parts in found.items():
+        if parts:
+            indices, values = in_order(parts)
+            domains.append(test_predictions(experiment, domain, indices, values, redact))
     with written_whole(experiment.folder / PREDICTIONS) as file:
         kept.write(file, domains)
 

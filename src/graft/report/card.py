@@ -144,8 +144,9 @@ def limit_lines(results: Mapping[str, Any], description: Description, model: Pat
     if description.classes is not None:
         yield "An input of no class gets one all the same."
     if description.temperature is not None:
-        value, labels = description.temperature, results["temperature"]["labels"]
-        yield f"`confidence` is calibrated by the temperature {value:.3g}, fitted on {labels:,} labels of validation."
+        labels = results["temperature"]["labels"]
+        fitted = f"the temperature {description.temperature:.3g}, fitted on {labels:,} labels of validation"
+        yield f"`confidence` is calibrated by {fitted}."
     elif (value := temperature_of(results)) is not None and is_at_end(value):
         yield "`confidence` is not calibrated: validation has too few mistakes to learn from."
     elif description.classes is not None:
@@ -190,8 +191,9 @@ def package_licence(package: str) -> str | None:
         found = metadata(package)
     except PackageNotFoundError:
         return None
-    stated = [found.get("License-Expression"), (found.get("License") or "").partition("\n")[0]]
-    stated += [one.rsplit(" :: ", 1)[-1] for one in found.get_all("Classifier") or [] if one.startswith("License ::")]
+    stated = [*found.get_all("License-Expression", []), *found.get_all("License", [])]
+    stated += [one.rsplit(" :: ", 1)[-1] for one in found.get_all("Classifier", []) if one.startswith("License ::")]
+    stated = [one.partition("\n")[0] for one in stated]  # of a whole licence its first line
     return next((one for one in stated if one and one != "UNKNOWN"), None)
 
 

@@ -136,12 +136,9 @@ def settings(own: Mapping[str, Any]) -> dict[str, Any]:
     """
     first = read(Path(own["soup"]), own["allow"])[0]
     made = {**own, **first.config, **{key: own[key] for key in OWN if "." not in key}, "term": {}}
-    made["training"] = {
-        **own["training"],
-        **made["training"],
-        "threads": own["training"]["threads"],
-        "wise_ft_alphas": None,
-    }
+    for group in ("training", "save", "report"):  # the jobs' Graft may not have had all keys that this one reads
+        made[group] = {**own[group], **made[group]}
+    made["training"] |= {"threads": own["training"]["threads"], "wise_ft_alphas": None}
     for group, key, found in (("optimizer", "lr", "lr"), ("data", "batch_size", "batch_size")):
         if made[group][key] == "auto":
             made[group] = {**made[group], key: found_number(first, found)}
