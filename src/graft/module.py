@@ -407,7 +407,7 @@ class TransferModule(pl.LightningModule):
         self.check_updates()
         self._accumulated = []
         self._total_steps = self.trainer.estimated_stepping_batches
-        self._table = self.schedule_table(self._phases, self._total_steps)
+        self._table = self.schedule_table(self._phases, int(self._total_steps))
         for group, (rate, decay) in zip(self.trainer.optimizers[0].param_groups, self._settings, strict=True):
             group["base_lr"], group["weight_decay"] = rate, decay  # this run's, also where a checkpoint had others
         match_layout(self.trainer.optimizers[0])

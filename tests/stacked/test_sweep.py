@@ -124,7 +124,13 @@ def test_a_stacked_sweep_leaves_what_the_jobs_leave_one_by_one(sweep):
             "seed=0,1",
             "optimizer.lr=1e-3,1e-2",
         ),
-        ("selection=entropy", "training.validate_every_epochs=2", "seed=0,1", "data.balance=sampler"),
+        (
+            "selection=entropy",
+            "training.validate_every_epochs=2",
+            "training.epochs=4",
+            "seed=0,1",
+            "data.balance=sampler",
+        ),
         ("optimizer=adam", "optimizer.weight_decay=0.1", "data.eval_batch_size=40", "scheduler=step", "seed=0,1"),
     ],
 )

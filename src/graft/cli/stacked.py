@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, configure_log, setup_globals
@@ -44,7 +44,7 @@ def launch(
     done = []
     for one in configs:
         setup = setups.pop(folder_of(one), None)
-        function = partial(task, setup=setup) if setup else task
+        function = partial(cast(Any, task), setup=setup) if setup else task
         done.append(
             run_hydra_job(
                 hydra_context=context,
@@ -117,7 +117,8 @@ class Together:
             job.freeze_libraries()  # before what only the first jobs need is there
             for group in groups:
                 trained |= {setup.experiment.folder: setup for setup in self.fitted(self.set_up(group, run.set_up))}
-        print(self.summary(len(trained)), flush=True)
+        if self.configs:
+            print(self.summary(len(trained)), flush=True)
         return trained
 
     def groups(self) -> list[list[DictConfig]]:
@@ -195,7 +196,7 @@ class Together:
 def settings_of(one: DictConfig) -> dict[str, Any]:
     """The plain config of a job, as its run will see it."""
     with hydra_config(one):
-        own = OmegaConf.masked_copy(one, [key for key in one if key != "hydra"])
+        own = OmegaConf.masked_copy(one, [str(key) for key in one if key != "hydra"])
         return config.plain(own)
 
 

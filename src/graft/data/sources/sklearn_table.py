@@ -6,16 +6,14 @@ from typing import Any, Literal
 import numpy as np
 from scipy.special import expit
 
-from graft.data.readers.table import (
-    Table,
-    texts,
-)
+from graft.data.readers.table import Table, texts
 from graft.data.readers.table_source import TABLES, TableSource
 from graft.data.samples import seed_of
 from graft.errors import GraftError
 
 OF_NUMBERS = ("diabetes",)  # tables whose label is no class
 ROWS = {"all": slice(None), "even": slice(1, None, 2), "odd": slice(None, None, 2)}  # counted from 1
+SHIFTED = ("low", "high")  # two halves, drawn by a column
 STEEPNESS = 2.0  # of the odds with which a row is among the high ones, for each standard deviation
 
 
@@ -73,4 +71,4 @@ class SklearnTable(TableSource):
         values = columns[self.by]
         high = expit(STEEPNESS * (values - values.mean()) / values.std())
         drawn = np.random.default_rng(seed_of(self.name, self.by)).random(len(places)) < high
-        return places[drawn == (self.rows == "high")]
+        return places[drawn == (self.rows == SHIFTED[1])]
