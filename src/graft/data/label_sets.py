@@ -66,8 +66,10 @@ def in_source_classes(target: DomainData, source: DomainData, label_sets: LabelS
         [f"the target has no {listed(missing, SHOWN)}"] * bool(missing)
         + [f"{listed(private, SHOWN)} are not in the source, and count as {UNKNOWN}"] * bool(private)
     )
-    splits = {name: renumbered(getattr(target, name), numbers) for name in ("train", "val", "test")}
-    return replace(target, **splits, classes=known, label_set=own, notes=(*target.notes, note))
+    train, val, test = (renumbered(split, numbers) for split in (target.train, target.val, target.test))
+    return replace(
+        target, train=train, val=val, test=test, classes=known, label_set=own, notes=(*target.notes, note)
+    )
 
 
 def held_out(data: DomainData) -> tuple[Split, Split]:
