@@ -496,6 +496,17 @@ def test_a_baseline_that_beats_scratch_without_the_source_is_told(sweep, key, te
     assert ("baseline-beats-scratch" in codes(sweep)) is (told and not pretrained)
 
 
+@pytest.mark.parametrize(("epochs", "code"), [((9,), False), ((4, 9), True)])
+def test_a_run_that_was_validated_once_is_not_called_improving(sweep, epochs, code):
+    for seed in range(3):
+        for name, right in (("scratch", 110), ("full", 150)):
+            sweep.add(f"strategy={name} seed={seed}", np.arange(TEST) < right - seed, selection={"epoch": 9})
+    for folder in sweep.folder.glob("0*"):
+        lines = "".join(f"{epoch},{epoch},0.5\n" for epoch in epochs)
+        (folder / "metrics.csv").write_text(f"epoch,step,val/target/acc\n{lines}")
+    assert ("still-improving" in codes(sweep)) is code
+
+
 def test_where_nothing_is_transferred_no_gain_is_spoken_of(sweep):
     for seed in range(3):
         sweep.add(f"strategy=scratch seed={seed}", np.arange(TEST) < 110, baselines={"boosting": baseline(0.9, 0.7)})

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from graft.errors import listed
 from graft.report.answer import chosen_arm, count, difference, score
 from graft.report.baselines import MAJORITY, baselines_in
+from graft.report.figures import validation_curve
 from graft.report.study import CHOSEN_TRANSFER, Arm, Study
 from graft.runs.record import labels_of, labels_used
 from graft.runs.roles import role
@@ -197,7 +198,7 @@ class StillImproving(Check):
     code = "still-improving"
 
     def _find(self, study: Study) -> str | None:
-        found = [arm.name for arm in arms(study) if mostly_last(arm.best.finished)]
+        found = [arm.name for arm in arms(study) if mostly_last(arm.best.finished) and validated_often(study, arm)]
         return f"Best at the last epoch in most jobs: {listed(found)}. Train longer." if found else None
 
 
@@ -369,6 +370,12 @@ def mostly_last(finished: Sequence[Mapping[str, Any]]) -> bool:
         if (results.get("selection") or {}).get("epoch") is not None and results.get("phases")
     ]
     return bool(ends) and sum(epoch == last > 0 for epoch, last in ends) > len(ends) / 2
+
+
+def validated_often(study: Study, arm: Arm) -> bool:
+    """Whether an arm's jobs were validated more than once, as is taken of those without a record of it."""
+    curves = [validation_curve(job.path, study.metric) for job in arm.jobs.values()]
+    return any(curve is None or len(curve) > 1 for curve in curves)
 
 
 def total(arm: Arm) -> float | None:

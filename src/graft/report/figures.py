@@ -137,7 +137,7 @@ def learning_curves(study: Study, setting: Setting) -> Picture | None:
         epochs = sorted(set.intersection(*(set(one) for one in series))) if series else []
         if epochs:
             curves.append((arm, epochs, np.array([[one[epoch] for epoch in epochs] for one in series])))
-    if not curves:
+    if all(len(epochs) == 1 for _, epochs, _ in curves):  # or none
         return None
     colors = colors_of(setting.arms)
 
