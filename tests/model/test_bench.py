@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas
 import pytest
 
 from graft.bench import worker
@@ -83,7 +84,7 @@ def test_a_run_and_its_files_are_measured_in_processes_of_their_own(run, photos,
     assert main(["bench", *places, "rounds=2", f"to={tmp_path / 'bench'}"]) == 0
     out = capsys.readouterr().out
     assert all(kind in out for kind in ("PyTorch", "ONNX", "torch.export"))
-    lines = [line for line in out.splitlines() if line.startswith("| ")]
-    memory = {line.split("|")[2].strip(): float(line.split("|")[-4].replace(",", "")) for line in lines[1:]}
-    assert memory["ONNX"] < memory["PyTorch"]  # without torch in memory
+    rows = pandas.read_csv(tmp_path / "bench" / "bench.csv", thousands=",").set_index("computed by")
+    assert rows["network"].to_dict() == {"PyTorch": "train", "ONNX": "photos.onnx", "torch.export": "photos.pt2"}
+    assert rows["peak MB"]["ONNX"] < rows["peak MB"]["PyTorch"]  # without torch in memory
     assert sorted(path.name for path in (tmp_path / "bench").iterdir()) == ["bench.csv", "bench.md", "bench.svg"]

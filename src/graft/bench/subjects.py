@@ -41,7 +41,7 @@ def subject_of(word: str) -> Subject:
     kind, metadata = described(place)
     if "inputs" not in metadata:
         raise GraftError(f"{place} was not written by graft export, and does not say what its inputs are.")
-    return Subject(place.stem, place, kind, size_of(place) / MB, metadata.get("score"))
+    return Subject(place.name, place, kind, size_of(place) / MB, metadata.get("score"))
 
 
 def described(file: Path) -> tuple[str, dict[str, Any]]:
