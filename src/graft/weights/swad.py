@@ -2,6 +2,10 @@
 
 The weights between two validations are one segment, of which the mean over its steps is kept. The window begins with
 the segment of the first validation loss that none of the next ones is below, and ends before the loss stays high.
+
+This is the paper's algorithm 1. The authors' code (LossValley) finds the same end where the loss stays high, but begins
+up to `tolerance - converge - 1` segments earlier where their losses are not too high, counts some segments twice, and
+leaves out the last segments of a run if all their losses are too high.
 """
 
 from collections.abc import Sequence
