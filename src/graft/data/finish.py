@@ -6,7 +6,7 @@ A source only reads (graft.data.domain). Everything here is the same for all of 
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +90,8 @@ def finish(domain: "Domain", split_seed: int, fold: Fold | None = None) -> Domai
         of_train = near["train"]
         split_off_near = {name: [of_train[i] for i in index.tolist()] for name, index in indices.items()}
         notes += near_notes(domain, splits, {**near, **split_off_near})
-    named, of_others = domain.named, 0
+    named: Callable[[tuple[str, ...]], tuple[str, ...]] = domain.named
+    of_others = 0
     if domain.kept_classes is not None:  # after the split, which is the same with all classes
         before = sum(map(len, splits.values()))
         splits, classes = only_kept_classes(domain, splits, classes, domain.kept_classes)

@@ -48,7 +48,8 @@ def outputs_of(trainer: pl.Trainer, module: TransferModule, loader: EvalLoader) 
     parts = [batch["target"] for batch in batches]
     with_features = all(part[3] is not None for part in parts)
     found = in_order(gathered(parts if with_features else [part[:3] for part in parts]))
-    return Outputs(*found) if with_features else Outputs(*found, features=None)
+    indices, predictions, logits, *features = found
+    return Outputs(indices, predictions, logits, features[0] if features else None)
 
 
 def test(trainer: pl.Trainer, module: TransferModule, data: TransferDataModule) -> dict[str, float]:

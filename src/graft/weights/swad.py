@@ -2,6 +2,10 @@
 
 The weights between two validations are one segment, of which the mean over its steps is kept. The window begins with
 the segment of the first validation loss that none of the next ones is below, and ends before the loss stays high.
+
+This is the paper's algorithm 1. The authors' code (LossValley) finds the same end where the loss stays high, but begins
+up to `tolerance - converge - 1` segments earlier where their losses are not too high, counts some segments twice, and
+leaves out the last segments of a run if all their losses are too high.
 """
 
 from collections.abc import Sequence
@@ -56,7 +60,10 @@ class Segment:
 
     def add(self, weights: list[Tensor]) -> None:
         """Take in the weights of one more step."""
-        get_swa_multi_avg_fn()(self.weights, weights, self.steps)
+        if self.steps:
+            get_swa_multi_avg_fn()(self.weights, weights, self.steps)
+        else:
+            self.weights = [one.clone() for one in weights]
         self.steps += 1
 
     def join(self, other: "Segment") -> None:
@@ -117,10 +124,7 @@ class SWAD(Callback):
         """Take the weights in; a batch that only accumulates gradients changes none."""
         if trainer.global_step > self._step:
             self._step = trainer.global_step
-            weights = weights_of(pl_module)
-            if not self._open.steps:
-                self._open = Segment([torch.empty_like(one) for one in weights])
-            self._open.add(weights)
+            self._open.add(weights_of(pl_module))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the segment with its validation loss."""
