@@ -141,11 +141,13 @@ def data(photos, reviews, people, tones, tiny_bert, tmp_path):
     walks = random.normal(3, 2, (60, 5, 3)).astype(np.float32)
     np.savez(tmp_path / "walks.npz", sequences=walks, lengths=np.arange(60) % 4 + 2, labels=np.arange(60) % 2)
     file = f"data.target.file={tmp_path / 'walks.npz'}"
+    pattern = r"data.target.pattern='(?P<label>[a-z]+)_(?P<speaker>[a-z]+)_(?P<index>\d+)'"
+    fractions = ("data.target.val_fraction=0.3", "data.target.test_fraction=0.3")
     return {
         "image": photos,
         "text": reviews[0],
         "table": people[0],
-        "audio": ["data=speech", f"data.target.root={tones}"],
+        "audio": ["data=speech", f"data.target.root={tones}", pattern, *fractions],
         "sequence": ["data=sequences", "data/domain@data.target=sequence_arrays", file],
         "bert": [*reviews[0], f"backbone.name={tiny_bert}", "backbone.max_length=32"],
     }
