@@ -1,6 +1,7 @@
 """`graft export`: files of other formats that answer as the run's network does, on the run's own test samples."""
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,7 @@ def picture(name):
     return Image.open(name).convert("RGB")
 
 
-def test_nothing_is_kept_of_a_file_that_answers_otherwise(stored, photos, tmp_path, monkeypatch):
+def test_nothing_is_kept_of_a_file_that_answers_otherwise_or_was_stopped(stored, photos, tmp_path, monkeypatch, capsys):
     folder, to = stored(*photos, "strategy=scratch"), tmp_path / "out" / "photos.safetensors"
     exported = export(folder, "safetensors", to, None, ())
     assert "made-up samples (the model stands alone, without its run)" in exported.lines[1]
@@ -93,6 +94,10 @@ def test_nothing_is_kept_of_a_file_that_answers_otherwise(stored, photos, tmp_pa
     other = tmp_path / "other" / "photos.safetensors"
     with pytest.raises(GraftError, match=r"answers otherwise than the run's network, by 0 on 5 made-up samples"):
         export(folder, "safetensors", other, None, ())
+    assert [*other.parent.iterdir()] == []
+    monkeypatch.setattr(write, "largest_difference", lambda *_: signal.raise_signal(signal.SIGTERM))
+    assert main(["export", f"run={folder}", "format=safetensors", f"to={other}"]) == 143
+    assert "Stopped by SIGTERM. Nothing was written." in capsys.readouterr().err
     assert [*other.parent.iterdir()] == []
 
 
@@ -141,11 +146,13 @@ def data(photos, reviews, people, tones, tiny_bert, tmp_path):
     walks = random.normal(3, 2, (60, 5, 3)).astype(np.float32)
     np.savez(tmp_path / "walks.npz", sequences=walks, lengths=np.arange(60) % 4 + 2, labels=np.arange(60) % 2)
     file = f"data.target.file={tmp_path / 'walks.npz'}"
+    pattern = r"data.target.pattern='(?P<label>[a-z]+)_(?P<speaker>[a-z]+)_(?P<index>\d+)'"
+    fractions = ("data.target.val_fraction=0.3", "data.target.test_fraction=0.3")
     return {
         "image": photos,
         "text": reviews[0],
         "table": people[0],
-        "audio": ["data=speech", f"data.target.root={tones}"],
+        "audio": ["data=speech", f"data.target.root={tones}", pattern, *fractions],
         "sequence": ["data=sequences", "data/domain@data.target=sequence_arrays", file],
         "bert": [*reviews[0], f"backbone.name={tiny_bert}", "backbone.max_length=32"],
     }
