@@ -21,6 +21,8 @@ CONFIG = {
     "optimizer": {"lr": 0.1},
     "term": {"l2sp": {"weight": 1}},
     "training": {"epochs": 3, "threads": 1, "wise_ft_alphas": [0.5]},
+    "save": {"model": "always"},
+    "report": {"slices": ["length"]},
     "logger": {"csv": {}},
     "paths": {"run_dir": "job"},
     "trainer": {"accelerator": "cpu"},
@@ -33,6 +35,8 @@ RESULTS = {
 }
 SOUP = {**CONFIG, "name": "soup", "data": {}, "training": {"threads": 2}, "logger": {"wandb": {}}, "callbacks": {}} | {
     "allow": [],
+    "save": {"model": "best", "neighbours": False},
+    "report": {"slices": [], "proxy_a_distance": "auto"},
     **{key: None for key in ("tags", "notes", "resume", "soup")},
 }
 
@@ -97,6 +101,8 @@ def test_the_soups_config_is_the_jobs_but_for_what_belongs_to_its_own_run(jobs):
     )
     assert made["training"] == {"epochs": 3, "threads": 2, "wise_ft_alphas": None}
     assert made["term"] == {}
+    assert made["save"] == {"model": "always", "neighbours": False}  # which an older Graft did not have
+    assert made["report"] == {"slices": ["length"], "proxy_a_distance": "auto"}
     assert recipe.settings(made) == made
 
 

@@ -151,6 +151,8 @@ def test_what_a_model_cannot_take_is_named(run, people, tmp_path, capsys):
     assert "it has no column height. Columns: age, job." in capsys.readouterr().err
     assert main(["predict", f"run={folder}", f"input={tmp_path / 'none.csv'}"]) == 2
     assert "there is no such file or folder" in capsys.readouterr().err
+    assert main(["predict", f"run={folder}", "input=-"]) == 2
+    assert "only a model of texts reads standard input" in capsys.readouterr().err
 
 
 def test_what_marks_texts_and_rows_are_tokens_and_columns(run, reviews, people, tmp_path, monkeypatch):

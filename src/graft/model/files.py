@@ -53,6 +53,10 @@ def found_in(place: str, modality: str, reading: dict[str, Any], column: str, co
     path = user_path(place)
     if place != STANDARD_INPUT and not path.exists():
         raise GraftError(f"input={place}: there is no such file or folder.")
+    if place == STANDARD_INPUT and modality != "text":
+        raise GraftError(
+            f"input=-: only a model of texts reads standard input, and this one is of modality {modality}. Give a file."
+        )
     if modality == "image":
         return files_in(path, images.extensions(), column)
     if modality == "audio":
