@@ -1,14 +1,17 @@
 """An open set: OS*, UNK and HOS against loops over samples, a threshold of the source's, and whole runs."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from small_run import train_in
 
 from graft import load_run
+from graft.data import label_sets
 from graft.model import predictions
 from graft.report.tables import print_results
 from graft.tasks.metrics import ClassesF1
@@ -139,3 +142,19 @@ def test_an_open_run_says_hos_and_its_model_says_unknown(tmp_path, capsys):
     assert rejected == matrix[:, -1].sum() > 0
     assert kept["label"].count("unknown") == matrix[-1].sum()
     assert load_run(folder).task.threshold == pytest.approx(results["rejection"]["threshold"])
+
+
+@pytest.mark.slow
+def test_other_labels_of_the_target_leave_weights_and_threshold_as_they_are(tmp_path, monkeypatch):
+    first, renumbered = train_in(tmp_path, *TINY, *OPEN), label_sets.renumbered
+
+    def poisoned(split, numbers):  # after the split, which is stratified by label
+        found = renumbered(split, numbers)
+        return found if found.labels is None else replace(found, labels=found.labels.roll(1))
+
+    monkeypatch.setattr(label_sets, "renumbered", poisoned)
+    second = train_in(tmp_path, *TINY, *OPEN, folder="poisoned")
+    assert second["rejection"] == first["rejection"]
+    tested = [load_file(tmp_path / folder / "model" / "weights.safetensors") for folder in ("run", "poisoned")]
+    assert all(torch.equal(value, tested[1][name]) for name, value in tested[0].items())
+    assert second["metrics"]["val/target/unk"] != first["metrics"]["val/target/unk"]

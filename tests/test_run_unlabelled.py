@@ -6,10 +6,10 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from graft.baselines.plan import ADAPTATIONS
 from graft.cli.job import execute
-from graft.errors import GraftError
+from graft.errors import GraftError, Interrupted
 from graft.experiment import assemble, prepare
 from graft.training.fitting import Fitting
-from tests.small_run import config_in
+from tests.small_run import config_in, train_in
 
 TINY = [
     "backbone=lenet",
@@ -90,3 +90,41 @@ def test_a_run_killed_inside_an_epoch_goes_on_bit_for_bit(config, tmp_path):
 def test_what_the_config_check_cannot_see_is_refused_before_anything_trains(config, overrides, message):
     with pytest.raises(GraftError, match=message):
         assemble(config(*overrides))
+
+
+SEMI = [
+    *("data.target_setting=semi", "data.labels_per_class=2", "data.source.samples=200", "data.image_size=16"),
+    *("data.batch_size=16", "data.epoch=4", "backbone=timm", "backbone.name=test_resnet", "backbone.weights=null"),
+    *("objective.alpha=0.5", "term=[mcc]", "selection=last", "training.epochs=3", "training.threads=1", "trainer=cpu"),
+    *("logger=csv", "callbacks.progress=null", "allow=[tests]"),
+]
+
+
+def last_weights(root, folder):
+    return torch.load(root / folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+@pytest.mark.slow
+def test_a_partly_labelled_targets_run_killed_inside_an_epoch_resumes_bit_for_bit(tmp_path):
+    options = [*SEMI, "strategy=scratch", "data.augment=light"]
+    whole = train_in(tmp_path, *options, folder="whole")
+    stop = "+callbacks.stop={_target_: tests.test_run.StopAt, epoch: 1, batch: 1}"
+    with pytest.raises(Interrupted):
+        train_in(tmp_path, *options, stop, folder="stopped")
+    results = train_in(tmp_path, *options, "resume=true", folder="stopped")
+    assert results["metrics"] == whole["metrics"]
+    expected, found = (last_weights(tmp_path, folder) for folder in ("whole", "stopped"))
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+
+
+@pytest.mark.slow
+def test_a_partly_labelled_target_trains_the_same_behind_cached_features(tmp_path):
+    options = [*SEMI, "strategy=frozen", "data.augment=none", "data.epoch=40"]
+    plain = train_in(tmp_path, *options, "cache.features=false", folder="plain")
+    cached = train_in(tmp_path, *options, folder="cached")
+    assert not plain["feature_cache"]["entries"]
+    splits = {(one["domain"], one["split"]) for one in cached["feature_cache"]["entries"]}
+    assert {("source", "train"), ("target", "train")} <= splits
+    assert cached["metrics"] == pytest.approx(plain["metrics"], rel=1e-5)
+    expected, found = (last_weights(tmp_path, folder) for folder in ("plain", "cached"))
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
