@@ -127,4 +127,4 @@ def test_a_partly_labelled_target_trains_the_same_behind_cached_features(tmp_pat
     assert {("source", "train"), ("target", "train")} <= splits
     assert cached["metrics"] == pytest.approx(plain["metrics"], rel=1e-5)
     expected, found = (last_weights(tmp_path, folder) for folder in ("plain", "cached"))
-    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)  # features of larger batches round otherwise

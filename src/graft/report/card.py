@@ -107,9 +107,11 @@ def result_rows(run: Path, results: Mapping[str, Any]) -> Iterator[list[str]]:
     """Each test metric with its interval, where there is one, and the number of test samples."""
     found = target_predictions(run)
     for name, value in results["metrics"].items():
-        stage, domain, *rest = name.split("/")
+        if not name.startswith("test/") or value is None:  # forgetting is of no split
+            continue
+        _, domain, *rest = name.split("/")
         data = results["data"].get(domain.split("_")[0], {})  # test/target_blur/acc is of the target too
-        if stage != "test" or value is None or not (domain.startswith("target") or data.get("trained_on")):
+        if not (domain.startswith("target") or data.get("trained_on")):
             continue
         metric = "/".join(rest)
         interval = sampling_interval(metric, found) if found and domain == "target" else None
