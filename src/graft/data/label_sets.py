@@ -67,9 +67,7 @@ def in_source_classes(target: DomainData, source: DomainData, label_sets: LabelS
         + [f"{listed(private, SHOWN)} are not in the source, and count as {UNKNOWN}"] * bool(private)
     )
     train, val, test = (renumbered(split, numbers) for split in (target.train, target.val, target.test))
-    return replace(
-        target, train=train, val=val, test=test, classes=known, label_set=own, notes=(*target.notes, note)
-    )
+    return replace(target, train=train, val=val, test=test, classes=known, label_set=own, notes=(*target.notes, note))
 
 
 def held_out(data: DomainData) -> tuple[Split, Split]:
