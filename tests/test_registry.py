@@ -390,9 +390,8 @@ def test_what_graft_writes_is_read_back_the_same(tmp_path):
 
 
 def targets_of_conf():
-    files = [
-        path for path in CONF.rglob("*.yaml") if path.relative_to(CONF).parts[0] != "hydra"
-    ]  # Hydra builds its own
+    """But those of conf/hydra, which Hydra builds itself."""
+    files = [path for path in CONF.rglob("*.yaml") if path.relative_to(CONF).parts[0] != "hydra"]
     return sorted({value for path in files for _, value in registry.target_keys(yaml.safe_load(path.read_text()))})
 
 
