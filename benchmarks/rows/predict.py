@@ -33,7 +33,10 @@ def predicting(settings: Settings) -> Measured:
     short = ("backbone=resnet18", "strategy=scratch", "debug=fast", "logger=csv", "trainer=cpu")
     commands.run([*data, *short], settings.folder / "run", settings.folder / "cache")
     torch.set_num_threads(settings.threads)
-    model, files = graft.load_run(settings.folder / "run", allow=["benchmarks"]), sorted((folder / "train").rglob("*.jpg"))
+    model, files = (
+        graft.load_run(settings.folder / "run", allow=["benchmarks"]),
+        sorted((folder / "train").rglob("*.jpg")),
+    )
     works = {
         "graft": lambda: seconds(lambda: model.predict(files, batch_size=BATCH)),
         "bare": lambda: seconds(lambda: bare(model, files)),

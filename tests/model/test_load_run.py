@@ -40,6 +40,7 @@ def assert_card(folder: Path) -> str:
     """The model card, in which nothing is left blank."""
     text = (folder / "model" / "README.md").read_text()
     assert not re.search(r"\bNone\b|\bnan\b|\binf\b|\{\{|\|[ \t]*\||: *$|^- *$", text, re.MULTILINE), text
+    assert "Spec(" not in text
     for section in text.split("\n## ")[1:]:
         assert len(section.strip().splitlines()) > 1, section
     return text

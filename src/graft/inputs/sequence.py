@@ -19,6 +19,9 @@ class SequenceSpec:
 
     input_size: int
 
+    def __str__(self) -> str:
+        return f"vectors of {self.input_size:,} numbers"
+
     def transform(self, augment: str = "none", shift: str | None = None) -> Any:
         """Sequences of such steps, in batches."""
 

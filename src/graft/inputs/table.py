@@ -8,8 +8,11 @@ from torch import Tensor
 
 from graft.cache.disk import DiskCache
 from graft.data.samples import Split, check_unchanged, rows_of
+from graft.errors import listed
 from graft.inputs.base import Fields
 from graft.inputs.columns import FIRST, MISSING, UNKNOWN, Columns
+
+COLUMNS_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,10 @@ class TableSpec:
     """The columns that a backbone was made for."""
 
     columns: Columns
+
+    def __str__(self) -> str:
+        names = [f"`{column.name}`" for column in self.columns.all]
+        return f"{len(names):,} columns ({listed(names, COLUMNS_SHOWN)})"
 
     def transform(self, augment: str = "none", shift: str | None = None) -> Any:
         """Rows of any table in these columns."""

@@ -36,6 +36,9 @@ class TextSpec:
     tokenizer: Tokenizer
     max_length: int
 
+    def __str__(self) -> str:
+        return f"up to {self.max_length:,} tokens"
+
     def transform(self, augment: str = "none", shift: str | None = None) -> Any:
         """Texts as this network wants them."""
 

@@ -138,7 +138,7 @@ def describe(experiment: Experiment, results: Mapping[str, Any], files: Mapping[
         task=config["task"],
         task_state=task.state_dict(),
         classes=None if (classes := data.classes("target")) is None else list(classes),
-        input=repr(backbone.input_spec),
+        input=str(backbone.input_spec),
         reading=reading | dict(target.reading),
         precision=str(config["trainer"]["precision"]),
         dtype=str(next(backbone.parameters()).dtype).removeprefix("torch."),

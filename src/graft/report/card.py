@@ -19,6 +19,7 @@ from graft.model.folder import Description
 from graft.packages import PREFIX
 from graft.report import baselines, checks, study
 from graft.report.kept import sampling_interval, target_predictions
+from graft.report.summary import within_bounds
 from graft.report.temperature import is_at_end, temperature_of
 from graft.runs import record
 from graft.runs.folder import BEST_LOCK, BEST_MODEL, MODEL
@@ -56,7 +57,7 @@ def card(run: Path) -> str:
         example=example,
         argument=argument,
         fields=list(fields(description)),
-        input=f"The network takes `{description.input}`; inputs are read as the run read its own.",
+        input=f"The network takes {description.input}; inputs are read as the run read its own.",
         data=list(data_lines(results, description)),
         results=list(result_rows(run, results)),
         reading=list(reading_lines(results)),
@@ -115,7 +116,7 @@ def result_rows(run: Path, results: Mapping[str, Any]) -> Iterator[list[str]]:
             continue
         metric = "/".join(rest)
         interval = sampling_interval(metric, found) if found and domain == "target" else None
-        shown = "not computed" if interval is None else "{:.4g} to {:.4g}".format(*interval)
+        shown = "not computed" if interval is None else "{:.4g} to {:.4g}".format(*within_bounds(metric, interval))
         size = len(found["label"]) if found and domain == "target" else data["test"]
         yield [domain, metric, f"{value:.4g}", shown, f"{size:,}"]
 

@@ -18,7 +18,7 @@ from graft.report.page import Page, Section
 from graft.report.plots import read_series
 from graft.report.slices import scores_by_slice
 from graft.report.statistics import calibration, calibration_interval
-from graft.report.summary import TRIED_FIRST, is_fraction, number_cell
+from graft.report.summary import TRIED_FIRST, is_fraction, number_cell, within_bounds
 from graft.report.sweep_page import confidence_of, in_words
 from graft.runs import record
 from graft.runs.folder import CONFIG, INSPECTION, METRICS, try_read_yaml
@@ -70,7 +70,7 @@ def answer(results: Mapping[str, Any], found: Mapping[str, Any] | None) -> Answe
         return Answer("missing", f"The test {name} is not a number.", [])
     samples_tested = results["data"]["target"]["test"]
     bounds = sampling_interval(name, found) if found else None
-    interval = "" if bounds is None else " [{}, {}]".format(*map(shown, bounds))
+    interval = "" if bounds is None else " [{}, {}]".format(*map(shown, within_bounds(name, bounds)))
     selection = results.get("selection") or {}
     epoch = "" if selection.get("epoch") is None else f", epoch {selection['epoch'] + 1}"
     chosen = f"checkpoint by {selection['rule']}{epoch}" if selection.get("rule") else "the last epoch"

@@ -265,6 +265,11 @@ def is_fraction(results: Mapping[str, Any]) -> bool:
     return results["score"]["metric"].rsplit("/", 1)[-1] not in UNBOUNDED
 
 
+def within_bounds(metric: str, interval: tuple[float, float]) -> tuple[float, float]:
+    """An interval as it is shown: that of a metric in 0 to 1 goes no further."""
+    return interval if metric in UNBOUNDED else (max(interval[0], 0.0), min(interval[1], 1.0))
+
+
 def repeats_cell(row: Row) -> str:
     """How many seeds there are, of how many where some are lost; of several splits or folds those, and all jobs."""
     splits, jobs = len(row.by_split), str(len(row.scores))

@@ -41,6 +41,9 @@ class SpeechSpec:
     samples: int
     front: Front
 
+    def __str__(self) -> str:
+        return f"{self.samples / self.sample_rate:.3g} seconds at {self.sample_rate:,} Hz"
+
     def transform(self, augment: str = "none", shift: str | None = None) -> Any:
         """Recordings of any length as this network wants them."""
 

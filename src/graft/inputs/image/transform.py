@@ -27,6 +27,9 @@ class ImageSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    def __str__(self) -> str:
+        return f"{self.channels} x {self.size[0]} x {self.size[1]} pixels"
+
     def transform(self, augment: str = "none", shift: str | None = None) -> Any:
         """Images of any size and channels as this network wants them."""
 
