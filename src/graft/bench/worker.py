@@ -1,6 +1,5 @@
 """A network in a process of its own, which answers to batches as often as it is asked: own memory, threads, caches."""
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
@@ -8,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from graft.memory import peak_process_memory
 
 LENGTH = 32  # tokens of a text, or steps of a sequence
 BATCHES = (1, 32)
@@ -24,7 +25,8 @@ def serve(connection: Connection, place: Path, threads: int, allow: Sequence[str
         connection.send("ready")
         while (request := connection.recv()) is not None:
             if request == "memory":
-                connection.send(peak_memory_mb())
+                peak = peak_process_memory()
+                connection.send(None if peak is None else peak / 1e6)
                 continue
             size, calls = request
             call(batches[size])  # others computed since the last call, and this one finds its weights in no cache
@@ -84,10 +86,3 @@ def seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-def peak_memory_mb() -> float | None:
-    """What this process took at most, in MB, with Python and its libraries; None where the system does not say."""
-    status = Path("/proc/self/status")
-    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
-    return int(found[1]) * 1024 / 1e6 if found else None

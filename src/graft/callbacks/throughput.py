@@ -1,7 +1,6 @@
 """What a fit costs: samples a second, peak memory, seconds."""
 
 import contextlib
-import re
 import sys
 import time
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+
+from graft.memory import peak_process_memory
 
 
 class Throughput(Callback):
@@ -139,13 +140,4 @@ def peak_memory_mb(device: torch.device) -> float:
     """Peak memory in MiB: what tensors took on a GPU, what the process took on a CPU; 0 where nobody knows."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    if sys.platform == "linux":  # getrusage counts what the parent process had when it started this one
-        status = Path("/proc/self/status").read_text()
-        found = re.search(r"VmHWM:\s+(\d+) kB", status)
-        assert found is not None  # Linux always writes it
-        return int(found[1]) / 2**10
-    try:
-        import resource
-    except ModuleNotFoundError:  # Windows
-        return 0.0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return (peak_process_memory() or 0) / 2**20

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from graft import config, signals
 from graft.cli import job
 from graft.cli.sweep_configs import SweepConfigs
-from graft.errors import GraftError, Interrupted, listed
+from graft.errors import GraftError, Interrupted, first_line, listed
 from graft.runs.folder import DONE, LAST_CHECKPOINT
 from graft.stacked import reasons
 
@@ -202,8 +202,5 @@ def settings_of(one: DictConfig) -> dict[str, Any]:
 
 def first_words(error: Exception) -> str:
     """An error in a few words."""
-    return (
-        f"{type(error).__name__}: {str(error).strip().splitlines()[0][:80]}"
-        if str(error).strip()
-        else type(error).__name__
-    )
+    kind, words = type(error).__name__, first_line(error)
+    return kind if words == kind else f"{kind}: {words[:80]}"

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from graft.report.statistics import proxy_a_distance
 from graft.selection.candidate import fixed_rows
 from graft.selection.logistic import fitted_probabilities
 
@@ -22,12 +23,7 @@ class DomainDistance:
     @property
     def value(self) -> float:
         """2 (1 - 2 error): 2 where the classifier is always right, about 0 where it cannot tell the domains."""
-        return distance_at(self.wrong / self.tested)
-
-
-def distance_at(error: float) -> float:
-    """Proxy A-distance at a domain classifier's error."""
-    return 2 * (1 - 2 * error)
+        return proxy_a_distance(self.wrong / self.tested)
 
 
 def domain_distance(source: Tensor, target: Tensor) -> DomainDistance | None:

@@ -15,7 +15,7 @@ from graft.report.kept import target_predictions
 from graft.report.page import Section
 from graft.report.plots import read_column
 from graft.report.slices import CLASS, groups_of, sliced_by
-from graft.report.statistics import wilson
+from graft.report.statistics import proxy_a_distance, wilson
 from graft.runs import record
 from graft.runs.folder import METRICS, RESULTS
 
@@ -151,9 +151,9 @@ def distance_table(inspection: Mapping[str, Any]) -> Table:
     rows = []
     for when, one in inspection["distances"].items():
         wrong, n = one["wrong"], one["tested"]
-        low, high = (2 - 4 * error for error in reversed(wilson(wrong, n)))
+        low, high = (proxy_a_distance(error) for error in reversed(wilson(wrong, n)))
         name = f"before ({inspection['begin']})" if when == "before" else when
-        rows.append([name, f"{2 - 4 * wrong / n:.2f}", f"{low:.2f} to {high:.2f}", f"{n - wrong:,} of {n:,}"])
+        rows.append([name, f"{proxy_a_distance(wrong / n):.2f}", f"{low:.2f} to {high:.2f}", f"{n - wrong:,} of {n:,}"])
     caption = (
         f"2 (1 - 2 error) of a linear classifier of the domains on {what_is_read(inspection)}, fitted on half of the "
         "test samples drawn, as many of each domain, and tested on the other half (Ben-David et al., 2010): 2 where it "

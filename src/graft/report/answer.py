@@ -12,6 +12,7 @@ from graft.report.cross_validation import num_tested, pooled
 from graft.report.looks import level
 from graft.report.statistics import further_seeds
 from graft.report.study import Arm, Comparison, Setting, Study
+from graft.report.summary import within_bounds
 from graft.runs.record import labels_of
 from graft.runs.roles import REPEATS, role
 from graft.runs.sweeps import MIN_SEEDS, all_chose_by
@@ -146,7 +147,7 @@ def cross_validated(study: Study, setting: Setting) -> Answer | None:
     estimate, _ = arm.estimate()
     interval = ""
     if estimate.has_interval:
-        low, high = (score(study, clipped(study, end)) for end in estimate.interval())
+        low, high = (score(study, end) for end in within_bounds(study.metric, estimate.interval()))
         interval = f" [{low}, {high}]"
     folds = count(len(arm.best.units), "fold")
     line = f"Cross-validated {study.metric} {score(study, estimate.mean)}{interval}, {folds}"
@@ -196,11 +197,6 @@ def over_folds(together: str = "", p: str = "") -> str:
         f"The 95 % interval is over folds{together}, whose training sets overlap; seeds are averaged. The correction "
         f"was derived for random splits, and may over-cover for folds.{p}"
     )
-
-
-def clipped(study: Study, value: float) -> float:
-    """An end of an interval, a fraction's no further than 0 and 1."""
-    return min(max(value, 0.0), 1.0) if study.in_points else value
 
 
 def details(study: Study, one: Comparison) -> list[str]:

@@ -128,6 +128,11 @@ def quantile(df: float, probability: float) -> float:
     return float(special.ndtri(probability) if math.isinf(df) else special.stdtrit(df, probability))
 
 
+def proxy_a_distance(error: float) -> float:
+    """Distance of two domains at the error of a linear classifier of them (Ben-David et al., 2010): 2 (1 - 2 error)."""
+    return 2 * (1 - 2 * error)
+
+
 def wilson(successes: float, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Wilson's interval of a fraction of n test samples: what one run's accuracy says of new samples."""
     z = quantile(math.inf, (1 + confidence) / 2)
