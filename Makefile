@@ -19,10 +19,10 @@ FAST := -m "not slow and not real_data"
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-hydra14 test-lowest chaos fuzz calibrate lint format lock docs bench clean
+.PHONY: help setup demo test test-all test-hydra14 test-lowest chaos fuzz calibrate lint format lock docs bench bench-regression clean
 
 help: ## this list
-	@sed -n 's/^\([a-z0-9-]*\):.*## /\1@/p' Makefile | awk -F@ '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1@/p' Makefile | awk -F@ '{ printf "  make %-17s %s\n", $$1, $$2 }'
 
 setup: $(SETUP) ## the environment in .venv, with exactly the packages of requirements.lock
 
@@ -89,6 +89,9 @@ docs: $(SETUP) ## build the documentation into build/docs; a broken link or any 
 
 bench: $(SETUP) ## measure speed and memory beside bare loops and other libraries, into logs/bench/
 	$(PY) -m benchmarks $(ARGUMENTS)
+
+bench-regression: $(SETUP) ## a few of its ratios against those on record: warns, and fails, where one is 1.3 times worse
+	$(PY) -m benchmarks.regression
 
 clean: ## remove the environment, caches and build files; logs/ stays
 	rm -rf .venv .cache .pytest_cache .ruff_cache .mypy_cache build dist src/*.egg-info
