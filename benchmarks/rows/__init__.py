@@ -13,10 +13,11 @@ from benchmarks.rows import (
     predict,
     stacked,
     startup,
+    step,
     terms,
     text,
 )
 
-PARTS = (epoch, frozen, text, loading, audio, predict, startup, jobs, stacked, memory, growth, terms, gpu)
+PARTS = (epoch, frozen, text, loading, audio, predict, startup, jobs, stacked, memory, growth, step, terms, gpu)
 
 ROWS: list[Row] = [row for part in PARTS for row in part.ROWS]

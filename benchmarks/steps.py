@@ -1,0 +1,97 @@
+"""Fits of Graft that take turns step by step, each in a thread of its own.
+
+What counts is the thread's CPU time, so that other work on the machine matters little.
+"""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra import compose, initialize_config_dir
+from pytorch_lightning.callbacks import Callback
+
+from benchmarks.commands import CONF, ROOT
+from graft.cli.hydra_versions import VERSION_BASE
+from graft.cli.job import quoted
+from graft.config import plain
+from graft.experiment import Experiment, assemble, prepare
+from graft.pretrain import pretrain
+from graft.training.fitting import Fitting
+
+WARM_UP = 2  # steps of each fit that do not count
+
+
+class Steps(Callback):
+    """Waits before each step of a fit until its turn comes, and keeps the step's CPU seconds.
+
+    A step is everything up to the next one: Lightning's own work and the next batch too.
+    """
+
+    def __init__(self) -> None:
+        self.go, self.ready = threading.Semaphore(0), threading.Semaphore(0)
+        self.seconds: list[float] = []
+        self.started: float | None = None
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, place: int) -> None:
+        """Note the step that has ended, hand the turn over and wait for the next one."""
+        self.note()
+        self.ready.release()
+        self.go.acquire()
+        self.started = time.thread_time()
+
+    def on_validation_start(self, *arguments: Any) -> None:
+        """Note an epoch's last step."""
+        self.note()
+
+    def on_train_end(self, *arguments: Any) -> None:
+        """Note the last step."""
+        self.note()
+
+    def note(self) -> None:
+        """The CPU seconds since the step began."""
+        if self.started is not None:
+            self.seconds.append(time.thread_time() - self.started)
+            self.started = None
+
+    def step(self) -> float:
+        """CPU seconds of one more step."""
+        self.go.release()
+        self.ready.acquire()
+        return self.seconds[-1]
+
+
+def experiment_of(folder: Path, cache: Path, file: Path, overrides: list[str]) -> Experiment:
+    """A fit on stored images for both domains, up to where it would begin; `folder` is the run's own."""
+    folder.mkdir()
+    everywhere = [
+        *(f"hydra.searchpath=[{quoted(CONF.as_uri())}]", "allow=[benchmarks]", f"paths.root={quoted(ROOT)}"),
+        *(f"++paths.run_dir={quoted(folder)}", f"++paths.cache_dir={quoted(cache)}"),
+        *("data=mnist", "data/domain@data.target=stored", f"data.target.file={quoted(file)}"),
+        *("selection=last", "trainer=cpu", "training.threads=1", "report.proxy_a_distance=false"),
+        *("baselines=none", "callbacks.progress=null", "logger=csv"),
+    ]
+    with initialize_config_dir(str(ROOT / "conf"), **VERSION_BASE):
+        experiment = assemble(plain(compose("train", overrides=everywhere + overrides)))
+    pretrain(experiment)
+    prepare(experiment)
+    return experiment
+
+
+def begin(experiment: Experiment) -> tuple[Steps, threading.Thread]:
+    """A fit in a thread of its own, which waits for its first turn."""
+    fitting, steps = Fitting(experiment, [], in_sweep=True), Steps()
+    trainer: Any = fitting.trainer
+    trainer.callbacks.append(steps)
+
+    def fit() -> None:
+        try:
+            trainer.fit(experiment.module, experiment.data)
+        finally:
+            steps.ready.release()  # also where it fails: the next turn finds no step
+
+    thread = threading.Thread(target=fit, daemon=True)
+    thread.start()
+    steps.ready.acquire()
+    return steps, thread
