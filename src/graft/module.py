@@ -16,6 +16,7 @@ from graft.backbones.base import Backbone
 from graft.backbones.outputs import Tokens, features_of
 from graft.backbones.split_backbone import SplitBackbone
 from graft.cache.rows import MappedRows
+from graft.compress.base import COMPRESSION, Compression
 from graft.data.samples import seed_of
 from graft.errors import GraftError
 from graft.heads.base import SHARED, bottleneck_of, classifier_of, has_bottleneck, seen_by, takes_local
@@ -31,7 +32,7 @@ from graft.terms.base import Term, TrainStep, Update
 from graft.training.batch_transforms import BatchTransform, ProgressiveResizing
 from graft.training.lightning import epochs_of
 from graft.training.normalization import add_source_statistics, source_statistics
-from graft.training.optim import build_optimizer, by_block, match_layout, parameter_groups, parts
+from graft.training.optim import build_optimizer, by_block, is_norm_or_bias, match_layout, parameter_groups, parts
 from graft.training.schedules import AveragingWindow, Plateau, Point, hold
 from graft.training.updates import check_strategy, further_step
 
@@ -77,6 +78,8 @@ class TransferModule(pl.LightningModule):
         class_weights: Mapping[str, Tensor | None] | None = None,
         seed: int = 0,
         config: Mapping[str, Any] | None = None,
+        compression: Compression | None = None,
+        weight_clip: float | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -96,6 +99,8 @@ class TransferModule(pl.LightningModule):
         self.class_weights = dict(class_weights or {})
         self.seed = seed
         self.config = config
+        self.compression = compression or Compression()
+        self.weight_clip = weight_clip
         self.fixed_progress: float | None = None
         self.step_losses: dict[str, Tensor] = {}  # of the last training step, by domain and term
         self.leave_out_nonfinite = False  # of the training metrics, which waits for the device in every step
@@ -110,6 +115,7 @@ class TransferModule(pl.LightningModule):
         self._phases: list[Phase] = []
         self._frozen: list[nn.Module] = []
         self._learning: dict[str, list[nn.Parameter]] = {}  # in this phase, by part: finding it takes time
+        self._clipped: list[Tensor] = []  # of them what `weight_clip` acts on
         self.start_source_statistics()
         trained = objective.domains()
         # A ModuleDict does not tell the type of what it holds.
@@ -179,6 +185,7 @@ class TransferModule(pl.LightningModule):
         """Whether a step needs no more of the backbone's frozen part than what comes out of it."""
         return (
             self.bn != "domain_specific"
+            and not self.compression.changes_network_in_training
             and not any(takes_local(head) for head in self.heads.values())
             and not any(term.needs_inputs or term.views for term in self.terms.values())
             and not any(isinstance(transform, ProgressiveResizing) for transform in self.batch_transforms)
@@ -260,7 +267,7 @@ class TransferModule(pl.LightningModule):
         return {name: value for name, value in values.items() if value is not None}
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """The objective's step, then the terms' own steps on its batches, then what terms do after a step."""
+        """The objective's step, then the terms' own on its batches, then what terms and compression do after a step."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         for term in self.terms.values():
             for update in term.updates():
@@ -269,8 +276,17 @@ class TransferModule(pl.LightningModule):
                     for _ in range(update.repeat):
                         further_step(self.trainer, self._optimizer, parameters, losses)
         self._accumulated = []
+        done = self.global_step + 1  # Lightning counts it when this method is done
+        self.clip_weights()
         for term in self.terms.values():
-            term.after_step(self.global_step + 1)  # Lightning counts it when this method is done
+            term.after_step(done)
+        self.compression.after_step(done, min(1.0, done / max(1, self._total_steps)))
+
+    def clip_weights(self) -> None:
+        """Keep the matrices and kernels that learn in [-c, c], where `training.weight_clip` says what c is."""
+        if self.weight_clip is not None and self._clipped:
+            torch._foreach_clamp_min_(self._clipped, -self.weight_clip)
+            torch._foreach_clamp_max_(self._clipped, self.weight_clip)
 
     def backward(self, loss: Tensor, *args: Any, inputs: Sequence[nn.Parameter] | None = None, **kwargs: Any) -> None:
         """Add gradients to everything, or to the `inputs` of a term's update alone."""
@@ -414,8 +430,19 @@ class TransferModule(pl.LightningModule):
         self.on_train_epoch_start()
 
     def on_train_epoch_start(self) -> None:
-        """Freeze and unfreeze for the epoch's phase."""
+        """Compress further where it is time, and freeze and unfreeze for the epoch's phase."""
+        if self.compression.begin_epoch(self.current_epoch):
+            self.renew_groups(self.trainer.optimizers[0])
         self.apply_phase(self.phase(min(self.current_epoch, epochs_of(self.trainer) - 1)))
+
+    def renew_groups(self, optimizer: Optimizer) -> None:
+        """Let the optimizer step on parameters that took the place of others, of which it has no momentum yet."""
+        groups = self.optimizer_groups(self._phases)
+        for group, new in zip(optimizer.param_groups, groups, strict=True):
+            group["params"] = new["params"]
+        present = {parameter for group in groups for parameter in group["params"]}
+        for parameter in [one for one in optimizer.state if one not in present]:
+            del optimizer.state[parameter]
 
     def apply_phase(self, phase: Phase) -> None:
         """Let the phase's parameters and the trained heads learn; everything else is frozen and in eval mode."""
@@ -431,6 +458,12 @@ class TransferModule(pl.LightningModule):
                 self._frozen += classifier_of(head).requires_grad_(False).modules()
         by_part = parts(self.backbone, self.heads, self.terms)
         self._learning = {part: [p for _, p in named if p.requires_grad] for part, named in by_part.items()}
+        self._clipped = [
+            parameter.detach()
+            for part, named in by_part.items()
+            for name, parameter in named
+            if parameter.requires_grad and not part.startswith("term/") and not is_norm_or_bias(name, parameter)
+        ]
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "TransferModule":
@@ -499,7 +532,8 @@ class TransferModule(pl.LightningModule):
     # Validation and test
 
     def on_validation_start(self) -> None:
-        """Choose from which certainty on a sample is known, where some are not."""
+        """Choose from which certainty on a sample is known, where some are not, of the weights that are validated."""
+        self.compression.before_validation()
         self.choose_threshold()
 
     def choose_threshold(self) -> None:
@@ -621,6 +655,7 @@ class TransferModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep config and validation metrics in the checkpoint, as plain containers for weights_only loading."""
         checkpoint["config"] = self.config
+        checkpoint[COMPRESSION] = self.compression.state()
         checkpoint["metrics"] = of_validation(self.trainer.callback_metrics)
 
     def trained_members(self, phases: Sequence[Phase]) -> dict[str, list[tuple[str, nn.Parameter]]]:

@@ -22,6 +22,7 @@ NEEDED: Mapping[str, tuple[Any, ...]] = {
     "data.target_setting": ("supervised", "unsupervised"),
     "training.patience": (None,),
     "training.gradient_clip_norm": (None,),
+    "training.weight_clip": (None,),
     "training.accumulate_batches": (1,),
     "training.compile": (False,),
     "training.mixup_alpha": (None,),
@@ -83,6 +84,8 @@ def reasons(config: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"callbacks.{name}" for name, one in config["callbacks"].items() if one and name not in CALLBACKS)
     if config["averaging"]:
         yield f"averaging={config['averaging']['_target_'].rpartition('.')[2]}"
+    if config["compress"]:
+        yield f"compress={config['compress']['_target_'].split('.')[-2]}"
     if optimizer["_target_"] not in OPTIMIZERS:
         yield f"optimizer={optimizer['_target_']}"
     else:
