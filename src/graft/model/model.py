@@ -168,9 +168,9 @@ class Model:
         transform = spec.transform()
         prepared = transform.prepare(Split(samples, None, ""), None)
         for indices in torch.arange(len(samples)).split(batch_size):
-            yield self._as_weights(transform.collate(prepared[indices]).to(self.device))
+            yield self.as_weights(transform.collate(prepared[indices]).to(self.device))
 
-    def _as_weights(self, inputs: Inputs) -> Inputs:
+    def as_weights(self, inputs: Inputs) -> Inputs:
         """Inputs in the type of the weights, for runs in double or half precision throughout."""
         dtype = next(self.backbone.parameters()).dtype
         if isinstance(inputs, Tensor):
