@@ -210,7 +210,8 @@ NAMED = [(t, a) for t, a in HOSTILE if isinstance(t, str) and t != "graft.heads.
 # Where in a config a part, or free keys, may stand.
 PLACES = (
     *("optimizer", "pretrain.optimizer", "scheduler", "pretrain.scheduler", "objective", "task", "source_task", "head"),
-    *("backbone", "strategy", "rates", "selection", "averaging", "data", "data.target", "data.source", "term.l2sp"),
+    *("backbone", "strategy", "rates", "selection", "averaging", "compress", "data"),
+    *("data.target", "data.source", "term.l2sp"),
     *("data.target.options", "optimizer.options", "callbacks.mine", "logger.mine", "trainer.plugins", "strategy.extra"),
     *("data.target.classes.0", "tags.0", "paths.more.0.deep"),
 )

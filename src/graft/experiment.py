@@ -17,6 +17,7 @@ from graft.baselines.plan import chosen_names
 from graft.baselines.scores import scores
 from graft.build import build
 from graft.cache.disk import DiskCache
+from graft.compress.base import Compression, CompressionContext
 from graft.data.module import TransferDataModule
 from graft.data.shared import share_domains
 from graft.data.slices import check_slices
@@ -98,7 +99,8 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     strategy, objective, rule = build(config["strategy"]), build(config["objective"]), build(config["selection"])
     averages = build(config["averaging"]) if config["averaging"] else None
     averaging = averages if isinstance(averages, Averaging) else None
-    terms = build_terms(config)
+    compression: Compression | None = build(config["compress"]) if config["compress"] else None
+    terms = build_terms(config) | (compression.terms() if compression else {})
     check_rule(rule, tasks)
     rule.check(data)
     baseline_names(config, data, strategy)
@@ -114,6 +116,8 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     batch_transforms = build_batch_transforms(config["training"], epochs, backbone, trained, num_outputs)
     window = averaging.window(epochs) if averaging else None
     check_suitable(strategy, backbone, config["training"], window)
+    if compression:
+        compression.check(backbone, strategy)
     weights = config["backbone"]["weights"] if strategy.pretrained else None
     loaded = None if weights in (None, "source") else load_weights(backbone, weights)
     choose_views(data, terms, backbone)
@@ -144,6 +148,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
         class_weights={domain: data.class_weights(domain) for domain in data.train_domains},
         seed=config["seed"],
         config=config,
+        compression=compression,
     )
     if strategy.matches_flops:
         decided["data.epoch"] = data.epoch = steps_of_transfer(config, data, module)
@@ -174,12 +179,16 @@ def score_baselines(experiment: Experiment) -> None:
         backbone.to("cpu")
 
 
-def prepare(experiment: Experiment) -> None:
-    """Let strategy and terms see the pretrained weights: adapters are added, frozen copies and statistics taken."""
+def prepare(experiment: Experiment, compressed: Mapping[str, Any] | None = None) -> None:
+    """Let strategy, compression and terms see the pretrained weights: adapters are added, frozen copies taken.
+
+    `compressed` is the state of the compression in the checkpoint that the run goes on from.
+    """
     config, module = experiment.config, experiment.module
     if experiment.rule.holds_out:
         experiment.unprepared = copy.deepcopy(module)
     experiment.added = added_parameters(module.strategy, module.backbone)
+    module.compression.prepare(compression_context(experiment), compressed)
     context = term_context(experiment, experiment.added)
     for term in module.terms.values():
         term.prepare(context)
@@ -302,6 +311,21 @@ def term_context(experiment: Experiment, added: frozenset[str]) -> TermContext:
         sources=data.domains["source"].train.sources if "source" in data.domains else None,
         source_loss=functools.partial(module.domain_loss, "source") if "source" in data.domains else None,
         added_parameters=added,
+    )
+
+
+def compression_context(experiment: Experiment) -> CompressionContext:
+    """What the compression can ask for before training."""
+    module, data = experiment.module, experiment.data
+    phases = module.strategy.phases(experiment.epochs, module.backbone)
+    return CompressionContext(
+        backbone=module.backbone,
+        heads=dict(module.heads.items()),
+        target_head=module.head("target"),
+        epochs=experiment.epochs,
+        trained=frozenset().union(*(phase.parameters for phase in phases)),
+        samples=lambda: data.plain_batches("target", "train"),
+        loss=functools.partial(module.domain_loss, "target"),
     )
 
 

@@ -16,6 +16,7 @@ from graft.backbones.base import Backbone
 from graft.backbones.outputs import Tokens, features_of
 from graft.backbones.split_backbone import SplitBackbone
 from graft.cache.rows import MappedRows
+from graft.compress.base import COMPRESSION, Compression
 from graft.data.samples import seed_of
 from graft.errors import GraftError
 from graft.heads.base import SHARED, bottleneck_of, classifier_of, has_bottleneck, seen_by, takes_local
@@ -77,6 +78,7 @@ class TransferModule(pl.LightningModule):
         class_weights: Mapping[str, Tensor | None] | None = None,
         seed: int = 0,
         config: Mapping[str, Any] | None = None,
+        compression: Compression | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -96,6 +98,7 @@ class TransferModule(pl.LightningModule):
         self.class_weights = dict(class_weights or {})
         self.seed = seed
         self.config = config
+        self.compression = compression or Compression()
         self.fixed_progress: float | None = None
         self.step_losses: dict[str, Tensor] = {}  # of the last training step, by domain and term
         self.leave_out_nonfinite = False  # of the training metrics, which waits for the device in every step
@@ -179,6 +182,7 @@ class TransferModule(pl.LightningModule):
         """Whether a step needs no more of the backbone's frozen part than what comes out of it."""
         return (
             self.bn != "domain_specific"
+            and not self.compression.changes_network_in_training
             and not any(takes_local(head) for head in self.heads.values())
             and not any(term.needs_inputs or term.views for term in self.terms.values())
             and not any(isinstance(transform, ProgressiveResizing) for transform in self.batch_transforms)
@@ -271,6 +275,7 @@ class TransferModule(pl.LightningModule):
         self._accumulated = []
         for term in self.terms.values():
             term.after_step(self.global_step + 1)  # Lightning counts it when this method is done
+        self.compression.after_step(min(1.0, (self.global_step + 1) / max(1, self._total_steps)))
 
     def backward(self, loss: Tensor, *args: Any, inputs: Sequence[nn.Parameter] | None = None, **kwargs: Any) -> None:
         """Add gradients to everything, or to the `inputs` of a term's update alone."""
@@ -414,8 +419,19 @@ class TransferModule(pl.LightningModule):
         self.on_train_epoch_start()
 
     def on_train_epoch_start(self) -> None:
-        """Freeze and unfreeze for the epoch's phase."""
+        """Compress further where it is time, and freeze and unfreeze for the epoch's phase."""
+        if self.compression.begin_epoch(self.current_epoch):
+            self.renew_groups(self.trainer.optimizers[0])
         self.apply_phase(self.phase(min(self.current_epoch, epochs_of(self.trainer) - 1)))
+
+    def renew_groups(self, optimizer: Optimizer) -> None:
+        """Let the optimizer step on parameters that took the place of others, of which it has no momentum yet."""
+        groups = self.optimizer_groups(self._phases)
+        for group, new in zip(optimizer.param_groups, groups, strict=True):
+            group["params"] = new["params"]
+        present = {parameter for group in groups for parameter in group["params"]}
+        for parameter in [one for one in optimizer.state if one not in present]:
+            del optimizer.state[parameter]
 
     def apply_phase(self, phase: Phase) -> None:
         """Let the phase's parameters and the trained heads learn; everything else is frozen and in eval mode."""
@@ -499,7 +515,8 @@ class TransferModule(pl.LightningModule):
     # Validation and test
 
     def on_validation_start(self) -> None:
-        """Choose from which certainty on a sample is known, where some are not."""
+        """Choose from which certainty on a sample is known, where some are not, of the weights that are validated."""
+        self.compression.before_validation()
         self.choose_threshold()
 
     def choose_threshold(self) -> None:
@@ -621,6 +638,7 @@ class TransferModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep config and validation metrics in the checkpoint, as plain containers for weights_only loading."""
         checkpoint["config"] = self.config
+        checkpoint[COMPRESSION] = self.compression.state()
         checkpoint["metrics"] = of_validation(self.trainer.callback_metrics)
 
     def trained_members(self, phases: Sequence[Phase]) -> dict[str, list[tuple[str, nn.Parameter]]]:

@@ -17,7 +17,7 @@ from graft.pretrain import pretrain
 from graft.report import card, plots, publish, tables
 from graft.runs import checkpoints, describe, record
 from graft.runs.context import RunContext, run_context
-from graft.runs.folder import MERGED, SOUP, SWAD, WISE_FT, in_own_folder
+from graft.runs.folder import COMPRESSED, MERGED, SOUP, SWAD, WISE_FT, in_own_folder
 from graft.stacked.fit import StackedFit
 from graft.stacked.replay import replay
 from graft.training.cross_validation import cross_validate, plan_folds
@@ -72,6 +72,8 @@ def train(config: Mapping[str, Any], setup: Setup | None = None) -> dict[str, An
             restated = Restated(int(fitting.trainer.num_training_batches))
             selected |= {"metrics": validation_metrics(experiment, [restated]), "epoch": None}
             checkpoints.save_network(experiment, SWAD)
+        if experiment.module.compression.finish():
+            checkpoints.save_network(experiment, COMPRESSED)
         if experiment.module.strategy.merge(experiment.module.backbone):
             checkpoints.save_network(experiment, MERGED)
         if setup.start:
@@ -86,7 +88,7 @@ def set_up(config: Mapping[str, Any]) -> Setup:
     started, context = time.perf_counter(), run_context()
     experiment = assemble(config, share_data=context.sweep is not None)
     resumed = checkpoints.to_resume(experiment)
-    pretrained(experiment, context)
+    pretrained(experiment, context, checkpoints.compression_in(resumed))
     results = describe.of_setup(experiment, context, resolve_auto(experiment, resumed))
     start = wise_ft.start_of(experiment)
     return Setup(config, experiment, context, results, resumed, start, seconds=time.perf_counter() - started)
@@ -98,8 +100,8 @@ def started_before(setup: Setup) -> float:
     return time.perf_counter() - setup.seconds - of_fit
 
 
-def pretrained(experiment: Experiment, context: RunContext) -> None:
-    """Pretrain on the source where the weights come from there; then baselines, and what strategy and terms prepare."""
+def pretrained(experiment: Experiment, context: RunContext, compressed: Mapping[str, Any] | None) -> None:
+    """Pretrain on the source where weights come from there; then baselines, and what strategy, compression, terms do."""
     try:
         pretrain(experiment)
     except Diverged as diverged:
@@ -109,7 +111,7 @@ def pretrained(experiment: Experiment, context: RunContext) -> None:
             record.write(found | {"data": experiment.data.summary()}, experiment.folder)
         raise
     score_baselines(experiment)
-    prepare(experiment)
+    prepare(experiment, compressed)
     plan_folds(experiment)
 
 
@@ -180,6 +182,7 @@ def test_and_describe(
     results["selection"] = describe.of_selection(experiment, selected)
     results["metrics"] = dict(selected["metrics"])
     fitting.test_started = time.perf_counter()
+    results["compression"] = module.compression.results()
     results["metrics"] |= test(fitting.trainer, module, data)
     results["metrics"] |= describe.forgetting(results["metrics"], experiment.pretrained, module.tasks.get("source"))
     results["score"] = describe.of_score(results["metrics"], task)

@@ -8,6 +8,7 @@ from graft.config.types import Part, Seed
 if TYPE_CHECKING:
     from graft.baselines.plan import BaselineName
     from graft.cache.disk import CacheSettings
+    from graft.compress.base import NoCompression
     from graft.heads.base import HeadSettings
     from graft.loggers.build import LoggerSettings
     from graft.model.save import SaveSettings
@@ -43,6 +44,7 @@ class Config(TypedDict):
     training: "TrainingSettings"
     tuning: "TuningSettings"
     averaging: "Part | NoAveraging"
+    compress: "Part | NoCompression"
     optimizer: "OptimizerSettings"
     scheduler: Part
     rates: Part

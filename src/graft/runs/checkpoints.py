@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from graft.compress.base import COMPRESSION
 from graft.errors import GraftError, first_line
 from graft.experiment import Experiment
 from graft.files import written_whole
@@ -48,6 +49,11 @@ def to_resume(experiment: Experiment) -> Path | None:
         of_run(content, checkpoint, RunFolder(folder).checkpoint_ids)
     best_of(folder, checkpoint)  # refuses before training what could not be selected after it
     return checkpoint
+
+
+def compression_in(resumed: Path | None) -> dict[str, Any] | None:
+    """The state of the compression in the checkpoint to go on from; None without one."""
+    return None if resumed is None else load(resumed).get(COMPRESSION)
 
 
 def readable(checkpoint: Path, or_previous: bool) -> tuple[Path, dict[str, Any]]:

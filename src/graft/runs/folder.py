@@ -32,11 +32,12 @@ LAST_CHECKPOINT = Path(CHECKPOINTS, "last.ckpt")
 PREVIOUS = "previous.ckpt"  # the one before last.ckpt, until the run is finished
 # In the checkpoints folder: the rule's choice, and networks without what is needed for training only.
 BEST, MERGED, WISE_FT, SOUP, SWAD = "best.ckpt", "merged.pt", "wise_ft.pt", "soup.pt", "swad.pt"
+COMPRESSED = "compressed.pt"
 RUN_FILES = (
     *(CONFIG, OVERRIDES, DONE, ERROR, RESULTS, METRICS, CURVES, PREDICTIONS, LEDGER, *LEDGER_TABLES),
     *("confusion_test_target.png", "confusion_test_source.png", LR_CURVE, LR_PICTURE),
     NONFINITE_BATCH,
-    *(f"{CHECKPOINTS}/{name}" for name in (BEST, "last.ckpt", PREVIOUS, MERGED, WISE_FT, SOUP, SWAD)),
+    *(f"{CHECKPOINTS}/{name}" for name in (BEST, "last.ckpt", PREVIOUS, COMPRESSED, MERGED, WISE_FT, SOUP, SWAD)),
     *(f"{CHECKPOINTS}/{name}.unfinished" for name in (BEST, "last.ckpt")),
 )
 STOPPED = ".stopped"  # Ctrl-C was pressed, no further job begins

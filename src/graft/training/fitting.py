@@ -102,9 +102,11 @@ def measures_domain_distance(experiment: Experiment) -> bool:
 
 
 def selectable(experiment: Experiment) -> bool:
-    """Whether the present weights may be chosen: with an average not before it has begun."""
-    averaging = experiment.averaging
-    return experiment.rule.may_choose(experiment.module.current_epoch) and (averaging is None or averaging.started)
+    """Whether the present weights may be chosen: compressed as asked, and with an average not before it has begun."""
+    averaging, epoch = experiment.averaging, experiment.module.current_epoch
+    if not experiment.module.compression.may_choose(epoch):
+        return False
+    return experiment.rule.may_choose(epoch) and (averaging is None or averaging.started)
 
 
 def checkpoints_callback(experiment: Experiment, in_sweep: bool) -> Checkpoints:
