@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from graft import registry
-from graft.backbones.outputs import features_of, kept_outputs
+from graft.backbones.outputs import features_of, first_of, kept_outputs
 from graft.heads.base import seen_by
 from graft.inputs.base import Inputs
 from graft.model.folder import WEIGHTS
@@ -33,8 +33,8 @@ class RunTeacher:
     """
 
     def __init__(self, place: str) -> None:
+        self.place = place
         folder = folder_of(Path(place))
-        self.folder = folder
         self.model = load(folder, registry.trusted())
         self.backbone = self.model.backbone
         self.fingerprint = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
@@ -54,10 +54,5 @@ class RunTeacher:
         modules = {stage: self.backbone.output_module(stage) for stage in stages}
         with kept_outputs(self.backbone, list(modules.values())) as outputs:
             seen = seen_by(self.model.head, self.backbone, self.model.as_weights(inputs))
-        maps = {stage: first(outputs[module]) for stage, module in modules.items()}
+        maps = {stage: first_of(outputs[module]) for stage, module in modules.items()}
         return Taught(self.model.head(seen), features_of(seen), maps)
-
-
-def first(output: Any) -> Any:
-    """The first of several values that a module puts out."""
-    return output[0] if isinstance(output, tuple) else output
