@@ -1,7 +1,6 @@
 """What distillation adds to the objective: the student's outputs, features and attention shall be the teacher's."""
 
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn

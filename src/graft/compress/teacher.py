@@ -14,7 +14,8 @@ from graft.backbones.outputs import features_of, first_of, kept_outputs
 from graft.heads.base import seen_by
 from graft.inputs.base import Inputs
 from graft.model.folder import WEIGHTS
-from graft.model.model import folder_of, load
+from graft.model.model import load
+from graft.model.place import folder_of
 
 
 @dataclass(frozen=True)
