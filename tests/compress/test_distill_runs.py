@@ -16,7 +16,7 @@ from tests.small_run import train_in
 
 TINY = ("training.epochs=2", "training.threads=1", "trainer=cpu", "logger=csv", "data.num_workers=0")
 DIGITS = (
-    *("data=mnist", "data/domain@data.target=digits", "data.source=null", "strategy=scratch", "data.image_size=12"),
+    *("data=mnist", "data/domain@data.target=digits", "data.source=null", "strategy=scratch", "data.image_size=16"),
     *("backbone=lenet", "optimizer.lr=3e-3", "data.labels_per_class=20", "data.batch_size=20"),
 )
 ALL = "compress.match=[logits,features,attention]"
@@ -38,7 +38,7 @@ class StopAt(pl.Callback):
 def taught_by(tmp_path_factory):
     """`compress.teacher` of a LeNet on larger digits, whose classes are in another order than the target's."""
     root = tmp_path_factory.mktemp("teacher")
-    train_in(root, *TINY, *DIGITS, "data.image_size=16", "data.labels_per_class=50", "training.epochs=3")
+    train_in(root, *TINY, *DIGITS, "data.image_size=20", "data.labels_per_class=50", "training.epochs=3")
     return f"compress.teacher={root / 'run'}"
 
 
@@ -69,6 +69,14 @@ def test_the_record_names_the_teacher_and_nothing_of_it_is_kept(tmp_path, taught
     assert sum(p.numel() for p in model.backbone.parameters()) + sum(p.numel() for p in model.head.parameters()) == sum(
         group["parameters"] for group in results["parameters"]["groups"] if group["name"] != "term/distill"
     )
+
+
+def test_without_weight_the_student_is_bit_for_bit_the_one_that_nobody_taught(tmp_path, taught_by):
+    train_in(tmp_path, *TINY, *DIGITS, folder="alone")
+    distilled(tmp_path, *DIGITS, taught_by, "compress.weight=0")
+    alone, taught = (state(tmp_path / name)["state_dict"] for name in ("alone", "student"))
+    assert alone.keys() == taught.keys()
+    assert [name for name, value in alone.items() if not torch.equal(value, taught[name])] == []
 
 
 @pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint.*")
@@ -130,7 +138,7 @@ def test_a_teacher_teaches_what_labels_do_not(tmp_path, taught_by):
         "strategy=full term=[l2sp,delta]",
         "strategy=full trainer.precision=bf16-mixed",
         "strategy=full trainer.precision=64-true",
-        "strategy=full training.mixup_alpha=0.2 data.image_size=16",
+        "strategy=full training.mixup_alpha=0.2 data.image_size=20",
         "strategy=full training.gradient_checkpointing=true",
     ],
 )

@@ -94,7 +94,8 @@ class Distillation(Term):
         self.translate = in_words_of(context.task, context.classes, model.task, model.classes)
         sizes = context.backbone.feature_size, self.teacher.backbone.feature_size
         if "features" in self.weights and sizes[0] != sizes[1]:
-            self.regressor = nn.Linear(*sizes).to(next(context.backbone.parameters()))
+            with torch.random.fork_rng(devices=()):
+                self.regressor = nn.Linear(*sizes).to(next(context.backbone.parameters()))
         if self.pairs:
             modules = [context.backbone.output_module(stage) for stage, _ in self.pairs]
             self._maps = MapRecorder(context.backbone, modules, training_only=True, key="compress.match")

@@ -36,7 +36,8 @@ class RunTeacher:
     def __init__(self, place: str) -> None:
         self.place = place
         folder = folder_of(Path(place))
-        self.model = load(folder, registry.trusted())
+        with torch.random.fork_rng(devices=()):  # the student begins with the weights that it has without a teacher
+            self.model = load(folder, registry.trusted())
         self.backbone = self.model.backbone
         self.fingerprint = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
 
