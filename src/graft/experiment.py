@@ -2,7 +2,7 @@
 
 import copy
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from graft.data.shared import share_domains
 from graft.data.slices import check_slices
 from graft.errors import GraftError
 from graft.heads.base import SHARED
+from graft.inputs.base import DomainBatch, InputSpec
 from graft.model.heads import load_head
 from graft.module import TransferModule
 from graft.network import build_backbone, build_heads
@@ -100,7 +101,8 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     averages = build(config["averaging"]) if config["averaging"] else None
     averaging = averages if isinstance(averages, Averaging) else None
     compression: Compression | None = build(config["compress"]) if config["compress"] else None
-    terms = build_terms(config) | (compression.terms() if compression else {})
+    # Those of the compression first: they look at what the backbone's last forward put out
+    terms = (compression.terms() if compression else {}) | build_terms(config)
     check_rule(rule, tasks)
     rule.check(data)
     baseline_names(config, data, strategy)
@@ -120,7 +122,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
         compression.check(backbone, strategy)
     weights = config["backbone"]["weights"] if strategy.pretrained else None
     loaded = None if weights in (None, "source") else load_weights(backbone, weights)
-    choose_views(data, terms, backbone)
+    choose_views(data, terms, backbone, mixes=bool(batch_transforms))
     check_unmixed(terms, config["training"])
     data.set_input(backbone.input_spec)
     heads = build_heads(config, data, backbone, tasks, objective)
@@ -301,6 +303,11 @@ def term_context(experiment: Experiment, added: frozenset[str]) -> TermContext:
     """What terms can ask for before training; `added` are names of parameters that the strategy added."""
     module, data = experiment.module, experiment.data
     weights = experiment.weights
+    device = first_device(experiment.config["trainer"])
+
+    def fixed_samples(spec: InputSpec) -> Iterator[DomainBatch]:
+        return (batch.to(device) for batch in data.plain_batches("target", "train", spec=spec))
+
     return TermContext(
         backbone=module.backbone,
         heads=dict(module.heads.items()),
@@ -313,6 +320,10 @@ def term_context(experiment: Experiment, added: frozenset[str]) -> TermContext:
         sources=data.domains["source"].train.sources if "source" in data.domains else None,
         source_loss=functools.partial(module.domain_loss, "source") if "source" in data.domains else None,
         added_parameters=added,
+        task=module.tasks["target"],
+        classes=data.classes("target"),
+        reading=data.domains["target"].reading,
+        fixed_samples=None if data.augment != "none" or module.batch_transforms else fixed_samples,
     )
 
 
@@ -373,6 +384,8 @@ def check_learned_heads(module: TransferModule, rule: SelectionRule, pretrained:
     """Refuse to score, or select by, a head that nothing trains, and to keep one that has not learned."""
     begins_trained = {*(["source", SHARED] if pretrained else []), *(["target", SHARED] if loaded else [])}
     target = SHARED if SHARED in module.heads else "target"
+    if any(term.teaches_head for term in module.terms.values()):
+        begins_trained |= {"target", SHARED}
     without_labels = not module.objective.domains()
     if (without_labels or module.strategy.keeps_classifier) and target not in begins_trained:
         why = "objective.alpha=null: no labels train" if without_labels else "This strategy keeps"

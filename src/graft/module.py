@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
 
@@ -240,7 +241,8 @@ class TransferModule(pl.LightningModule):
         losses = self.domain_losses(batch, logits)
         terms = self.term_losses(batch, features, logits, embedded)
         weighted = sum((self.terms[name].weight * value for name, value in terms.items()), start=0.0)
-        loss = self.objective(losses, self.progress) + weighted
+        share = math.prod(term.objective_weight for term in self.terms.values())
+        loss = share * self.objective(losses, self.progress) + weighted
         self.step_losses = {name: value.detach() for name, value in losses.items()}
         self.step_losses |= {f"term {name}": value.detach() for name, value in terms.items()}
         if not self.leave_out_nonfinite or bool(loss.isfinite()):

@@ -53,6 +53,11 @@ def trust(packages: Sequence[str]) -> None:
     _trusted = frozenset(packages)
 
 
+def trusted() -> tuple[str, ...]:
+    """The packages that this process's run allows."""
+    return tuple(sorted(_trusted))
+
+
 def resolve(target: Any) -> Callable[..., Any]:
     """The class or function of a dotted name. Raises GraftError for one not in the registry, before importing it."""
     if reason := refusal(target, _trusted):

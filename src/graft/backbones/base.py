@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from graft.backbones.outputs import Tokens, kept_outputs
+from graft.backbones.outputs import Tokens, first_of, kept_outputs
 from graft.data.samples import Modality
 from graft.errors import GraftError, first_line
 from graft.inputs.base import InputSpec
@@ -80,7 +80,7 @@ class Backbone(nn.Module):
         with kept_outputs(self, list(modules.values())) as outputs:
             self(x)
         found = {stage: outputs.get(module) for stage, module in modules.items()}
-        found = {stage: output[0] if first and isinstance(output, tuple) else output for stage, output in found.items()}
+        found = {stage: first_of(output) if first else output for stage, output in found.items()}
         return {stage: output for stage, output in found.items() if isinstance(output, Tensor)}
 
     @property

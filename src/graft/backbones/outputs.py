@@ -76,6 +76,11 @@ def kept_outputs(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str,
             handle.remove()
 
 
+def first_of(output: Any) -> Any:
+    """What a module puts out, of several values the first."""
+    return output[0] if isinstance(output, tuple) else output
+
+
 def channel_dim(maps: Tensor) -> int:
     """Which dimension holds the channels in `(B, D)`, tokens `(B, N, D)`, `(B, C, H, W)` or Swin's `(B, H, W, C)`.
 

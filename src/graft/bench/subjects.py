@@ -13,7 +13,7 @@ from graft.export.torch_file import read
 from graft.export.write import MB, size_of
 from graft.files import user_path
 from graft.model import folder as folders
-from graft.model.model import folder_of
+from graft.model.place import folder_of
 
 FILES = (".onnx", ".pt2")
 

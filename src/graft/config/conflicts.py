@@ -10,6 +10,8 @@ from typing import Any
 from graft.config.facts import attribute
 from graft.config.text import shown
 from graft.data.domain_names import wrong_names
+from graft.errors import GraftError
+from graft.model.place import folder_of, task_of
 
 
 def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> Iterator[str]:
@@ -30,6 +32,7 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     yield from evaluation_contradictions(config, names)
     yield from tuning_contradictions(config)
     yield from averaging_contradictions(config, names)
+    yield from teacher_contradictions(config, names)
     yield from step_contradictions(config, names)
     yield from compress_contradictions(config, names)
     yield from missing_runs(config)
@@ -129,8 +132,8 @@ def objective_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
                 f"`objective.alpha={' to '.join(map(str, alphas))}` without source data: "
                 "use objective.alpha=0 or choose source data (data/domain@data.source=...)"
             )
-        terms = (config.get("term") or {}).values()
-        if not alphas and not any(attribute((one or {}).get("_target_", ""), "domains", ()) for one in terms):
+        draws = [one or {} for one in (*(config.get("term") or {}).values(), config["compress"])]
+        if not alphas and not any(attribute(one.get("_target_", ""), "domains", ()) for one in draws):
             yield (
                 "`objective.alpha=null` without a term that draws from a domain: nothing gives a loss; add one, such "
                 "as term=[mean_teacher], or give alpha a number"
@@ -200,6 +203,39 @@ def term_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str
             yield f"`bn={config['bn']}` with `term={term}`: it adapts one domain's statistics; use bn=domain_specific"
         if says("replaces_batchnorm", False) and config["trainer"].get("sync_batchnorm"):
             yield f"`term={term}` with `trainer.sync_batchnorm=true`: synchronising replaces its layers"
+
+
+def teacher_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """A teacher that is not there, or of another task, and what cannot be learned from one."""
+    compress, training = config["compress"], config["training"]
+    if compress.get("teacher") is None:
+        return
+    try:
+        folder = folder_of(Path(compress["teacher"]))
+    except GraftError as error:
+        yield f"`compress.teacher`: {error}"
+        return
+    theirs = attribute(task_of(folder), "name", "")
+    if theirs and theirs != (own := names.says("task", "name", theirs)):
+        yield (
+            f"`compress.teacher={compress['teacher']}` with `task={names['task']}`: it was trained for task={theirs}; "
+            f"give a teacher of task={own}, or use task={theirs}"
+        )
+    if training["progressive_resizing"]["initial_scale"] is not None:
+        yield (
+            f"`training.progressive_resizing.initial_scale={training['progressive_resizing']['initial_scale']}` with "
+            f"`compress={names['compress']}`: a teacher takes images of its own size; set it to null"
+        )
+    matched = [one for one in compress["match"] if one != "logits"]
+    if (
+        matched
+        and not names.says("strategy", "trains_backbone", True)
+        and config["strategy"].get("train_bn") is not True
+    ):
+        yield (
+            f"`compress.match=[{','.join(compress['match'])}]` with `strategy={names['strategy']}`: {matched[0]} "
+            "come from the backbone, which does not train; use compress.match=[logits] or another strategy"
+        )
 
 
 def one_source(source: Mapping[str, Any] | None) -> bool:

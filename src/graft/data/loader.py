@@ -16,6 +16,7 @@ from graft import signals
 from graft.cache.rows import MappedRows, TakenRows
 from graft.data.samples import seed_of
 from graft.data.sampling import EvalBatches, Key, TrainBatches
+from graft.data.views import TEACHER
 from graft.inputs.base import DomainBatch, Inputs, Prepared, Transform
 
 
@@ -39,7 +40,7 @@ class TransformedSamples(Dataset):
         seed, indices = key
         labels = labels_of(self.labels, indices)
         views = {
-            name: drawn(prepared, transform, seed_of(seed, "view", name), indices)
+            name: drawn(prepared, transform, seed if name == TEACHER else seed_of(seed, "view", name), indices)
             for name, (prepared, transform) in self.views.items()
         }
         return DomainBatch(drawn(self.prepared, self.transform, seed, indices), labels, indices, views)

@@ -23,7 +23,7 @@ from graft.data.loader import EvalLoader, Loader, ResumableLoader
 from graft.data.samples import DomainData, Modality, Split
 from graft.data.sampling import EvalBatches, SemiBatches, TrainBatches, balanced_weights
 from graft.data.splits import label_budget, others
-from graft.data.views import augment_of_view
+from graft.data.views import TEACHER, augment_of_view
 from graft.errors import GraftError
 from graft.inputs.audio import augment as augment_speech
 from graft.inputs.base import DomainBatch, Inputs, InputSpec, Prepared, Transform
@@ -105,6 +105,7 @@ class TransferDataModule(pl.LightningDataModule):
         self.eval_domains: tuple[str, ...] = ("target",)
         self.test_domains: tuple[str, ...] = ("target",) if source is None else ("target", "source")
         self.views: Mapping[str, Sequence[str]] = {}  # of training batches, names by domain (see graft.data.views)
+        self.teacher_spec: InputSpec | None = None  # the form of their `teacher` view
         # (domain, split) -> activations `(N, ...)` that stand for its inputs, see graft.callbacks.frozen_features
         self.stored: dict[tuple[str, str], MappedRows | TakenRows | None] = {}
         self._pool = 0  # labelled target samples before the budget
@@ -253,10 +254,10 @@ class TransferDataModule(pl.LightningDataModule):
         self._input_spec = input_spec
         self._train_transform = input_spec.transform(self.augment)
         self._eval_transform = input_spec.transform()
-        self._view_transforms = {
-            view: input_spec.transform(augment_of_view(view, self.modality, self.augment))
-            for view in dict.fromkeys(view for views in self.views.values() for view in views)
-        }
+        self._view_transforms = {}
+        for view in dict.fromkeys(view for views in self.views.values() for view in views):
+            spec = self.teacher_spec if view == TEACHER and self.teacher_spec else input_spec
+            self._view_transforms[view] = spec.transform(augment_of_view(view, self.modality, self.augment))
         for shift in self.test_shifts:
             input_spec.transform(shift=shift)
 
@@ -393,12 +394,16 @@ class TransferDataModule(pl.LightningDataModule):
             return [self._whole_loader("target", self.domains["target"].test, shifted)]
         return [self.eval_loader(domain, "test") for domain in self.test_domains]
 
-    def plain_batches(self, domain: str, split_name: str, view: int | None = None) -> Iterator[DomainBatch]:
+    def plain_batches(
+        self, domain: str, split_name: str, view: int | None = None, spec: InputSpec | None = None
+    ) -> Iterator[DomainBatch]:
         """Batches of a domain's train, val or test split; every process gets all.
 
-        Without augmentation, or as the `view`-th of endlessly many augmented versions of the split.
+        Without augmentation, or as the `view`-th of endlessly many augmented versions of the split. With a `spec` in
+        the form that another network takes, without augmentation.
         """
         transform = self._eval_transform if view is None else self._train_transform
+        transform = transform if spec is None else spec.transform()
         split = getattr(self.domains[domain], split_name)
         split = replace(split, labels=None) if split.partly_labelled else split
         seed, lengths = (self.seed, domain, "view", view), functools.partial(self._lengths_of, split, transform)

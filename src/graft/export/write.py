@@ -15,7 +15,8 @@ from graft.export.deployed import Deployed
 from graft.export.metadata import metadata_of
 from graft.export.samples import CALIBRATION, CHECKED, Batch, batches_of, made_up, score, score_of_run, splits_of
 from graft.export.trace import traced
-from graft.model.model import folder_of, load
+from graft.model.model import load
+from graft.model.place import folder_of
 
 Format = Literal["onnx", "torch_export", "safetensors", "huggingface"]
 ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensors", "huggingface": "_huggingface"}

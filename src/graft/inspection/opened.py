@@ -65,7 +65,7 @@ def open_run(folder: Path, results: Mapping[str, Any], allow: Sequence[str]) -> 
     """
     model = load(folder, allow)
     config = read_config(folder / CONFIG, allow)
-    config = {"report": {"slices": []}, "compress": {}, **config, "allow": [*allow], "baselines": "none"}
+    config = {"report": {"slices": []}, **config, "compress": {}, "allow": [*allow], "baselines": "none"}
     config["save"] = {"ledger": None, **config.get("save", {})}
     config["trainer"] = {**config["trainer"], "accelerator": "cpu", "precision": "32-true"}
     try:

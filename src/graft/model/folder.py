@@ -14,8 +14,9 @@ from graft.backbones.vocabulary import Vocabulary
 from graft.errors import GraftError
 from graft.files import write_whole, written_whole
 from graft.inputs.columns import Columns
+from graft.model.place import DESCRIPTION
 
-DESCRIPTION, WEIGHTS = "model.json", "weights.safetensors"
+WEIGHTS = "weights.safetensors"
 NEIGHBOURS, CARD = "neighbours.safetensors", "README.md"
 FORMAT = 1
 ALIASES = "aliases"  # in the metadata of the weights

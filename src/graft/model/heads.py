@@ -6,7 +6,7 @@ from torch import nn
 
 from graft.errors import GraftError
 from graft.model import folder as folders
-from graft.model.model import folder_of
+from graft.model.place import folder_of
 
 PREFIX = "head."  # of the head's names in a model's weights
 

@@ -1,6 +1,5 @@
 """A trained network that predicts from its folder alone."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -19,7 +18,6 @@ from graft.build import build
 from graft.compress.structure import resize
 from graft.data.samples import Split
 from graft.errors import GraftError
-from graft.files import user_path
 from graft.heads.base import context_for, new_head, seen_by
 from graft.inputs.base import Inputs
 from graft.inspection.attribution import has_captum
@@ -29,10 +27,10 @@ from graft.model.explain import NO_CAPTUM, Explainer, Explanation
 from graft.model.folder import Description
 from graft.model.inputs import samples_of
 from graft.model.neighbours import Neighbours
+from graft.model.place import folder_of
 from graft.model.predictions import Predictions, predictions_of
 from graft.model.unusual import is_unusual
 from graft.report.temperature import tempered
-from graft.runs.folder import BEST_MODEL, MODEL
 from graft.tasks.base import Task
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # precisions of the Trainer
@@ -169,9 +167,9 @@ class Model:
         transform = spec.transform()
         prepared = transform.prepare(Split(samples, None, ""), None)
         for indices in torch.arange(len(samples)).split(batch_size):
-            yield self._as_weights(transform.collate(prepared[indices]).to(self.device))
+            yield self.as_weights(transform.collate(prepared[indices]).to(self.device))
 
-    def _as_weights(self, inputs: Inputs) -> Inputs:
+    def as_weights(self, inputs: Inputs) -> Inputs:
         """Inputs in the type of the weights, for runs in double or half precision throughout."""
         dtype = next(self.backbone.parameters()).dtype
         if isinstance(inputs, Tensor):
@@ -244,31 +242,3 @@ def load_weights(network: nn.Module, file: Path) -> None:
             f"{file} holds other weights than {folders.DESCRIPTION} beside it describes, with the versions of packages "
             f"that are installed here: {str(error).splitlines()[-1].strip()}"
         ) from None
-
-
-def folder_of(place: Path) -> Path:
-    """The model folder that a path stands for."""
-    place = user_path(place)
-    for folder in (place, place / MODEL, place.parent, best_of(place)):
-        if folder is not None and (folder / folders.DESCRIPTION).is_file():
-            return folder
-    if not place.exists():
-        raise GraftError(
-            f"{place}: there is no such folder. Give a run's folder, such as logs/<name>/runs/<time>_<id>."
-        )
-    raise GraftError(
-        f"{place}: no model is kept there. A run keeps one with save.model=always (in a sweep, best keeps that "
-        "of the best job alone); its checkpoints can be used in a further run: backbone.weights=<file>"
-    )
-
-
-def best_of(sweep: Path) -> Path | None:
-    """The model folder that a sweep keeps, None without one. GraftError where jobs followed different metrics."""
-    file = sweep / BEST_MODEL
-    if not file.is_file():
-        return None
-    jobs = {metric: one["job"] for metric, one in json.loads(file.read_text()).items()}
-    if len(jobs) > 1:
-        found = ", ".join(f"{sweep / job} ({metric})" for metric, job in jobs.items())
-        raise GraftError(f"{sweep}: its jobs followed different metrics, so there are several best ones: {found}.")
-    return sweep / Path(next(iter(jobs.values()))).name / MODEL

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,9 @@ from graft.backbones.base import Backbone
 from graft.backbones.outputs import Tokens, features_of
 from graft.errors import GraftError
 from graft.heads.base import bottleneck_of, has_bottleneck, seen_by, taken_by, takes_local
-from graft.inputs.base import Batch, DomainBatch, Inputs, join
+from graft.inputs.base import Batch, DomainBatch, Inputs, InputSpec, join
 from graft.objectives.base import Objective
+from graft.tasks.base import Task
 
 
 @dataclass
@@ -145,6 +147,12 @@ class TermContext:
     # The source's mean loss of logits (B, K) and labels (B,), as the objective has it; None without source data
     source_loss: Callable[[Tensor, Tensor], Tensor] | None = None
     added_parameters: frozenset[str] = frozenset()  # names in the backbone of what the strategy added: not pretrained
+    task: Task | None = None  # of the target
+    classes: tuple[str, ...] | None = None  # of the target; None where it has none
+    reading: Mapping[str, Any] = field(default_factory=dict)  # of the target, see DomainData
+    # Target training batches in the form that another network takes, where a sample's inputs never change; on the
+    # run's device. None where they do, by augmentation or mixing
+    fixed_samples: Callable[[InputSpec], Iterable[DomainBatch]] | None = None
 
     @cached_property
     def teacher(self) -> Teacher:
@@ -181,6 +189,12 @@ class Term(nn.Module):
     needs_inputs = True  # False: looks at features, outputs and weights alone, so that inputs need not be there
     domains: tuple[str, ...] = ()  # that it needs in every batch, also where the objective gives them no weight
     views: tuple[str, ...] = ()  # of its domains' samples, in `step.batch[domain].views` (see graft.data.views)
+    teacher_spec: InputSpec | None = None  # the form of the `teacher` view, where it asks for that
+    objective_weight = 1.0  # what the objective's own loss is multiplied by beside the term
+    teaches_head = False  # trains the target's head by itself, so that no labels have to
+
+    def choose_inputs(self, backbone: Backbone, fixed: bool) -> None:
+        """Decide on `views` and `needs_inputs` by what the backbone takes; `fixed`: a sample's inputs never change."""
 
     def check(self, context: TermContext) -> None:
         """Raise GraftError for what the term cannot work with: before pretraining, whose weights are not there yet."""

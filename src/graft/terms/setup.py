@@ -6,7 +6,7 @@ from typing import Any
 from graft.backbones.base import Backbone
 from graft.build import build
 from graft.data.module import TransferDataModule
-from graft.data.views import augment_of_view
+from graft.data.views import TEACHER, augment_of_view
 from graft.errors import GraftError
 from graft.terms.base import Term
 
@@ -27,13 +27,19 @@ def check_unmixed(terms: Mapping[str, Term], training: Mapping[str, Any]) -> Non
                 )
 
 
-def choose_views(data: TransferDataModule, terms: Mapping[str, Term], backbone: Backbone) -> None:
-    """Let training batches hold the views that terms ask for, of the terms' domains."""
+def choose_views(
+    data: TransferDataModule, terms: Mapping[str, Term], backbone: Backbone, *, mixes: bool = False
+) -> None:
+    """Let training batches hold the views that terms ask for, of the terms' domains; `mixes`: batches are changed."""
     views: dict[str, tuple[str, ...]] = {}
     for name, term in terms.items():
+        term.choose_inputs(backbone, fixed=data.augment == "none" and not mixes)
+        data.teacher_spec = term.teacher_spec or data.teacher_spec
         for view in term.views:
+            spec = term.teacher_spec if view == TEACHER else backbone.input_spec
+            assert spec is not None
             try:
-                backbone.input_spec.transform(augment_of_view(view, data.modality, data.augment))
+                spec.transform(augment_of_view(view, data.modality, data.augment))
             except GraftError as error:
                 raise GraftError(f"term.{name} needs {view} views of its samples: {error}") from error
         for domain in term.domains or data.train_domains:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graft.backbones.outputs import kept_outputs
+from graft.backbones.outputs import first_of, kept_outputs
 from graft.errors import GraftError
 
 FORWARDS_A_STEP = 2  # source and target, where they do not run as one batch
@@ -21,8 +21,12 @@ class MapRecorder:
     and gradient checkpointing, which runs modules again in the backward pass, are no special cases.
     """
 
-    def __init__(self, backbone: nn.Module, modules: Sequence[str], training_only: bool) -> None:
+    def __init__(
+        self, backbone: nn.Module, modules: Sequence[str], training_only: bool, key: str = "term.delta.layers"
+    ) -> None:
+        """`key` is the config's that chose the modules."""
         self.modules = tuple(modules)
+        self.key = key
         self.training_only = training_only  # not in validation and not without gradients
         self._forwards: deque[tuple[int, dict[str, Tensor]]] = deque(maxlen=FORWARDS_A_STEP)
         self._hooks = ExitStack()
@@ -40,7 +44,7 @@ class MapRecorder:
     def read(self, samples: int) -> list[Tensor]:
         """Each module's output for the last `samples` samples, in the order in which they ran; then forgets all.
 
-        Raises GraftError for a module that did not run or put out no tensor.
+        Of several values it is the first. Raises GraftError for a module that did not run or put out no tensor.
         """
         forwards: list[dict[str, Tensor]] = []
         while self._forwards and samples > 0:
@@ -50,10 +54,13 @@ class MapRecorder:
         self._forwards.clear()
         if samples != 0:
             raise RuntimeError("The recorded maps are not those of this step's samples: did the backbone run in it?")
+        found = []
         for name in self.modules:
-            if not all(isinstance(outputs.get(name), Tensor) for outputs in forwards):
-                raise GraftError(f"The backbone's {name} puts out no map. Name other stages in term.delta.layers.")
-        return [torch.cat([outputs[name] for outputs in forwards]) for name in self.modules]
+            outputs = [first_of(outputs.get(name)) for outputs in forwards]
+            if not all(isinstance(output, Tensor) for output in outputs):
+                raise GraftError(f"The backbone's {name} puts out no map. Name other stages in {self.key}.")
+            found.append(torch.cat(outputs))
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles begin without maps, which are parts of a graph."""

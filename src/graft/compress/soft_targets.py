@@ -1,0 +1,55 @@
+"""What a teacher's outputs teach: soft targets (Hinton, Vinyals and Dean, 2015, arXiv:1503.02531)."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from graft.tasks.base import Task
+from graft.tasks.regression import Regression
+from graft.terms.regularization.lwf import distillation
+
+
+def softmax_targets(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """`T^2 KL(softmax(taught / T) || softmax(logits / T))`, mean over samples; both `(B, K)`.
+
+    With the factor T^2 gradients stay as large as those of the labels' loss at every temperature.
+    """
+    return temperature**2 * distillation(logits, taught, temperature)
+
+
+def sigmoid_targets(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """The same of each output by itself, yes or no; mean over samples and outputs, both `(B, K)`."""
+    own, theirs = logits / temperature, taught / temperature
+    yes, no = F.logsigmoid(theirs) - F.logsigmoid(own), F.logsigmoid(-theirs) - F.logsigmoid(-own)
+    return temperature**2 * (theirs.sigmoid() * yes + (-theirs).sigmoid() * no).mean()
+
+
+def number_targets(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """Mean squared difference of numbers `(B, 1)` in the student's unit; they have no temperature."""
+    return F.mse_loss(logits, taught)
+
+
+LOSSES: Mapping[str, Callable[[Tensor, Tensor, float], Tensor]] = {  # by name of the task
+    "multiclass": softmax_targets,
+    "binary": sigmoid_targets,
+    "multilabel": sigmoid_targets,
+    "regression": number_targets,
+}
+
+
+def in_words_of(
+    task: Task, classes: Sequence[str] | None, teacher_task: Task, teacher_classes: Sequence[str] | None
+) -> Callable[[Tensor], Tensor]:
+    """From a teacher's logits `(B, K_teacher)` to those of the student's outputs `(B, K)`.
+
+    Classes are matched by name; a teacher may know more. Numbers come in the unit in which the student has them.
+    """
+    if isinstance(task, Regression) and isinstance(teacher_task, Regression):
+        return lambda logits: ((teacher_task.predictions(logits) - task.mean) / task.std).unsqueeze(-1)
+    assert classes is not None
+    assert teacher_classes is not None
+    if task.name == "binary":  # one output, for the second class
+        return (lambda logits: logits) if [*classes] == [*teacher_classes] else (lambda logits: -logits)
+    columns = [list(teacher_classes).index(name) for name in classes]
+    return lambda logits: logits[:, columns]
