@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +13,7 @@ import threading
 import time
 import zlib
 from contextlib import contextmanager
+from html import unescape
 from http.client import HTTPConnection
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -18,6 +21,10 @@ from tempfile import SpooledTemporaryFile
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Mount, Route
 
 import graft
 from graft.cli.main import main
@@ -25,9 +32,11 @@ from graft.inspection.faithfulness import Verdict
 from graft.model.model import Model
 from graft.serve import posted
 from graft.serve.app import app
+from graft.serve.guard import Guard
 from graft.serve.server import listen, server
 from tests.conftest import tone
 
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 BOUNDARY = "--------graft"
 
 
@@ -66,10 +75,10 @@ class Page:
 
 
 @contextmanager
-def serving(model, limit_mb=1):
+def serving(model, limit_mb=1, wrapped=lambda one: one):
     """A server of a model on a free port."""
     with listen(0) as listener:
-        running = server(app(model, limit_mb))
+        running = server(wrapped(app(model, limit_mb)))
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
@@ -149,7 +158,7 @@ def png_of(width, height):
     return bytes(head)
 
 
-def test_rows_and_who_may_ask(run, people, capfd):
+def test_rows_and_who_may_ask(run, people, monkeypatch, capfd):
     model = graft.load_run(run(*people[0]))
     capfd.readouterr()
     with serving(model) as page:
@@ -205,19 +214,14 @@ def test_rows_and_who_may_ask(run, people, capfd):
         ]:
             assert page.ask("POST", "/predict", body, Content_Type=kind)[0] == code, body
         assert [page.ask("GET", path)[0] for path in ("/predict", "/../pyproject.toml", "/page.css")] == [405, 404, 200]
-    assert capfd.readouterr() == ("", "")  # nothing is logged
+        assert capfd.readouterr() == ("", "")  # nothing is logged
 
+        def fail(self, *args, **options):
+            raise RuntimeError("secret")
 
-def test_a_network_that_fails_says_nothing_of_the_input(run, people, monkeypatch, capfd):
-    def fail(self, *args, **options):
-        raise RuntimeError("secret")
-
-    model = graft.load_run(run(*people[0]))
-    capfd.readouterr()
-    monkeypatch.setattr(Model, "predict", fail)
-    with serving(model) as page:
-        status, answer = page.predict(**{"row.age": "1"})
-    assert (status, answer["error"]) == (500, "The network failed on this input (RuntimeError).")
+        monkeypatch.setattr(Model, "predict", fail)
+        status, answer = page.predict(**form)
+        assert (status, answer["error"]) == (500, "The network failed on this input (RuntimeError).")
     assert capfd.readouterr() == ("", "A prediction failed: RuntimeError.\n")
 
 
@@ -291,6 +295,45 @@ def test_a_port_that_is_taken_and_a_package_that_is_missing(monkeypatch, capsys)
     monkeypatch.setattr("graft.commands.serve.NEEDED", ("starlette", "no_such_package"))
     assert main(["serve", "run=x"]) == 2
     assert "graft serve needs no_such_package. Install them: pip install '.[serve]'" in capsys.readouterr().err
+
+
+MEASURE = """const bars = [...document.querySelectorAll(".bar rect")].map(one => one.getBoundingClientRect().width);
+document.title = JSON.stringify({page: document.documentElement.scrollWidth, screen: innerWidth, bars: bars,
+  answer: document.querySelector(".answer")?.textContent, button: document.querySelector("button").disabled});"""
+
+
+def with_measuring(page, html):
+    """Beside what a page serves, under the same headers, `/answer` with a script that measures how it is drawn."""
+    measuring = html.replace("</body>", '<script src="measure.js" defer></script></body>')
+    return Starlette(
+        routes=[
+            Route("/answer", lambda request: HTMLResponse(measuring)),
+            Route("/measure.js", lambda request: Response(MEASURE, media_type="text/javascript")),
+            Mount("/", page),
+        ],
+        middleware=[Middleware(Guard)],
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
+@pytest.mark.parametrize("width", [400, 1200])
+def test_a_browser_draws_the_answer(run, people, tmp_path, width):
+    model = graft.load_run(run(*people[0]))
+    with serving(model) as page:
+        form = {"row.age": "33", "row.job": "smith", "row.height": "180", "explain": "on"}
+        html = page.post("/", **form)[1]
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += ["--enable-logging=stderr", f"--window-size={width},900", "--dump-dom"]
+    with serving(model, wrapped=lambda one: with_measuring(one, html)) as page:
+        where = f"http://127.0.0.1:{page.port}/answer"
+        done = subprocess.run([*command, where], capture_output=True, text=True, check=True, timeout=60)
+    found = json.loads(unescape(re.search(r"<title>(\{.*?\})</title>", done.stdout)[1]))
+    assert found["page"] <= found["screen"]
+    assert found["answer"] in ("no", "yes")
+    assert max(found["bars"]) > 30
+    assert not found["button"]
+    assert "CONSOLE" not in done.stderr, "an error, or something that the Content-Security-Policy blocks"
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, Template
 
-from graft.data.readers import images, recordings
 from graft.inputs.columns import CATEGORICAL, Column
 from graft.inspection.attribution import has_captum
 from graft.model.explain import NO_CAPTUM
@@ -43,7 +42,6 @@ class Page:
     no_explanation: str  # why there is none; empty where there is
     neighbours: bool
     fields: Sequence[Field] = ()
-    accept: str = ""  # endings of the files that are read
 
     @classmethod
     def of(cls, model: Model, limit_mb: float) -> "Page":
@@ -51,7 +49,6 @@ class Page:
         spec: Any = model.backbone.input_spec
         modality = model.description.modality
         columns = spec.columns.all if modality == "table" else ()
-        endings = {"image": images.extensions(), "audio": recordings.EXTENSIONS}.get(modality, ())
         classes = model.classes
         into = "to a number" if classes is None else f"to {len(classes):,} classes"
         return cls(
@@ -62,7 +59,6 @@ class Page:
             "" if has_captum() else NO_CAPTUM,
             model.neighbours is not None,
             [field_of(column, model.description.reading.get("decimal") or ".") for column in columns],
-            ",".join(sorted(endings)),
         )
 
     @property
