@@ -37,10 +37,15 @@ def as_list(inputs: Any, single: Callable[[Any], bool]) -> list[Any]:
     return [inputs] if single(inputs) else list(inputs)
 
 
-def files_of(paths: Sequence[str | Path]) -> list[Path]:
-    """The files that paths name. Raises GraftError for those that are not there."""
-    files = [user_path(one) for one in paths]
-    if missing := [str(file) for file in files if not file.is_file()]:
+def is_file(one: Any) -> bool:
+    """Whether an input names a file, or is what a file holds."""
+    return is_path(one) or isinstance(one, bytes)
+
+
+def files_of(paths: Sequence[str | Path | bytes]) -> list[Path | bytes]:
+    """The files that paths name, and bytes as they are. Raises GraftError for files that are not there."""
+    files = [one if isinstance(one, bytes) else user_path(one) for one in paths]
+    if missing := [str(file) for file in files if isinstance(file, Path) and not file.is_file()]:
         raise GraftError(f"There is no file {listed(missing)}.")
     return files
 
@@ -49,13 +54,13 @@ def files_of(paths: Sequence[str | Path]) -> list[Path]:
 
 
 def pictures(inputs: Any, reading: Mapping[str, Any]) -> Sequence:
-    """Images from paths, PIL images, arrays `(H, W, C)`, or tensors `(C, H, W)`."""
+    """Images from paths, bytes of files, PIL images, arrays `(H, W, C)`, or tensors `(C, H, W)`."""
     array = isinstance(inputs, np.ndarray | Tensor)
-    single = is_path(inputs) or isinstance(inputs, Image.Image) or (array and inputs.ndim < 4)
+    single = is_file(inputs) or isinstance(inputs, Image.Image) or (array and inputs.ndim < 4)
     found = as_list(inputs, lambda _: single)
     stated = reading.get("pixel_range")
     pixel_range = None if stated is None else (float(stated[0]), float(stated[1]))
-    if all(map(is_path, found)):
+    if all(map(is_file, found)):
         return ImageFiles(files_of(found), reading["channels"], pixel_range)
     return Pictures(found, "inputs", reading["channels"], pixel_range)
 
@@ -64,11 +69,11 @@ def pictures(inputs: Any, reading: Mapping[str, Any]) -> Sequence:
 
 
 def sounds(inputs: Any, reading: Mapping[str, Any], sample_rate: int | None = None) -> Sequence:
-    """Recordings from paths, pairs of a waveform and its sample rate, or waveforms of one `sample_rate`."""
+    """Recordings from paths, bytes of files, pairs of waveform and sample rate, or waveforms of one `sample_rate`."""
     waveform = isinstance(inputs, np.ndarray | Tensor) and inputs.ndim == 1
     pair = isinstance(inputs, tuple) and len(inputs) == 2 and isinstance(inputs[1], int)
-    found = as_list(inputs, lambda one: is_path(one) or waveform or pair)
-    if all(map(is_path, found)):
+    found = as_list(inputs, lambda one: is_file(one) or waveform or pair)
+    if all(map(is_file, found)):
         return SoundFiles(files_of(found))
     return Sounds(found, "inputs", sample_rate)
 

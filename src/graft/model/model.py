@@ -92,10 +92,10 @@ class Model:
     ) -> Predictions:
         """A prediction for each input, as the run's own test made it.
 
-        Images: paths, PIL images, arrays `(H, W, C)`, tensors `(C, H, W)`. Texts. Recordings: paths, waveforms with
-        `sample_rate` in samples a second, or pairs of the two. Tables: a file, a data frame, columns by name, or
-        records. Sequences `(L, D)`. One alone is a list of one. `nearest` is a number of training samples. Raises
-        GraftError for what cannot be read, and for neighbours that the run did not keep.
+        Images: paths, bytes of files, PIL images, arrays `(H, W, C)`, tensors `(C, H, W)`. Texts. Recordings: paths,
+        bytes of files, waveforms with `sample_rate` in samples a second, or pairs of the two. Tables: a file, a data
+        frame, columns by name, or records. Sequences `(L, D)`. One alone is a list of one. `nearest` is a number of
+        training samples. Raises GraftError for what cannot be read, and for neighbours that the run did not keep.
         """
         self.check_can(explain=explain, nearest=nearest)
         explainer = self.explainer if explain else None

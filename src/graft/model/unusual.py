@@ -1,6 +1,6 @@
 """Inputs unlike those that a network was trained for: scores with thresholds from the validation split."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,5 +21,10 @@ def thresholds(scores: Mapping[str, Tensor]) -> dict[str, Any] | None:
 
 def is_unusual(scores: Mapping[str, np.ndarray], limits: Mapping[str, float]) -> np.ndarray | None:
     """Whether each sample `(N,)` exceeds the threshold of the score that decides; None where there is none."""
-    name = next((name for name in SCORES if name in scores and name in limits), None)
+    name = deciding(scores, limits)
     return None if name is None else scores[name] > limits[name]
+
+
+def deciding(scores: Collection[str], limits: Collection[str]) -> str | None:
+    """The score that decides, of those that there are and have a threshold; None without one."""
+    return next((name for name in SCORES if name in scores and name in limits), None)

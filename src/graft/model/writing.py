@@ -128,6 +128,16 @@ def one_line(explanation: Row) -> str:
     return explanation.get("picture") or f"withheld: {explanation['withheld']}"
 
 
+def explanation_row(explanation: "Explanation") -> Row:
+    """An explanation as JSON has it, without its picture."""
+    row: Row = {"method": explanation.method}
+    if explanation.withheld:
+        return row | {"withheld": explanation.withheld}
+    if explanation.weights is not None:
+        return row | {"weights": [[unit, round(weight, 4)] for unit, weight in explanation.weights]}
+    return row
+
+
 class Explanations:
     """Turns explanations into rows, and writes their pictures into a folder beside the output."""
 
@@ -140,13 +150,10 @@ class Explanations:
         self.number += 1
         if explanation is None:
             return None
-        row: Row = {"method": explanation.method}
-        if explanation.withheld:
-            return row | {"withheld": explanation.withheld}
-        if explanation.weights is not None:
-            return row | {"weights": [[unit, round(weight, 4)] for unit, weight in explanation.weights]}
+        row = explanation_row(explanation)
+        if explanation.picture is None:
+            return row
         assert self.folder is not None  # the command asks for an output
-        assert explanation.picture is not None
         self.folder.mkdir(parents=True, exist_ok=True)
         plain = re.sub(r"[^\w-]+", "_", Path(name).stem)
         file = self.folder / f"{self.number}_{plain}.png"

@@ -174,6 +174,11 @@ def walk(folder: Path, extensions: Collection[str] = ()) -> Iterator[Path]:
         yield from (above / name for name in files)
 
 
+def file_name(file: Path | bytes) -> str:
+    """What messages call a file, or what a file holds."""
+    return f"A file of {len(file):,} bytes" if isinstance(file, bytes) else str(file)
+
+
 def file_problem(path: Path) -> str:
     """Why what a path names cannot be opened as a file; empty where it can. Opening a pipe would wait forever."""
     try:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from graft.data.readers.folders import file_problem
+from graft.data.readers.folders import file_name, file_problem
 from graft.data.readers.pixels import BYTES, DEEP, range_by_type, to_bytes
 from graft.data.readers.similar import SIDE, hash_of
 from graft.errors import GraftError, first_line
@@ -171,14 +171,9 @@ def rewound(source: Path | BinaryIO) -> Path | BinaryIO:
 
 def many_bands(source: Path | BinaryIO) -> Decoded | None:
     """A TIFF of more bands, or more bits, than Pillow reads; None where the file is none."""
-    content = content_of(source)
-    if content[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+    if (opened := tiff_of(content_of(source))) is None:
         return None
-    try:
-        import tifffile
-    except ModuleNotFoundError:
-        raise ValueError("it has more bands or bits than Pillow reads; pip install '.[tiff]' reads them") from None
-    with tifffile.TiffFile(io.BytesIO(content)) as tiff:
+    with opened as tiff:
         page = tiff.pages[0]
         values = page.asarray()
         if values.ndim == 3 and page.axes == "SYX":
@@ -187,6 +182,17 @@ def many_bands(source: Path | BinaryIO) -> Decoded | None:
             raise ValueError(f"its first page has the axes {page.axes}")
         limit = float(np.iinfo(values.dtype).max) if values.dtype.kind == "u" and values.dtype.itemsize < 4 else None
         return Decoded(np.ascontiguousarray(values), limit, len(tiff.pages))
+
+
+def tiff_of(content: bytes) -> Any:
+    """A TIFF opened by a library that reads any number of bands and bits; None where the content is none."""
+    if content[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return None
+    try:
+        import tifffile
+    except ModuleNotFoundError:
+        raise ValueError("it has more bands or bits than Pillow reads; pip install '.[tiff]' reads them") from None
+    return tifffile.TiffFile(io.BytesIO(content))
 
 
 def content_of(source: Path | BinaryIO) -> bytes:
@@ -206,9 +212,11 @@ def bands_of(decoded: Decoded) -> int:
 
 
 class ImageFiles(Sequence):
-    """Image files, decoded when asked for."""
+    """Image files, or what they hold as bytes, decoded when asked for."""
 
-    def __init__(self, files: Sequence[Path], channels: int, pixel_range: tuple[float, float] | None = None) -> None:
+    def __init__(
+        self, files: Sequence[Path | bytes], channels: int, pixel_range: tuple[float, float] | None = None
+    ) -> None:
         self.files = files
         self.channels = channels
         self.pixel_range = pixel_range
@@ -225,14 +233,15 @@ class ImageFiles(Sequence):
 
 
 def decode(
-    path: Path, channels: int = 3, shorter: int | None = None, pixel_range: tuple[float, float] | None = None
+    file: Path | bytes, channels: int = 3, shorter: int | None = None, pixel_range: tuple[float, float] | None = None
 ) -> Tensor:
     """Image file as uint8 `(channels, H, W)`, see read_image and image_tensor; GraftError for a broken file."""
     try:
-        decoded = read_image(path, shorter)
+        decoded = read_image(io.BytesIO(file) if isinstance(file, bytes) else file, shorter)
         return image_tensor(decoded.pixels, channels, pixel_range, decoded.limit)
     except Exception as error:
-        raise GraftError(f"{path} cannot be read as an image ({detail(error)}). Replace or remove the file.") from error
+        name = file_name(file)
+        raise GraftError(f"{name} cannot be read as an image ({detail(error)}). Replace or remove the file.") from error
 
 
 def image_tensor(

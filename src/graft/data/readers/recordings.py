@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from graft.data.domain import Domain
-from graft.data.readers.folders import file_problem, shown
+from graft.data.readers.folders import file_name, file_problem, shown
 from graft.data.readers.labelled import Record, raw_of
 from graft.data.samples import Raw
 from graft.errors import GraftError, first_line
@@ -84,9 +84,9 @@ def with_problem(row: Record, problem: str) -> Record:
 
 
 class SoundFiles(Sequence):
-    """Sound files, decoded when asked for."""
+    """Sound files, or what they hold as bytes, decoded when asked for."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    def __init__(self, files: Sequence[Path | bytes]) -> None:
         self.files = files
 
     def __len__(self) -> int:
@@ -153,13 +153,15 @@ def sound_problem(content: bytes) -> str:
     return "" if finite else "it holds NaN or infinite values"
 
 
-def decode(path: Path) -> tuple[np.ndarray, int]:
+def decode(file: Path | bytes) -> tuple[np.ndarray, int]:
     """A file's sound float32 `(L,)`, channels averaged, and its samples a second; GraftError for a broken file."""
     soundfile = imported_soundfile()
     try:
-        values, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+        source = io.BytesIO(file) if isinstance(file, bytes) else str(file)
+        values, rate = soundfile.read(source, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError, MemoryError) as error:
-        raise GraftError(f"{path} cannot be read as sound: {first_line(error)}. Replace or remove the file.") from error
+        name = file_name(file)
+        raise GraftError(f"{name} cannot be read as sound: {first_line(error)}. Replace or remove the file.") from error
     return values.mean(1), rate
 
 

@@ -1,0 +1,108 @@
+"""What a model says of one input, as JSON has it and as the page shows it."""
+
+import io
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageOps
+from starlette.exceptions import HTTPException
+
+from graft.errors import GraftError
+from graft.model.explain import Explanation
+from graft.model.model import Model
+from graft.model.predictions import text_of
+from graft.model.unusual import deciding
+from graft.model.writing import Row, explanation_row, row_of
+from graft.report.samples import SIDE, SOUNDS, content_of, data_url, thumbnail_of
+from graft.serve.posted import FILES, Posted, check_file
+
+NEAREST = 3
+SHOWN = 10  # classes with their probabilities, before the others are folded away
+
+
+@dataclass(frozen=True)
+class Score:
+    """The score that says whether an input is unusual, with its threshold."""
+
+    name: str
+    value: float
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A `row`, as `graft predict` writes it into JSON lines, with what it takes to show it."""
+
+    row: Row
+    posted: Posted
+    score: Score | None
+    calibrated: bool
+
+    @property
+    def prediction(self) -> str:
+        """The class, classes or number."""
+        return text_of(self.row["prediction"])
+
+    @property
+    def probabilities(self) -> Sequence[tuple[str, float]]:
+        """Of all classes, the most probable first."""
+        return sorted(self.row.get("probabilities", {}).items(), key=lambda pair: -pair[1])
+
+    @property
+    def shown(self) -> Mapping[str, str]:
+        """`image` or `sound` as data URLs, or `text`: what was posted."""
+        if isinstance(self.posted.content, str):
+            return {"text": self.posted.content}
+        if not isinstance(self.posted.content, bytes):
+            return {}
+        kind = SOUNDS.get(Path(self.posted.name).suffix.lower())
+        return {"sound": data_url(self.posted.content, kind)} if kind else thumbnail_shown(self.posted.content)
+
+    @property
+    def nearest(self) -> Sequence[tuple[Row, Mapping[str, str]]]:
+        """The nearest training samples, each with what it is, as far as its file is still there."""
+        return [(one, content_of(one["sample"])) for one in self.row.get("nearest", ())]
+
+    @property
+    def weights(self) -> Sequence[tuple[str, float]]:
+        """Tokens or columns with what they weigh."""
+        return [(unit, weight) for unit, weight in self.row.get("explanation", {}).get("weights", ())]
+
+
+def answer(model: Model, posted: Posted) -> Answer:
+    """Predict on what was posted. HTTPException for what the model cannot take."""
+    modality = model.description.modality
+    if modality in FILES:
+        check_file(posted, modality)
+    nearest = 0 if model.neighbours is None else NEAREST
+    try:
+        (result,) = model.predict([posted.content], explain=posted.explain, nearest=nearest)
+    except GraftError as error:
+        raise HTTPException(422, str(error)) from None
+    except Exception as error:  # what a network raises may hold the input, and goes nowhere
+        print(f"A prediction failed: {type(error).__name__}.", file=sys.stderr, flush=True)
+        raise HTTPException(500, f"The network failed on this input ({type(error).__name__}).") from None
+    explanation = result.pop("explanation", None)
+    row = row_of(posted.name, result, explanation and explained(explanation))
+    limits = (model.description.unusual or {}).get("thresholds", {})
+    name = deciding(row, limits)
+    score = None if name is None else Score(name, row[name], limits[name])
+    return Answer(row, posted, score, model.description.temperature is not None)
+
+
+def explained(explanation: Explanation) -> Row:
+    """An explanation as JSON has it, a picture as a data URL."""
+    row = explanation_row(explanation)
+    return row if explanation.picture is None else row | {"picture": data_url(explanation.picture, "image/png")}
+
+
+def thumbnail_shown(content: bytes) -> Mapping[str, str]:
+    """A small picture of an image file; none of one that Pillow cannot show, such as one of many bands."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            image.draft("RGB", (SIDE, SIDE))
+            return {"image": thumbnail_of(ImageOps.exif_transpose(image))}
+    except (OSError, ValueError):
+        return {}
