@@ -145,6 +145,8 @@ class TermContext:
     # The source's mean loss of logits (B, K) and labels (B,), as the objective has it; None without source data
     source_loss: Callable[[Tensor, Tensor], Tensor] | None = None
     added_parameters: frozenset[str] = frozenset()  # names in the backbone of what the strategy added: not pretrained
+    # How many of the target head's outputs, the first ones, were those of `pretrained_head` (head.grow); None: it is new
+    old_outputs: int | None = None
 
     @cached_property
     def teacher(self) -> Teacher:
