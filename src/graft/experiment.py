@@ -108,6 +108,8 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     rule.check(data)
     baseline_names(config, data, strategy)
     choose_domains(data, objective, rule, terms, keeps_ledger=config["save"]["ledger"] is not None)
+    if growth:
+        compare_trained_classes(data, tasks)
     decided = settings_of_strategy(strategy, config, data, tasks["target"])
     set_keys(own, decided)
     data.epoch = config["data"]["epoch"]
@@ -230,6 +232,19 @@ def grow_classes(config: Mapping[str, Any], data: TransferDataModule, learned: L
     assert learned.classes is not None  # checked as it was read
     data.grow_classes(learned.classes, f"head.grow=true with head.weights={learned.run}")
     return Growth(learned.run, learned.classes)
+
+
+def compare_trained_classes(data: TransferDataModule, tasks: Mapping[str, Task]) -> None:
+    """Let the loss compare only classes of which there are training samples.
+
+    A softmax over all would push the outputs of old classes that have none further down in every step, until none of
+    them is ever predicted; LwF cannot hold them, as it compares old outputs with each other (Masana et al., TPAMI 2022).
+    """
+    labels = [labels for domain in data.train_domains if (labels := data.domains[domain].train.labels) is not None]
+    trained = torch.cat(labels).unique().tolist()
+    for task in tasks.values():
+        if isinstance(task, Multiclass):
+            task.compared = trained
 
 
 def fill_head(

@@ -102,6 +102,11 @@ def data_lines(results: Mapping[str, Any], description: Description) -> Iterator
     yield f"labels of the target used: {training:,} to train, {choosing:,} more to choose the checkpoint"
     if description.classes is not None:
         yield f"classes: {listed([f'`{name}`' for name in description.classes], CLASSES_SHOWN)}"
+    if grown := results.get("growth"):
+        yield (
+            f"the first {grown['old']} of the classes come from the run {Path(grown['run']).name}, whose head got the "
+            "others; what that run learned from is in its own card"
+        )
 
 
 def result_rows(run: Path, results: Mapping[str, Any]) -> Iterator[list[str]]:
@@ -111,6 +116,9 @@ def result_rows(run: Path, results: Mapping[str, Any]) -> Iterator[list[str]]:
         if not name.startswith("test/") or value is None:  # forgetting is of no split
             continue
         _, domain, *rest = name.split("/")
+        if domain == "grown":  # of the test samples of all sides
+            yield [domain, "/".join(rest), f"{value:.4g}", "not computed", f"{sum(results['growth']['samples']):,}"]
+            continue
         data = results["data"].get(domain.split("_")[0], {})  # test/target_blur/acc is of the target too
         if not (domain.startswith("target") or data.get("trained_on")):
             continue
