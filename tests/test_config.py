@@ -447,7 +447,7 @@ GROWN = ("head.grow=true", "head.weights=run", "backbone.weights=README.md", "ob
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("head.weights=null",), "`head.grow=true` with `head.weights=null`: there is no head to grow"),
+        (("head.weights=null",), "`head.grow=true` with `head.weights=null`: no head could grow"),
         (("backbone.weights=imagenet",), "`head.grow=true` with `backbone.weights=imagenet`: the rows of a head"),
         (("strategy=scratch",), "`head.grow=true` with `strategy=scratch`"),
         (("strategy=fixed_head",), "`head.grow=true` with `strategy=fixed_head`: the rows of new classes would stay"),

@@ -238,7 +238,7 @@ def compare_trained_classes(data: TransferDataModule, tasks: Mapping[str, Task])
     """Let the loss compare only classes of which there are training samples.
 
     A softmax over all would push the outputs of old classes that have none further down in every step, until none of
-    them is ever predicted; LwF cannot hold them, as it compares old outputs with each other (Masana et al., TPAMI 2022).
+    them is ever predicted. LwF cannot hold them: it compares old outputs with each other (Masana et al., TPAMI 2022).
     """
     labels = [labels for domain in data.train_domains if (labels := data.domains[domain].train.labels) is not None]
     trained = torch.cat(labels).unique().tolist()

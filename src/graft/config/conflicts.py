@@ -101,7 +101,7 @@ def growth_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[s
         return
     key, run, data = "`head.grow=true`", config["head"].get("weights"), config["data"]
     if run is None:
-        yield f"{key} with `head.weights=null`: there is no head to grow; give head.weights=<run> backbone.weights=<run>"
+        yield f"{key} with `head.weights=null`: no head could grow; give head.weights=<run> backbone.weights=<run>"
         return
     weights = config["backbone"]["weights"]
     if weights in (None, *WORDS) or str(weights).startswith("pip:"):

@@ -94,7 +94,8 @@ def in_grown_classes(domains: Mapping[str, DomainData], old: Sequence[str], key:
             f"{listed(old, SHOWN)}. Give data with others, or train on with the head as it is: head.grow=false."
         )
     classes = (*old, *new)
-    if unknown := [name for name in (domains["source"].classes or () if "source" in domains else ()) if name not in classes]:
+    of_source = (domains["source"].classes or ()) if "source" in domains else ()
+    if unknown := [name for name in of_source if name not in classes]:
         raise GraftError(
             f"{key}: the source has {listed(unknown, SHOWN)}, neither among that run's classes "
             f"({listed(old, SHOWN)}) nor the target's ({listed(own, SHOWN)}). Names must agree; data.source_classes "

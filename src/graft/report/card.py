@@ -17,7 +17,7 @@ from graft.files import write_whole
 from graft.model import folder as folders
 from graft.model.folder import Description
 from graft.packages import PREFIX
-from graft.report import baselines, checks, study
+from graft.report import baselines, checks, growth, study
 from graft.report.kept import sampling_interval, target_predictions
 from graft.report.summary import within_bounds
 from graft.report.temperature import is_at_end, temperature_of
@@ -117,7 +117,8 @@ def result_rows(run: Path, results: Mapping[str, Any]) -> Iterator[list[str]]:
             continue
         _, domain, *rest = name.split("/")
         if domain == "grown":  # of the test samples of all sides
-            yield [domain, "/".join(rest), f"{value:.4g}", "not computed", f"{sum(results['growth']['samples']):,}"]
+            size = growth.samples_of(results["growth"], rest[0])
+            yield [domain, rest[0], f"{value:.4g}", "not computed", f"{size:,}"]
             continue
         data = results["data"].get(domain.split("_")[0], {})  # test/target_blur/acc is of the target too
         if not (domain.startswith("target") or data.get("trained_on")):

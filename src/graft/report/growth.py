@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 MEANING = (
-    "Before: the network of head.weights, among its classes; after: among all; forgotten: before less after. Means count "
-    "each class once"
+    "Before: the network of head.weights, among its classes; after: among all; forgotten: before less after. Means "
+    "count each class once"
 )
 
 
@@ -29,3 +29,9 @@ def rows(growth: Mapping[str, Any]) -> Iterator[ClassRow]:
     columns = (growth[key] for key in ("classes", "samples", "before", "after"))
     for number, (name, samples, before, after) in enumerate(zip(*columns, strict=True)):
         yield ClassRow(name, "old" if number < growth["old"] else "new", samples, before, after)
+
+
+def samples_of(growth: Mapping[str, Any], metric: str) -> int:
+    """Of how many test samples a metric of the old classes, the new ones, or both is."""
+    old, samples = growth["old"], growth["samples"]
+    return sum(samples[:old] if metric.startswith("old") else samples[old:] if metric.startswith("new") else samples)

@@ -23,8 +23,8 @@ from graft.selection.budget import Budget
 from graft.tasks.base import Task
 from graft.tasks.open_set import OpenSet
 from graft.training import flops
-from graft.training.growth import Growth
 from graft.training.fitting import Fitting, averaging_word
+from graft.training.growth import Growth
 from graft.weights.loading import LoadReport
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "numpy")

@@ -145,7 +145,7 @@ class TermContext:
     # The source's mean loss of logits (B, K) and labels (B,), as the objective has it; None without source data
     source_loss: Callable[[Tensor, Tensor], Tensor] | None = None
     added_parameters: frozenset[str] = frozenset()  # names in the backbone of what the strategy added: not pretrained
-    # How many of the target head's outputs, the first ones, were those of `pretrained_head` (head.grow); None: it is new
+    # How many outputs of the target's head, the first ones, are those of `pretrained_head` (head.grow); None: none
     old_outputs: int | None = None
 
     @cached_property

@@ -55,9 +55,7 @@ class Growth:
             "old": old,
             "samples": [int(total) for total in matrix.sum(dim=1).tolist()],
             "before": [*before, *[None] * (len(classes) - old)],
-            "after": [
-                share(r, t) for r, t in zip(matrix.diagonal().tolist(), matrix.sum(dim=1).tolist(), strict=True)
-            ],
+            "after": [share(r, t) for r, t in zip(matrix.diagonal().tolist(), matrix.sum(dim=1).tolist(), strict=True)],
         }
 
 

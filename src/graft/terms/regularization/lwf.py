@@ -22,8 +22,9 @@ def distillation(logits: Tensor, old_logits: Tensor, temperature: float) -> Tens
 class LwF(Term):
     """Distils the pretrained net's own outputs into the trained features through a copy of its head, which trains too.
 
-    Where the target's head is the pretrained one with new classes behind the old (head.grow), into its old outputs: all
-    classes then share one softmax at test, as in class-incremental learning (Masana et al., TPAMI 2022). Raises GraftError where the pretrained weights come without their head.
+    Where the target's head is the pretrained one with new classes behind the old (head.grow), no copy trains: the old
+    outputs of that head are held, as all classes are told apart by one softmax (Masana et al., TPAMI 2022).
+    Raises GraftError where the pretrained weights come without their head.
     """
 
     needs_pretrained = True
