@@ -441,6 +441,31 @@ def test_a_classifier_that_stays_has_learned():
     assert found.startswith("`objective.alpha=null` without a term that draws from a domain")
 
 
+GROWN = ("head.grow=true", "head.weights=run", "backbone.weights=README.md", "objective.alpha=0")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("head.weights=null",), "`head.grow=true` with `head.weights=null`: no head could grow"),
+        (("backbone.weights=imagenet",), "`head.grow=true` with `backbone.weights=imagenet`: the rows of a head"),
+        (("strategy=scratch",), "`head.grow=true` with `strategy=scratch`"),
+        (("strategy=fixed_head",), "`head.grow=true` with `strategy=fixed_head`: the rows of new classes would stay"),
+        (("task=binary",), "`head.grow=true` with `task=binary`"),
+        (("head.sharing=separate",), "`head.grow=true` with `head.sharing=separate`"),
+        (("data.label_sets=partial",), "`head.grow=true` with `data.label_sets=partial`"),
+        (("objective.alpha=1",), "`head.grow=true` with `objective.alpha=1`: no label of a new class would train"),
+        (("objective=additive",), "`head.grow=true` with `objective=additive`"),
+    ],
+)
+def test_a_head_that_grows_needs_a_run_labels_and_one_head(overrides, message):
+    assert [one for one in problems(*GROWN, *overrides) if one.startswith(message)]
+
+
+def test_a_head_that_grows_passes():
+    assert problems(*GROWN) == []
+
+
 def test_adabn_needs_statistics_of_each_domain():
     unlabelled = ["term=[adabn]", "objective.alpha=1", "backbone.weights=source"]
     assert problems(*unlabelled, "bn=domain_specific") == []

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch import nn
 
 from graft import registry
 from graft.backbones.base import Backbone
@@ -24,7 +25,7 @@ from graft.data.slices import check_slices
 from graft.errors import GraftError
 from graft.heads.base import SHARED
 from graft.inputs.base import DomainBatch, InputSpec
-from graft.model.heads import load_head
+from graft.model.heads import FirstOutputs, LearnedHead, read_head
 from graft.module import TransferModule
 from graft.network import build_backbone, build_heads
 from graft.objectives.base import Objective
@@ -38,6 +39,7 @@ from graft.terms.base import Term, TermContext, trained_domains
 from graft.terms.setup import build_terms, check_unmixed, choose_views
 from graft.training import flops
 from graft.training.batch_transforms import build_batch_transforms
+from graft.training.growth import Growth
 from graft.training.lightning import is_rank_zero
 from graft.training.schedules import AveragingWindow
 from graft.training.trainer import check_accelerator, first_device, resolve_precision
@@ -64,6 +66,7 @@ class Experiment:
     pretrained: Any = None  # a graft.pretrain.Pretrained, where weights come from the source
     added: frozenset[str] = frozenset()  # names of the parameters that the strategy added to the backbone
     unprepared: TransferModule | None = None  # pretrained, for folds that begin as the run does
+    growth: Growth | None = None  # where a finished run's head gets new classes
 
     @property
     def folder(self) -> Path:
@@ -94,7 +97,9 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     config["trainer"]["precision"] = resolve_precision(config["trainer"])
     pl.seed_everything(config["seed"], verbose=False)
     cache = DiskCache(Path(config["paths"]["cache_dir"]) / "computed", int(config["cache"]["limit_gb"] * 2**30))
+    learned_head = head_of_run(config)
     data = build_data(config, cache, share_data)
+    growth = grow_classes(config, data, learned_head)
     check_slices(config["report"]["slices"], data.domains["target"])
     tasks = build_tasks(config, data)
     strategy, objective, rule = build(config["strategy"]), build(config["objective"]), build(config["selection"])
@@ -107,6 +112,8 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     rule.check(data)
     baseline_names(config, data, strategy)
     choose_domains(data, objective, rule, terms, keeps_ledger=config["save"]["ledger"] is not None)
+    if growth:
+        compare_trained_classes(data, tasks)
     decided = settings_of_strategy(strategy, config, data, tasks["target"])
     set_keys(own, decided)
     data.epoch = config["data"]["epoch"]
@@ -127,8 +134,8 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     data.set_input(backbone.input_spec)
     heads = build_heads(config, data, backbone, tasks, objective)
     learned = weights == "source" and learns_labels(config)
-    if (run := config["head"].get("weights")) is not None:
-        load_head(heads[SHARED] if SHARED in heads else heads["target"], run, data.classes("target"))
+    if learned_head is not None:
+        fill_head(heads[SHARED] if SHARED in heads else heads["target"], learned_head, growth, data, backbone)
     check_fixed_heads(config, objective, weights if learned or weights != "source" else None)
     if "source" in heads and "source" not in objective.domains() and not learned:
         data.test_domains = ("target",)  # a source head that never learned has nothing to say about the source
@@ -156,8 +163,8 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     if strategy.matches_flops:
         decided["data.epoch"] = data.epoch = steps_of_transfer(config, data, module)
         set_keys(own, decided)
-    check_learned_heads(module, rule, learned, run is not None)
-    experiment = Experiment(own, data, module, rule, averaging, cache, decided, loaded)
+    check_learned_heads(module, rule, learned, learned_head is not None)
+    experiment = Experiment(own, data, module, rule, averaging, cache, decided, loaded, growth=growth)
     experiment.greedy_soup = averages if isinstance(averages, GreedySoup) else None
     if isinstance(averages, SWAD):
         averages.find_domain(data.domains["target"].train.labels is not None)
@@ -180,6 +187,12 @@ def score_baselines(experiment: Experiment) -> None:
         experiment.baselines = scores(experiment.data, experiment.module.tasks["target"], pretrained, cache, names)
     finally:
         backbone.to("cpu")
+
+
+def score_before_growth(experiment: Experiment) -> None:
+    """Count what a network whose head has grown got right before it trains on; on the main process alone."""
+    if experiment.growth is not None and is_rank_zero():
+        experiment.growth.measure(experiment.module, experiment.data, first_device(experiment.config["trainer"]))
 
 
 def prepare(experiment: Experiment, compressed: Mapping[str, Any] | None = None) -> None:
@@ -214,6 +227,50 @@ def build_data(config: Mapping[str, Any], cache: DiskCache, share: bool) -> Tran
     return data
 
 
+def head_of_run(config: Mapping[str, Any]) -> LearnedHead | None:
+    """The finished run's head that the config begins with; GraftError for one that cannot grow as it asks."""
+    settings = config["head"]
+    if settings.get("weights") is None:
+        return None
+    found = read_head(settings["weights"])
+    if settings.get("grow"):
+        found.check_can_grow(settings, config["task"])
+    return found
+
+
+def grow_classes(config: Mapping[str, Any], data: TransferDataModule, learned: LearnedHead | None) -> Growth | None:
+    """Let the data have the classes of a head that grows; None where none does."""
+    if learned is None or not config["head"].get("grow"):
+        return None
+    assert learned.classes is not None  # checked as it was read
+    data.grow_classes(learned.classes, f"head.grow=true with head.weights={learned.run}")
+    return Growth(learned.run, learned.classes)
+
+
+def compare_trained_classes(data: TransferDataModule, tasks: Mapping[str, Task]) -> None:
+    """Let the loss compare only classes of which there are training samples.
+
+    A softmax over all would push the outputs of old classes that have none further down in every step, until none of
+    them is ever predicted. LwF cannot hold them: it compares old outputs with each other (Masana et al., TPAMI 2022).
+    """
+    labels = [labels for domain in data.train_domains if (labels := data.domains[domain].train.labels) is not None]
+    trained = torch.cat(labels).unique().tolist()
+    for task in tasks.values():
+        if isinstance(task, Multiclass):
+            task.compared = trained
+
+
+def fill_head(
+    head: nn.Module, learned: LearnedHead, growth: Growth | None, data: TransferDataModule, backbone: Backbone
+) -> None:
+    """Put a finished run's weights into the target's head; of one that grows, the old head counts as pretrained."""
+    if growth is None:
+        learned.fill(head, data.classes("target"))
+        return
+    learned.fill_rows(head)
+    backbone.set_pretrained_head(FirstOutputs(copy.deepcopy(head), len(growth.old)))
+
+
 def baseline_names(config: Mapping[str, Any], data: TransferDataModule, strategy: Strategy) -> list[str]:
     """The baselines that the config asks for; GraftError for one that does not suit the data."""
     pretrained = strategy.pretrained and config["backbone"]["weights"] is not None
@@ -225,10 +282,10 @@ def build_tasks(config: Mapping[str, Any], data: TransferDataModule) -> dict[str
     tasks = {"target": build(config["task"])}
     if "source" in data.domains:
         tasks["source"] = build(config["source_task"] or config["task"]).closed()
-    classes, own = data.classes("target"), data.domains["target"].label_set
-    if isinstance(task := tasks["target"], Multiclass) and classes and own:
-        task.scored = [number for number, name in enumerate(classes) if name in own]
     for domain, task in tasks.items():
+        classes, own = data.classes(domain), data.domains[domain].label_set
+        if isinstance(task, Multiclass) and classes and own:
+            task.scored = [number for number, name in enumerate(classes) if name in own]
         if (labels := data.domains[domain].train.labels) is not None:
             task.fit(labels)
     return tasks
@@ -324,6 +381,7 @@ def term_context(experiment: Experiment, added: frozenset[str]) -> TermContext:
         classes=data.classes("target"),
         reading=data.domains["target"].reading,
         fixed_samples=None if data.augment != "none" or module.batch_transforms else fixed_samples,
+        old_outputs=len(experiment.growth.old) if experiment.growth else None,
     )
 
 

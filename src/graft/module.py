@@ -220,7 +220,8 @@ class TransferModule(pl.LightningModule):
 
     def domain_loss(self, domain: str, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean loss of the samples of a domain that have labels, the first ones: logits `(B, K)`, labels `(N,)`."""
-        return self.tasks[domain].loss(logits[: len(labels)], labels, self.weights_of_classes(domain, logits))
+        task, weights = self.tasks[domain], self.weights_of_classes(domain, logits)
+        return task.training_loss(logits[: len(labels)], labels, weights)
 
     def weights_of_classes(self, domain: str, logits: Tensor) -> Tensor | None:
         """Loss weights `(K,)` of a domain's classes, where `data.balance=weights` asks for them."""

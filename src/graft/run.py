@@ -9,7 +9,7 @@ from typing import Any
 
 from graft.callbacks.interrupt import keyboard_interrupts
 from graft.errors import Diverged, Interrupted
-from graft.experiment import Experiment, assemble, prepare, score_baselines
+from graft.experiment import Experiment, assemble, prepare, score_baselines, score_before_growth
 from graft.loggers import build as loggers
 from graft.model.calibrate import neighbours_for, reads_validation, temperature_for, thresholds_for
 from graft.model.save import keep_model, redacted, save_predictions
@@ -20,6 +20,7 @@ from graft.runs.context import RunContext, run_context
 from graft.runs.folder import COMPRESSED, MERGED, SOUP, SWAD, WISE_FT, in_own_folder
 from graft.stacked.fit import StackedFit
 from graft.stacked.replay import replay
+from graft.training import growth
 from graft.training.cross_validation import cross_validate, plan_folds
 from graft.training.evaluation import test, validation_metrics, validation_outputs
 from graft.training.fitting import Fitting, fit
@@ -111,6 +112,7 @@ def pretrained(experiment: Experiment, context: RunContext, compressed: Mapping[
             record.write(found | {"data": experiment.data.summary()}, experiment.folder)
         raise
     score_baselines(experiment)
+    score_before_growth(experiment)
     prepare(experiment, compressed)
     plan_folds(experiment)
 
@@ -188,6 +190,9 @@ def test_and_describe(
     results["score"] = describe.of_score(results["metrics"], task)
     results |= describe.of_rejection(task)
     results["confusion"] = describe.of_confusion(module, data)
+    if experiment.growth and experiment.growth.before is not None:  # of the main process
+        results["growth"] = describe.of_growth(experiment.growth, data, results["confusion"])
+        results["metrics"] |= growth.metrics_of(results["growth"])
     validated = validation_outputs(fitting.trainer, experiment) if reads_validation(experiment) else None
     neighbours = neighbours_for(experiment, fitting.trainer)
     results["temperature"] = temperature_for(experiment, validated)

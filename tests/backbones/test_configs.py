@@ -68,7 +68,7 @@ def test_every_backbone_config_for_images_builds(file: Path) -> None:
 @pytest.mark.parametrize("file", sorted((CONF / "head").glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_head_config_builds(file: Path) -> None:
     settings = OmegaConf.load(file)
-    assert (settings.pop("sharing"), settings.pop("weights")) == ("auto", None)
+    assert (settings.pop("sharing"), settings.pop("weights"), settings.pop("grow")) == ("auto", None, False)
     head = new_head(settings, HeadContext(feature_size=6, num_outputs=3, class_names=None, local_size=6))
     seen = Tokens.of_map(torch.randn(2, 6, 4, 4)) if takes_local(head) else torch.randn(2, 6)
     assert head(seen).shape == (2, 3)

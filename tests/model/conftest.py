@@ -62,3 +62,11 @@ def people(tmp_path):
     table.to_csv(tmp_path / "people.csv", index=False)
     keys = ["data=table", "data/domain@data.target=table_file", f"data.target.file={tmp_path / 'people.csv'}"]
     return [*keys, "backbone=mlp", "strategy=scratch", "data.target.ignore=[score]", "data.target.label=outcome"], table
+
+
+@pytest.fixture
+def tiny_wav2vec2(tmp_path):
+    """The folder of a random wav2vec 2.0 of 2 layers and 16 features, and of its feature extractor."""
+    from tests.backbones.test_huggingface_audio import saved
+
+    return saved(tmp_path / "tiny_wav2vec2", "Wav2Vec2", True)

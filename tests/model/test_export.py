@@ -136,11 +136,41 @@ def test_what_a_format_cannot_hold_is_named(stored, photos, tmp_path):
         export(folder, "safetensors", tmp_path, None, ())
 
 
+OPEN = [
+    *("data/domain@data.source=digits", "data.source_classes=[0,1,2]"),
+    *("data/domain@data.target=digits", "data.target_classes=[1,2,3]"),
+    *("data.label_sets=open", "data.target_setting=unsupervised", "data.labels_per_class=null", "data.image_size=16"),
+    *("task=open_set", "objective.alpha=1", "selection=last", "strategy=scratch", "backbone=lenet"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["probability", "entropy"])
+def test_a_network_of_an_open_set_says_when_an_answer_is_unknown(run, tmp_path, by):
+    folder = run(*OPEN, f"task.rejection={by}", "task.rejected_fraction=0.3")
+    assert "test samples" in export(folder, "onnx", tmp_path / "open.onnx", None, ()).lines[1]
+    session = opened(tmp_path / "open.onnx")
+    about = json.loads(session.get_modelmeta().custom_metadata_map["graft"])
+    assert (about["classes"], about["unknown"]["name"], about["temperature"]) == (["0", "1", "2"], "unknown", 1.0)
+
+    kept = predictions.read(folder / "predictions.parquet")["target"]
+    p = np.array(kept["probabilities"])
+    certainty = p.max(axis=1) if by == "probability" else (p * np.log(p)).sum(axis=1)
+    decided = [
+        about["unknown"]["name"] if sure < about["unknown"]["below"] else about["classes"][row.argmax()]
+        for sure, row in zip(certainty, p, strict=True)
+    ]
+    assert decided == kept["prediction"]
+    assert "unknown" in decided
+    digits = torch.zeros(2, 16, 16, 1, dtype=torch.uint8).numpy()
+    assert session.run(None, {"image": digits})[0].shape == (2, 3)
+
+
 # Every kind of network. They are built and not trained: what is compared is what a graph computes
 
 
 @pytest.fixture
-def data(photos, reviews, people, tones, tiny_bert, tmp_path):
+def data(photos, reviews, people, tones, tiny_bert, tiny_wav2vec2, tmp_path):
     """Overrides of the data for each modality."""
     random = np.random.default_rng(0)
     walks = random.normal(3, 2, (60, 5, 3)).astype(np.float32)
@@ -148,11 +178,13 @@ def data(photos, reviews, people, tones, tiny_bert, tmp_path):
     file = f"data.target.file={tmp_path / 'walks.npz'}"
     pattern = r"data.target.pattern='(?P<label>[a-z]+)_(?P<speaker>[a-z]+)_(?P<index>\d+)'"
     fractions = ("data.target.val_fraction=0.3", "data.target.test_fraction=0.3")
+    speech = ["data=speech", f"data.target.root={tones}", pattern, *fractions]
     return {
         "image": photos,
         "text": reviews[0],
         "table": people[0],
-        "audio": ["data=speech", f"data.target.root={tones}", pattern, *fractions],
+        "audio": speech,
+        "wav2vec2": [*speech, f"backbone.name={tiny_wav2vec2}", "backbone.clip_seconds=0.25"],
         "sequence": ["data=sequences", "data/domain@data.target=sequence_arrays", file],
         "bert": [*reviews[0], f"backbone.name={tiny_bert}", "backbone.max_length=32"],
     }
@@ -160,19 +192,28 @@ def data(photos, reviews, people, tones, tiny_bert, tmp_path):
 
 NETWORKS = [
     *(("image", name) for name in ("lenet", "resnet18", "mobilenet_v2", "efficientnet_lite0", "vit", "convnext")),
+    *(("image", name) for name in ("cnn", "resnet50", "vgg16", "timm", "torchvision")),
     *(("text", name) for name in ("lstm", "gru")),
     ("bert", "bert"),
     *(("audio", name) for name in ("mel_cnn", "mel_mobilenet_v2", "speaker_lstm")),
+    ("wav2vec2", "wav2vec2"),
     *(("table", name) for name in ("mlp", "ft_transformer")),
     *(("sequence", name) for name in ("lstm_sequence", "gru_sequence")),
 ]
+NAMES = {"timm": "test_resnet", "torchvision": "shufflenet_v2_x0_5"}  # of options that leave it open
+
+
+def test_no_backbone_is_left_out():
+    options = {file.stem for file in (Path(__file__).parents[2] / "conf" / "backbone").glob("*.yaml")}
+    assert {backbone for _, backbone in NETWORKS} == options
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "backbone"), NETWORKS, ids=lambda one: one)
 def test_every_backbone_in_every_format_that_traces_or_stores_it(stored, data, kind, backbone, tmp_path):
-    size = ["data.image_size=32"] if kind == "image" and backbone != "lenet" else []
-    folder = stored(*data[kind], f"backbone={backbone}", "strategy=scratch", *size)
+    own = ["data.image_size=32"] if kind == "image" and backbone != "lenet" else []
+    own += [f"backbone.name={NAMES[backbone]}"] if backbone in NAMES else []
+    folder = stored(*data[kind], f"backbone={backbone}", "strategy=scratch", *own)
     for form in ("onnx", "torch_export", "safetensors"):
         exported = export(folder, form, tmp_path / "out" / f"model{write.ENDINGS[form]}", None, ())
         assert "the same on 5 made-up samples" in exported.lines[1]

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 USAGE = """graft predict run=<folder> input=<what> [output=<file.csv|.jsonl|.parquet>] [--explain] [--nearest 3]
   run        a run's folder, its model folder, or a sweep's folder (its best job)
   input      a file or a folder of images or recordings; a CSV, TSV, Parquet or JSONL file of rows, texts or files;
-             a text file, or - for standard input: a text in each line; an .npz or .npy of sequences
+             a text file, or - for standard input: a text in each line; an .npz of images; an .npz or .npy of sequences
   output     where predictions go; without it as CSV to standard output
-  column     of a table that holds texts (text) or paths of files (path)
+  column     of a table that holds texts (text) or paths of files (path); of an .npz its array of images (images)
   batch_size inputs that are predicted at a time (256)
   allow      [packages] whose code the model may run: only if you trust it
   --explain  what each prediction rests on: pictures beside the output, or weights of tokens or columns
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
     }
 
     from graft import load_run  # torch
-    from graft.model.files import found_in
+    from graft.model.files import PATHS, found_in
 
     allow = [name.strip() for name in settings.get("allow", "").strip("[]").split(",") if name.strip()]
     model = load_run(settings["run"], allow=allow)
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
     modality = model.description.modality
     if options["explain"] and modality not in ("text", "table") and output is None:
         raise GraftError(f"{EXPLAIN} writes pictures beside the output: give output=<file.csv>.")
-    column = settings.get("column", "text" if modality == "text" else "path")
+    column = settings.get("column", "text" if modality == "text" else PATHS)
     columns = getattr(model.backbone.input_spec, "columns", None)
     found = found_in(settings["input"], modality, dict(model.description.reading), column, columns)
     unread = [*found.unread]

@@ -12,12 +12,14 @@ from graft.config.text import shown
 from graft.data.domain_names import wrong_names
 from graft.errors import GraftError
 from graft.model.place import folder_of, task_of
+from graft.weights.files import WORDS
 
 
 def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> Iterator[str]:
     """Keys that are right by themselves and cannot be meant together."""
     names = Names(config, choices)
     yield from strategy_contradictions(config, names)
+    yield from growth_contradictions(config, names)
     yield from source_contradictions(config, names)
     yield from domain_contradictions(config["data"])
     yield from objective_contradictions(config, names)
@@ -95,6 +97,40 @@ def strategy_contradictions(config: Mapping[str, Any], names: Names) -> Iterator
             )
     if epochs < (least := names.says("strategy", "min_epochs", 1)):
         yield f"`training.epochs={epochs}` with `strategy={names['strategy']}`: its phases need {least} epochs"
+
+
+def growth_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """A head that shall get new classes, and what it cannot be meant with."""
+    if not config["head"].get("grow"):
+        return
+    key, run, data = "`head.grow=true`", config["head"].get("weights"), config["data"]
+    if run is None:
+        yield f"{key} with `head.weights=null`: no head could grow; give head.weights=<run> backbone.weights=<run>"
+        return
+    weights = config["backbone"]["weights"]
+    if weights in (None, *WORDS) or str(weights).startswith("pip:"):
+        yield (
+            f"{key} with `backbone.weights={shown(weights)}`: the rows of a head belong to the features that it "
+            f"learned on; use backbone.weights={run} too"
+        )
+    if not names.says("strategy", "pretrained", True):
+        yield f"{key} with `strategy={names['strategy']}`: it begins with random features; use another strategy"
+    if names.says("strategy", "keeps_classifier", False):
+        yield f"{key} with `strategy={names['strategy']}`: the rows of new classes would stay random; use another"
+    if (task := names["task"]) != "multiclass":
+        yield f"{key} with `task={task}`: only one class a sample has a row for each; use task=multiclass"
+    if config["source_task"] is not None:
+        yield f"{key} with `source_task`: both sides share the head; leave source_task out"
+    if config["head"].get("sharing") == "separate":
+        yield f"{key} with `head.sharing=separate`: both sides share the classes, and the head; use head.sharing=auto"
+    if names.says("objective", "fixed_heads", ()):
+        yield f"{key} with `objective={names['objective']}`: it keeps a head of the source's; use objective=alpha"
+    if data.get("label_sets", "closed") != "closed":
+        yield f"{key} with `data.label_sets={data['label_sets']}`: it says which classes there are; use closed"
+    if data.get("target_setting") == "unsupervised":
+        yield f"{key} with `data.target_setting=unsupervised`: new classes are learned from labels; use supervised"
+    elif alpha := without_target_loss(config["objective"]):
+        yield f"{key} with `{alpha}`: no label of a new class would train; use objective.alpha below 1"
 
 
 def source_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:

@@ -78,3 +78,47 @@ def held_out(data: DomainData) -> tuple[Split, Split]:
 def renumbered(split: Split, numbers: Tensor) -> Split:
     """A split whose labels are those at `numbers` `(K,)`; one without labels as it is."""
     return split if split.labels is None else replace(split, labels=numbers[split.labels])
+
+
+def in_grown_classes(domains: Mapping[str, DomainData], old: Sequence[str], key: str) -> dict[str, DomainData]:
+    """Both sides in the `old` classes and, behind them, those that the target has more, matched by name.
+
+    `label_set` keeps what each side has. Raises GraftError, which names `key`, where the target has no class that is
+    new, or the source one that is in neither.
+    """
+    own = domains["target"].classes or ()
+    new = [name for name in own if name not in old]
+    if not new:
+        raise GraftError(
+            f"{key}: the target has no class that is new: all of {listed(own, SHOWN)} are among that run's "
+            f"{listed(old, SHOWN)}. Give data with others, or train on with the head as it is: head.grow=false."
+        )
+    classes = (*old, *new)
+    of_source = (domains["source"].classes or ()) if "source" in domains else ()
+    if unknown := [name for name in of_source if name not in classes]:
+        raise GraftError(
+            f"{key}: the source has {listed(unknown, SHOWN)}, neither among that run's classes "
+            f"({listed(old, SHOWN)}) nor the target's ({listed(own, SHOWN)}). Names must agree; data.source_classes "
+            "keeps some of the source's."
+        )
+    note = f"new classes: {listed(new, SHOWN)}, beside {listed(old, SHOWN)} of head.weights"
+    notes = {"target": (note, *alike_notes(old, new))}
+    return {name: renamed(data, classes, notes.get(name, ())) for name, data in domains.items()}
+
+
+def alike_notes(old: Sequence[str], new: Sequence[str]) -> tuple[str, ...]:
+    """That a new class has the name of an old one but for the case, where one has."""
+    folded = {name.casefold(): name for name in old}
+    return tuple(
+        f"the new class {name!r} and the old {folded[name.casefold()]!r} differ in case alone, and are different here"
+        for name in new
+        if name.casefold() in folded
+    )
+
+
+def renamed(data: DomainData, classes: tuple[str, ...], notes: Sequence[str]) -> DomainData:
+    """A domain whose labels are places in `classes`, which hold all of its own."""
+    own = data.classes or ()
+    numbers = torch.tensor([classes.index(name) for name in own])
+    train, val, test = (renumbered(split, numbers) for split in (data.train, data.val, data.test))
+    return replace(data, train=train, val=val, test=test, classes=classes, label_set=own, notes=(*data.notes, *notes))

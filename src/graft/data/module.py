@@ -18,7 +18,7 @@ from graft.config.types import Auto, Count, Natural, Seed
 from graft.data.domain import Domain
 from graft.data.finish import check_folds
 from graft.data.folds import Evaluation, Fold
-from graft.data.label_sets import LabelSets, in_source_classes
+from graft.data.label_sets import LabelSets, in_grown_classes, in_source_classes
 from graft.data.loader import EvalLoader, Loader, ResumableLoader
 from graft.data.samples import DomainData, Modality, Split
 from graft.data.sampling import EvalBatches, SemiBatches, TrainBatches, balanced_weights
@@ -134,6 +134,13 @@ class TransferDataModule(pl.LightningDataModule):
         if self.label_sets != "closed":
             target = in_source_classes(target, self.domains["source"], self.label_sets)
         self.domains["target"] = target
+
+    def grow_classes(self, old: Sequence[str], key: str) -> None:
+        """Number both sides' classes as a head that grows has them: the `old` ones, then the target's new ones.
+
+        Raises GraftError, which names `key`, for classes that cannot be so.
+        """
+        self.domains = in_grown_classes(self.domains, old, key)
 
     def check_folds(self, evaluation: Evaluation, folds: int | None) -> int:
         """How many folds the target has, of groups where `folds` is None; GraftError where one is of no use."""

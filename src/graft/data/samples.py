@@ -216,7 +216,8 @@ class DomainData:
     report: Report | None = None  # None for data that are made, not found
     sources: tuple[str, ...] = ()  # names of the sources that make up the domain, where there are several
     equal_sources: bool = False  # whether training draws each of them equally often
-    label_set: tuple[str, ...] | None = None  # of a target whose `classes` are the source's: its own
+    # Its own classes, where `classes` hold those of others too, see graft.data.label_sets
+    label_set: tuple[str, ...] | None = None
 
 
 def sha256(parts: Iterable[bytes]) -> str:

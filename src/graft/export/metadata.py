@@ -2,11 +2,13 @@
 
 from typing import Any
 
+from graft.data.label_sets import UNKNOWN
 from graft.export.deployed import Deployed
 from graft.inputs.table import TableSpec
 from graft.model.folder import PACKAGES
 from graft.model.model import Model
 from graft.packages import versions_of
+from graft.tasks.open_set import OpenSet
 
 FORMAT = 1
 
@@ -18,6 +20,7 @@ def metadata_of(model: Model, deployed: Deployed) -> dict[str, Any]:
     if isinstance(spec, TableSpec):
         columns["numeric"] = [column.name for column in spec.columns.numeric]
         columns["categorical"] = {column.name: [*column.categories] for column in spec.columns.categorical}
+    unknown = {"unknown": unknown_of(model.task)} if isinstance(model.task, OpenSet) else {}
     return {
         "format": FORMAT,
         "name": description.name,
@@ -28,7 +31,14 @@ def metadata_of(model: Model, deployed: Deployed) -> dict[str, Any]:
         **columns,
         "output": deployed.output,
         "classes": description.classes,
+        **unknown,
         "temperature": deployed.temperature,
         "data": dict(description.data),
         "versions": versions_of((*PACKAGES, "onnx", "onnxscript", "onnxruntime")),
     }
+
+
+def unknown_of(task: OpenSet) -> dict[str, Any]:
+    """What an answer of none of the classes is called, and when it is given, which the graph leaves to its reader."""
+    what = "the largest probability" if task.rejection == "probability" else "the sum of p log p over the probabilities"
+    return {"name": UNKNOWN, "by": task.rejection, "below": task.threshold, "rule": f"{what} is below it"}

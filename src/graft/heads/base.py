@@ -33,6 +33,7 @@ class HeadSettings(TypedDict):
 
     sharing: Literal["auto", "shared", "separate"]
     weights: str | None
+    grow: bool
     feature_size: Given
     num_outputs: Given
     context: Given
@@ -40,7 +41,7 @@ class HeadSettings(TypedDict):
 
 def arguments_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of `head` that its constructor takes, without those that the run reads."""
-    return {key: value for key, value in settings.items() if key not in ("sharing", "weights")}
+    return {key: value for key, value in settings.items() if key not in ("sharing", "weights", "grow")}
 
 
 def takes_local(head: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from graft.data.readers import images, recordings
+from graft.data.readers.array_file import Arrays
 from graft.data.readers.folders import listing_of
 from graft.data.readers.table import Table, column_name, read_table
 from graft.errors import GraftError
@@ -18,10 +19,12 @@ from graft.inputs.columns import Columns
 from graft.model.inputs import FILE, checked_table, table_of
 
 STANDARD_INPUT = "-"
+PATHS = "path"  # the column of a table that names files, where `column` names no other
 LINES = (".jsonl", ".ndjson")
 TABLES = (".csv", ".tsv", ".tab", ".parquet", ".pq")
 TEXTS = (".txt", ".text")
 ARRAYS = (".npy", ".npz")
+IMAGES = "images"  # the array of an .npz that is read where `column` names no other
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ class Found:
 def found_in(place: str, modality: str, reading: dict[str, Any], column: str, columns: Columns | None) -> Found:
     """The inputs of a modality at a place.
 
-    `column` names where a table holds texts or files' paths, `columns` are those of a network for tables. Raises
-    GraftError where there is nothing that such a network takes.
+    `column` names where a table holds texts or files' paths, or the array of an .npz with images; `columns` are those
+    of a network for tables. Raises GraftError where there is nothing that such a network takes.
     """
     path = user_path(place)
     if place != STANDARD_INPUT and not path.exists():
@@ -57,6 +60,8 @@ def found_in(place: str, modality: str, reading: dict[str, Any], column: str, co
         raise GraftError(
             f"input=-: only a model of texts reads standard input, and this one is of modality {modality}. Give a file."
         )
+    if modality == "image" and path.suffix.lower() == ".npz":
+        return images_in(path, column)
     if modality == "image":
         return files_in(path, images.extensions(), column)
     if modality == "audio":
@@ -82,6 +87,24 @@ def files_in(path: Path, endings: Any, column: str) -> Found:
         files = [path.parent / user_path(str(value)) for value in values if value is not None]
         return Found(files, [str(file) for file in files], named(table))
     return Found([path], [str(path)])
+
+
+def images_in(path: Path, column: str) -> Found:
+    """Images `(N, H, W)` or `(N, H, W, C)` of a .npz, in the array that `column` names, else in `images`."""
+    with Arrays(path, "input", IMAGES) as arrays:
+        name = IMAGES if column == PATHS else column
+        if name not in arrays.names:
+            raise GraftError(
+                f"input={path}: there is no array {name}. Name the one with the images: column=<one of "
+                f"{', '.join(arrays.names) or 'none'}>"
+            )
+        values = arrays[name]
+    if values.ndim not in (3, 4):
+        raise GraftError(
+            f"input={path}: {name} has the shape {values.shape}; images are (N, H, W) or (N, H, W, C), the channels "
+            "last. Name another array: column=<name>"
+        )
+    return Found([*values], [f"{name}[{index}]" for index in range(len(values))])
 
 
 def texts_in(place: str, path: Path, column: str) -> Found:

@@ -229,6 +229,8 @@ def redacted(results: Mapping[str, Any], redact: Sequence[str]) -> dict[str, Any
         found["data"] = {domain: one | {"classes": numbered(one["classes"])} for domain, one in found["data"].items()}
         confusion = found.get("confusion", {})
         found["confusion"] = {name: one | {"classes": numbered(one["classes"])} for name, one in confusion.items()}
+        if growth := found.get("growth"):
+            found["growth"] = growth | {"classes": numbered(growth["classes"])}
     if "paths" in redact:
         reports = [one["report"] for one in found["data"].values() if one["report"]]
         skipped = {one["sample"] for report in reports for one in report["skipped"]}

@@ -17,7 +17,7 @@ from graft.files import write_whole
 from graft.model import folder as folders
 from graft.model.folder import Description
 from graft.packages import PREFIX
-from graft.report import baselines, checks, study
+from graft.report import baselines, checks, growth, study
 from graft.report.kept import sampling_interval, target_predictions
 from graft.report.summary import within_bounds
 from graft.report.temperature import is_at_end, temperature_of
@@ -102,6 +102,11 @@ def data_lines(results: Mapping[str, Any], description: Description) -> Iterator
     yield f"labels of the target used: {training:,} to train, {choosing:,} more to choose the checkpoint"
     if description.classes is not None:
         yield f"classes: {listed([f'`{name}`' for name in description.classes], CLASSES_SHOWN)}"
+    if grown := results.get("growth"):
+        yield (
+            f"the first {grown['old']} of the classes come from the run {Path(grown['run']).name}, whose head got the "
+            "others; what that run learned from is in its own card"
+        )
 
 
 def result_rows(run: Path, results: Mapping[str, Any]) -> Iterator[list[str]]:
@@ -111,6 +116,10 @@ def result_rows(run: Path, results: Mapping[str, Any]) -> Iterator[list[str]]:
         if not name.startswith("test/") or value is None:  # forgetting is of no split
             continue
         _, domain, *rest = name.split("/")
+        if domain == "grown":  # of the test samples of all sides
+            size = growth.samples_of(results["growth"], rest[0])
+            yield [domain, rest[0], f"{value:.4g}", "not computed", f"{size:,}"]
+            continue
         data = results["data"].get(domain.split("_")[0], {})  # test/target_blur/acc is of the target too
         if not (domain.startswith("target") or data.get("trained_on")):
             continue

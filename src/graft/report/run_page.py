@@ -10,7 +10,7 @@ import numpy as np
 from graft.cli.program import program
 from graft.errors import GraftError
 from graft.model.predictions import SLICE
-from graft.report import adaptation, baselines, checks, figures, inspected, samples, study, temperature
+from graft.report import adaptation, baselines, checks, figures, growth, inspected, samples, study, temperature
 from graft.report.answer import Answer
 from graft.report.export import Table
 from graft.report.kept import sampling_interval, target_predictions
@@ -112,6 +112,8 @@ def sections_of(
     yield Section("Scores", [metrics(results)])
     if results.get("baselines"):
         yield Section("Baselines", [beside(results)])
+    if results.get("growth"):
+        yield Section("Old and new classes", [old_and_new(results["growth"])])
     confusion = (results.get("confusion") or {}).get("test/target")
     if confusion:
         matrix, classes = confusion["matrix"], confusion["classes"]
@@ -169,6 +171,16 @@ def metrics(results: Mapping[str, Any]) -> Table:
     header = ["domain", "metric", "test"]
     caption = "Of the checkpoint that was chosen."
     return Table("metrics", "Test metrics", caption, header, rows, numbers=2)
+
+
+def old_and_new(grown: Mapping[str, Any]) -> Table:
+    """Each class of a head that has grown, before and after."""
+    rows = [
+        [one.name, one.kind, f"{one.samples:,}", *map(number_cell, (one.before, one.after, one.forgotten))]
+        for one in growth.rows(grown)
+    ]
+    header = ["class", "", "test samples", "before", "after", "forgotten"]
+    return Table("classes", "Accuracy of each class", f"{growth.MEANING}.", header, rows, numbers=2)
 
 
 def beside(results: Mapping[str, Any]) -> Table:

@@ -15,6 +15,7 @@ from rich.table import Table
 from graft.cli.help import description
 from graft.cli.program import program
 from graft.locations import CONF
+from graft.report import growth
 from graft.report.baselines import baselines_in
 from graft.runs import record
 from graft.runs.folder import MODEL
@@ -58,7 +59,11 @@ def print_results(results: Mapping[str, Any], run_dir: Path) -> None:
     console = _console()
     _blank_line(console)
     console.print(metrics_table(results.get("metrics", {})))
-    if results.get("metrics", {}).get("forgetting") is not None:
+    if grown := results.get("growth"):
+        _blank_line(console)
+        console.print(growth_table(grown))
+        console.print(growth_line(grown))
+    elif results.get("metrics", {}).get("forgetting") is not None:
         console.print("forgetting: what the source's main metric lost since pretraining, measured with the same head")
     if results.get("soup"):
         _blank_line(console)
@@ -218,6 +223,21 @@ def metrics_table(metrics: Mapping[str, float | None]) -> Table:
         column = domains.index("source") if "source" in domains else 0
         table.add_row("forgetting", *([""] * column), _cell(metrics["forgetting"]))
     return table
+
+
+def growth_table(grown: Mapping[str, Any]) -> Table:
+    """A row for each class of a head that has grown: the share of its test samples that is right, before and after."""
+    table = _table("class", "", "test samples", "before", "after", "forgotten")
+    for row in growth.rows(grown):
+        table.add_row(row.name, row.kind, f"{row.samples:,}", *map(_cell, (row.before, row.after, row.forgotten)))
+    return table
+
+
+def growth_line(grown: Mapping[str, Any]) -> str:
+    """What the words of the table of classes mean, and what is missing without samples of old classes."""
+    if not any(grown["samples"][: grown["old"]]):
+        return "no test sample of an old class: their data as data.source show what is forgotten (docs/new_classes.md)"
+    return growth.MEANING
 
 
 def selection_line(selection: Mapping[str, Any] | None) -> str:

@@ -24,6 +24,7 @@ from graft.tasks.base import Task
 from graft.tasks.open_set import OpenSet
 from graft.training import flops
 from graft.training.fitting import Fitting, averaging_word
+from graft.training.growth import Growth
 from graft.weights.loading import LoadReport
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "numpy")
@@ -218,6 +219,12 @@ def of_confusion(module: TransferModule, data: TransferDataModule) -> dict[str, 
         }
         for name, matrix in module.confusion.items()
     }
+
+
+def of_growth(growth: Growth, data: TransferDataModule, confusion: Mapping[str, Any]) -> dict[str, Any]:
+    """What became of each class of a head that has grown, on the test splits of all sides; on the main process."""
+    matrices = [confusion[f"test/{domain}"]["matrix"] for domain in data.test_domains]
+    return growth.describe(data.classes("target") or (), matrices)
 
 
 @functools.cache

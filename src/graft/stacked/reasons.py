@@ -29,6 +29,7 @@ NEEDED: Mapping[str, tuple[Any, ...]] = {
     "training.cutmix_alpha": (None,),
     "training.progressive_resizing.initial_scale": (None,),
     "training.wise_ft_alphas": (None,),
+    "head.grow": (None, False),
     "save.ledger": (None,),
     "trainer.accelerator": ("auto", "cpu"),
     "trainer.devices": (1,),

@@ -34,6 +34,10 @@ class Task:
         """Mean loss over the samples of a batch: logits `(B, K)`, labels `(B,)` or `(B, K)`."""
         raise NotImplementedError
 
+    def training_loss(self, logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+        """The `loss` of a training batch."""
+        return self.loss(logits, labels, class_weights)
+
     @property
     def smooths_labels(self) -> bool:
         """Whether `loss` compares with smoothed labels, so that its value depends on how much."""

@@ -153,6 +153,8 @@ class TermContext:
     # Target training batches in the form that another network takes, where a sample's inputs never change; on the
     # run's device. None where they do, by augmentation or mixing
     fixed_samples: Callable[[InputSpec], Iterable[DomainBatch]] | None = None
+    # How many outputs of the target's head, the first ones, are those of `pretrained_head` (head.grow); None: none
+    old_outputs: int | None = None
 
     @cached_property
     def teacher(self) -> Teacher:

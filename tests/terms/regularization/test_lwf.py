@@ -1,3 +1,4 @@
+import copy
 import math
 from dataclasses import replace
 
@@ -6,6 +7,7 @@ import torch
 from torch import nn
 
 from graft.errors import GraftError
+from graft.model.heads import FirstOutputs
 from graft.terms.regularization.lwf import LwF, distillation
 
 
@@ -115,3 +117,23 @@ def test_refuses_what_has_no_old_outputs_to_keep(make_setup, changes, message):
 def test_refuses_a_temperature_of_nothing():
     with pytest.raises(GraftError, match="temperature=0"):
         LwF(temperature=0)
+
+
+def test_a_grown_heads_own_old_outputs_are_distilled(make_setup, make_step):
+    context = make_setup(own_head=False, dtype=torch.float64)
+    head, old = context.target_head, 2
+    context.backbone.set_pretrained_head(FirstOutputs(copy.deepcopy(head), old))
+    context = replace(context, pretrained_head=context.backbone.pretrained_head, old_outputs=old)
+    term = LwF()
+    term.prepare(context)
+    assert [*term.parameters()] == []  # no classifier of its own
+    assert term(make_step(context)).item() == pytest.approx(0, abs=1e-12)
+    with torch.no_grad():
+        head.weight[old:].add_(1.0)  # rows of new classes are free
+    assert term(make_step(context)).item() == pytest.approx(0, abs=1e-12)
+    with torch.no_grad():
+        head.weight[:old].add_(torch.randn_like(head.weight[:old]))
+    step = make_step(context)
+    expected = distillation(step.logits["target"][:, :old], context.teacher.logits(step.inputs["target"]), 3.0)
+    assert term(step).item() == pytest.approx(expected.item(), rel=1e-9)
+    assert expected > 1e-4

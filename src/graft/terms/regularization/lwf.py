@@ -1,5 +1,6 @@
 """Learning without Forgetting: what the old head says about the new data shall stay (Li and Hoiem, ECCV 2016)."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -21,6 +22,8 @@ def distillation(logits: Tensor, old_logits: Tensor, temperature: float) -> Tens
 class LwF(Term):
     """Distils the pretrained net's own outputs into the trained features through a copy of its head, which trains too.
 
+    Where the target's head is the pretrained one with new classes behind the old (head.grow), no copy trains: the old
+    outputs of that head are held, as all classes are told apart by one softmax (Masana et al., TPAMI 2022).
     Raises GraftError where the pretrained weights come without their head.
     """
 
@@ -35,10 +38,15 @@ class LwF(Term):
 
     def prepare(self, context: TermContext) -> None:
         """Keep the pretrained net, and start the head that trains from its own."""
-        self.classifier = trainable_pretrained_head(context, "lwf")
+        self.old_outputs = context.old_outputs
+        if self.old_outputs is None:
+            self.classifier = trainable_pretrained_head(context, "lwf")
         self.teacher = context.teacher
 
     def forward(self, step: TrainStep) -> Tensor:
         """How far the outputs over the old classes have moved on this step's samples, in nats."""
-        logits = self.classifier(step.all_taken_by(self.classifier))
+        if self.old_outputs is None:
+            logits = self.classifier(step.all_taken_by(self.classifier))
+        else:
+            logits = torch.cat([*step.logits.values()])[:, : self.old_outputs]
         return distillation(logits, self.teacher.logits(step.all_inputs), self.temperature)
