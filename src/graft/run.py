@@ -14,6 +14,7 @@ from graft.loggers import build as loggers
 from graft.model.calibrate import neighbours_for, reads_validation, temperature_for, thresholds_for
 from graft.model.save import keep_model, redacted, save_predictions
 from graft.pretrain import pretrain
+from graft.probe.fit import fit_probe
 from graft.report import card, plots, publish, tables
 from graft.runs import checkpoints, describe, record
 from graft.runs.context import RunContext, run_context
@@ -60,6 +61,9 @@ def train(config: Mapping[str, Any], setup: Setup | None = None) -> dict[str, An
         if setup.stacked:
             replay(fitting, experiment, setup.stacked)
             results["stacked"] = {"jobs": setup.stacked.jobs, "fit_s": setup.stacked.seconds}
+        elif experiment.module.strategy.closed_fit:
+            fitted, results["probe"] = fit_probe(experiment, fitting)
+            replay(fitting, experiment, fitted)
         else:
             fit(fitting.trainer, experiment, resumed)
         selected = checkpoints.load_selected(experiment, resumed, fitting.trainer)

@@ -20,6 +20,7 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     names = Names(config, choices)
     yield from strategy_contradictions(config, names)
     yield from growth_contradictions(config, names)
+    yield from closed_fit_contradictions(config, names)
     yield from source_contradictions(config, names)
     yield from domain_contradictions(config["data"])
     yield from objective_contradictions(config, names)
@@ -131,6 +132,41 @@ def growth_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[s
         yield f"{key} with `data.target_setting=unsupervised`: new classes are learned from labels; use supervised"
     elif alpha := without_target_loss(config["objective"]):
         yield f"{key} with `{alpha}`: no label of a new class would train; use objective.alpha below 1"
+
+
+def closed_fit_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """What a closed fit of the head cannot take: it is one linear layer on the features of one domain's samples."""
+    if not names.says("strategy", "closed_fit", False):
+        return
+    data, training, objective = config["data"], config["training"], config["objective"]
+    alpha, chooses = objective.get("alpha"), names.says("selection", "domains", ())
+    chooses = chooses and not names.says("selection", "holds_out", False)
+    suits = {
+        "head=linear": (f"head={names['head']}", names.says("head", "linear_in_features", False)),
+        "objective=alpha": (f"objective={names['objective']}", "alpha" in objective),
+        "objective.alpha=0 or 1": (f"objective.alpha={alpha}", alpha in (0, 1) or "alpha" not in objective),
+        "objective.alpha_end=null": ("objective.alpha_end", objective.get("alpha_end") in (None, alpha)),
+        "another task": (f"task={names['task']}", not names.says("task", "rejects", False)),
+        "task.loss=mse": (f"task.loss={config['task'].get('loss')}", config["task"].get("loss", "mse") == "mse"),
+        "task.label_smoothing=0": ("task.label_smoothing", not config["task"].get("label_smoothing")),
+        "selection=target_val": (f"selection={names['selection']}", chooses),
+        "term=[]": (f"term=[{','.join(config.get('term') or {})}]", not config.get("term")),
+        "bn=joint": (f"bn={config['bn']}", config["bn"] != "domain_specific"),
+        "averaging=none": ("averaging", not config["averaging"]),
+        "data.target_setting=supervised": ("data.target_setting=semi", data.get("target_setting") != "semi"),
+        "data.balance=weights": (f"data.balance={data['balance']}", data["balance"] != "sampler"),
+        "training.wise_ft_alphas=null": ("training.wise_ft_alphas", training["wise_ft_alphas"] is None),
+        "optimizer.lr=1e-3": ("optimizer.lr=auto", config["optimizer"]["lr"] != "auto"),
+        "save.ledger=null": ("save.ledger", config["save"]["ledger"] is None),
+        "one process": ("several processes", not several_processes(config["trainer"])),
+        "unmixed samples": (mixing_keys(config), not mixing_keys(config)),
+    }
+    for instead, (given, fine) in suits.items():
+        if not fine:
+            yield (
+                f"`{given}` with `strategy={names['strategy']}`: it solves for one linear head on the features of one "
+                f"domain; use {instead}, or strategy=frozen"
+            )
 
 
 def source_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:

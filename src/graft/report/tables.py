@@ -262,6 +262,9 @@ def choice_lines(results: Mapping[str, Any]) -> Iterator[str]:
     """How labels were held out; what else was chosen than the epoch: how far to go from pretrained weights, a soup."""
     if note := (results.get("selection") or {}).get("note"):
         yield f"budget: {note}; the validation split chooses nothing"
+    if probe := results.get("probe"):
+        tried = ", ".join(f"{_cell(one['value'])} at {one['penalty']:g}" for one in probe["tried"])
+        yield f"probe: penalty {probe['penalty']:g}, {probe['monitor']} {tried}"
     if wise_ft := results.get("wise_ft"):
         tried = ", ".join(f"{_cell(one['value'])} at {one['alpha']:g}" for one in wise_ft["tried"])
         yield f"wise_ft: alpha {wise_ft['alpha']:g} of pretrained (0) to tuned (1), {wise_ft['monitor']} {tried}"

@@ -1,0 +1,1 @@
+"""The linear probe: fitted on frozen features to convergence, at all penalties at once."""

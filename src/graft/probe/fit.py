@@ -1,0 +1,145 @@
+"""The fit of `strategy=probe`: what gradient steps leave of a run, from one closed fit of its head."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graft.backbones.split_backbone import FEATURES, SplitBackbone
+from graft.cache.extract import Pass, computed, stored_features
+from graft.callbacks.throughput import peak_memory_mb, reset_peak_memory
+from graft.data.sampling import EvalBatches
+from graft.errors import GraftError
+from graft.experiment import Experiment
+from graft.probe.solver import Loss, Solutions, solve
+from graft.selection.base import of_validation, rank
+from graft.stacked.fit import Best, LoggedRow, StackedFit, logged
+from graft.tasks.base import Task
+from graft.training.fitting import Fitting
+
+LOSSES: dict[str, Loss] = {
+    "multiclass": "softmax",
+    "multilabel": "sigmoid",
+    "binary": "sigmoid",
+    "regression": "squares",
+}
+
+
+def fit_probe(experiment: Experiment, fitting: Fitting) -> tuple[StackedFit, dict[str, Any]]:
+    """Fit the head at every penalty and choose by the run's selection rule, of equal ones the strongest penalty.
+
+    Also what is put down in results.json: the penalties, what each reads on validation, and the chosen one. GraftError
+    where there is nothing to choose by, and for a fit that does not converge.
+    """
+    started = time.perf_counter()
+    module, data = experiment.module, experiment.data
+    monitor = experiment.rule.monitor(module.tasks)
+    if monitor is None or experiment.rule.has_score or not all(len(data.domains[d].val) for d in data.eval_domains):
+        raise GraftError(
+            f"strategy=probe chooses its penalty by a metric of validation samples, and selection={experiment.rule.name} "
+            "gives none on these data. Use selection=target_val on data with a validation split, or strategy=frozen."
+        )
+    reset_peak_memory(fitting.trainer.strategy.root_device)
+    fitting.trainer.precision_plugin.convert_module(module)
+    (domain,) = data.train_domains
+    rows = {name: features_of(experiment, fitting, name, "val") for name in data.eval_domains}
+    train, labels = features_of(experiment, fitting, domain, "train"), data.domains[domain].train.labels
+    assert labels is not None  # see graft.config.conflicts
+    solutions = solved(experiment, domain, train, labels)
+    if not solutions.converged:
+        raise GraftError(
+            f"strategy=probe: no convergence after {solutions.steps} steps. Use stronger penalties: "
+            f"strategy.penalties={experiment.module.strategy.penalties[:-1]}"
+        )
+    layer, task, best, tried = linear_of(module.head(domain)), module.tasks[domain], None, []
+    higher = experiment.rule.higher_is_better(module.tasks)
+    found = StackedFit(jobs=1, epochs=1, steps=solutions.steps)
+    for place, penalty in enumerate(module.strategy.penalties):
+        put(layer, solutions.weights[place], solutions.biases[place])
+        values = logged(validated(experiment, rows))
+        tried.append({"penalty": penalty, "value": values[monitor]})
+        if best is None or rank(values[monitor], higher) > rank(best.value, higher):
+            weights = {name: value.detach().clone() for name, value in module.heads.state_dict().items()}
+            best, chosen = Best(values[monitor], 0, solutions.steps, weights, of_validation(values)), penalty
+    assert best is not None  # there is a penalty
+    module.heads.load_state_dict(best.weights)
+    with torch.no_grad():
+        logits = module.head(domain)(train.to(layer.weight))
+        module.train_metrics[domain].add(
+            task.loss(logits, labels, module.weights_of_classes(domain, logits)), logits, labels
+        )
+    found.best = best
+    found.rows = [
+        LoggedRow(0, solutions.steps, best.metrics),
+        LoggedRow(0, solutions.steps, logged(module.training_values(1.0, 0.0))),
+    ]
+    found.peak_memory_mb = peak_memory_mb(fitting.trainer.strategy.root_device)
+    found.seconds = found.train_seconds = time.perf_counter() - started
+    return found, {"monitor": monitor, "penalty": chosen, "tried": tried}
+
+
+def features_of(experiment: Experiment, fitting: Fitting, domain: str, split: str) -> Tensor:
+    """Features `(N, D)` of a split on the CPU, from the cache that frozen runs share where there is one."""
+    trainer, backbone = fitting.trainer, experiment.module.backbone
+    one = Pass(experiment.data, domain, split, trainer.precision_plugin, trainer.strategy.root_device)
+    backbone.to(one.device)
+    rows = stored_features(one, backbone, fitting.features) if experiment.config["cache"]["features"] else None
+    return computed(SplitBackbone(backbone, FEATURES), one) if rows is None else rows[:]
+
+
+def solved(experiment: Experiment, domain: str, features: Tensor, labels: Tensor) -> Solutions:
+    """The task's linear models of a domain's features `(N, D)` and labels, in the order of the penalties."""
+    module = experiment.module
+    task, outputs = module.tasks[domain], experiment.data.num_outputs(domain, module.tasks[domain])
+    weights = module.class_weights.get(domain)
+    if weights is not None:
+        weights = weights[labels.long()]
+        weights = weights / weights.mean()
+    return solve(features, targets_of(task, labels, outputs), module.strategy.penalties, LOSSES[task.name], weights)
+
+
+def targets_of(task: Task, labels: Tensor, outputs: int) -> Tensor:
+    """Labels as the columns `(N, K)` that a linear model is fitted to."""
+    if task.name == "regression":
+        state = task.state_dict()
+        return ((labels.double() - state["mean"]) / state["std"]).reshape(-1, 1)
+    if labels.ndim == 2 or outputs == 1:
+        return labels.double().reshape(len(labels), -1)
+    return nn.functional.one_hot(labels.long(), outputs).double()
+
+
+def linear_of(head: nn.Module) -> nn.Linear:
+    """The one layer of a linear head."""
+    (layer,) = (one for one in head.modules() if isinstance(one, nn.Linear))
+    return layer
+
+
+@torch.no_grad()
+def put(layer: nn.Linear, weights: Tensor, biases: Tensor) -> None:
+    """Let a layer compute with weights `(K, D)` and biases `(K,)`."""
+    layer.weight.copy_(weights)
+    layer.bias.copy_(biases)
+
+
+@torch.no_grad()
+def validated(experiment: Experiment, rows: dict[str, Tensor]) -> dict[str, Any]:
+    """What a validation of the weights in the module logs, from features `(N, D)` by domain."""
+    module = experiment.module
+    for domain, features in rows.items():
+        for labels, batch in batches(experiment, domain, features):
+            logits, task = module.head(domain)(batch), module.tasks[domain]
+            smoothed = task.loss(logits, labels) if task.smooths_labels else None
+            module.add_losses(domain, *task.summed_loss(logits, labels), smoothed, len(labels))
+            module.add_predictions(domain, logits, labels)
+            module.add_to_rule(domain, batch, logits)
+    return module.validation_values()
+
+
+def batches(experiment: Experiment, domain: str, features: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Labels and features of a domain's validation split, in batches."""
+    labels, head = experiment.data.domains[domain].val.labels, linear_of(experiment.module.head(domain))
+    assert labels is not None  # validation always has them
+    for _, indices in EvalBatches(len(features), experiment.data.eval_batch_size):
+        yield labels[indices], features[indices].to(head.weight)
