@@ -255,7 +255,9 @@ def label_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[st
             key = f"data.{side}.label_kind"
             hint = "boxes: use data=detection, or data/domain@data.target=voc or coco" if takes == "boxes" else ""
             yield f"`{group}={names[group]}` with `{key}={kind}`: it needs {hint or f'{key}={takes}'}"
-        elif kind is not None and kind not in (known := attribute((config["data"][side] or {}).get("_target_", ""), "label_kinds", (kind,))):
+        elif kind is not None and kind not in (
+            known := attribute((config["data"][side] or {}).get("_target_", ""), "label_kinds", (kind,))
+        ):
             yield f"`data.{side}.label_kind={kind}`: these data have {' or '.join(known)}"
     data = config["data"]
     if data.get("target_setting") == "semi":
@@ -315,7 +317,7 @@ def detection_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
     data, training, save = config["data"], config["training"], config["save"]
     augments = ("none", "light", "crop")
     if data["augment"] not in augments:
-        yield f"`data.augment={data['augment']}` with `task={names['task']}`: boxes move with {', '.join(augments)} alone"
+        yield f"`data.augment={data['augment']}` with `task={names['task']}`: use one of {', '.join(augments)}"
     if data.get("source") is not None:
         yield f"`task={names['task']}` with source data: it learns from the target alone; set data.source=null"
     for key, value, off in (
@@ -329,8 +331,11 @@ def detection_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
             yield f"`{key}={shown(value)}` with `task={names['task']}`: it is not for boxes; use {key}={shown(off)}"
     for term in config.get("term") or {}:
         yield f"`term={term}` with `task={names['task']}`: terms compare features or classes of samples; leave it out"
-    if names.says("selection", "holds_out", False):
-        yield f"`selection={names['selection']}` with `task={names['task']}`: use selection=target_val or selection=last"
+    if names.says("selection", "name", "") not in ("target_val", "last"):
+        yield (
+            f"`selection={names['selection']}` with `task={names['task']}`: it judges classes of samples; use "
+            "selection=target_val or selection=last"
+        )
 
 
 def table_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:

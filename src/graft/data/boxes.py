@@ -39,6 +39,13 @@ class Boxes:
         )
 
     @classmethod
+    def none(cls, original: Sequence[Sequence[int]], sizes: Sequence[Sequence[int]]) -> "Boxes":
+        """No box in images that were of `original` sizes `(H, W)` and are of others now."""
+        boxes, classes = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
+        number = len(original)
+        return cls([boxes] * number, [classes] * number, torch.tensor(sizes), torch.tensor(original))
+
+    @classmethod
     def join(cls, parts: "Sequence[Boxes]") -> "Boxes":
         """Batches one after the other as one."""
         scores = None if parts[0].scores is None else [one for part in parts for one in part.scores or ()]

@@ -121,7 +121,9 @@ class Samples:
         return replace(
             self,
             inputs=take(self.inputs, indices),
-            labels=self.labels[indices] if isinstance(self.labels, Tensor | Boxes) else [self.labels[i] for i in chosen],
+            labels=self.labels[indices]
+            if isinstance(self.labels, Tensor | Boxes)
+            else [self.labels[i] for i in chosen],
             places=[self.places[i] for i in chosen],
             contents=None if self.contents is None else [self.contents[i] for i in chosen],
             problems={place[i]: problem for i, problem in self.problems.items() if i in place},

@@ -13,6 +13,7 @@ from graft.backbones.base import Backbone
 from graft.backbones.outputs import Maps, MapSize, Tokens, features_of, kept_outputs, map_sizes
 from graft.build import build
 from graft.config.types import Given
+from graft.errors import GraftError
 
 SHARED = "shared"  # the name of one head for both domains
 BOTTLENECK = "bottleneck"  # the module's name in a head, and what the names of its parts begin with
@@ -96,10 +97,23 @@ def context_for(
         with torch.no_grad():
             if takes_maps(head):
                 maps = map_sizes(backbone.eval().local(example), example.shape[-1])
+                check_takes_any_size(backbone, example)
             else:
                 size = backbone.eval().tokens(example).values.shape[-1]
         backbone.train(training)
     return HeadContext(backbone.feature_size, num_outputs, class_names, size, maps)
+
+
+def check_takes_any_size(backbone: Backbone, example: Any) -> None:
+    """GraftError for a backbone that takes images of its own size `example` `(1, C, H, W)` alone."""
+    try:
+        backbone(torch.cat([example, example], dim=-1))
+    except (RuntimeError, AssertionError, ValueError):
+        size = tuple(example.shape[-2:])
+        raise GraftError(
+            f"backbone {backbone.name} takes images of {size[0]} x {size[1]} pixels alone, but images with boxes keep "
+            "their shape. Choose a convolutional backbone (backbone=efficientnet_lite0, mobilenet_v2, resnet18)."
+        ) from None
 
 
 def new_head(settings: Mapping[str, Any], context: HeadContext) -> nn.Module:

@@ -118,8 +118,7 @@ def chosen_stages(maps: Mapping[str, MapSize], strides: Sequence[int]) -> list[s
     if missing := [stride for stride in strides if stride not in by_stride]:
         known = ", ".join(f"{stride} ({stage})" for stride, stage in by_stride.items()) or "none"
         raise GraftError(
-            f"head.strides={list(strides)}: the backbone has no map (B, C, H, W) of stride {missing[0]}; it has {known}. "
-            "Choose other strides, or a convolutional backbone (backbone=efficientnet_lite0, mobilenet_v2, resnet18)."
+            f"head.strides={list(strides)}: the backbone has no map (B, C, H, W) of stride {missing[0]}; it has "
+            f"{known}. Choose other strides, or a convolutional backbone (backbone=efficientnet_lite0, resnet18)."
         )
     return [by_stride[stride] for stride in sorted(strides)]
-

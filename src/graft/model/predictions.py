@@ -22,7 +22,7 @@ SLICE = "slice "  # a column's name begins so that holds what samples are sliced
 
 @dataclass(frozen=True)
 class Predictions:
-    """Of N samples: a class name, several of them, or a number each, and the probability `(N, K)` of every class.
+    """Of N samples: a class name, several of them, a number or boxes each, and the probability `(N, K)` of every class.
 
     `probabilities` and `classes` are None for numbers, `confidence` `(N,)` also for several labels. `scores` `(N,)` by
     name, and whether a sample is `unusual` `(N,)` by them, are those of graft.model.unusual. `nearest` and
@@ -91,9 +91,7 @@ def words_of(labels: "Tensor | Boxes", classes: Sequence[str] | None) -> tuple[A
 def boxes_in_words(found: "Mapping[str, Tensor]", classes: Sequence[str]) -> list[dict[str, Any]]:
     """An image's boxes as plain values, coordinates to a hundredth of a pixel."""
     boxes = [[round(value, 2) for value in box] for box in found["boxes"].tolist()]
-    words = [
-        {"class": classes[label], "box": box} for label, box in zip(found["labels"].tolist(), boxes, strict=True)
-    ]
+    words = [{"class": classes[label], "box": box} for label, box in zip(found["labels"].tolist(), boxes, strict=True)]
     if "scores" not in found:
         return words
     return [one | {"score": round(score, 4)} for one, score in zip(words, found["scores"].tolist(), strict=True)]

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import ExifTags, Image
@@ -67,7 +66,7 @@ class BoxImages(LabelledImages):
         raise NotImplementedError
 
     def read(self) -> Raw:
-        """The images of every split with their boxes; each is decoded, so that a broken one is found before training."""
+        """The images of every split with their boxes; each is decoded, so that a broken one is found early."""
         splits = self.annotated()
         classes = self.classes or tuple(sorted({name for one in splits["train"] for name, _ in one.boxes}))
         if not classes:
@@ -75,7 +74,9 @@ class BoxImages(LabelledImages):
         samples = {name: samples_of(images, classes) for name, images in splits.items()}
         left_out = sum((one.left_out for images in splits.values() for one in images), Counter[str]())
         others = Counter(n for images in splits.values() for one in images for n, _ in one.boxes if n not in classes)
-        notes = [f"{sum(others.values()):,} boxes of other classes are left out ({listed(sorted(others))})"] * bool(others)
+        notes = [f"{sum(others.values()):,} boxes of other classes are left out ({listed(sorted(others))})"] * bool(
+            others
+        )
         notes += [f"{count:,} boxes {reason} are left out" for reason, count in sorted(left_out.items())]
         raw = self.with_looks(Raw(samples, classes))
         return Raw(raw.splits, raw.classes, (*notes, *raw.notes), raw.fingerprint)

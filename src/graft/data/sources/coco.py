@@ -26,7 +26,7 @@ class COCO(BoxImages):
         test_folder: str | None = None,
         **settings: Any,
     ) -> None:
-        """Images are below `folder`, null is that of `file`; those of the other splits below theirs, null is `folder`."""
+        """Images are below `folder`, null is that of `file`; those of other splits below theirs, null is `folder`."""
         super().__init__(**settings)
         files = {"train": file, "val": val_file, "test": test_file}
         self.files = {split: user_path(name) for split, name in files.items() if name is not None}

@@ -75,7 +75,9 @@ def annotation_of(path: Path, image: Path) -> Annotated:
     except OSError as error:
         raise GraftError(f"{path} cannot be read ({error.strerror}): {image.stem} is in a list of images.") from None
     except (ElementTree.ParseError, ValueError) as error:
-        raise GraftError(f"{path} is no annotation of Pascal VOC ({first_line(error)}). Correct or remove it.") from None
+        raise GraftError(
+            f"{path} is no annotation of Pascal VOC ({first_line(error)}). Correct or remove it."
+        ) from None
     return found
 
 

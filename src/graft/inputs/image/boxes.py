@@ -85,9 +85,7 @@ class BoxTransform:
         """A batch of images and their boxes, changed together; only here is something random drawn."""
         moved = [
             self.moved(image, boxes, classes, whole.tolist())
-            for image, boxes, classes, whole in zip(
-                images, labels.boxes, labels.classes, labels.original, strict=True
-            )
+            for image, boxes, classes, whole in zip(images, labels.boxes, labels.classes, labels.original, strict=True)
         ]
         sizes = torch.tensor([image.shape[-2:] for image, *_ in moved])
         boxes = replace(labels, boxes=[one[1] for one in moved], classes=[one[2] for one in moved], sizes=sizes)
@@ -132,7 +130,9 @@ def random_window(size: tuple[int, ...]) -> tuple[int, int, int, int]:
     """Top, left, height and width of a random part of an image `(H, W)`, in the image's shape."""
     side = float(uniform(1, *AREA).sqrt())
     height, width = (max(1, round(side * length)) for length in size)
-    top, left = (int(torch.randint(0, length - part + 1, ())) for length, part in zip(size, (height, width), strict=True))
+    top, left = (
+        int(torch.randint(0, length - part + 1, ())) for length, part in zip(size, (height, width), strict=True)
+    )
     return top, left, height, width
 
 
