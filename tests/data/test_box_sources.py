@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 from PIL import Image
-from tests.boxes_on_disk import SIZE, write_coco, write_voc, write_xml
 
 from graft.data.boxes import Boxes
 from graft.data.sources.coco import COCO
 from graft.data.sources.voc import VOC
 from graft.errors import GraftError
+from tests.boxes_on_disk import SIZE, write_coco, write_voc, write_xml
 
 
 def loaded(domain):
