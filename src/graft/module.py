@@ -604,7 +604,7 @@ class TransferModule(pl.LightningModule):
     def add_predictions(self, domain: str, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Count samples into the metrics by their logits `(B, K)`; their predictions, targets and scores."""
         task = self.tasks[domain]
-        found = task.predictions(logits), task.targets(labels), task.scores(logits)
+        found = task.compared(logits, labels)
         self.eval_metrics[domain].update(found[0], found[1], scores=found[2])
         return found
 

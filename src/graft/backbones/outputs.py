@@ -1,6 +1,7 @@
 """What modules put out while a network runs: maps of images, and vectors of tokens."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +46,33 @@ class Tokens:
         return cls(values, torch.ones(values.shape[:2], dtype=torch.int64, device=values.device))
 
 
-def features_of(seen: Tensor | Tokens) -> Tensor:
+@dataclass(frozen=True)
+class Maps:
+    """Maps `(B, C, H, W)` of stages by name, of images of `size` `(H, W)`; `features` `(B, D)` of the same pass."""
+
+    values: Mapping[str, Tensor]
+    size: tuple[int, int]
+    features: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.values.values())))
+
+
+@dataclass(frozen=True)
+class MapSize:
+    """Channels of a stage's maps, and pixels of the image from one of their places to the next."""
+
+    channels: int
+    stride: int
+
+
+def map_sizes(outputs: Mapping[str, Tensor], size: int) -> dict[str, MapSize]:
+    """Of the stages' outputs for a square image of `size` pixels those that are maps `(B, C, H, W)`."""
+    maps = {stage: one for stage, one in outputs.items() if one.ndim == 4 and one.shape[2] == one.shape[3]}
+    return {stage: MapSize(one.shape[1], 2 ** round(math.log2(size / one.shape[2]))) for stage, one in maps.items()}
+
+
+def features_of(seen: Tensor | Tokens | Maps) -> Tensor:
     """The backbone's features `(B, D)` of what a head takes; GraftError where there are none."""
     if isinstance(seen, Tensor):
         return seen

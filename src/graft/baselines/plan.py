@@ -19,6 +19,7 @@ from graft.baselines.representations import (
     TreeColumns,
 )
 from graft.cache.disk import DiskCache
+from graft.data.boxes import Boxes
 from graft.data.module import TransferDataModule
 from graft.errors import GraftError
 from graft.inputs.columns import Columns
@@ -82,6 +83,10 @@ def chosen_names(
     """
     if wanted == "none":
         return []
+    if isinstance(data.domains["target"].test.labels, Boxes):
+        if wanted == "auto":
+            return []
+        raise GraftError("baselines: none of them predicts boxes. Set baselines=auto.")
     if data.label_sets == "open":
         if wanted == "auto":
             return []

@@ -27,6 +27,7 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     yield from term_contradictions(config, names)
     yield from label_contradictions(config, names)
     yield from label_set_contradictions(config, names)
+    yield from detection_contradictions(config, names)
     yield from table_contradictions(config, names)
     yield from training_contradictions(config, names)
     yield from selection_contradictions(config, names)
@@ -349,7 +350,11 @@ def missing_runs(config: Mapping[str, Any]) -> Iterator[str]:
 
 def label_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
     """Labels of another kind than the task predicts."""
-    needed = {"numbers": "numbers need task=regression", "multilabel": "several labels need task=multilabel"}
+    needed = {
+        "numbers": "numbers need task=regression",
+        "multilabel": "several labels need task=multilabel",
+        "boxes": "boxes need task=detection head=fcos or retinanet",
+    }
     for side, group in (("target", "task"), ("source", "source_task" if config["source_task"] else "task")):
         kind = (config["data"][side] or {}).get("label_kind")
         takes = names.says(group, "label_kind", "classes")
@@ -357,7 +362,12 @@ def label_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[st
             yield f"`data.{side}.label_kind={kind}` with `{group}={names[group]}`: {needed[kind]}"
         elif kind not in (None, takes):
             key = f"data.{side}.label_kind"
-            yield f"`{group}={names[group]}` with `{key}={kind}`: it needs {key}={takes}"
+            hint = "boxes: use data=detection, or data/domain@data.target=voc or coco" if takes == "boxes" else ""
+            yield f"`{group}={names[group]}` with `{key}={kind}`: it needs {hint or f'{key}={takes}'}"
+        elif kind is not None and kind not in (
+            known := attribute((config["data"][side] or {}).get("_target_", ""), "label_kinds", (kind,))
+        ):
+            yield f"`data.{side}.label_kind={kind}`: these data have {' or '.join(known)}"
     data = config["data"]
     if data.get("target_setting") == "semi":
         if data["labels_per_class"] is None:
@@ -372,7 +382,8 @@ def label_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[st
     elif data.get("unlabelled_batch_size") is not None:
         yield "`data.unlabelled_batch_size` without `data.target_setting=semi`: set data.unlabelled_batch_size=null"
     kinds = {(data[side] or {}).get("label_kind", "classes") for side in ("target", "source")}
-    if (data["balance"] == "sampler" and kinds != {"classes"}) or (data["balance"] == "weights" and "numbers" in kinds):
+    unweighted = {"numbers", "boxes"} & kinds
+    if (data["balance"] == "sampler" and kinds != {"classes"}) or (data["balance"] == "weights" and unweighted):
         yield f"`data.balance={data['balance']}` with labels that are not one class a sample: use data.balance=none"
     if data["labels_per_class"] is not None and (data["target"] or {}).get("label_kind", "classes") != "classes":
         yield "`data.labels_per_class` with labels that are not one class a sample: set data.labels_per_class=null"
@@ -402,6 +413,38 @@ def label_set_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
         )
     if sets == "partial" and names.says("task", "name", "multiclass") != "multiclass":
         yield f"{key} with `task={task}`: the target lacks some of several classes; use task=multiclass"
+
+
+def detection_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """A head of boxes without their task, or the other way round; and what does not go with boxes."""
+    needs, gives = names.says("task", "takes_maps", False), names.says("head", "takes", "features") == "maps"
+    if needs != gives:
+        use = "head=fcos or head=retinanet" if needs else "task=detection data=detection, or another head"
+        yield f"`task={names['task']}` with `head={names['head']}`: boxes come from a head of maps; use {use}"
+    if not needs:
+        return
+    data, training, save = config["data"], config["training"], config["save"]
+    augments = ("none", "light", "crop")
+    if data["augment"] not in augments:
+        yield f"`data.augment={data['augment']}` with `task={names['task']}`: use one of {', '.join(augments)}"
+    if data.get("source") is not None:
+        yield f"`task={names['task']}` with source data: it learns from the target alone; set data.source=null"
+    for key, value, off in (
+        ("data.test_shifts", data["test_shifts"], []),
+        ("data.target_setting", data["target_setting"], "supervised"),
+        ("data.target_classes", data["target_classes"], None),
+        ("training.progressive_resizing.initial_scale", training["progressive_resizing"]["initial_scale"], None),
+        ("save.neighbours", save["neighbours"], False),
+    ):
+        if value != off:
+            yield f"`{key}={shown(value)}` with `task={names['task']}`: it is not for boxes; use {key}={shown(off)}"
+    for term in config.get("term") or {}:
+        yield f"`term={term}` with `task={names['task']}`: terms compare features or classes of samples; leave it out"
+    if names.says("selection", "name", "") not in ("target_val", "last"):
+        yield (
+            f"`selection={names['selection']}` with `task={names['task']}`: it judges classes of samples; use "
+            "selection=target_val or selection=last"
+        )
 
 
 def table_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:

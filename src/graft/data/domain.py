@@ -28,6 +28,7 @@ class Domain:
     modality: Modality = "image"
     noun = "samples"  # what messages call several samples
     unit = "samples"  # what messages call several of what is read, where that is not the noun: rows, files
+    label_kinds: tuple[str, ...] = ("classes", "numbers", "multilabel")  # that it can read
     classes: tuple[str, ...] | None = None  # that the config names, where a source has such a key
     kept_classes: tuple[str, ...] | None = None  # names of those whose samples are kept; the data module sets it
     may_lack_classes = False  # whether some of the classes may have no training sample, as in a piece of a public set

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from graft.data.boxes import Boxes
 from graft.data.folds import Evaluation, Fold, check_classes_fill, group_folds, grouped_folds, time_folds
 from graft.data.label_sets import of_classes
 from graft.data.samples import HELD_OUT, DomainData, Raw, Report, Samples, Split, group_numbers, sha256
@@ -141,6 +142,8 @@ def finish(domain: "Domain", split_seed: int, fold: Fold | None = None) -> Domai
 
 def with_labels(domain: "Domain", raw: Raw) -> tuple[dict[str, Samples], tuple[str, ...] | None, tuple[str, ...]]:
     """All splits with labels as tensors, and a problem where there is none that counts; the classes, and notes."""
+    if domain.label_kind == "boxes":
+        return dict(raw.splits), raw.classes, ()
     if domain.label_kind == "numbers":
         return {name: with_numbers(samples) for name, samples in raw.splits.items()}, None, ()
     several = domain.label_kind == "multilabel"
@@ -557,6 +560,8 @@ def strata_of(domain: "Domain", labels: Tensor, classes: Sequence[str] | None) -
             return torch.zeros(len(labels), dtype=torch.int64)
         case "multilabel":
             return rarest_labels(labels)
+        case "boxes":
+            return rarest_labels((labels.counts(len(classes or ())) > 0).float())
     return domain.strata(labels, classes)
 
 
@@ -575,7 +580,8 @@ def fingerprint_of(domain: "Domain", raw: Raw, splits: Mapping[str, Samples], cl
     """Hash of all samples that can be used and of their labels, wherever their files lie."""
     parts = [raw.fingerprint.encode(), domain.label_kind.encode(), repr(classes).encode()]
     for name, samples in splits.items():
-        parts += [name.encode(), samples.labels.numpy().tobytes()]
+        labels = samples.labels
+        parts += [name.encode(), labels.digest if isinstance(labels, Boxes) else labels.numpy().tobytes()]
         parts += [one if isinstance(one, bytes) else repr(one).encode() for one in samples.contents or ()]
     return sha256(parts)
 
@@ -625,13 +631,22 @@ def absent_labels(splits: Mapping[str, Samples], classes: Sequence[str] | None) 
         return ()
     for name, samples in splits.items():
         labels = samples.labels
+        if isinstance(labels, Boxes):
+            absent = names_of_zeros(classes, labels.counts(len(classes)).sum(0))
+            notes += [f"{name} has no box of {listed(absent, CLASSES_SHOWN)}: its AP does not exist"] * bool(absent)
+            continue
         counts = labels.bincount(minlength=len(classes)) if labels.ndim == 1 else labels.sum(0)
-        absent = [one for one, count in zip(classes, counts.tolist(), strict=True) if not count]
+        absent = names_of_zeros(classes, counts)
         if absent and (name != "train" or labels.ndim > 1):
             left = ((counts > 0) & (counts < len(labels))).any()  # what all samples have cannot be told from others
             auroc = "is the mean over the others" if left else "does not exist"
             notes.append(f"{name} has no sample of {listed(absent, CLASSES_SHOWN)}: its AUROC {auroc}")
     return tuple(notes)
+
+
+def names_of_zeros(classes: Sequence[str], counts: Tensor) -> list[str]:
+    """The classes whose count in `(K,)` is 0."""
+    return [one for one, count in zip(classes, counts.tolist(), strict=True) if not count]
 
 
 def check_classes(
@@ -645,6 +660,10 @@ def check_classes(
     if domain.label_kind == "multilabel":
         if not classes:
             raise GraftError(f"{domain.origin('train')}: no sample has a label. {domain.advice}")
+        return
+    if domain.label_kind == "boxes":
+        if absent := names_of_zeros(classes, train.labels.counts(len(classes)).sum(0)):
+            raise GraftError(f"{domain.origin('train')}: no training image has a box of {listed(absent)}.{without}")
         return
     present = {classes[index] for index in train.labels.unique().tolist()}
     if len(present) < 2:

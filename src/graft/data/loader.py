@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from graft import signals
 from graft.cache.rows import MappedRows, TakenRows
+from graft.data.boxes import Boxes
 from graft.data.samples import seed_of
 from graft.data.sampling import EvalBatches, Key, TrainBatches
 from graft.data.views import TEACHER
@@ -26,7 +28,7 @@ class TransformedSamples(Dataset):
     def __init__(
         self,
         prepared: Prepared,
-        labels: Tensor | None,
+        labels: Any,
         transform: Transform,
         views: Mapping[str, tuple[Prepared, Transform]],
     ) -> None:
@@ -43,22 +45,33 @@ class TransformedSamples(Dataset):
             name: drawn(prepared, transform, seed if name == TEACHER else seed_of(seed, "view", name), indices)
             for name, (prepared, transform) in self.views.items()
         }
+        if isinstance(labels, Boxes):
+            with seeded(self.transform, seed):
+                inputs, labels = self.transform.collate_with(self.prepared[indices], labels)
+            return DomainBatch(inputs, labels, indices, views)
         return DomainBatch(drawn(self.prepared, self.transform, seed, indices), labels, indices, views)
 
 
-def labels_of(labels: Tensor | None, indices: Tensor) -> Tensor | None:
+def labels_of(labels: Any, indices: Tensor) -> Any:
     """Labels of a batch's samples `(B,)`, or of those among them that have one, which come first."""
     return None if labels is None else labels[indices[indices < len(labels)]]
 
 
 def drawn(prepared: Prepared, transform: Transform, seed: int, indices: Tensor) -> Inputs:
     """Inputs of some samples; what is random in them is a function of the seed."""
-    samples = prepared[indices]
+    with seeded(transform, seed):
+        return transform.collate(prepared[indices])
+
+
+@contextmanager
+def seeded(transform: Transform, seed: int) -> Iterator[None]:
+    """What a transform draws inside the block is a function of the seed, and changes nothing outside."""
     if transform.augment is None:
-        return transform.collate(samples)
+        yield
+        return
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)  # the only one that is drawn from, and the one that is restored
-        return transform.collate(samples)
+        yield
 
 
 class Loader:
@@ -73,7 +86,7 @@ class Loader:
     def __init__(
         self,
         prepared: Callable[[], Prepared],
-        labels: Tensor | None,
+        labels: Any,
         transform: Transform,
         batch_sampler: TrainBatches | EvalBatches | Sequence[Key],
         num_workers: int = 0,

@@ -15,6 +15,7 @@ from torch.utils.data import ConcatDataset
 from graft.cache.disk import DiskCache
 from graft.cache.rows import MappedRows, TakenRows
 from graft.config.types import Auto, Count, Natural, Seed
+from graft.data.boxes import Boxes
 from graft.data.domain import Domain
 from graft.data.finish import check_folds
 from graft.data.folds import Evaluation, Fold
@@ -28,6 +29,7 @@ from graft.errors import GraftError
 from graft.inputs.audio import augment as augment_speech
 from graft.inputs.base import DomainBatch, Inputs, InputSpec, Prepared, Transform
 from graft.inputs.image import transform as transforms
+from graft.inputs.image.boxes import BoxTransform
 from graft.tasks.base import Task
 from graft.training.lightning import overfits
 
@@ -259,6 +261,13 @@ class TransferDataModule(pl.LightningDataModule):
     def set_input(self, input_spec: InputSpec) -> None:
         """Build the transforms for a backbone's input; GraftError for augmentation or shifts of another modality."""
         self._input_spec = input_spec
+        if isinstance(self.domains["target"].train.labels, Boxes):
+            assert isinstance(input_spec, transforms.ImageSpec)  # only images have boxes
+            self._train_transform, self._eval_transform = (
+                BoxTransform(input_spec, self.augment),
+                BoxTransform(input_spec),
+            )
+            return
         self._train_transform = input_spec.transform(self.augment)
         self._eval_transform = input_spec.transform()
         self._view_transforms = {}

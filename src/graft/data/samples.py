@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset
 
+from graft.data.boxes import Boxes
 from graft.errors import GraftError
 
 HELD_OUT = ("val", "test")
 
 Modality = Literal["image", "text", "audio", "table", "sequence"]
 
-LabelKind = Literal["classes", "numbers", "multilabel"]
+LabelKind = Literal["classes", "numbers", "multilabel", "boxes"]
 
 # What becomes of samples that cannot be used: a refusal, or left out and counted.
 OnBadSample = Literal["error", "skip"]
@@ -53,13 +54,14 @@ class Split:
 
     `inputs` is a uint8 tensor `(N, C, H, W)`, or gives a uint8 `(C, H, W)` by index; of another modality, what
     its transform takes. `labels` are int64 `(N,)` classes, float `(N, K)` for multilabel, float `(N,)`
-    numbers; None where the domain counts as unlabelled; fewer than samples where only the first ones have labels.
+    numbers, or Boxes; None where the domain counts as unlabelled; fewer than samples
+    where only the first ones have labels.
     `fingerprint` is a hash of what decides the inputs, so that
     what is computed from them can be kept under it.
     """
 
     inputs: SampleInputs
-    labels: Tensor | None
+    labels: Any
     fingerprint: str
     places: Sequence[str] | None = None  # what messages and predictions call each sample; None: its number
     sources: Tensor | None = None  # (N,) number of the source that each sample is of, where the domain has several
@@ -119,7 +121,9 @@ class Samples:
         return replace(
             self,
             inputs=take(self.inputs, indices),
-            labels=self.labels[indices] if isinstance(self.labels, Tensor) else [self.labels[i] for i in chosen],
+            labels=self.labels[indices]
+            if isinstance(self.labels, Tensor | Boxes)
+            else [self.labels[i] for i in chosen],
             places=[self.places[i] for i in chosen],
             contents=None if self.contents is None else [self.contents[i] for i in chosen],
             problems={place[i]: problem for i, problem in self.problems.items() if i in place},

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from graft.backbones.speech import MelImage, SpeakerMel
+from graft.errors import GraftError
 from graft.heads.base import seen_by
 from graft.inputs.audio.transform import SpeechSpec, clipped
 from graft.inputs.base import Fields, Inputs
@@ -272,6 +273,11 @@ class Deployed(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
+        if model.predicts_boxes:
+            raise GraftError(
+                "This run predicts boxes, which are neither exported nor measured yet. Its model/ folder predicts with "
+                "graft predict or graft.load_run, and its weights are model/weights.safetensors."
+            )
         self.preprocessing = preprocessing_of(model)
         self.backbone = model.backbone.float().cpu()
         self.head = model.head.float().cpu()

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from graft import registry
 from graft.backbones.base import Backbone
-from graft.backbones.outputs import Tokens, features_of, kept_outputs
+from graft.backbones.outputs import Maps, MapSize, Tokens, features_of, kept_outputs, map_sizes
 from graft.build import build
 from graft.config.types import Given
+from graft.errors import GraftError
 
 SHARED = "shared"  # the name of one head for both domains
 BOTTLENECK = "bottleneck"  # the module's name in a head, and what the names of its parts begin with
@@ -25,7 +26,8 @@ class HeadContext:
     feature_size: int
     num_outputs: int
     class_names: tuple[str, ...] | None = None  # None where the task predicts numbers
-    local_size: int | None = None  # D of the backbone's tokens; None for a head that takes features
+    local_size: int | None = None  # D of the backbone's tokens; None for a head that takes none
+    maps: Mapping[str, MapSize] | None = None  # of the backbone's stages; None for a head that takes none
 
 
 class HeadSettings(TypedDict):
@@ -45,17 +47,22 @@ def arguments_of(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def takes_local(head: Any) -> bool:
-    """Whether a head, or its class, pools by itself: it says `takes = "local"` and gets Tokens, not features."""
-    return getattr(head, "takes", "features") == "local"
+    """Whether a head, or its class, looks at places: it says `takes = "local"` and gets Tokens, or "maps" and Maps."""
+    return getattr(head, "takes", "features") in ("local", "maps")
 
 
-def seen_by(head: nn.Module, backbone: Backbone, x: Any) -> Tensor | Tokens:
-    """What a head takes of a backbone's inputs `(B, ...)`: features `(B, D)`, or tokens with these beside them."""
+def takes_maps(head: Any) -> bool:
+    """Whether a head, or its class, says `takes = "maps"` and gets Maps of the backbone's stages."""
+    return getattr(head, "takes", "features") == "maps"
+
+
+def seen_by(head: nn.Module, backbone: Backbone, x: Any) -> Any:
+    """What a head takes of a backbone's inputs `(B, ...)`: features `(B, D)`, or Tokens or Maps with these beside."""
     if not takes_local(head):
         return backbone(x)
     with kept_outputs(backbone, [""]) as found:
-        tokens = backbone.tokens(x)
-    return replace(tokens, features=found.get(""))
+        seen: Any = Maps(backbone.local(x), tuple(x.shape[-2:])) if takes_maps(head) else backbone.tokens(x)
+    return replace(seen, features=found.get(""))
 
 
 def taken_by(head: nn.Module, seen: Tensor | Tokens) -> Tensor | Tokens:
@@ -85,13 +92,29 @@ def context_for(
     settings: Mapping[str, Any], backbone: Backbone, num_outputs: int, class_names: tuple[str, ...] | None
 ) -> HeadContext:
     """What the head of a config may know; GraftError where it takes tokens that the backbone has not."""
-    size = None
-    if takes_local(registry.resolve(settings[registry.TARGET])):
-        training = backbone.training
+    size, maps, head = None, None, registry.resolve(settings[registry.TARGET])
+    if takes_local(head):
+        training, example = backbone.training, backbone.example_inputs(1)
         with torch.no_grad():
-            size = backbone.eval().tokens(backbone.example_inputs(1)).values.shape[-1]
+            if takes_maps(head):
+                maps = map_sizes(backbone.eval().local(example), example.shape[-1])
+                check_takes_any_size(backbone, example)
+            else:
+                size = backbone.eval().tokens(example).values.shape[-1]
         backbone.train(training)
-    return HeadContext(backbone.feature_size, num_outputs, class_names, size)
+    return HeadContext(backbone.feature_size, num_outputs, class_names, size, maps)
+
+
+def check_takes_any_size(backbone: Backbone, example: Any) -> None:
+    """GraftError for a backbone that takes images of its own size `example` `(1, C, H, W)` alone."""
+    try:
+        backbone(torch.cat([example, example], dim=-1))
+    except (RuntimeError, AssertionError, ValueError):
+        size = tuple(example.shape[-2:])
+        raise GraftError(
+            f"backbone {backbone.name} takes images of {size[0]} x {size[1]} pixels alone, but images with boxes keep "
+            "their shape. Choose a convolutional backbone (backbone=efficientnet_lite0, mobilenet_v2, resnet18)."
+        ) from None
 
 
 def new_head(settings: Mapping[str, Any], context: HeadContext) -> nn.Module:

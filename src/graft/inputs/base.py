@@ -50,7 +50,7 @@ class DomainBatch:
     """
 
     inputs: Any = None  # Inputs (B, ...)
-    labels: Tensor | None = None  # (B,), or (B, K); fewer where only the first samples have some
+    labels: Any = None  # (B,), (B, K) or Boxes; fewer where only the first samples have some
     indices: Tensor | None = None  # (B,) of the samples in their split
     views: Mapping[str, Inputs] = field(default_factory=dict)  # the same samples again, augmented as a term asks for
     stored: Tensor | None = None  # (B, ...) of a frozen part of the backbone
@@ -133,3 +133,7 @@ class Transform(Protocol):
 
     def collate(self, samples: Any) -> Inputs:
         """Inputs `(B, ...)` of some rows; only here is something random drawn, from torch's global generator."""
+
+    def collate_with(self, samples: Any, labels: Any) -> tuple[Inputs, Any]:
+        """The same where what is random moves the labels too, such as boxes; only of a transform for such labels."""
+        raise NotImplementedError

@@ -16,10 +16,14 @@ from graft.backbones.contract import wrap
 from graft.backbones.outputs import features_of
 from graft.build import build
 from graft.compress.structure import resize
+from graft.data.boxes import Boxes
+from graft.data.readers.boxes import size_of
+from graft.data.readers.images import ImageFiles
 from graft.data.samples import Split
 from graft.errors import GraftError
 from graft.heads.base import context_for, new_head, seen_by
 from graft.inputs.base import Inputs
+from graft.inputs.image.boxes import BoxTransform
 from graft.inspection.attribution import has_captum
 from graft.model import folder as folders
 from graft.model import neighbours
@@ -98,6 +102,8 @@ class Model:
         training samples. Raises GraftError for what cannot be read, and for neighbours that the run did not keep.
         """
         self.check_can(explain=explain, nearest=nearest)
+        if self.predicts_boxes:
+            return self._boxes(inputs, batch_size)
         explainer = self.explainer if explain else None
         logits: list[Tensor] = []
         features: list[Tensor] = []
@@ -117,6 +123,10 @@ class Model:
 
     def check_can(self, *, explain: bool = False, nearest: int = 0) -> None:
         """Raise GraftError where the model cannot explain here, or keeps no features of its training samples."""
+        if self.predicts_boxes and (explain or nearest):
+            raise GraftError(
+                "This model predicts boxes, which are neither explained nor compared with training samples."
+            )
         if explain and not has_captum():
             raise GraftError(NO_CAPTUM)
         if nearest and self.neighbours is None:
@@ -124,6 +134,32 @@ class Model:
                 f"nearest={nearest}: this model keeps no features of its training samples "
                 f"({self.neighbours_file} is not there). Train with save.neighbours=true."
             )
+
+    @property
+    def predicts_boxes(self) -> bool:
+        """Whether a prediction is a list of boxes."""
+        return self.task.label_kind == "boxes"
+
+    def _boxes(self, inputs: Any, batch_size: int) -> Predictions:
+        """Boxes of each image in pixels of the image as it is, of those that score enough the best first."""
+        samples: Any = samples_of(self.description.modality, inputs, self.description.reading)
+        transform = self._transform()
+        prepared = transform.prepare(Split(samples, None, ""), None)
+        found = []
+        for indices in torch.arange(len(samples)).split(batch_size):
+            resized = prepared[indices]
+            whole = Boxes.none([whole_size(samples, i) for i in indices.tolist()], [one.shape[-2:] for one in resized])
+            batch = self.as_weights(transform.collate(resized).to(self.device))
+            with torch.inference_mode(), self._autocast():
+                found.append(self.task.predictions(self.logits(batch)).cpu().float().restored(like=whole))
+        if not found:
+            raise GraftError("There is nothing to predict on: the inputs are empty.")
+        return predictions_of(self.task, Boxes.join(found), self.classes)
+
+    def _transform(self) -> Any:
+        """What makes inputs as the network takes them."""
+        spec: Any = self.backbone.input_spec
+        return BoxTransform(spec) if self.predicts_boxes else spec.transform()
 
     def _judged(self, logits: Tensor, features: Tensor | None, nearest: int) -> Predictions:
         """Predictions of logits `(N, K)`, with how sure, how unusual and how near to training samples each is."""
@@ -164,7 +200,7 @@ class Model:
         samples = samples_of(self.description.modality, inputs, self.description.reading, **options)
         if not len(samples):
             return
-        transform = spec.transform()
+        transform = self._transform()
         prepared = transform.prepare(Split(samples, None, ""), None)
         for indices in torch.arange(len(samples)).split(batch_size):
             yield self.as_weights(transform.collate(prepared[indices]).to(self.device))
@@ -184,7 +220,14 @@ class Model:
 
     def __repr__(self) -> str:
         what = f"{len(self.classes)} classes" if self.classes else "a number"
+        what = f"boxes of {what}" if self.predicts_boxes else what
         return f"Model({self.description.name}: {self.backbone.name}, {self.description.modality} to {what})"
+
+
+def whole_size(images: Any, index: int) -> tuple[int, int]:
+    """Height and width of an image before anything is done to it; a file may be decoded at a part of its size."""
+    size = size_of(images.files[index]) if isinstance(images, ImageFiles) else None
+    return size or tuple(images[index].shape[-2:])
 
 
 def load(place: Path, allow: Sequence[str] = ()) -> Model:

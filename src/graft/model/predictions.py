@@ -11,6 +11,7 @@ import numpy as np
 if TYPE_CHECKING:  # reading a run's predictions needs no torch
     from torch import Tensor
 
+    from graft.data.boxes import Boxes
     from graft.model.explain import Explanation
     from graft.model.neighbours import Neighbour
     from graft.tasks.base import Task
@@ -21,7 +22,7 @@ SLICE = "slice "  # a column's name begins so that holds what samples are sliced
 
 @dataclass(frozen=True)
 class Predictions:
-    """Of N samples: a class name, several of them, or a number each, and the probability `(N, K)` of every class.
+    """Of N samples: a class name, several of them, a number or boxes each, and the probability `(N, K)` of every class.
 
     `probabilities` and `classes` are None for numbers, `confidence` `(N,)` also for several labels. `scores` `(N,)` by
     name, and whether a sample is `unusual` `(N,)` by them, are those of graft.model.unusual. `nearest` and
@@ -73,13 +74,27 @@ def text_of(label: Any) -> str:
     return f"{label:.4g}" if isinstance(label, float) else str(label)
 
 
-def words_of(labels: "Tensor", classes: Sequence[str] | None) -> tuple[Any, ...]:
-    """Labels as words: a class name for each of `(N,)`, those that are 1 for each of `(N, K)`, numbers as they are."""
+def words_of(labels: "Tensor | Boxes", classes: Sequence[str] | None) -> tuple[Any, ...]:
+    """Labels as words: a class name for each of `(N,)`, those that are 1 for each of `(N, K)`, numbers as they are.
+
+    Boxes of an image are a list of mappings: `class`, `box` as x0, y0, x1, y1 in pixels, and `score` of predictions.
+    """
+    if hasattr(labels, "boxes"):
+        return tuple(boxes_in_words(one, classes or ()) for one in labels.dictionaries())
     if classes is None:
         return tuple(labels.tolist())
     if labels.ndim == 1:
         return tuple(classes[label] for label in labels.tolist())
     return tuple(tuple(name for name, yes in zip(classes, row, strict=True) if yes) for row in (labels > 0.5).tolist())
+
+
+def boxes_in_words(found: "Mapping[str, Tensor]", classes: Sequence[str]) -> list[dict[str, Any]]:
+    """An image's boxes as plain values, coordinates to a hundredth of a pixel."""
+    boxes = [[round(value, 2) for value in box] for box in found["boxes"].tolist()]
+    words = [{"class": classes[label], "box": box} for label, box in zip(found["labels"].tolist(), boxes, strict=True)]
+    if "scores" not in found:
+        return words
+    return [one | {"score": round(score, 4)} for one, score in zip(words, found["scores"].tolist(), strict=True)]
 
 
 @dataclass(frozen=True)

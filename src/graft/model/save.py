@@ -14,6 +14,7 @@ from torch import Tensor
 
 from graft.build import plain
 from graft.config.types import Count
+from graft.data.boxes import Boxes
 from graft.data.samples import names_of
 from graft.data.slices import slice_values
 from graft.experiment import Experiment
@@ -170,7 +171,7 @@ def save_predictions(experiment: Experiment) -> None:
         kept.write(file, domains)
 
 
-def gathered(parts: Sequence[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
+def gathered(parts: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """What all processes have."""
     if not (dist.is_available() and dist.is_initialized()):
         return [*parts]
@@ -179,9 +180,11 @@ def gathered(parts: Sequence[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
     return [one for own in everywhere for one in own]
 
 
-def in_order(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+def in_order(parts: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
     """Indices `(N,)` in their order and the values `(N, ...)` beside them in some batches, each sample once."""
-    joined = [torch.cat(one) for one in zip(*parts, strict=True)]
+    joined: list[Any] = [
+        Boxes.join(one) if isinstance(one[0], Boxes) else torch.cat(one) for one in zip(*parts, strict=True)
+    ]
     order = joined[0].argsort(stable=True)
     indices = joined[0][order]
     first = torch.ones(len(indices), dtype=torch.bool)

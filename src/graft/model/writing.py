@@ -103,7 +103,9 @@ def flat(row: Row) -> Row:
     """A row of plain values: three columns for each neighbour, and `p(<class>)` for each class."""
     found: Row = {}
     for name, value in row.items():
-        if name == "prediction":
+        if name == "prediction" and isinstance(value, list):  # boxes
+            found[name] = json.dumps(value, ensure_ascii=False)
+        elif name == "prediction":
             found[name] = value if isinstance(value, float) else text_of(value)
         elif name == "nearest":
             for number, one in enumerate(value, start=1):

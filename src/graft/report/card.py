@@ -75,12 +75,17 @@ def summary(description: Description, inputs: str) -> str:
     classes = description.classes
     if classes is None:
         return f"Predicts a number for {inputs}, with `{backbone}` as its backbone."
+    if description.task["_target_"].endswith("Detection"):
+        return f"Predicts boxes of {len(classes)} classes in {inputs}, with `{backbone}` as its backbone."
     kind = "any of" if description.task["_target_"].endswith("Multilabel") else "one of"
     return f"Predicts {kind} {len(classes)} classes for {inputs}, with `{backbone}` as its backbone."
 
 
 def fields(description: Description) -> Iterator[str]:
     """What predictions hold, as lines of Python."""
+    if description.task["_target_"].endswith("Detection"):
+        yield "found.labels  # of each image a list of boxes: class, box (x0, y0, x1, y1 in pixels), score"
+        return
     yield "found.labels  # " + ("numbers" if description.classes is None else "class names")
     if description.classes is not None:
         yield "found.probabilities  # of every class"
@@ -153,6 +158,9 @@ def check_lines(run: Path, results: Mapping[str, Any]) -> Iterator[str]:
 def limit_lines(results: Mapping[str, Any], description: Description, model: Path) -> Iterator[str]:
     """What the model's numbers do not hold for."""
     yield "Tested on data like those above; nothing is known of others."
+    if description.task["_target_"].endswith("Detection"):
+        yield "A score is no probability: it orders boxes, and is not calibrated."
+        return
     if description.classes is not None:
         yield "An input of no class gets one all the same."
     if description.temperature is not None:

@@ -10,7 +10,7 @@ import numpy as np
 from graft.cli.program import program
 from graft.errors import GraftError
 from graft.model.predictions import SLICE
-from graft.report import adaptation, baselines, checks, figures, growth, inspected, samples, study, temperature
+from graft.report import adaptation, baselines, boxes, checks, figures, growth, inspected, samples, study, temperature
 from graft.report.answer import Answer
 from graft.report.export import Table
 from graft.report.kept import sampling_interval, target_predictions
@@ -120,7 +120,9 @@ def sections_of(
         yield Section("Confusions", [confused(matrix, classes)], [figures.confusion(matrix, classes)])
     if found and (table := scores_by_slice(found, results["score"]["metric"].rsplit("/", 1)[-1])):
         yield Section("Scores by class and slice", [table])
-    if found:
+    if found and boxes.are_in(found):
+        yield boxes.section(found, content=may_show(folder))
+    elif found:
         yield Section("Largest losses", samples=samples.worst(found, content=may_show(folder), contents=contents))
     file = folder / METRICS
     series = read_series(file) if file.is_file() else {}

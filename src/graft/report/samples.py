@@ -113,9 +113,15 @@ def thumbnail(path: Path) -> str:
 
 def thumbnail_of(image: "Image.Image") -> str:
     """A small JPEG of an image as a data URL."""
-    small, content = image.convert("RGB"), io.BytesIO()
+    small = image.convert("RGB")
     small.thumbnail((SIDE, SIDE))
-    small.save(content, "JPEG", quality=80)
+    return jpeg_url(small)
+
+
+def jpeg_url(image: "Image.Image") -> str:
+    """An image as a JPEG in a data URL."""
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=80)
     return data_url(content.getvalue(), "image/jpeg")
 
 

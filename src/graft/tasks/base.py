@@ -19,8 +19,10 @@ class Task:
         "f1",
     )  # what validation computes, beside the main metric: selection.metric is one of it
     higher_is_better = True
-    label_kind = "classes"  # classes | numbers | multilabel: what data.target.label_kind has to be
+    label_kind = "classes"  # classes | numbers | multilabel | boxes: what data.target.label_kind has to be
     rejects = False  # whether a sample may be of no class: `choose_threshold` is called before validation and test
+    takes_maps = False  # whether it needs a head whose outputs are of maps
+    scores_training = True  # whether the main metric is computed on training batches too
     soft_labels = False  # whether the loss takes labels (B, K) that are mixtures, with entries in [0, 1]
 
     def num_outputs(self, classes: Sequence[str] | None) -> int:
@@ -50,6 +52,10 @@ class Task:
     def summed_loss(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | int]:
         """The plain loss summed over the samples that have one, and their number."""
         return self.plain_loss(logits, labels) * len(labels), len(labels)
+
+    def compared(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Predictions, targets and scores of a batch, as metrics take them."""
+        return self.predictions(logits), self.targets(labels), self.scores(logits)
 
     def scores(self, logits: Tensor) -> Tensor:
         """What AUROC orders samples by: as `predictions`, but without bounds at which different values become equal."""

@@ -186,12 +186,16 @@ class TrainingMetrics(nn.Module):
         super().__init__()
         self.task = task
         self.loss = Mean()
-        self.score = MetricCollection({task.main_metric: task.metrics(num_outputs)[task.main_metric]})
+        scored = [task.main_metric] if task.scores_training else []
+        self.score = MetricCollection({name: task.metrics(num_outputs)[name] for name in scored})
         self._ranks = any(isinstance(metric, Ranking) for metric in self.score.values())
         self._held: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Keep a batch: its mean loss, logits `(B, K)` and labels `(B, ...)`."""
+        if not self.score:
+            self.loss.update(loss.detach() * len(labels), len(labels))
+            return
         self._held.append((loss.detach() * len(labels), logits.detach(), labels))
         if len(self._held) == HELD:
             self._update()

@@ -1,0 +1,124 @@
+"""Detection heads that score boxes at every place of a pyramid of maps, on any backbone whose maps get smaller."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import FeaturePyramidNetwork
+
+from graft.backbones.outputs import Maps, MapSize
+from graft.data.boxes import Boxes
+from graft.errors import GraftError
+from graft.heads.base import HeadContext
+
+Width = Literal[32, 64, 96, 128, 256]  # channels, as FCOS normalises them in 32 groups
+Stride = Literal[4, 8, 16, 32]  # pixels of the image from one place of a map to the next
+PER_IMAGE = 100  # predictions that are kept, as COCO's metric looks at no more
+LEAST_SCORE = 0.05  # of a prediction that is kept at all
+
+
+class DenseHead(nn.Module):
+    """A feature pyramid (Lin et al., 2017) over a backbone's maps and one of torchvision's detectors on it.
+
+    A subclass gives the detector, whose own backbone is the pyramid.
+    """
+
+    takes = "maps"
+
+    def __init__(self, context: HeadContext, width: int, strides: Sequence[int]) -> None:
+        """`width` is the number of channels of the pyramid; GraftError where the backbone has no map of a stride."""
+        super().__init__()
+        self.stages = chosen_stages(context.maps or {}, strides)
+        channels = [(context.maps or {})[stage].channels for stage in self.stages]
+        pyramid: Any = FeaturePyramidNetwork(channels, width)
+        pyramid.out_channels = width  # which torchvision's detectors ask for
+        self.detector: Any = self.build_detector(pyramid, context.num_outputs)
+
+    def build_detector(self, pyramid: nn.Module, num_classes: int) -> nn.Module:
+        """One of torchvision's detectors."""
+        raise NotImplementedError
+
+    def match(self, targets: list[dict[str, Tensor]], outputs: "DenseOutputs") -> dict[str, Tensor]:
+        """The detector's losses by name."""
+        raise NotImplementedError
+
+    def forward(self, maps: Maps) -> "DenseOutputs":
+        """What the detector says at every anchor."""
+        levels = [*self.detector.backbone({stage: maps.values[stage] for stage in self.stages}).values()]
+        # The pyramid may compute in half precision; boxes are decoded in single precision.
+        values = {name: value.float() for name, value in self.detector.head(levels).items()}
+        padded = ImageList(levels[0].new_empty(()).expand(1, 1, *maps.size), [maps.size])
+        anchors: Tensor = self.detector.anchor_generator(padded, levels)[0]
+        places = [level.shape[-2] * level.shape[-1] for level in levels]
+        per_place = len(anchors) // sum(places)
+        return DenseOutputs(values, anchors.float(), tuple(per_place * number for number in places), maps.size, self)
+
+
+@dataclass(frozen=True)
+class DenseOutputs:
+    """What a detector says of B images at each of A anchors, in the place of logits.
+
+    `values` are `(B, A, ...)` by name, `anchors` `(A, 4)` in pixels of the padded images of `size` `(H, W)`, `levels`
+    the number of anchors of each map.
+    """
+
+    values: Mapping[str, Tensor]
+    anchors: Tensor
+    levels: tuple[int, ...]
+    size: tuple[int, int]
+    head: DenseHead
+
+    def __len__(self) -> int:
+        return len(next(iter(self.values.values())))
+
+    def __getitem__(self, images: slice) -> "DenseOutputs":
+        """Those of some images."""
+        return replace(self, values={name: value[images] for name, value in self.values.items()})
+
+    def detach(self) -> "DenseOutputs":
+        """Without their graph."""
+        return replace(self, values={name: value.detach() for name, value in self.values.items()})
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether anything can learn from them."""
+        return any(value.requires_grad for value in self.values.values())
+
+    def sum(self) -> Tensor:
+        """Of everything, for what needs a number to go back from."""
+        return torch.stack([value.sum() for value in self.values.values()]).sum()
+
+    def loss(self, labels: Boxes) -> Tensor:
+        """The detector's loss, the mean over the images and the sum of its parts."""
+        targets = labels.dictionaries()
+        return torch.stack([*self.head.match(targets, self).values()]).sum()
+
+    def detections(self) -> Boxes:
+        """Boxes with scores after non-maximum suppression, in pixels of the padded images, the best first."""
+        detector = self.head.detector
+        split = {name: [*value.detach().split(list(self.levels), dim=1)] for name, value in self.values.items()}
+        anchors = [[*self.anchors.split(list(self.levels))]] * len(self)
+        found = detector.postprocess_detections(split, anchors, [self.size] * len(self))
+        sizes = torch.tensor([self.size] * len(self), device=self.anchors.device).view(-1, 2)
+        return Boxes(
+            [one["boxes"] for one in found],
+            [one["labels"] for one in found],
+            sizes,
+            sizes,
+            [one["scores"] for one in found],
+        )
+
+
+def chosen_stages(maps: Mapping[str, MapSize], strides: Sequence[int]) -> list[str]:
+    """The last stage with a map of each stride; GraftError where there is none."""
+    by_stride = {one.stride: stage for stage, one in maps.items()}
+    if missing := [stride for stride in strides if stride not in by_stride]:
+        known = ", ".join(f"{stride} ({stage})" for stride, stage in by_stride.items()) or "none"
+        raise GraftError(
+            f"head.strides={list(strides)}: the backbone has no map (B, C, H, W) of stride {missing[0]}; it has "
+            f"{known}. Choose other strides, or a convolutional backbone (backbone=efficientnet_lite0, resnet18)."
+        )
+    return [by_stride[stride] for stride in sorted(strides)]

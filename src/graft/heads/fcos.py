@@ -1,0 +1,48 @@
+"""FCOS: boxes from single places, without anchors (Tian et al., ICCV 2019), by torchvision."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import annotated_types
+from torch import Tensor, nn
+from torchvision.models.detection import FCOS
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+
+from graft.heads.base import HeadContext
+from graft.heads.dense import LEAST_SCORE, PER_IMAGE, DenseHead, DenseOutputs, Stride, Width
+
+
+class FCOSHead(DenseHead):
+    """Every place says how far the four sides of its box are, of which class it is, and how central it is in it.
+
+    A place answers for boxes whose farthest side is at most eight strides away, those of the last map for all larger.
+    """
+
+    def __init__(
+        self,
+        context: HeadContext,
+        width: Width = 64,
+        strides: Sequence[Stride] = (8, 16, 32),
+        nms_iou: Annotated[float, annotated_types.Interval(gt=0, le=1)] = 0.6,
+    ) -> None:
+        """`nms_iou` is the overlap from which the weaker of two boxes of one class is dropped."""
+        self.nms_iou = nms_iou
+        self.strides = sorted(strides)
+        super().__init__(context, width, strides)
+
+    def build_detector(self, pyramid: nn.Module, num_classes: int) -> nn.Module:
+        """torchvision's FCOS, whose anchors are squares of a stride."""
+        sizes = tuple((stride,) for stride in self.strides)
+        return FCOS(
+            pyramid,
+            num_classes,
+            anchor_generator=AnchorGenerator(sizes, ((1.0,),) * len(sizes)),
+            score_thresh=LEAST_SCORE,
+            nms_thresh=self.nms_iou,
+            detections_per_img=PER_IMAGE,
+        )
+
+    def match(self, targets: list[dict[str, Tensor]], outputs: DenseOutputs) -> dict[str, Tensor]:
+        """Focal loss of the classes, GIoU loss of the boxes, cross entropy of the centres."""
+        anchors = [outputs.anchors] * len(targets)
+        return self.detector.compute_loss(targets, dict(outputs.values), anchors, list(outputs.levels))

@@ -1,0 +1,264 @@
+"""Detection from boxes on disk to boxes in a file: heads, metrics, a whole run, its page and its predictions."""
+
+import csv
+import json
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+import graft
+from graft.backbones.cnn import cnn
+from graft.backbones.timm import TimmBackbone
+from graft.cli.hydra_versions import VERSION_BASE
+from graft.cli.main import main
+from graft.config import check
+from graft.data.boxes import Boxes
+from graft.errors import GraftError
+from graft.heads.base import context_for, new_head, seen_by
+from graft.model import predictions
+from graft.report.boxes import are_in, match, section
+from graft.tasks.box_metrics import AveragePrecision, ClassAveragePrecision
+from graft.tasks.detection import Detection
+from tests.boxes_on_disk import SIZE, write_voc
+from tests.small_run import CONF, train_in
+
+HEADS = {"fcos": "graft.heads.fcos.FCOSHead", "retinanet": "graft.heads.retinanet.RetinaNetHead"}
+NETWORK = "test_efficientnet"  # timm's smallest with maps of stride 32
+RUN = (
+    *("data=detection", "task=detection", "head=fcos", "++head.width=32", "++head.strides=[8,16]", "backbone=timm"),
+    *(f"backbone.name={NETWORK}", "strategy=scratch", "data.image_size=48", "data.batch_size=4", "trainer=cpu"),
+    *("training.epochs=1", "training.threads=1", "logger=csv", "optimizer.lr=0.003"),
+)
+
+
+def boxes_of(*images):
+    """Labels or predictions of 100 x 100 pixels: of each image (class, box) or (class, box, score)."""
+    whole = torch.full((len(images), 2), 100)
+    scored = any(len(one) == 3 for image in images for one in image)
+    return Boxes(
+        [torch.tensor([one[1] for one in image]).float().view(-1, 4) for image in images],
+        [torch.tensor([one[0] for one in image], dtype=torch.int64) for image in images],
+        whole,
+        whole,
+        [torch.tensor([one[2] for one in image]).float() for image in images] if scored else None,
+    )
+
+
+def head_on(backbone, name, **settings):
+    settings = {"_target_": HEADS[name], "width": 32, **settings}
+    return new_head(settings, context_for(settings, backbone, 2, ("blue", "red")))
+
+
+# Heads
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_learns_where_a_box_is(name):
+    torch.manual_seed(0)
+    backbone = TimmBackbone(NETWORK, 64, 3).eval()
+    head = head_on(backbone, name, strides=[8, 16])
+    labels = boxes_of([(1, [20.0, 12, 52, 50])])
+    image, task = torch.zeros(1, 3, 64, 96), Detection()
+    image[..., 12:50, 20:52] = 2.0
+    optimizer = torch.optim.Adam([*backbone.parameters(), *head.parameters()], lr=0.005)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = task.loss(head(seen_by(head, backbone, image)), labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+    with torch.no_grad():
+        found = task.predictions(head(seen_by(head, backbone, image)))
+    assert found.classes[0][0] == 1
+    assert (found.boxes[0][0] - labels.boxes[0][0]).abs().max() < 10
+
+
+def test_an_image_without_boxes_has_a_loss_with_gradients():
+    backbone = TimmBackbone(NETWORK, 64, 3)
+    head = head_on(backbone, "fcos", strides=[8])
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    loss = Detection().loss(head(seen_by(head, backbone, images)), boxes_of([], []))
+    loss.backward()
+    assert loss.isfinite()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in backbone.parameters())
+
+
+def test_a_stride_without_a_map_is_refused():
+    with pytest.raises(GraftError, match=r"no map .* of stride 64; it has 4 \(stages.0\), 8 "):
+        head_on(TimmBackbone("test_resnet", 64, 3), "fcos", strides=[4, 64])
+    with pytest.raises(GraftError, match=r"no map .* of stride 8; it has none"):
+        head_on(TimmBackbone("test_vit", 160, 3), "fcos")
+    with pytest.raises(GraftError, match="images of 28 x 28 pixels alone"):
+        head_on(cnn(channels=3), "fcos")
+
+
+# Metrics
+
+
+def test_average_precision_by_hand():
+    labels = boxes_of([(0, [0.0, 0, 20, 20]), (0, [50.0, 50, 90, 90])], [(1, [10.0, 10, 40, 40])])
+    found = boxes_of(
+        [(0, [0.0, 0, 20, 20], 0.9), (0, [0.0, 60, 20, 80], 0.8), (0, [50.0, 50, 90, 90], 0.7)],
+        [(1, [10.0, 10, 40, 34.6], 0.5)],  # IoU .82
+    )
+    metric, of_classes = AveragePrecision(), ClassAveragePrecision(("a", "b", "c/d"))
+    for one in (metric, of_classes):
+        one.update(found, labels)
+    # Of class a: precision 1 up to a recall of .5 and 2/3 up to 1, at COCO's 101 recalls 51 and 50 of them.
+    expected = (51 + 50 * 2 / 3) / 101
+    values = of_classes.compute()
+    assert values["ap50_a"].item() == pytest.approx(expected, abs=1e-4)
+    assert values["ap50_b"].item() == pytest.approx(1)
+    assert values["ap50_c_d"].isnan()
+    assert metric.compute()["map50"].item() == pytest.approx((expected + 1) / 2, abs=1e-4)
+    # Of class b 7 of the 10 overlaps from .5 to .95 are reached.
+    assert metric.compute()["map"].item() == pytest.approx((expected + 0.7) / 2, abs=1e-4)
+
+
+def test_without_any_box_the_metric_is_not_a_number():
+    metric = AveragePrecision()
+    metric.update(boxes_of([(0, [0.0, 0, 9, 9], 0.5)]), boxes_of([]))
+    assert metric.compute()["map50"].isnan()
+
+
+# The page
+
+
+def test_matching_takes_the_best_prediction_first_and_each_label_once():
+    labels = [{"class": "a", "box": [0, 0, 10, 10]}, {"class": "b", "box": [20, 20, 30, 30]}]
+    guesses = [
+        {"class": "a", "box": [0, 0, 10, 9], "score": 0.5},
+        {"class": "a", "box": [0, 0, 10, 8], "score": 0.9},
+        {"class": "a", "box": [20, 20, 30, 30], "score": 0.9},
+    ]
+    found = match(labels, guesses)
+    assert found.right.tolist() == [False, True, False]
+    assert found.found.tolist() == [True, False]
+    assert found.mistakes == 3
+    kept = {"label": [labels], "prediction": [guesses], "sample": ["gone.png"]}
+    assert are_in(kept)
+    one = section(kept, content=True)
+    assert one.tables[0].rows == [["a", "1", "1", "2", "1.000", "0.333"], ["b", "1", "0", "0", "0.000", ""]]
+    assert one.samples[0].note == "1 missed, 2 wrong"
+    assert one.samples[0].image is None
+
+
+# A whole run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a run and the data that it saw."""
+    root = tmp_path_factory.mktemp("detection")
+    write_voc(root / "voc")
+    results = train_in(root, *RUN, f"data.target.root={root / 'voc'}", "data.augment=crop")
+    return root, results
+
+
+def test_a_run_has_its_metrics_and_keeps_its_boxes(run):
+    root, results = run
+    for name in ("loss", "map50", "map", "ap50_blue", "ap50_red"):
+        assert results["metrics"][f"test/target/{name}"] >= 0
+    assert results["score"]["metric"] == "test/target/map50"
+    assert results["baselines"] == {}
+    assert results["temperature"] is None
+    kept = predictions.read(root / "run" / "predictions.parquet")["target"]
+    assert len(kept["label"]) == 6
+    assert {one["class"] for row in kept["label"] for one in row} == {"blue", "red"}
+    for row in kept["label"]:
+        for one in row:
+            assert 0 <= one["box"][0] < one["box"][2] <= SIZE[1]
+            assert 0 <= one["box"][1] < one["box"][3] <= SIZE[0]
+
+
+def test_the_model_predicts_what_the_test_found(run, capsys):
+    root, _ = run
+    model = graft.load_run(root / "run")
+    model.task.score = 0.0  # an untrained network is never sure
+    paths = sorted((root / "voc" / "JPEGImages").glob("test_*.png"))
+    found = model.predict(paths)
+    assert len(found) == 6
+    one = next(label for row in found.labels for label in row)
+    assert set(one) == {"class", "box", "score"}
+    with pytest.raises(GraftError, match="predicts boxes"):
+        model.predict(paths, nearest=1)
+    where = [f"run={root / 'run'}", f"input={root / 'voc' / 'JPEGImages'}"]
+    assert main(["predict", *where, f"output={root / 'found.csv'}"]) == 0
+    with (root / "found.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 24
+    assert isinstance(json.loads(rows[0]["prediction"]), list)
+    assert main(["predict", *where, f"output={root / 'found.jsonl'}"]) == 0
+    line = json.loads((root / "found.jsonl").read_text().splitlines()[0])
+    assert isinstance(line["prediction"], list)
+
+
+def test_what_a_detector_cannot_do_yet_is_refused_by_name(run, capsys):
+    root, _ = run
+    assert main(["export", f"run={root / 'run'}", "format=torch_export", f"to={root / 'x.pt2'}"]) != 0
+    assert "neither exported nor measured yet" in capsys.readouterr().err
+
+
+def test_the_page_of_a_run_shows_boxes(run, capsys):
+    root, _ = run
+    assert main(["report", str(root / "run")]) == 0
+    page = (root / "run" / "report.html").read_text()
+    assert "Boxes found" in page
+    assert "a network that predicts boxes is not looked into" in page
+    assert "Predicts boxes of 2 classes" in (root / "run" / "model" / "README.md").read_text()
+
+
+def test_the_worst_images_are_drawn_where_they_may_be_shown(run):
+    root, _ = run
+    kept = predictions.read(root / "run" / "predictions.parquet")["target"]
+    kept["prediction"] = [[] for _ in kept["label"]]
+    assert all(one.image.startswith("data:image/jpeg;base64") for one in section(kept, content=True).samples)
+    assert len(section(kept, content=True).samples) == 6
+    assert all(one.image is None for one in section(kept, content=False).samples)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", HEADS)
+def test_a_run_finds_coloured_rectangles(tmp_path, head):
+    write_voc(tmp_path / "voc", train=60, val=12, test=20)
+    results = train_in(
+        tmp_path,
+        *RUN,
+        f"data.target.root={tmp_path / 'voc'}",
+        *(f"head={head}", "data.augment=light", "training.epochs=30", "training.validate_every_epochs=10"),
+    )
+    assert results["metrics"]["test/target/map50"] > 0.8
+
+
+# What does not go together
+
+
+def problem(*overrides):
+    with initialize_config_dir(CONF, **VERSION_BASE):
+        cfg = compose("train", overrides=[*RUN, "data.target.root=voc", *overrides, "++paths.run_dir=run"])
+    with pytest.raises(GraftError) as caught:
+        check(cfg)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["head=linear", "++head.width=null", "++head.strides=null"], "use head=fcos or head=retinanet"),
+        (["task=multiclass"], "boxes need task=detection"),
+        (["data.augment=randaugment"], "use one of none, light, crop"),
+        (["selection=entropy"], "use selection=target_val or selection=last"),
+        (["data.balance=weights"], "data.balance=none"),
+        (["data.labels_per_class=3"], "data.labels_per_class=null"),
+        (["save.neighbours=true"], "use save.neighbours=false"),
+        (["term=[l2sp]", "strategy=full", "backbone.weights=imagenet"], "leave it out"),
+        (["data/domain@data.source=voc", "data.source.root=voc"], "set data.source=null"),
+        (["data/domain@data.target=image_folder"], "use data=detection"),
+        (["data/domain@data.target=image_folder", "data.target.label_kind=boxes"], "these data have classes"),
+    ],
+)
+def test_what_does_not_go_with_boxes_is_refused_by_name(overrides, message):
+    assert message in problem(*overrides)
