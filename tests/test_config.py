@@ -47,6 +47,59 @@ def test_every_experiment_passes(experiment):
     assert cfg.name == experiment
 
 
+LEARNS_TARGET = ["backbone.weights=target", "strategy=full"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], "`backbone.weights=target` with `pretrain=default`: the target's own labels are for the run"),
+        (["pretrain.objective.alpha=null"], "`pretrain.objective.alpha=null` without a term: nothing gives a loss"),
+        (["pretrain=mlm"], "`pretrain.term.mlm` with image data: it is for text data"),
+        *slow(
+            (
+                ["data=text", "backbone=lstm", "pretrain=simclr"],
+                "`pretrain.term.simclr` with text data: it is for image",
+            ),
+            (["data=table", "backbone=mlp", "pretrain=byol"], "`pretrain.term.byol` with table data"),
+            (["pretrain=scarf"], "`pretrain.term.scarf` with image data: it is for table data"),
+            (
+                ["term=[vicreg]", "term.vicreg.domain=target", "pretrain=byol", "data=text"],
+                "`term=vicreg` with text data",
+            ),
+            (["pretrain=simclr", "pretrain.term.simclr.domain=target"], "`pretrain.term.simclr.domain=target`: "),
+            (["pretrain=simclr", "head.weights=run"], "`head.weights=run` with `backbone.weights=target`"),
+            (["data=sequences", "pretrain=cpc", "backbone=lstm_sequence"], "with `backbone.bidirectional=true`"),
+            (
+                ["data=speech", "data.target.root=r", "pretrain=cpc", "backbone=mel_cnn"],
+                "with `backbone=mel_cnn`: it needs",
+            ),
+        ),
+    ],
+)
+def test_what_cannot_be_learned_without_labels_is_refused(overrides, expected):
+    found = problems(*LEARNS_TARGET, *overrides)
+    assert any(expected in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["pretrain=vicreg", "data.source=null"],
+        *slow(
+            ["data=table", "backbone=mlp", "pretrain=scarf"],
+            ["data=text", "backbone=bert", "pretrain=mlm"],
+            ["data=sequences", "backbone=gru_sequence", "backbone.bidirectional=false", "pretrain=cpc"],
+            ["strategy=scratch_matched", "pretrain=simclr", "data.source=null"],
+            ["data=domains", "data.root=r", "data.target_domain=a", "pretrain=byol", "backbone.weights=source"],
+            ["pretrain=mlm", "strategy=scratch", "backbone.weights=null"],
+        ),
+    ],
+)
+def test_what_can_be_learned_without_labels_passes(overrides):
+    assert [line for line in problems(*LEARNS_TARGET, *overrides) if "data.root" not in line] == []
+
+
 @pytest.mark.parametrize(("mode", "trainer"), [("fast", "cpu"), ("overfit", "gpu"), ("profile", "ddp_cpu")])
 def test_debug_modes_and_trainers_pass(mode, trainer):
     assert problems(f"debug={mode}", f"trainer={trainer}", "experiment=resnet_ft") == []

@@ -15,6 +15,7 @@ from graft.objectives.alpha import AlphaWeighted
 from graft.rates.uniform import Uniform
 from graft.strategies.full import Full
 from graft.tasks.multiclass import Multiclass
+from graft.terms.base import TermContext
 from graft.training.schedules import Constant
 
 
@@ -82,3 +83,9 @@ def split(whole: DomainBatch, size: int) -> list[DomainBatch]:
 def loader_of(whole: DomainBatch, size: int) -> DataLoader:
     """A training loader of one domain, whose batches `split` makes."""
     return DataLoader(split(whole, size), batch_size=None)
+
+
+def term_context(backbone: Backbone) -> TermContext:
+    """What a term can ask for that needs the backbone alone."""
+    head = nn.Linear(backbone.feature_size, 3)
+    return TermContext(backbone, {"shared": head}, head, None, False, 3, tuple, None)

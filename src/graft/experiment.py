@@ -29,7 +29,7 @@ from graft.model.heads import FirstOutputs, LearnedHead, read_head
 from graft.module import TransferModule
 from graft.network import build_backbone, build_heads
 from graft.objectives.base import Objective
-from graft.pretrain import flops_on_source, learns_labels
+from graft.pretrain import flops_of_pretraining, learns_labels, pretraining_data
 from graft.runs.context import threads_of_job
 from graft.selection.base import SelectionRule, check_rule
 from graft.strategies.base import Strategy
@@ -44,6 +44,7 @@ from graft.training.lightning import is_rank_zero
 from graft.training.schedules import AveragingWindow
 from graft.training.trainer import check_accelerator, first_device, resolve_precision
 from graft.weights.averaging import Averaging, GreedySoup
+from graft.weights.files import HERE
 from graft.weights.loading import LoadReport, load_weights
 from graft.weights.swad import SWAD
 
@@ -63,7 +64,7 @@ class Experiment:
     greedy_soup: GreedySoup | None = None  # of the run's best epochs
     swad: SWAD | None = None  # of the steps in a window of its epochs
     baselines: dict[str, dict[str, Any]] = field(default_factory=dict)  # see graft.baselines.scores
-    pretrained: Any = None  # a graft.pretrain.Pretrained, where weights come from the source
+    pretrained: Any = None  # a graft.pretrain.Pretrained, where the run itself pretrains
     added: frozenset[str] = frozenset()  # names of the parameters that the strategy added to the backbone
     unprepared: TransferModule | None = None  # pretrained, for folds that begin as the run does
     growth: Growth | None = None  # where a finished run's head gets new classes
@@ -128,7 +129,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     if compression:
         compression.check(backbone, strategy)
     weights = config["backbone"]["weights"] if strategy.pretrained else None
-    loaded = None if weights in (None, "source") else load_weights(backbone, weights)
+    loaded = None if weights in (None, *HERE) else load_weights(backbone, weights)
     choose_views(data, terms, backbone, mixes=bool(batch_transforms))
     check_unmixed(terms, config["training"])
     data.set_input(backbone.input_spec)
@@ -333,11 +334,13 @@ def settings_of_strategy(
 
 
 def steps_of_transfer(config: Mapping[str, Any], data: TransferDataModule, module: TransferModule) -> int:
-    """Steps an epoch with which the module's training takes the FLOPs of pretraining on the source and of its own."""
+    """Steps an epoch with which the module's training takes the FLOPs of pretraining and of its own."""
     epochs, heads = config["training"]["epochs"], {domain: module.head(domain) for domain in data.train_domains}
     one_step = copy.copy(data)
     one_step.epoch = 1
-    pretraining = flops_on_source(config, data, module.backbone, module.head("source"))
+    weights = config["backbone"]["weights"]
+    inputs = pretraining_data(data, weights)
+    pretraining = flops_of_pretraining(config, inputs, module.backbone, module.head(weights))
     phases = module.phases(epochs)
     training, steps = (flops.of_fit(module.backbone, heads, phases, one) for one in (data, one_step))
     return max(1, round((pretraining + training) / steps))

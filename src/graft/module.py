@@ -192,6 +192,11 @@ class TransferModule(pl.LightningModule):
             and not any(isinstance(transform, ProgressiveResizing) for transform in self.batch_transforms)
         )
 
+    @property
+    def needs_outputs(self) -> bool:
+        """Whether a training step needs features and outputs of its batch."""
+        return bool(self.train_metrics) or any(term.needs_outputs for term in self.terms.values())
+
     def domain_outputs(self, batch: Batch) -> dict[str, Tensor]:
         """Predictions of every domain in the batch."""
         return self.logits_of(self.embeddings_of(self.domain_features(batch)))
@@ -236,7 +241,7 @@ class TransferModule(pl.LightningModule):
             batch = transform(batch, self.current_epoch)
         if any(term.updates() for term in self.terms.values()):
             self._accumulated.append(batch)
-        features = self.domain_features(batch)
+        features = self.domain_features(batch) if self.needs_outputs else {}
         embedded = self.embeddings_of(features)
         logits = self.logits_of(embedded)
         losses = self.domain_losses(batch, logits)

@@ -1,7 +1,7 @@
-"""Pretraining on the source (`backbone.weights=source`), cached by the content of everything it depends on.
+"""Pretraining in the run itself (`backbone.weights=source|target`), cached by the content of everything it depends on.
 
-It is a run inside the run, on the source alone, with its own objective, strategy and terms, so it needs no code but the
-cache.
+It is a run inside the run, on one domain alone, with its own objective, strategy and terms, so it needs no code but the
+cache. That domain is its source: the run's, or the target's training inputs without their labels.
 """
 
 import copy
@@ -45,6 +45,7 @@ from graft.training import flops
 from graft.training.lightning import as_rank_zero
 from graft.training.optim import BaseOptimizerSettings
 from graft.training.trainer import build_trainer, device_type, own_device
+from graft.weights.files import HERE
 
 if TYPE_CHECKING:  # else whatever an experiment imports would count as code that pretraining used
     from graft.experiment import Experiment
@@ -57,7 +58,7 @@ TRAINING = ("gradient_clip_norm", "accumulate_batches", "channels_last", "valida
 
 @dataclass(frozen=True)
 class Learned:
-    """What training on the source gives: state dicts of backbone and head, metrics by their names, and its FLOPs."""
+    """What it gives: state dicts of the backbone and of a head that learned, metrics by their names, and its FLOPs."""
 
     weights: dict[str, dict[str, Tensor]]
     metrics: dict[str, float]
@@ -97,9 +98,12 @@ class PretrainSettings(TypedDict):
 
 @dataclass(frozen=True)
 class Pretrained:
-    """What pretraining on the source reached."""
+    """What pretraining reached."""
 
-    metrics: dict[str, float]  # `<stage>/source/<metric>` right after pretraining
+    domain: str  # source or target
+    samples: int  # that it trained on
+    labels: int  # of them
+    metrics: dict[str, float]  # by names such as `<stage>/source/<metric>` and `train/term/<term>`, right after it
     folder: Path
     tensors: int  # of the backbone
     not_learned: list[str]  # inputs that the source says nothing of, whose weights stay random
@@ -109,31 +113,32 @@ class Pretrained:
 
 
 def pretrain(experiment: "Experiment") -> None:
-    """Load into backbone and head what training on the source gives, where `backbone.weights` asks for it.
+    """Load into backbone and head what pretraining gives, where `backbone.weights` asks for it.
 
     It is computed once for all jobs that share it, and by one process alone, whatever `trainer` says: the processes of
     a distributed job wait for the first of them as the jobs of a sweep do, and its number changes no weight.
     """
-    if experiment.weights != "source":
+    if experiment.weights not in HERE:
         return
-    config, data, module, cache = experiment.config, experiment.data, experiment.module, experiment.cache
-    backbone, head = module.backbone, module.head("source")
+    config, module, cache, domain = experiment.config, experiment.module, experiment.cache, experiment.weights
+    data, backbone, head = pretraining_data(experiment.data, domain), module.backbone, module.head(domain)
     started = time.perf_counter()
+    where_from = f"on the {domain}" if domain == "source" else "on the target's training inputs"
     name = cache_key(config, data, backbone)
     reached = cache.folder.parent / "interrupted" / f"{name}.ckpt"
     trained: list[Learned] = []  # once at most, also where it cannot be kept
 
     def learn(folder: Path, where: str) -> Learned:
         if not trained:
-            print(f"Pretraining on the source ({data.domains['source'].name}), {where}", flush=True)
+            print(f"Pretraining {where_from} ({data.domains['source'].name}), {where}", flush=True)
             try:
                 with as_rank_zero():
-                    trained.append(train_on_source(experiment, folder, reached if reached.is_file() else None))
+                    trained.append(train_alone(experiment, data, folder, reached if reached.is_file() else None))
             except Interrupted as error:
-                how = f"{how_stopped(error.signum)} while pretraining on the source"
+                how = f"{how_stopped(error.signum)} while pretraining {where_from}"
                 raise Interrupted(f"{how}{keep(folder / LAST_CHECKPOINT, reached)}", error.signum) from None
             except Diverged as error:
-                raise Diverged(f"Pretraining on the source, of which nothing is kept. {error}") from None
+                raise Diverged(f"Pretraining {where_from}, of which nothing is kept. {error}") from None
             reached.unlink(missing_ok=True)
         return trained[0]
 
@@ -150,20 +155,40 @@ def pretrain(experiment: "Experiment") -> None:
     except NoRoom as error:
         with tempfile.TemporaryDirectory() as folder:
             found = learn(Path(folder), f"again in every run and process, because it cannot be kept: {error}")
-    learned, new = backbone.learned_from(data.domains["source"].backbone_arguments, found.weights["backbone"])
-    # The source's own BatchNorm statistics are not in it: `prepare` starts them at what is loaded here.
-    backbone.load_state_dict({**backbone.state_dict(), **learned})
+    new = load_learned(experiment, found)
     if learns_labels(config):
-        head.load_state_dict(found.weights["head"])
         backbone.set_pretrained_head(copy.deepcopy(head))
     seconds = time.perf_counter() - started if trained else 0.0
     tensors = len(found.weights["backbone"])
-    warning = learned_little(found.metrics, data, experiment.module.tasks["source"])
+    warning = learned_little(found.metrics, data, module.tasks[domain])
     if warning:
         say_once(warning)  # the jobs of a sweep share the pretraining
+    train = data.domains["source"].train
+    labels = len(train) if learns_labels(config) else 0
     entry = cache.folder / name
-    experiment.pretrained = Pretrained(found.metrics, entry, tensors, new, warning, seconds, found.flops)
+    reached_now = (found.metrics, entry, tensors, new, warning, seconds, found.flops)
+    experiment.pretrained = Pretrained(domain, len(train), labels, *reached_now)
     pl.seed_everything(config["seed"], verbose=False)
+
+
+def pretraining_data(data: TransferDataModule, weights: str | None) -> TransferDataModule:
+    """A run's data as pretraining for such `backbone.weights` sees them: its domain is their source."""
+    return data.of_unlabelled_target() if weights == "target" else data
+
+
+def load_learned(experiment: "Experiment", learned: Learned) -> list[str]:
+    """Put what pretraining gave into the run's backbone, and into its head where that learned.
+
+    Returns the names of inputs that pretraining's data say nothing of, whose weights stay as they are. The source's own
+    BatchNorm statistics are not in it: `prepare` starts them at what is loaded here.
+    """
+    module = experiment.module
+    source = pretraining_data(experiment.data, experiment.weights).domains["source"]
+    tensors, new = module.backbone.learned_from(source.backbone_arguments, learned.weights["backbone"])
+    module.backbone.load_state_dict({**module.backbone.state_dict(), **tensors})
+    if learns_labels(experiment.config):
+        module.head("source").load_state_dict(learned.weights["head"])
+    return new
 
 
 def learned_little(metrics: Mapping[str, float], data: TransferDataModule, task: Task) -> str:
@@ -216,15 +241,15 @@ def keep(checkpoint: Path, reached: Path) -> str:
     return ". The same command, typed again, goes on from where it was."
 
 
-def train_on_source(experiment: "Experiment", folder: Path, resumed: Path | None) -> Learned:
-    """Train from random weights, or from an interrupted training's checkpoint, on the source alone; curves in `folder`.
+def train_alone(experiment: "Experiment", data: TransferDataModule, folder: Path, resumed: Path | None) -> Learned:
+    """Train from random weights, or from an interrupted training's checkpoint, on `data`'s source; curves in `folder`.
 
     Backbone and head are created again, so that they start from pretraining's own seed and not from the run's.
     """
-    config, data, task = experiment.config, experiment.data, experiment.module.tasks["source"]
+    config, task = experiment.config, experiment.module.tasks[str(experiment.weights)]
     settings = config["pretrain"]
     pl.seed_everything(settings["seed"], verbose=False)
-    backbone = build_backbone(config, data)
+    backbone = build_backbone(config, experiment.data)
     head = build_head(config, backbone, data.num_outputs("source", task), data.classes("source"))
     objective, terms = build(settings["objective"]), build_terms(settings)
     source = source_alone(data, config, backbone, objective, terms)
@@ -252,26 +277,36 @@ def train_on_source(experiment: "Experiment", folder: Path, resumed: Path | None
         if isinstance(callback, Progress):
             callback.label = "pretraining"
     own = {"devices": own_device(config["trainer"]), "max_time": None}  # half a pretraining is not for other runs
+    if not learns_labels(config):
+        own["limit_val_batches"] = 0  # nothing that learns predicts anything
     trainer_settings = {**alone_in(config["trainer"]), **own}
     trainer = build_trainer(
         trainer_settings, config["training"], settings["epochs"], folder, [logger], callbacks, alone=True
     )
     with keyboard_interrupts():
         trainer.fit(module, source, ckpt_path=resumed, weights_only=True)
-    metrics: dict[str, float] = {}
-    if learns_labels(config):  # else the head has learned nothing
-        metrics |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+    metrics = metrics_of(trainer, "train/term/")
+    weights: dict[str, nn.Module] = {"backbone": backbone}
+    if learns_labels(config):
+        metrics |= metrics_of(trainer, "val/")
         trainer.test(module, source, verbose=False)
-        metrics |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
-    weights = {"backbone": backbone, "head": head}
+        metrics |= metrics_of(trainer, "test/")
+        weights["head"] = head
     return Learned(
         {name: {k: v.cpu() for k, v in part.state_dict().items()} for name, part in weights.items()},
         metrics,
-        flops_on_source(config, data, backbone, head),
+        flops_of_pretraining(config, data, backbone, head),
     )
 
 
-def flops_on_source(config: Mapping[str, Any], data: TransferDataModule, backbone: Backbone, head: nn.Module) -> float:
+def metrics_of(trainer: pl.Trainer, begin: str) -> dict[str, float]:
+    """The last values of what is logged under names that begin so."""
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(begin)}
+
+
+def flops_of_pretraining(
+    config: Mapping[str, Any], data: TransferDataModule, backbone: Backbone, head: nn.Module
+) -> float:
     """Floating-point operations that pretraining takes, by its config; backbone and head are only looked at."""
     settings = config["pretrain"]
     source = source_alone(data, config, backbone, build(settings["objective"]), build_terms(settings))
@@ -314,7 +349,7 @@ def source_alone(
 ) -> TransferDataModule:
     """The same data module, drawing from the source only, with pretraining's own batch size, augmentation and seed.
 
-    Raises GraftError where objective or terms want the target too.
+    Raises GraftError where objective or terms want the target too, or labels that are not there.
     """
     settings, source = config["pretrain"], copy.copy(data)
     if (trained := trained_domains(objective, terms)) != ("source",):
@@ -322,6 +357,11 @@ def source_alone(
         raise GraftError(
             f"pretrain.objective and pretrain.term train on {wanted}: pretraining has the source alone. Set "
             "pretrain.objective.alpha=1, or null with a term such as pretrain=simclr."
+        )
+    if objective.domains() and data.domains["source"].train.labels is None:
+        raise GraftError(
+            "pretrain.objective weighs a loss of labels, and pretraining's data have no labels. Set "
+            "pretrain.objective.alpha=null with a term, such as pretrain=simclr."
         )
     source.train_domains = source.eval_domains = source.test_domains = ("source",)
     source.epoch, source.views = "source", {}

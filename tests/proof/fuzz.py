@@ -258,7 +258,7 @@ class Case:
 @contextlib.contextmanager
 def reached_by(case: Case) -> Iterator[None]:
     """Note when a case loads its data and when it trains."""
-    load, learn, fit = TransferDataModule.load, pretrain.train_on_source, run.fit
+    load, learn, fit = TransferDataModule.load, pretrain.train_alone, run.fit
 
     def loading(self: TransferDataModule) -> None:
         case.reached = "the data"
@@ -273,11 +273,11 @@ def reached_by(case: Case) -> Iterator[None]:
         case.reached = "training"
         fit(*arguments)
 
-    TransferDataModule.load, pretrain.train_on_source, run.fit = loading, pretraining, training
+    TransferDataModule.load, pretrain.train_alone, run.fit = loading, pretraining, training
     try:
         yield
     finally:
-        TransferDataModule.load, pretrain.train_on_source, run.fit = load, learn, fit
+        TransferDataModule.load, pretrain.train_alone, run.fit = load, learn, fit
 
 
 @contextlib.contextmanager

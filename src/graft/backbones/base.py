@@ -42,6 +42,7 @@ class Backbone(nn.Module):
     modality: Modality  # of the inputs, as in DomainData.modality
     pretrained_head: nn.Module | None  # features to the pretrained classes; no parameter
     wrapped: Mapping[str, Any] | None = None  # of a plain network, what made it a backbone (graft.backbones.contract)
+    recurrent = False  # whether it reads its input step by step, in one direction or both
     counts_blocks = False  # whether `block_depths` is there
     named_inputs = False  # whether weights belong to inputs by name, so that a file's order says nothing
 

@@ -36,6 +36,8 @@ class HuggingFaceTokenizer:
         self.size = len(tokenizer)
         self.padding = tokenizer.pad_token_id or 0  # what the mask hides may be any token
         self.unknown = tokenizer.unk_token_id
+        self.mask = self.unknown if tokenizer.mask_token_id is None else tokenizer.mask_token_id
+        self.special = frozenset(tokenizer.all_special_ids)
         self._hash = tokenizer_hash(tokenizer)
 
     def __call__(self, texts: Sequence[str], max_length: int) -> list[tuple[list[int], bool]]:

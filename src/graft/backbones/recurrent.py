@@ -109,6 +109,7 @@ class RecurrentBackbone(TextBackbone):
     """
 
     network: RecurrentNetwork
+    recurrent = True
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ class SequenceBackbone(Backbone):
     """`Fields` of values `(B, L, D)` and a mask `(B, L)` to features `(B, F)`; each layer is a stage."""
 
     modality = "sequence"
+    recurrent = True
 
     def __init__(
         self,

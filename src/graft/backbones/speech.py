@@ -175,6 +175,8 @@ class SpeakerNetwork(nn.Module):
 class SpeakerLSTM(SpeechBackbone):
     """The speaker encoder of resemblyzer, three LSTM layers over 16 kHz; stages are each layer and the linear one."""
 
+    recurrent = True
+
     def __init__(self, name: str = "speaker_lstm", clip_seconds: Positive = 1.6) -> None:
         """The package's own clips have 1.6 seconds, with zeros behind shorter recordings."""
         parts = ("layers.0", "layers.1", "layers.2", "linear")

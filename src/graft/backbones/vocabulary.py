@@ -35,7 +35,8 @@ class Vocabulary:
     """A tokenizer whose ids are the most frequent words; all others share one id."""
 
     padding = PADDING
-    unknown = UNKNOWN
+    unknown = mask = UNKNOWN
+    special = frozenset({PADDING, UNKNOWN})
     advice = (
         "Keep more words (backbone.max_words, backbone.min_count=1), give more training texts, or take a pretrained "
         "tokenizer (backbone=bert)."

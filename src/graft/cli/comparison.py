@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from graft.errors import GraftError
 from graft.locations import CONF, ROOT
+from graft.weights.files import HERE
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -40,7 +41,7 @@ def compared(words: Sequence[str]) -> list[str]:
             f"`{WORD}=transfer` with `backbone.weights=null`: there is nothing to transfer; give pretrained weights "
             "(backbone.weights=source, imagenet, ...) or another experiment"
         )
-    from_source = weights == "source"
+    from_source = weights in HERE
     others = given.get(OTHERS, ",".join(FURTHER)).strip("[]").split(",")
     arms = list(dict.fromkeys([SCRATCH, *([MATCHED] if from_source else []), *TRANSFERS, *filter(None, others)]))
     added = [f"strategy={','.join(arms)}"]

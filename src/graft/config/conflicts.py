@@ -12,7 +12,9 @@ from graft.config.text import shown
 from graft.data.domain_names import wrong_names
 from graft.errors import GraftError
 from graft.model.place import folder_of, task_of
-from graft.weights.files import WORDS
+from graft.weights.files import HERE, WORDS
+
+WITHOUT_LABELS = "pretrain=simclr, vicreg or byol for images and recordings, scarf for tables, mlm for texts"
 
 
 def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> Iterator[str]:
@@ -22,6 +24,7 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     yield from growth_contradictions(config, names)
     yield from closed_fit_contradictions(config, names)
     yield from source_contradictions(config, names)
+    yield from pretrain_contradictions(config, names)
     yield from domain_contradictions(config["data"])
     yield from objective_contradictions(config, names)
     yield from term_contradictions(config, names)
@@ -79,18 +82,18 @@ def strategy_contradictions(config: Mapping[str, Any], names: Names) -> Iterator
             f"`strategy={names['strategy']}` with `head.weights=null`: it keeps a classifier that has learned; give "
             "head.weights=<run folder> backbone.weights=<run folder>"
         )
-    if kept is not None and weights == "source":
+    if kept is not None and weights in HERE:
         yield (
-            f"`head.weights={kept}` with `backbone.weights=source`: pretraining trains a head of its own; use "
+            f"`head.weights={kept}` with `backbone.weights={weights}`: pretraining gives other features; use "
             f"backbone.weights={kept} too"
         )
     if names.says("strategy", "matches_flops", False):
-        if weights != "source" or config["data"].get("source") is None:
-            data = "" if weights != "source" else " without source data"
+        if weights not in HERE or (weights == "source" and config["data"].get("source") is None):
+            data = " without source data" if weights == "source" else ""
             yield (
                 f"`strategy={names['strategy']}` with `backbone.weights={shown(weights)}`{data}: it trains as long as "
                 "pretraining and training together, and pretraining's FLOPs are not known; use strategy=scratch, or "
-                "pretrain here (backbone.weights=source)"
+                "pretrain here (backbone.weights=source, target)"
             )
         if config["data"]["batch_size"] == "auto":
             yield (
@@ -188,6 +191,57 @@ def source_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[s
         yield "`data.epoch=source` without source data: use data.epoch=target"
 
 
+def pretrain_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """Pretraining in the run itself that has nothing to learn from, or terms that are not for the data."""
+    weights, settings = config["backbone"]["weights"], config["pretrain"]
+    if weights not in HERE or not names.says("strategy", "pretrained", True):
+        return
+    terms = settings.get("term") or {}
+    labelled = settings["objective"].get("alpha", 1) is not None
+    if weights == "target" and labelled:
+        yield (
+            f"`backbone.weights=target` with {pretraining_of(names)}: the target's own labels are for the run; learn "
+            f"from its inputs alone ({WITHOUT_LABELS}), or use backbone.weights=source"
+        )
+    elif not labelled and not terms:
+        yield (
+            f"`pretrain.objective.alpha=null` without a term: nothing gives a loss; use {WITHOUT_LABELS}, or "
+            "pretrain.objective.alpha=1"
+        )
+    for name, one in terms.items():
+        yield from of_data_and_backbone(f"pretrain.term.{name}", one or {}, config, names)
+        if (one or {}).get("domain", "source") != "source":
+            yield f"`pretrain.term.{name}.domain=target`: pretraining's own data are its source; use domain=source"
+
+
+def pretraining_of(names: Names) -> str:
+    """How pretraining was chosen, as one would type it."""
+    return f"`pretrain={names.choices.get('pretrain') or 'default'}`"
+
+
+def of_data_and_backbone(key: str, term: Mapping[str, Any], config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """A term that is not for such data, or not for such a backbone."""
+    says = functools.partial(attribute, term.get("_target_", ""))
+    modality, suited = modality_of(config["data"]["target"]), says("modalities", ())
+    if suited and modality not in suited:
+        yield f"`{key}` with {modality} data: it is for {' and '.join(suited)} data; choose another, or leave it out"
+    elif says("needs_forwards", False):
+        if not names.says("backbone", "recurrent", False):
+            yield (
+                f"`{key}` with `backbone={names['backbone']}`: it needs an LSTM or a GRU, which reads step by step: "
+                "backbone=lstm_sequence, gru_sequence, lstm or gru"
+            )
+        elif config["backbone"].get("bidirectional"):
+            yield f"`{key}` with `backbone.bidirectional=true`: it predicts what comes; set it to false"
+
+
+def modality_of(domain: Mapping[str, Any]) -> str:
+    """Of a domain's samples, as its class says; of one that is made of several that of the domains inside."""
+    while isinstance(inner := domain.get("domain"), Mapping):
+        domain = inner
+    return attribute(domain.get("_target_", ""), "modality", "image")
+
+
 def domain_contradictions(data: Mapping[str, Any]) -> Iterator[str]:
     """Names of domains that are not there, or on both sides."""
     if "target_domain" in data:
@@ -243,6 +297,7 @@ def term_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str
             )
         elif says("needs_labels", False) and (alpha := without_target_loss(config["objective"])):
             yield f"`term={term}` with `{alpha}`: it learns from the target's labels; use objective.alpha below 1"
+        yield from of_data_and_backbone(f"term={term}", settings or {}, config, names)
         if says("needs_multiclass", False) and names.says("task", "name", "multiclass") != "multiclass":
             yield f"`term={term}` with `task={names['task']}`: it compares class probabilities; use task=multiclass"
         if says("needs_linear_head", False) and not names.says("head", "linear_in_features", False):

@@ -110,7 +110,7 @@ class TransferDataModule(pl.LightningDataModule):
         self.teacher_spec: InputSpec | None = None  # the form of their `teacher` view
         # (domain, split) -> activations `(N, ...)` that stand for its inputs, see graft.callbacks.frozen_features
         self.stored: dict[tuple[str, str], MappedRows | TakenRows | None] = {}
-        self._pool = 0  # labelled target samples before the budget
+        self._pool: Split | None = None  # the target's training samples before the budget, without their labels
         self._prepared: dict[tuple[str, str], Prepared] = {}  # by split and geometry; copies of this module share it
 
     def load(self) -> None:
@@ -131,7 +131,7 @@ class TransferDataModule(pl.LightningDataModule):
                     f"data.{name} holds {data.modality} data, but data.target {target.modality} data: "
                     "both need one modality."
                 )
-        self._pool = len(target.train)
+        self._pool = replace(target.train, labels=None)
         target = replace(target, train=self._budgeted(target))
         if self.label_sets != "closed":
             target = in_source_classes(target, self.domains["source"], self.label_sets)
@@ -205,6 +205,17 @@ class TransferDataModule(pl.LightningDataModule):
         other.source_batch_size = self.batch_sizes["source"]
         other.eval_domains = ("target",)
         other.stored, other._prepared = {}, {}
+        return other
+
+    def of_unlabelled_target(self) -> "TransferDataModule":
+        """The same data with the target's training inputs, whatever the label budget, in the place of the source.
+
+        They have no labels, and nothing is held out: the target's validation and test samples are not among them.
+        """
+        assert self._pool is not None
+        other, target, none = copy.copy(self), self.domains["target"], self._pool.subset(torch.arange(0))
+        inputs = replace(target, train=self._pool, val=none, test=none, fingerprint=self._pool.fingerprint)
+        other.source, other.domains = self.target, self.domains | {"source": inputs}
         return other
 
     def classes(self, domain: str) -> tuple[str, ...] | None:
@@ -503,5 +514,5 @@ class TransferDataModule(pl.LightningDataModule):
                 "notes": list(data.notes),
                 "report": None if data.report is None else {"sentence": data.report.sentence(), **asdict(data.report)},
             }
-        summary["target"] |= {"labels_per_class": self.labels_per_class, "pool": self._pool}
+        summary["target"] |= {"labels_per_class": self.labels_per_class, "pool": len(self._pool or ())}
         return summary

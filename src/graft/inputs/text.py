@@ -24,6 +24,8 @@ class Tokenizer(Protocol):
 
     size: int  # of the vocabulary
     padding: int  # the id that fills up shorter texts
+    mask: int | None  # the id that stands for a hidden token
+    special: frozenset[int]  # ids that are no tokens of a text
 
     def __call__(self, texts: Sequence[str], max_length: int) -> list[tuple[list[int], bool]]:
         """Token ids of each text, at least one, and whether the text was longer than `max_length` tokens."""

@@ -16,9 +16,10 @@ from graft.errors import GraftError
 from graft.experiment import Experiment, assemble
 from graft.heads.base import SHARED
 from graft.model.model import Model, load
-from graft.pretrain import Learned, learns_labels
+from graft.pretrain import Learned, learns_labels, load_learned
 from graft.runs.folder import CONFIG
 from graft.runs.untrusted import read_config
+from graft.weights.files import HERE
 
 AS_IT_BEGAN = "random numbers"
 
@@ -80,7 +81,7 @@ def open_run(folder: Path, results: Mapping[str, Any], allow: Sequence[str]) -> 
     missing = begun(experiment, results)
     before = None if missing else experiment.module.backbone.eval().requires_grad_(False)
     begin = experiment.loaded.source if experiment.loaded else AS_IT_BEGAN
-    begin = "pretraining on the source" if experiment.weights == "source" else begin
+    begin = f"pretraining on the {experiment.weights}" if experiment.weights in HERE else begin
     head, classifier = head_before(experiment)
     return Opened(
         experiment.data,
@@ -98,18 +99,14 @@ def open_run(folder: Path, results: Mapping[str, Any], allow: Sequence[str]) -> 
 
 def begun(experiment: Experiment, results: Mapping[str, Any]) -> str:
     """Put the weights that the run began with into backbone and head; why they are not there, or nothing."""
-    if experiment.weights != "source":  # of a file or library, and random ones by the run's seed, are there already
+    if experiment.weights not in HERE:  # of a file or library, and random ones by the run's seed, are there already
         return ""
     kept = Path(results["weights"]["folder"])
     try:
-        learned = Learned.read(kept).weights
+        learned = Learned.read(kept)
     except (OSError, RuntimeError, ValueError, KeyError):
         return f"the weights that pretraining gave are no longer in the cache ({kept})"
-    backbone, source = experiment.module.backbone, experiment.data.domains["source"]
-    tensors, _ = backbone.learned_from(source.backbone_arguments, learned["backbone"])
-    backbone.load_state_dict({**backbone.state_dict(), **tensors})
-    if learns_labels(experiment.config):
-        experiment.module.head("source").load_state_dict(learned["head"])
+    load_learned(experiment, learned)
     return ""
 
 

@@ -24,6 +24,7 @@ from graft.report.temperature import is_at_end, temperature_of
 from graft.runs import record
 from graft.runs.folder import BEST_LOCK, BEST_MODEL, MODEL
 from graft.runs.sweeps import Job, split_override
+from graft.weights.files import HERE
 
 TEMPLATE = "card.md.jinja"
 CLASSES_SHOWN = 20
@@ -189,6 +190,8 @@ def weight_lines(results: Mapping[str, Any]) -> Iterator[str]:
         yield "The network was trained from random numbers."
         return
     yield f"began with: {weights['source']}, {weights['matched']:,} of {weights['total']:,} tensors"
+    if (learned := weights.get("pretraining")) and not learned["labels"]:
+        yield f"pretrained without labels: {', '.join(learned['terms'])} on {learned['samples']:,} inputs"
     if weights.get("warning"):
         yield str(weights["warning"])
     yield licence_of(weights["source"])
@@ -196,8 +199,9 @@ def weight_lines(results: Mapping[str, Any]) -> Iterator[str]:
 
 def licence_of(source: str) -> str:
     """The licence of pretrained weights as far as it is known here."""
-    if source.startswith("source ("):
-        return "licence: that of the source data above, from which the weights were learned here"
+    for domain in HERE:
+        if source.startswith(f"{domain} ("):
+            return f"licence: that of the {domain} data above, from which the weights were learned here"
     if source.startswith(PREFIX):
         package = source.removeprefix(PREFIX).partition("/")[0]
         if found := package_licence(package):

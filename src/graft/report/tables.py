@@ -178,6 +178,9 @@ def weights_line(weights: Mapping[str, Any] | None, ignored: str | None = None) 
         why = f" (backbone.weights={ignored} is not used by this strategy)" if ignored else ""
         return f"weights: none, the backbone starts from random numbers{why}"
     line = f"weights: {weights['source']}, {weights['matched']} of {weights['total']} tensors matched"
+    if (learned := weights.get("pretraining")) and not learned["labels"]:
+        terms, samples = ", ".join(learned["terms"]), f"{learned['samples']:,} inputs without labels"
+        line += f"\n  {terms} for {learned['epochs']:,} epochs on {samples}"
     for key, meaning in (("adapted", "adapted"), ("missing", "left random"), ("unexpected", "not used")):
         names = weights.get(key) or []
         if names:

@@ -25,7 +25,6 @@ from graft.tasks.open_set import OpenSet
 from graft.training import flops
 from graft.training.fitting import Fitting, averaging_word
 from graft.training.growth import Growth
-from graft.weights.loading import LoadReport
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "numpy")
 
@@ -40,7 +39,7 @@ def of_setup(experiment: Experiment, context: RunContext, tuned: dict[str, Any])
         "overrides": context.overrides,
         "data": of_data(experiment),
         "labels": of_labels(experiment),
-        "weights": of_weights(experiment.loaded, experiment.pretrained),
+        "weights": of_weights(experiment),
         "ignored_weights": None if module.strategy.pretrained else config["backbone"]["weights"],
         "parameters": of_parameters(module.parameter_table(experiment.epochs)),
         "phases": of_phases(experiment),
@@ -72,7 +71,7 @@ def evaluation_of(config: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def of_data(experiment: Experiment) -> dict[str, Any]:
     """The data module's summary, and whether anything learns from the labels of a domain."""
-    used = {*experiment.data.train_domains, *(["source"] if experiment.pretrained else [])}
+    used = {*experiment.data.train_domains, *([experiment.pretrained.domain] if experiment.pretrained else [])}
     return {name: values | {"trained_on": name in used} for name, values in experiment.data.summary().items()}
 
 
@@ -135,22 +134,39 @@ def forgetting(metrics: Mapping[str, float], pretrained: Pretrained | None, task
     return {"forgetting": lost if task.higher_is_better else -lost, "pretrain/" + name: pretrained.metrics[name]}
 
 
-def of_weights(report: LoadReport | None, pretrained: Pretrained | None) -> dict[str, Any] | None:
+def of_weights(experiment: Experiment) -> dict[str, Any] | None:
     """Where the backbone's weights came from and how many tensors matched; some the source may not have taught."""
+    report, pretrained = experiment.loaded, experiment.pretrained
     if report is not None:
         return asdict(report)
     if pretrained is not None:
+        how = f"pretrained in {pretrained.seconds:.0f} s" if pretrained.seconds else "cached"
         return {
-            "source": f"source (pretrained in {pretrained.seconds:.0f} s)" if pretrained.seconds else "source (cached)",
+            "source": f"{pretrained.domain} ({how})",
             "folder": str(pretrained.folder),
             "matched": pretrained.tensors,
             "total": pretrained.tensors,
             "missing": pretrained.not_learned,
             "warning": pretrained.warning or None,
+            "pretraining": of_pretraining(experiment),
             "unexpected": [],
             "adapted": [],
         }
     return None
+
+
+def of_pretraining(experiment: Experiment) -> dict[str, Any]:
+    """What pretraining learned from, for how long, and its terms' mean losses in its last epoch."""
+    pretrained, settings, data = experiment.pretrained, experiment.config["pretrain"], experiment.data
+    return {
+        "domain": pretrained.domain,
+        "data": data.domains[pretrained.domain].name,
+        "samples": pretrained.samples,
+        "labels": pretrained.labels,
+        "terms": list(settings.get("term") or ()),
+        "epochs": settings["epochs"],
+        "loss": {k: value for k, value in pretrained.metrics.items() if k.startswith("train/term/")},
+    }
 
 
 def of_labels(experiment: Experiment) -> dict[str, int]:

@@ -27,7 +27,7 @@ class RunRecord(TypedDict, total=False):
     overrides: list[str]
     data: dict[str, Any]  # by domain: sizes, classes, labels, fingerprint, notes, report, trained_on
     labels: dict[str, int]  # of the target, each once: training, and choosing the checkpoint
-    weights: dict[str, Any] | None  # where they came from, and how many tensors matched
+    weights: dict[str, Any] | None  # where they came from, how many tensors matched, `pretraining` of the run itself
     ignored_weights: str | None  # backbone.weights under a strategy that starts from random numbers
     parameters: dict[str, Any]  # total, trainable, groups
     phases: list[dict[str, Any]]  # epochs, stages, trainable, lr_factor, flops_per_epoch

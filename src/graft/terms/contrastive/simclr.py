@@ -1,13 +1,12 @@
 """SimCLR: two views of a sample are more alike than those of different samples (Chen et al., ICML 2020)."""
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from graft.config.types import Count, NonNegative, Positive
-from graft.terms.base import Term, TermContext, TrainStep
+from graft.terms.base import TermContext
+from graft.terms.pretext.two_views import Side, TwoViews, perceptron
 
 
 def contrast_of_views(first: Tensor, second: Tensor, temperature: float) -> Tensor:
@@ -19,36 +18,29 @@ def contrast_of_views(first: Tensor, second: Tensor, temperature: float) -> Tens
     return F.cross_entropy(similarities, partners)
 
 
-class SimCLR(Term):
-    """NT-Xent of a projector's outputs over the training batch and a second view of it; no label is looked at.
+class SimCLR(TwoViews):
+    """NT-Xent of a projector's outputs over the training batch and a second view of it.
 
-    The batch's own augmentation (`data.augment`, `pretrain.augment`) makes the first view. The projector, two layers
-    with ReLU between as in the paper, is left behind after training.
+    The projector has two layers with ReLU between, as in the paper.
     """
-
-    views = ("weak",)
 
     def __init__(
         self,
         weight: NonNegative = 1.0,
-        domain: Literal["source", "target"] = "source",
+        domain: Side = "source",
         temperature: Positive = 0.5,
         projection_size: Count = 128,
     ) -> None:
-        super().__init__()
-        self.weight = weight
-        self.domains = (domain,)
+        super().__init__(weight, domain)
         self.temperature = temperature
         self.projection_size = projection_size
 
     def prepare(self, context: TermContext) -> None:
         """Make the projector."""
+        super().prepare(context)
         size = context.backbone.feature_size
-        self.projector = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, self.projection_size))
-        self._backbone = (context.backbone,)  # in a tuple, so that it is no part of this module
+        self.projector = perceptron((size, size, self.projection_size), normalised=False)
 
-    def forward(self, step: TrainStep) -> Tensor:
-        """The contrast of the step's samples."""
-        (domain,) = self.domains
-        second = self._backbone[0](step.batch[domain].views["weak"])
-        return contrast_of_views(self.projector(step.features[domain]), self.projector(second), self.temperature)
+    def loss(self, first: Tensor, second: Tensor) -> Tensor:
+        """The contrast of the projections."""
+        return contrast_of_views(self.projector(first), self.projector(second), self.temperature)
