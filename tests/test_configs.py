@@ -12,7 +12,7 @@ from graft.cli.hydra_versions import VERSION_BASE
 
 CONF = Path(__file__).parents[1] / "conf"
 OPTIONS = sorted(p.relative_to(CONF).with_suffix("") for p in CONF.rglob("*.yaml") if p.name != "train.yaml")
-CALLED = [o for o in OPTIONS if o.parts[0] not in ("experiment", "debug", "hydra", "paths", "sweep")]
+CALLED = [o for o in OPTIONS if o.parts[0] not in ("experiment", "debug", "hydra", "paths", "race", "sweep")]
 NOT_ARGUMENTS = {
     "backbone": {"weights"},
     "head": {"sharing", "weights"},

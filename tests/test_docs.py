@@ -182,7 +182,7 @@ def test_the_reference_has_every_experiment_and_option(reference):
         assert f"## {path.stem}\n" in reference["experiments"]
     for path in conf.glob("*/**/*.yaml"):
         group = path.parent.relative_to(conf).as_posix()
-        if group.partition("/")[0] not in ("experiment", "hydra", "sweep") and not path.stem.startswith("_"):
+        if group.partition("/")[0] not in ("experiment", "hydra", "race", "sweep") and not path.stem.startswith("_"):
             assert f"### {group}={path.stem}\n" in reference["config"]
 
 

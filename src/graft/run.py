@@ -173,7 +173,8 @@ def recorded(experiment: Experiment, results: dict[str, Any], context: RunContex
 
     if main_process:
         if context.sweep:  # prints one line a job, see graft.report.sweep_line
-            checkpoints.drop_last(folder)
+            if config["test"]:  # else there is a test to do
+                checkpoints.drop_last(folder)
         else:
             checkpoints.drop_previous(folder)
             tables.print_results(results, folder)
@@ -183,12 +184,17 @@ def recorded(experiment: Experiment, results: dict[str, Any], context: RunContex
 def test_and_describe(
     experiment: Experiment, results: dict[str, Any], selected: Mapping[str, Any], fitting: Fitting, *, in_sweep: bool
 ) -> None:
-    """Test the selected weights, which are in the module, put down what was selected and found, and keep the model."""
+    """Put down what was selected, test those weights, which are in the module, and keep the model; or the first alone.
+
+    With `test=false` nothing looks at the test split.
+    """
     data, module, task = experiment.data, experiment.module, experiment.module.tasks["target"]
     results["selection"] = describe.of_selection(experiment, selected)
     results["metrics"] = dict(selected["metrics"])
     fitting.test_started = time.perf_counter()
     results["compression"] = module.compression.results()
+    if not experiment.config["test"]:
+        return
     results["metrics"] |= test(fitting.trainer, module, data)
     results["metrics"] |= describe.forgetting(results["metrics"], experiment.pretrained, module.tasks.get("source"))
     results["score"] = describe.of_score(results["metrics"], task)

@@ -7,6 +7,7 @@ from typing import Any
 from graft.cli.comparison import compared
 from graft.cli.evaluation import written_out
 from graft.cli.program import program
+from graft.cli.race_words import with_auto
 from graft.errors import GraftError, in_quotes
 from graft.files import user_path
 from graft.locations import CONF
@@ -33,7 +34,7 @@ def typed(words: Sequence[str], known_names: Callable[[], Sequence[str]]) -> lis
 
     `known_names` gives the keys there are. GraftError for a flag or a word that belongs to no key.
     """
-    expanded = written_out(repeated(compared(words)))
+    expanded = written_out(repeated(compared(with_auto(words))))
     if expanded != list(words) and not any(word in MULTIRUN for word in expanded):
         expanded.insert(0, "-m")
     words = expanded

@@ -123,7 +123,7 @@ def group_text(word: str, folders: list[Path]) -> str:
 def group_names(folders: Sequence[Path]) -> list[str]:
     """The groups in some config folders."""
     names = {path.name for folder in folders if folder.is_dir() for path in folder.iterdir() if path.is_dir()}
-    return sorted(names - {"hydra", "sweep"})
+    return sorted(names - {"hydra", "race", "sweep"})
 
 
 def below_group(group: str, folders: Sequence[Path]) -> list[str]:

@@ -127,6 +127,8 @@ def known_names(conf: Path) -> list[str]:
     names = []
     for path in [conf / "train.yaml", *sorted(conf.glob("*/**/*.yaml"))]:
         group = path.relative_to(conf).parent
+        if group.name == "race":  # spaces of races, no group
+            continue
         names.append(str(group))
         text = path.read_text()
         if group.name == "hydra" or group.parts[:1] in [("experiment",), ("debug",), ("sweep",)]:

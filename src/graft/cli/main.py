@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from graft.cli import arguments, folds
+from graft.cli import arguments, folds, race_words
 from graft.cli import help as config_help
 from graft.cli.launch import known_names, say
 from graft.errors import GraftError, LaunchRefused
@@ -31,11 +31,18 @@ def main(typed: list[str] | None = None) -> int:
     if verb not in verbs():
         print(f"graft {verb}: there is no such verb. Verbs: {', '.join(verbs())}.", file=sys.stderr)
         return USER_ERROR
-    if verb in ("train", "tune", "soup"):
+    if verb in ("train", "tune", "soup", "race"):
         if verb == "soup" and not any(is_word(word) or word.startswith(("soup=", "-")) for word in rest):
             print("graft soup <folder of a finished sweep>", file=sys.stderr)
             return USER_ERROR
-        return compose(overrides_of(verb, rest))
+        if verb == "race" and not rest:
+            print("graft race experiment=... [budget=0.4 | budget_s=600] [space=<yaml>]", file=sys.stderr)
+            return USER_ERROR
+        try:
+            return compose(overrides_of(verb, rest))
+        except GraftError as error:
+            say(str(error))
+            return USER_ERROR
     if "--help" in rest or "-h" in rest:
         print(verbs()[verb])
         return 0
@@ -88,9 +95,11 @@ def compose(overrides: list[str]) -> int:
 
 
 def overrides_of(verb: str, words: list[str]) -> list[str]:
-    """What a verb is as Hydra's overrides: `tune` sets a key, `soup` takes a folder first."""
+    """What a verb is as Hydra's overrides: `tune` sets a key, `soup` takes a folder first, `race` is a sweep."""
     if verb == "tune":
         return [*words, "tune=lr"]
+    if verb == "race" and not config_help.asks_for_help(words):
+        return race_words.as_race(words)
     if verb == "soup" and words and is_word(words[0]):
         return [f"soup={words[0]}", *words[1:]]
     return words

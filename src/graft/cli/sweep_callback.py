@@ -20,6 +20,7 @@ from graft.cli import job, slurm
 from graft.cli.ranks import RANKS
 from graft.errors import FolderRefused, LaunchRefused, first_line
 from graft.files import disk_message
+from graft.race import log as race
 from graft.report.summary import summarise
 from graft.runs.folder import REFUSED, STOPPED, RunFolder, SweepFolder
 from graft.runs.lock import Lock
@@ -108,6 +109,8 @@ class SweepCallback(Callback):
         job.STATE.exit_code = job.FAILED if all_diverged or job.STATE.unrecorded else job.OK
         if failed:  # 2 where all that is wrong are the jobs' folders
             job.STATE.exit_code = job.FAILED if len(failed) > len(refused) else job.USER_ERROR
+        if sweeper_is_race(config) and (raced := race.read(folder)) and raced["result"]:
+            job.STATE.exit_code = job.OK  # candidates that failed were dropped
         signum = 0
         if (folder / job.STOPPED).exists():
             signum = int((folder / job.STOPPED).read_text() or signal.SIGINT)
@@ -124,6 +127,11 @@ class SweepCallback(Callback):
     def __getstate__(self) -> dict[str, Any]:
         """What goes to parallel workers: no signal handler."""
         return {"previous": None, "owns": False, "shown": None}
+
+
+def sweeper_is_race(config: DictConfig) -> bool:
+    """Whether the sweep is a race, which has a result although some of its candidates failed."""
+    return str(config.hydra.sweeper._target_).endswith("RaceSweeper")
 
 
 def write_report(folder: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from graft.errors import GraftError
+from graft.race import log as race
 from graft.report.summary import table_of
 from graft.runs import record
 from graft.runs.folder import CONFIG, DONE, ERROR, RunFolder, SweepFolder
@@ -47,7 +48,9 @@ def show_sweep(folder: Path) -> None:
     jobs = read_jobs(folder)
     if not jobs:
         raise GraftError(f"graft show {folder}: this is the folder of neither a run nor a sweep.")
-    if line := answer_line(folder, jobs):
+    if raced := race.read(folder):
+        print("\n".join(race.lines(raced)))
+    elif line := answer_line(folder, jobs):
         print(line)
     print(table_of(jobs))
     if holder := SweepFolder(folder).holder():

@@ -35,6 +35,7 @@ class Config(TypedDict):
     resume: Literal["auto"] | bool | str | None
     tune: Literal["lr"] | None
     soup: str | None
+    test: bool
     data: Part
     backbone: "BackboneSettings"
     head: "HeadSettings"

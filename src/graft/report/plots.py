@@ -97,7 +97,7 @@ def range_test(curve: "Curve", suggestions: Mapping[str, float], path: Path) -> 
 
 def write_all(results: Mapping[str, Any], folder: Path) -> None:
     """Confusion matrices and training curves as pictures in the run folder."""
-    for name, confusion in results["confusion"].items():
+    for name, confusion in results.get("confusion", {}).items():
         confusion_matrix(confusion["matrix"], confusion["classes"], folder / f"confusion_{name.replace('/', '_')}.png")
     curves(folder / METRICS, folder / CURVES)
 

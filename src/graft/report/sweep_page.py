@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from graft.report import across, baselines, checks, figures, scaling
+from graft.report import across, baselines, checks, figures, race_page, scaling
 from graft.report.answer import answers, count, shown
 from graft.report.cross_validation import configuration, num_tested, out_of_fold, pooled
 from graft.report.export import Table
@@ -41,13 +41,16 @@ def page(study: Study) -> Page:
     sections = [Section("Labels", pictures=pictures, lines=saved)] if pictures else []
     if table := across.table(study):
         sections.append(Section(table.title, [table]))
+    if race := race_page.race_of(study.folders):
+        sections.append(race_page.section(race))
     sections += [section for setting in study.settings for section in sections_of(study, setting)]
     if study.rows and study.finished:
         sections.append(Section("Every configuration", [configurations(study)]))
     seeds = sorted({results["seeds"]["train"] for results in study.finished if results.get("seeds")})
     footer = f"{count(len(study.jobs), 'job')}, seeds {', '.join(map(str, seeds))}." if seeds else ""
     title = f"{study.finished[0].get('name', 'sweep')}: {names}" if study.finished else names
-    return Page(title, answers(study), checks.findings(study), len(checks.CHECKS), sections, footer)
+    found = [race_page.answer(race, study.finished[0]["score"])] if race else answers(study)
+    return Page(title, found, checks.findings(study), len(checks.CHECKS), sections, footer)
 
 
 def sections_of(study: Study, setting: Setting) -> Iterator[Section]:

@@ -72,6 +72,7 @@ def print_results(results: Mapping[str, Any], run_dir: Path) -> None:
     selection = selection_line(results.get("selection"))
     for line in (
         selection,
+        race_line(results),
         labels_line(results),
         *choice_lines(results),
         baseline_line(results),
@@ -259,6 +260,16 @@ def selection_line(selection: Mapping[str, Any] | None) -> str:
         )
         line += f", {which} {_cell(selection['value'])}"
     return line + (", oracle: it used labels of an unlabelled target" if selection.get("oracle") else "")
+
+
+def race_line(results: Mapping[str, Any]) -> str:
+    """Among how many configurations a race chose this one, and what that took; empty outside of one."""
+    if not (race := results.get("race")):
+        return ""
+    return (
+        f"race: chosen by validation among {race['candidates']} configurations in {race['jobs']} jobs, "
+        f"{race['cpu_s']:.0f} s of CPU"
+    )
 
 
 def choice_lines(results: Mapping[str, Any]) -> Iterator[str]:

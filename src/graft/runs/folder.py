@@ -48,8 +48,9 @@ BEST_LOCK = f"{OWN_PREFIX}best_model.lock"  # of who writes that
 REPORT, REPORT_FILES = "report.html", "report"  # a page, and the folder of its figures and tables
 INSPECTION = "inspection.json"  # in that folder, what was found with the network and the data opened again
 LOOKS = "looks.json"  # which seeds each look at a sweep's answer saw
+RACE = "race.json"  # of a race: every job, every decision and the winner
 SWEEP_FILES = (
-    *("multirun.yaml", "summary.csv", "summary.md", PREDICTIONS, STOPPED, REFUSED, BEST_MODEL, LOOKS),
+    *("multirun.yaml", "summary.csv", "summary.md", PREDICTIONS, STOPPED, REFUSED, BEST_MODEL, LOOKS, RACE),
     *LEDGER_TABLES,
 )
 

@@ -62,6 +62,7 @@ class RunRecord(TypedDict, total=False):
     cost: dict[str, Any]  # target_steps; flops: pretraining, target, total (None: not known); matches_flops
     samples_per_s: float | None
     peak_memory_mb: float | None
+    race: dict[str, Any]  # of the winner of one: candidates, jobs, rungs, cpu_s, and full_sweep_s of all candidates
     feature_cache: dict[str, Any]
     recalibrated_bn: int  # validations before which BatchNorm's statistics were computed again
     compile: dict[str, Any] | None

@@ -234,7 +234,8 @@ def metric_names(rows: Iterable[Row]) -> list[str]:
 
 def only_tuned(rows: Sequence[Row]) -> bool:
     """Whether the jobs looked for a learning rate and trained nothing."""
-    return any(row.finished for row in rows) and not metric_names(rows)
+    finished = [results for row in rows for results in row.finished]
+    return bool(finished) and not any("score" in results or "selection" in results for results in finished)
 
 
 def all_failed(rows: Iterable[Row]) -> list[Job]:

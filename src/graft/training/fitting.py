@@ -119,7 +119,7 @@ def checkpoints_callback(experiment: Experiment, in_sweep: bool) -> Checkpoints:
         monitor,
         higher_is_better=rule.higher_is_better(module.tasks),
         ready=lambda: selectable(experiment),
-        keep_last=monitor is None or not in_sweep,
+        keep_last=monitor is None or not in_sweep or not experiment.config["test"],
         run_id=RunFolder(experiment.folder).run_id,
         top_k=experiment.greedy_soup.top_k if experiment.greedy_soup else 0,
     )

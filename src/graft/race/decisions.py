@@ -1,0 +1,142 @@
+"""Who goes on: candidates by what validation says of them, as many as a rung has places for and the budget pays."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from graft.race.space import Candidate, Rung
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one job found, and what it took; without a `value` it failed, and `failure` says why."""
+
+    folder: str
+    value: float | None = None  # of the metric that its selection rule followed, on validation
+    metric: str = ""
+    higher_is_better: bool = True
+    samples: int = 0  # of validation
+    cpu_s: float = 0.0
+    fit_share: float = 1.0  # of its time
+    once_share: float = 0.0  # of its time, for pretraining that other jobs share
+    epochs: int = 1
+    checkpoint: str = ""  # the last one, where it was kept
+    can_go_on: bool = False  # whether longer training may begin there
+    failure: str = ""
+
+    def predicted_s(self, epochs: int, *, begun: bool = False) -> float:
+        """CPU seconds of the same job with so many epochs; `begun` says that those done are not done again."""
+        done = self.epochs if begun else 0
+        other = max(1 - self.fit_share - self.once_share, 0)
+        return self.cpu_s * (other + self.fit_share * max(epochs - done, 0) / max(self.epochs, 1))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a candidate's jobs of a rung, one a seed, say of it."""
+
+    candidate: Candidate
+    outcomes: Sequence[Outcome]
+
+    @property
+    def failure(self) -> str:
+        """Why a job of it has no value; empty where all have one."""
+        return next((one.failure or "no validation score" for one in self.outcomes if one.value is None), "")
+
+    @property
+    def value(self) -> float | None:
+        """Mean over seeds; None where one of them failed: the lucky ones do not stand for it."""
+        values = [one.value for one in self.outcomes if one.value is not None]
+        return statistics.fmean(values) if len(values) == len(self.outcomes) else None
+
+    @property
+    def rank(self) -> float:
+        """The value so that more is better; what failed is last."""
+        if self.value is None or math.isnan(self.value):
+            return -math.inf
+        return self.value if self.outcomes[0].higher_is_better else -self.value
+
+    @property
+    def error(self) -> float | None:
+        """Standard error of the value: of an accuracy over validation samples, and over seeds where there are several.
+
+        None where neither is known. All candidates see the same samples: a difference is surer than its two ends.
+        """
+        variances = []
+        if self.value is None:
+            return None
+        first = self.outcomes[0]
+        if first.metric.rsplit("/", 1)[-1] == "acc" and first.samples:
+            variances.append(self.value * (1 - self.value) / first.samples)
+        if len(self.outcomes) > 1:
+            values = [one.value for one in self.outcomes if one.value is not None]
+            variances.append(statistics.variance(values) / len(values))
+        return math.sqrt(sum(variances)) if variances else None
+
+    @property
+    def cpu_s(self) -> float:
+        """CPU seconds of its jobs."""
+        return sum(one.cpu_s for one in self.outcomes)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Who goes on, the best first, who does not, and why not more of them."""
+
+    went_on: list[Measured]
+    dropped: list[Measured]
+    why: str
+
+
+def decide(rung: Rung, measured: Sequence[Measured], costs: Mapping[Candidate, float], share_s: float) -> Decision:
+    """Who of a rung's candidates goes on: the best, as many as it has places for and `share_s` CPU seconds pay.
+
+    `costs` are predictions of what each takes in the next rung; the best one goes on whatever it takes.
+    """
+    working = [one for one in measured if one.value is not None]
+    groups: dict[tuple[str, ...], list[Measured]] = {}
+    for one in sorted(working, key=lambda one: -one.rank):  # stable: of equals the first of the space
+        groups.setdefault(one.candidate.group(rung.decides), []).append(one)
+    ordered = list(groups.values())  # by the best of each
+    places = rung.places(len(ordered))
+    kept: list[list[Measured]] = []
+    spent = 0.0
+    too_dear = 0
+    for group in ordered:
+        price = sum(costs[one.candidate] for one in group)
+        if len(kept) == places:
+            break
+        if kept and spent + price > share_s:
+            too_dear += 1
+            continue
+        kept.append(group)
+        spent += price
+    why = f"{places} of {len(ordered)} go on"
+    if too_dear:
+        why = f"{len(kept)} of {len(ordered)} go on, not {places}: the budget pays for no more"
+    if rung.also and (group := first_with(rung.also, ordered)) and group not in kept:
+        kept.append(group)
+        why += f"; with the best of {' '.join('='.join(one) for one in rung.also.items())}"
+    went_on = [one for group in kept for one in group]
+    dropped = sorted((one for one in measured if one not in went_on), key=lambda one: -one.rank)
+    return Decision(went_on, dropped, why)
+
+
+def first_with(overrides: Mapping[str, str], ordered: Sequence[list[Measured]]) -> list[Measured] | None:
+    """The best group of which every candidate has these overrides; None unless some are there and none is the best."""
+    found = [
+        group for group in ordered if all({*overrides.items()} <= {*one.candidate.overrides.items()} for one in group)
+    ]
+    return found[0] if found else None
+
+
+def close_calls(decision: Decision) -> int:
+    """How many were dropped although the last that went on is better by less than one standard error."""
+    if not decision.went_on:
+        return 0
+    last = min(decision.went_on, key=lambda one: one.rank)
+    return sum(
+        one.value is not None and last.error is not None and last.rank - one.rank < last.error
+        for one in decision.dropped
+    )
