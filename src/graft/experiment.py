@@ -258,7 +258,7 @@ def compare_trained_classes(data: TransferDataModule, tasks: Mapping[str, Task])
     trained = torch.cat(labels).unique().tolist()
     for task in tasks.values():
         if isinstance(task, Multiclass):
-            task.compared = trained
+            task.loss_classes = trained
 
 
 def fill_head(

@@ -7,10 +7,8 @@ import pytorch_lightning as pl
 import torch
 from lanes import slow
 
-import graft
 from graft.callbacks import checkpoints
-from graft.compress.quantize import WEIGHT_LEVEL
-from graft.errors import GraftError, Interrupted
+from graft.errors import Interrupted
 from graft.runs.checkpoints import load
 from tests.small_run import train_in
 

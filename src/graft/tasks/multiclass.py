@@ -28,7 +28,7 @@ class Multiclass(Task):
     def __init__(self, label_smoothing: FractionBelowOne = 0.0) -> None:
         self.label_smoothing = label_smoothing
         self.scored: Sequence[int] | None = None  # classes whose F1 counts; None: all
-        self.compared: Sequence[int] | None = None  # classes in their order that training compares; None: all
+        self.loss_classes: Sequence[int] | None = None  # classes in their order that training compares; None: all
 
     def num_outputs(self, classes: Sequence[str] | None) -> int:
         """One output a class."""
@@ -50,9 +50,9 @@ class Multiclass(Task):
 
     def training_loss(self, logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
         """The loss among the classes that training compares; labels are of these."""
-        if self.compared is None:
+        if self.loss_classes is None:
             return self.loss(logits, labels, class_weights)
-        kept = torch.tensor(self.compared, device=logits.device)
+        kept = torch.tensor(self.loss_classes, device=logits.device)
         labels = torch.searchsorted(kept, labels) if labels.ndim == 1 else labels[:, kept]
         return self.loss(logits[:, kept], labels, None if class_weights is None else class_weights[kept])
 
