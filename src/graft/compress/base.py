@@ -82,7 +82,7 @@ class Compression(nn.Module):
         return False
 
     def results(self) -> dict[str, Any] | None:
-        """What the run's record says of it; None where nothing was compressed."""
+        """What the run's record says of it, with a `kind` and a `note` for people; None without a compression."""
         return None
 
     def resized(self) -> dict[str, list[int]]:

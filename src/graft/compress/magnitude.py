@@ -1,7 +1,7 @@
 """Unstructured pruning: the smallest weights become zero, gradually, while the others train on."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 from annotated_types import Interval
@@ -53,7 +53,7 @@ class Magnitude(Compression):
         for name, module in context.backbone.named_modules():
             if isinstance(module, LAYERS) and f"{name}.weight" in context.trained:
                 mask = name.replace(".", "/")
-                self.weights[mask] = module.weight
+                self.weights[mask] = cast(nn.Parameter, module.weight)
                 self.masks.register_buffer(mask, torch.ones_like(module.weight, dtype=torch.bool))
         if not self.weights:
             raise GraftError(
@@ -71,10 +71,11 @@ class Magnitude(Compression):
         """Zero more where it is time, and again what the step moved."""
         target = self.target(progress)
         due = step % self.every_steps == 0 or progress >= self.end
+        self.apply_masks()
         if due and target > self.reached:
             self.choose(target)
             self.reached = target
-        self.apply_masks()
+            self.apply_masks()
 
     def choose(self, fraction: float) -> None:
         """Let masks keep all but this fraction of the weights, the smallest; those that are zero are among them."""
@@ -112,4 +113,5 @@ class Magnitude(Compression):
         """Zeros among the weights of the layers that train, and their number."""
         zeros = sum(int((weight == 0).sum()) for weight in self.weights.values())
         total = sum(weight.numel() for weight in self.weights.values())
-        return {"kind": KIND, "sparsity": zeros / total, "of_weights": total}
+        note = f"{zeros / total:.1%} of {total:,} weights in layers that train are zero"
+        return {"kind": KIND, "note": note, "sparsity": zeros / total, "of_weights": total}

@@ -1,6 +1,7 @@
 """Structured pruning by torch-pruning's dependency graph: whole channels go, and the network gets faster everywhere."""
 
 import copy
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Annotated, Any, Literal
@@ -13,7 +14,7 @@ from graft.backbones.base import Backbone
 from graft.compress.base import Compression, CompressionContext, check_resumed
 from graft.compress.structure import RESIZABLE, changed_shapes, resize, shapes_of
 from graft.config.types import Count, Natural
-from graft.errors import GraftError
+from graft.errors import GraftError, first_line
 from graft.heads.base import seen_by
 from graft.inputs.base import DomainBatch
 from graft.strategies.base import Strategy
@@ -66,8 +67,16 @@ class Prune(Compression):
         """GraftError where no channel of the backbone can go; tried on a copy."""
         with torch.random.fork_rng(devices=()):
             trial = copy.deepcopy(backbone)
-            pruner = Pruner(trial, self.ratio, "magnitude", self.scope, self.round_to)
-            if not pruner.prune():
+            try:
+                pruned = Pruner(trial, self.ratio, "magnitude", self.scope, self.round_to).prune()
+            except GraftError:
+                raise
+            except Exception as error:  # the library has many, for networks that its graph does not see through
+                raise GraftError(
+                    f"compress=prune: torch-pruning cannot prune {backbone.name}: {first_line(error)}. Use "
+                    "compress=magnitude."
+                ) from error
+            if not pruned:
                 raise GraftError(
                     f"compress=prune compress.ratio={self.ratio:g} compress.round_to={self.round_to}: no channel of "
                     f"{backbone.name} can go. Take a larger ratio, a smaller round_to, or compress=magnitude."
@@ -128,6 +137,7 @@ class Prune(Compression):
         after = sum(parameter.numel() for parameter in self.context.backbone.parameters())
         return {
             "kind": KIND,
+            "note": f"{1 - after / before:.0%} of the backbone's {before:,} parameters went with their channels",
             "ratio": self.ratio,
             "importance": self.importance,
             "scope": self.scope,
@@ -153,7 +163,6 @@ class Pruner:
     """One step of pruning on a backbone as it is now."""
 
     def __init__(self, backbone: Backbone, ratio: float, importance: str, scope: str, round_to: int) -> None:
-        self.backbone = backbone
         self.names = {module: name for name, module in backbone.named_modules()}
         tp = torch_pruning()
         importances = {
@@ -169,11 +178,14 @@ class Pruner:
             **{"root_module_types": [nn.Conv1d, nn.Conv2d, nn.Linear], "forward_fn": lambda model, x: model(x)},
             **{"global_pruning": scope == "global", "round_to": round_to},
         }
-        graph = tp.DependencyGraph().build_dependency(network, inputs, forward_fn=options["forward_fn"])
-        whole = [*unprunable(graph.get_all_groups(root_module_types=options["root_module_types"]), self.names)]
-        self.pruner = tp.pruner.BasePruner(
-            network, inputs, importances[importance], pruning_ratio=ratio, ignored_layers=whole, **options
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Unwrapped parameters detected")  # layers tied to those stay whole
+            graph = tp.DependencyGraph().build_dependency(network, inputs, forward_fn=options["forward_fn"])
+            whole = [*unprunable(graph.get_all_groups(root_module_types=options["root_module_types"]), self.names)]
+            self.pruner = tp.pruner.BasePruner(
+                network, inputs, importances[importance], pruning_ratio=ratio, ignored_layers=whole, **options
+            )
+        self.pruner._round_to = dropped  # the library rounds down, so that of 24 channels a third leaves 8
         for module, mode in modes.items():
             module.training = mode
 
@@ -184,6 +196,12 @@ class Pruner:
             group.prune()
             pruned += 1
         return pruned
+
+
+def dropped(number: int, channels: int, round_to: int) -> int:
+    """How many of the channels go, near a number, so that a multiple of `round_to` is left: the nearest one."""
+    left = max(round_to, round_to * round((channels - number) / round_to))
+    return max(0, channels - left)
 
 
 def unprunable(groups: Iterable[Any], names: Mapping[nn.Module, str]) -> Iterator[nn.Module]:

@@ -19,6 +19,7 @@ KIND = "quantize"
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
 WEIGHT_LEVEL = 64  # weights are integers in [-64, 64], as `graft export int8` writes them (see graft.export.int8)
 LARGEST = 255  # activations are integers in [0, 255] with a zero among them
+SMALLEST = 1e-12  # scale, of what is all zeros
 RANGE = "input_range"  # the name of a layer's part that rounds its inputs
 
 
@@ -126,7 +127,9 @@ class Quantize(Compression):
 
     def results(self) -> dict[str, Any]:
         """Layers that learned with rounding, the ranges of their inputs, and layers that did not."""
-        return {"kind": KIND, "layers": len(self.layers), "left_out": self.left_out, "ranges": self.ranges}
+        note = f"{len(self.layers)} layers trained with 8-bit weights and inputs; tested with the weights rounded only"
+        found = {"layers": len(self.layers), "left_out": self.left_out, "ranges": self.ranges}
+        return {"kind": KIND, "note": note, **found}
 
 
 def layers_of(context: CompressionContext) -> Iterator[tuple[str, Any]]:
@@ -147,7 +150,7 @@ class RoundedWeight(nn.Module):
         """The same shape; gradients as of the identity."""
         if not self.rounds:
             return weight
-        scale = weight.detach().float().flatten(1).abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny)
+        scale = weight.detach().float().flatten(1).abs().amax(1).clamp_min(SMALLEST)
         zeros = torch.zeros_like(scale, dtype=torch.int32)
         return torch.fake_quantize_per_channel_affine(
             weight.float(), scale / WEIGHT_LEVEL, zeros, 0, -WEIGHT_LEVEL, WEIGHT_LEVEL
@@ -175,7 +178,7 @@ class InputRange(nn.Module):
             self.observe(x.detach())
         if not self.rounds:
             return x
-        scale = ((self.high - self.low) / LARGEST).clamp_min(torch.finfo(torch.float32).tiny)
+        scale = ((self.high - self.low) / LARGEST).clamp_min(SMALLEST)
         zero = (-self.low / scale).round().clamp(0, LARGEST).to(torch.int32)
         return torch.fake_quantize_per_tensor_affine(x.float(), scale, zero, 0, LARGEST).to(x.dtype)
 

@@ -279,6 +279,8 @@ def choice_lines(results: Mapping[str, Any]) -> Iterator[str]:
     if probe := results.get("probe"):
         tried = ", ".join(f"{_cell(one['value'])} at {one['penalty']:g}" for one in probe["tried"])
         yield f"probe: penalty {probe['penalty']:g}, {probe['monitor']} {tried}"
+    if compression := results.get("compression"):
+        yield f"compress={compression['kind']}: {compression['note']}"
     if wise_ft := results.get("wise_ft"):
         tried = ", ".join(f"{_cell(one['value'])} at {one['alpha']:g}" for one in wise_ft["tried"])
         yield f"wise_ft: alpha {wise_ft['alpha']:g} of pretrained (0) to tuned (1), {wise_ft['monitor']} {tried}"
