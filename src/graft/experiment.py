@@ -151,6 +151,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
         seed=config["seed"],
         config=config,
         compression=compression,
+        weight_clip=config["training"].get("weight_clip"),
     )
     if strategy.matches_flops:
         decided["data.epoch"] = data.epoch = steps_of_transfer(config, data, module)
@@ -190,7 +191,8 @@ def prepare(experiment: Experiment, compressed: Mapping[str, Any] | None = None)
     if experiment.rule.holds_out:
         experiment.unprepared = copy.deepcopy(module)
     experiment.added = added_parameters(module.strategy, module.backbone)
-    module.compression.prepare(compression_context(experiment), compressed)
+    with torch.random.fork_rng(devices=()):  # a loader of samples draws a seed
+        module.compression.prepare(compression_context(experiment), compressed)
     context = term_context(experiment, experiment.added)
     for term in module.terms.values():
         term.prepare(context)

@@ -33,7 +33,7 @@ from graft.terms.base import Term, TrainStep, Update
 from graft.training.batch_transforms import BatchTransform, ProgressiveResizing
 from graft.training.lightning import epochs_of
 from graft.training.normalization import add_source_statistics, source_statistics
-from graft.training.optim import build_optimizer, by_block, match_layout, parameter_groups, parts
+from graft.training.optim import build_optimizer, by_block, is_norm_or_bias, match_layout, parameter_groups, parts
 from graft.training.schedules import AveragingWindow, Plateau, Point, hold
 from graft.training.updates import check_strategy, further_step
 
@@ -80,6 +80,7 @@ class TransferModule(pl.LightningModule):
         seed: int = 0,
         config: Mapping[str, Any] | None = None,
         compression: Compression | None = None,
+        weight_clip: float | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -100,6 +101,7 @@ class TransferModule(pl.LightningModule):
         self.seed = seed
         self.config = config
         self.compression = compression or Compression()
+        self.weight_clip = weight_clip
         self.fixed_progress: float | None = None
         self.step_losses: dict[str, Tensor] = {}  # of the last training step, by domain and term
         self.leave_out_nonfinite = False  # of the training metrics, which waits for the device in every step
@@ -114,6 +116,7 @@ class TransferModule(pl.LightningModule):
         self._phases: list[Phase] = []
         self._frozen: list[nn.Module] = []
         self._learning: dict[str, list[nn.Parameter]] = {}  # in this phase, by part: finding it takes time
+        self._clipped: list[Tensor] = []  # of them what `weight_clip` acts on
         self.start_source_statistics()
         trained = objective.domains()
         # A ModuleDict does not tell the type of what it holds.
@@ -266,7 +269,7 @@ class TransferModule(pl.LightningModule):
         return {name: value for name, value in values.items() if value is not None}
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """The objective's step, then the terms' own steps on its batches, then what terms do after a step."""
+        """The objective's step, then the terms' own on its batches, then what terms and compression do after a step."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         for term in self.terms.values():
             for update in term.updates():
@@ -275,9 +278,17 @@ class TransferModule(pl.LightningModule):
                     for _ in range(update.repeat):
                         further_step(self.trainer, self._optimizer, parameters, losses)
         self._accumulated = []
+        done = self.global_step + 1  # Lightning counts it when this method is done
+        self.clip_weights()
         for term in self.terms.values():
-            term.after_step(self.global_step + 1)  # Lightning counts it when this method is done
-        self.compression.after_step(min(1.0, (self.global_step + 1) / max(1, self._total_steps)))
+            term.after_step(done)
+        self.compression.after_step(done, min(1.0, done / max(1, self._total_steps)))
+
+    def clip_weights(self) -> None:
+        """Keep the matrices and kernels that learn in [-c, c], where `training.weight_clip` says what c is."""
+        if self.weight_clip is not None and self._clipped:
+            torch._foreach_clamp_min_(self._clipped, -self.weight_clip)
+            torch._foreach_clamp_max_(self._clipped, self.weight_clip)
 
     def backward(self, loss: Tensor, *args: Any, inputs: Sequence[nn.Parameter] | None = None, **kwargs: Any) -> None:
         """Add gradients to everything, or to the `inputs` of a term's update alone."""
@@ -449,6 +460,12 @@ class TransferModule(pl.LightningModule):
                 self._frozen += classifier_of(head).requires_grad_(False).modules()
         by_part = parts(self.backbone, self.heads, self.terms)
         self._learning = {part: [p for _, p in named if p.requires_grad] for part, named in by_part.items()}
+        self._clipped = [
+            parameter.detach()
+            for part, named in by_part.items()
+            for name, parameter in named
+            if parameter.requires_grad and not part.startswith("term/") and not is_norm_or_bias(name, parameter)
+        ]
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "TransferModule":

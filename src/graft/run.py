@@ -101,7 +101,7 @@ def started_before(setup: Setup) -> float:
 
 
 def pretrained(experiment: Experiment, context: RunContext, compressed: Mapping[str, Any] | None) -> None:
-    """Pretrain on the source where weights come from there; then baselines, and what strategy, compression, terms do."""
+    """Pretrain on the source where weights come from there; baselines, and what strategy, compression, terms do."""
     try:
         pretrain(experiment)
     except Diverged as diverged:

@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 from torch import Tensor, nn
 
 from graft.backbones.base import Backbone
+from graft.errors import GraftError
 from graft.inputs.base import DomainBatch
 from graft.strategies.base import Strategy
 from graft.terms.base import Term
@@ -39,6 +40,9 @@ class Compression(nn.Module):
 
     changes_weights = False  # True: what is tested is not a mean of weights that trained, nor on a line between them
     changes_network_in_training = False  # True: other weights, or other layers, than the optimizer alone would give
+    replaces_parameters = False  # True: the network's tensors get other shapes
+    rounds = False  # True: layers compute otherwise than their weights say
+    needs_training_backbone = False
     takes_adapters = True  # False: refused with strategies that put layers of their own into the network
 
     def terms(self) -> dict[str, Term]:
@@ -59,8 +63,8 @@ class Compression(nn.Module):
         """Called before an epoch (from 0), maybe twice. Returns whether parameters were replaced by others."""
         return False
 
-    def after_step(self, progress: float) -> None:
-        """Called after each optimizer step; `progress` is the fraction of the steps that are done."""
+    def after_step(self, step: int, progress: float) -> None:
+        """Called after each optimizer step; `step` is its number, from 1, `progress` the fraction that is done."""
 
     def before_validation(self) -> None:
         """Called when the weights are in the network that a validation or a test is of, such as an average."""
@@ -78,9 +82,19 @@ class Compression(nn.Module):
         return False
 
     def results(self) -> dict[str, Any] | None:
-        """What the run's record says of it; None where nothing was compressed."""
+        """What the run's record says of it, with a `kind` and a `note` for people; None without a compression."""
         return None
 
     def resized(self) -> dict[str, list[int]]:
         """Shape of every tensor of the backbone that the compression gave another one, for the model's description."""
         return {}
+
+
+def check_resumed(kind: str, saved: Mapping[str, Any]) -> None:
+    """GraftError where the checkpoint to go on from was trained with another compression, or with none."""
+    if saved.get("kind") != kind:
+        before = saved.get("kind", "none")
+        raise GraftError(
+            f"resume with compress={kind}: the checkpoint was trained with compress={before} and goes on with that "
+            f"only. Use compress={before}, or start from its weights: backbone.weights=<checkpoint>."
+        )

@@ -40,6 +40,10 @@ def check(deployed: Deployed, description: Description) -> None:
             f"format=huggingface: {description.strategy['name']} added layers to {backbone.name}, which the library's "
             f"own network has no place for. {OTHERWISE}."
         )
+    if description.resized:
+        raise GraftError(
+            f"format=huggingface: {backbone.name} was pruned, and the library builds it whole. {OTHERWISE}."
+        )
     if isinstance(backbone, TimmBackbone) and not isinstance(head, LinearHead):
         raise GraftError(
             f"format=huggingface: a timm network ends in a linear layer, and this run's head is "

@@ -49,6 +49,7 @@ class Description:
     wrapped: Mapping[str, Any] | None = None  # of a plain network, what made it a backbone (graft.backbones.contract)
     temperature: float | None = None  # by which logits are divided for the confidence; None: it is not calibrated
     unusual: Mapping[str, Any] | None = None  # thresholds of scores, see graft.model.unusual
+    resized: Mapping[str, Sequence[int]] | None = None  # shapes of the backbone's tensors that pruning made smaller
     format: int = FORMAT
 
 

@@ -15,6 +15,7 @@ from graft.backbones.base import Backbone
 from graft.backbones.contract import wrap
 from graft.backbones.outputs import features_of
 from graft.build import build
+from graft.compress.structure import resize
 from graft.data.samples import Split
 from graft.errors import GraftError
 from graft.heads.base import context_for, new_head, seen_by
@@ -204,6 +205,8 @@ def load(place: Path, allow: Sequence[str] = ()) -> Model:
     backbone: Backbone = wrap(network, **description.wrapped) if description.wrapped else network
     if description.strategy is not None:
         build(description.strategy).prepare(backbone)
+    if description.resized:
+        resize(backbone, description.resized)
     sizes = ("feature_size", "num_outputs")
     classes = None if description.classes is None else tuple(description.classes)
     settings = {name: value for name, value in description.head.items() if name not in sizes}

@@ -150,6 +150,7 @@ def describe(experiment: Experiment, results: Mapping[str, Any], files: Mapping[
         wrapped=backbone.wrapped,
         temperature=None if temperature is None or is_at_end(temperature) else temperature,
         unusual=results.get("unusual"),
+        resized=module.compression.resized() or None,
     )
 
 

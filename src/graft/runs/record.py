@@ -36,7 +36,7 @@ class RunRecord(TypedDict, total=False):
     tuning: dict[str, Any]  # what was found in the place of `auto`
     note: str
     averaging: str
-    compression: dict[str, Any] | None  # kind, and what it did to the network
+    compression: dict[str, Any] | None  # kind, note, and what it did to the network
     precision: str
     threads: int
     evaluation: dict[str, Any] | None  # of cross-validation: evaluation, fold from 0, folds

@@ -22,6 +22,7 @@ NEEDED: Mapping[str, tuple[Any, ...]] = {
     "data.target_setting": ("supervised", "unsupervised"),
     "training.patience": (None,),
     "training.gradient_clip_norm": (None,),
+    "training.weight_clip": (None,),
     "training.accumulate_batches": (1,),
     "training.compile": (False,),
     "training.mixup_alpha": (None,),

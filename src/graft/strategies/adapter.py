@@ -47,6 +47,7 @@ class Adapter(Strategy):
     """
 
     freezes = True
+    adds_layers = True
 
     def __init__(self, bottleneck: Count = 16, train_bn: bool | None = None) -> None:
         super().__init__(train_bn)

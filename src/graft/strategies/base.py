@@ -41,6 +41,7 @@ class Strategy:
     freezes = False  # True: keeps some of the backbone as it was pretrained, for a while or for good
     trains_backbone = True  # False: nothing of it ever trains, but BatchNorm where `train_bn` says so
     keeps_classifier = False  # True: the head's classifier never trains, so that it has to be one that has learned
+    adds_layers = False  # True: puts layers of its own into the network, which may stay there
     min_epochs = 1
     own_schedules = False  # True: its phases restart schedules, or bring their own
     note = ""  # what `prepare` did to the backbone, printed before training

@@ -34,6 +34,7 @@ class PeftStrategy(Strategy):
     """
 
     freezes = True
+    adds_layers = True
 
     def __init__(
         self,

@@ -61,6 +61,7 @@ class TrainingSettings(TypedDict):
     epochs: Count
     patience: Count | None
     gradient_clip_norm: Positive | None
+    weight_clip: Positive | None
     accumulate_batches: Count
     channels_last: bool
     compile: bool

@@ -27,6 +27,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from graft.backbones.base import Backbone
 from graft.build import build
 from graft.callbacks.interrupt import keyboard_interrupts
+from graft.compress.base import Compression
 from graft.config.types import Count, Positive
 from graft.data.module import TransferDataModule
 from graft.errors import GraftError
@@ -285,6 +286,7 @@ def copies(
     trial.optimizer_config["lr"] = 1.0
     trial.strategy = widest_phase(module, config["training"]["epochs"])
     trial.fixed_progress = HALFWAY
+    trial.compression = Compression()  # what has not changed the network yet does not
     trial.window = None  # a run's last epochs may have a rate of their own
     trial_data = copy.copy(data)
     trial_data.epoch = steps
