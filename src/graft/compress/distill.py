@@ -39,8 +39,8 @@ class Distill(Compression):
         super().__init__()
         self.teacher = RunTeacher(teacher)
         self.temperature = temperature
-        known = {"logits": weight, "features": feature_weight, "attention": attention_weight}
-        self.weights = {name: known[name] for name in match}
+        known: dict[str, float] = {"logits": weight, "features": feature_weight, "attention": attention_weight}
+        self.weights: dict[str, float] = {name: known[name] for name in match}
 
     def terms(self) -> dict[str, Term]:
         """What the teacher adds to the objective."""

@@ -1,6 +1,6 @@
 """What distillation adds to the objective: the student's outputs, features and attention shall be the teacher's."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,8 @@ class Distillation(Term):
 
     domains = ("target",)
     weight = 1.0  # of the term; its parts have their own
+    loss: Callable[[Tensor, Tensor, float], Tensor]  # of logits, the teacher's in the student's words, and temperature
+    translate: Callable[[Tensor], Tensor]  # the teacher's logits into these
 
     def __init__(self, teacher: RunTeacher, temperature: float, weights: Mapping[str, float]) -> None:
         super().__init__()
