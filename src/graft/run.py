@@ -100,7 +100,7 @@ def started_before(setup: Setup) -> float:
     return time.perf_counter() - setup.seconds - of_fit
 
 
-def pretrained(experiment: Experiment, context: RunContext, compressed: Mapping[str, Any] | None) -> None:
+def pretrained(experiment: Experiment, context: RunContext, compressed: Mapping[str, Any] | None = None) -> None:
     """Pretrain on the source where weights come from there; baselines, and what strategy, compression, terms do."""
     try:
         pretrain(experiment)

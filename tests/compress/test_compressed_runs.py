@@ -12,6 +12,7 @@ from graft.callbacks import checkpoints
 from graft.compress.quantize import WEIGHT_LEVEL
 from graft.errors import GraftError, Interrupted
 from graft.runs.checkpoints import load
+from graft.weights.files import weights_file
 from tests.small_run import train_in
 
 TINY = [
@@ -97,6 +98,8 @@ def test_a_pruned_model_opens_without_its_run_and_says_what_it_lost(run):
     assert results["selection"]["epoch"] >= 1, "before, it was whole"
     card = (folder / "model" / "README.md").read_text()
     assert f"compressed in training (`prune`): {found['note']}" in card
+    with pytest.raises(GraftError, match=r"its network was pruned \(compress=prune\)"):
+        weights_file(str(folder))
 
 
 @pytest.mark.slow

@@ -80,10 +80,13 @@ class Trial:
         return config
 
     def built(self, folder: str) -> Experiment:
-        """The part built and prepared again, with pretrained weights, as every run with this config begins."""
-        config = self.config_in(folder)
+        """The part built and prepared again, with pretrained weights, as every run with this config begins.
+
+        Once a run has trained, its compression is as that one had it.
+        """
+        config, last = self.config_in(folder), self.place / "whole" / LAST_CHECKPOINT
         with RunFolder(config["paths"]["run_dir"]).owned(adopt=False):
-            return begin(config)
+            return begin(config, last if last.is_file() else None)
 
     @property
     def last(self) -> Mapping[str, Tensor]:
@@ -253,6 +256,7 @@ def model_stands_alone(trial: Trial) -> None:
     module, run = trial.built("alone").module, trial.place / "whole"
     best = run / CHECKPOINTS / BEST
     module.load_state_dict(checkpoints.load(best if best.is_file() else run / LAST_CHECKPOINT)["state_dict"])
+    module.compression.finish()
     module.strategy.merge(module.backbone)
     model = load_run(run, allow=trial.config["allow"])
     with torch.no_grad():
@@ -270,18 +274,18 @@ NEEDED = (composes, reads_the_same, builds, trains)
 # Small runs
 
 
-def begin(config: Mapping[str, Any]) -> Experiment:
-    """An experiment before its first step."""
+def begin(config: Mapping[str, Any], resumed: Path | None = None) -> Experiment:
+    """An experiment before its first step, or as it was compressed in a checkpoint."""
     experiment = assemble(config)
-    pretrained(experiment, run_context())
+    pretrained(experiment, run_context(), checkpoints.compression_in(resumed))
     return experiment
 
 
 def fit_once(config: Mapping[str, Any], *, stop: bool) -> Mapping[str, Tensor]:
     """Train, from the folder's last checkpoint where the config resumes; returns the state after it."""
     with RunFolder(config["paths"]["run_dir"]).owned(adopt=bool(config["resume"])):
-        experiment = begin(config)
-        last = experiment.folder / LAST_CHECKPOINT
+        last = Path(config["paths"]["run_dir"]) / LAST_CHECKPOINT
+        experiment = begin(config, last if config["resume"] else None)
         fitting = Fitting(experiment, [], in_sweep=False)
         trainer: Any = fitting.trainer  # whose callbacks have no types
         trainer.callbacks += [Stop(last)] if stop else []

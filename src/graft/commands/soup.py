@@ -26,6 +26,11 @@ def soup(config: Mapping[str, Any]) -> dict[str, Any]:
     """Test the better soup of the sweep that `config["soup"]` names and return the results, as a run's."""
     started, context = time.perf_counter(), run_context()
     experiment = assemble(ingredients.settings(config), share_data=context.sweep is not None)
+    if experiment.module.compression.changes_weights:
+        raise GraftError(
+            f"soup={config['soup']}: its jobs were compressed, and a mean of their weights is not. Make the soup of a "
+            "sweep with compress=none."
+        )
     pretrained(experiment, context)
     results = describe.of_setup(experiment, context, {})
     with recorded(experiment, results, context, started) as fitting:

@@ -1,7 +1,7 @@
 """Unstructured pruning: the smallest weights become zero, gradually, while the others train on."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 from annotated_types import Interval
@@ -53,7 +53,7 @@ class Magnitude(Compression):
         for name, module in context.backbone.named_modules():
             if isinstance(module, LAYERS) and f"{name}.weight" in context.trained:
                 mask = name.replace(".", "/")
-                self.weights[mask] = module.weight
+                self.weights[mask] = cast(nn.Parameter, module.weight)
                 self.masks.register_buffer(mask, torch.ones_like(module.weight, dtype=torch.bool))
         if not self.weights:
             raise GraftError(

