@@ -2,7 +2,7 @@
 
 import copy
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,13 @@ from graft.baselines.plan import chosen_names
 from graft.baselines.scores import scores
 from graft.build import build
 from graft.cache.disk import DiskCache
+from graft.cache.once import TrainingSamples
 from graft.compress.base import Compression, CompressionContext
 from graft.data.module import TransferDataModule
 from graft.data.shared import share_domains
 from graft.data.slices import check_slices
 from graft.errors import GraftError
 from graft.heads.base import SHARED
-from graft.inputs.base import DomainBatch, InputSpec
 from graft.model.heads import FirstOutputs, LearnedHead, read_head
 from graft.module import TransferModule
 from graft.network import build_backbone, build_heads
@@ -363,11 +363,8 @@ def term_context(experiment: Experiment, added: frozenset[str]) -> TermContext:
     """What terms can ask for before training; `added` are names of parameters that the strategy added."""
     module, data = experiment.module, experiment.data
     weights = experiment.weights
-    device = first_device(experiment.config["trainer"])
-
-    def fixed_samples(spec: InputSpec) -> Iterator[DomainBatch]:
-        return (batch.to(device) for batch in data.plain_batches("target", "train", spec=spec))
-
+    changing = data.augment != "none" or module.batch_transforms
+    fixed = TrainingSamples(data, experiment.cache, first_device(experiment.config["trainer"]))
     return TermContext(
         backbone=module.backbone,
         heads=dict(module.heads.items()),
@@ -383,7 +380,7 @@ def term_context(experiment: Experiment, added: frozenset[str]) -> TermContext:
         task=module.tasks["target"],
         classes=data.classes("target"),
         reading=data.domains["target"].reading,
-        fixed_samples=None if data.augment != "none" or module.batch_transforms else fixed_samples,
+        fixed_samples=None if changing else fixed,
         old_outputs=len(experiment.growth.old) if experiment.growth else None,
     )
 

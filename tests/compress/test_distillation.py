@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from torch import nn
 from graft.backbones.base import ImageBackbone, Stage
 from graft.backbones.sequence import SequenceBackbone
 from graft.backbones.tabular import mlp
+from graft.cache.disk import DiskCache
+from graft.cache.once import TrainingSamples
 from graft.compress.distill import Distill
 from graft.compress.distillation import Distillation
 from graft.compress.teacher import RunTeacher
@@ -44,6 +47,7 @@ class Description:
 
     name: str = "large"
     reading: dict[str, Any] = field(default_factory=dict)
+    head: dict[str, int] = field(default_factory=lambda: {"num_outputs": len(CLASSES)})
 
 
 @dataclass
@@ -106,6 +110,12 @@ def step_of(context, batch):
     seen = context.backbone(inputs).split([len(one) for one in batch.values()])
     features = dict(zip(batch, seen, strict=True))
     return TrainStep(batch, features, {name: context.target_head(one) for name, one in features.items()}, 0.0)
+
+
+class Rows(tuple):
+    """As many samples, which are not looked at."""
+
+    fingerprint = "some"
 
 
 def images(count, seed=0, size=8):
@@ -207,17 +217,31 @@ def test_a_teacher_of_other_inputs_gets_a_view_of_its_own():
     assert term.teacher_spec == term.teacher.backbone.input_spec
 
 
-def test_of_samples_that_never_change_the_teacher_sees_each_once():
+def test_of_samples_that_never_change_the_teacher_sees_each_once(tmp_path):
     student, teacher = network(4, seed=0), teacher_of(network(7, seed=5, size=12))
     all_images = images(10, size=12)
     order = torch.tensor([3, 9, 0, 1, 7, 2, 8, 4, 6, 5])  # as batches of about one length come
 
-    def fixed_samples(spec):
-        assert spec == teacher.backbone.input_spec
-        for indices in order.split(4):
-            yield DomainBatch(all_images[indices], indices=indices)
+    class Data:
+        """Ten images, in the form of the teacher."""
 
-    context = context_of(student, fixed_samples=fixed_samples)
+        eval_batch_size = 4
+        asked = 0
+
+        def __init__(self):
+            self.domains = {"target": SimpleNamespace(train=Rows(range(10)))}
+
+        def plain_batches(self, domain, split, spec):
+            assert (domain, split, spec) == ("target", "train", teacher.backbone.input_spec)
+            self.asked += 1
+            for indices in order.split(4):
+                yield DomainBatch(all_images[indices], indices=indices)
+
+        def parts(self, domain):
+            return []
+
+    data = Data()
+    context = context_of(student, fixed_samples=TrainingSamples(data, DiskCache(tmp_path, 2**20), torch.device("cpu")))
     term = begun(teacher, context, {"logits": 0.9, "features": 1.0}, fixed=True)
     assert not term.needs_inputs
     assert not term.views
@@ -226,6 +250,10 @@ def test_of_samples_that_never_change_the_teacher_sees_each_once():
     live = teacher(all_images[chosen])
     torch.testing.assert_close(taught.logits, live.logits)
     torch.testing.assert_close(taught.features, live.features)
+
+    again = begun(teacher, context, {"logits": 0.9, "features": 1.0}, fixed=True)
+    assert torch.equal(again.kept.logits, term.kept.logits)
+    assert data.asked == 1  # the next run finds them in the cache
 
     with_maps = Distillation(teacher, 4.0, ALL)
     with_maps.choose_inputs(student, fixed=True)

@@ -23,7 +23,7 @@ def attention_distance(student: Tensor, teacher: Tensor, mask: Tensor | None = N
     tokens, of which those count where the mask `(B, N)` is 1.
     """
     if student.ndim == 3:
-        size = [min(one, other) for one, other in zip(student.shape[1:], teacher.shape[1:], strict=True)]
+        size = (min(student.shape[1], teacher.shape[1]), min(student.shape[2], teacher.shape[2]))
         student, teacher = (F.adaptive_avg_pool2d(one.unsqueeze(1), size).flatten(1) for one in (student, teacher))
     if mask is not None:
         student, teacher = student * mask, teacher * mask

@@ -13,7 +13,7 @@ from graft.compress.base import Compression, CompressionContext
 from graft.compress.distillation import Distillation
 from graft.compress.teacher import RunTeacher
 from graft.config.types import Fraction, NonNegative, Positive
-from graft.errors import GraftError
+from graft.errors import GraftError, listed
 from graft.terms.base import Term
 
 FINGERPRINT = "teacher_fingerprint"  # in the state of a checkpoint and in the results
@@ -39,8 +39,8 @@ class Distill(Compression):
         super().__init__()
         self.teacher = RunTeacher(teacher)
         self.temperature = temperature
-        known = {"logits": weight, "features": feature_weight, "attention": attention_weight}
-        self.weights = {name: known[name] for name in match}
+        known: dict[str, float] = {"logits": weight, "features": feature_weight, "attention": attention_weight}
+        self.weights: dict[str, float] = {name: known[name] for name in match}
 
     def terms(self) -> dict[str, Term]:
         """What the teacher adds to the objective."""
@@ -60,12 +60,14 @@ class Distill(Compression):
 
     def results(self) -> dict[str, Any]:
         """The teacher, and what of it is matched with which weight."""
+        name, parameters = self.teacher.backbone.name, self.teacher.num_parameters
         return {
             "kind": "distill",
+            "note": f"taught {listed([*self.weights])} by {self.teacher.place} ({name}, {parameters:,} parameters)",
             "teacher": self.teacher.place,
             FINGERPRINT: self.teacher.fingerprint,
-            "teacher_backbone": self.teacher.backbone.name,
-            "teacher_parameters": self.teacher.num_parameters,
+            "teacher_backbone": name,
+            "teacher_parameters": parameters,
             "temperature": self.temperature,
             "match": self.weights,
         }

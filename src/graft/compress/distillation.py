@@ -1,12 +1,13 @@
 """What distillation adds to the objective: the student's outputs, features and attention shall be the teacher's."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from graft.backbones.base import Backbone
+from graft.cache.once import TrainingSamples
 from graft.compress.attention import attention_distance, energy, paired
 from graft.compress.soft_targets import LOSSES, in_words_of
 from graft.compress.teacher import RunTeacher, Taught
@@ -32,6 +33,8 @@ class Distillation(Term):
 
     domains = ("target",)
     weight = 1.0  # of the term; its parts have their own
+    loss: Callable[[Tensor, Tensor, float], Tensor]  # of logits, the teacher's in the student's words, and temperature
+    translate: Callable[[Tensor], Tensor]  # the teacher's logits into these
 
     def __init__(self, teacher: RunTeacher, temperature: float, weights: Mapping[str, float]) -> None:
         super().__init__()
@@ -100,9 +103,7 @@ class Distillation(Term):
             modules = [context.backbone.output_module(stage) for stage, _ in self.pairs]
             self._maps = MapRecorder(context.backbone, modules, training_only=True, key="compress.match")
         if not self.needs_inputs and context.fixed_samples is not None:
-            self.kept = seen_once(
-                self.teacher, context.fixed_samples(self.teacher.backbone.input_spec), "features" in self.weights
-            )
+            self.kept = seen_once(self.teacher, context.fixed_samples, "features" in self.weights)
 
     def forward(self, step: TrainStep) -> Tensor:
         """The weighted sum of the distances on the step's target samples."""
@@ -212,14 +213,20 @@ def same(own: Iterable[float], theirs: Iterable[float]) -> bool:
     )
 
 
-def seen_once(teacher: RunTeacher, batches: Iterable[DomainBatch], with_features: bool) -> Taught:
-    """What the teacher says of all samples of a split, in the order of their indices, on the CPU."""
-    indices, logits, features = [], [], []
-    for batch in batches:
-        taught = teacher(batch.inputs)
-        assert batch.indices is not None
-        indices.append(batch.indices)
-        logits.append(taught.logits.cpu())
-        features.append(taught.features.cpu() if with_features else taught.features.new_empty(len(batch), 0))
-    order = torch.cat(indices).argsort()
-    return Taught(torch.cat(logits)[order], torch.cat(features).cpu()[order], {})
+def seen_once(teacher: RunTeacher, samples: TrainingSamples, with_features: bool) -> Taught:
+    """What the teacher says of all training samples, in the order of their indices, on the CPU."""
+
+    def network(inputs: Inputs) -> dict[str, Tensor]:
+        taught = teacher(inputs)
+        features = taught.features if with_features else taught.features[:, :0]
+        return {"logits": taught.logits, "features": features}
+
+    sizes = [teacher.model.description.head["num_outputs"], with_features * teacher.backbone.feature_size]
+    parts = {
+        "teacher": teacher.fingerprint,
+        "network": repr(teacher.backbone),
+        "features": with_features,
+        "code": [teacher, teacher.backbone, teacher.model.head],
+    }
+    found = samples.seen_by(network, teacher.backbone.input_spec, sum(sizes), parts)
+    return Taught(found["logits"], found["features"], {})

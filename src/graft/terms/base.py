@@ -12,6 +12,7 @@ from torchmetrics import Metric
 
 from graft.backbones.base import Backbone
 from graft.backbones.outputs import Tokens, features_of
+from graft.cache.once import TrainingSamples
 from graft.errors import GraftError
 from graft.heads.base import bottleneck_of, has_bottleneck, seen_by, taken_by, takes_local
 from graft.inputs.base import Batch, DomainBatch, Inputs, InputSpec, join
@@ -150,9 +151,7 @@ class TermContext:
     task: Task | None = None  # of the target
     classes: tuple[str, ...] | None = None  # of the target; None where it has none
     reading: Mapping[str, Any] = field(default_factory=dict)  # of the target, see DomainData
-    # Target training batches in the form that another network takes, where a sample's inputs never change; on the
-    # run's device. None where they do, by augmentation or mixing
-    fixed_samples: Callable[[InputSpec], Iterable[DomainBatch]] | None = None
+    fixed_samples: TrainingSamples | None = None  # of the target; None where augmentation or mixing changes them
     # How many outputs of the target's head, the first ones, are those of `pretrained_head` (head.grow); None: none
     old_outputs: int | None = None
 

@@ -56,10 +56,10 @@ class MapRecorder:
             raise RuntimeError("The recorded maps are not those of this step's samples: did the backbone run in it?")
         found = []
         for name in self.modules:
-            outputs = [first_of(outputs.get(name)) for outputs in forwards]
-            if not all(isinstance(output, Tensor) for output in outputs):
+            maps = [first_of(outputs.get(name)) for outputs in forwards]
+            if not all(isinstance(one, Tensor) for one in maps):
                 raise GraftError(f"The backbone's {name} puts out no map. Name other stages in {self.key}.")
-            found.append(torch.cat(outputs))
+            found.append(torch.cat(maps))
         return found
 
     def __getstate__(self) -> dict[str, Any]:
