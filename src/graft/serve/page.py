@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, Template
 
+from graft.errors import listed
 from graft.inputs.columns import CATEGORICAL, Column
 from graft.inspection.attribution import has_captum
 from graft.model.explain import NO_CAPTUM
@@ -17,6 +18,7 @@ from graft.serve.posted import ROW
 
 TEMPLATE = "page.html.jinja"
 ASSETS = {"page.css": "text/css", "page.js": "text/javascript"}
+CLASSES = 8  # named at the top
 CHOICES = 30  # categories in a list; of more one is typed
 WHAT = {"image": "a photo", "audio": "a recording", "text": "a text", "table": "a row"}
 
@@ -50,11 +52,11 @@ class Page:
         modality = model.description.modality
         columns = spec.columns.all if modality == "table" else ()
         classes = model.classes
-        into = "to a number" if classes is None else f"to {len(classes):,} classes"
+        into = "a number" if classes is None else f"{len(classes):,} classes: {listed(classes, CLASSES)}"
         return cls(
             model.description.name,
             modality,
-            f"{model.backbone.name}, {WHAT[modality]} {into}",
+            f"From {WHAT[modality]} to {into}",
             limit_mb,
             "" if has_captum() else NO_CAPTUM,
             model.neighbours is not None,
