@@ -230,7 +230,7 @@ def test_names_that_differ_in_case_alone_are_noted():
 @pytest.mark.slow
 @pytest.mark.usefixtures("every_epoch_saved")
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(old, tmp_path):
-    options = [*begin(old), *OLD_DATA, "objective.alpha=0.5", "term=[lwf]", "training.epochs=3"]
+    options = [*begin(old), *OLD_DATA, "objective.alpha=0.5", "term=[lwf]", "training.epochs=3", "allow=[test_run]"]
     whole = train_in(tmp_path, *options, folder="whole")
     with pytest.raises(Interrupted):
         train_in(

@@ -76,8 +76,8 @@ def test_explanations_stand_beside_the_output(run, photos, tmp_path, monkeypatch
 def test_images_of_an_npz_as_a_run_of_it_tested_them(run, tmp_path, capsys):
     random, labels = np.random.default_rng(0), np.arange(40) % 2
     images = (random.integers(0, 120, (40, 12, 12)) + 100 * labels[:, None, None]).astype(np.uint8)
-    arrays = {f"{name}_images": images[start::4] for start, name in enumerate(("train", "val", "test"))}
-    arrays |= {f"{name}_labels": labels[start::4] for start, name in enumerate(("train", "val", "test"))}
+    arrays = {f"{name}_images": images[start::3] for start, name in enumerate(("train", "val", "test"))}
+    arrays |= {f"{name}_labels": labels[start::3] for start, name in enumerate(("train", "val", "test"))}
     np.savez(tmp_path / "scans.npz", **arrays)
     np.savez(tmp_path / "new.npz", images=np.stack([arrays["test_images"]] * 3, axis=-1))
     domain = ["data/domain@data.target=image_arrays", f"data.target.file={tmp_path / 'scans.npz'}", "data.source=null"]
@@ -88,12 +88,12 @@ def test_images_of_an_npz_as_a_run_of_it_tested_them(run, tmp_path, capsys):
         own = [] if column == "images" else [f"column={column}"]
         assert main(["predict", f"run={folder}", f"input={tmp_path / file}", *own]) == 0
         rows = read_csv(capsys.readouterr().out)
-        assert [row["input"] for row in rows] == [f"{column}[{index}]" for index in range(10)]
+        assert [row["input"] for row in rows] == [f"{column}[{index}]" for index in range(13)]
         np.testing.assert_allclose([[float(row["p(0)"]), float(row["p(1)"])] for row in rows], expected, atol=1e-5)
     assert main(["predict", f"run={folder}", f"input={tmp_path / 'scans.npz'}"]) == 2
     assert "no array images. Name the one with the images: column=<one of train_images, val" in capsys.readouterr().err
     assert main(["predict", f"run={folder}", f"input={tmp_path / 'scans.npz'}", "column=test_labels"]) == 2
-    assert "test_labels has the shape (10,); images are (N, H, W)" in capsys.readouterr().err
+    assert "test_labels has the shape (13,); images are (N, H, W)" in capsys.readouterr().err
     (tmp_path / "broken.npz").write_bytes(b"no zip")
     assert main(["predict", f"run={folder}", f"input={tmp_path / 'broken.npz'}"]) == 2
     assert "broken.npz cannot be read" in capsys.readouterr().err
