@@ -38,7 +38,7 @@ def fit_probe(experiment: Experiment, fitting: Fitting) -> tuple[StackedFit, dic
     monitor = experiment.rule.monitor(module.tasks)
     if monitor is None or experiment.rule.has_score or not all(len(data.domains[d].val) for d in data.eval_domains):
         raise GraftError(
-            f"strategy=probe chooses its penalty by a metric of validation samples, and selection={experiment.rule.name} "
+            f"strategy=probe chooses its penalty by a metric of validation samples; selection={experiment.rule.name} "
             "gives none on these data. Use selection=target_val on data with a validation split, or strategy=frozen."
         )
     reset_peak_memory(fitting.trainer.strategy.root_device)
