@@ -4,10 +4,14 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from graft.errors import GraftError
 from graft.files import user_path, write_whole
+
+if TYPE_CHECKING:  # of numpy and scipy, which a mistake in the command line does not need
+    from graft.transferability.base import Measure
 
 USAGE = """graft rank data=<data> [backbone=<a>,<b>@<weights>] [measures=<a>] [resamples=20] [to=<folder>] [key=value]
   backbone   candidates: options of backbone, with weights after an @ (imagenet, a file, a run's folder, null = random);
@@ -47,7 +51,8 @@ def main(arguments: list[str]) -> int:
 
     measures = chosen(settings.get("measures", ""), ranking.MEASURES)
     names = [one.name for one in candidates]
-    cells, sizes = [], {}
+    cells: list[ranking.Cell] = []
+    sizes: dict[str, int] = {}
     for candidate, config in zip(candidates, configs, strict=True):
         started = time.perf_counter()
         evidence = evidence_of(config, ranking.MOST)
@@ -61,7 +66,7 @@ def main(arguments: list[str]) -> int:
         print_table(part.header, part.rows)
     about = [
         found.caption,
-        f"Seen: {sizes['training_samples']:,} training and {sizes['validation_samples']:,} validation samples, no test.",
+        seen(sizes),
         *ranking.reasons(cells),
         *(f"- {one.title}: {one.means}. Not for: {one.not_for}. ({one.paper})" for one in measures),
         ranking.verdict(cells),
@@ -83,6 +88,12 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def seen(sizes: Mapping[str, int]) -> str:
+    """How many samples were looked at."""
+    training, validation = sizes["training_samples"], sizes["validation_samples"]
+    return f"Seen: {training:,} training and {validation:,} validation samples, and none of the test split."
+
+
 def settings_of(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """This verb's own keys, and the others, which are the config's. Raises GraftError for what is no key=value."""
     settings, overrides = {}, []
@@ -99,7 +110,7 @@ def settings_of(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     return settings, overrides
 
 
-def chosen(names: str, known: Sequence) -> list:
+def chosen(names: str, known: "Sequence[Measure]") -> "list[Measure]":
     """The measures of these names, all without any. Raises GraftError for one that there is not."""
     wanted = [name for name in names.strip("[]").split(",") if name]
     by_name = {one.name: one for one in known}

@@ -1,5 +1,6 @@
 """Every measure of every candidate, with what it cost, its interval and, where it says nothing, the reason."""
 
+import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -81,7 +82,7 @@ def written(one: Cell, best: float | None) -> str:
     if one.value is None:
         return "-"
     half = "" if one.high is None else f" ± {one.high - one.value:.3f}"
-    return f"{one.value:.3f}{half}{' *' if one.value == best else ''}"
+    return f"{one.value:.3f}{half}{' *' if best is not None and math.isclose(one.value, best) else ''}"
 
 
 def reasons(cells: Sequence[Cell]) -> list[str]:
