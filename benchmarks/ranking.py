@@ -26,7 +26,7 @@ from scipy.stats import weightedtau
 import graft
 from benchmarks.commands import ROOT
 from graft.cli.notebook import check_composed
-from graft.runs.sweeps import half_interval
+from graft.report.statistics import over_seeds
 from graft.transferability.candidates import Candidate, evidence_of, named
 from graft.transferability.ranking import MEASURES, MOST, cell
 
@@ -151,34 +151,43 @@ def tau_table(found: Sequence[Mapping[str, Any]], what: str, random: bool) -> li
     for measure in MEASURES:
         taus, regrets = [], []
         for one in cells.values():
-            pairs = [(values[measure.name], score) for values, score in one if values.get(measure.name) is not None]
+            pairs = [(values[measure.name], score) for values, score, _ in one if values.get(measure.name) is not None]
             taus.append(tau(pairs))
             if pairs:
-                regrets.append(max(score for _, score in one) - max(pairs)[1])
-        there = [value for value in taus if not math.isnan(value)]
-        half = half_interval(there)
-        mean = "-" if not there else f"{statistics.fmean(there):.2f}" + (f" ± {half:.2f}" if half else "")
+                regrets.append(max(score for _, score, _ in one) - max(pairs)[1])
         regret = f"{100 * statistics.fmean(regrets):.1f}" if regrets else "-"
-        shown = ["-" if math.isnan(value) else f"{value:.2f}" for value in taus]
-        lines.append(f"| {measure.title} | {' | '.join(shown)} | {mean} | {regret} |")
+        lines.append(f"| {measure.title} | {taus_shown(taus)} | {regret} |")
+    ceiling = [tau([one for _, _, one in cell if len(one) > 1]) for cell in cells.values()]
+    lines.append(f"| noise ceiling: one seed's scores by the other's | {taus_shown(ceiling)} | |")
     return lines
+
+
+def taus_shown(taus: Sequence[float]) -> str:
+    """Cells of each data set's tau, and of their mean with its 95 % interval over data sets."""
+    there = [value for value in taus if not math.isnan(value)]
+    cells = ["-" if math.isnan(value) else f"{value:.2f}" for value in taus]
+    if not there:
+        return " | ".join([*cells, "-"])
+    mean = over_seeds(there)
+    interval = " ({:.2f} to {:.2f})".format(*mean.interval()) if mean.has_interval else ""
+    return " | ".join([*cells, f"{mean.mean:.2f}{interval}"])
 
 
 def of_data(
     found: Sequence[Mapping[str, Any]], data: str, what: str, random: bool
-) -> list[tuple[dict[str, Any], float]]:
-    """Measures and mean test score of each backbone of a data set that has both."""
-    pairs = []
+) -> list[tuple[dict[str, Any], float, list[float]]]:
+    """Measures, mean test score and that of each seed of each backbone of a data set that has both."""
+    backbones = []
     for backbone in DATA[data][1]:
         own = [one for one in found if one["data"] == data and one["backbone"] == backbone]
         values = next((one["values"] for one in own if one["what"] == "measures"), None)
         scores = [one["score"] for one in own if one["what"] == what]
         if values and scores and (random or not backbone.endswith("@null")):
-            pairs.append((values, statistics.fmean(scores)))
-    return pairs
+            backbones.append((values, statistics.fmean(scores), scores))
+    return backbones
 
 
-def tau(pairs: Sequence[tuple[float, float]]) -> float:
+def tau(pairs: Sequence[Sequence[float]]) -> float:
     """Weighted Kendall tau of measures and scores; not a number for fewer than two, or where one is constant."""
     if len(pairs) < 2:
         return math.nan

@@ -5,10 +5,11 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graft.errors import GraftError
 from graft.files import user_path, write_whole
+from graft.locations import CONF
 
 if TYPE_CHECKING:  # of numpy and scipy, which a mistake in the command line does not need
     from graft.transferability.base import Measure
@@ -37,14 +38,13 @@ def main(arguments: list[str]) -> int:
     if not resamples.isdecimal() or resamples == "1":
         raise GraftError(f"resamples={resamples}: a number of bootstrap resamples from 2, or 0 for no intervals.")
 
-    from graft.cli.notebook import check_composed
     from graft.transferability.candidates import evidence_of, found_here, modality_of, named
 
     words = [word for word in settings.get("backbone", "").strip("[]").split(",") if word]
     candidates = named(words) if words else []
     if not candidates:
-        candidates = found_here(modality_of(check_composed([*overrides, *OVERRIDES, "strategy=scratch"])))
-    configs = [check_composed([*overrides, *OVERRIDES, *one.overrides]) for one in candidates]
+        candidates = found_here(modality_of(checked([*overrides, "strategy=scratch"])))
+    configs = [checked([*overrides, *one.overrides]) for one in candidates]
 
     from graft.report.tables import print_table
     from graft.transferability import ranking
@@ -86,6 +86,20 @@ def main(arguments: list[str]) -> int:
             raise GraftError(f"to={folder} cannot be written: {error}.") from None
         print(folder)
     return 0
+
+
+def checked(overrides: Sequence[str]) -> dict[str, Any]:
+    """The config of a candidate. Raises GraftError for a mistake in it."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from graft.cli.launch import explain
+    from graft.cli.notebook import check_composed
+
+    try:
+        return check_composed([*overrides, *OVERRIDES])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise GraftError(explain(error, CONF)) from None
 
 
 def seen(sizes: Mapping[str, int]) -> str:
