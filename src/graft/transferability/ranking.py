@@ -53,8 +53,8 @@ def cell(measure: Measure, backbone: str, evidence: Evidence, resamples: int) ->
     spread = measure.resampled(evidence, resamples)
     half = NORMAL * statistics.stdev(spread) if len(spread) > 1 else None
     samples = len(evidence.val_labels) if isinstance(measure, HeldOut) else len(evidence.labels)
-    bounds = (None, None) if half is None else (value - half, value + half)
-    return Cell(backbone, measure.name, value, *bounds, time.perf_counter() - started, samples, "")
+    low, high = (None, None) if half is None else (value - half, value + half)
+    return Cell(backbone, measure.name, value, low, high, time.perf_counter() - started, samples, "")
 
 
 def thinned(evidence: Evidence, most: int) -> Evidence:
