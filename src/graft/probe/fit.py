@@ -1,7 +1,7 @@
 """The fit of `strategy=probe`: what gradient steps leave of a run, from one closed fit of its head."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from graft.experiment import Experiment
 from graft.probe.solver import Loss, Solutions, solve
 from graft.selection.base import of_validation, rank
 from graft.stacked.fit import Best, LoggedRow, StackedFit, logged
+from graft.strategies.probe import Probe
 from graft.tasks.base import Task
 from graft.training.fitting import Fitting
 
@@ -34,12 +35,12 @@ def fit_probe(experiment: Experiment, fitting: Fitting) -> tuple[StackedFit, dic
     where there is nothing to choose by, and for a fit that does not converge.
     """
     started = time.perf_counter()
-    module, data = experiment.module, experiment.data
+    module, data, strategy = experiment.module, experiment.data, experiment.module.strategy
+    assert isinstance(strategy, Probe)  # the only one with a closed fit
     monitor = experiment.rule.monitor(module.tasks)
     if monitor is None or experiment.rule.has_score or not all(len(data.domains[d].val) for d in data.eval_domains):
         raise GraftError(
-            "strategy=probe chooses its penalty by a metric of validation samples, and "
-            f"selection={experiment.rule.name} "
+            f"strategy=probe chooses its penalty by a metric of validation samples; selection={experiment.rule.name} "
             "gives none on these data. Use selection=target_val on data with a validation split, or strategy=frozen."
         )
     reset_peak_memory(fitting.trainer.strategy.root_device)
@@ -48,16 +49,16 @@ def fit_probe(experiment: Experiment, fitting: Fitting) -> tuple[StackedFit, dic
     rows = {name: features_of(experiment, fitting, name, "val") for name in data.eval_domains}
     train, labels = features_of(experiment, fitting, domain, "train"), data.domains[domain].train.labels
     assert labels is not None  # see graft.config.conflicts
-    solutions = solved(experiment, domain, train, labels)
+    solutions = solved(experiment, domain, train, labels, strategy.penalties)
     if not solutions.converged:
         raise GraftError(
             f"strategy=probe: no convergence after {solutions.steps} steps. Use stronger penalties: "
-            f"strategy.penalties={experiment.module.strategy.penalties[:-1]}"
+            f"strategy.penalties={strategy.penalties[:-1]}"
         )
     layer, task, best, tried = linear_of(module.head(domain)), module.tasks[domain], None, []
     higher = experiment.rule.higher_is_better(module.tasks)
     found = StackedFit(jobs=1, epochs=1, steps=solutions.steps)
-    for place, penalty in enumerate(module.strategy.penalties):
+    for place, penalty in enumerate(strategy.penalties):
         put(layer, solutions.weights[place], solutions.biases[place])
         values = logged(validated(experiment, rows))
         tried.append({"penalty": penalty, "value": values[monitor]})
@@ -90,7 +91,9 @@ def features_of(experiment: Experiment, fitting: Fitting, domain: str, split: st
     return computed(SplitBackbone(backbone, FEATURES), one) if rows is None else rows[:]
 
 
-def solved(experiment: Experiment, domain: str, features: Tensor, labels: Tensor) -> Solutions:
+def solved(
+    experiment: Experiment, domain: str, features: Tensor, labels: Tensor, penalties: Sequence[float]
+) -> Solutions:
     """The task's linear models of a domain's features `(N, D)` and labels, in the order of the penalties."""
     module = experiment.module
     task, outputs = module.tasks[domain], experiment.data.num_outputs(domain, module.tasks[domain])
@@ -98,7 +101,7 @@ def solved(experiment: Experiment, domain: str, features: Tensor, labels: Tensor
     if weights is not None:
         weights = weights[labels.long()]
         weights = weights / weights.mean()
-    return solve(features, targets_of(task, labels, outputs), module.strategy.penalties, LOSSES[task.name], weights)
+    return solve(features, targets_of(task, labels, outputs), penalties, LOSSES[task.name], weights)
 
 
 def targets_of(task: Task, labels: Tensor, outputs: int) -> Tensor:

@@ -1,0 +1,199 @@
+"""Do the measures of `graft rank` order backbones as training them does? Weighted Kendall tau, regret, and baselines.
+
+    python -m benchmarks.ranking 1800 digits flowers5
+
+The first argument is how many seconds it may take, the others are data sets, all without any. Each backbone is measured
+on frozen features, then trained: the linear probe (frozen) and full fine-tuning, random weights from scratch; the score
+is that of the test split, which no measure sees. What is done is in logs/bench/ranking.jsonl, and the same command goes
+on from there; the table is of whatever is done, also with 0 seconds. Everything is fixed here beforehand: one learning
+rate, the same labels, splits and epochs for all.
+"""
+
+import json
+import math
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import weightedtau
+
+import graft
+from benchmarks.commands import ROOT
+from graft.cli.notebook import check_composed
+from graft.report.statistics import over_seeds
+from graft.transferability.candidates import Candidate, evidence_of, named
+from graft.transferability.ranking import MEASURES, MOST, cell
+
+FILE = Path(os.environ.get("GRAFT_RANKING", ROOT / "logs" / "bench" / "ranking.jsonl"))
+SHARED = Path(os.environ.get("GRAFT_DATA", ROOT.parent / "shared" / "data"))
+SEEDS = (0, 1)
+IMAGES = ("efficientnet_lite0", "mobilenet_v2", "efficientnet_lite0@null", "mobilenet_v2@null", "lenet@null")
+SOUNDS = ("mel_cnn", "mel_mobilenet_v2", "speaker_lstm", "mel_cnn@null")
+TEXTS = ("bert", "bert@null", "lstm@null", "gru@null")
+COMMON = (
+    *("training.epochs=10", "training.validate_every_epochs=10", "data.batch_size=16", "data.augment=none"),
+    *("trainer=cpu", "training.threads=1", "logger=csv", "baselines=none", "save.model=none", "callbacks={}"),
+)
+DATA: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {  # by name: overrides, candidates
+    "digits": (("data=glyphs_digits", "data.source=null", "data.image_size=32", "data.labels_per_class=10"), IMAGES),
+    "pneumonia": (
+        ("data=image_folder", "data/domain@data.target=pneumonia", "data.image_size=32", "data.labels_per_class=20"),
+        IMAGES,
+    ),
+    "flowers5": (
+        *(("data=image_folder", "data.target.root={data}/flowers5", "data.image_size=64", "data.labels_per_class=20"),),
+        IMAGES,
+    ),
+    "fsdd": (
+        *(("data=speech", "data/domain@data.target=spoken_digits", "data.labels_per_class=10"),),
+        SOUNDS,
+    ),
+    "sst2": (
+        (
+            "data=text",
+            "data/domain@data.target=text_file",
+            "data.target.file={data}/sst2/train.tsv",
+            "data.labels_per_class=20",
+        ),
+        TEXTS,
+    ),
+}
+TRAINED = ("frozen", "full")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Do what there is time for, then print the tables."""
+    end = time.monotonic() + float(arguments[0])
+    chosen = arguments[1:] or [*DATA]
+    FILE.parent.mkdir(parents=True, exist_ok=True)
+    known = {key_of(one) for one in done()}
+    for job in jobs(chosen):
+        if key_of(job) in known:
+            continue
+        if time.monotonic() > end:
+            break
+        with FILE.open("a") as file:
+            file.write(json.dumps(job | finished(job)) + "\n")
+        print(*key_of(job), f"{end - time.monotonic():.0f} s left", file=sys.stderr, flush=True)
+    for lines in (tau_table(done(), what, random) for what in TRAINED for random in (True, False)):
+        print(*lines, sep="\n")
+
+
+def jobs(chosen: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """All of them: each data set's measures first, then a seed of all trainings after the other."""
+    for data in chosen:
+        for seed in SEEDS:
+            for backbone in DATA[data][1]:
+                if seed == SEEDS[0]:
+                    yield {"data": data, "backbone": backbone, "what": "measures", "seed": seed}
+                yield from ({"data": data, "backbone": backbone, "what": what, "seed": seed} for what in TRAINED)
+
+
+def key_of(job: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What makes two jobs one."""
+    return tuple(job[key] for key in ("data", "backbone", "what", "seed"))
+
+
+def done() -> list[dict[str, Any]]:
+    """What was finished, by this call and earlier ones."""
+    return [json.loads(line) for line in FILE.read_text().splitlines()] if FILE.is_file() else []
+
+
+def finished(job: Mapping[str, Any]) -> dict[str, Any]:
+    """A job's measures, or its test score."""
+    (candidate,) = named([job["backbone"]])
+    words = [word.format(data=SHARED) for word in DATA[job["data"]][0]]
+    words += [*COMMON, f"seed={job['seed']}", "data.subset_seed=0"]
+    started = time.perf_counter()
+    if job["what"] == "measures":
+        evidence = evidence_of(check_composed([*words, *candidate.overrides]), MOST)
+        cells = [cell(measure, candidate.name, evidence, 0) for measure in MEASURES]
+        return {"values": {one.measure: one.value for one in cells}, "s": {one.measure: one.seconds for one in cells}}
+    with tempfile.TemporaryDirectory() as folder:
+        run = [*words, *training(candidate, job["what"], words, Path(folder)), f"paths.run_dir={folder}/run"]
+        score = graft.train(*run)["score"]
+    return {"score": score["value"], "seconds": time.perf_counter() - started}
+
+
+def training(candidate: Candidate, what: str, words: Sequence[str], folder: Path) -> list[str]:
+    """What trains a candidate; a frozen random backbone is a file of weights like any other."""
+    if what == "full":
+        strategy = "scratch" if candidate.weights == "null" else "full"
+        return [f"backbone={candidate.option}", f"backbone.weights={candidate.weights}", f"strategy={strategy}"]
+    weights = candidate.weights
+    if weights == "null":
+        import torch
+
+        weights = str(folder / "random.pt")
+        torch.save(graft.assemble(*words, *candidate.overrides).module.backbone.state_dict(), weights)
+    return [f"backbone={candidate.option}", f"backbone.weights={weights}", "strategy=probe"]
+
+
+def tau_table(found: Sequence[Mapping[str, Any]], what: str, random: bool) -> list[str]:
+    """Markdown: of each measure its tau on each data set, their mean with an interval, and the regret of its pick."""
+    cells = {data: of_data(found, data, what, random) for data in DATA}
+    cells = {data: one for data, one in cells.items() if len(one) > 1}
+    if not cells:
+        return []
+    title = f"{what}, {'with' if random else 'without'} random weights"
+    counts = [f"{data} ({len(one)})" for data, one in cells.items()]
+    lines = [
+        "",
+        f"| {title} | {' | '.join(counts)} | mean tau | regret of the pick |",
+        f"|---|{'---|' * len(cells)}---|---|",
+    ]
+    for measure in MEASURES:
+        taus, regrets = [], []
+        for one in cells.values():
+            pairs = [(values[measure.name], score) for values, score, _ in one if values.get(measure.name) is not None]
+            taus.append(tau(pairs))
+            if pairs:
+                regrets.append(max(score for _, score, _ in one) - max(pairs)[1])
+        regret = f"{100 * statistics.fmean(regrets):.1f}" if regrets else "-"
+        lines.append(f"| {measure.title} | {taus_shown(taus)} | {regret} |")
+    ceiling = [tau([one for _, _, one in cell if len(one) > 1]) for cell in cells.values()]
+    lines.append(f"| noise ceiling: one seed's scores by the other's | {taus_shown(ceiling)} | |")
+    return lines
+
+
+def taus_shown(taus: Sequence[float]) -> str:
+    """Cells of each data set's tau, and of their mean with its 95 % interval over data sets."""
+    there = [value for value in taus if not math.isnan(value)]
+    cells = ["-" if math.isnan(value) else f"{value:.2f}" for value in taus]
+    if not there:
+        return " | ".join([*cells, "-"])
+    mean = over_seeds(there)
+    interval = " ({:.2f} to {:.2f})".format(*mean.interval()) if mean.has_interval else ""
+    return " | ".join([*cells, f"{mean.mean:.2f}{interval}"])
+
+
+def of_data(
+    found: Sequence[Mapping[str, Any]], data: str, what: str, random: bool
+) -> list[tuple[dict[str, Any], float, list[float]]]:
+    """Measures, mean test score and that of each seed of each backbone of a data set that has both."""
+    backbones = []
+    for backbone in DATA[data][1]:
+        own = [one for one in found if one["data"] == data and one["backbone"] == backbone]
+        values = next((one["values"] for one in own if one["what"] == "measures"), None)
+        scores = [one["score"] for one in own if one["what"] == what]
+        if values and scores and (random or not backbone.endswith("@null")):
+            backbones.append((values, statistics.fmean(scores), scores))
+    return backbones
+
+
+def tau(pairs: Sequence[Sequence[float]]) -> float:
+    """Weighted Kendall tau of measures and scores; not a number for fewer than two, or where one is constant."""
+    if len(pairs) < 2:
+        return math.nan
+    values, scores = np.array(pairs).T
+    return float(weightedtau(values, scores).statistic)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""How well a backbone may suit data, measured before anything is trained."""
