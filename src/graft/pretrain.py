@@ -267,8 +267,11 @@ def train_alone(experiment: "Experiment", data: TransferDataModule, folder: Path
         class_weights={"source": data.class_weights("source")},
         seed=settings["seed"],
     )
+    context = context_of(source, module)
     for term in terms.values():
-        term.prepare(context_of(source, module))
+        term.check(context)
+    for term in terms.values():
+        term.prepare(context)
     logger = CSVLogger(folder, name="", version="")
     # Whatever the run does with it: what is kept for other runs is finite.
     callbacks = [NonFinite(Path(config["paths"]["run_dir"]), "stop", "pretrain.")]
