@@ -132,11 +132,7 @@ def first_with(overrides: Mapping[str, str], ordered: Sequence[list[Measured]]) 
 
 
 def close_calls(decision: Decision) -> int:
-    """How many were dropped although the last that went on is better by less than one standard error."""
-    if not decision.went_on:
-        return 0
-    last = min(decision.went_on, key=lambda one: one.rank)
-    return sum(
-        one.value is not None and last.error is not None and last.rank - one.rank < last.error
-        for one in decision.dropped
-    )
+    """How many were dropped although the best is better by less than one standard error."""
+    best = max(decision.went_on, key=lambda one: one.rank)
+    error = best.error or 0.0
+    return sum(one.value is not None and best.rank - one.rank < error for one in decision.dropped)

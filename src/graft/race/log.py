@@ -118,14 +118,16 @@ def lines(content: Mapping[str, Any]) -> list[str]:
 
 def line_of(rung: Mapping[str, Any]) -> str:
     """A rung's decision: who went on and who was dropped, by what score and its standard error, and what it cost."""
-    length = f"{rung['epochs']} epochs" + (f", {rung['seeds']} seeds" if rung["seeds"] > 1 else "")
+    length = f"{rung['epochs']} epoch{'s' * (rung['epochs'] != 1)}" + (
+        f", {rung['seeds']} seeds" if rung["seeds"] > 1 else ""
+    )
     cost = f"{rung['cpu_s']:.0f} s of CPU, {rung['spent_s']:.0f} s so far"
     on, dropped = rung["went_on"], rung["dropped"]
     text = f"race, {rung['name']} ({length}; {rung['how']}; {cost}): {rung['why']}. On: {named(on)}."
     if dropped:
         text += f" Dropped: {named(dropped)}."
     if rung["close_calls"]:
-        text += f" {rung['close_calls']} of these within one standard error of the last that went on."
+        text += f" {rung['close_calls']} of these within one standard error of the best."
     if rung["untried"]:
         text += f" Not tried, the budget is spent: {', '.join(rung['untried'][:SHOWN])}{more(rung['untried'])}."
     return text

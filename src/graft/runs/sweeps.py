@@ -118,7 +118,9 @@ def read_jobs(folder: Path) -> list[Job]:
 
 def read_job(folder: Path) -> Job:
     """A job by its folder; one whose record cannot be read counts as failed."""
-    job = Job(folder.name, dict(split_override(line) for line in read_overrides(folder / OVERRIDES)), path=folder)
+    overrides = dict(split_override(line) for line in read_overrides(folder / OVERRIDES))
+    overrides.pop("resume", None)  # which makes no other experiment
+    job = Job(folder.name, overrides, path=folder)
     if (folder / ERROR).exists():  # even beside DONE: then the folder refused another configuration
         job.error, job.file = first_error_line((folder / ERROR).read_text()), f"{folder.name}/{ERROR}"
     elif (folder / DONE).exists():
