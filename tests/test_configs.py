@@ -15,7 +15,7 @@ OPTIONS = sorted(p.relative_to(CONF).with_suffix("") for p in CONF.rglob("*.yaml
 CALLED = [o for o in OPTIONS if o.parts[0] not in ("experiment", "debug", "hydra", "paths", "race", "sweep")]
 NOT_ARGUMENTS = {
     "backbone": {"weights"},
-    "head": {"sharing", "weights"},
+    "head": {"sharing", "weights", "grow"},
     "optimizer": {"options", "lr", "weight_decay", "decay_norms_and_biases"},
 }
 GIVEN_BY_RUN = {"head": {"feature_size", "num_outputs", "context"}}  # of these what a constructor names
