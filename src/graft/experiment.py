@@ -48,6 +48,8 @@ from graft.weights.files import HERE
 from graft.weights.loading import LoadReport, load_weights
 from graft.weights.swad import SWAD
 
+SAMPLES_AT_ONCE = 32  # that a compression looks at
+
 
 @dataclass
 class Experiment:
@@ -395,7 +397,7 @@ def compression_context(experiment: Experiment) -> CompressionContext:
         target_head=module.head("target"),
         epochs=experiment.epochs,
         trained=frozenset().union(*(phase.parameters for phase in phases)),
-        samples=lambda: data.plain_batches("target", "train"),
+        samples=lambda number: data.drawn_batches("target", number, SAMPLES_AT_ONCE),
         loss=functools.partial(module.domain_loss, "target"),
     )
 

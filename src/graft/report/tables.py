@@ -281,6 +281,8 @@ def choice_lines(results: Mapping[str, Any]) -> Iterator[str]:
         yield f"probe: penalty {probe['penalty']:g}, {probe['monitor']} {tried}"
     if compression := results.get("compression"):
         yield f"compress={compression['kind']}: {compression['note']}"
+    if note := (results.get("compression") or {}).get("note"):
+        yield f"compress={results['compression']['kind']}: {note}"
     if wise_ft := results.get("wise_ft"):
         tried = ", ".join(f"{_cell(one['value'])} at {one['alpha']:g}" for one in wise_ft["tried"])
         yield f"wise_ft: alpha {wise_ft['alpha']:g} of pretrained (0) to tuned (1), {wise_ft['monitor']} {tried}"
