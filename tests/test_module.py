@@ -17,6 +17,7 @@ from graft.objectives.alpha import AlphaWeighted
 from graft.rates.backbone_ratio import BackboneRatio
 from graft.selection.target_val import TargetValidation
 from graft.strategies.frozen import Frozen
+from graft.strategies.full import Full
 from graft.strategies.lp_ft import LinearProbeThenFineTune
 from graft.terms.base import Term
 from graft.training.schedules import Cosine, OneCycle, Plateau
@@ -279,6 +280,18 @@ def test_a_clipped_step_goes_as_far_as_the_largest_norm_allows_and_in_the_same_d
     assert steps[None].norm() > 0.1 * 0.01
     assert steps[0.01].norm().item() == pytest.approx(0.1 * 0.01, rel=1e-4)  # rate times norm
     assert F.cosine_similarity(steps[0.01], steps[None], dim=0).item() == pytest.approx(1.0)
+
+
+def test_weights_that_train_stay_in_their_range_and_norms_biases_and_frozen_ones_are_left_alone(tiny_backbone):
+    for strategy, trains in ((Full(), True), (Frozen(), False)):
+        module = build_module(tiny_backbone(), strategy=strategy, weight_clip=0.05)
+        before = snapshot(module)
+        fit(module)
+        after = {name: value.abs().max() for name, value in module.named_parameters() if value.ndim > 1}
+        assert all(value <= 0.05 for name, value in after.items() if trains or name.startswith("heads."))
+        assert trains or not {name for name in moved(before, snapshot(module)) if name.startswith("backbone.")}
+        assert any(before[name].abs().max() > 0.05 for name in after)
+        assert all(value.max() > 0.5 for name, value in before.items() if name.endswith("bn1.weight"))
 
 
 # Schedules and resume

@@ -45,6 +45,8 @@ from graft.weights.averaging import Averaging, GreedySoup
 from graft.weights.loading import LoadReport, load_weights
 from graft.weights.swad import SWAD
 
+SAMPLES_AT_ONCE = 32  # that a compression looks at
+
 
 @dataclass
 class Experiment:
@@ -334,7 +336,7 @@ def compression_context(experiment: Experiment) -> CompressionContext:
         target_head=module.head("target"),
         epochs=experiment.epochs,
         trained=frozenset().union(*(phase.parameters for phase in phases)),
-        samples=lambda: data.plain_batches("target", "train"),
+        samples=lambda number: data.drawn_batches("target", number, SAMPLES_AT_ONCE),
         loss=functools.partial(module.domain_loss, "target"),
     )
 

@@ -18,7 +18,7 @@ def context_of():
             target_head=head,
             epochs=epochs,
             trained=names if trained is None else trained,
-            samples=lambda: samples,
+            samples=lambda number: samples,
             loss=cross_entropy,
         )
 

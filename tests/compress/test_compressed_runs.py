@@ -80,12 +80,14 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(run, name, epoch):
     resumed, other = run(*COMPRESSIONS[name], "resume=true", folder="stopped")
     assert resumed["metrics"] == whole["metrics"]
     assert resumed["compression"] == whole["compression"]
+    assert best(other).backbone.feature_size == 128
     for kind in ("last", "best"):
         expected, found = weights(folder, kind), weights(other, kind)
         assert expected.keys() == found.keys()
         assert all(torch.equal(value, found[name]) for name, value in expected.items())
 
 
+@pytest.mark.slow
 def test_a_pruned_model_opens_without_its_run_and_says_what_it_lost(run):
     results, folder = run("compress=prune", "compress.start_epoch=1")
     found = results["compression"]
@@ -138,7 +140,8 @@ def test_folds_are_compressed_as_the_run_is(run, name):
     assert results["status"] == "done"
 
 
-@pytest.mark.parametrize("clip", [0.02, *slow(None)])
+@pytest.mark.slow
+@pytest.mark.parametrize("clip", [0.02, None])
 def test_weights_are_clipped_after_each_step_and_only_those(run, clip):
     _, folder = run("training.epochs=1", *([] if clip is None else [f"training.weight_clip={clip}"]), "head=linear")
     state = weights(folder)

@@ -28,7 +28,8 @@ class CompressionContext:
     target_head: nn.Module
     epochs: int  # of the fit
     trained: frozenset[str]  # names of the backbone's parameters that train in some phase
-    samples: Callable[[], Iterable[DomainBatch]]  # target training batches without augmentation, on the CPU
+    # As many target training samples in batches, always the same ones, without augmentation, on the CPU
+    samples: Callable[[int], Iterable[DomainBatch]]
     loss: Callable[[Tensor, Tensor], Tensor]  # the target's mean loss of logits (B, K) and labels (B,)
 
 
@@ -38,7 +39,7 @@ class Compression(nn.Module):
     Its buffers are in checkpoints. Whatever it needs beside them to go on is `state`, of plain values.
     """
 
-    changes_weights = False  # True: what is tested is not a mean of weights that trained, nor on a line between them
+    changes_weights = False  # True: a mean of several networks' weights is not compressed as each of them is
     changes_network_in_training = False  # True: other weights, or other layers, than the optimizer alone would give
     replaces_parameters = False  # True: the network's tensors get other shapes
     rounds = False  # True: layers compute otherwise than their weights say

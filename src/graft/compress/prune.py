@@ -3,7 +3,6 @@
 import copy
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
 from typing import Annotated, Any, Literal
 
 import torch
@@ -16,7 +15,6 @@ from graft.compress.structure import RESIZABLE, changed_shapes, resize, shapes_o
 from graft.config.types import Count, Natural
 from graft.errors import GraftError, first_line
 from graft.heads.base import seen_by
-from graft.inputs.base import DomainBatch
 from graft.strategies.base import Strategy
 
 ATTENTION = ("attn", "attention")  # in the name of a module: its heads divide their channels by fixed numbers
@@ -29,7 +27,7 @@ class Prune(Compression):
     `ratio` of the channels go in `steps` equal parts, at the beginning of as many epochs from `start_epoch` on; the
     epochs that follow recover. Channels that must go together, through residual connections, are one group, whose
     importance is the mean over its layers: of the weights' norms (`magnitude`), or of what leaving it out changes in
-    the loss to first order on `taylor_batches` training batches (`taylor`; Molchanov et al., CVPR 2019). `uniform`
+    the loss to first order on `taylor_samples` training samples (`taylor`; Molchanov et al., CVPR 2019). `uniform`
     takes the ratio of every group, `global` ranks channels over all groups.
 
     Features keep their size, attention its heads, and what torch-pruning or a layer's own code ties to a number of
@@ -48,7 +46,7 @@ class Prune(Compression):
         start_epoch: Natural = 0,
         steps: Count = 1,
         round_to: Count = 8,
-        taylor_batches: Count = 8,
+        taylor_samples: Count = 256,
     ) -> None:
         super().__init__()
         self.ratio = ratio
@@ -57,7 +55,7 @@ class Prune(Compression):
         self.start_epoch = start_epoch
         self.steps = steps
         self.round_to = round_to
-        self.taylor_batches = taylor_batches
+        self.taylor_samples = taylor_samples
         self.changes_network_in_training = start_epoch + steps > 1
         self.done = 0  # steps
         self.whole: dict[str, list[int]] = {}  # shapes before the first step
@@ -111,7 +109,7 @@ class Prune(Compression):
         kept, keep = (1 - self.ratio * taken / self.steps for taken in (self.done, self.done + 1))
         pruner = Pruner(self.context.backbone, 1 - keep / kept, self.importance, self.scope, self.round_to)
         if self.importance == "taylor":
-            add_gradients(self.context, self.taylor_batches)
+            add_gradients(self.context, self.taylor_samples)
         pruner.prune()
         for part in (self.context.backbone, *self.context.heads.values()):
             part.zero_grad()
@@ -171,7 +169,7 @@ class Pruner:
         }
         modes = {module: module.training for module in backbone.modules()}
         network = Readout(backbone).eval().requires_grad_(True)  # the graph is that of a backward pass
-        inputs = backbone.example_inputs(1)
+        inputs = backbone.example_inputs(1).to(next(backbone.parameters()).device)
         options: dict[str, Any] = {
             # The library's own defaults are dicts that all pruners share.
             **{"in_channel_groups": {}, "out_channel_groups": {}, "num_heads": {}},
@@ -193,8 +191,9 @@ class Pruner:
         """Leave channels out in place; returns the number of groups that lost some."""
         pruned = 0
         for group in self.pruner.step(interactive=True):
-            group.prune()
-            pruned += 1
+            if group[0].idxs:  # rounding may have left all
+                group.prune()
+                pruned += 1
         return pruned
 
 
@@ -217,15 +216,15 @@ def unprunable(groups: Iterable[Any], names: Mapping[nn.Module, str]) -> Iterato
             yield group[0].dep.target.module
 
 
-def add_gradients(context: CompressionContext, batches: int) -> None:
-    """Give parameters the gradient of the target's loss, summed over the first training batches."""
+def add_gradients(context: CompressionContext, samples: int) -> None:
+    """Give parameters the gradient of the target's loss, summed over batches of training samples."""
     device = next(context.backbone.parameters()).device
     modes = {module: module.training for part in parts(context) for module in part.modules()}
     for part in parts(context):
         part.eval()
         part.zero_grad()
     with torch.enable_grad():
-        for batch in islice(labelled(context.samples()), batches):
+        for batch in context.samples(samples):
             moved = batch.to(device)
             logits = context.target_head(seen_by(context.target_head, context.backbone, moved.inputs))
             assert moved.labels is not None  # see graft.config.conflicts
@@ -237,11 +236,6 @@ def add_gradients(context: CompressionContext, batches: int) -> None:
 def parts(context: CompressionContext) -> tuple[nn.Module, nn.Module]:
     """What the target goes through."""
     return context.backbone, context.target_head
-
-
-def labelled(batches: Iterable[DomainBatch]) -> Iterator[DomainBatch]:
-    """Those that have labels."""
-    return (batch for batch in batches if batch.labels is not None)
 
 
 def torch_pruning() -> Any:

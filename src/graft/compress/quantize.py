@@ -1,7 +1,6 @@
 """Quantisation-aware training: the network learns to do with 8-bit weights and activations."""
 
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from typing import Annotated, Any
 
 import torch
@@ -28,7 +27,7 @@ class Quantize(Compression):
 
     Weights have one scale for each output channel, that of their largest magnitude. Inputs have one range for each
     layer, a moving average of their smallest and largest values in training with `range_momentum`; it begins with
-    `calibration_batches` training batches. Rounding begins with `start_epoch`. Convolutions keep their scales where
+    `calibration_samples` training samples. Rounding begins with `start_epoch`. Convolutions keep their scales where
     BatchNorm is folded into them, so that an exported file has the same integers.
     """
 
@@ -41,12 +40,12 @@ class Quantize(Compression):
         self,
         start_epoch: Natural = 0,
         range_momentum: Annotated[float, Interval(gt=0, le=1)] = 0.01,
-        calibration_batches: Count = 4,
+        calibration_samples: Count = 128,
     ) -> None:
         super().__init__()
         self.start_epoch = start_epoch
         self.range_momentum = range_momentum
-        self.calibration_batches = calibration_batches
+        self.calibration_samples = calibration_samples
         self.layers: dict[str, nn.Module] = {}  # that round, by name
         self.hooks: list[RemovableHandle] = []
         self.left_out: list[str] = []  # layers that the network reads without calling them
@@ -78,7 +77,7 @@ class Quantize(Compression):
         head.eval()
         for one in self.input_ranges():
             one.train()
-        for batch in islice(context.samples(), self.calibration_batches):
+        for batch in context.samples(self.calibration_samples):
             head(seen_by(head, context.backbone, batch.to(device).inputs))
         for module, mode in modes.items():
             module.training = mode

@@ -20,7 +20,7 @@ from graft.data.finish import check_folds
 from graft.data.folds import Evaluation, Fold
 from graft.data.label_sets import LabelSets, in_source_classes
 from graft.data.loader import EvalLoader, Loader, ResumableLoader
-from graft.data.samples import DomainData, Modality, Split
+from graft.data.samples import DomainData, Modality, Split, generator
 from graft.data.sampling import EvalBatches, SemiBatches, TrainBatches, balanced_weights
 from graft.data.splits import label_budget, others
 from graft.data.views import TEACHER, augment_of_view
@@ -409,6 +409,16 @@ class TransferDataModule(pl.LightningDataModule):
         seed, lengths = (self.seed, domain, "view", view), functools.partial(self._lengths_of, split, transform)
         batches = EvalBatches(len(split), self.eval_batch_size, seed, shared=False, lengths=lengths)
         yield from Loader(*self._samples(split, transform), batches, self.num_workers)
+
+    def drawn_batches(self, domain: str, samples: int, batch_size: int) -> Iterator[DomainBatch]:
+        """Batches of training samples that are drawn once and for all, without augmentation; every process gets all.
+
+        Of a split of which some have labels, those.
+        """
+        train = self.domains[domain].train.labelled
+        indices = torch.randperm(len(train), generator=generator("drawn", domain))[:samples]
+        keys = [(0, one) for one in indices.split(batch_size)]
+        yield from Loader(*self._samples(train, self._eval_transform), keys, self.num_workers)
 
     def batches_of(
         self, domain: str, split_name: str, indices: Tensor, *, stored: bool = True

@@ -127,8 +127,8 @@ def reading_lines(results: Mapping[str, Any]) -> Iterator[str]:
     selection = results["selection"]
     epoch = "" if selection.get("epoch") is None else f", epoch {selection['epoch'] + 1}"
     yield f"checkpoint chosen by `{selection['rule']}`{epoch}"
-    if compression := results.get("compression"):
-        yield f"compressed in training (`{compression['kind']}`): {compression['note']}"
+    if note := (results.get("compression") or {}).get("note"):
+        yield f"compressed in training (`{results['compression']['kind']}`): {note}"
     for one in baselines.baselines_in([results]):
         yield f"baseline, {one.title} ({one.fitted_on}): {one.test:.4g}"
 

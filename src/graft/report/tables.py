@@ -242,8 +242,8 @@ def choice_lines(results: Mapping[str, Any]) -> Iterator[str]:
     """How labels were held out; what else was chosen than the epoch: how far to go from pretrained weights, a soup."""
     if note := (results.get("selection") or {}).get("note"):
         yield f"budget: {note}; the validation split chooses nothing"
-    if compression := results.get("compression"):
-        yield f"compress={compression['kind']}: {compression['note']}"
+    if note := (results.get("compression") or {}).get("note"):
+        yield f"compress={results['compression']['kind']}: {note}"
     if wise_ft := results.get("wise_ft"):
         tried = ", ".join(f"{_cell(one['value'])} at {one['alpha']:g}" for one in wise_ft["tried"])
         yield f"wise_ft: alpha {wise_ft['alpha']:g} of pretrained (0) to tuned (1), {wise_ft['monitor']} {tried}"
