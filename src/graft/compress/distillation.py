@@ -1,6 +1,7 @@
 """What distillation adds to the objective: the student's outputs, features and attention shall be the teacher's."""
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,8 @@ class Distillation(Term):
         self.weights = dict(weights)
         self.objective_weight = 1 - self.weights.get("logits", 0.0)
         self.teaches_head = "logits" in self.weights
-        self.means = nn.ModuleDict({name: Mean() for name in self.weights})
+        # A ModuleDict does not tell the type of what it holds.
+        self.means = cast(Mapping[str, Mean], nn.ModuleDict({name: Mean() for name in self.weights}))
         self.regressor: nn.Module = nn.Identity()
         self.pairs: list[tuple[str, str]] = []  # stages of student and teacher
         self.kept: Taught | None = None  # of all training samples, on the CPU
@@ -149,7 +151,7 @@ class Distillation(Term):
 
     def metrics(self) -> Mapping[str, Metric]:
         """Each distance without its weight."""
-        return dict(self.means.items())  # type: ignore[arg-type]  # a ModuleDict does not tell what it holds
+        return dict(self.means.items())
 
 
 def mask_of(inputs: Inputs) -> Tensor | None:
