@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import toy
 from torch import nn
 
 from graft.backbones.base import ImageBackbone, Stage
@@ -23,7 +24,7 @@ from graft.inputs.base import DomainBatch
 from graft.inputs.columns import Column, Columns
 from graft.tasks.binary import Binary
 from graft.tasks.multiclass import Multiclass
-from graft.terms.base import TermContext, TrainStep
+from graft.terms.base import Term, TermContext, TrainStep
 
 CLASSES = ("cat", "dog", "owl")
 ALL = {"logits": 0.9, "features": 0.5, "attention": 2.0}
@@ -175,6 +176,25 @@ def test_value_and_gradients_are_those_of_an_independent_computation():
 def test_the_objective_keeps_the_rest_of_the_weight():
     assert Distillation(teacher_of(network(4, 0)), 4.0, {"logits": 0.75}).objective_weight == 0.25
     assert Distillation(teacher_of(network(4, 0)), 4.0, {"features": 3.0}).objective_weight == 1.0
+
+
+class Three(Term):
+    """A value that no network changes."""
+
+    domains = ("target",)
+    weight = 2.0
+    objective_weight = 0.25
+
+    def forward(self, step):
+        return torch.tensor(3.0)
+
+
+def test_the_objective_is_multiplied_and_the_term_added(tiny_backbone):
+    module = toy.module_of(tiny_backbone(), domains=("target",), terms={"three": Three()})
+    module.fixed_progress = 0.0
+    batch = toy.batch_of_tensors({"target": (torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 0]))})
+    loss = module.training_step(batch, 0)
+    assert loss.item() == pytest.approx(0.25 * module.step_losses["target"].item() + 6.0, rel=1e-6)
 
 
 def test_a_student_that_is_the_teacher_has_nothing_to_learn():

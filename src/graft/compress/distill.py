@@ -60,10 +60,11 @@ class Distill(Compression):
 
     def results(self) -> dict[str, Any]:
         """The teacher, and what of it is matched with which weight."""
-        name, parameters = self.teacher.backbone.name, self.teacher.num_parameters
+        run, name = self.teacher.model.description.name, self.teacher.backbone.name
+        parameters = self.teacher.num_parameters
         return {
             "kind": "distill",
-            "note": f"taught {listed([*self.weights])} by {self.teacher.place} ({name}, {parameters:,} parameters)",
+            "note": f"taught {listed([*self.weights])} by the run {run} ({name}, {parameters:,} parameters)",
             "teacher": self.teacher.place,
             FINGERPRINT: self.teacher.fingerprint,
             "teacher_backbone": name,

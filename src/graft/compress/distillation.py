@@ -1,6 +1,7 @@
 """What distillation adds to the objective: the student's outputs, features and attention shall be the teacher's."""
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -43,14 +44,20 @@ class Distillation(Term):
         self.weights = dict(weights)
         self.objective_weight = 1 - self.weights.get("logits", 0.0)
         self.teaches_head = "logits" in self.weights
-        self.means = nn.ModuleDict({name: Mean() for name in self.weights})
+        # A ModuleDict does not tell the type of what it holds.
+        self.means = cast(Mapping[str, Mean], nn.ModuleDict({name: Mean() for name in self.weights}))
         self.regressor: nn.Module = nn.Identity()
         self.pairs: list[tuple[str, str]] = []  # stages of student and teacher
         self.kept: Taught | None = None  # of all training samples, on the CPU
 
     def choose_inputs(self, backbone: Backbone, fixed: bool) -> None:
-        """A view of its own for a teacher that takes other inputs, and no inputs at all where it has seen them."""
+        """A view of its own for a teacher that takes other inputs, and no inputs at all where it has seen them.
+
+        Raises GraftError for a teacher of another modality, and for maps or tokens that cannot be compared.
+        """
         self.check_modality(backbone)
+        if "attention" in self.weights:
+            self.pairs = pairs_of(backbone, self.teacher.backbone)
         spec = self.teacher.backbone.input_spec
         once = fixed and "attention" not in self.weights
         self.needs_inputs = not once
@@ -58,15 +65,13 @@ class Distillation(Term):
             self.views, self.teacher_spec = (TEACHER,), spec
 
     def check_modality(self, backbone: Backbone) -> None:
-        """GraftError for a teacher of other inputs, and for tokens that cannot be compared one by one."""
+        """GraftError for a teacher of other inputs."""
         name, theirs = self.teacher.model.description.name, self.teacher.backbone
         if theirs.modality != backbone.modality:
             raise GraftError(
                 f"compress.teacher={self.teacher.place}: {name} takes {theirs.modality} inputs, and the student "
                 f"{backbone.modality}. Give a run on {backbone.modality} data."
             )
-        if "attention" in self.weights:
-            self.pairs = pairs_of(backbone, theirs)
 
     def check(self, context: TermContext) -> None:
         """GraftError for a teacher that predicts something else, or reads its inputs in other units."""
@@ -134,17 +139,19 @@ class Distillation(Term):
         sizes = {domain: len(batch) for domain, batch in step.batch.items()}
         maps = self._maps.read(sum(sizes.values()))
         place = [*sizes].index("target")
-        own = [one.split([*sizes.values()])[place] for one in maps]
         mask, modality = mask_of(step.batch["target"].inputs), self.teacher.backbone.modality
-        distances = [
-            attention_distance(energy(student, modality), energy(taught.maps[stage], modality).to(student), mask)
-            for student, (_, stage) in zip(own, self.pairs, strict=True)
-        ]
+        distances = []
+        for one, (_, stage) in zip(maps, self.pairs, strict=True):
+            student, teacher = (energy(each, modality) for each in (one, taught.maps[stage].to(one)))
+            student = student.split([*sizes.values()])[place]
+            if student.ndim == 2:  # beside a source of longer texts there is padding behind all of the target's
+                student = student[:, : teacher.shape[1]]
+            distances.append(attention_distance(student, teacher, mask))
         return torch.stack(distances).mean()
 
     def metrics(self) -> Mapping[str, Metric]:
         """Each distance without its weight."""
-        return dict(self.means.items())  # type: ignore[arg-type]  # a ModuleDict does not tell what it holds
+        return dict(self.means.items())
 
 
 def mask_of(inputs: Inputs) -> Tensor | None:

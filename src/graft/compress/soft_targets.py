@@ -1,5 +1,6 @@
 """What a teacher's outputs teach: soft targets (Hinton, Vinyals and Dean, 2015, arXiv:1503.02531)."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import torch.nn.functional as F
@@ -46,10 +47,19 @@ def in_words_of(
     Classes are matched by name; a teacher may know more. Numbers come in the unit in which the student has them.
     """
     if isinstance(task, Regression) and isinstance(teacher_task, Regression):
-        return lambda logits: ((teacher_task.predictions(logits) - task.mean) / task.std).unsqueeze(-1)
+        return functools.partial(in_unit_of, task, teacher_task)
     assert classes is not None
     assert teacher_classes is not None
-    if task.name == "binary":  # one output, for the second class
-        return (lambda logits: logits) if [*classes] == [*teacher_classes] else (lambda logits: -logits)
-    columns = [list(teacher_classes).index(name) for name in classes]
-    return lambda logits: logits[:, columns]
+    if task.name == "binary":  # one output, the log-odds of the second class
+        return functools.partial(columns_of, columns=[0], sign=1 if [*classes] == [*teacher_classes] else -1)
+    return functools.partial(columns_of, columns=[list(teacher_classes).index(name) for name in classes])
+
+
+def in_unit_of(task: Regression, teacher_task: Regression, logits: Tensor) -> Tensor:
+    """A teacher's standardised numbers `(B, 1)` as the student has them."""
+    return ((teacher_task.predictions(logits) - task.mean) / task.std).unsqueeze(-1)
+
+
+def columns_of(logits: Tensor, columns: Sequence[int], sign: int = 1) -> Tensor:
+    """Some of a teacher's outputs `(B, K)`, in another order."""
+    return sign * logits[:, columns]
