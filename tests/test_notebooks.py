@@ -43,10 +43,11 @@ def test_own_photos(tmp_path, monkeypatch, capsys, form):
 
     names = executed("own_photos", values)
     out = capsys.readouterr().out
-    assert 0 < names["low"] < names["results"]["score"]["value"] < names["high"] < 1
+    assert 0 < names["low"] < names["results"]["score"]["value"] <= names["high"] <= 1
     assert names["right"] / len(names["tested"]) == pytest.approx(names["results"]["score"]["value"])
-    assert "accuracy 0." in out
-    assert names["found"].nearest[0][0].sample == str(names["NEW"]) or len(names["found"].nearest[0]) == 3
+    assert "test photos" in out
+    assert "## Results" in out
+    assert len(names["found"].nearest[0]) == 3
     assert (tmp_path / "work" / f"photos.{form}").is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "work"]
 

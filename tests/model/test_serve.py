@@ -225,6 +225,33 @@ def test_rows_and_who_may_ask(run, people, monkeypatch, capfd):
     assert capfd.readouterr() == ("", "A prediction failed: RuntimeError.\n")
 
 
+def test_predictions_wait_for_one_another_and_the_page_does_not(run, people, monkeypatch):
+    model = graft.load_run(run(*people[0]))
+    begun, go_on, running, most = threading.Event(), threading.Event(), [], []
+    predict = Model.predict
+
+    def slowly(self, *args, **options):
+        running.append(1)
+        most.append(len(running))
+        begun.set()
+        assert go_on.wait(30)
+        running.pop()
+        return predict(self, *args, **options)
+
+    monkeypatch.setattr(Model, "predict", slowly)
+    with serving(model) as page:
+        form, answers = {"row.age": "33", "row.job": "smith", "row.height": ""}, []
+        asking = [threading.Thread(target=lambda: answers.append(page.predict(**form)[0])) for _ in range(3)]
+        for one in asking:
+            one.start()
+        assert begun.wait(30)
+        assert page.ask("GET", "/")[0] == 200
+        go_on.set()
+        for one in asking:
+            one.join()
+    assert (answers, max(most)) == ([200] * 3, 1)
+
+
 def test_texts(run, reviews):
     model = graft.load_run(run(*reviews[0], "backbone=lstm", "strategy=scratch"))
     text = "a good film <b>of</b> number 3"
@@ -292,9 +319,9 @@ def test_a_port_that_is_taken_and_a_package_that_is_missing(monkeypatch, capsys)
         port = taken.getsockname()[1]
         assert main(["serve", "run=x", f"port={port}"]) == 2
     assert f"port={port}: it cannot be listened on (Address already in use)" in capsys.readouterr().err
-    monkeypatch.setattr("graft.commands.serve.NEEDED", ("starlette", "no_such_package"))
+    monkeypatch.setattr("graft.commands.serve.NEEDED", ("starlette", "no-such-package"))
     assert main(["serve", "run=x"]) == 2
-    assert "graft serve needs no_such_package. Install them: pip install '.[serve]'" in capsys.readouterr().err
+    assert "graft serve needs no-such-package. Install them: pip install '.[serve]'" in capsys.readouterr().err
 
 
 MEASURE = """const bars = [...document.querySelectorAll(".bar rect")].map(one => one.getBoundingClientRect().width);

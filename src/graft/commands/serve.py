@@ -1,12 +1,12 @@
 """A page on this machine that predicts with a run's model: `graft serve run=<folder> [port=8000]`."""
 
-import importlib.util
 import signal
 import sys
 from collections.abc import Sequence
 
 from graft import signals
 from graft.errors import GraftError
+from graft.packages import versions_of
 
 USAGE = """graft serve run=<folder> [port=8000] [limit_mb=10] [allow=[packages]]
   run        a run's folder, its model folder, or a sweep's folder (its best job)
@@ -15,7 +15,7 @@ USAGE = """graft serve run=<folder> [port=8000] [limit_mb=10] [allow=[packages]]
   limit_mb   megabytes of a file that are taken
   allow      [packages] whose code the model may run: only if you trust it"""
 KEYS = ("run", "port", "host", "limit_mb", "allow")
-NEEDED = ("starlette", "uvicorn", "python_multipart")
+NEEDED = ("starlette", "uvicorn", "python-multipart")
 HOSTS = ("127.0.0.1", "localhost")
 PORT, LARGEST_PORT = 8000, 65535
 LIMIT_MB, LARGEST_MB = 10, 1000
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
             f"host={host}: the page is at {HOSTS[0]} alone, because it asks nobody who they are. To see it from "
             f"another machine, there: ssh -L {port}:{HOSTS[0]}:{port} <this machine>"
         )
-    if missing := [name for name in NEEDED if not importlib.util.find_spec(name)]:
+    if missing := [name for name in NEEDED if not versions_of([name])]:
         raise GraftError(f"graft serve needs {', '.join(missing)}. Install them: pip install '.[serve]'")
     allow = [name.strip() for name in settings.get("allow", "").strip("[]").split(",") if name.strip()]
 

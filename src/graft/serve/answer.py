@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageOps
 from starlette.exceptions import HTTPException
@@ -24,11 +25,12 @@ SHOWN = 10  # classes with their probabilities, before the others are folded awa
 
 @dataclass(frozen=True)
 class Score:
-    """The score that says whether an input is unusual, with its threshold."""
+    """What says whether an input is unusual: a share `accepted` of validation samples does not exceed the threshold."""
 
     name: str
     value: float
     threshold: float
+    accepted: float
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,14 @@ def answer(model: Model, posted: Posted) -> Answer:
         raise HTTPException(500, f"The network failed on this input ({type(error).__name__}).") from None
     explanation = result.pop("explanation", None)
     row = row_of(posted.name, result, explanation and explained(explanation))
-    limits = (model.description.unusual or {}).get("thresholds", {})
+    return Answer(row, posted, score_of(row, model.description.unusual), model.description.temperature is not None)
+
+
+def score_of(row: Row, unusual: Mapping[str, Any] | None) -> Score | None:
+    """The score that decides, of those in a row, by what a description says of them; None where there is none."""
+    limits = unusual["thresholds"] if unusual else {}
     name = deciding(row, limits)
-    score = None if name is None else Score(name, row[name], limits[name])
-    return Answer(row, posted, score, model.description.temperature is not None)
+    return Score(name, row[name], limits[name], unusual["accepted"]) if unusual and name else None
 
 
 def explained(explanation: Explanation) -> Row:

@@ -1,7 +1,9 @@
 """The web application: the page, and the same answers for programs."""
 
-from anyio import CapacityLimiter, to_thread
+from threading import Lock
+
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -18,14 +20,18 @@ from graft.serve.posted import Posted, read
 def app(model: Model, limit_mb: float) -> Starlette:
     """Answers to `GET /`, the form's `POST /`, and `POST /predict`; at most `limit_mb` megabytes are taken."""
     page = Page.of(model, limit_mb)
-    one_at_a_time = CapacityLimiter(1)
+    one_at_a_time = Lock()
     limit = int(limit_mb * 1e6)
+
+    def answer_alone(posted: Posted) -> Answer:
+        with one_at_a_time:
+            return answer(model, posted)
 
     async def read_posted(request: Request) -> Posted:
         return await read(request, page.modality, limit)
 
     async def answer_to(posted: Posted) -> Answer:
-        return await to_thread.run_sync(answer, model, posted, limiter=one_at_a_time)
+        return await run_in_threadpool(answer_alone, posted)
 
     async def show(request: Request) -> Response:
         return HTMLResponse(page.html())
@@ -36,8 +42,9 @@ def app(model: Model, limit_mb: float) -> Starlette:
             posted = await read_posted(request)
             found = await answer_to(posted)
         except HTTPException as error:
-            return HTMLResponse(page.html(problem=error.detail, values=posted and posted.values), error.status_code)
-        html = await to_thread.run_sync(page.html, found, "", posted.values)  # it makes small pictures
+            values = posted.values if posted else None
+            return HTMLResponse(page.html(problem=error.detail, values=values), error.status_code)
+        html = await run_in_threadpool(page.html, found, values=posted.values)  # it makes small pictures
         return HTMLResponse(html)
 
     async def predict(request: Request) -> Response:

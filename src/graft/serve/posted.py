@@ -89,9 +89,9 @@ async def from_form(request: Request, body: bytes, modality: str) -> Posted:
             raise HTTPException(422, "Choose a file.")
         return Posted(printable(name or "file"), content, explain, values)
     if modality == "text":
-        return Posted(TEXT, text_of(values.get(TEXT)), explain, values)
+        return Posted(TEXT, given_text(values.get(TEXT)), explain, values)
     row = {name.removeprefix(ROW): value for name, value in values.items() if name.startswith(ROW)}
-    return Posted("row", row_of(row), explain, values)
+    return Posted("row", given_row(row), explain, values)
 
 
 def from_json(body: bytes, modality: str) -> Posted:
@@ -107,18 +107,18 @@ def from_json(body: bytes, modality: str) -> Posted:
     if not isinstance(explain, bool):
         raise HTTPException(422, "`explain` is true or false.")
     if modality == "text":
-        return Posted(TEXT, text_of(found.get(TEXT)), explain)
-    return Posted("row", row_of(found.get("row")), explain)
+        return Posted(TEXT, given_text(found.get(TEXT)), explain)
+    return Posted("row", given_row(found.get("row")), explain)
 
 
-def text_of(value: Any) -> str:
+def given_text(value: Any) -> str:
     """A text that is not empty."""
     if not isinstance(value, str) or not value.strip():
         raise HTTPException(422, "`text` is empty: give a text.")
     return value
 
 
-def row_of(value: Any) -> dict[str, Any]:
+def given_row(value: Any) -> dict[str, Any]:
     """Plain values by column."""
     if not isinstance(value, dict) or not value:
         raise HTTPException(422, "`row` is empty: give a value for each column.")
