@@ -494,7 +494,7 @@ def test_a_classifier_that_stays_has_learned():
     assert found.startswith("`objective.alpha=null` without a term that draws from a domain")
 
 
-GROWN = ("head.grow=true", "head.weights=run", "backbone.weights=README.md", "objective.alpha=0")
+GROWN = ("head.grow=true", "head.weights=run", "backbone.weights=README.md")
 
 
 @pytest.mark.parametrize(
