@@ -17,6 +17,7 @@ from graft.errors import GraftError
 from graft.experiment import assemble
 from graft.probe import solver
 from graft.probe.solver import Rows, solve
+from graft.stacked.reasons import why_alone
 
 PENALTIES = (1.0, 1e-2, 1e-5)
 TIGHT = {"tol": 1e-8, "max_iter": 10_000}
@@ -136,6 +137,10 @@ def test_a_run_leaves_the_solution_of_the_penalty_that_validation_prefers(tmp_pa
     assert json.loads((folder / "results.json").read_text())["metrics"]["test/target/acc"] == pytest.approx(
         float((expected.argmax(1) == sets["test"].labels.numpy()).mean()), abs=0.005
     )
+
+
+def test_it_takes_no_steps_together_with_other_jobs(tmp_path, weights):
+    assert why_alone(config_in(tmp_path, *SMALL, f"backbone.weights={weights}")) == "strategy=probe takes no steps"
 
 
 def test_what_a_closed_fit_cannot_take_is_refused_before_anything_is_read():
