@@ -87,9 +87,11 @@ def solved(
     module = experiment.module
     task, outputs = module.tasks[domain], experiment.data.num_outputs(domain, module.tasks[domain])
     weights = module.class_weights.get(domain)
-    if weights is not None:
-        weights = weights[labels.long()]
-        weights = weights / weights.mean()
+    if weights is not None and labels.ndim == 1:
+        of_samples = weights[labels.long()]
+        weights = of_samples / of_samples.mean()  # the task divides by their sum
+    elif weights is not None:
+        weights = weights.expand(len(labels), -1)
     return solve(features, targets_of(task, labels, outputs), penalties, LOSSES[task.name], weights)
 
 
