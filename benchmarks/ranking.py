@@ -86,9 +86,9 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def jobs(chosen: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """All of them: each data set's measures first, then a seed of all trainings after the other."""
-    for data in chosen:
-        for seed in SEEDS:
+    """All of them: measures and trainings of every data set by the first seed, then by the next."""
+    for seed in SEEDS:
+        for data in chosen:
             for backbone in DATA[data][1]:
                 if seed == SEEDS[0]:
                     yield {"data": data, "backbone": backbone, "what": "measures", "seed": seed}

@@ -1,6 +1,7 @@
 """The linear probe: its solver against scikit-learn, and a whole run with it."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,13 @@ from graft.cli.notebook import check_composed
 from graft.errors import GraftError
 from graft.experiment import assemble
 from graft.probe import solver
+from graft.probe.fit import solved
 from graft.probe.solver import Rows, solve
+from graft.stacked.reasons import why_alone
+from graft.tasks.binary import Binary
+from graft.tasks.multiclass import Multiclass
+from graft.tasks.multilabel import Multilabel
+from graft.tasks.regression import Regression
 
 PENALTIES = (1.0, 1e-2, 1e-5)
 TIGHT = {"tol": 1e-8, "max_iter": 10_000}
@@ -85,6 +92,28 @@ def test_fewer_samples_than_features_and_constant_features_change_nothing_of_it(
     )
 
 
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 2.0])])
+@pytest.mark.parametrize("task", [Multiclass(), Binary(), Multilabel(), Regression()])
+def test_the_bias_of_every_task_is_where_its_own_loss_is_lowest(features, task, weights):
+    x, scores = features
+    labels = {"multilabel": (scores[:, :2] > 3).float(), "regression": scores[:, 0]}.get(
+        task.name, (scores[:, 0] > 3).long()
+    )
+    task.fit(labels)
+    outputs = {"multilabel": 2, "multiclass": 2}.get(task.name, 1)
+    weights = None if task.name == "regression" else weights
+    module = SimpleNamespace(tasks={"target": task}, class_weights={"target": weights})
+    experiment = SimpleNamespace(module=module, data=SimpleNamespace(num_outputs=lambda domain, task: outputs))
+    found = solved(experiment, "target", x, labels, [0.01])
+    bias = found.biases[0].clone().requires_grad_()
+    logits = x.double() @ found.weights[0].T + bias
+    task.loss(
+        logits, labels.to(logits) if labels.ndim == 2 else labels, None if weights is None else weights.double()
+    ).backward()
+    assert bias.grad.abs().max() < 1e-6
+    assert found.weights.abs().max() > 1e-3
+
+
 def test_a_fit_that_was_cut_short_says_so(features, monkeypatch):
     monkeypatch.setattr(solver, "MOST_STEPS", 2)
     x, scores = features
@@ -136,6 +165,10 @@ def test_a_run_leaves_the_solution_of_the_penalty_that_validation_prefers(tmp_pa
     assert json.loads((folder / "results.json").read_text())["metrics"]["test/target/acc"] == pytest.approx(
         float((expected.argmax(1) == sets["test"].labels.numpy()).mean()), abs=0.005
     )
+
+
+def test_it_takes_no_steps_together_with_other_jobs(tmp_path, weights):
+    assert why_alone(config_in(tmp_path, *SMALL, f"backbone.weights={weights}")) == "strategy=probe takes no steps"
 
 
 def test_what_a_closed_fit_cannot_take_is_refused_before_anything_is_read():

@@ -5,6 +5,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graft.errors import GraftError
@@ -50,42 +51,42 @@ def main(arguments: list[str]) -> int:
     from graft.transferability import ranking
 
     measures = chosen(settings.get("measures", ""), ranking.MEASURES)
-    names = [one.name for one in candidates]
     cells: list[ranking.Cell] = []
-    sizes: dict[str, int] = {}
     for candidate, config in zip(candidates, configs, strict=True):
         started = time.perf_counter()
         evidence = evidence_of(config, ranking.MOST)
-        sizes = {"training_samples": len(evidence.labels), "validation_samples": len(evidence.val_labels)}
         took = time.perf_counter() - started
         print(f"{candidate.name}: {evidence.features.shape[1]} features, in {took:.1f} s", file=sys.stderr, flush=True)
         cells += [ranking.cell(measure, candidate.name, evidence, int(resamples)) for measure in measures]
-    found = ranking.table(cells, names, measures)
+    sizes = {"training_samples": len(evidence.labels), "validation_samples": len(evidence.val_labels)}
+
+    names = [one.name for one in candidates]
     for start in range(0, len(names), SHOWN):
         part = ranking.table(cells, names[start : start + SHOWN], measures)
         print_table(part.header, part.rows)
-    about = [
-        found.caption,
-        seen(sizes),
-        *ranking.reasons(cells),
-        *(f"- {one.title}: {one.means}. Not for: {one.not_for}. ({one.paper})" for one in measures),
-        ranking.verdict(cells),
-    ]
-    text = "\n".join(filter(None, about))
+    whole = ranking.table(cells, names, measures)
+    text = "\n".join([whole.caption, seen(sizes), *ranking.explanation(cells, measures)])
     print(text)
     if "to" in settings:
-        folder = user_path(settings["to"])
-        about_data = {"overrides": shlex.join(overrides), "resamples": int(resamples), **sizes}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_whole(folder / "rank.csv", ranking.as_csv(cells))
-            write_whole(folder / "rank.md", f"{found.as_markdown()}\n{text}\n")
-            content = ranking.as_json(cells, measures, about_data)
-            write_whole(folder / "rank.json", json.dumps(content, indent=2) + "\n")
-        except OSError as error:
-            raise GraftError(f"to={folder} cannot be written: {error}.") from None
-        print(folder)
+        about = {"overrides": shlex.join(overrides), "resamples": int(resamples), **sizes}
+        contents = {
+            "rank.csv": ranking.as_csv(cells),
+            "rank.md": f"{whole.as_markdown()}\n{text}\n",
+            "rank.json": json.dumps(ranking.as_json(cells, measures, about), indent=2) + "\n",
+        }
+        write(contents, user_path(settings["to"]))
     return 0
+
+
+def write(contents: Mapping[str, str], folder: Path) -> None:
+    """Write files into a folder, which is made, and print where. Raises GraftError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            write_whole(folder / name, content)
+    except OSError as error:
+        raise GraftError(f"to={folder} cannot be written: {error}.") from None
+    print(folder)
 
 
 def checked(overrides: Sequence[str]) -> dict[str, Any]:

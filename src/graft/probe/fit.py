@@ -55,31 +55,20 @@ def fit_probe(experiment: Experiment, fitting: Fitting) -> tuple[StackedFit, dic
             f"strategy=probe: no convergence after {solutions.steps} steps. Use stronger penalties: "
             f"strategy.penalties={strategy.penalties[:-1]}"
         )
-    layer, task, best, tried = linear_of(module.head(domain)), module.tasks[domain], None, []
-    higher = experiment.rule.higher_is_better(module.tasks)
-    found = StackedFit(jobs=1, epochs=1, steps=solutions.steps)
-    for place, penalty in enumerate(strategy.penalties):
-        put(layer, solutions.weights[place], solutions.biases[place])
-        values = logged(validated(experiment, rows))
-        tried.append({"penalty": penalty, "value": values[monitor]})
-        if best is None or rank(values[monitor], higher) > rank(best.value, higher):
-            weights = {name: value.detach().clone() for name, value in module.heads.state_dict().items()}
-            best, chosen = Best(values[monitor], 0, solutions.steps, weights, of_validation(values)), penalty
-    assert best is not None  # there is a penalty
-    module.heads.load_state_dict(best.weights)
-    with torch.no_grad():
-        logits = module.head(domain)(train.to(layer.weight))
-        module.train_metrics[domain].add(
-            task.loss(logits, labels, module.weights_of_classes(domain, logits)), logits, labels
-        )
-    found.best = best
-    found.rows = [
-        LoggedRow(0, solutions.steps, best.metrics),
-        LoggedRow(0, solutions.steps, logged(module.training_values(1.0, 0.0))),
+    candidates = [
+        put_and_validate(experiment, domain, solutions, place, rows) for place in range(len(strategy.penalties))
     ]
+    higher = experiment.rule.higher_is_better(module.tasks)
+    place = max(range(len(candidates)), key=lambda one: rank(candidates[one].value, higher))
+    best = candidates[place]
+    module.heads.load_state_dict(best.weights)
+    found = StackedFit(jobs=1, best=best, epochs=1, steps=solutions.steps)
+    trained = logged(training_values(experiment, domain, train, labels))
+    found.rows = [LoggedRow(0, solutions.steps, values) for values in (best.metrics, trained)]
     found.peak_memory_mb = peak_memory_mb(fitting.trainer.strategy.root_device)
     found.seconds = found.train_seconds = time.perf_counter() - started
-    return found, {"monitor": monitor, "penalty": chosen, "tried": tried}
+    tried = [{"penalty": p, "value": one.value} for p, one in zip(strategy.penalties, candidates, strict=True)]
+    return found, {"monitor": monitor, "penalty": strategy.penalties[place], "tried": tried}
 
 
 def features_of(experiment: Experiment, fitting: Fitting, domain: str, split: str) -> Tensor:
@@ -98,9 +87,11 @@ def solved(
     module = experiment.module
     task, outputs = module.tasks[domain], experiment.data.num_outputs(domain, module.tasks[domain])
     weights = module.class_weights.get(domain)
-    if weights is not None:
-        weights = weights[labels.long()]
-        weights = weights / weights.mean()
+    if weights is not None and labels.ndim == 1:
+        of_samples = weights[labels.long()]
+        weights = of_samples / of_samples.mean()  # the task divides by their sum
+    elif weights is not None:
+        weights = weights.expand(len(labels), -1)
     return solve(features, targets_of(task, labels, outputs), penalties, LOSSES[task.name], weights)
 
 
@@ -121,10 +112,27 @@ def linear_of(head: nn.Module) -> nn.Linear:
 
 
 @torch.no_grad()
-def put(layer: nn.Linear, weights: Tensor, biases: Tensor) -> None:
-    """Let a layer compute with weights `(K, D)` and biases `(K,)`."""
-    layer.weight.copy_(weights)
-    layer.bias.copy_(biases)
+def put_and_validate(
+    experiment: Experiment, domain: str, solutions: Solutions, place: int, rows: dict[str, Tensor]
+) -> Best:
+    """The head of one penalty's solution, which is in the module from then on, and what it reads on validation."""
+    module = experiment.module
+    layer, monitor = linear_of(module.head(domain)), experiment.rule.monitor(module.tasks)
+    assert monitor is not None  # see fit_probe
+    layer.weight.copy_(solutions.weights[place])
+    layer.bias.copy_(solutions.biases[place])
+    values = logged(validated(experiment, rows))
+    weights = {name: value.detach().clone() for name, value in module.heads.state_dict().items()}
+    return Best(values[monitor], 0, solutions.steps, weights, of_validation(values))
+
+
+@torch.no_grad()
+def training_values(experiment: Experiment, domain: str, features: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Loss and main metric of the weights in the module on the training samples, as an epoch logs them."""
+    module = experiment.module
+    logits = module.head(domain)(features.to(linear_of(module.head(domain)).weight))
+    module.train_metrics[domain].add(module.domain_loss(domain, logits, labels), logits, labels)
+    return module.training_values(1.0, 0.0)
 
 
 @torch.no_grad()

@@ -85,6 +85,12 @@ def written(one: Cell, best: float | None) -> str:
     return f"{one.value:.3f}{half}{' *' if best is not None and math.isclose(one.value, best) else ''}"
 
 
+def explanation(cells: Sequence[Cell], measures: Sequence[Measure]) -> list[str]:
+    """Lines below a table: why measures say nothing, what they mean, and the verdict."""
+    meanings = [f"- {one.title}: {one.means}. Not for: {one.not_for}. ({one.paper})" for one in measures]
+    return [*reasons(cells), *meanings, *filter(None, [verdict(cells)])]
+
+
 def reasons(cells: Sequence[Cell]) -> list[str]:
     """A line for each measure and reason of a dash, with whose it is."""
     grouped: dict[tuple[str, str], list[str]] = {}
@@ -96,13 +102,15 @@ def reasons(cells: Sequence[Cell]) -> list[str]:
 
 def verdict(cells: Sequence[Cell]) -> str:
     """The order by the linear probe, and which candidates its intervals do not tell from the best."""
-    probes = sorted((o for o in cells if o.measure == LinearProbe.name and o.value is not None), key=lambda o: -o.value)  # type: ignore[operator]
-    if len(probes) < 2:
+    probes = {one.backbone: one for one in cells if one.measure == LinearProbe.name and not one.reason}
+    order = sorted(probes, key=lambda name: probes[name].value or 0.0, reverse=True)
+    if len(order) < 2:
         return ""
-    best, order = probes[0], " > ".join(one.backbone for one in probes)
-    near = [o.backbone for o in probes[1:] if o.high is not None and best.low is not None and o.high >= best.low]
-    line = f"By the linear probe: {order}."
-    return f"{line} Its intervals overlap with the best one's: {', '.join(near)}; train these too." if near else line
+    line, lowest = f"By the linear probe: {' > '.join(order)}.", probes[order[0]].low
+    near = [name for name in order[1:] if lowest is not None and (probes[name].high or 0.0) >= lowest]
+    if near:
+        line += f" Its intervals overlap with the best one's: {', '.join(near)}; train these too."
+    return line + " Full fine-tuning may order them otherwise."
 
 
 def as_csv(cells: Sequence[Cell]) -> str:
