@@ -1,5 +1,6 @@
 """Boxes in images as labels and as predictions: a list for each image, moved, indexed and joined like a tensor."""
 
+import builtins
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -83,7 +84,7 @@ class Boxes:
             None if self.scores is None else [move(one) for one in self.scores],
         )
 
-    def above(self, score: float) -> "Boxes":
+    def above(self, score: builtins.float) -> "Boxes":
         """The predictions that score at least so much."""
         assert self.scores is not None
         kept = [one >= score for one in self.scores]

@@ -553,7 +553,7 @@ def check_folds(domain: "Domain", split_seed: int, evaluation: Evaluation, folds
     return folds
 
 
-def strata_of(domain: "Domain", labels: Tensor, classes: Sequence[str] | None) -> Tensor:
+def strata_of(domain: "Domain", labels: Any, classes: Sequence[str] | None) -> Tensor:
     """What a split keeps the shares of `(N,)`: classes, each sample's rarest label, or nothing for numbers."""
     match domain.label_kind:
         case "numbers":

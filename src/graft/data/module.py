@@ -274,10 +274,8 @@ class TransferDataModule(pl.LightningDataModule):
         self._input_spec = input_spec
         if isinstance(self.domains["target"].train.labels, Boxes):
             assert isinstance(input_spec, transforms.ImageSpec)  # only images have boxes
-            self._train_transform, self._eval_transform = (
-                BoxTransform(input_spec, self.augment),
-                BoxTransform(input_spec),
-            )
+            self._train_transform: Transform = BoxTransform(input_spec, self.augment)
+            self._eval_transform: Transform = BoxTransform(input_spec)
             return
         self._train_transform = input_spec.transform(self.augment)
         self._eval_transform = input_spec.transform()

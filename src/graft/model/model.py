@@ -151,7 +151,8 @@ class Model:
             whole = Boxes.none([whole_size(samples, i) for i in indices.tolist()], [one.shape[-2:] for one in resized])
             batch = self.as_weights(transform.collate(resized).to(self.device))
             with torch.inference_mode(), self._autocast():
-                found.append(self.task.predictions(self.logits(batch)).cpu().float().restored(like=whole))
+                predicted: Any = self.task.predictions(self.logits(batch))
+            found.append(predicted.cpu().float().restored(like=whole))
         if not found:
             raise GraftError("There is nothing to predict on: the inputs are empty.")
         return predictions_of(self.task, Boxes.join(found), self.classes)

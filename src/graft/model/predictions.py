@@ -11,7 +11,6 @@ import numpy as np
 if TYPE_CHECKING:  # reading a run's predictions needs no torch
     from torch import Tensor
 
-    from graft.data.boxes import Boxes
     from graft.model.explain import Explanation
     from graft.model.neighbours import Neighbour
     from graft.tasks.base import Task
@@ -59,7 +58,7 @@ class Predictions:
             yield found
 
 
-def predictions_of(task: "Task", values: "Tensor", classes: Sequence[str] | None) -> Predictions:
+def predictions_of(task: "Task", values: Any, classes: Sequence[str] | None) -> Predictions:
     """What a task's predictions `(N, ...)`, as its metrics take them, say in the words of the data."""
     names = None if classes is None else tuple(classes)
     probabilities = task.probabilities(values)
@@ -74,7 +73,7 @@ def text_of(label: Any) -> str:
     return f"{label:.4g}" if isinstance(label, float) else str(label)
 
 
-def words_of(labels: "Tensor | Boxes", classes: Sequence[str] | None) -> tuple[Any, ...]:
+def words_of(labels: Any, classes: Sequence[str] | None) -> tuple[Any, ...]:
     """Labels as words: a class name for each of `(N,)`, those that are 1 for each of `(N, K)`, numbers as they are.
 
     Boxes of an image are a list of mappings: `class`, `box` as x0, y0, x1, y1 in pixels, and `score` of predictions.

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torchmetrics.detection import MeanAveragePrecision
 from graft.data.boxes import Boxes
 from graft.errors import GraftError
 
-BACKEND = "faster_coco_eval"
+BACKEND: Literal["faster_coco_eval"] = "faster_coco_eval"
 
 
 class AveragePrecision(MeanAveragePrecision):

@@ -33,7 +33,7 @@ class ShorterSide(Geometry):
 
     def __init__(self, size: int) -> None:
         self.shape, self.shorter = None, size
-        self._steps = v2.Resize(size, max_size=LONGEST * size)  # type: ignore[assignment]
+        self._steps = v2.Resize(size, max_size=LONGEST * size)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Resize one image; a small one grows."""
@@ -59,18 +59,14 @@ class BoxTransform:
         self.channels = spec.channels
         self.geometry = ShorterSide(min(spec.size))
         self.augment = None if augment == "none" else BoxAugmentation(cast(Literal["light", "crop"], augment))
+        self.key = repr(self.geometry)
         self.normalize = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(spec.mean, spec.std)])
-
-    @property
-    def key(self) -> str:
-        """The geometry in words."""
-        return repr(self.geometry)
 
     def prepare(self, split: Split, cache: DiskCache | None) -> Prepared:
         """The split's images after the geometry."""
         return resized_images(split, self.geometry, cache)
 
-    def collate(self, images: Sequence[Tensor]) -> Tensor:
+    def collate(self, images: Tensor | Sequence[Tensor]) -> Tensor:
         """A batch of images as they are."""
         changed = [self.normalize(convert_channels(image.unsqueeze(0), self.channels))[0] for image in images]
         height, width = (
@@ -113,7 +109,7 @@ class BoxAugmentation:
     def __call__(self, image: Tensor, boxes: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """An image uint8 `(C, H, W)`, its boxes `(n, 4)` in pixels and classes `(n,)`; boxes out of sight go."""
         size = tuple(image.shape[-2:])
-        wrapped: Any = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size)  # type: ignore[call-overload]
+        wrapped: Any = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size)
         image, wrapped = self.flip(image, wrapped)
         if image.shape[0] in (1, 3):
             image = self.colour(image)
