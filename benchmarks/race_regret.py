@@ -43,10 +43,10 @@ def main(arguments: Sequence[str]) -> None:
         for cell in cells:
             file = folder / f"{cell}_{seed}.json"
             if not file.exists():
+                shutil.rmtree(folder / "work" / "logs", ignore_errors=True)  # of one that was killed
                 found = measured(folder / "work", cell, seed)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(json.dumps(found, indent=1))
-                shutil.rmtree(folder / "work" / "logs", ignore_errors=True)
     print("| cell | n | race | whole sweep's choice | regret, points | regret by seed | CPU of race / sweep |")
     print("|---|---|---|---|---|---|---|")
     for cell in CELLS:

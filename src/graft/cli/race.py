@@ -163,6 +163,8 @@ class Jobs:
 
     def __call__(self, batch: Sequence[Job]) -> list[Outcome]:
         """Run jobs, and share their CPU time among them by their wall times. Raises Stopped after a signal."""
+        import graft.run  # noqa: F401 - torch and the like take seconds, which are no job's
+
         began, before = time.time(), cpu_seconds()
         returns = self.launcher.launch([self.overrides(one) for one in batch], initial_job_idx=self.started)
         self.started += len(batch)
@@ -173,7 +175,7 @@ class Jobs:
             self.read(Path(one.hydra_cfg.hydra.runtime.output_dir), job)
             for one, job in zip(returns, batch, strict=True)
         ]
-        if found and self.started == len(batch):  # the process imported and read what all jobs need in its first job
+        if found and self.started == len(batch):  # the process read and computed what all jobs need in its first job
             found[0] = without_start(found)
         done_now = [one.value is not None and self.done_at(one.folder) >= began for one in found]
         total = sum(one.cpu_s for one, now in zip(found, done_now, strict=True) if now)
