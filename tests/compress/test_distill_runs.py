@@ -162,7 +162,7 @@ def test_beside_a_source_only_target_samples_are_taught(tmp_path, taught_by, bn)
 
 
 def reviews(folder):
-    rows = [f"a {'good' if n % 2 else 'bad'} film{' and more' * (n % 4)}\t{n % 2}" for n in range(60)]
+    rows = [f"a {'good' if n % 2 else 'bad'} film of number {n}{' and more' * (n % 4)}\t{n % 2}" for n in range(60)]
     (folder / "reviews.tsv").write_text("\n".join(["text\tlabel", *rows]))
     return ["data=text", "data/domain@data.target=text_file", f"data.target.file={folder / 'reviews.tsv'}"]
 
@@ -178,7 +178,7 @@ def scans(folder):
     np.savez(folder / "scans.npz", images=random.integers(0, 255, (60, 16, 16), dtype=np.uint8), labels=labels)
     target = ["data/domain@data.target=image_arrays", f"data.target.file={folder / 'scans.npz'}"]
     kind = ["data.target.label_kind=multilabel", "task=multilabel"]
-    return ["data=mnist", *target, "data.source=null", *kind, "strategy=scratch", "data.image_size=12"]
+    return ["data=mnist", *target, "data.source=null", *kind, "strategy=scratch", "data.image_size=16"]
 
 
 KINDS = {
@@ -208,8 +208,8 @@ def test_every_modality_and_task_is_taught(tmp_path, kind):
 
 @pytest.mark.slow
 def test_a_transformer_teaches_a_network_of_other_tokens_and_one_of_its_own(tmp_path, tiny_bert):
-    own = reviews(tmp_path)
-    train_in(tmp_path, *TINY, *own, "backbone=bert", f"backbone.name={tiny_bert}", "strategy=scratch", folder="teacher")
+    own, bert = reviews(tmp_path), ["backbone=bert", f"backbone.name={tiny_bert}", "backbone.max_length=32"]
+    train_in(tmp_path, *TINY, *own, *bert, "strategy=scratch", folder="teacher")
     teacher = f"compress.teacher={tmp_path / 'teacher'}"
     distilled(tmp_path, *own, "backbone=lstm", "strategy=scratch", teacher, "compress.match=[logits,features]")
     same_tokens = ["backbone=lstm", f"backbone.tokenizer={tiny_bert}", "backbone.max_length=32", "strategy=scratch"]
@@ -222,7 +222,7 @@ def test_a_transformer_teaches_a_network_of_other_tokens_and_one_of_its_own(tmp_
 @pytest.mark.slow
 def test_sound_is_taught(tmp_path, tones):
     own = ["data=speech", f"data.target.root={tones}", "strategy=scratch", "data.batch_size=4"]
-    own += ["data.target.pattern=(?P<label>[a-z]+)_(?P<speaker>[a-z]+)_(?P<index>\\d)"]
+    own += [r"data.target.pattern='(?P<label>[a-z]+)_(?P<speaker>[a-z]+)_(?P<index>\d+)'"]
     small = ["backbone=mel_cnn", "backbone.name=resnet18", "backbone.library=torchvision"]
     train_in(tmp_path, *TINY, *own, *small, "backbone.clip_seconds=0.5", "backbone.n_mels=32", folder="teacher")
     options = ["backbone.clip_seconds=0.4", "backbone.n_mels=24", f"compress.teacher={tmp_path / 'teacher'}", ALL]
