@@ -444,9 +444,7 @@ def check_learned_heads(module: TransferModule, rule: SelectionRule, pretrained:
     """Refuse to score, or select by, a head that nothing trains, and to keep one that has not learned."""
     begins_trained = {*(["source", SHARED] if pretrained else []), *(["target", SHARED] if loaded else [])}
     target = SHARED if SHARED in module.heads else "target"
-    if any(term.teaches_head for term in module.terms.values()):
-        begins_trained |= {"target", SHARED}
-    without_labels = not module.objective.domains()
+    without_labels = not module.objective.domains() and not module.head_is_taught
     if (without_labels or module.strategy.keeps_classifier) and target not in begins_trained:
         why = "objective.alpha=null: no labels train" if without_labels else "This strategy keeps"
         raise GraftError(

@@ -368,10 +368,16 @@ class TransferModule(pl.LightningModule):
         return by_part, {f"backbone/{stage}": rate for stage, rate in rates.items()}
 
     def trained_heads(self) -> list[str]:
-        """Heads that may move: those of the objective's domains that it does not fix, or the only one."""
+        """Heads that may move: the only one, or of the objective's domains and a taught target those it does not fix."""
         if len(self.heads) == 1:
             return [*self.heads]
-        return [name for name in self.objective.domains() if name not in self.objective.fixed_heads]
+        domains = dict.fromkeys((*self.objective.domains(), *(["target"] if self.head_is_taught else [])))
+        return [name for name in domains if name not in self.objective.fixed_heads]
+
+    @property
+    def head_is_taught(self) -> bool:
+        """Whether a term trains the target's head by itself."""
+        return any(term.teaches_head for term in self.terms.values())
 
     def phases(self, epochs: int) -> list[Phase]:
         """The strategy's phases; GraftError where the schedule or the average's last epochs do not suit them."""
