@@ -508,7 +508,7 @@ GROWN = ("head.grow=true", "head.weights=run", "backbone.weights=README.md")
         (("head.sharing=separate",), "`head.grow=true` with `head.sharing=separate`"),
         (("data.label_sets=partial",), "`head.grow=true` with `data.label_sets=partial`"),
         (("objective.alpha=1",), "`head.grow=true` with `objective.alpha=1`: no label of a new class would train"),
-        (("objective=additive",), "`head.grow=true` with `objective=additive`"),
+        (("objective=additive_retraining",), "`head.grow=true` with `objective=additive_retraining`"),
     ],
 )
 def test_a_head_that_grows_needs_a_run_labels_and_one_head(overrides, message):

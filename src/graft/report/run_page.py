@@ -181,7 +181,7 @@ def old_and_new(grown: Mapping[str, Any]) -> Table:
         [one.name, one.kind, f"{one.samples:,}", *map(number_cell, (one.before, one.after, one.forgotten))]
         for one in growth.rows(grown)
     ]
-    header = ["class", "", "test samples", "before", "after", "forgotten"]
+    header = ["class", "old or new", "test samples", "before", "after", "forgotten"]
     return Table("classes", "Accuracy of each class", f"{growth.MEANING}.", header, rows, numbers=2)
 
 

@@ -231,7 +231,7 @@ def metrics_table(metrics: Mapping[str, float | None]) -> Table:
 
 def growth_table(grown: Mapping[str, Any]) -> Table:
     """A row for each class of a head that has grown: the share of its test samples that is right, before and after."""
-    table = _table("class", "", "test samples", "before", "after", "forgotten")
+    table = _table("class", "old or new", "test samples", "before", "after", "forgotten")
     for row in growth.rows(grown):
         table.add_row(row.name, row.kind, f"{row.samples:,}", *map(_cell, (row.before, row.after, row.forgotten)))
     return table
