@@ -108,7 +108,8 @@ def pretrained(experiment: Experiment, context: RunContext) -> None:
             found |= {"name": experiment.config["name"], "overrides": context.overrides}
             record.write(found | {"data": experiment.data.summary()}, experiment.folder)
         raise
-    score_baselines(experiment)
+    if experiment.config["test"]:
+        score_baselines(experiment)
     prepare(experiment)
     plan_folds(experiment)
 
