@@ -115,7 +115,8 @@ def pretrained(experiment: Experiment, context: RunContext, compressed: Mapping[
             found |= {"name": experiment.config["name"], "overrides": context.overrides}
             record.write(found | {"data": experiment.data.summary()}, experiment.folder)
         raise
-    score_baselines(experiment)
+    if experiment.config["test"]:
+        score_baselines(experiment)
     score_before_growth(experiment)
     prepare(experiment, compressed)
     plan_folds(experiment)

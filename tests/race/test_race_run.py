@@ -109,7 +109,11 @@ def test_longer_runs_go_on_from_checkpoints_under_a_constant_rate(race):
 def test_a_candidate_that_is_refused_is_dropped_and_the_race_goes_on(race):
     code, folder, shown = race("strategy=scratch,lp_ft")
     assert code == 0, shown.err
-    assert json.loads((folder / "race.json").read_text())["result"]["candidate"].startswith("strategy=scratch")
+    log = json.loads((folder / "race.json").read_text())
+    assert "strategy=scratch" in log["result"]["candidate"]
+    refused = [one for one in log["rungs"][0]["dropped"] if "lp_ft" in one["candidate"]]
+    assert len(refused) == 2
+    assert all(one["value"] is None and one["failure"] for one in refused)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from graft.cli import job as jobs
@@ -29,20 +30,26 @@ from graft.runs.sweep_plan import SweepPlan
 from graft.runs.sweeps import first_error_line
 from graft.runs.untrusted import read_yaml
 
-if TYPE_CHECKING:
-    from hydra_plugins.graft_race import RaceSweeper
-
 
 class Stopped(Exception):
     """A signal ended the race between two jobs; what was finished is in its folder."""
 
 
-def run(sweeper: "RaceSweeper", arguments: Sequence[str]) -> list[Any]:
-    """Race what the sweeper's space and the lists of values in `arguments` span; LaunchRefused for a mistake there."""
-    config, folder = sweeper.config, Path(str(sweeper.config.hydra.sweep.dir))
+def run(
+    context: HydraContext,
+    task: TaskFunction,
+    config: DictConfig,
+    arguments: Sequence[str],
+    *,
+    named: str | None,
+    budget: float | None,
+    budget_s: float | None,
+) -> list[Any]:
+    """Race what the `named` space and the lists of values in `arguments` span; LaunchRefused for a mistake there."""
+    folder = Path(str(config.hydra.sweep.dir))
     try:
-        fixed, axes, seeds = parsed(sweeper, arguments)
-        space = space_of(sweeper.space, config, fixed, axes)
+        fixed, axes, seeds = parsed(OverridesParser.create(config_loader=context.config_loader), arguments)
+        space = space_of(named, config, fixed, axes)
         folder.mkdir(parents=True, exist_ok=True)
         log = RaceLog(folder, [*fixed.values()])
     except GraftError as error:
@@ -51,18 +58,19 @@ def run(sweeper: "RaceSweeper", arguments: Sequence[str]) -> list[Any]:
     SweepPlan(None, [key for options in space.axes.values() for key, _ in options[0].overrides]).write()
     log.settings = {
         "axes": {axis: [one.label for one in options] for axis, options in space.axes.items()},
-        "budget": sweeper.budget,
-        "budget_s": sweeper.budget_s,
+        "budget": budget,
+        "budget_s": budget_s,
         "seeds": [seed for seed in seeds if seed is not None],
     }
+    log.write()
     race = Race(
         space,
-        Jobs(sweeper, fixed, folder),
+        Jobs(context, task, config, fixed),
         log,
         epochs=config.training.epochs,
         seeds=seeds,
-        budget=sweeper.budget,
-        budget_s=sweeper.budget_s,
+        budget=budget,
+        budget_s=budget_s,
         shortest=config.training.validate_every_epochs,
         say=lambda line: print(line, flush=True),
     )
@@ -83,7 +91,7 @@ def run(sweeper: "RaceSweeper", arguments: Sequence[str]) -> list[Any]:
 
 
 def parsed(
-    sweeper: "RaceSweeper", arguments: Sequence[str]
+    parser: OverridesParser, arguments: Sequence[str]
 ) -> tuple[dict[str, str], dict[str, list[Option]], list[str | None]]:
     """By key the overrides of all jobs, the axes that the command line names, and its seeds.
 
@@ -92,7 +100,6 @@ def parsed(
     fixed: dict[str, str] = {}
     axes: dict[str, list[Option]] = {}
     seeds: list[str | None] = [None]
-    parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
     for one in parser.parse_overrides(list(arguments)):
         key = one.get_key_element()
         if not one.is_sweep_override():
@@ -111,6 +118,7 @@ def parsed(
                 "another one tests; give one value"
             )
         else:
+            fixed.pop(key, None)
             axes[key] = [option_of(key, value) for value in values]
     return fixed, axes, seeds
 
@@ -153,12 +161,13 @@ def own_values(options: Sequence[Option], config: DictConfig) -> dict[str, Any]:
 class Jobs:
     """Runs a race's jobs by Hydra's launcher, and reads what they left."""
 
-    def __init__(self, sweeper: "RaceSweeper", fixed: Mapping[str, str], folder: Path) -> None:
+    def __init__(self, context: HydraContext, task: TaskFunction, config: DictConfig, fixed: Mapping[str, str]) -> None:
+        """`fixed` are overrides of all jobs, by key."""
         self.fixed = fixed
-        self.folder = folder
+        self.folder = Path(str(config.hydra.sweep.dir))
         self.started = 0
         self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=sweeper.hydra_context, task_function=sweeper.task_function, config=sweeper.config
+            hydra_context=context, task_function=task, config=config
         )
 
     def __call__(self, batch: Sequence[Job]) -> list[Outcome]:
@@ -171,10 +180,8 @@ class Jobs:
         taken = cpu_seconds() - before
         if (self.folder / STOPPED).exists():
             raise Stopped
-        found = [
-            self.read(Path(one.hydra_cfg.hydra.runtime.output_dir), job)
-            for one, job in zip(returns, batch, strict=True)
-        ]
+        folders = [Path(cast(DictConfig, one.hydra_cfg).hydra.runtime.output_dir) for one in returns]
+        found = [self.read(one, job) for one, job in zip(folders, batch, strict=True)]
         if found and self.started == len(batch):  # the process read and computed what all jobs need in its first job
             found[0] = without_start(found)
         done_now = [one.value is not None and self.done_at(one.folder) >= began for one in found]

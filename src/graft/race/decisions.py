@@ -115,8 +115,8 @@ def decide(rung: Rung, measured: Sequence[Measured], costs: Mapping[Candidate, f
     why = f"{places} of {len(ordered)} go on"
     if too_dear:
         why = f"{len(kept)} of {len(ordered)} go on, not {places}: the budget pays for no more"
-    if rung.also and (group := first_with(rung.also, ordered)) and group not in kept:
-        kept.append(group)
+    if rung.also and (forced := first_with(rung.also, ordered)) and forced not in kept:
+        kept.append(forced)
         why += f"; with the best of {' '.join('='.join(one) for one in rung.also.items())}"
     went_on = [one for group in kept for one in group]
     dropped = sorted((one for one in measured if one not in went_on), key=lambda one: -one.rank)
@@ -124,11 +124,9 @@ def decide(rung: Rung, measured: Sequence[Measured], costs: Mapping[Candidate, f
 
 
 def first_with(overrides: Mapping[str, str], ordered: Sequence[list[Measured]]) -> list[Measured] | None:
-    """The best group of which every candidate has these overrides; None unless some are there and none is the best."""
-    found = [
-        group for group in ordered if all({*overrides.items()} <= {*one.candidate.overrides.items()} for one in group)
-    ]
-    return found[0] if found else None
+    """The best group of which every candidate has these overrides; None without any."""
+    wanted = {*overrides.items()}
+    return next((one for one in ordered if all(wanted <= {*each.candidate.overrides.items()} for each in one)), None)
 
 
 def close_calls(decision: Decision) -> int:

@@ -10,7 +10,7 @@ from graft.race.space import Candidate, Rung, Space
 
 EPOCHS = "training.epochs"
 # Of every job but the winner's: nothing looks at the test split.
-UNTESTED = ("test=false", "baselines=none")
+UNTESTED = ("test=false",)
 TUNED = ("optimizer.lr", "optimizer.weight_decay")  # axes in which jobs may train together
 
 

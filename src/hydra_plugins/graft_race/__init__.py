@@ -34,4 +34,14 @@ class RaceSweeper(Sweeper):
         """Race the candidates; `arguments` are the overrides of the command line."""
         from graft.cli.race import run  # not where Hydra only looks which plugins there are
 
-        return run(self, [*(f"{key}={value}" for key, value in self.params.items()), *arguments])
+        assert self.hydra_context is not None  # Hydra calls setup first
+        assert self.config is not None
+        return run(
+            self.hydra_context,
+            self.task_function,
+            self.config,
+            [*(f"{key}={value}" for key, value in self.params.items()), *arguments],
+            named=self.space,
+            budget=self.budget,
+            budget_s=self.budget_s,
+        )
