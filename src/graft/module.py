@@ -368,7 +368,7 @@ class TransferModule(pl.LightningModule):
         return by_part, {f"backbone/{stage}": rate for stage, rate in rates.items()}
 
     def trained_heads(self) -> list[str]:
-        """Heads that may move: the only one, or those of the domains that train, where the objective fixes none of them."""
+        """Heads that may move: the only one, or those of domains that train, and that the objective does not fix."""
         if len(self.heads) == 1:
             return [*self.heads]
         domains = dict.fromkeys((*self.objective.domains(), *(["target"] if self.head_is_taught else [])))

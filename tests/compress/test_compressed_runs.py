@@ -7,8 +7,10 @@ import pytorch_lightning as pl
 import torch
 from lanes import slow
 
+import graft
 from graft.callbacks import checkpoints
-from graft.errors import Interrupted
+from graft.compress.quantize import WEIGHT_LEVEL
+from graft.errors import GraftError, Interrupted
 from graft.runs.checkpoints import load
 from graft.weights.files import weights_file
 from tests.small_run import train_in
