@@ -368,7 +368,10 @@ class TransferModule(pl.LightningModule):
         return by_part, {f"backbone/{stage}": rate for stage, rate in rates.items()}
 
     def trained_heads(self) -> list[str]:
-        """Heads that may move: the only one, or those of domains that train, and that the objective does not fix."""
+        """Heads that may move: the only one, or those of the objective's domains and of a target that a term teaches.
+
+        Of them not those that the objective fixes.
+        """
         if len(self.heads) == 1:
             return [*self.heads]
         domains = dict.fromkeys((*self.objective.domains(), *(["target"] if self.head_is_taught else [])))

@@ -160,7 +160,7 @@ def test_beside_a_source_only_target_samples_are_taught(tmp_path, taught_by, bn)
 
 @pytest.mark.slow
 def test_a_target_of_its_own_classes_learns_from_its_teacher_alone(tmp_path, taught_by):
-    """The source has fewer classes and a head of its own; the target has no labels, and so its head has none."""
+    """The source has fewer classes and a head of its own, and the target no labels."""
     source = ["data/domain@data.source=glyphs", "data.source.samples=100", "data.source_classes=[0,1,2]"]
     unlabelled = ["data.target_setting=unsupervised", "objective.alpha=1", "selection=last", "head.sharing=separate"]
     own = [one for one in DIGITS if one not in ("data.source=null", "data.labels_per_class=20")]
