@@ -111,6 +111,7 @@ def test_each_class_is_told_before_and_after_and_the_model_knows_all(old, tmp_pa
     assert "<td>old</td>" in page
 
 
+@pytest.mark.slow
 def test_without_old_test_samples_nothing_is_said_of_them(old, tmp_path, capsys):
     results = train_in(tmp_path, *begin(old), "data.source=null", "data.target_classes=[5,7]", "save.redact=[names]")
     assert results["growth"]["samples"][:3] == [0, 0, 0]
