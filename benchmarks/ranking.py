@@ -33,6 +33,7 @@ from graft.transferability.ranking import MEASURES, MOST, cell
 FILE = Path(os.environ.get("GRAFT_RANKING", ROOT / "logs" / "bench" / "ranking.jsonl"))
 SHARED = Path(os.environ.get("GRAFT_DATA", ROOT.parent / "shared" / "data"))
 SEEDS = (0, 1)
+DECIMALS = 6  # of a measure: what differs by less is rounding
 IMAGES = ("efficientnet_lite0", "mobilenet_v2", "efficientnet_lite0@null", "mobilenet_v2@null", "lenet@null")
 SOUNDS = ("mel_cnn", "mel_mobilenet_v2", "speaker_lstm", "mel_cnn@null")
 TEXTS = ("bert", "bert@null", "lstm@null", "gru@null")
@@ -151,10 +152,15 @@ def tau_table(found: Sequence[Mapping[str, Any]], what: str, random: bool) -> li
     for measure in MEASURES:
         taus, regrets = [], []
         for one in cells.values():
-            pairs = [(values[measure.name], score) for values, score, _ in one if values.get(measure.name) is not None]
+            pairs = [
+                (round(values[measure.name], DECIMALS), score)
+                for values, score, _ in one
+                if values.get(measure.name) is not None
+            ]
             taus.append(tau(pairs))
             if pairs:
-                regrets.append(max(score for _, score, _ in one) - max(pairs)[1])
+                picked = [score for value, score in pairs if value == max(pairs)[0]]  # one of several equal ones
+                regrets.append(max(score for _, score, _ in one) - statistics.fmean(picked))
         regret = f"{100 * statistics.fmean(regrets):.1f}" if regrets else "-"
         lines.append(f"| {measure.title} | {taus_shown(taus)} | {regret} |")
     ceiling = [tau([one for _, _, one in cell if len(one) > 1]) for cell in cells.values()]
@@ -169,7 +175,8 @@ def taus_shown(taus: Sequence[float]) -> str:
     if not there:
         return " | ".join([*cells, "-"])
     mean = over_seeds(there)
-    interval = " ({:.2f} to {:.2f})".format(*mean.interval()) if mean.has_interval else ""
+    low, high = mean.interval()
+    interval = f" ({max(low, -1.0):.2f} to {min(high, 1.0):.2f})" if mean.has_interval else ""
     return " | ".join([*cells, f"{mean.mean:.2f}{interval}"])
 
 
