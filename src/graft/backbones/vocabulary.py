@@ -35,7 +35,8 @@ class Vocabulary:
     """A tokenizer whose ids are the most frequent words; all others share one id."""
 
     padding = PADDING
-    unknown = mask = UNKNOWN
+    unknown = UNKNOWN
+    mask: int | None = UNKNOWN  # words have no token of their own for a hidden one
     special = frozenset({PADDING, UNKNOWN})
     advice = (
         "Keep more words (backbone.max_words, backbone.min_count=1), give more training texts, or take a pretrained "

@@ -84,7 +84,8 @@ class CPC(Term):
     def read_and_states(self, inputs: Tensor | Fields) -> tuple[Tensor, Tensor]:
         """What the first layer reads `(B, L, D)`, and the last one's states `(B, L, H)`."""
         (backbone,) = self._backbone
-        layers, found = layers_of(backbone), {}
+        layers = layers_of(backbone)
+        found: dict[str, Tensor] = {}
         handles = [
             layers[0].register_forward_pre_hook(lambda _layer, given: found.update(read=given[0])),
             layers[-1].register_forward_hook(lambda _layer, _given, output: found.update(states=output)),

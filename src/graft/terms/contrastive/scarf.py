@@ -72,5 +72,7 @@ class SCARF(Term):
         (domain,) = self.domains
         features = step.features[domain]
         check_several([features], "scarf")
-        changed = self._backbone[0](corrupted(step.inputs[domain], self.corruption))
+        rows = step.inputs[domain]
+        assert isinstance(rows, Fields)
+        changed = self._backbone[0](corrupted(rows, self.corruption))
         return contrast_of_rows(self.projector(features), self.projector(changed), self.temperature)

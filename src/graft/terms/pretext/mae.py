@@ -64,7 +64,7 @@ class MaskedPatches(Term):
         """Make the decoder."""
         network = vision_transformer(context.backbone)
         self.side: tuple[int, int] = network.patch_embed.patch_size
-        channels, patches = context.backbone.input_shape[0], network.patch_embed.num_patches
+        channels, patches = network.patch_embed.proj.in_channels, network.patch_embed.num_patches
         self.embed = nn.Linear(network.embed_dim, self.size)
         self.mask = nn.Parameter(STD * torch.randn(1, 1, self.size))
         self.positions = nn.Parameter(STD * torch.randn(1, patches, self.size))
