@@ -54,6 +54,11 @@ def main(arguments: list[str]) -> int:
                     f"run={settings['run']}: its modality is {modality}, and the page takes {', '.join(WHAT)}. "
                     f"On the command line: graft predict run={settings['run']} input=<file>"
                 )
+            if model.predicts_boxes:
+                raise GraftError(
+                    f"run={settings['run']}: it finds boxes, and the page shows one class an input. On the command "
+                    f"line: graft predict run={settings['run']} input=<file>"
+                )
             where = f"http://{HOSTS[0]}:{listener.getsockname()[1]}"
             print(f"{model.description.name}: {where} takes {WHAT[modality]}. Ctrl-C ends it.", flush=True)
             server(app(model, limit_mb)).run(sockets=[listener])

@@ -1,5 +1,6 @@
 """Images with boxes, whatever they are listed in: sizes of the files, boxes that are none, classes by number."""
 
+import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -117,10 +118,10 @@ def samples_of(images: Sequence[Annotated], classes: Sequence[str]) -> Samples:
     )
 
 
-def size_of(path: Path) -> tuple[int, int] | None:
+def size_of(file: Path | bytes) -> tuple[int, int] | None:
     """Height and width of an image file as it is shown, by its first bytes; None where it cannot be opened."""
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
             width, height = image.size
             return (width, height) if image.getexif().get(ExifTags.Base.Orientation) in TURNED else (height, width)
     except (OSError, ValueError, Image.DecompressionBombError):
