@@ -123,10 +123,13 @@ def test_average_precision_by_hand():
     assert metric.compute()["map"].item() == pytest.approx((expected + 0.7) / 2, abs=1e-4)
 
 
-def test_without_any_box_the_metric_is_not_a_number():
+def test_without_any_box_the_metric_is_not_a_number_and_nothing_is_printed(capfd, caplog):
+    caplog.set_level("INFO")
     metric = AveragePrecision()
     metric.update(boxes_of([(0, [0.0, 0, 9, 9], 0.5)]), boxes_of([]))
     assert metric.compute()["map50"].isnan()
+    assert capfd.readouterr().out == ""
+    assert caplog.text == ""
 
 
 # The page

@@ -1,6 +1,7 @@
 """Average precision of boxes (Everingham et al., 2010; COCO), by torchmetrics and faster-coco-eval."""
 
 import io
+import logging
 import math
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -32,7 +33,8 @@ class AveragePrecision(MeanAveragePrecision):
         super().update(found.dictionaries(), target.dictionaries())
 
     def computed(self) -> dict[str, Tensor]:
-        """What torchmetrics computes, without the tables that COCO's code prints."""
+        """What torchmetrics computes, without the tables that COCO's code logs and prints."""
+        logging.getLogger(BACKEND).setLevel(logging.WARNING)
         with redirect_stdout(io.StringIO()):
             return super().compute()
 
