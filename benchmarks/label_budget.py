@@ -21,7 +21,7 @@ import graft
 from graft.cache.extract import extract
 from graft.data.splits import label_budget
 from graft.pretrain import pretrain
-from graft.runs.sweeps import half_interval
+from graft.report.statistics import over_units
 from graft.selection.budget import Budget, clear_gain
 
 LABELS = (2, 5, 10, 20)  # a class
@@ -73,9 +73,9 @@ def main(arguments: Sequence[str]) -> None:
 
 def interval(values: Sequence[float]) -> str:
     """A mean in points with its interval."""
-    half = half_interval(values) or 0.0
-    center = statistics.fmean(values)
-    return f"{100 * center:.1f} ({100 * (center - half):.1f} to {100 * (center + half):.1f})"
+    estimate = over_units(values)
+    low, high = estimate.interval() if estimate.has_interval else (estimate.mean, estimate.mean)
+    return f"{100 * estimate.mean:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def read(overrides: Sequence[str]) -> tuple[dict[str, Split], tuple[str, ...]]:
