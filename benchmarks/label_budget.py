@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def interval(values: Sequence[float]) -> str:
     """A mean in points with its interval."""
-    estimate = over_units(values)
+    estimate = over_units(values, 0.0)
     low, high = estimate.interval() if estimate.has_interval else (estimate.mean, estimate.mean)
     return f"{100 * estimate.mean:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
