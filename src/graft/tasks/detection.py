@@ -26,7 +26,7 @@ class Detection(Task):
     scores_training = False
     takes_maps = True  # the head's outputs are of maps
 
-    def __init__(self, score: FractionBelowOne = 0.3) -> None:
+    def __init__(self, score: FractionBelowOne = 0.5) -> None:
         """`score` is that from which a predicted box is shown and written; metrics look at all of them."""
         self.score = score
         self.class_names: tuple[str, ...] = ()
