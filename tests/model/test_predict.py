@@ -11,7 +11,7 @@ from PIL import Image
 
 import graft
 from graft.cli.main import main
-from graft.config.conflicts import save_contradictions
+from graft.config.conflicts.selection import save_contradictions
 from graft.inspection.faithfulness import Verdict
 from graft.model import predictions
 from graft.report.temperature import tempered

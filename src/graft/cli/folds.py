@@ -55,7 +55,8 @@ def number_of_folds(config: Mapping[str, Any], choices: Mapping[str, str | None]
     from graft.build import build
     from graft.cache.disk import DiskCache
     from graft.config.check import report, target_problems
-    from graft.config.conflicts import Names, evaluation_contradictions
+    from graft.config.conflicts.names import Names
+    from graft.config.conflicts.selection import evaluation_contradictions
 
     data = config["data"]
     folds = data["folds"]

@@ -1,0 +1,57 @@
+"""Keys that are right by themselves and cannot be meant together."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from graft.config.conflicts.compress import compress_contradictions
+from graft.config.conflicts.labels import (
+    detection_contradictions,
+    label_contradictions,
+    label_set_contradictions,
+    table_contradictions,
+)
+from graft.config.conflicts.names import Names
+from graft.config.conflicts.objective import objective_contradictions, teacher_contradictions, term_contradictions
+from graft.config.conflicts.selection import (
+    evaluation_contradictions,
+    ledger_contradictions,
+    save_contradictions,
+    selection_contradictions,
+)
+from graft.config.conflicts.source import domain_contradictions, pretrain_contradictions, source_contradictions
+from graft.config.conflicts.strategy import closed_fit_contradictions, growth_contradictions, strategy_contradictions
+from graft.config.conflicts.training import (
+    averaging_contradictions,
+    missing_runs,
+    step_contradictions,
+    training_contradictions,
+    tuning_contradictions,
+)
+
+
+def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> Iterator[str]:
+    """Keys that are right by themselves and cannot be meant together."""
+    names = Names(config, choices)
+    yield from strategy_contradictions(config, names)
+    yield from growth_contradictions(config, names)
+    yield from closed_fit_contradictions(config, names)
+    yield from source_contradictions(config, names)
+    yield from pretrain_contradictions(config, names)
+    yield from domain_contradictions(config["data"])
+    yield from objective_contradictions(config, names)
+    yield from term_contradictions(config, names)
+    yield from label_contradictions(config, names)
+    yield from label_set_contradictions(config, names)
+    yield from detection_contradictions(config, names)
+    yield from table_contradictions(config, names)
+    yield from training_contradictions(config, names)
+    yield from selection_contradictions(config, names)
+    yield from ledger_contradictions(config, names)
+    yield from save_contradictions(config["save"])
+    yield from evaluation_contradictions(config, names)
+    yield from tuning_contradictions(config)
+    yield from averaging_contradictions(config, names)
+    yield from teacher_contradictions(config, names)
+    yield from step_contradictions(config, names)
+    yield from compress_contradictions(config, names)
+    yield from missing_runs(config)

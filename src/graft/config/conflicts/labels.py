@@ -1,0 +1,128 @@
+"""What labels, classes and tables cannot be meant with."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from graft.config.conflicts.names import Names, mixing_keys
+from graft.config.facts import attribute
+from graft.config.text import shown
+
+
+def label_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """Labels of another kind than the task predicts."""
+    needed = {
+        "numbers": "numbers need task=regression",
+        "multilabel": "several labels need task=multilabel",
+        "boxes": "boxes need task=detection head=fcos or retinanet",
+    }
+    for side, group in (("target", "task"), ("source", "source_task" if config["source_task"] else "task")):
+        kind = (config["data"][side] or {}).get("label_kind")
+        takes = names.says(group, "label_kind", "classes")
+        if kind in needed and kind != takes:
+            yield f"`data.{side}.label_kind={kind}` with `{group}={names[group]}`: {needed[kind]}"
+        elif kind not in (None, takes):
+            key = f"data.{side}.label_kind"
+            hint = "boxes: use data=detection, or data/domain@data.target=voc or coco" if takes == "boxes" else ""
+            yield f"`{group}={names[group]}` with `{key}={kind}`: it needs {hint or f'{key}={takes}'}"
+        elif kind is not None and kind not in (
+            known := attribute((config["data"][side] or {}).get("_target_", ""), "label_kinds", (kind,))
+        ):
+            yield f"`data.{side}.label_kind={kind}`: these data have {' or '.join(known)}"
+    data = config["data"]
+    if data.get("target_setting") == "semi":
+        if data["labels_per_class"] is None:
+            yield "`data.target_setting=semi` with `data.labels_per_class=null`: say how many labels a class there are"
+        if mixing := mixing_keys(config):
+            yield f"`data.target_setting=semi` with `{mixing}`: unlabelled samples cannot be mixed; leave one out"
+        if names.says("selection", "holds_out", False):
+            yield (
+                f"`data.target_setting=semi` with `selection={names['selection']}`: folds hold out labelled samples "
+                "alone; use another rule"
+            )
+    elif data.get("unlabelled_batch_size") is not None:
+        yield "`data.unlabelled_batch_size` without `data.target_setting=semi`: set data.unlabelled_batch_size=null"
+    kinds = {(data[side] or {}).get("label_kind", "classes") for side in ("target", "source")}
+    unweighted = {"numbers", "boxes"} & kinds
+    if (data["balance"] == "sampler" and kinds != {"classes"}) or (data["balance"] == "weights" and unweighted):
+        yield f"`data.balance={data['balance']}` with labels that are not one class a sample: use data.balance=none"
+    if data["labels_per_class"] is not None and (data["target"] or {}).get("label_kind", "classes") != "classes":
+        yield "`data.labels_per_class` with labels that are not one class a sample: set data.labels_per_class=null"
+
+
+def label_set_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """Classes that one side lacks, with a task or labels that do not suit them."""
+    data, task = config["data"], names["task"]
+    sets, rejects = data.get("label_sets", "closed"), names.says("task", "rejects", False)
+    if rejects and sets != "open":
+        yield f"`task={task}` with `data.label_sets={sets}`: no sample is unknown; use data.label_sets=open"
+    if data.get("source_classes") is not None and data.get("source") is None:
+        yield "`data.source_classes` without source data: leave it out, or choose some (data/domain@data.source=...)"
+    if sets == "closed":
+        return
+    key = f"`data.label_sets={sets}`"
+    if data.get("source") is None:
+        yield f"{key} without source data: it compares the two sides' classes; use data.label_sets=closed"
+    if config["source_task"] is not None:
+        yield f"{key} with `source_task`: both sides need one task; leave source_task out"
+    if sets == "open" and not rejects:
+        yield f"{key} with `task={task}`: it never says unknown; use task=open_set"
+    if sets == "open" and data.get("target_setting") != "unsupervised":
+        yield (
+            f"{key} with `data.target_setting={data.get('target_setting')}`: nothing can learn from labels of unknown "
+            "classes; use data.target_setting=unsupervised"
+        )
+    if sets == "partial" and names.says("task", "name", "multiclass") != "multiclass":
+        yield f"{key} with `task={task}`: the target lacks some of several classes; use task=multiclass"
+
+
+def detection_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """A head of boxes without their task, or the other way round; and what does not go with boxes."""
+    needs, gives = names.says("task", "takes_maps", False), names.says("head", "takes", "features") == "maps"
+    if needs != gives:
+        use = "head=fcos or head=retinanet" if needs else "task=detection data=detection, or another head"
+        yield f"`task={names['task']}` with `head={names['head']}`: boxes come from a head of maps; use {use}"
+    if not needs:
+        return
+    data, training, save = config["data"], config["training"], config["save"]
+    augments = ("none", "light", "crop")
+    if data["augment"] not in augments:
+        yield f"`data.augment={data['augment']}` with `task={names['task']}`: use one of {', '.join(augments)}"
+    if data.get("source") is not None:
+        yield f"`task={names['task']}` with source data: it learns from the target alone; set data.source=null"
+    for key, value, off in (
+        ("data.test_shifts", data["test_shifts"], []),
+        ("data.target_setting", data["target_setting"], "supervised"),
+        ("data.target_classes", data["target_classes"], None),
+        ("training.progressive_resizing.initial_scale", training["progressive_resizing"]["initial_scale"], None),
+        ("save.neighbours", save["neighbours"], False),
+    ):
+        if value != off:
+            yield f"`{key}={shown(value)}` with `task={names['task']}`: it is not for boxes; use {key}={shown(off)}"
+    for term in config.get("term") or {}:
+        yield f"`term={term}` with `task={names['task']}`: terms compare features or classes of samples; leave it out"
+    if names.says("selection", "name", "") not in ("target_val", "last"):
+        yield (
+            f"`selection={names['selection']}` with `task={names['task']}`: it judges classes of samples; use "
+            "selection=target_val or selection=last"
+        )
+
+
+def table_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """A table and what is not for one: backbones and options of images."""
+    data, training = config["data"], config["training"]
+    is_table = attribute(data["target"].get("_target_", ""), "modality", "image") == "table"
+    if not is_table:
+        if "columns" in config["backbone"]:
+            yield "`backbone` takes tables, and `data.target` is none: use another backbone, or data=table"
+        return
+    if "columns" not in config["backbone"]:
+        yield "`data.target` is a table, and this backbone takes none: use backbone=mlp or backbone=ft_transformer"
+    for key, value, off in (
+        ("data.augment", data["augment"], "none"),
+        ("data.test_shifts", data["test_shifts"], []),
+        ("training.mixup_alpha", training["mixup_alpha"], None),
+        ("training.cutmix_alpha", training["cutmix_alpha"], None),
+        ("training.progressive_resizing.initial_scale", training["progressive_resizing"]["initial_scale"], None),
+    ):
+        if value != off:
+            yield f"`{key}={shown(value)}` with a table: it is for images; use {key}={shown(off)}"

@@ -1,0 +1,87 @@
+"""What source data and pretraining cannot be meant with."""
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from graft.config.conflicts.names import Names
+from graft.config.facts import attribute
+from graft.data.domain_names import wrong_names
+from graft.weights.files import HERE
+
+WITHOUT_LABELS = "pretrain=simclr, vicreg or byol for images and recordings, scarf for tables, mlm for texts"
+
+
+def source_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """What needs source data where there are none."""
+    data = config["data"]
+    if data.get("source") is not None:
+        return
+    if config["backbone"]["weights"] == "source" and names.says("strategy", "pretrained", True):
+        yield (
+            "`backbone.weights=source` without source data: choose some (data/domain@data.source=...), "
+            "or other weights (backbone.weights=imagenet, null, ...)"
+        )
+    if "source" in names.says("selection", "domains", ()):
+        yield f"`selection={names['selection']}` without source data: use selection=target_val or selection=last"
+    if config["report"]["proxy_a_distance"] is True:
+        yield "`report.proxy_a_distance=true` without source data: use report.proxy_a_distance=auto"
+    if data.get("epoch") == "source":
+        yield "`data.epoch=source` without source data: use data.epoch=target"
+
+
+def pretrain_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """Pretraining in the run itself that has nothing to learn from, or terms that are not for the data."""
+    weights, settings = config["backbone"]["weights"], config["pretrain"]
+    if weights not in HERE or not names.says("strategy", "pretrained", True):
+        return
+    terms = settings.get("term") or {}
+    labelled = settings["objective"].get("alpha", 1) is not None
+    if weights == "target" and labelled:
+        yield (
+            f"`backbone.weights=target` with {pretraining_of(names)}: the target's own labels are for the run; learn "
+            f"from its inputs alone ({WITHOUT_LABELS}), or use backbone.weights=source"
+        )
+    elif not labelled and not terms:
+        yield (
+            f"`pretrain.objective.alpha=null` without a term: nothing gives a loss; use {WITHOUT_LABELS}, or "
+            "pretrain.objective.alpha=1"
+        )
+    for name, one in terms.items():
+        yield from of_data_and_backbone(f"pretrain.term.{name}", one or {}, config, names)
+        if (one or {}).get("domain", "source") != "source":
+            yield f"`pretrain.term.{name}.domain=target`: pretraining's own data are its source; use domain=source"
+
+
+def pretraining_of(names: Names) -> str:
+    """How pretraining was chosen, as one would type it."""
+    return f"`pretrain={names.choices.get('pretrain') or 'default'}`"
+
+
+def of_data_and_backbone(key: str, term: Mapping[str, Any], config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """A term that is not for such data, or not for such a backbone."""
+    says = functools.partial(attribute, term.get("_target_", ""))
+    modality, suited = modality_of(config["data"]["target"]), says("modalities", ())
+    if suited and modality not in suited:
+        yield f"`{key}` with {modality} data: it is for {' and '.join(suited)} data; choose another, or leave it out"
+    elif says("needs_forwards", False):
+        if not names.says("backbone", "recurrent", False):
+            yield (
+                f"`{key}` with `backbone={names['backbone']}`: it needs an LSTM or a GRU, which reads step by step: "
+                "backbone=lstm_sequence, gru_sequence, lstm or gru"
+            )
+        elif config["backbone"].get("bidirectional"):
+            yield f"`{key}` with `backbone.bidirectional=true`: it predicts what comes; set it to false"
+
+
+def modality_of(domain: Mapping[str, Any]) -> str:
+    """Of a domain's samples, as its class says; of one that is made of several that of the domains inside."""
+    while isinstance(inner := domain.get("domain"), Mapping):
+        domain = inner
+    return attribute(domain.get("_target_", ""), "modality", "image")
+
+
+def domain_contradictions(data: Mapping[str, Any]) -> Iterator[str]:
+    """Names of domains that are not there, or on both sides."""
+    if "target_domain" in data:
+        yield from wrong_names(data["root"], data["sources"], data["target_domain"])
