@@ -26,6 +26,7 @@ TARGETS = [
     "lock",
     "docs",
     "bench",
+    "bench-regression",
     "clean",
 ]
 
@@ -109,7 +110,13 @@ def test_ci_runs_the_readmes_test_command_and_the_linter():
 def test_the_workflow_runs_what_is_there():
     workflow = yaml.safe_load((PROJECT / ".github" / "workflows" / "ci.yml").read_text())
     commands = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
-    assert commands == ["bash .ci/run", "make test-all", "make test-hydra14 TESTS=tests", "make test-lowest"]
+    assert commands == [
+        "bash .ci/run",
+        "make test-all",
+        "make test-hydra14 TESTS=tests",
+        "make bench-regression",
+        "make test-lowest",
+    ]
     assert {command.split()[1] for command in commands} <= {".ci/run", *TARGETS}
 
 

@@ -135,6 +135,14 @@ def test_texts_with_words_of_their_own(run, reviews):
 
 
 @pytest.mark.slow
+def test_texts_in_tokens_of_a_tokenizer(run, reviews, tiny_bert):
+    overrides, table = reviews
+    folder = run(*overrides, "backbone=lstm", f"backbone.tokenizer={tiny_bert}", "strategy=scratch")
+    kept = kept_by(folder)
+    assert_same(graft.load_run(folder).predict(rows_of(kept, table)["text"]), kept)
+
+
+@pytest.mark.slow
 def test_texts_with_the_tokenizer_of_a_model_that_is_gone(run, reviews, tiny_bert, tmp_path):
     overrides, table = reviews
     copy = shutil.copytree(tiny_bert, tmp_path / "bert")

@@ -272,7 +272,7 @@ class TransferDataModule(pl.LightningDataModule):
     def set_input(self, input_spec: InputSpec) -> None:
         """Build the transforms for a backbone's input; GraftError for augmentation or shifts of another modality."""
         self._input_spec = input_spec
-        if isinstance(self.domains["target"].train.labels, Boxes):
+        if (target := self.domains.get("target")) is not None and isinstance(target.train.labels, Boxes):
             assert isinstance(input_spec, transforms.ImageSpec)  # only images have boxes
             self._train_transform: Transform = BoxTransform(input_spec, self.augment)
             self._eval_transform: Transform = BoxTransform(input_spec)

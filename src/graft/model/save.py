@@ -124,7 +124,8 @@ def describe(experiment: Experiment, results: Mapping[str, Any], files: Mapping[
     config, data, module = experiment.config, experiment.data, experiment.module
     target, backbone, task = data.domains["target"], module.backbone, module.tasks["target"]
     settings = {key: value for key, value in config["backbone"].items() if key not in ("weights", *files)}
-    arguments = {k: data.backbone_arguments[k] if value == "auto" else value for k, value in settings.items()}
+    auto = {key for key, value in settings.items() if value == "auto"} - {"texts"}  # training texts are in no model
+    arguments = {key: data.backbone_arguments[key] if key in auto else value for key, value in settings.items()}
     head = arguments_of(config["head"])
     stays = experiment.added & {name for name, _ in backbone.named_parameters()}
     reading = {"channels": target.channels} if target.modality == "image" else {}
