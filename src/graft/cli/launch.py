@@ -49,7 +49,8 @@ def run(app: Callable[[], None], conf: Path) -> int:
     job.STATE = job.State()
     sys.argv[1:] = with_sweep_flag(sys.argv[1:], config_folders(sys.argv[1:], conf))
     try:
-        app()
+        with signals.restored():  # Hydra tells no callback of a sweep that its sweeper gave up
+            app()
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         if wants_traceback:
             raise
