@@ -86,7 +86,8 @@ def picture(rows: Sequence[Row], file: Path) -> None:
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
     largest = max((subject.size_mb for (subject, _), _ in scored), default=1.0)
-    for (subject, costs), on_front in scored:
+    scored.sort(key=lambda one: one[0][1].latency[1, 1].median)
+    for number, ((subject, costs), on_front) in enumerate(scored):
         score, latency = subject.score, costs.latency[1, 1]
         assert score is not None
         low, high = score["interval"] or (score["value"], score["value"])
@@ -103,7 +104,8 @@ def picture(rows: Sequence[Row], file: Path) -> None:
         colour = "tab:green" if on_front else "white"
         axes.scatter([x], [y], 30 + 300 * subject.size_mb / largest, colour, edgecolors="tab:green", zorder=2)
         label = f"{subject.name} ({subject.size_mb:.1f} MB)"
-        axes.annotate(label, (x, y), (8, 8), textcoords="offset points", fontsize=8, zorder=3)
+        beside = (8, 8 if number % 2 else -15)  # above or below: neighbours in latency are often neighbours in score
+        axes.annotate(label, (x, y), beside, textcoords="offset points", fontsize=8, zorder=3)
     axes.set_xscale("log")
     axes.margins(x=0.3)
     axes.set(xlabel="milliseconds, one core, batch of 1", ylabel=f"test {scored[0][0][0].score['metric']}")  # type: ignore[index]
