@@ -90,10 +90,10 @@ def test_a_random_file_is_data_or_one_error(tmp_path, source, files):
     messages = []
 
     @given(name=FILES, content=contents(), keys=KEYS)
-    @settings(max_examples=files, deadline=None, database=None, derandomize=files == 150)
+    @settings(max_examples=files, deadline=None, database=None, derandomize=files == 60)
     def check(name, content, keys):
         messages.append(message_of(source, tmp_path / name, content, keys))
         assert "\x1b" not in messages[-1]  # what a terminal would obey
 
     check()
-    assert messages.count("") > files / 50
+    assert messages.count("") > files // 100  # some are data
