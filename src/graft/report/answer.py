@@ -261,7 +261,9 @@ def compute(one: Comparison) -> list[str]:
 
 
 def missing(study: Study) -> str:
-    """The command that adds the reference to the sweep."""
+    """The command that adds the reference to the sweep; none for a head that grew, which no run from scratch has."""
+    if any(job.overrides.get("head.grow", "").lower() == "true" for job in study.jobs):
+        return "These runs go on with a finished run's classes: their pages tell what each class lost and won."
     keys = dict.fromkeys(key for job in study.jobs for key in job.overrides)
     words = []
     for key in keys:

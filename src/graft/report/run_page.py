@@ -93,6 +93,8 @@ def next_step(results: Mapping[str, Any]) -> str:
     """What would tell whether transfer helps."""
     if study.is_from_scratch(results):
         return "This run is from scratch: a sweep that has pretrained weights or a source too can tell if they help."
+    if results.get("growth"):
+        return "This run goes on with a finished run's classes: below is what each class lost and won."
     overrides = results.get("overrides", [])
     if not overrides:  # not from a command line
         return "One run cannot tell whether transfer helps; a sweep with strategy=scratch and several seeds can."
