@@ -109,6 +109,7 @@ def test_each_class_is_told_before_and_after_and_the_model_knows_all(old, tmp_pa
     page = run_page.page(tmp_path / "run").html()
     assert "Old and new classes" in page
     assert "<td>old</td>" in page
+    assert "strategy=scratch" not in page  # nothing from scratch has the old classes
 
 
 @pytest.mark.slow
