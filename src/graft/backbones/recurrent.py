@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from graft.backbones.base import TOKENIZER, VOCABULARY, Stage
-from graft.backbones.huggingface import HuggingFaceTokenizer, imported_transformers, loaded, source_of
+from graft.backbones.huggingface import CONFIG, HuggingFaceTokenizer, imported_transformers, loaded, source_of
 from graft.backbones.text import TextBackbone, mean_pooled
 from graft.backbones.vocabulary import Vocabulary
 from graft.config.types import Auto, Count, FractionBelowOne
@@ -200,4 +200,5 @@ def words_tokenizer(texts: Sequence[str] | Vocabulary | str, max_words: int, min
 def hub_tokenizer(name: str) -> Tokenizer:
     """A Hugging Face tokenizer by the name of a package, a folder, or on the hub."""
     key = "backbone.tokenizer"
-    return HuggingFaceTokenizer(loaded(imported_transformers().AutoTokenizer, name, source_of(name, key), key))
+    source = source_of(name, key, holds=("tokenizer_config.json", "tokenizer.json", CONFIG))
+    return HuggingFaceTokenizer(loaded(imported_transformers().AutoTokenizer, name, source, key))
