@@ -1,6 +1,7 @@
 """Fits of Graft that take turns step by step, each in a thread of its own.
 
-What counts is the thread's CPU time, so that other work on the machine matters little.
+What counts is the thread's CPU time of a step, without loading its batches, so that other work on the machine matters
+little.
 """
 
 import threading
@@ -24,36 +25,21 @@ WARM_UP = 2  # steps of each fit that do not count
 
 
 class Steps(Callback):
-    """Waits before each step of a fit until its turn comes, and keeps the step's CPU seconds.
-
-    A step is everything up to the next one: Lightning's own work and the next batch too.
-    """
+    """Waits before each step of a fit until its turn comes, and keeps the step's CPU seconds."""
 
     def __init__(self) -> None:
         self.go, self.ready = threading.Semaphore(0), threading.Semaphore(0)
         self.seconds: list[float] = []
-        self.started: float | None = None
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, place: int) -> None:
-        """Note the step that has ended, hand the turn over and wait for the next one."""
-        self.note()
+        """Hand the turn over and wait for the next one."""
         self.ready.release()
         self.go.acquire()
         self.started = time.thread_time()
 
-    def on_validation_start(self, *arguments: Any) -> None:
-        """Note an epoch's last step."""
-        self.note()
-
-    def on_train_end(self, *arguments: Any) -> None:
-        """Note the last step."""
-        self.note()
-
-    def note(self) -> None:
-        """The CPU seconds since the step began."""
-        if self.started is not None:
-            self.seconds.append(time.thread_time() - self.started)
-            self.started = None
+    def on_train_batch_end(self, *arguments: Any) -> None:
+        """Note the step."""
+        self.seconds.append(time.thread_time() - self.started)
 
     def step(self) -> float:
         """CPU seconds of one more step."""

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from graft.cli.words import names_in
 from graft.errors import GraftError
 from graft.files import user_path, write_whole
 
@@ -32,7 +33,7 @@ def main(arguments: list[str]) -> int:
     from graft.bench.table import picture, table
 
     subjects = subjects_of(places)
-    allow = [name.strip() for name in settings.get("allow", "").strip("[]").split(",") if name.strip()]
+    allow = names_in(settings.get("allow", ""))
     total = int(rounds) * len({1, all_cores()})
     with tqdm(total=total, unit="round", disable=not sys.stderr.isatty()) as bar:
         costs = measure([one.place for one in subjects], int(rounds), allow, bar.update)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from graft import signals
+from graft.cli.words import names_in
 from graft.errors import GraftError
 from graft.files import user_path
 
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> int:
 
     from graft.export.write import export  # torch
 
-    allow = [name.strip() for name in settings.get("allow", "").strip("[]").split(",") if name.strip()]
+    allow = names_in(settings.get("allow", ""))
     to = user_path(settings["to"]) if "to" in settings else None
     form, kind = cast(Any, settings["format"]), cast(Any, settings.get("int8"))
     try:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graft.cli.words import names_in
 from graft.errors import GraftError, listed
 from graft.files import user_path
 from graft.model.writing import Explanations, Row, row_of, write_rows
@@ -52,7 +53,7 @@ def main(arguments: list[str]) -> int:
     from graft import load_run  # torch
     from graft.model.files import PATHS, found_in
 
-    allow = [name.strip() for name in settings.get("allow", "").strip("[]").split(",") if name.strip()]
+    allow = names_in(settings.get("allow", ""))
     model = load_run(settings["run"], allow=allow)
     model.check_can(**options)
     modality = model.description.modality

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from graft.cli.words import names_in
 from graft.errors import GraftError
 from graft.files import disk_message, user_path
 from graft.runs.folder import CONFIG, RESULTS
@@ -30,11 +31,6 @@ def main(arguments: list[str]) -> int:
     names = {key: names_in(settings.get(key, "")) for key in ("slices", "allow")}
     report(folders, user_path(settings["to"]) if "to" in settings else None, **names)
     return 0
-
-
-def names_in(value: str) -> list[str]:
-    """The names of `[one,two]`."""
-    return [name.strip().strip("'\"") for name in value.strip("[]").split(",") if name.strip()]
 
 
 def report(folders: Sequence[Path], to: Path | None, slices: Sequence[str], allow: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from graft import signals
+from graft.cli.words import names_in
 from graft.errors import GraftError
 from graft.packages import versions_of
 
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> int:
         )
     if missing := [name for name in NEEDED if not versions_of([name])]:
         raise GraftError(f"graft serve needs {', '.join(missing)}. Install them: pip install '.[serve]'")
-    allow = [name.strip() for name in settings.get("allow", "").strip("[]").split(",") if name.strip()]
+    allow = names_in(settings.get("allow", ""))
 
     from graft.serve.server import listen
 
