@@ -15,6 +15,10 @@ from graft.cli.main import main
 from graft.config import check
 from graft.data.boxes import Boxes
 from graft.errors import GraftError
+from graft.export import candidates
+from graft.export.session import metadata_of, session
+from graft.export.torch_file import read
+from graft.export.write import export
 from graft.heads.base import context_for, new_head, seen_by
 from graft.model import predictions
 from graft.report.boxes import are_in, match, section
@@ -204,10 +208,65 @@ def test_the_model_predicts_what_the_test_found(run, capsys):
     assert isinstance(line["prediction"], list)
 
 
-def test_what_a_detector_cannot_do_yet_is_refused_by_name(run, capsys):
+@pytest.mark.slow
+def test_an_exported_file_finds_what_the_run_finds_in_images_of_other_sizes(run, capsys):
     root, _ = run
-    assert main(["export", f"run={root / 'run'}", "format=torch_export", f"to={root / 'x.pt2'}"]) != 0
-    assert "neither exported nor measured yet" in capsys.readouterr().err
+    file = root / "boxes.onnx"
+    assert main(["export", f"run={root / 'run'}", "format=onnx", f"to={file}"]) == 0
+    assert "the same on 5 made-up samples" in capsys.readouterr().out
+    opened = session(file, 1)
+    about = metadata_of(opened)
+    assert about["candidates"]["nms_iou"] == 0.6
+
+    model = graft.load_run(root / "run")
+    model.task.score = 0.0
+    picture = torch.randint(256, (3, 48, 90), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    raw = torch.zeros(1, 64, 96, 3, dtype=torch.uint8)
+    raw[0, :48, :90] = picture.permute(1, 2, 0)
+    given = {"image": raw.numpy(), "size": torch.tensor([[48, 90]]).numpy()}
+    answer = torch.from_numpy(opened.run(None, given)[0])
+    found = candidates.boxes_of(answer, torch.tensor([[64, 96]]), 0.6)
+    expected = model.predict(picture).labels[0]
+    assert [model.classes[one] for one in found.classes[0]] == [one["class"] for one in expected]
+    torch.testing.assert_close(found.scores[0], torch.tensor([one["score"] for one in expected]), atol=1e-4, rtol=0)
+    size = torch.tensor([[48, 90]])
+    boxes = found.restored(like=Boxes.none(size.tolist(), size.tolist())).boxes[0]
+    torch.testing.assert_close(boxes, torch.tensor([one["box"] for one in expected]), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_candidates_are_what_the_detector_makes_its_detections_of(name):
+    torch.manual_seed(0)
+    backbone = TimmBackbone(NETWORK, 64, 3).eval()
+    head = head_on(backbone, name, strides=[8, 16]).eval()
+    with torch.no_grad():
+        for layer in head.detector.head.modules():
+            if isinstance(layer, torch.nn.Conv2d):
+                torch.nn.init.normal_(layer.weight, std=0.1)
+                torch.nn.init.zeros_(layer.bias)
+        outputs = head(seen_by(head, backbone, torch.randn(2, 3, 64, 96)))
+    size = torch.tensor([[64, 96]] * 2)
+    expected, found = outputs.detections(), candidates.boxes_of(outputs.candidates(), size, head.nms_iou)
+    for a, b in zip(expected.boxes + expected.scores, found.boxes + found.scores, strict=True):
+        torch.testing.assert_close(a, b)
+    assert [len(one) for one in found.boxes] == [100, 100]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", HEADS)
+def test_every_format_of_a_detector(tmp_path, head):
+    write_voc(tmp_path / "voc", train=40, val=12, test=12)
+    small = ("head=retinanet", "head.width=32", "head.strides=[8,16]") if head == "retinanet" else SMALL
+    places = (f"++paths.run_dir={tmp_path / 'run'}", f"++paths.cache_dir={tmp_path / 'cache'}", "baselines=none")
+    graft.train(*RUN, *small, *places, f"data.target.root={tmp_path / 'voc'}")
+    for form, kind in (("torch_export", None), ("safetensors", None), ("onnx", "static"), ("onnx", "dynamic")):
+        lines = export(tmp_path / "run", form, tmp_path / f"{form}_{kind}", kind, []).lines
+        assert "the same on 12 test samples" in lines[1]
+        assert kind is None or "map50" in lines[2]
+    program, _ = read(tmp_path / "torch_export_None")
+    image = torch.randint(256, (1, 96, 160, 3), dtype=torch.uint8)
+    assert program(image, torch.tensor([[96, 160]])).shape[0] == 1
+    assert main(["bench", f"run={tmp_path / 'run'}", f"run={tmp_path / 'onnx_static'}", "rounds=1"]) == 0
 
 
 def test_the_page_of_a_run_shows_boxes(run, capsys):

@@ -1,284 +1,24 @@
 """A run's network as it is deployed: from raw arrays to probabilities, with preprocessing and calibration inside."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
-
-import torch
 from torch import Tensor, nn
 
-from graft.backbones.speech import MelImage, SpeakerMel
-from graft.errors import GraftError
+from graft.export.preprocessing import Input, preprocessing_of
 from graft.heads.base import seen_by
-from graft.inputs.audio.transform import SpeechSpec, clipped
-from graft.inputs.base import Fields, Inputs
-from graft.inputs.columns import FIRST
-from graft.inputs.image.transform import ImageSpec, convert_channels
-from graft.inputs.sequence import Sequences, SequenceSpec
-from graft.inputs.table import TableRows, TableSpec
-from graft.inputs.text import TextSpec
+from graft.heads.dense import DenseOutputs
+from graft.inputs.base import Inputs
 from graft.model.model import Model
-
-BATCH, LENGTH = "batch", "length"  # names of dimensions of any size
-SHORTEST = 2  # samples of an example: torch.export takes a 1 for a constant
-EXAMPLE_TOKENS = 12  # or steps, of an example
-
-
-@dataclass(frozen=True)
-class Input:
-    """One array of a deployed network; a dimension is a size, or a name where it may have any."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
-
-
-class Preprocessing(Protocol):
-    """What a graph does with raw arrays before the network, and what somebody has to do before the graph."""
-
-    inputs: tuple[Input, ...]
-    before: str  # for people
-
-    def raw(self, samples: Any) -> tuple[Tensor, ...]:
-        """The arrays of some prepared samples, as a transform's `prepare` gives them by indices."""
-
-    def example(self, samples: int) -> tuple[Tensor, ...]:
-        """Arrays of made-up samples, always the same ones."""
-
-    def __call__(self, *raw: Tensor) -> Inputs:
-        """What the network takes; traced, so that it has no branches on values."""
-
-
-class ImagePreprocessing(nn.Module):
-    """Pixels to normalised channels first."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, spec: ImageSpec) -> None:
-        super().__init__()
-        self.size, self.channels = spec.size, spec.channels
-        self.inputs = (Input("image", "uint8", (BATCH, *spec.size, spec.channels)),)
-        geometry = spec.transform().geometry
-        whole = (
-            f"resized so that its shorter side has {geometry.shorter} pixels, and cropped to its middle"
-            if geometry.shorter > max(spec.size)
-            else "resized"
-        )
-        self.before = (
-            f"an image of {spec.channels} channels, values 0 to 255, bilinear with antialiasing {whole} to "
-            f"{spec.size[0]} x {spec.size[1]}"
-        )
-        self.register_buffer("mean", torch.tensor(spec.mean).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1))
-
-    def raw(self, samples: Any) -> tuple[Tensor, ...]:
-        """Images uint8 `(B, H, W, C)`."""
-        return (convert_channels(samples, self.channels).permute(0, 2, 3, 1).contiguous(),)
-
-    def example(self, samples: int) -> tuple[Tensor, ...]:
-        """Noise."""
-        shape = (samples, *self.size, self.channels)
-        return (torch.randint(256, shape, generator=seeded(), dtype=torch.uint8),)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Normalised images `(B, C, H, W)`."""
-        return (image.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
-
-
-class TextPreprocessing(nn.Module):
-    """Token ids as they are; the tokenizer lies beside the file."""
-
-    before = "a text split by the tokenizer beside the file, shorter ones of a batch padded and masked with 0"
-    inputs = tuple(Input(name, "int64", (BATCH, LENGTH)) for name in ("input_ids", "attention_mask"))
-
-    def __init__(self, spec: TextSpec) -> None:
-        super().__init__()
-        self.collate, self.size = spec.transform().collate, spec.tokenizer.size
-
-    def raw(self, samples: Any) -> tuple[Tensor, ...]:
-        """Ids and mask `(B, L)`."""
-        fields = self.collate(samples)
-        return tuple(fields[one.name] for one in self.inputs)
-
-    def example(self, samples: int) -> tuple[Tensor, ...]:
-        """Random tokens, some of which are padding in the first text."""
-        ids = torch.randint(self.size, (samples, EXAMPLE_TOKENS), generator=seeded())
-        mask = torch.ones_like(ids)
-        mask[0, EXAMPLE_TOKENS // 2 :] = 0
-        return ids, mask
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Fields:
-        """Both by name."""
-        return Fields({"input_ids": input_ids, "attention_mask": attention_mask})
-
-
-class TablePreprocessing(nn.Module):
-    """Numbers in their own unit, NaN where one is missing, and codes of categories."""
-
-    before = (
-        "numbers in the order of `numeric`, NaN where one is missing; codes: 0 missing, 1 unknown, then `categories`"
-    )
-    mean: Tensor
-    std: Tensor
-    median: Tensor
-
-    def __init__(self, spec: TableSpec) -> None:
-        super().__init__()
-        numeric, categorical = spec.columns.numeric, spec.columns.categorical
-        kinds = [("numbers", "float64", len(numeric)), ("codes", "int64", len(categorical))]
-        self.inputs = tuple(Input(name, dtype, (BATCH, number)) for name, dtype, number in kinds if number)
-        self.sizes = [FIRST + len(column.categories) for column in categorical]
-        # In double precision: a year or an amount of money loses its digits in float32 before the mean is taken off.
-        for name in ("mean", "std", "median"):
-            values = torch.tensor([getattr(column, name) for column in numeric], dtype=torch.float64)
-            self.register_buffer(name, values)
-
-    def raw(self, samples: TableRows) -> tuple[Tensor, ...]:
-        """Numbers `(B, n)` with the standardisation undone, and codes `(B, k)`; those of which there are columns."""
-        numbers = samples.numbers.double() * self.std + self.mean
-        return tuple({"numbers": numbers, "codes": samples.codes}[one.name] for one in self.inputs)
-
-    def example(self, samples: int) -> tuple[Tensor, ...]:
-        """Numbers around their means, one of which is missing, and random categories."""
-        numbers = torch.randn(samples, len(self.mean), generator=seeded(), dtype=torch.float64)
-        numbers[:1, :1] = torch.nan
-        found = {"numbers": numbers * self.std + self.mean}
-        if self.sizes:
-            codes = [torch.randint(size, (samples,), generator=seeded()) for size in self.sizes]
-            found["codes"] = torch.stack(codes, 1)
-        return tuple(found[one.name] for one in self.inputs)
-
-    def forward(self, *raw: Tensor) -> Fields:
-        """Standardised numbers, marks of missing ones, codes."""
-        given = {one.name: values for one, values in zip(self.inputs, raw, strict=True)}
-        rows = raw[0].shape[0]
-        numbers = given.get("numbers", torch.zeros(rows, 0, dtype=torch.float64))
-        missing = numbers.isnan()
-        numbers = (torch.where(missing, self.median, numbers) - self.mean) / self.std
-        codes = given.get("codes", torch.zeros(rows, 0, dtype=torch.int64))
-        return Fields({"numbers": numbers.float(), "missing": missing.float(), "codes": codes})
-
-
-class SequencePreprocessing(nn.Module):
-    """Values in their own unit and the lengths of the sequences."""
-
-    before = "sequences in their own unit, shorter ones of a batch filled up to the longest"
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, spec: SequenceSpec, mean: Sequence[float], scale: Sequence[float]) -> None:
-        super().__init__()
-        values = Input("values", "float32", (BATCH, LENGTH, spec.input_size))
-        self.inputs = (values, Input("lengths", "int64", (BATCH,)))
-        self.register_buffer("mean", torch.tensor(mean))
-        self.register_buffer("scale", torch.tensor(scale))
-
-    def raw(self, samples: Sequences) -> tuple[Tensor, ...]:
-        """Values `(B, L, D)` with the standardisation undone, and lengths `(B,)`."""
-        longest = int(samples.lengths.max())
-        scale = torch.where(self.scale > 0, 1 / self.scale, 0.0)
-        return samples.values[:, :longest] * scale + self.mean, samples.lengths
-
-    def example(self, samples: int) -> tuple[Tensor, ...]:
-        """Noise, of which the first sequence is shorter."""
-        lengths = torch.full((samples,), EXAMPLE_TOKENS)
-        lengths[0] = EXAMPLE_TOKENS // 2
-        return torch.randn(samples, EXAMPLE_TOKENS, len(self.mean), generator=seeded()), lengths
-
-    def forward(self, values: Tensor, lengths: Tensor) -> Fields:
-        """Standardised values and their mask."""
-        mask = (torch.arange(values.shape[1]) < lengths[:, None]).long()
-        values = torch.where(mask.bool().unsqueeze(-1), (values - self.mean) * self.scale, 0.0)
-        return Fields({"values": values, "mask": mask})
-
-
-class WavePreprocessing(nn.Module):
-    """Waveforms of one length, of which the graph makes the spectrogram."""
-
-    def __init__(self, spec: SpeechSpec) -> None:
-        super().__init__()
-        self.spec = spec
-        wave = Input("waveform", "float32", (BATCH, spec.samples))
-        # Only a loudness needs to know how much of a clip is sound, and an exporter drops what no node reads.
-        self.takes_lengths = isinstance(spec.front, SpeakerMel)
-        self.inputs = (wave, Input("lengths", "int64", (BATCH,))) if self.takes_lengths else (wave,)
-        self.before = (
-            f"sound at {spec.sample_rate} Hz between -1 and 1: the middle {spec.samples} samples of a recording, zeros "
-            "behind a shorter one"
-        )
-
-    def raw(self, samples: Any) -> tuple[Tensor, ...]:
-        """Clips `(B, T)`, and how many samples of each are sound where the network looks at that."""
-        clips, lengths = clipped(samples, self.spec.samples, anywhere=False)
-        return (clips, lengths) if self.takes_lengths else (clips,)
-
-    def example(self, samples: int) -> tuple[Tensor, ...]:
-        """Noise."""
-        clips = 0.1 * torch.randn(samples, self.spec.samples, generator=seeded())
-        return (clips, torch.full((samples,), self.spec.samples)) if self.takes_lengths else (clips,)
-
-    def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Inputs:
-        """The spectrogram."""
-        return self.spec.front(waveform, torch.zeros(1) if lengths is None else lengths)
-
-
-class NoPreprocessing(nn.Module):
-    """The arrays that the network takes, of a preprocessing that cannot be traced."""
-
-    def __init__(self, spec: Any, backbone_example: Callable[[int], Inputs]) -> None:
-        super().__init__()
-        self.backbone_example, example = backbone_example, backbone_example(SHORTEST)
-        self.collate = spec.transform().collate
-        self.before = f"what this network was trained on: {spec!r}. Its preprocessing is not in the file"
-        tensors = {"inputs": example} if isinstance(example, Tensor) else example.tensors
-        self.inputs = tuple(
-            Input(name, str(one.dtype).removeprefix("torch."), (BATCH, *one.shape[1:])) for name, one in tensors.items()
-        )
-        self.is_tensor = isinstance(example, Tensor)
-
-    def raw(self, samples: Any) -> tuple[Tensor, ...]:
-        """The network's inputs."""
-        found = self.collate(samples)
-        return (found,) if isinstance(found, Tensor) else tuple(found[one.name] for one in self.inputs)
-
-    def example(self, samples: int) -> tuple[Tensor, ...]:
-        """What the network takes for an example."""
-        found = self.backbone_example(samples)
-        return (found,) if isinstance(found, Tensor) else tuple(found[one.name] for one in self.inputs)
-
-    def forward(self, *raw: Tensor) -> Inputs:
-        """The same."""
-        return raw[0] if self.is_tensor else Fields({one.name: v for one, v in zip(self.inputs, raw, strict=True)})
-
-
-def preprocessing_of(model: Model) -> Any:
-    """What a graph does before the network: as much as can be traced."""
-    spec: Any = model.backbone.input_spec
-    if isinstance(spec, ImageSpec):
-        return ImagePreprocessing(spec)
-    if isinstance(spec, TextSpec):
-        return TextPreprocessing(spec)
-    if isinstance(spec, TableSpec):
-        return TablePreprocessing(spec)
-    if isinstance(spec, SequenceSpec):
-        return SequencePreprocessing(spec, model.description.reading["mean"], model.description.reading["scale"])
-    if isinstance(spec, SpeechSpec) and isinstance(spec.front, MelImage | SpeakerMel):
-        return WavePreprocessing(spec)
-    return NoPreprocessing(spec, model.backbone.example_inputs)
 
 
 class Deployed(nn.Module):
-    """Raw arrays to probabilities `(B, K)` after calibration, or to numbers `(B,)`; in full precision on the CPU."""
+    """Raw arrays to probabilities `(B, K)` after calibration, or to numbers `(B,)`; in full precision on the CPU.
+
+    Of a network that predicts boxes: every candidate box of an image and its score for each class `(B, A, 4 + K)`.
+    """
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        if model.predicts_boxes:
-            raise GraftError(
-                "This run predicts boxes, which are neither exported nor measured yet. Its model/ folder predicts with "
-                "graft predict or graft.load_run, and its weights are model/weights.safetensors."
-            )
         self.preprocessing = preprocessing_of(model)
+        self.transform = model.transform()
         self.backbone = model.backbone.float().cpu()
         self.head = model.head.float().cpu()
         self.task = model.task
@@ -293,23 +33,19 @@ class Deployed(nn.Module):
     @property
     def output(self) -> str:
         """What the array that it gives is called."""
-        return "value" if self.task.label_kind == "numbers" else "probabilities"
+        return {"numbers": "value", "boxes": "candidates"}.get(self.task.label_kind, "probabilities")
 
     def forward(self, *raw: Tensor) -> Tensor:
-        """Probabilities, or numbers."""
+        """Probabilities, numbers, or candidates."""
         return self.answers(self.preprocessing(*raw))
 
     def answers(self, inputs: Inputs) -> Tensor:
         """The same of inputs as the network takes them."""
-        return self.calibrated(self.head(seen_by(self.head, self.backbone, inputs)))
+        logits = self.head(seen_by(self.head, self.backbone, inputs))
+        return logits.candidates() if isinstance(logits, DenseOutputs) else self.calibrated(logits)
 
     def calibrated(self, logits: Tensor) -> Tensor:
         """What logits say once they are divided by the temperature."""
         values = self.task.predictions(logits / self.temperature)
         probabilities = self.task.probabilities(values)
         return values if probabilities is None else probabilities
-
-
-def seeded() -> torch.Generator:
-    """Random numbers that are always the same."""
-    return torch.Generator().manual_seed(0)

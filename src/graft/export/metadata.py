@@ -3,7 +3,9 @@
 from typing import Any
 
 from graft.data.label_sets import UNKNOWN
+from graft.export.candidates import rule_of
 from graft.export.deployed import Deployed
+from graft.heads.dense import DenseHead
 from graft.inputs.table import TableSpec
 from graft.model.folder import PACKAGES
 from graft.model.model import Model
@@ -20,6 +22,7 @@ def metadata_of(model: Model, deployed: Deployed) -> dict[str, Any]:
     if isinstance(spec, TableSpec):
         columns["numeric"] = [column.name for column in spec.columns.numeric]
         columns["categorical"] = {column.name: [*column.categories] for column in spec.columns.categorical}
+    boxes = {"candidates": rule_of(model.head)} if isinstance(model.head, DenseHead) else {}
     unknown = {"unknown": unknown_of(model.task)} if isinstance(model.task, OpenSet) else {}
     return {
         "format": FORMAT,
@@ -32,6 +35,7 @@ def metadata_of(model: Model, deployed: Deployed) -> dict[str, Any]:
         "output": deployed.output,
         "classes": description.classes,
         **unknown,
+        **boxes,
         "temperature": deployed.temperature,
         "data": dict(description.data),
         "versions": versions_of((*PACKAGES, "onnx", "onnxscript", "onnxruntime")),

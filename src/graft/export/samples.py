@@ -1,7 +1,7 @@
 """What an exported file is checked, calibrated and scored on: a run's own samples, or made-up ones."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ from torch import Tensor
 
 from graft.data.samples import Split
 from graft.errors import GraftError
-from graft.export.deployed import SHORTEST, Deployed
+from graft.export.candidates import boxes_of
+from graft.export.deployed import Deployed
+from graft.export.preprocessing import SHORTEST
 from graft.inspection.opened import open_run
 from graft.report.statistics import wilson
 from graft.runs import record
@@ -46,12 +48,11 @@ def splits_of(folder: Path, allow: Sequence[str]) -> tuple[dict[str, Split], str
 @torch.inference_mode()
 def batches_of(deployed: Deployed, split: Split, limit: int | None = None, answered: bool = False) -> list[Batch]:
     """Evenly spaced samples of a split, at most so many; `answered` by the path that the run itself tested on."""
-    spec: Any = deployed.backbone.input_spec
     indices = torch.arange(len(split))
     if limit is not None and limit < len(split):
         indices = torch.arange(limit) * len(split) // limit
     chosen = split.subset(indices)
-    transform = spec.transform()
+    transform = deployed.transform
     prepared = transform.prepare(chosen, None)
     found = []
     for places in torch.arange(len(chosen)).split(BATCH):
@@ -82,6 +83,8 @@ def score(deployed: Deployed, batches: Sequence[Batch], outputs: Sequence[np.nda
     task, name = deployed.task, deployed.task.main_metric
     if any(batch.labels is None for batch in batches):
         return None
+    if task.label_kind == "boxes":
+        return score_boxes(deployed, batches, outputs)
     labels = torch.cat([batch.labels for batch in batches if batch.labels is not None])
     values = torch.from_numpy(np.concatenate(outputs))
     predictions = values[:, 1] if task.name == "binary" else values
@@ -90,6 +93,20 @@ def score(deployed: Deployed, batches: Sequence[Batch], outputs: Sequence[np.nda
         return None
     metrics.update(predictions, task.targets(labels))
     return scored(name, float(metrics.compute()[name]), len(labels))
+
+
+def score_boxes(deployed: Deployed, batches: Sequence[Batch], outputs: Sequence[np.ndarray]) -> dict[str, Any]:
+    """The main metric of candidates against the batches' boxes, in pixels of the images as they were read."""
+    head: Any = deployed.head
+    metrics = deployed.task.metrics(len(outputs[0][0, 0]) - 4)
+    for batch, output in zip(batches, outputs, strict=True):
+        labels: Any = batch.labels
+        padded = torch.tensor(batch.raw["image"].shape[1:3]).repeat(len(output), 1)
+        found = boxes_of(torch.from_numpy(output), padded, head.nms_iou)
+        sizes = torch.from_numpy(batch.raw["size"])
+        metrics.update(found.restored(like=replace(labels, sizes=sizes)), labels)
+    name = deployed.task.main_metric
+    return scored(name, float(metrics.compute()[name]), sum(map(len, outputs)))
 
 
 def scored(metric: str, value: float, n: int) -> dict[str, Any]:

@@ -6,12 +6,16 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from graft.errors import GraftError, first_line
-from graft.export.deployed import SHORTEST, Deployed
+from graft.export.deployed import Deployed
+from graft.export.preprocessing import SHORTEST
 from graft.export.quiet import quiet
 
 
 def traced(deployed: Deployed) -> torch.export.ExportedProgram:
-    """The graph, dynamic in samples and in the length of texts and sequences; GraftError where it cannot be traced."""
+    """The graph, dynamic in samples, in the length of texts and sequences, and in the sides of images with boxes.
+
+    Raises GraftError where it cannot be traced.
+    """
     any_size = torch.export.Dim.DYNAMIC  # an error where tracing fixes it, within the bounds that it finds
     shapes = tuple(
         {place: any_size for place, size in enumerate(one.shape) if isinstance(size, str)} for one in deployed.inputs

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
-from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops import FeaturePyramidNetwork, clip_boxes_to_image
 
 from graft.backbones.outputs import Maps, MapSize
 from graft.data.boxes import Boxes
@@ -45,6 +45,14 @@ class DenseHead(nn.Module):
         """The detector's losses by name."""
         raise NotImplementedError
 
+    def scores(self, values: Mapping[str, Tensor]) -> Tensor:
+        """How sure the detector is of each class at every anchor, `(B, A, K)`."""
+        raise NotImplementedError
+
+    def decode(self, values: Mapping[str, Tensor], anchors: Tensor) -> Tensor:
+        """The box at every anchor, `(B, A, 4)`."""
+        raise NotImplementedError
+
     def forward(self, maps: Maps) -> "DenseOutputs":
         """What the detector says at every anchor."""
         levels = [*self.detector.backbone({stage: maps.values[stage] for stage in self.stages}).values()]
@@ -53,7 +61,7 @@ class DenseHead(nn.Module):
         padded = ImageList(levels[0].new_empty(()).expand(1, 1, *maps.size), [maps.size])
         anchors: Tensor = self.detector.anchor_generator(padded, levels)[0]
         places = [level.shape[-2] * level.shape[-1] for level in levels]
-        per_place = len(anchors) // sum(places)
+        per_place = anchors.shape[0] // sum(places)  # not len(), which would tie an exported graph to one size
         return DenseOutputs(values, anchors.float(), tuple(per_place * number for number in places), maps.size, self)
 
 
@@ -95,6 +103,11 @@ class DenseOutputs:
         """The detector's loss, the mean over the images and the sum of its parts."""
         targets = labels.dictionaries()
         return torch.stack([*self.head.match(targets, self).values()]).sum()
+
+    def candidates(self) -> Tensor:
+        """Each anchor's box, in pixels of the padded images, and its score for each class `(B, A, 4 + K)`."""
+        boxes = clip_boxes_to_image(self.head.decode(self.values, self.anchors), self.size)
+        return torch.cat([boxes, self.head.scores(self.values)], dim=-1)
 
     def detections(self) -> Boxes:
         """Boxes with scores after non-maximum suppression, in pixels of the padded images, the best first."""

@@ -1,6 +1,6 @@
 """FCOS: boxes from single places, without anchors (Tian et al., ICCV 2019), by torchvision."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import annotated_types
@@ -41,6 +41,14 @@ class FCOSHead(DenseHead):
             nms_thresh=self.nms_iou,
             detections_per_img=PER_IMAGE,
         )
+
+    def scores(self, values: Mapping[str, Tensor]) -> Tensor:
+        """The geometric mean of the class's and the centre's probability."""
+        return (values["cls_logits"].sigmoid() * values["bbox_ctrness"].sigmoid()).sqrt()
+
+    def decode(self, values: Mapping[str, Tensor], anchors: Tensor) -> Tensor:
+        """Four distances from the middle of every place, in its strides."""
+        return self.detector.box_coder.decode(values["bbox_regression"], anchors)
 
     def match(self, targets: list[dict[str, Tensor]], outputs: DenseOutputs) -> dict[str, Tensor]:
         """Focal loss of the classes, GIoU loss of the boxes, cross entropy of the centres."""

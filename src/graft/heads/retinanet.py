@@ -1,6 +1,6 @@
 """RetinaNet: boxes from anchors of several sizes and shapes (Lin et al., ICCV 2017), by torchvision."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import annotated_types
@@ -45,6 +45,16 @@ class RetinaNetHead(DenseHead):
             nms_thresh=self.nms_iou,
             detections_per_img=PER_IMAGE,
         )
+
+    def scores(self, values: Mapping[str, Tensor]) -> Tensor:
+        """The class's probability."""
+        return values["cls_logits"].sigmoid()
+
+    def decode(self, values: Mapping[str, Tensor], anchors: Tensor) -> Tensor:
+        """How each anchor is moved and stretched."""
+        changes = values["bbox_regression"]
+        rows = anchors.expand(changes.shape[0], -1, -1).flatten(0, 1)
+        return self.detector.box_coder.decode_single(changes.flatten(0, 1), rows).view_as(changes)
 
     def match(self, targets: list[dict[str, Tensor]], outputs: DenseOutputs) -> dict[str, Tensor]:
         """Focal loss of the classes, L1 loss of the boxes."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from graft.backbones.split_backbone import FEATURES
 from graft.data.samples import names_of
 from graft.data.slices import check_slices, slice_values
-from graft.errors import first_line
+from graft.errors import GraftError, first_line
 from graft.heads.base import bottleneck_of, has_bottleneck, seen_by
 from graft.inputs.base import Inputs, one_of
 from graft.inspection.activations import activations
@@ -53,6 +53,8 @@ def inspected(
     """
     with torch.random.fork_rng(devices=()):
         opened = open_run(folder, results, allow)
+        if opened.model.predicts_boxes:
+            raise GraftError("a network that predicts boxes is not looked into.")
         check_slices(slices, opened.data.domains["target"])
         values = slice_values(slices, opened.data.domains["target"])
         chosen = [] if found is None else found["index"]

@@ -65,8 +65,6 @@ def open_run(folder: Path, results: Mapping[str, Any], allow: Sequence[str]) -> 
     Raises GraftError where the data or the model are no longer there, or are no longer those of the run.
     """
     model = load(folder, allow)
-    if model.predicts_boxes:
-        raise GraftError("a network that predicts boxes is not looked into.")
     config = read_config(folder / CONFIG, allow)
     config = {"report": {"slices": []}, **config, "compress": {}, "allow": [*allow], "baselines": "none"}
     config["save"] = {"ledger": None, **config.get("save", {})}

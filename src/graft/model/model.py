@@ -143,7 +143,7 @@ class Model:
     def _boxes(self, inputs: Any, batch_size: int) -> Predictions:
         """Boxes of each image in pixels of the image as it is, of those that score enough the best first."""
         samples: Any = samples_of(self.description.modality, inputs, self.description.reading)
-        transform = self._transform()
+        transform = self.transform()
         prepared = transform.prepare(Split(samples, None, ""), None)
         found = []
         for indices in torch.arange(len(samples)).split(batch_size):
@@ -157,7 +157,7 @@ class Model:
             raise GraftError("There is nothing to predict on: the inputs are empty.")
         return predictions_of(self.task, Boxes.join(found), self.classes)
 
-    def _transform(self) -> Any:
+    def transform(self) -> Any:
         """What makes inputs as the network takes them."""
         spec: Any = self.backbone.input_spec
         return BoxTransform(spec) if self.predicts_boxes else spec.transform()
@@ -201,7 +201,7 @@ class Model:
         samples = samples_of(self.description.modality, inputs, self.description.reading, **options)
         if not len(samples):
             return
-        transform = self._transform()
+        transform = self.transform()
         prepared = transform.prepare(Split(samples, None, ""), None)
         for indices in torch.arange(len(samples)).split(batch_size):
             yield self.as_weights(transform.collate(prepared[indices]).to(self.device))

@@ -68,12 +68,13 @@ class BoxTransform:
 
     def collate(self, images: Tensor | Sequence[Tensor]) -> Tensor:
         """A batch of images as they are."""
-        changed = [self.normalize(convert_channels(image.unsqueeze(0), self.channels))[0] for image in images]
-        height, width = (
-            math.ceil(max(image.shape[side] for image in changed) / MULTIPLE) * MULTIPLE for side in (1, 2)
-        )
-        batch = changed[0].new_zeros(len(changed), self.channels, height, width)
-        for place, image in zip(batch, changed, strict=True):
+        return self.padded([self.normalize(convert_channels(image.unsqueeze(0), self.channels))[0] for image in images])
+
+    def padded(self, images: Sequence[Tensor]) -> Tensor:
+        """Images `(C, h, w)` as one batch `(B, C, H, W)`, with 0 at the right and below."""
+        height, width = (math.ceil(max(image.shape[side] for image in images) / MULTIPLE) * MULTIPLE for side in (1, 2))
+        batch = images[0].new_zeros(len(images), self.channels, height, width)
+        for place, image in zip(batch, images, strict=True):
             place[:, : image.shape[1], : image.shape[2]] = image
         return batch
 
