@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from graft.cli.words import names_in
+from graft.cli.words import names_in, pairs
 from graft.errors import GraftError
 from graft.files import user_path, write_whole
 
@@ -58,10 +58,7 @@ def main(arguments: list[str]) -> int:
 def settings_of(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """The places of all `run=`, and the other keys. Raises GraftError for an unknown one."""
     places, settings = [], {}
-    for word in arguments:
-        key, sign, value = word.partition("=")
-        if not sign or key not in KEYS:
-            raise GraftError(f"graft bench: {word!r} is none of its keys: {', '.join(KEYS)}.\n{USAGE}")
+    for key, value in pairs("bench", arguments, KEYS, USAGE):
         if key == "run":
             places.append(value)
         else:

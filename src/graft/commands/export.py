@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from graft import signals
-from graft.cli.words import names_in
+from graft.cli.words import names_in, pairs
 from graft.errors import GraftError
 from graft.files import user_path
 
@@ -56,10 +56,7 @@ def main(arguments: list[str]) -> int:
 def settings_of(arguments: Sequence[str]) -> dict[str, str] | None:
     """The keys of the command line, None where one is missing. Raises GraftError for an unknown key or value."""
     settings: dict[str, str] = {}
-    for word in arguments:
-        key, sign, value = word.partition("=")
-        if not sign or key not in KEYS:
-            raise GraftError(f"graft export: {word!r} is none of its keys: {', '.join(KEYS)}.\n{USAGE}")
+    for key, value in pairs("export", arguments, KEYS, USAGE):
         if key in ALLOWED and value not in ALLOWED[key]:
             raise GraftError(f"{key}={value}: must be one of {', '.join(ALLOWED[key])}.")
         settings[key] = value

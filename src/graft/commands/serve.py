@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from graft import signals
-from graft.cli.words import names_in
+from graft.cli.words import names_in, pairs
 from graft.errors import GraftError
 from graft.packages import versions_of
 
@@ -72,12 +72,7 @@ def main(arguments: list[str]) -> int:
 
 def settings_of(arguments: Sequence[str]) -> dict[str, str] | None:
     """The keys of the command line, None where run is missing. Raises GraftError for an unknown one."""
-    settings = {}
-    for word in arguments:
-        key, sign, value = word.partition("=")
-        if not sign or key not in KEYS:
-            raise GraftError(f"graft serve: {word!r} is none of its keys: {', '.join(KEYS)}.\n{USAGE}")
-        settings[key] = value
+    settings = dict(pairs("serve", arguments, KEYS, USAGE))
     return settings if "run" in settings else None
 
 
