@@ -260,13 +260,13 @@ def test_every_format_of_a_detector(tmp_path, head):
     places = (f"++paths.run_dir={tmp_path / 'run'}", f"++paths.cache_dir={tmp_path / 'cache'}", "baselines=none")
     graft.train(*RUN, *small, *places, f"data.target.root={tmp_path / 'voc'}")
     for form, kind in (("torch_export", None), ("safetensors", None), ("onnx", "static"), ("onnx", "dynamic")):
-        lines = export(tmp_path / "run", form, tmp_path / f"{form}_{kind}", kind, []).lines
+        lines = export(tmp_path / "run", form, tmp_path / f"{form}_{kind}.onnx", kind, []).lines
         assert "the same on 12 test samples" in lines[1]
         assert kind is None or "map50" in lines[2]
-    program, _ = read(tmp_path / "torch_export_None")
+    program, _ = read(tmp_path / "torch_export_None.onnx")
     image = torch.randint(256, (1, 96, 160, 3), dtype=torch.uint8)
     assert program(image, torch.tensor([[96, 160]])).shape[0] == 1
-    assert main(["bench", f"run={tmp_path / 'run'}", f"run={tmp_path / 'onnx_static'}", "rounds=1"]) == 0
+    assert main(["bench", f"run={tmp_path / 'run'}", f"run={tmp_path / 'onnx_static.onnx'}", "rounds=1"]) == 0
 
 
 def test_the_page_of_a_run_shows_boxes(run, capsys):

@@ -433,6 +433,22 @@ def test_directions_and_splits_are_kept_apart(tmp_path, capsys):
     assert f"20.0 ± {half:.1f}" in capsys.readouterr().out
 
 
+def test_a_direction_is_its_domains_and_what_tells_it_from_others_of_their_names(tmp_path, capsys):
+    found = [(0, {"snd": 1.0, "entropy": 1.0}, 0.5, 0.5), (1, {"snd": 0.0, "entropy": 2.0}, 0.6, 0.6)]
+    for index, (size, target) in enumerate([(16, "a"), (32, "a"), (16, "b")]):
+        folder = tmp_path / f"{index}" / "0"
+        job(folder.parent, "0", [f"data.image_size={size}", f"data.target.file=data/{target}.csv"], 0, found)
+        results = json.loads((folder / "results.json").read_text())
+        results["data"]["target"]["name"] = target
+        (folder / "results.json").write_text(json.dumps(results))
+    main(["ledger", *(str(tmp_path / f"{index}") for index in range(2)), f"to={tmp_path / 'x'}"])
+    assert "a data.image_size=16 (" in capsys.readouterr().out
+    main(["ledger", *(str(tmp_path / f"{index}") for index in (0, 2)), f"to={tmp_path / 'y'}"])
+    out = capsys.readouterr().out
+    assert "-> a (" in out
+    assert "-> b (" in out
+
+
 @pytest.mark.slow
 def test_a_ledger_needs_a_source_and_classes_and_no_patience():
     own = ["data.source=null", "objective.alpha=0", "training.patience=3", "task=regression"]

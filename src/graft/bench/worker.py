@@ -11,6 +11,7 @@ import numpy as np
 from graft.memory import peak_process_memory
 
 LENGTH = 32  # tokens of a text, or steps of a sequence
+SIDE = 256  # pixels of an image with boxes
 BATCHES = (1, 32)
 
 
@@ -68,14 +69,14 @@ def opened(place: Path, threads: int, allow: Sequence[str]) -> tuple[list[dict[s
 
 def example(inputs: Sequence[Mapping[str, Any]], samples: int) -> dict[str, np.ndarray]:
     """Arrays of a batch: noise, and whole numbers that every network knows, such as token 1."""
-    random, sizes = np.random.default_rng(0), {"batch": samples, "length": LENGTH}
+    random, sizes = np.random.default_rng(0), {"batch": samples, "length": LENGTH, "height": SIDE, "width": SIDE}
     found: dict[str, np.ndarray] = {}
     for one in inputs:
         shape = [sizes.get(size, size) for size in one["shape"]]
         if one["type"] == "uint8":
             found[one["name"]] = random.integers(0, 256, shape, dtype=np.uint8)
         elif one["type"] == "int64":
-            found[one["name"]] = np.full(shape, LENGTH if one["name"] == "lengths" else 1)
+            found[one["name"]] = np.full(shape, {"lengths": LENGTH, "size": SIDE}.get(one["name"], 1))
         else:
             found[one["name"]] = random.normal(size=shape).astype(one["type"])
     return found

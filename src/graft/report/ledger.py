@@ -3,6 +3,7 @@
 import itertools
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -134,13 +135,16 @@ def read(folders: Sequence[Path]) -> Found:
     values = {key: {job.overrides.get(key) for job, _ in found} for job, _ in found for key in job.overrides}
     varied = [key for key, seen in values.items() if len(seen) > 1 and key not in (*REPEATS, "term")]
     tuned = [key for key in varied if role(key) != "setting"]
+    settings = [key for key in varied if key not in tuned]
+    seen = {(domains_of(job), settings_of(job, settings)) for job, _ in found}
+    ambiguous = [names for names, count in Counter(names for names, _ in seen).items() if count > 1]
     cells: dict[tuple[object, ...], Cell] = {}
     for job, kept in found:
-        cell = cell_of(job, kept, [key for key in varied if key not in tuned])
+        cell = cell_of(job, kept, settings if domains_of(job) in ambiguous else [])
         cell = cells.setdefault((cell.direction, cell.method, cell.repeat), cell)
-        settings = " ".join(job.overrides.get(key, "") for key in tuned)
+        tried = " ".join(job.overrides.get(key, "") for key in tuned)
         last = max(one["epoch"] for one in kept["candidates"])
-        cell.candidates += [Candidate(settings, one, one["epoch"] == last) for one in kept["candidates"]]
+        cell.candidates += [Candidate(tried, one, one["epoch"] == last) for one in kept["candidates"]]
     ordered = sorted(
         cells.values(), key=lambda one: (one.direction, one.method != SOURCE_ONLY, one.method, str(one.repeat))
     )
@@ -148,14 +152,24 @@ def read(folders: Sequence[Path]) -> Found:
 
 
 def cell_of(job: Job, kept: Ledger, settings: Sequence[str]) -> Cell:
-    """The empty cell that a job's candidates belong to; `settings` are varied keys of data and backbone."""
+    """The empty cell that a job's candidates belong to; `settings` are keys that tell it from others of its domains."""
     results = job.results or {}
     data, seeds = results["data"], results.get("seeds", {})
-    direction = " -> ".join(str(data[side]["name"]) for side in ("source", "target") if side in data)
-    direction += "".join(f" {key}={job.overrides[key]}" for key in settings if key in job.overrides)
+    direction = domains_of(job) + settings_of(job, settings)
     alone = "no term" if data["target"].get("trained_on") else SOURCE_ONLY
     repeat = (seeds.get("split"), seeds.get("train"))
     return Cell(direction, "+".join(kept["terms"]) or alone, repeat, kept, test_over_rest(results))
+
+
+def domains_of(job: Job) -> str:
+    """From which domain to which, by their names."""
+    data = (job.results or {})["data"]
+    return " -> ".join(str(data[side]["name"]) for side in ("source", "target") if side in data)
+
+
+def settings_of(job: Job, keys: Sequence[str]) -> str:
+    """What a job has at some keys of data and backbone."""
+    return "".join(f" {key}={job.overrides[key]}" for key in keys if key in job.overrides)
 
 
 # Tables
