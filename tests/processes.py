@@ -58,7 +58,7 @@ def fitted(root, *overrides, folder, checkpoint=None, last_epoch=None):
     return [torch.load(file, weights_only=True) for file in sorted(root.glob(f"{folder}_ends_?.pt"))]
 
 
-def check_same(processes, whole, number=2, rtol=1e-4):
+def check_same(processes, whole, number=2, rtol=1e-5):
     """That every process ends with the weights and the metrics of the one; returns its weights."""
     assert len(processes) == number
     state, metrics = whole
@@ -73,8 +73,8 @@ def check_same(processes, whole, number=2, rtol=1e-4):
     return state
 
 
-def check_two_train_as_one(root, *overrides, batch_size=16, common=(*COMMON, *LENET)):
+def check_two_train_as_one(root, *overrides, batch_size=16, common=(*COMMON, *LENET), rtol=1e-5):
     """Train both ways and compare; the weights of the one process."""
     (whole,) = fitted(root, *common, *overrides, *ONE, f"data.batch_size={batch_size}", folder="one")
     processes = fitted(root, *common, *overrides, *TWO, f"data.batch_size={batch_size // 2}", folder="two")
-    return check_same(processes, whole)
+    return check_same(processes, whole, rtol=rtol)

@@ -59,7 +59,7 @@ def test_torchrun_on_two_machines_makes_one_run(tmp_path, nodes):
                 command, env={**os.environ, **own}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
             )
         )
-    printed = [one.communicate(timeout=600)[0] for one in processes]
+    printed = [one.communicate(timeout=900)[0] for one in processes]
     assert [one.returncode for one in processes] == [0, 0], printed
     (folder,) = tmp_path.glob("logs/*/runs/*")
     results = json.loads((Path(folder) / "results.json").read_text())

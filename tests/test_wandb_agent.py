@@ -85,7 +85,7 @@ def test_an_agent_runs_what_the_sweep_chooses(tmp_path):
         own["WANDB_BASE_URL"] = f"http://127.0.0.1:{server.server_port}"
         command = [sys.executable, "-m", "wandb", "agent", "someone/graft/abc"]
         done = subprocess.run(
-            command, cwd=Path(CONF).parent, env={**os.environ, **own}, capture_output=True, text=True, timeout=600
+            command, cwd=Path(CONF).parent, env={**os.environ, **own}, capture_output=True, text=True, timeout=900
         )
     printed = done.stdout + done.stderr
     assert done.returncode == 0, printed

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
+from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
@@ -56,7 +56,7 @@ class RemoteJob:
             if RANKS.rank:
                 decided = RANKS.follow()
                 if "exit_code" in decided:
-                    return JobReturn(self.overrides)
+                    return without_value(self)
                 config.resume = decided["resume"]
         returned = run_job(
             hydra_context=self.context,
@@ -103,4 +103,11 @@ def ended(one: RemoteJob, returned: JobReturn) -> JobReturn:
 def ended_without_a_word(one: RemoteJob, why: str) -> JobReturn:
     """Say that the process of a job is gone; the others go on, and the same command goes on with this one."""
     lost(f"LOST {' '.join(one.overrides)}\n{why}", Path(str(one.base.hydra.sweep.dir)))
-    return JobReturn(one.overrides)
+    return without_value(one)
+
+
+def without_value(one: RemoteJob) -> JobReturn:
+    """What Hydra takes for a job that ended and returned None, as a failed one does."""
+    returned = JobReturn(one.overrides, status=JobStatus.COMPLETED)
+    returned.return_value = None
+    return returned
