@@ -1,5 +1,6 @@
 """`hydra/launcher=ray`: a sweep's jobs as tasks of a Ray cluster, through Ray's own API."""
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,7 @@ def start(launcher: "RayLauncher") -> None:
     """Join the cluster at an address, or begin one on this machine; LaunchRefused where there is none."""
     import ray
 
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a sweep tells nobody else about itself
     own = {"num_cpus": max(1, round(launcher.jobs * launcher.cpus_per_job))} if launcher.jobs else {}
     try:
         if launcher.address:
