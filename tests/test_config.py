@@ -671,6 +671,8 @@ def test_blocks_are_counted_by_timm_alone():
             (["trainer.devices=[0,0]"], "names a device twice"),
             (["trainer.devices='1,1'"], "names a device twice"),
             (["trainer.devices=[0,1]", "trainer.accelerator=cpu"], "a CPU has a number of processes"),
+            (["trainer=gpu", "trainer.strategy=deepspeed_stage_2"], "DeepSpeed is not installed"),
+            (["trainer=cpu", "trainer.strategy=fsdp"], "it is for GPUs; use trainer=ddp_cpu"),
             (["trainer.max_time=12h"], "must be days:hours:minutes:seconds"),
             (["trainer.max_time='01:00:00'"], "must be days:hours:minutes:seconds"),
             (["trainer.limit_train_batches=1.5"], "a whole number of batches"),

@@ -1,9 +1,11 @@
-"""How time grows with samples, classes, features and jobs: at 1x, 4x and 16x; an exponent of 1 is linear."""
+"""How time grows with samples, classes, features, columns, jobs and runs in a report: 1x, 4x, 16x; 1 is linear."""
 
 import itertools
+import random
 from collections.abc import Callable
+from pathlib import Path
 
-from benchmarks import commands, images
+from benchmarks import commands, images, sweeps
 from benchmarks.measure import growth_exponent, interleave
 from benchmarks.row import Bar, Measured, Row, Settings
 from graft.cli.job import quoted
@@ -20,14 +22,16 @@ def growth(settings: Settings, seconds_at: Callable[[int], float]) -> Measured:
     return Measured(exponents, details={"factors": FACTORS, "seconds": times})
 
 
-def fits(settings: Settings, overrides_at: Callable[[int], list[str]]) -> Measured:
-    """Growth of a fit, each in a process of its own."""
+def fits(settings: Settings, overrides_at: Callable[[int], list[str]], shared: list[str] | None = None) -> Measured:
+    """Growth of a fit, each in a process of its own; `shared` are overrides in the place of those for digits."""
     runs = itertools.count()
 
     def seconds_at(factor: int) -> float:
-        shared = ["data=mnist", "data/domain@data.target=stored", "logger=csv", f"training.threads={settings.threads}"]
+        digits = ["data=mnist", "data/domain@data.target=stored", "logger=csv", f"training.threads={settings.threads}"]
         folder = settings.folder / f"run{next(runs)}"
-        results = commands.run([*shared, *overrides_at(factor)], folder, cache=folder.with_suffix(".cache"))
+        results = commands.run(
+            [*(digits if shared is None else shared), *overrides_at(factor)], folder, cache=folder.with_suffix(".cache")
+        )
         return commands.fit_seconds(results)
 
     return growth(settings, seconds_at)
@@ -84,10 +88,51 @@ def jobs(settings: Settings) -> Measured:
     return growth(settings, seconds_at)
 
 
+def columns(settings: Settings) -> Measured:
+    """An MLP on tables with more and more columns of numbers."""
+    files = {factor: settings.folder / f"columns{factor}.csv" for factor in FACTORS}
+    for factor, file in files.items():
+        write_table(file, rows=settings.pick(4000, 120), columns=settings.pick(32, 2) * factor)
+
+    def overrides_at(factor: int) -> list[str]:
+        return [
+            *("data=table", "data/domain@data.target=table_file", "backbone=mlp", "strategy=scratch"),
+            *(f"data.target.file={quoted(files[factor])}", "logger=csv", "baselines=none"),
+            *(f"training.epochs={settings.pick(3, 1)}", f"training.threads={settings.threads}"),
+        ]
+
+    return fits(settings, overrides_at, shared=[])
+
+
+def write_table(file: Path, rows: int, columns: int) -> None:
+    """Numbers, and a label that follows the first of them."""
+    draw = random.Random(0)
+    lines = [",".join([*(f"x{column}" for column in range(columns)), "label"])]
+    for _ in range(rows):
+        values = [draw.gauss(0, 1) for _ in range(columns)]
+        lines.append(",".join([*(f"{value:.4f}" for value in values), "yes" if values[0] > 0 else "no"]))
+    file.write_text("\n".join(lines) + "\n")
+
+
+def report(settings: Settings) -> Measured:
+    """Lines, summary and report of sweeps of more and more jobs that are done, of 16 configurations."""
+    job = sweeps.one_job(settings.folder)
+    sweeps.costs(job, settings.folder / "first", 32)  # imports
+    numbers = itertools.count()
+
+    def seconds_at(factor: int) -> float:
+        found = sweeps.costs(job, settings.folder / f"sweep{next(numbers)}", settings.pick(63, 32) * factor)
+        return found.lines + found.summary + found.report
+
+    return growth(settings, seconds_at)
+
+
 LINEAR = Bar("<=", 1 + NOISE)
 ROWS = [
     Row("growth_samples", "exponent of the fit's time in samples", "", LINEAR, samples, repeats=3),
     Row("growth_classes", "exponent of the fit's time in classes", "", LINEAR, classes, repeats=3),
     Row("growth_features", "exponent of the fit's time in features", "", LINEAR, features, repeats=3),
+    Row("growth_columns", "exponent of the fit's time in columns", "", LINEAR, columns, repeats=3),
     Row("growth_jobs", "exponent of a sweep's time in jobs", "", LINEAR, jobs, repeats=3),
+    Row("growth_report", "exponent of the time of lines, summary and report in runs", "", LINEAR, report, repeats=3),
 ]

@@ -12,7 +12,7 @@ from graft.errors import Diverged, Interrupted
 from graft.experiment import Experiment, assemble, prepare, score_baselines, score_before_growth
 from graft.loggers import build as loggers
 from graft.model.calibrate import neighbours_for, reads_validation, temperature_for, thresholds_for
-from graft.model.save import keep_model, redacted, save_predictions
+from graft.model.save import keep_checkpoints, keep_model, redacted, save_predictions
 from graft.pretrain import pretrain
 from graft.probe.fit import fit_probe
 from graft.report import card, plots, publish, tables
@@ -176,6 +176,7 @@ def recorded(experiment: Experiment, results: dict[str, Any], context: RunContex
         if context.sweep:  # prints one line a job, see graft.report.sweep_line
             if config["test"]:  # else there is a test to do
                 checkpoints.drop_last(folder)
+                keep_checkpoints(experiment)
         else:
             checkpoints.drop_previous(folder)
             tables.print_results(results, folder)

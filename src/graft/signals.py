@@ -2,6 +2,9 @@
 
 Only a second Ctrl-C stops at once: a scheduler's signals may arrive several times, from it, from the launcher and
 through the process group.
+
+A job that submitit handed to SLURM gets SIGUSR2 before its time is over, and with it a SIGTERM that submitit leaves
+out: there SIGUSR2 alone stops, and submitit's own handler puts the job back into the queue.
 """
 
 import os
@@ -13,7 +16,9 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-SCHEDULER = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+IN_SUBMITIT = "SUBMITIT_EXECUTOR" in os.environ  # set in its jobs
+NAMES = (f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}",) if IN_SUBMITIT else ("SIGTERM", "SIGUSR1")
+SCHEDULER = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 ALL = (signal.SIGINT, *SCHEDULER)
 STDERR = 2
 
@@ -66,7 +71,7 @@ def scheduler_signals() -> Iterator[None]:
     STATE.asked = None
     with restored():
         for signum in SCHEDULER:
-            if signal.getsignal(signum) == signal.SIG_DFL:
+            if IN_SUBMITIT or signal.getsignal(signum) == signal.SIG_DFL:
                 signal.signal(signum, stop)
         yield
 

@@ -349,13 +349,14 @@ def test_of_a_sweep_the_best_job_keeps_its_model(app_folder):
     assert len(values) == 3
     assert values[best["job"]] == max(values.values()) == best["value"]
     assert graft.load_run(folder).metrics["val/target/acc"] == pytest.approx(best["value"])
+    assert [path.parent.parent.name for path in folder.glob("*/checkpoints/*")] == [best["job"]]  # save.checkpoints
 
 
 @pytest.fixture
 def app_folder(photos, tmp_path):
     """The folder of a sweep over three rates, the last of which learns nothing."""
     command = [sys.executable, "-m", "graft", "train", "-m", *TINY, *photos, "strategy=scratch"]
-    rates = ["optimizer.lr=1e-3,1e-2,1e-9", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    rates = ["optimizer.lr=1e-3,1e-2,1e-9", f"hydra.sweep.dir={tmp_path / 'sweep'}", "save.checkpoints=best"]
     environment = {**os.environ, "GRAFT_ROOT": str(tmp_path), "GRAFT_CACHE": str(tmp_path / "cache")}
     done = subprocess.run([*command, *rates], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -207,3 +207,6 @@ def test_an_attribution_that_fails_its_checks_is_withheld(run, people, monkeypat
 def test_neighbours_of_a_model_that_is_not_kept_are_refused():
     assert "save.neighbours=true" in next(save_contradictions({"neighbours": True, "model": "none"}))
     assert not list(save_contradictions({"neighbours": True, "model": "best"}))
+    only_best = {"neighbours": False, "checkpoints": "best"}
+    assert "save.checkpoints=best" in next(save_contradictions({**only_best, "model": "always"}))
+    assert not list(save_contradictions({**only_best, "model": "best"}))

@@ -2,64 +2,11 @@
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
-import torch
 from PIL import Image
 
-from graft.experiment import assemble, prepare
-from graft.run import pretrained
-from graft.runs.context import run_context
-from graft.training.fitting import Fitting
-from tests.small_run import config_in
+from tests.processes import check_two_train_as_one
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*")]  # of Lightning, about forked processes
-
-COMMON = [
-    *(
-        "backbone=lenet",
-        "backbone.dropout=0",
-        "data.image_size=16",
-        "data.epoch=3",
-        "training.epochs=2",
-        "training.threads=1",
-    ),
-    *("optimizer=sgd", "optimizer.lr=0.05", "selection=last", "logger=csv", "callbacks.progress=null"),
-]
-TWO = ["trainer=ddp_cpu", "trainer.strategy=ddp_fork_find_unused_parameters_true"]
-
-
-class SaveWeights(pl.Callback):
-    def __init__(self, file):
-        self.file = file
-
-    def on_train_end(self, trainer, pl_module):
-        torch.save(pl_module.state_dict(), f"{self.file}_{trainer.global_rank}.pt")
-
-
-def fitted(root, *overrides, folder):
-    """The state of every process's module after the fit."""
-    experiment = assemble(config_in(root, *COMMON, *overrides, folder=folder))
-    if experiment.weights == "source":
-        pretrained(experiment, run_context())
-    else:
-        prepare(experiment)
-    trainer = Fitting(experiment, [], in_sweep=True).trainer
-    trainer.callbacks.append(SaveWeights(root / folder))
-    trainer.fit(experiment.module, experiment.data)
-    return [torch.load(file, weights_only=True) for file in sorted(root.glob(f"{folder}_?.pt"))]
-
-
-def check_two_train_as_one(root, *overrides, batch_size=16):
-    (whole,) = fitted(root, *overrides, "trainer=cpu", f"data.batch_size={batch_size}", folder="one")
-    processes = fitted(root, *overrides, *TWO, f"data.batch_size={batch_size // 2}", folder="two")
-    assert len(processes) == 2
-    for state in processes:
-        for name, value in whole.items():
-            if not name.startswith(("train_metrics", "term_values", "eval_", "test_", "smoothed", "rule_metric")):
-                torch.testing.assert_close(
-                    state[name], value, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
-                )
-    return whole
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ class State:
     """What this process knows beyond one job."""
 
     exit_code: int = OK
-    unrecorded: bool = False  # a job of the sweep failed, and a full disk did not take why
+    unrecorded: bool = False  # a job of the sweep failed or was lost, and no file says so
     running: bool = False  # a job is running here, so a Ctrl-C is its to handle
 
 
@@ -364,8 +364,9 @@ def interrupted(
     STATE.exit_code = signals.exit_code(signum)
     print(str(error) or f"{signals.how_stopped(signum)}.", file=sys.stderr)
     if sweep:
-        with suppress(OSError):
-            (sweep / STOPPED).write_text(f"{signum}\n")
+        if signum == signal.SIGINT or not signals.IN_SUBMITIT:  # which stops one job alone
+            with suppress(OSError):
+                (sweep / STOPPED).write_text(f"{signum}\n")
     elif (folder / LAST_CHECKPOINT).exists():
         more = () if goes_on_itself else (f"hydra.run.dir={quoted(folder)}", "resume=true")
         print(f"Go on with: {command(*more)}", file=sys.stderr)

@@ -68,6 +68,11 @@ def run(app: Callable[[], None], conf: Path) -> int:
     except KeyboardInterrupt:
         say("Interrupted.")
         return signals.exit_code(signal.SIGINT)
+    except Exception as error:  # such as joblib's, where one of its workers was killed
+        from graft.cli.sweep_callback import give_up
+
+        if wants_traceback or not give_up(error):
+            raise
     finally:
         release_all()
         if not wants_traceback:

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,6 +33,9 @@ NO_SWEEP = (
     "A sweep is one process, whose jobs start their own: {launcher} started several. Start it without {launcher}: "
     "python train.py -m ... trainer=ddp"
 )
+
+
+OPEN: list[partial[None]] = []  # what ends the sweep that runs here, where its launcher does not come to that
 
 
 class SweepCallback(Callback):
@@ -61,6 +65,7 @@ class SweepCallback(Callback):
         overrides = [*(f"{k}={v}" for k, v in (sweeper.get("params") or {}).items()), *config.hydra.overrides.task]
         plan_of(overrides, is_grid=sweeper._target_.endswith("BasicSweeper")).write()
         self.shown = one_line_a_job()
+        OPEN[:] = [partial(self.on_multirun_end, config=config)]
         if not signals.in_main_thread():
             return
 
@@ -98,6 +103,7 @@ class SweepCallback(Callback):
         """Summarise and set the exit code."""
         if not self.owns:  # Hydra 1.4 comes here after a refused start too
             return
+        OPEN.clear()
         if self.shown is not None:
             warnings.showwarning = self.shown
         forget_plan()
@@ -108,7 +114,8 @@ class SweepCallback(Callback):
         all_diverged = bool(rows) and all(one.diverged for row in rows for one in row.jobs)
         job.STATE.exit_code = job.FAILED if all_diverged or job.STATE.unrecorded else job.OK
         if failed:  # 2 where all that is wrong are the jobs' folders
-            job.STATE.exit_code = job.FAILED if len(failed) > len(refused) else job.USER_ERROR
+            only_refused = len(failed) <= len(refused) and not job.STATE.unrecorded
+            job.STATE.exit_code = job.USER_ERROR if only_refused else job.FAILED
         if sweeper_is_race(config) and (raced := race.read(folder)) and raced["result"]:
             job.STATE.exit_code = job.OK  # candidates that failed were dropped
         signum = 0
@@ -127,6 +134,22 @@ class SweepCallback(Callback):
     def __getstate__(self) -> dict[str, Any]:
         """What goes to parallel workers: no signal handler."""
         return {"previous": None, "owns": False, "shown": None}
+
+
+def lost(message: str, sweep: Path) -> None:
+    """Say that a job's process is gone, and how to go on with it; the sweep's exit code tells it too."""
+    job.STATE.unrecorded = True
+    print(f"{message}\nGo on with: {job.command(f'hydra.sweep.dir={job.quoted(sweep)}')}", file=sys.stderr)
+
+
+def give_up(error: Exception) -> bool:
+    """End a sweep whose launcher raises, with a summary of what is done; False where no sweep runs here."""
+    if not OPEN:
+        return False
+    end = OPEN.pop()
+    lost(f"LOST The launcher gave up: {first_line(error)}", Path(end.keywords["config"].hydra.sweep.dir).absolute())
+    end()
+    return True
 
 
 def sweeper_is_race(config: DictConfig) -> bool:

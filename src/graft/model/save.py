@@ -28,6 +28,7 @@ from graft.model.neighbours import write as write_neighbours
 from graft.model.predictions import TestPredictions, predictions_of, words_of
 from graft.packages import versions_of
 from graft.report.temperature import is_at_end, temperature_of
+from graft.runs.checkpoints import drop_all
 from graft.runs.folder import BEST_LOCK, BEST_MODEL, MODEL, PREDICTIONS, RunFolder
 from graft.training.lightning import is_rank_zero
 
@@ -39,6 +40,7 @@ class SaveSettings(TypedDict):
     """The keys of `save`."""
 
     model: Literal["always", "best", "none"]
+    checkpoints: Literal["always", "best"]
     predictions: bool
     neighbours: bool
     ledger: Count | None
@@ -69,8 +71,20 @@ def keep_model(
         save_model(experiment, results, neighbours)
         if other:
             remove_model(sweep / other)
+            if experiment.config["save"].get("checkpoints") == "best":
+                drop_all(sweep / other)
         best[monitor] = {"job": own, "value": value, "mode": mode}  # last: a job that is killed does all of it again
         write_whole(sweep / BEST_MODEL, json.dumps(best, indent=1))
+
+
+def keep_checkpoints(experiment: Experiment) -> None:
+    """Leave a sweep's finished job its checkpoints under `save.checkpoints=best` only where its model is kept."""
+    folder = experiment.folder
+    if experiment.config["save"].get("checkpoints") != "best":  # not in configs of before
+        return
+    with FileLock(folder.parent / BEST_LOCK):
+        if folder.name not in {best["job"] for best in read_best(folder.parent).values()}:
+            drop_all(folder)
 
 
 def validated(results: Mapping[str, Any]) -> tuple[str, float, str]:

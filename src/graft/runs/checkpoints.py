@@ -15,7 +15,7 @@ from graft.compress.base import COMPRESSION
 from graft.errors import GraftError, first_line
 from graft.experiment import Experiment
 from graft.files import written_whole
-from graft.runs.folder import BEST, CHECKPOINTS, LAST_CHECKPOINT, PREVIOUS, RunFolder
+from graft.runs.folder import BEST, CHECKPOINTS, LAST_CHECKPOINT, PREVIOUS, RUN_FILES, RunFolder
 from graft.runs.process import is_main_process
 from graft.selection.base import of_validation, rank
 from graft.weights.files import damage_of
@@ -167,6 +167,13 @@ def drop_last(folder: Path) -> None:
     drop_previous(folder)
     if (folder / CHECKPOINTS / BEST).exists():
         (folder / LAST_CHECKPOINT).unlink(missing_ok=True)
+
+
+def drop_all(folder: Path) -> None:
+    """Of a sweep's job that is finished and not its best, where the config asks for that."""
+    for name in RUN_FILES:
+        if name.startswith(f"{CHECKPOINTS}/"):
+            (folder / name).unlink(missing_ok=True)
 
 
 def drop_previous(folder: Path) -> None:

@@ -25,3 +25,10 @@ def gathered(tensor: Tensor) -> Tensor:
     rows = [torch.empty_like(tensor) for _ in range(rank_and_world()[1])]
     dist.all_gather(rows, tensor.contiguous())
     return torch.cat(rows)
+
+
+def of_whole_batch(tensor: Tensor) -> Tensor:
+    """The same in the order of the one batch that the processes share: each has every so many of its rows."""
+    number = rank_and_world()[1]
+    rows = gathered(tensor)
+    return rows.unflatten(0, (number, -1)).transpose(0, 1).flatten(0, 1) if number > 1 else rows

@@ -46,6 +46,11 @@ def save_contradictions(save: Mapping[str, Any]) -> Iterator[str]:
     """Something to keep in a model that is not kept."""
     if save["neighbours"] and save["model"] == "none":
         yield "`save.neighbours=true` with `save.model=none`: the model keeps them; use save.model=best"
+    if save.get("checkpoints") == "best" and save["model"] != "best":
+        yield (
+            f"`save.checkpoints=best` with `save.model={save['model']}`: they stay with the best job's model; use "
+            "save.model=best"
+        )
 
 
 def ledger_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:

@@ -10,6 +10,7 @@ from graft.config.types import Count, Fraction, NonNegative, Positive
 from graft.errors import GraftError
 from graft.inputs.base import Inputs
 from graft.terms.base import Term, TermContext, TrainStep
+from graft.terms.processes import of_whole_batch
 from graft.terms.requirements import check_labels
 
 
@@ -124,7 +125,7 @@ class BiTuning(Term):
         discriminative = contrast(class_vectors[labels], with_one(features), h, positive, self.temperature)
         projected = F.normalize(self.projector(features), dim=1)
         categorical = contrast(projected, key_z, z, positive, self.temperature)
-        self.keys.add(key_h, key_z, labels)
+        self.keys.add(*map(of_whole_batch, (key_h, key_z, labels)))  # else each process would have queues of its own
         return discriminative + categorical
 
     @torch.no_grad()
