@@ -174,8 +174,7 @@ def of_labels(experiment: Experiment) -> dict[str, int]:
     rule, target = experiment.rule, experiment.data.domains["target"]
     looks = rule.uses_target_labels and "target" in rule.domains
     looks = looks or bool(experiment.swad and experiment.swad.domain == "target")
-    training = 0 if target.train.labels is None else len(target.train.labels)
-    return {"training": training, "choosing": len(target.val) if looks else 0}
+    return {"training": experiment.data.labelled("target"), "choosing": len(target.val) if looks else 0}
 
 
 def of_selection(experiment: Experiment, selected: Mapping[str, Any]) -> dict[str, Any]:
