@@ -99,10 +99,10 @@ class Shards:
             return Stored(index, f"{name}, sample {entry.number}", b"", None, f"it {entry.problem}"), None
         place = f"{name}, {entry.key}"
         content = next((content for ending, content in entry.files.items() if ending in self.files.inputs), None)
+        word, problem = self.files.word(entry)
         if content is None:
             one = f".{next(iter(self.files.inputs))}" if len(self.files.inputs) == 1 else f"of {self.files.noun}"
-            return Stored(index, place, b"", None, f"it has no file {one}"), None
-        word, problem = self.files.word(entry)
+            return Stored(index, place, b"", None, f"it has no file {one}"), word
         return Stored(index, place, content, None, problem), word
 
     def in_order(
