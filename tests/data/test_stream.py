@@ -1,4 +1,4 @@
-"""Shards that are read as a stream: every sample once, the same order again, damage named, and nothing but a part in memory."""
+"""Shards that are read as a stream: every sample once, the same order again, damage named, a part in memory."""
 
 import functools
 import http.server
@@ -98,7 +98,9 @@ def values_in(batches):
     return [round(value * 255) for batch in batches for value in batch.inputs[:, 0, 0, 0].tolist()]
 
 
-@pytest.mark.parametrize(("world", "workers"), [(1, 0), (2, 0), (3, 0), (2, 1), *slow((1, 1), (1, 2), (2, 2), (3, 1), (3, 2))])
+@pytest.mark.parametrize(
+    ("world", "workers"), [(1, 0), (2, 0), (3, 0), (2, 1), *slow((1, 1), (1, 2), (2, 2), (3, 1), (3, 2))]
+)
 def test_every_sample_is_drawn_once_an_epoch(shards, spec, monkeypatch, world, workers):
     together, lengths = [], set()
     for rank in range(world):
@@ -113,7 +115,9 @@ def test_every_sample_is_drawn_once_an_epoch(shards, spec, monkeypatch, world, w
             assert drawn == values_in(epoch_of(module_of(shards, spec).train_dataloader()["target"]))
         together += drawn
     assert len(lengths) == 1  # so that no process waits for another
-    assert len(together) == len(set(together)) == TOTAL // world * world  # the rest is left over, as with samples at hand
+    assert (
+        len(together) == len(set(together)) == TOTAL // world * world
+    )  # the rest is left over, as with samples at hand
 
 
 def test_an_epoch_has_an_order_of_its_own_and_the_same_one_again(shards, spec):
@@ -352,14 +356,14 @@ def test_texts_are_read_too(tmp_path):
         texts = [(f"t{n}", {"txt": f"word{n} here".encode(), "cls": CLASSES[n % 2].encode()}) for n in range(count)]
         write_tar(tmp_path / f"{split}-00.tar", texts)
     data = TextShards(str(tmp_path)).load(0)
-    split, indices, bad = data.train.decode(list(data.train.open(0, 0, 1, 0)), True)
+    split, _, bad = data.train.decode(list(data.train.open(0, 0, 1, 0)), True)
     assert not bad
     assert sorted(split.inputs[i] for i in range(len(split))) == [f"word{n} here" for n in range(6)]
     assert list(data.backbone_arguments["texts"]) == [f"word{n} here" for n in range(6)]
 
 
 def test_shards_of_another_place_are_the_same(shards, spec):
-    """memory:// stands for an object store, http:// is a server of this machine's own; neither lists without an index."""
+    """memory:// stands for an object store, http:// is a server on this machine."""
     local = values_in(epoch_of(module_of(shards, spec).train_dataloader()["target"]))
     store = fsspec.filesystem("memory")
     for one in shards.iterdir():

@@ -20,8 +20,8 @@ from graft.baselines.representations import (
 )
 from graft.cache.disk import DiskCache
 from graft.data.boxes import Boxes
-from graft.data.stream import Stream
 from graft.data.module import TransferDataModule
+from graft.data.stream import Stream
 from graft.errors import GraftError
 from graft.inputs.columns import Columns
 

@@ -24,7 +24,7 @@ from graft.data.loader import EvalLoader, Loader, ResumableLoader
 from graft.data.samples import DomainData, Modality, Split, generator
 from graft.data.sampling import EvalBatches, SemiBatches, TrainBatches, balanced_weights
 from graft.data.splits import label_budget, others
-from graft.data.stream import Stream
+from graft.data.stream import Stream, whole
 from graft.data.stream_loader import StreamBatches, StreamLoader
 from graft.data.views import TEACHER, augment_of_view
 from graft.errors import GraftError
@@ -187,7 +187,7 @@ class TransferDataModule(pl.LightningDataModule):
             self.target.beside(self.source)
             self.source.beside(self.target)
 
-    def _budgeted(self, target: DomainData) -> Split:
+    def _budgeted(self, target: DomainData) -> Split | Stream:
         """The target's training samples that this run may use, with the labels that it may see.
 
         A semi-supervised target has the labelled ones first, and all others without labels behind them.
@@ -203,19 +203,20 @@ class TransferDataModule(pl.LightningDataModule):
             if self.target_setting == "semi":
                 raise GraftError("data.target_setting=semi needs data.labels_per_class=<number of labels a class>.")
             return target.train
+        train = whole(target.train)
         if target.classes is None:
             raise GraftError("data.labels_per_class needs a target with classes. Set data.labels_per_class=null.")
         key = "data.labels_per_class"
-        assert target.train.labels is not None  # it has classes
-        chosen = label_budget(target.train.labels, self.labels_per_class, self.subset_seed, target.classes, key)
+        assert train.labels is not None  # it has classes
+        chosen = label_budget(train.labels, self.labels_per_class, self.subset_seed, target.classes, key)
         if self.target_setting == "supervised":
-            return target.train.subset(chosen)
-        if len(chosen) == len(target.train):
+            return train.subset(chosen)
+        if len(chosen) == len(train):
             raise GraftError(
                 f"data.target_setting=semi: data.labels_per_class={self.labels_per_class} labels every training "
                 "sample. Give fewer, or set data.target_setting=supervised."
             )
-        train = target.train.subset(torch.cat([chosen, others(len(target.train), chosen)]))
+        train = train.subset(torch.cat([chosen, others(len(train), chosen)]))
         assert train.labels is not None
         return replace(train, labels=train.labels[: len(chosen)])
 
@@ -288,10 +289,7 @@ class TransferDataModule(pl.LightningDataModule):
 
     def _whole(self, domain: str, split_name: str) -> Split:
         """A split that is gone through as often as is asked for; GraftError for a stream."""
-        split = getattr(self.domains[domain], split_name)
-        if isinstance(split, Stream):
-            raise split.refusal("a pass over all training samples, which a term, a cache or what the run keeps asks for")
-        return split
+        return whole(getattr(self.domains[domain], split_name))
 
     @property
     def same_classes(self) -> bool:
@@ -396,7 +394,7 @@ class TransferDataModule(pl.LightningDataModule):
 
     def _lengths(self, domain: str) -> Tensor:
         """Lengths `(N,)` of a domain's training samples, for batches of about one length."""
-        lengths = self._lengths_of(self.domains[domain].train, self._train_transform)
+        lengths = self._lengths_of(self._whole(domain, "train"), self._train_transform)
         if lengths is None:
             raise GraftError(
                 f"data.bucket_by_length=true: {self.modality} data have no length. Set data.bucket_by_length=false."
@@ -431,7 +429,7 @@ class TransferDataModule(pl.LightningDataModule):
     def _views(self, domain: str) -> dict[str, tuple[Callable[[], Prepared], Transform]]:
         """What further versions of a domain's training samples are drawn from."""
         transforms = {view: self._view_transforms[view] for view in self.views.get(domain, ())}
-        split = self.domains[domain].train
+        split = self._whole(domain, "train")
         return {
             view: (functools.partial(self._prepared_samples, split, transform), transform)
             for view, transform in transforms.items()

@@ -41,7 +41,9 @@ def write_domain(data: DomainData, place: Place, limit: int, seed: int) -> Itera
     Raises GraftError for a place that is not empty, for labels that are no classes, and for what cannot be written.
     """
     splits: Mapping[str, Any] = {"train": data.train, "val": data.val, "test": data.test}
-    if data.classes is None or any(not isinstance(one.labels, Tensor) or one.labels.ndim > 1 for one in splits.values()):
+    if data.classes is None or any(
+        not isinstance(one.labels, Tensor) or one.labels.ndim > 1 for one in splits.values()
+    ):
         raise GraftError(f"{place.key}: shards hold one class a sample, and {data.name} has none.")
     if place.files.exists(place.path) and place.files.ls(place.path):
         raise GraftError(f"{place.key}={place.root}: it is not empty. Name a new folder, or empty it.")
@@ -49,7 +51,7 @@ def write_domain(data: DomainData, place: Place, limit: int, seed: int) -> Itera
     try:
         place.files.makedirs(place.path, exist_ok=True)
         for split, samples in splits.items():
-            order = range(len(samples))
+            order: Sequence[int] = range(len(samples))
             if split == "train":
                 order = torch.randperm(len(samples), generator=generator(seed, "shards")).tolist()
             for number, group in enumerate(groups(entries(samples, order, data.classes), limit)):

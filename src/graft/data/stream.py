@@ -60,7 +60,7 @@ class Stream:
 
     `open(seed, rank, world, start)` gives a process's samples of one pass, without the first `start`; every process
     gets as many. Where `length` is None nobody knows how many samples there are: a process's pass ends with its shards.
-    `decode` makes a split of a batch's samples, and with its second argument looks into each for why it cannot be used;
+    `decode` makes a split of a batch's samples, and with its second argument looks into each for why it is unusable;
     `prepare` is a transform's own for such a split. `first` holds a few samples that were read beforehand, for what only wants to see some.
     """
 
@@ -84,10 +84,19 @@ class Stream:
 
     def refusal(self, what: str, why: str = "it needs all training samples at hand") -> GraftError:
         """The error of something that cannot be meant with a stream."""
-        return GraftError(f"{what}: {self.key} is read as a stream, and {why}. docs/streaming.md says what goes with one.")
+        return GraftError(
+            f"{what}: {self.key} is read as a stream, and {why}. docs/streaming.md says what goes with one."
+        )
 
     def __getattr__(self, name: str) -> Any:
         """What a `Split` has and a stream has not: refused by name, whoever asks."""
         if name in ("inputs", "columns", "groups", "subset", "labelled"):
             raise self.refusal(f"the {name} of {self.key}'s training samples")
         raise AttributeError(name)
+
+
+def whole(train: Split | Stream) -> Split:
+    """Training samples that are at hand; GraftError for a stream."""
+    if isinstance(train, Stream):
+        raise train.refusal("a pass over all training samples, which a term, a cache or what the run keeps asks for")
+    return train

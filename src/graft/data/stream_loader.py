@@ -33,8 +33,8 @@ StoredKey = tuple[int, Sequence[Stored]]  # a batch: seed of its augmentation, i
 class StreamBatches(TrainBatches):
     """Which samples make up which batch: a function of (seed, epoch, step), and of how many processes there are.
 
-    `steps=None`: an epoch is one pass, of which every process gets as many samples. `steps=n`: n full batches of as many
-    passes as that takes, which begin anew in every epoch.
+    `steps=None`: an epoch is one pass, of which every process gets as many samples. `steps=n`: n full batches of as
+    many passes as that takes, which begin anew in every epoch.
     """
 
     def __init__(self, stream: Stream, batch_size: int, seed: object, steps: int | None, fixed: bool) -> None:
@@ -68,7 +68,7 @@ class StreamBatches(TrainBatches):
                 start -= each
                 continue
             seed, given = seed_of(self.seed, "order", self.epoch, number), 0
-            for given, sample in enumerate(self.stream.open(seed, rank, world, 0 if each is None else start), 1):  # noqa: B007
+            for given, sample in enumerate(self.stream.open(seed, rank, world, 0 if each is None else start), 1):
                 if each is not None or given > start:
                     yield sample
             if each is None and not given:

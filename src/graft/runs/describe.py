@@ -116,6 +116,7 @@ def of_cost(
         },
         "nonfinite": fitting.nonfinite.describe(),
         "feature_cache": fitting.features.describe(),
+        "skipped_in_training": {name: dict(found) for name, found in experiment.data.skipped.items() if found},
         "samples_per_s": fitting.throughput.samples_per_s,
         "peak_memory_mb": fitting.throughput.peak_memory_mb,
         "recalibrated_bn": fitting.recalibration.times if fitting.recalibration else 0,

@@ -49,7 +49,7 @@ def stream_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[s
     if names.says("selection", "holds_out", False):
         yield f"`selection={selection}` {where}: it holds out some of {SAMPLES}; use selection=target_val"
     if config["backbone"]["weights"] == "target" and names.says("strategy", "pretrained", True):
-        yield f"`backbone.weights=target` {where}: pretraining reads the source alone; give the shards as data.source too"
+        yield f"`backbone.weights=target` {where}: pretraining reads a source; give the shards as data.source"
 
 
 SAMPLES = "all training samples"

@@ -2,8 +2,8 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from dataclasses import replace
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 import torch
@@ -169,7 +169,7 @@ class ShardsDomain(Domain):
                 sizes.append(count(place, name) if size is None else size)
             except Damaged as damage:
                 raise GraftError(
-                    f"{self.key}.root={self.root}: the shard {name} is no whole tar file ({damage}). Write it again, or "
+                    f"{self.key}.root={self.root}: the shard {name} is no whole tar file ({damage}). Write it anew, or "
                     f"leave it out of {self.key}.train_shards, val_shards and test_shards."
                 ) from None
         return sizes
@@ -202,7 +202,7 @@ class ShardsDomain(Domain):
         if classes is None:
             if self.label_as == "index":
                 raise GraftError(
-                    f"{self.key}.label_as=index: which names they count is not known. Give {self.key}.classes=[...], or "
+                    f"{self.key}.label_as=index: which names they count is unknown. Give {self.key}.classes=[...], or "
                     f"a file {CLASSES} in {self.key}.root with a name a line."
                 )
             classes = ordered({word for word in words if word is not None})
@@ -229,7 +229,9 @@ class ShardsDomain(Domain):
         first, bad = self._decoded([self._numbered(*one) for one in read], f"{fingerprint}/first")
         if not len(first):
             what = [Skipped("train", one.place, one.problem) for one in bad]
-            raise GraftError(f"{self.key}: the shard {shards.names[0]} has no {self.noun} to train on ({reasons(what)}).")
+            raise GraftError(
+                f"{self.key}: the shard {shards.names[0]} has no {self.noun} to train on ({reasons(what)})."
+            )
         return Stream(
             open=functools.partial(shards.in_order, self._numbered, self.shuffle_buffer),
             decode=self._decode,

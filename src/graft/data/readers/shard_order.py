@@ -1,4 +1,4 @@
-"""In which order a process reads the samples of shards: a pure function of a seed, so that a resumed run finds its place."""
+"""In which order a process reads samples of shards: a function of a seed, so that a resumed run finds its place."""
 
 import random
 from collections.abc import Iterator, Sequence

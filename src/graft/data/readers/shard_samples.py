@@ -106,7 +106,13 @@ class Shards:
         return Stored(index, place, content, None, problem), word
 
     def in_order(
-        self, numbered: Callable[[Stored, str | None], Stored], buffer: int, seed: int, rank: int, world: int, start: int
+        self,
+        numbered: Callable[[Stored, str | None], Stored],
+        buffer: int,
+        seed: int,
+        rank: int,
+        world: int,
+        start: int,
     ) -> Iterator[Stored]:
         """A process's samples of one pass, without the first `start`, which are not read where sizes are known.
 

@@ -17,7 +17,15 @@ NAME = re.compile(r"^((?:.*/)?[^./][^./]*)\.([^/]*)$")  # key and ending: all up
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 INDICES = ("sizes.json", "index.json")  # number of samples by shard: WebDataset's own, and that of its `wids`
 CLASSES = "classes.txt"
-EXTRAS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs", "hf": "huggingface_hub"}
+EXTRAS = {
+    "s3": "s3fs",
+    "s3a": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "abfs": "adlfs",
+    "az": "adlfs",
+    "hf": "huggingface_hub",
+}
 MOST_SHARDS = 1_000_000
 BUFFER = 2**20  # bytes read at a time
 
@@ -67,7 +75,9 @@ class Place:
             install = f"Install it: pip install {package}" if package else first_line(error)
             raise GraftError(f"{key}={root}: {protocol}:// needs a package that is not there. {install}") from None
         except ValueError as error:
-            raise GraftError(f"{key}={root}: {first_line(error)}. Give a folder, or an address such as s3://...") from None
+            raise GraftError(
+                f"{key}={root}: {first_line(error)}. Give a folder, or an address such as s3://..."
+            ) from None
         self.local = protocol in ("file", "local")
 
     def read(self, name: str) -> bytes | None:
@@ -91,7 +101,7 @@ class Place:
         return {}
 
     def names(self, pattern: str, index: Mapping[str, int]) -> list[str]:
-        """The shards that a pattern means: all of `{000..099}`, or those there are of `*`; empty where none is there."""
+        """The shards that a pattern means: all of `{000..099}`, or those there are of `*`; empty where none is."""
         if "*" not in pattern and "?" not in pattern:
             return expanded(pattern)
         if known := [name for name in index if fnmatch.fnmatch(name, pattern)]:
@@ -156,11 +166,12 @@ def counts_in(index: Any) -> dict[str, int]:
 
 def entries_of(file: IO[bytes], start: int, endings: Sequence[str] | None, *, seeks: bool) -> Iterator[Entry]:
     """The samples of an open shard; Damaged where it cannot be read on. What is not wanted is not kept."""
-    number, key, files = -1, "", {}
+    number, key = -1, ""
+    files: dict[str, bytes] = {}
     try:
         with tarfile.open(fileobj=file, mode="r:" if seeks else "r|*", bufsize=BUFFER) as tar:
             for member in tar:
-                tar.members = []  # it would keep them all
+                tar.members = []  # type: ignore[attr-defined]  # it would keep them all
                 found = NAME.match(member.name)
                 if not member.isfile() or not found or found[1].rpartition("/")[2].startswith("__"):
                     continue
@@ -192,7 +203,7 @@ def count(place: Place, name: str) -> int:
 
 
 def missing_shards(place: Place, names: Sequence[str]) -> None:
-    """Raise GraftError for shards that are not there: of many behind an address only the first and the last are asked."""
+    """Raise GraftError for shards that are not there: behind an address only the first and the last are asked."""
     asked = names if place.local else [*{names[0]: None, names[-1]: None}]
     missing = []
     for name in asked:

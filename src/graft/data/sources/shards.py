@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from graft.data.readers.images import ImageFiles, extensions, look_into_content
 from graft.data.readers.labelled_shards import ShardsDomain
-from graft.data.readers.recordings import EXTENSIONS, SoundFiles, content_problem, imported_soundfile
+from graft.data.readers.recordings import EXTENSIONS, SoundFiles, content_problem
 from graft.data.readers.texts import Texts, not_readable
 from graft.data.samples import Split
 from graft.inputs.text import TextTransform, TokenLists
