@@ -61,7 +61,8 @@ class Stream:
     `open(seed, rank, world, start)` gives a process's samples of one pass, without the first `start`; every process
     gets as many. Where `length` is None nobody knows how many samples there are: a process's pass ends with its shards.
     `decode` makes a split of a batch's samples, and with its second argument looks into each for why it is unusable;
-    `prepare` is a transform's own for such a split. `first` holds a few samples that were read beforehand, for what only wants to see some.
+    `prepare` is a transform's own for such a split. `first` holds a few samples that were read beforehand, for what
+    only wants to see some.
     """
 
     open: Callable[[int, int, int, int], Iterator[Stored]]
