@@ -16,6 +16,7 @@ from graft.commands.check import fit_once
 from graft.config import plain
 from graft.config.conflicts.names import Names
 from graft.config.conflicts.stream import stream_contradictions
+from graft.runs import record
 from graft.runs.folder import LAST_CHECKPOINT
 
 SHARDS = ("data=shards", "backbone.weights=null", "strategy=scratch")
@@ -106,7 +107,7 @@ def small(shards, *more):
 @pytest.mark.slow
 def test_a_run_learns_from_shards_and_says_what_it_left_out(shards, tmp_path):
     results = train_in(tmp_path, *small(shards, "training.epochs=8", "optimizer.lr=0.01"))
-    assert results["status"] == "finished"
+    assert results["status"] == record.FINISHED
     assert results["data"]["target"]["train"] == 28
     assert results["metrics"]["test/target/acc"] > 0.8
     assert results["skipped_in_training"] == {}

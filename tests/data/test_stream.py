@@ -19,6 +19,7 @@ from PIL import Image
 
 from graft.data import stream_loader
 from graft.data.module import TransferDataModule
+from graft.data.readers import shards as readers
 from graft.data.readers.shard_order import pieces_of, positions, shuffled
 from graft.data.readers.shards import expanded
 from graft.data.sources.image_folder import ImageFolder
@@ -412,6 +413,29 @@ def served(folder, index):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+def test_what_fails_behind_an_address_is_tried_again_where_it_failed(shards, monkeypatch):
+    store, fails = fsspec.filesystem("memory"), [3, 2, 5]
+    store.pipe_file("/flaky/one.tar", (shards / "train-05.tar").read_bytes())
+    entries = readers.entries_of
+
+    def flaky(*words, **more):
+        left = fails.pop(0) if fails else 1000
+        for entry in entries(*words, **more):
+            if left == 0:
+                raise ConnectionResetError("gone")
+            yield entry
+            left -= 1
+
+    monkeypatch.setattr(readers, "entries_of", flaky)
+    monkeypatch.setattr(readers, "WAITS", (0.0,))
+    place = readers.Place("memory://flaky", "data.target.root")
+    assert [entry.number for entry in place.entries("one.tar")] == list(range(12))
+    fails[:] = [2, 0, 0]
+    with pytest.raises(GraftError, match=r"one\.tar cannot be read \(ConnectionResetError: gone\)"):
+        list(place.entries("one.tar"))
+    store.rm("/flaky", recursive=True)
 
 
 def test_reading_ahead_passes_errors_on_and_ends_with_its_reader():

@@ -63,6 +63,8 @@ class StreamBatches(TrainBatches):
         """A process's samples of the current epoch, without the first `start`."""
         world = rank_and_world()[1]
         each = None if self.stream.length is None else self.stream.length // world
+        if each == 0:
+            raise GraftError(f"{self.stream.key}: {self.stream.length} training samples cannot feed {world} processes.")
         for number in count():
             if each is not None and start >= each and self.steps is not None:
                 start -= each

@@ -4,6 +4,7 @@ import fnmatch
 import json
 import re
 import tarfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ EXTRAS = {
 }
 MOST_SHARDS = 1_000_000
 BUFFER = 2**20  # bytes read at a time
+WAITS = (1.0, 5.0, 30.0)  # seconds before what failed behind an address is tried again
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class Entry:
     number: int
     key: str
     files: Mapping[str, bytes]
+
+
+class Unreachable(GraftError):
+    """A place that does not answer, or not as it should."""
 
 
 class Damaged(Exception):
@@ -121,8 +127,22 @@ class Place:
     def entries(self, name: str, start: int = 0, endings: Sequence[str] | None = None) -> Iterator[Entry]:
         """The samples of a shard from the `start`-th on, in their order, of their files those of some `endings`.
 
-        Raises Damaged where the shard cannot be read on, GraftError where it is not there.
+        Behind an address what fails is tried again, from where it failed. Raises Damaged where the shard cannot be read
+        on, GraftError where it is not there.
         """
+        waits = iter(() if self.local else WAITS)
+        while True:
+            try:
+                for entry in self._entries(name, start, endings):
+                    yield entry
+                    start, waits = entry.number + 1, iter(() if self.local else WAITS)
+                return
+            except (Damaged, Unreachable):
+                if (seconds := next(waits, None)) is None:
+                    raise
+                time.sleep(seconds)
+
+    def _entries(self, name: str, start: int, endings: Sequence[str] | None) -> Iterator[Entry]:
         try:
             with self._explained(name), self.files.open(f"{self.path}/{name}", "rb", **self._options()) as file:
                 yield from entries_of(file, start, endings, seeks=self.local and name.endswith(".tar"))
@@ -151,7 +171,7 @@ class Explained:
         if error is None or isinstance(error, Damaged | GraftError | FileNotFoundError | GeneratorExit):
             return
         if isinstance(error, Exception):
-            raise GraftError(
+            raise Unreachable(
                 f"{self.place.key}={self.place.root}: {self.name} cannot be read "
                 f"({type(error).__name__}: {first_line(error)})."
             ) from error
