@@ -4,6 +4,7 @@ from benchmarks.row import Row
 from benchmarks.rows import (
     audio,
     epoch,
+    first_epoch,
     frozen,
     gpu,
     growth,
@@ -18,6 +19,22 @@ from benchmarks.rows import (
     text,
 )
 
-PARTS = (epoch, frozen, text, loading, audio, predict, startup, jobs, stacked, memory, growth, step, terms, gpu)
+PARTS = (
+    epoch,
+    frozen,
+    text,
+    loading,
+    audio,
+    predict,
+    startup,
+    jobs,
+    stacked,
+    memory,
+    first_epoch,
+    growth,
+    step,
+    terms,
+    gpu,
+)
 
 ROWS: list[Row] = [row for part in PARTS for row in part.ROWS]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from graft import registry
 from graft.backbones.base import Backbone
@@ -20,6 +20,7 @@ from graft.build import build
 from graft.cache.disk import DiskCache
 from graft.cache.once import TrainingSamples
 from graft.compress.base import Compression, CompressionContext
+from graft.data.boxes import Boxes
 from graft.data.module import TransferDataModule
 from graft.data.shared import share_domains
 from graft.data.slices import check_slices
@@ -289,7 +290,7 @@ def build_tasks(config: Mapping[str, Any], data: TransferDataModule) -> dict[str
         classes, own = data.classes(domain), data.domains[domain].label_set
         if isinstance(task, Multiclass) and classes and own:
             task.scored = [number for number, name in enumerate(classes) if name in own]
-        if (labels := data.domains[domain].train.labels) is not None:
+        if isinstance(labels := data.domains[domain].train.labels, Tensor | Boxes):
             task.fit(labels)
     return tasks
 
@@ -324,7 +325,7 @@ def settings_of_strategy(
     """Config keys that the strategy sets from the data: an image size only where the config leaves it open, and MixUp
     only where inputs are images and the task's labels can be mixed, which the strategy's note says.
     """
-    decided = strategy.settings(len(data.domains["target"].train), data.image_side)
+    decided = strategy.settings(data.samples_to_train, data.image_side)
     if config["data"]["image_size"] is not None:
         decided.pop("data.image_size", None)
     if "data.image_size" in decided and config["backbone"].get("size", 0) is None:

@@ -21,6 +21,7 @@ from graft.baselines.representations import (
 from graft.cache.disk import DiskCache
 from graft.data.boxes import Boxes
 from graft.data.module import TransferDataModule
+from graft.data.stream import Stream
 from graft.errors import GraftError
 from graft.inputs.columns import Columns
 
@@ -91,6 +92,10 @@ def chosen_names(
         if wanted == "auto":
             return []
         raise GraftError("baselines: none of them rejects what data.label_sets=open has unknown. Set baselines=auto.")
+    if streams := [one.train for one in data.domains.values() if isinstance(one.train, Stream)]:
+        if wanted == "auto":
+            return []
+        raise streams[0].refusal("baselines")
     labelled = data.domains["target"].train.labels is not None
     source = data.domains["source"].train.labels if same_task and data.same_classes else None
     shared = source is not None and data.classes("target") is not None

@@ -30,6 +30,7 @@ from graft.cache.disk import DiskCache, NoRoom
 from graft.cache.key import cache_key, code_used, numerics
 from graft.data.module import TransferDataModule
 from graft.data.samples import Split
+from graft.data.stream import whole
 from graft.tasks.base import Task
 
 MAX_ROWS = 10_000  # training rows of a domain; boosting takes all
@@ -135,7 +136,7 @@ def unlabelled(one: Planned, data: TransferDataModule) -> list[Named]:
     """The target's training inputs without their labels, where a baseline adapts to them."""
     if one.adaptation is None:
         return []
-    train = capped(data.domains["target"].train, most(one, "target"))
+    train = capped(whole(data.domains["target"].train), most(one, "target"))
     return [Named("target", "train", replace(train, labels=None))]
 
 

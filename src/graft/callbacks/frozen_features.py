@@ -15,8 +15,10 @@ from graft.cache.extract import Pass
 from graft.cache.features import FeatureCache
 from graft.cache.rows import MappedRows, TakenRows
 from graft.data.module import TransferDataModule
+from graft.data.stream import Stream
 from graft.inputs.base import Inputs
 from graft.module import TransferModule
+from graft.notes import say_once
 from graft.strategies.base import Phase, frozen_modules
 from graft.training.lightning import data_of, epochs_of, overfits
 
@@ -83,6 +85,12 @@ class FrozenFeatures(Callback):
         later = self._later_places(trainer, module, phase, place)
         if everything(trainer.limit_train_batches) and not overfits(trainer) and not module.batch_transforms:
             for domain in data.train_domains if plain or self.views else ():
+                if isinstance(data.domains[domain].train, Stream):
+                    say_once(
+                        f"data.{domain} is read as a stream: what the frozen part makes of its training samples is not "
+                        "kept, and is computed in every step"
+                    )
+                    continue
                 drawn = phase.epochs * data.steps_per_epoch * data.batch_sizes[domain] * trainer.world_size
                 if drawn < len(data.domains[domain].train):
                     continue  # not every sample's turn comes

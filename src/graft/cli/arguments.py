@@ -15,6 +15,7 @@ from graft.locations import CONF
 # The last names of the keys that hold a path.
 PATHS = (
     *("root", "file", "val_file", "test_file", "folder", "weights", "resume", "soup"),
+    *("train_shards", "val_shards", "test_shards"),
     *("logs_dir", "cache_dir", "data_dir", "run_dir", "dir"),
 )
 MULTIRUN = ("-m", "--multirun")

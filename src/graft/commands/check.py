@@ -25,6 +25,8 @@ from graft import load_run
 from graft.backbones.contract import check_backbone
 from graft.cli.notebook import check_composed, composed
 from graft.config.facts import attribute
+from graft.data.samples import Split
+from graft.data.stream import Stream
 from graft.errors import GraftError, Interrupted
 from graft.experiment import Experiment, assemble
 from graft.module import TransferModule
@@ -180,7 +182,7 @@ def reads_the_same(trial: Trial) -> str:
         raise Failure("the fingerprint differs, by which caches and resumed runs know the samples")
     places: dict[str, str] = {}
     for name in ("train", "val", "test"):
-        one, other = getattr(data, name), getattr(again, name)
+        one, other = (seen(getattr(each, name)) for each in (data, again))
         same = (one.fingerprint, one.places and [*one.places]) == (other.fingerprint, other.places and [*other.places])
         if not same or not torch.equal(one.labels, other.labels):
             raise Failure(f"{name} has other samples or labels")
@@ -193,6 +195,11 @@ def reads_the_same(trial: Trial) -> str:
             if places.setdefault(place, name) != name:
                 raise Failure(f"{place} is in {places[place]} and in {name}")
     return data.report.sentence() if data.report else ""
+
+
+def seen(split: Split | Stream) -> Split:
+    """A split, or of a stream the samples that were read beforehand."""
+    return split.first if isinstance(split, Stream) else split
 
 
 def accounts_for_every_parameter(trial: Trial) -> None:

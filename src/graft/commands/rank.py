@@ -96,9 +96,16 @@ def checked(overrides: Sequence[str]) -> dict[str, Any]:
 
     from graft.cli.launch import explain
     from graft.cli.notebook import check_composed
+    from graft.config.conflicts.stream import is_stream
 
     try:
-        return check_composed([*overrides, *OVERRIDES])
+        config = check_composed([*overrides, *OVERRIDES])
+        if is_stream(config["data"]["target"]):
+            raise GraftError(
+                "graft rank: data.target is read as a stream, and it measures features of samples at hand. Take some "
+                "thousand of them as a folder or a table: data=image_folder data.target.root=..."
+            )
+        return config
     except (HydraException, OmegaConfBaseException) as error:
         raise GraftError(explain(error, CONF)) from None
 

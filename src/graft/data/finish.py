@@ -624,7 +624,7 @@ def without_lost_classes(
     return kept, tuple(classes[index] for index in present.tolist())
 
 
-def absent_labels(splits: Mapping[str, Samples], classes: Sequence[str] | None) -> tuple[str, ...]:
+def absent_labels(splits: Mapping[str, Samples | Split], classes: Sequence[str] | None) -> tuple[str, ...]:
     """Lines on classes of which a split has no sample, and on what becomes of its AUROC then."""
     notes = []
     if not classes:

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import ConcatDataset
 
 from graft.data.samples import DomainData, Report, Split, sha256
+from graft.data.stream import whole
 from graft.errors import GraftError
 
 FITTED = ("table", "sequence")  # modalities that are scaled by each domain's own training split
@@ -27,7 +28,7 @@ def joined(domains: Mapping[str, DomainData], key: str, *, equal: bool = False) 
     return replace(
         first,
         name=" + ".join(domains),
-        train=joined_split([one.train for one in domains.values()]),
+        train=joined_split([whole(one.train) for one in domains.values()]),
         val=joined_split([one.val for one in domains.values()]),
         test=joined_split([one.test for one in domains.values()]),
         fingerprint=sha256([*(one.fingerprint.encode() for one in domains.values()), str(equal).encode()]),

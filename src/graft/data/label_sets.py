@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from graft.data.samples import DomainData, Samples, Split
+from graft.data.stream import whole
 from graft.errors import GraftError, listed
 
 LabelSets = Literal["closed", "partial", "open"]
@@ -66,7 +67,7 @@ def in_source_classes(target: DomainData, source: DomainData, label_sets: LabelS
         [f"the target has no {listed(missing, SHOWN)}"] * bool(missing)
         + [f"{listed(private, SHOWN)} are not in the source, and count as {UNKNOWN}"] * bool(private)
     )
-    train, val, test = (renumbered(split, numbers) for split in (target.train, target.val, target.test))
+    train, val, test = (renumbered(split, numbers) for split in (whole(target.train), target.val, target.test))
     return replace(target, train=train, val=val, test=test, classes=known, label_set=own, notes=(*target.notes, note))
 
 
@@ -120,5 +121,5 @@ def renamed(data: DomainData, classes: tuple[str, ...], notes: Sequence[str]) ->
     """A domain whose labels are places in `classes`, which hold all of its own."""
     own = data.classes or ()
     numbers = torch.tensor([classes.index(name) for name in own])
-    train, val, test = (renumbered(split, numbers) for split in (data.train, data.val, data.test))
+    train, val, test = (renumbered(split, numbers) for split in (whole(data.train), data.val, data.test))
     return replace(data, train=train, val=val, test=test, classes=classes, label_set=own, notes=(*data.notes, *notes))

@@ -24,6 +24,8 @@ from graft.data.loader import EvalLoader, Loader, ResumableLoader
 from graft.data.samples import DomainData, Modality, Split, generator
 from graft.data.sampling import EvalBatches, SemiBatches, TrainBatches, balanced_weights
 from graft.data.splits import label_budget, others
+from graft.data.stream import Stream, whole
+from graft.data.stream_loader import StreamBatches, StreamLoader
 from graft.data.views import TEACHER, augment_of_view
 from graft.errors import GraftError
 from graft.inputs.audio import augment as augment_speech
@@ -110,6 +112,7 @@ class TransferDataModule(pl.LightningDataModule):
         self.teacher_spec: InputSpec | None = None  # the form of their `teacher` view
         # (domain, split) -> activations `(N, ...)` that stand for its inputs, see graft.callbacks.frozen_features
         self.stored: dict[tuple[str, str], MappedRows | TakenRows | None] = {}
+        self.skipped: dict[str, dict[str, str]] = {}  # by domain, samples of streams that could not be used, and why
         self._pool: Split | None = None  # the target's training samples before the budget, without their labels
         self._prepared: dict[tuple[str, str], Prepared] = {}  # by split and geometry; copies of this module share it
 
@@ -131,11 +134,34 @@ class TransferDataModule(pl.LightningDataModule):
                     f"data.{name} holds {data.modality} data, but data.target {target.modality} data: "
                     "both need one modality."
                 )
-        self._pool = replace(target.train, labels=None)
+        for name, data in self.domains.items():
+            if isinstance(data.train, Stream):
+                self._check_stream(name, data.train)
+        self._pool = None if isinstance(target.train, Stream) else replace(target.train, labels=None)
         target = replace(target, train=self._budgeted(target))
         if self.label_sets != "closed":
             target = in_source_classes(target, self.domains["source"], self.label_sets)
         self.domains["target"] = target
+
+    def _check_stream(self, name: str, stream: Stream) -> None:
+        """Raise GraftError for what needs all training samples at hand, or to know how many there are."""
+        of_target = name == "target"
+        for key, value, off in (
+            ("labels_per_class", self.labels_per_class if of_target else None, None),
+            ("balance", self.balance, "none"),
+            ("bucket_by_length", self.bucket_by_length, False),
+            ("label_sets", self.label_sets, "closed"),
+            (f"{name}_classes", self.kept_classes[name], None),
+            ("fold", self.fold if of_target else None, None),
+        ):
+            if value != off:
+                raise stream.refusal(f"data.{key}={value}")
+        if stream.length is None and not isinstance(self.epoch, int):
+            raise GraftError(
+                f"data.epoch={self.epoch}: nobody knows how many samples the shards of data.{name} hold, so that an "
+                "epoch is a number of steps: data.epoch=1000. With the number of samples of each in a file sizes.json "
+                "beside them an epoch is all of them."
+            )
 
     def grow_classes(self, old: Sequence[str], key: str) -> None:
         """Number both sides' classes as a head that grows has them: the `old` ones, then the target's new ones.
@@ -161,7 +187,7 @@ class TransferDataModule(pl.LightningDataModule):
             self.target.beside(self.source)
             self.source.beside(self.target)
 
-    def _budgeted(self, target: DomainData) -> Split:
+    def _budgeted(self, target: DomainData) -> Split | Stream:
         """The target's training samples that this run may use, with the labels that it may see.
 
         A semi-supervised target has the labelled ones first, and all others without labels behind them.
@@ -177,19 +203,20 @@ class TransferDataModule(pl.LightningDataModule):
             if self.target_setting == "semi":
                 raise GraftError("data.target_setting=semi needs data.labels_per_class=<number of labels a class>.")
             return target.train
+        train = whole(target.train)
         if target.classes is None:
             raise GraftError("data.labels_per_class needs a target with classes. Set data.labels_per_class=null.")
         key = "data.labels_per_class"
-        assert target.train.labels is not None  # it has classes
-        chosen = label_budget(target.train.labels, self.labels_per_class, self.subset_seed, target.classes, key)
+        assert train.labels is not None  # it has classes
+        chosen = label_budget(train.labels, self.labels_per_class, self.subset_seed, target.classes, key)
         if self.target_setting == "supervised":
-            return target.train.subset(chosen)
-        if len(chosen) == len(target.train):
+            return train.subset(chosen)
+        if len(chosen) == len(train):
             raise GraftError(
                 f"data.target_setting=semi: data.labels_per_class={self.labels_per_class} labels every training "
                 "sample. Give fewer, or set data.target_setting=supervised."
             )
-        train = target.train.subset(torch.cat([chosen, others(len(target.train), chosen)]))
+        train = train.subset(torch.cat([chosen, others(len(train), chosen)]))
         assert train.labels is not None
         return replace(train, labels=train.labels[: len(chosen)])
 
@@ -251,9 +278,18 @@ class TransferDataModule(pl.LightningDataModule):
 
     def image_side(self) -> int | None:
         """Side in pixels of a square of the first target image's area; None without any image."""
-        inputs: Any = self.domains["target"].train.inputs
+        inputs: Any = self._seen("target").inputs
         shape = tuple(inputs[0].shape) if len(inputs) and self.modality == "image" else ()
         return round(math.sqrt(shape[-2] * shape[-1])) if len(shape) == 3 else None
+
+    def _seen(self, domain: str) -> Split:
+        """Training samples that may be looked at before training: all, or a stream's first."""
+        train = self.domains[domain].train
+        return train.first if isinstance(train, Stream) else train
+
+    def _whole(self, domain: str, split_name: str) -> Split:
+        """A split that is gone through as often as is asked for; GraftError for a stream."""
+        return whole(getattr(self.domains[domain], split_name))
 
     @property
     def same_classes(self) -> bool:
@@ -305,7 +341,7 @@ class TransferDataModule(pl.LightningDataModule):
         steps, once = self.steps_per_epoch, None if isinstance(self.epoch, int) else self._epoch_domain
         drawn = {domain: steps * self.batch_sizes[domain] for domain in self.train_domains}
         if once in drawn:  # its last batch may be smaller
-            drawn[once] = min(drawn[once], len(self.domains[once].train))
+            drawn[once] = min(drawn[once], len(self.domains[once].train))  # of a stream whose length is known
         return drawn
 
     @property
@@ -322,9 +358,11 @@ class TransferDataModule(pl.LightningDataModule):
     def _batches(self, domain: str, steps: int | None = None) -> TrainBatches:
         """Batches of a domain: once through it, or `steps` batches an epoch from an endless stream."""
         train, fixed = self.domains[domain].train, bool(self.trainer and overfits(self.trainer))
+        size, seed = self.batch_sizes[domain], (self.seed, domain)
+        if isinstance(train, Stream):
+            return StreamBatches(train, size, seed, self.epoch if isinstance(self.epoch, int) else steps, fixed)
         weights = self._draw_weights(domain)
         lengths = functools.partial(self._lengths, domain) if self.bucket_by_length else None
-        size, seed = self.batch_sizes[domain], (self.seed, domain)
         if not train.partly_labelled:
             return TrainBatches(len(train), size, seed, steps, weights, fixed, lengths)
         assert train.labels is not None
@@ -356,7 +394,7 @@ class TransferDataModule(pl.LightningDataModule):
 
     def _lengths(self, domain: str) -> Tensor:
         """Lengths `(N,)` of a domain's training samples, for batches of about one length."""
-        lengths = self._lengths_of(self.domains[domain].train, self._train_transform)
+        lengths = self._lengths_of(self._whole(domain, "train"), self._train_transform)
         if lengths is None:
             raise GraftError(
                 f"data.bucket_by_length=true: {self.modality} data have no length. Set data.bucket_by_length=false."
@@ -371,21 +409,27 @@ class TransferDataModule(pl.LightningDataModule):
         """A loader for each training domain, of equal length; batches are `{domain: batch}`."""
         steps = self.steps_per_epoch
         once = None if isinstance(self.epoch, int) else self._epoch_domain
-        return {
-            domain: ResumableLoader(
-                *self._samples(self.domains[domain].train, self._train_transform),
-                self._batches(domain, None if domain == once else steps),
-                self.num_workers,
-                functools.partial(self.stored.get, (domain, "train")),
-                self._views(domain),
-            )
-            for domain in self.train_domains
-        }
+        return {domain: self._train_loader(domain, None if domain == once else steps) for domain in self.train_domains}
+
+    def _train_loader(self, domain: str, steps: int | None) -> ResumableLoader:
+        train, batches = self.domains[domain].train, self._batches(domain, steps)
+        if isinstance(train, Stream):
+            assert isinstance(batches, StreamBatches)
+            views = {view: self._view_transforms[view] for view in self.views.get(domain, ())}
+            skipped = self.skipped.setdefault(domain, {})
+            return StreamLoader(train, self._train_transform, batches, self.num_workers, views, skipped)
+        return ResumableLoader(
+            *self._samples(train, self._train_transform),
+            batches,
+            self.num_workers,
+            functools.partial(self.stored.get, (domain, "train")),
+            self._views(domain),
+        )
 
     def _views(self, domain: str) -> dict[str, tuple[Callable[[], Prepared], Transform]]:
         """What further versions of a domain's training samples are drawn from."""
         transforms = {view: self._view_transforms[view] for view in self.views.get(domain, ())}
-        split = self.domains[domain].train
+        split = self._whole(domain, "train")
         return {
             view: (functools.partial(self._prepared_samples, split, transform), transform)
             for view, transform in transforms.items()
@@ -429,7 +473,7 @@ class TransferDataModule(pl.LightningDataModule):
         """
         transform = self._eval_transform if view is None else self._train_transform
         transform = transform if spec is None else spec.transform()
-        split = getattr(self.domains[domain], split_name)
+        split = self._whole(domain, split_name)
         split = replace(split, labels=None) if split.partly_labelled else split
         seed, lengths = (self.seed, domain, "view", view), functools.partial(self._lengths_of, split, transform)
         batches = EvalBatches(len(split), self.eval_batch_size, seed, shared=False, lengths=lengths)
@@ -440,7 +484,7 @@ class TransferDataModule(pl.LightningDataModule):
 
         Of a split of which some have labels, those.
         """
-        train = self.domains[domain].train.labelled
+        train = self._whole(domain, "train").labelled
         indices = torch.randperm(len(train), generator=generator("drawn", domain))[:samples]
         keys = [(0, one) for one in indices.split(batch_size)]
         yield from Loader(*self._samples(train, self._eval_transform), keys, self.num_workers)
@@ -453,7 +497,7 @@ class TransferDataModule(pl.LightningDataModule):
         Activations that are `stored` stand for inputs, where those of the split are of samples without augmentation.
         """
         split, keys = (
-            getattr(self.domains[domain], split_name),
+            self._whole(domain, split_name),
             [(0, one) for one in indices.split(self.eval_batch_size)],
         )
         plain = stored and (split_name != "train" or self.augment == "none")
@@ -462,7 +506,7 @@ class TransferDataModule(pl.LightningDataModule):
 
     def few_samples(self, domain: str, count: int) -> Inputs:
         """Inputs `(B, ...)` of some of a domain's training samples, spread over the split; no others are decoded."""
-        split = self.domains[domain].train
+        split = self._seen(domain)
         spread = torch.linspace(0, len(split) - 1, min(count, len(split))).long()
         prepared = self._eval_transform.prepare(replace(split, labels=None).subset(spread), None)
         return self._eval_transform.collate(prepared[torch.arange(len(spread))])
@@ -481,7 +525,7 @@ class TransferDataModule(pl.LightningDataModule):
 
     def plain_train_loader(self, domain: str) -> EvalLoader:
         """Batches `{domain: batch}` of all training samples, plain and unlabelled; each process has its share."""
-        return self._whole_loader(domain, replace(self.domains[domain].train, labels=None), self._eval_transform)
+        return self._whole_loader(domain, replace(self._whole(domain, "train"), labels=None), self._eval_transform)
 
     def _whole_loader(
         self,
@@ -506,21 +550,43 @@ class TransferDataModule(pl.LightningDataModule):
             self._prepared[key] = transform.prepare(split, self.decoded)
         return self._prepared[key]
 
+    @property
+    def samples_to_train(self) -> int:
+        """The target's training samples; of a stream whose length nobody knows those of an epoch."""
+        train = self.domains["target"].train
+        return self._epoch_of_steps("target") if unknown(train) else len(train)
+
+    def labelled(self, domain: str) -> int:
+        """How many training samples have labels; of a stream whose length nobody knows those of an epoch."""
+        train = self.domains[domain].train
+        if train.labels is None:
+            return 0
+        return self._epoch_of_steps(domain) if unknown(train) else len(train.labels)
+
+    def _epoch_of_steps(self, domain: str) -> int:
+        return self.steps_per_epoch * self.batch_sizes[domain]
+
     def summary(self) -> dict[str, dict[str, Any]]:
         """Sizes, classes and label counts of each domain, for the printout and results.json."""
         summary = {}
         for name, data in self.domains.items():
+            train = self._epoch_of_steps(name) if unknown(data.train) else len(data.train)
             summary[name] = {
                 "name": data.name,
                 "classes": None if data.classes is None else list(data.classes),
                 "channels": data.channels,
-                "train": len(data.train),
+                "train": train,
                 "val": len(data.val),
                 "test": len(data.test),
-                "labels": {"train": 0 if data.train.labels is None else len(data.train.labels), "val": len(data.val)},
+                "labels": {"train": self.labelled(name), "val": len(data.val)},
                 "fingerprint": data.fingerprint,
                 "notes": list(data.notes),
                 "report": None if data.report is None else {"sentence": data.report.sentence(), **asdict(data.report)},
             }
         summary["target"] |= {"labels_per_class": self.labels_per_class, "pool": len(self._pool or ())}
         return summary
+
+
+def unknown(train: Split | Stream) -> bool:
+    """Whether nobody knows how many samples there are."""
+    return isinstance(train, Stream) and train.length is None

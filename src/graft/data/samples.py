@@ -4,7 +4,7 @@ import bisect
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from torch.utils.data import ConcatDataset, Subset
 
 from graft.data.boxes import Boxes
 from graft.errors import GraftError
+
+if TYPE_CHECKING:
+    from graft.data.stream import Stream
 
 HELD_OUT = ("val", "test")
 
@@ -206,7 +209,7 @@ class DomainData:
     """A domain, split. `fingerprint` changes whenever the content does; `notes` say what a reader should know."""
 
     name: str
-    train: Split
+    train: "Split | Stream"  # a stream where they do not fit, see graft.data.stream
     val: Split
     test: Split
     classes: tuple[str, ...] | None

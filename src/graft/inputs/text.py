@@ -99,6 +99,10 @@ class TextTransform:
         self._say(cut, tokens, len(split))
         return tokens
 
+    def of_batch(self, split: Split) -> TokenLists:
+        """The token ids of a batch's texts, of which nothing is kept."""
+        return TokenLists(self._tokens(split)[0])
+
     def _write(self, split: Split, folder: Path) -> None:
         sequences, cut = self._tokens(split)
         write_sequences(folder, (torch.tensor(ids, dtype=MappedTokens.dtype) for ids in sequences))

@@ -6,6 +6,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from graft.data.samples import DomainData, names_of
+from graft.data.stream import whole
 from graft.errors import GraftError
 from graft.experiment import Experiment
 from graft.model import unusual
@@ -73,7 +74,7 @@ def neighbours_for(experiment: Experiment, trainer: pl.Trainer) -> Neighbours | 
             "features beside them. Set save.neighbours=false."
         )
     target = data.domains["target"]
-    samples = names_of(target.train, outputs.indices)
+    samples = names_of(whole(target.train), outputs.indices)
     if "paths" in config["save"]["redact"]:
         samples = [hashed(name) for name in samples]
     return Neighbours.of(outputs.features, samples, labels_of(target, outputs.indices))

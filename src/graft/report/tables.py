@@ -14,6 +14,7 @@ from rich.table import Table
 
 from graft.cli.help import description
 from graft.cli.program import program
+from graft.errors import listed
 from graft.locations import CONF
 from graft.report import growth
 from graft.report.baselines import baselines_in
@@ -79,6 +80,7 @@ def print_results(results: Mapping[str, Any], run_dir: Path) -> None:
         *prior_lines(results),
         *rejection_lines(results),
         *nonfinite_lines(results),
+        *skipped_lines(results),
         cost_line(results),
     ):
         if line:
@@ -86,6 +88,16 @@ def print_results(results: Mapping[str, Any], run_dir: Path) -> None:
     if os.path.isdir(run_dir / MODEL):  # which is no error for a name that is too long
         print(f"predict with it: graft predict run={shlex.quote(str(run_dir))} input=<file or folder>")
     print(run_dir, flush=True)
+
+
+def skipped_lines(results: Mapping[str, Any]) -> list[str]:
+    """Of data that are read as a stream, how many training samples were left out, and the first of them."""
+    found = (results.get("skipped_in_training") or {}).items()
+    return [
+        f"{domain}: {len(bad):,} training samples were left out ("
+        f"{listed([f'{place}: {why}' for place, why in bad.items()], separator='; ')})"
+        for domain, bad in found
+    ]
 
 
 def print_suggestions(results: Mapping[str, Any], run_dir: Path) -> None:

@@ -116,6 +116,7 @@ def of_cost(
         },
         "nonfinite": fitting.nonfinite.describe(),
         "feature_cache": fitting.features.describe(),
+        "skipped_in_training": {name: dict(found) for name, found in experiment.data.skipped.items() if found},
         "samples_per_s": fitting.throughput.samples_per_s,
         "peak_memory_mb": fitting.throughput.peak_memory_mb,
         "recalibrated_bn": fitting.recalibration.times if fitting.recalibration else 0,
@@ -174,8 +175,7 @@ def of_labels(experiment: Experiment) -> dict[str, int]:
     rule, target = experiment.rule, experiment.data.domains["target"]
     looks = rule.uses_target_labels and "target" in rule.domains
     looks = looks or bool(experiment.swad and experiment.swad.domain == "target")
-    training = 0 if target.train.labels is None else len(target.train.labels)
-    return {"training": training, "choosing": len(target.val) if looks else 0}
+    return {"training": experiment.data.labelled("target"), "choosing": len(target.val) if looks else 0}
 
 
 def of_selection(experiment: Experiment, selected: Mapping[str, Any]) -> dict[str, Any]:

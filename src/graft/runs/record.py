@@ -60,6 +60,7 @@ class RunRecord(TypedDict, total=False):
     probe: dict[str, Any]  # of strategy=probe: monitor, the chosen penalty, and what each that was tried reads
     stacked: dict[str, Any]  # jobs that trained together, this one among them, and fit_s of all; fit_s above is a share
     cost: dict[str, Any]  # target_steps; flops: pretraining, target, total (None: not known); matches_flops
+    skipped_in_training: dict[str, dict[str, str]]  # of streams, by domain: samples left out (of one process), and why
     samples_per_s: float | None
     peak_memory_mb: float | None
     race: dict[str, Any]  # of the winner of one: candidates, jobs, rungs, cpu_s, and full_sweep_s of all candidates

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from graft.config.conflicts.stream import is_stream
 from graft.config.facts import attribute
 from graft.config.text import leaves, shown
 
@@ -74,6 +75,8 @@ def reasons(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"strategy={strategy['_target_'].split('.')[-2]} trains the backbone"
     if attribute(strategy["_target_"], "closed_fit", False):
         yield f"strategy={strategy['_target_'].split('.')[-2]} takes no steps"
+    if any(is_stream(config["data"].get(side)) for side in ("target", "source")):
+        yield "data.target or data.source is a stream"
     if strategy.get("train_bn"):
         yield "strategy.train_bn=true trains BatchNorm"
     for key, allowed in NEEDED.items():

@@ -106,6 +106,7 @@ def evidence_of(config: Mapping[str, Any], most: int) -> "Evidence":
 
     from graft.baselines.scores import capped
     from graft.cache.extract import extract
+    from graft.data.stream import Stream
     from graft.experiment import assemble
     from graft.training.trainer import first_device
     from graft.transferability.base import Evidence
@@ -114,6 +115,8 @@ def evidence_of(config: Mapping[str, Any], most: int) -> "Evidence":
     experiment = assemble(config, share_data=True)
     data, backbone = experiment.data, experiment.module.backbone.to(first_device(config["trainer"]))
     target = data.domains["target"]
+    if isinstance(target.train, Stream):
+        raise target.train.refusal("graft rank", "it measures features of samples at hand")
     if target.train.labels is None:
         raise GraftError("graft rank: data.target_setting=unsupervised has no labels to measure by; use supervised")
     data.domains["target"] = replace(target, train=capped(target.train.labelled, most))

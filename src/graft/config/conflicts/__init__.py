@@ -20,6 +20,7 @@ from graft.config.conflicts.selection import (
 )
 from graft.config.conflicts.source import domain_contradictions, pretrain_contradictions, source_contradictions
 from graft.config.conflicts.strategy import closed_fit_contradictions, growth_contradictions, strategy_contradictions
+from graft.config.conflicts.stream import stream_contradictions
 from graft.config.conflicts.training import (
     averaging_contradictions,
     missing_runs,
@@ -44,6 +45,7 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     yield from label_set_contradictions(config, names)
     yield from detection_contradictions(config, names)
     yield from table_contradictions(config, names)
+    yield from stream_contradictions(config, names)
     yield from training_contradictions(config, names)
     yield from selection_contradictions(config, names)
     yield from ledger_contradictions(config, names)

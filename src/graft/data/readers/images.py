@@ -66,6 +66,11 @@ def look_into(path: Path, channels: int) -> Look:
         content = path.read_bytes()
     except OSError as error:
         return Look(b"", f"it cannot be read ({error.strerror})")
+    return look_into_content(content, channels)
+
+
+def look_into_content(content: bytes, channels: int) -> Look:
+    """The same of a file's bytes."""
     digest = hashlib.sha256(content).digest()
     if not content:
         return Look(digest, "the file is empty")

@@ -119,11 +119,15 @@ def inspect(path: Path) -> tuple[bytes, str]:
         content = path.read_bytes()
     except OSError as error:
         return b"", f"it cannot be read ({error.strerror})"
-    digest = hashlib.sha256(content).digest()
+    return hashlib.sha256(content).digest(), content_problem(content)
+
+
+def content_problem(content: bytes) -> str:
+    """Why a file's bytes cannot be used, empty where they can."""
     try:
-        return digest, sound_problem(content)
+        return sound_problem(content)
     except Exception as error:  # whatever a decoder raises is about this one file
-        return digest, f"it cannot be read as sound ({first_line(error)})"
+        return f"it cannot be read as sound ({first_line(error)})"
 
 
 def sound_problem(content: bytes) -> str:
