@@ -50,6 +50,9 @@ class Race:
         for place, rung in enumerate(rungs):
             left = len(rungs) - place - 1
             measured = self.measured(rung, candidates, left)
+            if rung.decides and all(one.value is None for one in measured):
+                self.say(f"race, {rung.name}: left out. {measured[0].failure if measured else 'The budget is spent'}.")
+                continue
             if not any(one.value is not None for one in measured):
                 why = next((one.failure for one in measured), "the budget pays for none")
                 raise GraftError(
@@ -95,7 +98,8 @@ class Race:
 
     def jobs_of(self, rung: Rung, candidate: Candidate) -> list[Job]:
         """The jobs of a candidate on a rung, one a seed."""
-        keys = candidate.overrides | dict(rung.set)
+        own_keys = candidate.overrides_of(rung.decides) if rung.alone else candidate.overrides
+        keys = own_keys | dict(rung.set)
         epochs = self.epochs_on(rung, candidate)
         if rung.epochs < 1:
             keys[EPOCHS] = str(epochs)
