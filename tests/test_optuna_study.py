@@ -118,7 +118,7 @@ def test_a_loss_is_minimised():
 
 def test_what_is_searched():
     words = [
-        *("optimizer.lr=tag(log,interval(1e-4,1e-1))", "training.epochs=interval(2,8)", "strategy=frozen,full"),
+        *("optimizer.lr=tag(log,interval(1e-4,1e-1))", "training.epochs=int(interval(2,8))", "strategy=frozen,full"),
         *("data.batch_size=range(8,33,8)", "name=a"),
     ]
     fixed, space = optuna_study.parsed(OverridesParser.create(), words)

@@ -269,7 +269,8 @@ def check_followed(hydra: HydraConf, settings: Mapping[str, Any]) -> None:
     grid = hydra.mode != RunMode.MULTIRUN or sweeper.endswith("BasicSweeper")
     rule = settings["selection"]["_target_"]
     follows = attribute(rule, "domains", ()) or attribute(rule, "holds_out", False)
-    if not grid and not follows and not settings["tune"]:
+    last_of_race = sweeper.endswith("RaceSweeper") and settings["data"].get("refit")  # decides nothing
+    if not grid and not follows and not settings["tune"] and not last_of_race:
         raise GraftError(
             f"`selection={hydra.runtime.choices.get('selection')}` with the sweeper {sweeper}: it follows no metric "
             "that could be optimised but the test split's. Use selection=target_val, budget, entropy or source_val."

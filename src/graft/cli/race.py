@@ -44,8 +44,12 @@ def run(
     named: str | None,
     budget: float | None,
     budget_s: float | None,
+    refit: bool,
 ) -> list[Any]:
-    """Race what the `named` space and the lists of values in `arguments` span; LaunchRefused for a mistake there."""
+    """Race what the `named` space and the lists of values in `arguments` span; LaunchRefused for a mistake there.
+
+    `refit` trains the winner on its validation labels too, once the race is over.
+    """
     folder = Path(str(config.hydra.sweep.dir))
     try:
         fixed, axes, seeds = parsed(OverridesParser.create(config_loader=context.config_loader), arguments)
@@ -76,8 +80,11 @@ def run(
     )
     print(f"race: {len(space.candidates())} candidates of {', '.join(space.axes) or 'one recipe'}", flush=True)
     try:
-        for outcome in race.tested(race.winner()):
+        winner = race.winner()
+        for outcome in race.tested(winner):
             say_where_it_comes_from(folder / outcome.folder, log)
+        for outcome in race.refitted(winner) if refit else []:
+            print(refit_line(folder / outcome.folder, outcome.failure, log), flush=True)
     except Stopped:
         pass  # the callback around the sweep says how to go on
     except GraftError as error:
@@ -266,6 +273,19 @@ def may_go_on(settings: Mapping[str, Any], results: Mapping[str, Any]) -> bool:
         and settings["training"]["patience"] is None
         and not results["settings"]
     )
+
+
+def refit_line(folder: Path, failure: str, log: RaceLog) -> str:
+    """What the last training on all labels has become; it is put down in its own record and in the race's."""
+    if not (folder / DONE).is_file():
+        return f"race, refit: failed ({failure}). The winner's folder is whole."
+    say_where_it_comes_from(folder, log)
+    results = record.read(folder)
+    assert log.result is not None
+    log.result["refit"] = [*log.result.get("refit", []), folder.name]
+    log.write()
+    score = f"{results['score']['metric']} {results['score']['value']:.4f}"
+    return f"race, refit on {results['labels']['training']:,} labels, nothing chosen: {score}; {folder.name}"
 
 
 def say_where_it_comes_from(folder: Path, log: RaceLog) -> None:

@@ -11,6 +11,7 @@ from graft.race.space import Candidate, Rung, Space
 EPOCHS = "training.epochs"
 # Of every job but the winner's: nothing looks at the test split.
 UNTESTED = ("test=false",)
+REFIT = ("data.refit=true", "selection=last", "baselines=none")  # on all labels, which leaves nothing to choose an epoch by
 TUNED = ("optimizer.lr", "optimizer.weight_decay")  # axes in which jobs may train together
 
 
@@ -215,6 +216,14 @@ class Race:
         self.log.write()
         self.say(result_line(self.log.result))
         return outcomes
+
+
+    def refitted(self, winner: Measured) -> list[Outcome]:
+        """Train the winner once more, on training and validation labels, and test its last epoch; a job a seed."""
+        whole = [[*job.overrides] for job in self.jobs_of(self.space.rungs[-1], winner.candidate)]
+        jobs = [Job((*(one for one in overrides if one not in UNTESTED), *REFIT)) for overrides in whole]
+        self.finish(jobs)
+        return [self.outcome(job) for job in jobs]
 
 
 def best(measured: Sequence[Measured]) -> Decision:
