@@ -116,6 +116,13 @@ def test_a_share_of_the_whole_sweep_decides_how_many_go_on(tmp_path, budget, who
     assert len(runner.jobs) - 6 == min(whole, max(int(paid), 1))
 
 
+def test_the_start_of_the_command_counts_for_race_and_sweep(tmp_path):
+    one = race(tmp_path, Runner(), budget=0.5, start_s=20)
+    one.winner()
+    assert one.share_s(1) == pytest.approx(0.5 * (20 + 63) - 20 - one.log.spent_s)
+    assert len(one.log.rungs[0]["went_on"]) == 1  # 6.5 s are left after 15 s of short runs
+
+
 def test_seconds_end_the_first_rung_between_strategies_and_the_rest_is_not_tried(tmp_path):
     runner = Runner()
     one = race(tmp_path, runner, budget_s=14)

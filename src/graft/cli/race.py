@@ -75,6 +75,7 @@ def run(
         seeds=seeds,
         budget=budget,
         budget_s=budget_s,
+        start_s=start_seconds(),
         shortest=config.training.validate_every_epochs,
         say=lambda line: print(line, flush=True),
     )
@@ -179,8 +180,6 @@ class Jobs:
 
     def __call__(self, batch: Sequence[Job]) -> list[Outcome]:
         """Run jobs, and share their CPU time among them by their wall times. Raises Stopped after a signal."""
-        import graft.run  # noqa: F401 - torch and the like take seconds, which are no job's
-
         began, before = time.time(), cpu_seconds()
         returns = self.launcher.launch([self.overrides(one) for one in batch], initial_job_idx=self.started)
         self.started += len(batch)
@@ -295,6 +294,14 @@ def say_where_it_comes_from(folder: Path, log: RaceLog) -> None:
     names = ("candidates", "jobs", "cpu_s", "full_sweep_s")
     results["race"] = {name: result[name] for name in names} | {"rungs": [one["name"] for one in log.rungs]}
     record.write(results, folder)
+
+
+def start_seconds() -> float:
+    """CPU seconds of importing torch and the like, which are no job's; 0 where that was done before."""
+    before = cpu_seconds()
+    import graft.run  # noqa: F401
+
+    return cpu_seconds() - before
 
 
 def cpu_seconds() -> float:
