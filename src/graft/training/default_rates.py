@@ -11,7 +11,9 @@ from typing import Any, Literal
 Trained = Literal["head", "everything", "from scratch"]
 
 ELSEWHERE = 1.0e-3  # what conf/optimizer has: for what was not measured
-RATES: Mapping[tuple[str, Trained], float] = {}
+RATES: Mapping[tuple[str, Trained], float] = {
+    ("table", "from scratch"): 1.0e-2,
+}
 
 
 @dataclass(frozen=True)
