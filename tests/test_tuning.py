@@ -12,16 +12,19 @@ from lanes import slow
 from pytorch_lightning.utilities.seed import _collect_rng_states as random_states
 from test_module import build_module
 
+import graft
 from graft import registry
+from graft.config.conflicts.training import tuning_contradictions
 from graft.data.module import TransferDataModule
 from graft.data.sources.digits import Digits
 from graft.errors import GraftError
 from graft.objectives.alpha import AlphaWeighted
 from graft.rates.backbone_ratio import BackboneRatio
+from graft.report import tables
 from graft.strategies.frozen import Frozen
 from graft.strategies.full import Full
 from graft.strategies.lp_ft import LinearProbeThenFineTune
-from graft.training import tuning
+from graft.training import default_rates, tuning
 from graft.training.schedules import AveragingWindow
 from graft.training.tuning import Curve
 
@@ -281,3 +284,34 @@ def test_another_error_of_a_step_is_not_about_memory(module, data, tmp_path, mon
     monkeypatch.setattr("graft.module.TransferModule.training_step", training_step)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         tuning.find_batch_size(CONFIG, module(), data, tmp_path)
+
+
+# A default rate
+
+
+def test_a_default_rate_is_a_number_in_the_results_and_in_what_trains(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRAFT_ROOT", str(tmp_path))
+    small = ["data=table", "backbone=mlp", "strategy=scratch", "trainer=cpu", "training.epochs=1", "baselines=none"]
+    small += ["training.threads=1", "logger=csv", "callbacks.progress=null", "save.model=none"]
+    results = graft.train(*small, "optimizer.lr=default", **{"paths.run_dir": str(tmp_path / "run")})
+    rate = default_rates.RATES["table", "from scratch"]
+    assert results["tuning"]["lr"] == {"value": rate, "default": "table, from scratch"}
+    assert {group["lr"] for group in results["parameters"]["groups"]} == {rate}
+    (line,) = tables.tuning_lines(results)
+    assert line == f"learning rate: {rate:g}, the default of table, from scratch"
+
+
+def test_the_defaults_say_what_was_not_measured():
+    assert default_rates.default_rate("video", "head").describe() == {
+        "value": 1e-3,
+        "default": "video, head: nothing was measured",
+    }
+    config = {
+        "tuning": {"low": 1e-4, "high": 1.0},
+        "trainer": {"devices": 1, "strategy": "auto"},
+        "optimizer": {"lr": "default", "_target_": "torch.optim.SGD"},
+        "data": {"batch_size": 8},
+        "tune": None,
+    }
+    (found,) = tuning_contradictions(config)
+    assert found.startswith("`optimizer.lr=default` with `optimizer._target_=torch.optim.SGD`: the defaults were")

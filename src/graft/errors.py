@@ -24,6 +24,10 @@ class Diverged(Exception):
     """Training met values that are not finite and stopped; the message is whole: what, where, and what to do."""
 
 
+class Pruned(Exception):
+    """A study gave a trial up before its training came to its end; the message says at what validation."""
+
+
 class Interrupted(Exception):
     """A signal (see graft.signals) stopped training after what was reached was saved; the message names the file."""
 

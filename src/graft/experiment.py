@@ -316,7 +316,7 @@ def choose_domains(
         )
     data.train_domains = trained_domains(objective, terms)
     needed = {*data.domains} if keeps_ledger else {"target", *rule.domains, *data.train_domains}
-    data.eval_domains = tuple(domain for domain in data.domains if domain in needed)
+    data.eval_domains = tuple(name for name, one in data.domains.items() if name in needed and len(one.val))
 
 
 def settings_of_strategy(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from graft.callbacks.interrupt import keyboard_interrupts
-from graft.errors import Diverged, Interrupted
+from graft.errors import Diverged, Interrupted, Pruned
 from graft.experiment import Experiment, assemble, prepare, score_baselines, score_before_growth
 from graft.loggers import build as loggers
 from graft.model.calibrate import neighbours_for, reads_validation, temperature_for, thresholds_for
@@ -135,7 +135,7 @@ def recorded(experiment: Experiment, results: dict[str, Any], context: RunContex
         group=context.sweep,
         job_type=config["strategy"]["_target_"].split(".")[-2],
     )
-    fitting = Fitting(experiment, run_loggers, in_sweep=context.sweep is not None)
+    fitting = Fitting(experiment, run_loggers, in_sweep=context.sweep is not None, trial=context.trial)
     main_process = fitting.trainer.is_global_zero
     if main_process and not context.sweep:
         tables.print_setup(results)
@@ -152,6 +152,10 @@ def recorded(experiment: Experiment, results: dict[str, Any], context: RunContex
         if context.sweep:
             checkpoints.drop_last(folder)
         raise Diverged("\n".join([str(diverged), *checkpoints.kept(folder)])) from None
+    except Pruned as pruned:
+        results |= {"status": record.PRUNED, "message": str(pruned)}
+        checkpoints.drop_all(folder)
+        raise
     finally:
         results |= describe.of_cost(
             experiment, fitting, started, results["phases"], done=results["status"] == record.FINISHED

@@ -116,6 +116,13 @@ def test_a_share_of_the_whole_sweep_decides_how_many_go_on(tmp_path, budget, who
     assert len(runner.jobs) - 6 == min(whole, max(int(paid), 1))
 
 
+def test_the_start_of_the_command_counts_for_race_and_sweep(tmp_path):
+    one = race(tmp_path, Runner(), budget=0.5, start_s=20)
+    one.winner()
+    assert one.share_s(1) == pytest.approx(0.5 * (20 + 63) - 20 - one.log.spent_s)
+    assert len(one.log.rungs[0]["went_on"]) == 1  # 6.5 s are left after 15 s of short runs
+
+
 def test_seconds_end_the_first_rung_between_strategies_and_the_rest_is_not_tried(tmp_path):
     runner = Runner()
     one = race(tmp_path, runner, budget_s=14)
@@ -151,6 +158,30 @@ def test_a_rung_about_one_axis_shares_jobs_and_keeps_every_candidate_of_the_bett
         "backbone=b strategy=frozen",
         "backbone=b strategy=full",
     }
+
+
+def test_probes_of_one_axis_stand_alone_and_where_none_comes_to_its_end_nothing_is_dropped(tmp_path):
+    space = {
+        "axes": {"backbone": ["a", "b", "c"], "strategy": ["frozen", "full"], "term": ["[]", "[l2sp]"]},
+        "rungs": [
+            {"name": "probe", "decides": ["backbone"], "alone": True, "set": {"strategy": "probe"}, "keep": 1},
+            {"name": "whole"},
+        ],
+    }
+    values = {"a": 0.1, "b": 0.3, "c": 0.2}
+    runner = Runner(score=lambda keys: values[keys["backbone"]])
+    race(tmp_path, runner, space).winner()
+    assert [keys_of(job.overrides) for job in runner.jobs[:3]] == [
+        {"backbone": name, "strategy": "probe", "test": "false"} for name in "abc"
+    ]
+    assert len(runner.jobs) == 3 + 4
+    refused = Runner(score=lambda keys: "no head" if keys["strategy"] == "probe" else values[keys["backbone"]])
+    said = []
+    one = Race(read(space, "a test"), refused, RaceLog(tmp_path / "other"), 10, say=said.append)
+    (tmp_path / "other").mkdir()
+    assert one.winner().candidate.overrides["backbone"] == "b"
+    assert said[0] == "race, probe: left out. no head."
+    assert len(refused.jobs) == 3 + 12
 
 
 def test_rungs_without_a_choice_are_left_out(tmp_path):
@@ -212,6 +243,7 @@ def test_a_factor_multiplies_the_recipes_value():
         ({**SPACE, "rungs": [{"name": "a", "keep": 1.5}, {"name": "b"}]}, "`rungs[0].keep=1.5`: must be how many"),
         ({**SPACE, "rungs": [{"name": "a", "decides": ["term"]}, {"name": "b"}]}, "no such axis; axes are strategy"),
         ({**SPACE, "rungs": [{"kep": 1, "name": "b"}]}, "`rungs[0].kep`: there is no such key"),
+        ({**SPACE, "rungs": [{"name": "a", "alone": True}, {"name": "b"}]}, "true only beside `decides`"),
         ({**SPACE, "rungs": [{"keep": 1}]}, "every rung needs a name"),
     ],
 )

@@ -98,6 +98,20 @@ def test_the_same_command_goes_on_where_it_is_and_a_larger_budget_in_the_same_fo
 
 
 @pytest.mark.slow
+def test_the_winner_learns_from_validation_labels_at_the_end_and_stays_the_winner(race):
+    code, folder, shown = race("refit=true")
+    assert code == 0, shown.err
+    result = json.loads((folder / "race.json").read_text())["result"]
+    winner, last = (json.loads((folder / result[key][0] / "results.json").read_text()) for key in ("folders", "refit"))
+    assert winner["labels"] == {"training": 48, "choosing": 24}
+    assert last["labels"] == {"training": 72, "choosing": 0}
+    assert last["selection"]["rule"] == "last"
+    assert "race, refit on 72 labels, nothing chosen: test/target/acc" in shown.out
+    assert last["race"]["candidates"] == 2
+    assert (folder / result["refit"][0] / "model" / "weights.safetensors").is_file()
+
+
+@pytest.mark.slow
 def test_longer_runs_go_on_from_checkpoints_under_a_constant_rate(race):
     code, folder, shown = race("scheduler=constant")
     assert code == 0, shown.err
@@ -122,6 +136,7 @@ def test_a_candidate_that_is_refused_is_dropped_and_the_race_goes_on(race):
         (("budget=0",), "`budget=0`: must be a share"),
         (("budget_s=x",), "`budget_s=x`: must be CPU seconds"),
         (("budget=1", "budget_s=9"), "leave one out"),
+        (("refit=yes",), "`refit=yes`: must be true"),
         (("hydra/launcher=joblib",), "counts its own process's CPU time"),
     ],
 )

@@ -45,7 +45,7 @@ def compared(words: Sequence[str]) -> list[str]:
     others = given.get(OTHERS, ",".join(FURTHER)).strip("[]").split(",")
     arms = list(dict.fromkeys([SCRATCH, *([MATCHED] if from_source else []), *TRANSFERS, *filter(None, others)]))
     added = [f"strategy={','.join(arms)}"]
-    if "optimizer.lr" not in given and config.optimizer.lr != "auto":
+    if "optimizer.lr" not in given and config.optimizer.lr not in ("auto", "default"):
         added.append(f"optimizer.lr={','.join(f'{factor * config.optimizer.lr:.4g}' for factor in FACTORS)}")
     if not {"seed", "seeds"} & set(given):
         added.append(f"seeds={SEEDS}")

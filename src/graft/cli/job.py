@@ -4,6 +4,7 @@ No exception and no SystemExit leaves `run_job`: in a sweep it would take the ot
 """
 
 import atexit
+import functools
 import gc
 import os
 import shlex
@@ -27,7 +28,7 @@ from graft.cli.origin import with_origin
 from graft.cli.program import program, with_program
 from graft.cli.ranks import RANKS
 from graft.config.facts import attribute
-from graft.errors import Diverged, GraftError, Interrupted
+from graft.errors import Diverged, GraftError, Interrupted, Pruned
 from graft.files import disk_message, write_whole
 from graft.report.sweep_line import job_line
 from graft.runs import ingredients, record
@@ -88,6 +89,8 @@ def run_job(cfg: DictConfig, setup: "Setup | None" = None) -> float | None:
                 results = record.read(folder)
                 if results.get("status") == record.DIVERGED:
                     diverged_before(folder, results["message"])
+                elif results.get("status") == record.PRUNED:
+                    print(f"Pruned before, not run again: {folder}")
                 else:
                     print(f"Already done, skipped: {folder}")
                 return record.value_of(results)
@@ -108,6 +111,8 @@ def run_job(cfg: DictConfig, setup: "Setup | None" = None) -> float | None:
             refuse(folder, sweep, overrides, message)
     except Diverged as error:
         diverged(folder, overrides, str(error))
+    except Pruned as error:
+        pruned(folder, overrides, str(error))
     except (Interrupted, KeyboardInterrupt) as error:
         stopped_by = interrupted(folder, sweep, error, goes_on_itself=cfg.resume == AUTO)
     except (Exception, SystemExit) as error:
@@ -125,11 +130,14 @@ def run_job(cfg: DictConfig, setup: "Setup | None" = None) -> float | None:
     return None
 
 
+@functools.cache
 def freeze_libraries() -> None:
-    """Let the garbage collector leave out what libraries hold to the end: going through it takes 0.3 s each time."""
-    if not gc.get_freeze_count():
-        gc.freeze()
-        atexit.register(gc.unfreeze)
+    """Let the garbage collector leave out what libraries hold to the end: going through it takes 0.3 s each time.
+
+    Once a process; asking gc how much is frozen would go through it as well.
+    """
+    gc.freeze()
+    atexit.register(gc.unfreeze)
 
 
 def is_setup_of(setup: "Setup", settings: Mapping[str, Any]) -> bool:
@@ -261,7 +269,8 @@ def check_followed(hydra: HydraConf, settings: Mapping[str, Any]) -> None:
     grid = hydra.mode != RunMode.MULTIRUN or sweeper.endswith("BasicSweeper")
     rule = settings["selection"]["_target_"]
     follows = attribute(rule, "domains", ()) or attribute(rule, "holds_out", False)
-    if not grid and not follows and not settings["tune"]:
+    last_of_race = sweeper.endswith("RaceSweeper") and settings["data"].get("refit")  # decides nothing
+    if not grid and not follows and not settings["tune"] and not last_of_race:
         raise GraftError(
             f"`selection={hydra.runtime.choices.get('selection')}` with the sweeper {sweeper}: it follows no metric "
             "that could be optimised but the test split's. Use selection=target_val, budget, entropy or source_val."
@@ -342,6 +351,15 @@ def diverged(folder: Path, overrides: list[str], message: str) -> None:
     with suppress(OSError):
         write_whole(folder / DONE, f"{record.DIVERGED}\n")
     print(f"DIVERGED {' '.join(overrides)}\n{message}\n({folder})", file=sys.stderr)
+
+
+def pruned(folder: Path, overrides: list[str], message: str) -> None:
+    """Say that a study gave the job up. It is finished, and nothing is wrong."""
+    with suppress(OSError):
+        write_whole(folder / DONE, f"{record.PRUNED}\n")
+    plan = read_plan()
+    of = f"/{plan.jobs}" if plan and plan.jobs else ""
+    print(f"[{HydraConfig.get().job.num + 1}{of}] {plan.label(overrides) if plan else ' '.join(overrides)}  {message}")
 
 
 def diverged_before(folder: Path, message: str) -> None:

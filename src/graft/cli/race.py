@@ -44,8 +44,12 @@ def run(
     named: str | None,
     budget: float | None,
     budget_s: float | None,
+    refit: bool,
 ) -> list[Any]:
-    """Race what the `named` space and the lists of values in `arguments` span; LaunchRefused for a mistake there."""
+    """Race what the `named` space and the lists of values in `arguments` span; LaunchRefused for a mistake there.
+
+    `refit` trains the winner on its validation labels too, once the race is over.
+    """
     folder = Path(str(config.hydra.sweep.dir))
     try:
         fixed, axes, seeds = parsed(OverridesParser.create(config_loader=context.config_loader), arguments)
@@ -71,13 +75,17 @@ def run(
         seeds=seeds,
         budget=budget,
         budget_s=budget_s,
+        start_s=start_seconds(),
         shortest=config.training.validate_every_epochs,
         say=lambda line: print(line, flush=True),
     )
     print(f"race: {len(space.candidates())} candidates of {', '.join(space.axes) or 'one recipe'}", flush=True)
     try:
-        for outcome in race.tested(race.winner()):
+        winner = race.winner()
+        for outcome in race.tested(winner):
             say_where_it_comes_from(folder / outcome.folder, log)
+        for outcome in race.refitted(winner) if refit else []:
+            print(refit_line(folder / outcome.folder, outcome.failure, log), flush=True)
     except Stopped:
         pass  # the callback around the sweep says how to go on
     except GraftError as error:
@@ -172,8 +180,6 @@ class Jobs:
 
     def __call__(self, batch: Sequence[Job]) -> list[Outcome]:
         """Run jobs, and share their CPU time among them by their wall times. Raises Stopped after a signal."""
-        import graft.run  # noqa: F401 - torch and the like take seconds, which are no job's
-
         began, before = time.time(), cpu_seconds()
         returns = self.launcher.launch([self.overrides(one) for one in batch], initial_job_idx=self.started)
         self.started += len(batch)
@@ -268,6 +274,19 @@ def may_go_on(settings: Mapping[str, Any], results: Mapping[str, Any]) -> bool:
     )
 
 
+def refit_line(folder: Path, failure: str, log: RaceLog) -> str:
+    """What the last training on all labels has become; it is put down in its own record and in the race's."""
+    if not (folder / DONE).is_file():
+        return f"race, refit: failed ({failure}). The winner's folder is whole."
+    say_where_it_comes_from(folder, log)
+    results = record.read(folder)
+    assert log.result is not None
+    log.result["refit"] = [*log.result.get("refit", []), folder.name]
+    log.write()
+    score = f"{results['score']['metric']} {results['score']['value']:.4f}"
+    return f"race, refit on {results['labels']['training']:,} labels, nothing chosen: {score}; {folder.name}"
+
+
 def say_where_it_comes_from(folder: Path, log: RaceLog) -> None:
     """Put into the record of a winner that it was chosen among others, and what that took."""
     result, results = log.result, record.read(folder)
@@ -275,6 +294,14 @@ def say_where_it_comes_from(folder: Path, log: RaceLog) -> None:
     names = ("candidates", "jobs", "cpu_s", "full_sweep_s")
     results["race"] = {name: result[name] for name in names} | {"rungs": [one["name"] for one in log.rungs]}
     record.write(results, folder)
+
+
+def start_seconds() -> float:
+    """CPU seconds of importing torch and the like, which are no job's; 0 where that was done before."""
+    before = cpu_seconds()
+    import graft.run  # noqa: F401
+
+    return cpu_seconds() - before
 
 
 def cpu_seconds() -> float:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from graft.errors import GraftError
 
 AUTO = "strategy=auto"
-KEYS = ("space", "budget", "budget_s")  # words of a race that are keys of conf/hydra/sweeper/race.yaml
+KEYS = ("space", "budget", "budget_s", "refit")  # words of a race that are keys of conf/hydra/sweeper/race.yaml
 LAUNCHERS = ("basic", "stacked")  # that run jobs in this process, whose CPU time counts
 MULTIRUN = ("-m", "--multirun")
 
@@ -37,6 +37,8 @@ def as_race(words: Sequence[str]) -> list[str]:
         if key in given and not 0 < number(given[key]) <= largest:
             allowed = "a share of the whole sweep's CPU seconds, such as 0.4" if key == "budget" else "CPU seconds"
             raise GraftError(f"`{key}={given[key]}`: must be {allowed}")
+    if (refit := given.get("refit", "false")) not in ("true", "false"):
+        raise GraftError(f"`refit={refit}`: must be true (the winner trains on validation labels too) or false")
     if (launcher := given.get("hydra/launcher", "stacked")) not in LAUNCHERS:
         raise GraftError(
             f"`hydra/launcher={launcher}` in a race: it counts its own process's CPU time; use {' or '.join(LAUNCHERS)}"

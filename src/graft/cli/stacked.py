@@ -32,13 +32,17 @@ def launch(
     base: DictConfig,
     job_overrides: Sequence[Sequence[str]],
     first: int,
+    composer: SweepConfigs | None = None,
 ) -> list[JobReturn]:
-    """Run a batch of jobs, as Hydra's own launcher does: `first` is the number of the first one."""
+    """Run a batch of jobs, as Hydra's own launcher does: `first` is the number of the first one.
+
+    `composer` is one of the same sweep, where further batches follow.
+    """
     setup_globals()
     configure_log(base.hydra.hydra_logging, base.hydra.verbose)
     sweep = Path(str(base.hydra.sweep.dir))
     sweep.mkdir(parents=True, exist_ok=True)
-    composer = SweepConfigs(context, base)
+    composer = composer or SweepConfigs(context, base)
     configs = [numbered(composer.compose(one), number) for number, one in enumerate(job_overrides, first)]
     setups = trained_together(configs, sweep)
     done = []

@@ -1,4 +1,4 @@
-"""The configs of a sweep's jobs: Hydra composes one of each kind, the others differ from it in plain values only.
+"""The configs of a sweep's jobs: Hydra composes one of each kind, without the plain values in which jobs differ.
 
 Composing takes 0.35 s of a processor, which for jobs that train together is more than all the rest.
 """
@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 
 class SweepConfigs:
@@ -20,22 +21,24 @@ class SweepConfigs:
     def __init__(self, context: HydraContext, base: DictConfig) -> None:
         self.loader = context.config_loader
         self.base = base
-        self._composed: dict[tuple[str, ...], DictConfig] = {}  # by everything but plain values
+        self._composed: dict[tuple[str, ...], DictConfig] = {}  # by all overrides but plain values
         self._groups: dict[str, bool] = {}
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """The config of a job, as Hydra's `load_sweep_config` gives it."""
         parsed = self._parser.parse_overrides(list(overrides))
-        kind = tuple(self._key(one) if self._is_plain(one) else one.input_line or "" for one in parsed)
-        if len({one.key_or_group for one in parsed}) < len(parsed):
+        plain = [one for one in parsed if self._is_plain(one)]
+        kind = tuple(one.input_line or "" for one in parsed if not self._is_plain(one))
+        if not plain or len({one.key_or_group for one in parsed}) < len(parsed):
             return self.loader.load_sweep_config(self.base, list(overrides))
         if kind not in self._composed:
-            self._composed[kind] = self.loader.load_sweep_config(self.base, list(overrides))
-            return copy.deepcopy(self._composed[kind])
+            self._composed[kind] = self.loader.load_sweep_config(self.base, list(kind))
         config = copy.deepcopy(self._composed[kind])
-        for one in parsed:
-            if self._is_plain(one):
+        try:
+            for one in plain:
                 OmegaConf.update(config, one.key_or_group, one.value())
+        except OmegaConfBaseException:  # a key that is not there, which Hydra has better words for
+            return self.loader.load_sweep_config(self.base, list(overrides))
         config.hydra.overrides.task = list(overrides)
         form = config.hydra.job.config.override_dirname
         config.hydra.job.override_dirname = get_overrides_dirname(
@@ -47,9 +50,6 @@ class SweepConfigs:
     @cached_property
     def _parser(self) -> OverridesParser:
         return OverridesParser.create(config_loader=self.loader)
-
-    def _key(self, override: Override) -> str:
-        return f"{override.key_or_group}="
 
     def _is_plain(self, override: Override) -> bool:
         """Whether it sets a key to a number, a word or nothing: no group, no reference, no part of Hydra's own."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch.utils.data import ConcatDataset
 
-from graft.data.samples import DomainData, Report, Split, sha256
+from graft.data.samples import DomainData, Report, Split, rows_of, sha256
 from graft.data.stream import whole
 from graft.errors import GraftError
 
@@ -51,6 +51,23 @@ def joined_split(splits: Sequence[Split]) -> Split:
         splits[0].fingerprint if len(splits) == 1 else sha256(one.fingerprint.encode() for one in splits),
         places if len(places) == sizes.sum() else None,
         torch.arange(len(splits)).repeat_interleave(sizes),
+    )
+
+
+def with_validation(data: DomainData) -> DomainData:
+    """The same domain whose validation samples train as well, and nothing validates."""
+    train, val = data.train, data.val
+    both = joined_split([train, val])
+    groups = None if train.groups is None or val.groups is None else torch.cat([train.groups, val.groups])
+    sources = None if train.sources is None or val.sources is None else torch.cat([train.sources, val.sources])
+    columns = {name: [*values, *val.columns[name]] for name, values in train.columns.items() if name in val.columns}
+    first, second = rows_of(train), rows_of(val)
+    inputs = first.joined(second) if hasattr(first, "joined") else both.inputs  # of a table one table
+    return replace(
+        data,
+        train=replace(both, inputs=inputs, sources=sources, groups=groups, columns=columns),
+        val=val.subset(torch.arange(0)),
+        notes=(*data.notes, f"{len(val):,} validation samples train as well (data.refit)"),
     )
 
 

@@ -19,6 +19,7 @@ from graft.data.boxes import Boxes
 from graft.data.domain import Domain
 from graft.data.finish import check_folds
 from graft.data.folds import Evaluation, Fold
+from graft.data.join import with_validation
 from graft.data.label_sets import LabelSets, in_grown_classes, in_source_classes
 from graft.data.loader import EvalLoader, Loader, ResumableLoader
 from graft.data.samples import DomainData, Modality, Split, generator
@@ -56,6 +57,7 @@ class TransferDataModule(pl.LightningDataModule):
         eval_batch_size: Count = 256,
         labels_per_class: Count | None = None,
         target_setting: Literal["supervised", "semi", "unsupervised"] = "supervised",
+        refit: bool = False,
         label_sets: LabelSets = "closed",
         source_classes: Sequence[str | int] | None = None,
         target_classes: Sequence[str | int] | None = None,
@@ -86,6 +88,7 @@ class TransferDataModule(pl.LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.labels_per_class = labels_per_class
         self.target_setting = target_setting
+        self.refit = refit
         self.label_sets = label_sets
         self.kept_classes = {"source": source_classes, "target": target_classes}
         self.unlabelled_batch_size = unlabelled_batch_size
@@ -139,6 +142,8 @@ class TransferDataModule(pl.LightningDataModule):
                 self._check_stream(name, data.train)
         self._pool = None if isinstance(target.train, Stream) else replace(target.train, labels=None)
         target = replace(target, train=self._budgeted(target))
+        if self.refit:
+            target = with_validation(target)
         if self.label_sets != "closed":
             target = in_source_classes(target, self.domains["source"], self.label_sets)
         self.domains["target"] = target

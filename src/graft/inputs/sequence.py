@@ -41,6 +41,14 @@ class Sequences:
     def __getitem__(self, indices: Tensor) -> "Sequences":
         return Sequences(self.values[indices], self.lengths[indices])
 
+    def joined(self, others: "Sequences") -> "Sequences":
+        """These sequences, and behind them others; what is shorter is padded with zeros."""
+        longest = max(self.values.shape[1], others.values.shape[1])
+        values = [
+            torch.nn.functional.pad(one.values, (0, 0, 0, longest - one.values.shape[1])) for one in (self, others)
+        ]
+        return Sequences(torch.cat(values), torch.cat([self.lengths, others.lengths]))
+
     @property
     def mask(self) -> Tensor:
         """1 where a vector belongs to a sequence, else 0, `(N, L)`."""

@@ -45,6 +45,11 @@ class TableRows:
     def __getitem__(self, indices: Tensor) -> "TableRows":
         return TableRows(self.columns, self.numbers[indices], self.codes[indices])
 
+    def joined(self, others: "TableRows") -> "TableRows":
+        """These rows, and behind them others of the same columns."""
+        numbers, codes = torch.cat([self.numbers, others.numbers]), torch.cat([self.codes, others.codes])
+        return TableRows(self.columns, numbers, codes)
+
 
 class TableTransform:
     """Rows of any table to `Fields` of a backbone's columns: numbers `(B, n)`, missing `(B, n)`, codes `(B, k)`.

@@ -26,7 +26,7 @@ def reads_validation(experiment: Experiment) -> bool:
     kind = experiment.module.tasks["target"].label_kind
     calibrated = kind == "classes" and data.target_setting != "unsupervised"
     judged = save["model"] != "none" and (kind not in ("numbers", "boxes") or save["neighbours"])
-    return calibrated or judged
+    return (calibrated or judged) and len(data.domains["target"].val) > 0
 
 
 def temperature_for(experiment: Experiment, outputs: Outputs | None) -> dict[str, Any] | None:

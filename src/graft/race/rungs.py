@@ -11,6 +11,11 @@ from graft.race.space import Candidate, Rung, Space
 EPOCHS = "training.epochs"
 # Of every job but the winner's: nothing looks at the test split.
 UNTESTED = ("test=false",)
+REFIT = (
+    "data.refit=true",
+    "selection=last",
+    "baselines=none",
+)  # on all labels, which leaves nothing to choose an epoch by
 TUNED = ("optimizer.lr", "optimizer.weight_decay")  # axes in which jobs may train together
 
 
@@ -37,6 +42,7 @@ class Race:
     seeds: Sequence[str | None] = (None,)  # None: the recipe's
     budget_s: float | None = None  # CPU seconds
     budget: float | None = None  # share of the CPU seconds that all candidates would take
+    start_s: float = 0.0  # CPU seconds that the command takes before its first job, as a sweep's does
     shortest: int = 1  # epochs: one validation at least
     say: Callable[[str], None] = print
     full_sweep_s: float | None = None  # what all candidates would take, once it can be told
@@ -50,6 +56,9 @@ class Race:
         for place, rung in enumerate(rungs):
             left = len(rungs) - place - 1
             measured = self.measured(rung, candidates, left)
+            if rung.decides and all(one.value is None for one in measured):
+                self.say(f"race, {rung.name}: left out. {measured[0].failure if measured else 'The budget is spent'}.")
+                continue
             if not any(one.value is not None for one in measured):
                 why = next((one.failure for one in measured), "the budget pays for none")
                 raise GraftError(
@@ -76,7 +85,7 @@ class Race:
         Candidates that become one job under what the rung sets share it.
         """
         before = self.log.spent_s
-        part = None if self.budget_s is None or self._last else self.budget_s / (left + 1)
+        part = None if self.budget_s is None or self._last else (self.budget_s - self.start_s) / (left + 1)
         found: list[Measured] = []
         self._went_on = 0
         batches = [list(candidates)] if part is None else grouped(candidates)
@@ -95,7 +104,8 @@ class Race:
 
     def jobs_of(self, rung: Rung, candidate: Candidate) -> list[Job]:
         """The jobs of a candidate on a rung, one a seed."""
-        keys = candidate.overrides | dict(rung.set)
+        own_keys = candidate.overrides_of(rung.decides) if rung.alone else candidate.overrides
+        keys = own_keys | dict(rung.set)
         epochs = self.epochs_on(rung, candidate)
         if rung.epochs < 1:
             keys[EPOCHS] = str(epochs)
@@ -162,11 +172,11 @@ class Race:
         return sum(each) / len(each) * (len(self.space.candidates()) - failed) if each else 0.0
 
     def share_s(self, left: int) -> float:
-        """What the next of `left` rungs may spend, all together."""
+        """What the next of `left` rungs may spend, all together; a sweep has to start as well."""
         total = self.budget_s
         if self.budget is not None and self.full_sweep_s is not None:
-            total = self.budget * self.full_sweep_s
-        return float("inf") if total is None else (total - self.log.spent_s) / max(left, 1)
+            total = self.budget * (self.start_s + self.full_sweep_s)
+        return float("inf") if total is None else (total - self.start_s - self.log.spent_s) / max(left, 1)
 
     def put_down(
         self, rung: Rung, decision: Decision, measured: Sequence[Measured], candidates: Sequence[Candidate]
@@ -211,6 +221,13 @@ class Race:
         self.log.write()
         self.say(result_line(self.log.result))
         return outcomes
+
+    def refitted(self, winner: Measured) -> list[Outcome]:
+        """Train the winner once more, on training and validation labels, and test its last epoch; a job a seed."""
+        whole = [[*job.overrides] for job in self.jobs_of(self.space.rungs[-1], winner.candidate)]
+        jobs = [Job((*(one for one in overrides if one not in UNTESTED), *REFIT)) for overrides in whole]
+        self.finish(jobs)
+        return [self.outcome(job) for job in jobs]
 
 
 def best(measured: Sequence[Measured]) -> Decision:

@@ -9,7 +9,7 @@ from typing import Any
 from graft.errors import GraftError, hydra_value
 
 FACTOR = "*"  # begins a value that multiplies the recipe's own: optimizer.lr: ["*0.2", "*1"]
-RUNG_KEYS = ("name", "epochs", "seeds", "keep", "decides", "set", "also")
+RUNG_KEYS = ("name", "epochs", "seeds", "keep", "decides", "alone", "set", "also")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,10 @@ class Candidate:
         """The same in words."""
         return " ".join(option.label for _, option in self.options) or "the recipe"
 
+    def overrides_of(self, axes: Sequence[str]) -> dict[str, str]:
+        """Those of some axes."""
+        return {key: value for axis, option in self.options if axis in axes for key, value in option.overrides}
+
     def group(self, axes: Sequence[str]) -> tuple[str, ...]:
         """Its options of these axes, of all where none is named."""
         return tuple(option.label for axis, option in self.options if not axes or axis in axes)
@@ -46,8 +50,9 @@ class Rung:
     """How long candidates train, on how many seeds, and how many go on.
 
     `keep` is a number, or a share below 1. Where `decides` names axes, their options are compared by the best
-    candidate of each; `set` holds further overrides, under which candidates that become the same job share it. The
-    best candidate that has the overrides `also` goes on in any case.
+    candidate of each, or, where they stand `alone`, by one job of each without the options of other axes; `set` holds
+    further overrides, under which candidates that become the same job share it. The best candidate that has the
+    overrides `also` goes on in any case.
     """
 
     name: str
@@ -55,6 +60,7 @@ class Rung:
     seeds: int | None = None  # the first ones of the race's; None: all
     keep: float = 1
     decides: tuple[str, ...] = ()
+    alone: bool = False
     set: Mapping[str, str] = field(default_factory=dict)
     also: Mapping[str, str] = field(default_factory=dict)
 
@@ -118,6 +124,8 @@ def problems_of(content: Mapping[str, Any]) -> Iterator[str]:
         for axis in rung.get("decides") or ():
             if axis not in axes:
                 yield f"`{place}.decides={axis}`: there is no such axis; axes are {', '.join(axes) or 'none'}"
+        if not isinstance(alone := rung.get("alone", False), bool) or (alone and not rung.get("decides")):
+            yield f"`{place}.alone={text(alone)}`: must be true or false, and true only beside `decides`"
         for key in ("set", "also"):
             if not isinstance(rung.get(key) or {}, Mapping):
                 yield f"`{place}.{key}={rung[key]}`: must be keys with a value each, such as {{strategy: frozen}}"

@@ -122,6 +122,7 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
         line["ci95_high"] = None if half is None else statistics.fmean(row.units) + half
         line["failed"] = len(row.failed)
         line["diverged"] = len(row.diverged)
+        line["pruned"] = len(row.pruned)
         line["unfinished"] = row.unfinished
         line["labels_training"] = row.mean("labels", "training")
         line["labels_choosing"] = row.mean("labels", "choosing")
@@ -171,6 +172,7 @@ def markdown(rows: Sequence[Row], varied: Sequence[str]) -> str:
     for name, counts in (
         ("failed", [len(row.failed) for row in rows]),
         ("diverged", [len(row.diverged) for row in rows]),
+        ("pruned", [len(row.pruned) for row in rows]),
         ("unfinished", [row.unfinished for row in rows]),
     ):
         if any(counts):

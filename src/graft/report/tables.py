@@ -137,7 +137,9 @@ def tuning_lines(summary: Mapping[str, Any]) -> list[str]:
         lines.append(f"batch size: {size['value']}, {why}")
     if rate := tuning.get("lr"):
         why = "as in the checkpoint"
-        if "resumed" not in rate:
+        if "default" in rate:
+            why = f"the default of {rate['default']}"
+        elif "resumed" not in rate:
             phase = f" in phase {rate['phase']}" if len(summary["phases"]) > 1 else ""
             why = f"{rate['suggestion']} of the range test{phase}, see lr_find.png"
         lines.append(f"learning rate: {rate['value']:g}, {why}")

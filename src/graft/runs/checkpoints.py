@@ -181,6 +181,12 @@ def drop_previous(folder: Path) -> None:
     (folder / CHECKPOINTS / PREVIOUS).unlink(missing_ok=True)
 
 
+def drop_all(folder: Path) -> None:
+    """Of a trial that was given up nothing is tested, nor gone on with."""
+    for file in (BEST, LAST_CHECKPOINT.name, PREVIOUS):
+        (folder / CHECKPOINTS / file).unlink(missing_ok=True)
+
+
 def kept(folder: Path) -> Iterator[str]:
     """What a training that diverged has left of the time before, and how to use it."""
     best, last = folder / CHECKPOINTS / BEST, folder / LAST_CHECKPOINT

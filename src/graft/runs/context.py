@@ -1,8 +1,9 @@
 """What Hydra knows of the job that runs now; nothing where there is no Hydra, as in a notebook."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -21,6 +22,7 @@ class RunContext:
     overrides: list[str] = field(default_factory=list)
     sweep: str | None = None
     label: str = ""  # by which the job differs from the sweep's others
+    trial: Mapping[str, Any] | None = None  # of a study that prunes, Hydra's sweeper; see graft.studies.report
 
 
 def run_context() -> RunContext:
@@ -31,7 +33,15 @@ def run_context() -> RunContext:
     sweep = Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else None
     overrides = cast(list[str], OmegaConf.to_container(hydra.overrides.task, resolve=False))
     plan = read_plan() if sweep else None
-    return RunContext(overrides, sweep, plan.label(overrides) if plan else "")
+    trial = trial_of(hydra.sweeper) if sweep else None
+    return RunContext(overrides, sweep, plan.label(overrides) if plan else "", trial)
+
+
+def trial_of(sweeper: Any) -> Mapping[str, Any] | None:
+    """The settings of a sweeper that names this job's trial and prunes; None of any other."""
+    if OmegaConf.select(sweeper, "trial") is None or sweeper.pruner is None:
+        return None
+    return cast(dict[str, Any], OmegaConf.to_container(sweeper, resolve=True))
 
 
 def threads_of_job() -> int:

@@ -140,7 +140,7 @@ def settings(own: Mapping[str, Any]) -> dict[str, Any]:
         made[group] = {**own[group], **made[group]}
     made["training"] |= {"threads": own["training"]["threads"], "wise_ft_alphas": None}
     for group, key, found in (("optimizer", "lr", "lr"), ("data", "batch_size", "batch_size")):
-        if made[group][key] == "auto":
+        if made[group][key] in ("auto", "default"):
             made[group] = {**made[group], key: found_number(first, found)}
     return made
 

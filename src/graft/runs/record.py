@@ -11,7 +11,7 @@ from graft.files import write_whole
 from graft.runs.folder import RESULTS
 
 FORMAT = 1  # of the record; a record without it is of an older Graft
-FINISHED, FAILED, INTERRUPTED, DIVERGED = "done", "failed", "interrupted", "diverged"  # values of `status`
+FINISHED, FAILED, INTERRUPTED, DIVERGED, PRUNED = "done", "failed", "interrupted", "diverged", "pruned"  # of `status`
 
 
 TestSplit = int | str | None  # seed of a split, and the fold where there is one
@@ -22,7 +22,7 @@ class RunRecord(TypedDict, total=False):
 
     format: int
     status: str  # one of the words above
-    message: str  # why training diverged
+    message: str  # why training diverged, or was pruned
     name: str
     overrides: list[str]
     data: dict[str, Any]  # by domain: sizes, classes, labels, fingerprint, notes, report, trained_on

@@ -27,6 +27,7 @@ class Job:
     error: str = ""  # first line, of a failed job
     file: str = ""  # where the whole of it stands
     diverged: str = ""  # first line, of a job whose training met values that are not finite
+    pruned: str = ""  # the same, of a trial that its study gave up
     path: Path = Path()  # of the folder
 
 
@@ -53,14 +54,20 @@ class Row:
         return [job for job in self.jobs if job.diverged]
 
     @property
+    def pruned(self) -> list[Job]:
+        """Jobs that a study gave up."""
+        return [job for job in self.jobs if job.pruned]
+
+    @property
     def unfinished(self) -> int:
         """Number of jobs that were interrupted or still run."""
-        return len(self.jobs) - len(self.finished) - len(self.failed) - len(self.diverged)
+        return len(self.jobs) - len(self.finished) - len(self.failed) - len(self.diverged) - len(self.pruned)
 
     @property
     def lost(self) -> str:
         """What became of the jobs without a result, such as `1 diverged, 2 failed`; empty where all have one."""
-        numbers = {"diverged": len(self.diverged), "failed": len(self.failed), "unfinished": self.unfinished}
+        numbers = {"diverged": len(self.diverged), "failed": len(self.failed)}
+        numbers |= {"pruned": len(self.pruned), "unfinished": self.unfinished}
         return ", ".join(f"{number} {word}" for word, number in numbers.items() if number)
 
     @property
@@ -131,6 +138,8 @@ def read_job(folder: Path) -> Job:
         else:
             if results.get("status") == record.DIVERGED:
                 job.diverged = first_error_line(results["message"])
+            elif results.get("status") == record.PRUNED:
+                job.pruned = first_error_line(results["message"])
             else:
                 job.results = results
     return job

@@ -20,7 +20,9 @@ from graft.callbacks.ledger import LedgerFile
 from graft.callbacks.nonfinite import NonFinite
 from graft.callbacks.patience import Patience
 from graft.callbacks.progress import Progress
+from graft.callbacks.pruning import Pruning
 from graft.callbacks.throughput import Throughput
+from graft.config.conflicts.names import several_processes
 from graft.errors import GraftError
 from graft.experiment import Experiment
 from graft.runs import checkpoints
@@ -33,7 +35,13 @@ from graft.weights.averaging import SWA
 class Fitting:
     """The Trainer of a run, and those of its callbacks that have something to say afterwards."""
 
-    def __init__(self, experiment: Experiment, loggers: Sequence[Logger], in_sweep: bool) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        loggers: Sequence[Logger],
+        in_sweep: bool,
+        trial: Mapping[str, Any] | None = None,
+    ) -> None:
         config, folder, averaging = experiment.config, experiment.folder, experiment.averaging
         self.throughput = Throughput()
         self.features = FeatureCache(experiment.cache)
@@ -50,6 +58,7 @@ class Fitting:
                 progress.in_sweep()
         self.checkpoints = checkpoints_callback(experiment, in_sweep)
         callbacks += ledger_callback(experiment)
+        callbacks += pruning_callback(experiment, trial) if trial else []
         callbacks += [LogDomainDistance()] if measures_domain_distance(experiment) else []
         callbacks += [self.checkpoints, self.throughput]
         if config["cache"]["features"]:
@@ -82,6 +91,16 @@ def patience_callback(experiment: Experiment) -> Patience:
     monitor = rule.monitor(tasks)
     assert monitor is not None  # see graft.config.conflicts
     return Patience(monitor, rule.higher_is_better(tasks), patience, lambda: selectable(experiment))
+
+
+def pruning_callback(experiment: Experiment, trial: Mapping[str, Any]) -> list[Callback]:
+    """What ends a trial that is behind the others; none where several processes train it, or nothing is followed."""
+    monitor = experiment.rule.monitor(experiment.module.tasks)
+    if monitor is None or several_processes(experiment.config["trainer"]):
+        return []
+    from graft.studies.report import reporter  # Optuna, an extra
+
+    return [Pruning(monitor, reporter(trial, experiment.epochs), lambda: selectable(experiment))]
 
 
 def ledger_callback(experiment: Experiment) -> list[Callback]:

@@ -1,7 +1,7 @@
 """Parameter groups and the optimizer over them: a group for each part, split by weight decay."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from graft import registry
 from graft.build import build
-from graft.config.types import Arguments, Auto, Given, NonNegative, Positive
+from graft.config.types import Arguments, Given, NonNegative, Positive
 from graft.errors import GraftError
 from graft.heads.base import BOTTLENECK, has_bottleneck
 
@@ -33,7 +33,7 @@ class BaseOptimizerSettings(TypedDict):
 class OptimizerSettings(BaseOptimizerSettings):
     """The keys of `optimizer`."""
 
-    lr: Auto | Positive
+    lr: Literal["auto", "default"] | Positive
 
 
 def parts(

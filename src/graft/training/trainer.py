@@ -85,6 +85,7 @@ def quieten_lightning() -> None:
         ".*does not have many workers",
         "The number of training batches",
         ".*LeafSpec.* is deprecated",
+        "Total length of .* across ranks is zero",  # of validation, where nothing is left for it
     ):
         warnings.filterwarnings("ignore", message)
 

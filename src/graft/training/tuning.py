@@ -36,6 +36,7 @@ from graft.module import TransferModule
 from graft.report import plots
 from graft.runs.folder import LR_CURVE, LR_PICTURE
 from graft.strategies.base import Phase, Strategy
+from graft.training.default_rates import Trained, default_rate
 from graft.training.lightning import is_rank_zero
 from graft.training.schedules import Point
 from graft.training.trainer import build_trainer
@@ -301,9 +302,17 @@ def widest_phase(module: TransferModule, epochs: int) -> OnePhase:
     return OnePhase(number + 1, phases[number])
 
 
-def resolve_auto(experiment: Experiment, resumed: Path | None = None, *, look: bool = False) -> dict[str, Any]:
-    """Put numbers where the config says `auto`: found on a copy, or those of the checkpoint that the run goes on from.
+def trained_by(experiment: Experiment) -> Trained:
+    """What of the network trains, and whether it begins with weights."""
+    if not experiment.module.backbone_trains(experiment.epochs):
+        return "head"
+    return "from scratch" if experiment.weights is None else "everything"
 
+
+def resolve_auto(experiment: Experiment, resumed: Path | None = None, *, look: bool = False) -> dict[str, Any]:
+    """Put numbers where the config says `auto` or `default`.
+
+    They are found on a copy, or are those of the checkpoint that the run goes on from; a default rate is looked up.
     `look` finds a learning rate whatever the config says. Returns what was found, for results.json.
     """
     config, module, data, folder = experiment.config, experiment.module, experiment.data, experiment.folder
@@ -316,6 +325,10 @@ def resolve_auto(experiment: Experiment, resumed: Path | None = None, *, look: b
             limit = batch_size_limit(config, data)
             found["batch_size"] = {"value": find_batch_size(config, module, data, folder), "limit": limit}
         config["data"]["batch_size"] = data.batch_size = found["batch_size"]["value"]
+    if config["optimizer"]["lr"] == "default" and not look:
+        rate = default_rate(data.modality, trained_by(experiment))
+        found["lr"] = {"value": stored["optimizer"]["lr"], "resumed": True} if stored else rate.describe()
+        config["optimizer"]["lr"] = module.optimizer_config["lr"] = found["lr"]["value"]
     if look or config["optimizer"]["lr"] == "auto":
         if stored:
             found["lr"] = {"value": stored["optimizer"]["lr"], "resumed": True}

@@ -16,12 +16,14 @@ class RaceSweeper(Sweeper):
         space: str | None = None,
         budget: float | None = None,
         budget_s: float | None = None,
+        refit: bool = False,
         params: Mapping[str, Any] | None = None,
     ) -> None:
         """`params` are what an experiment sweeps; conf/hydra/sweeper/race.yaml says what the others are."""
         self.space = space
         self.budget = budget
         self.budget_s = budget_s
+        self.refit = refit
         self.params = dict(params or {})
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -44,4 +46,5 @@ class RaceSweeper(Sweeper):
             named=self.space,
             budget=self.budget,
             budget_s=self.budget_s,
+            refit=self.refit,
         )

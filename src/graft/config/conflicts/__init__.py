@@ -15,6 +15,7 @@ from graft.config.conflicts.objective import objective_contradictions, teacher_c
 from graft.config.conflicts.selection import (
     evaluation_contradictions,
     ledger_contradictions,
+    refit_contradictions,
     save_contradictions,
     selection_contradictions,
 )
@@ -48,6 +49,7 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     yield from stream_contradictions(config, names)
     yield from training_contradictions(config, names)
     yield from selection_contradictions(config, names)
+    yield from refit_contradictions(config, names)
     yield from ledger_contradictions(config, names)
     yield from save_contradictions(config["save"])
     yield from evaluation_contradictions(config, names)

@@ -42,6 +42,25 @@ def selection_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
         )
 
 
+def refit_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """Validation samples that train, where something is to be validated on them or they cannot be joined."""
+    data, training = config["data"], config["training"]
+    if not data.get("refit"):
+        return
+    averaging = (config["averaging"] or {}).get("_target_", "").rpartition(".")[2]
+    suits = {
+        "selection=last": (f"selection={names['selection']}", not names.says("selection", "domains", ())),
+        "data.target_setting=supervised": ("data.target_setting", data["target_setting"] == "supervised"),
+        "another task": (f"task={names['task']}", names.says("task", "label_kind", "classes") != "boxes"),
+        "averaging=none, ema or swa": ("averaging", averaging not in ("GreedySoup", "SWAD")),
+        "training.wise_ft_alphas=null": ("training.wise_ft_alphas", training["wise_ft_alphas"] is None),
+        "save.ledger=null": ("save.ledger", config["save"]["ledger"] is None),
+    }
+    for instead, (given, fine) in suits.items():
+        if not fine:
+            yield f"`data.refit=true` with `{given}`: no sample is left to validate on; use {instead}"
+
+
 def save_contradictions(save: Mapping[str, Any]) -> Iterator[str]:
     """Something to keep in a model that is not kept."""
     if save["neighbours"] and save["model"] == "none":

@@ -21,6 +21,9 @@ def missing_runs(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"`soup={soup}`: there is no such folder; give a sweep's, logs/<name>/sweeps/<time>_<id>"
 
 
+ADAMS = ("torch.optim.Adam", "torch.optim.AdamW")
+
+
 def tuning_contradictions(config: Mapping[str, Any]) -> Iterator[str]:
     """What cannot be looked for as asked."""
     tuning, trainer = config["tuning"], config["trainer"]
@@ -28,6 +31,11 @@ def tuning_contradictions(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"`tuning.low={tuning['low']}` with `tuning.high={tuning['high']}`: the rate rises from low to high"
     if config["tune"] and config["resume"]:
         yield f"`tune={config['tune']}` with `resume={shown(config['resume'])}`: it trains nothing that could go on"
+    if config["optimizer"]["lr"] == "default" and (kind := config["optimizer"]["_target_"]) not in ADAMS:
+        yield (
+            f"`optimizer.lr=default` with `optimizer._target_={kind}`: the defaults were measured with Adam and AdamW; "
+            "give a number, or optimizer.lr=auto"
+        )
     if config["data"]["batch_size"] == "auto" and several_processes(trainer):
         yield (
             "`data.batch_size=auto` with several processes: it is looked for on one; "

@@ -1,0 +1,1 @@
+"""Optuna's studies: what `hydra/sweeper=optuna` searches, and how a trial's job reports to its study."""
