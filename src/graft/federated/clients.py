@@ -95,10 +95,11 @@ def values_of(method: "Federated", split: Split, target: DomainData) -> Any:
                 "another federated.partition."
             )
         return [target.sources[number] for number in split.sources.tolist()]
-    if method.column not in split.columns:
+    column = method.column or ""
+    if column not in split.columns:
         there = listed(list(split.columns), 10) or "none"
-        raise GraftError(f"federated.column={method.column}: the target has no such column. There are: {there}.")
-    return split.columns[method.column]
+        raise GraftError(f"federated.column={column}: the target has no such column. There are: {there}.")
+    return split.columns[column]
 
 
 def classes_of(method: "Federated", split: Split, target: DomainData) -> np.ndarray:
@@ -118,13 +119,13 @@ def owners_of(
     if method.partition in ("column", "sources"):
         numbers = {value: number for number, value in enumerate(names)}
         values = values_of(method, split, target) if len(split) else []
-        owners = torch.tensor([numbers.get(str(value), NOBODY) for value in values], dtype=torch.int64)
-        if not method.has_server and (owners == NOBODY).any():
+        found = torch.tensor([numbers.get(str(value), NOBODY) for value in values], dtype=torch.int64)
+        if not method.has_server and (found == NOBODY).any():
             raise GraftError(
-                f"federated=local: {int((owners == NOBODY).sum())} {name} samples have a value that no client has, and "
+                f"federated=local: {int((found == NOBODY).sum())} {name} samples have a value that no client has, and "
                 "there is no common model to predict them. Use a federated method, or another split."
             )
-        return owners
+        return found
     random = generator_of(method.partition_seed, "owners", name)
     if method.partition == "iid":
         owners = np.zeros(len(split), dtype=np.int64)

@@ -93,4 +93,4 @@ def of_moments(features: np.ndarray, covariance: Covariance, floor: float) -> Mi
 
 def in_float32(weights: np.ndarray, means: np.ndarray, covariances: np.ndarray, samples: int) -> Mixture:
     """A message of these numbers."""
-    return Mixture(*(array.astype(np.float32) for array in (weights, means, covariances)), samples)
+    return Mixture(weights.astype(np.float32), means.astype(np.float32), covariances.astype(np.float32), samples)
