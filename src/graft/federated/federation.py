@@ -124,6 +124,16 @@ class Federation:
         self.history = list(state["history"])
         self.take(state)
 
+    def to(self, device: torch.device) -> None:
+        """Bring tensors of a checkpoint to where the network is."""
+
+        def moved(message: Message) -> dict[str, Tensor]:
+            return {name: value.to(device) for name, value in message.items()}
+
+        self.start, self.velocity = moved(self.start), moved(self.velocity)
+        self.answers = {client: moved(message) for client, message in self.answers.items()}
+        self.personal = {client: moved(message) for client, message in self.personal.items()}
+
     def kept(self) -> dict[str, Any]:
         """What belongs to the weights of this moment beside the server's."""
         return {"personal": dict(self.personal)}

@@ -38,6 +38,7 @@ class Rounds(Callback):
         longest = max(self.federation.plan.steps)
         self._pace.steps_per_round, self._pace.total = longest, longest * epochs_of(trainer)
         pl_module.pace = self._pace
+        self.federation.to(pl_module.device)
         self._names = []
 
     def on_train_batch_start(
