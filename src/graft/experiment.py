@@ -25,6 +25,9 @@ from graft.data.module import TransferDataModule
 from graft.data.shared import share_domains
 from graft.data.slices import check_slices
 from graft.errors import GraftError
+from graft.federated.base import Federated
+from graft.federated.clients import divide
+from graft.federated.federation import Federation
 from graft.heads.base import SHARED
 from graft.model.heads import FirstOutputs, LearnedHead, read_head
 from graft.module import TransferModule
@@ -110,6 +113,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     averages = build(config["averaging"]) if config["averaging"] else None
     averaging = averages if isinstance(averages, Averaging) else None
     compression: Compression | None = build(config["compress"]) if config["compress"] else None
+    federated: Federated | None = build(config["federated"]) if config.get("federated") else None
     # Those of the compression first: they look at what the backbone's last forward put out
     terms = (compression.terms() if compression else {}) | build_terms(config)
     check_rule(rule, tasks)
@@ -121,6 +125,9 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     decided = settings_of_strategy(strategy, config, data, tasks["target"])
     set_keys(own, decided)
     data.epoch = config["data"]["epoch"]
+    if federated:
+        clients = divide(federated, data.domains["target"])
+        data.federation = Federation(federated, clients, data.batch_sizes["target"], config["seed"])
 
     epochs = config["training"]["epochs"]
     backbone = build_backbone(config, data)

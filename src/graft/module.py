@@ -34,7 +34,7 @@ from graft.training.batch_transforms import BatchTransform, ProgressiveResizing
 from graft.training.lightning import epochs_of
 from graft.training.normalization import add_source_statistics, source_statistics
 from graft.training.optim import build_optimizer, by_block, is_norm_or_bias, match_layout, parameter_groups, parts
-from graft.training.schedules import AveragingWindow, Plateau, Point, hold
+from graft.training.schedules import AveragingWindow, Pace, Plateau, Point, hold
 from graft.training.updates import check_strategy, further_step
 
 MakeBatches = Callable[[], Iterator[tuple[Tensor, Inputs]]]
@@ -103,6 +103,7 @@ class TransferModule(pl.LightningModule):
         self.compression = compression or Compression()
         self.weight_clip = weight_clip
         self.fixed_progress: float | None = None
+        self.pace: Pace | None = None  # of a federation's rounds, see graft.federated.rounds
         self.step_losses: dict[str, Tensor] = {}  # of the last training step, by domain and term
         self.leave_out_nonfinite = False  # of the training metrics, which waits for the device in every step
         self.cut: SplitBackbone | None = None  # in this phase, see graft.callbacks.frozen_features
@@ -332,7 +333,12 @@ class TransferModule(pl.LightningModule):
         """Fraction of the optimizer steps that are done, or what is fixed for a trial (see graft.training.tuning)."""
         if self.fixed_progress is not None:
             return self.fixed_progress
-        return min(1.0, self.global_step / max(1, self._total_steps))
+        return min(1.0, self.schedule_step / max(1, self._total_steps))
+
+    @property
+    def schedule_step(self) -> int:
+        """The coming step of the schedule: as many as are done, or what a federation says."""
+        return self.global_step if self.pace is None else self.pace.step
 
     def configure_optimizers(self) -> Any:
         """One optimizer over every part that trains in some phase; phases and schedules set rates step by step."""
@@ -439,7 +445,7 @@ class TransferModule(pl.LightningModule):
         """
         self.check_updates()
         self._accumulated = []
-        self._total_steps = self.trainer.estimated_stepping_batches
+        self._total_steps = self.pace.total if self.pace else self.trainer.estimated_stepping_batches
         self._table = self.schedule_table(self._phases, int(self._total_steps))
         for group, (rate, decay) in zip(self.trainer.optimizers[0].param_groups, self._settings, strict=True):
             group["base_lr"], group["weight_decay"] = rate, decay  # this run's, also where a checkpoint had others
@@ -502,7 +508,7 @@ class TransferModule(pl.LightningModule):
 
     def set_rates(self, optimizer: Optimizer, table: Sequence[Point]) -> None:
         """Learning rate and, where the schedule cycles it, momentum of the coming step."""
-        point = table[min(self.global_step, len(table) - 1)]
+        point = table[min(self.schedule_step, len(table) - 1)]
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * point.factor
             if point.momentum is not None and "momentum" in group:

@@ -10,6 +10,7 @@ from typing import Any
 from graft.callbacks.interrupt import keyboard_interrupts
 from graft.errors import Diverged, Interrupted, Pruned
 from graft.experiment import Experiment, assemble, prepare, score_baselines, score_before_growth
+from graft.federated import results as federation
 from graft.loggers import build as loggers
 from graft.model.calibrate import neighbours_for, reads_validation, temperature_for, thresholds_for
 from graft.model.save import keep_checkpoints, keep_model, redacted, save_predictions
@@ -94,6 +95,8 @@ def set_up(config: Mapping[str, Any]) -> Setup:
     experiment = assemble(config, share_data=context.sweep is not None)
     resumed = checkpoints.to_resume(experiment)
     pretrained(experiment, context, checkpoints.compression_in(resumed))
+    if experiment.data.federation:
+        experiment.data.federation.method.check(experiment.module, experiment.epochs)
     results = describe.of_setup(experiment, context, resolve_auto(experiment, resumed))
     start = wise_ft.start_of(experiment)
     return Setup(config, experiment, context, results, resumed, start, seconds=time.perf_counter() - started)
@@ -204,6 +207,7 @@ def test_and_describe(
     results["metrics"] |= test(fitting.trainer, module, data)
     results["metrics"] |= describe.forgetting(results["metrics"], experiment.pretrained, module.tasks.get("source"))
     results["score"] = describe.of_score(results["metrics"], task)
+    federation.finish(experiment, fitting.trainer, results)
     results |= describe.of_rejection(task)
     results["confusion"] = describe.of_confusion(module, data)
     if experiment.growth and experiment.growth.before is not None:  # of the main process

@@ -38,10 +38,12 @@ class Checkpoints(Checkpoint):
         keep_last: bool = True,
         run_id: str | None = None,
         top_k: int = 0,
+        beside: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         """Without a `monitor` there is no best; with `keep_last` the end of the fit is saved too.
 
-        `run_id` goes into both files, so that neither is taken for another run's.
+        `run_id` goes into both files, so that neither is taken for another run's; `beside` gives what else belongs to
+        weights, with its key.
         """
         self.best_file, self.last_file = folder / "best.ckpt", folder / "last.ckpt"
         self.monitor = monitor
@@ -50,6 +52,7 @@ class Checkpoints(Checkpoint):
         self.keep_last = keep_last
         self.run_id = run_id
         self.top_k = top_k
+        self.beside = beside
         self.top: list[dict[str, Any]] = []  # contents of checkpoints of weights alone, the best first
         self._best: float | None = None
         self._waiting: dict[str, Any] | None = None  # the best weights since the last writing
@@ -113,6 +116,7 @@ class Checkpoints(Checkpoint):
             "config": module.config,
             "metrics": metrics,
             "run_id": self.run_id,
+            **self.beside(),
         }
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -164,8 +164,15 @@ def total_batches(trainer: pl.Trainer) -> int | None:
     limits: list[float] = []
     epochs = epochs_of(trainer)
     if epochs > 0:
-        limits.append(trainer.num_training_batches * epochs)
+        limits.append(steps_of_federation(trainer, epochs) or trainer.num_training_batches * epochs)
     if trainer.max_steps != -1:
         limits.append(trainer.max_steps * trainer.accumulate_grad_batches)
     total = min(limits, default=math.inf)
     return None if math.isinf(total) else int(total)
+
+
+def steps_of_federation(trainer: pl.Trainer, rounds: int) -> int | None:
+    """Batches of a federation's rounds, which differ in length; None without one, or where the Trainer cuts them."""
+    federation = getattr(getattr(trainer, "datamodule", None), "federation", None)
+    whole = isinstance(trainer.limit_train_batches, float) and trainer.limit_train_batches == 1.0
+    return federation.total_steps(rounds) if federation is not None and whole else None

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from graft.baselines.plan import BaselineName
     from graft.cache.disk import CacheSettings
     from graft.compress.base import NoCompression
+    from graft.federated.base import NoFederation
     from graft.heads.base import HeadSettings
     from graft.loggers.build import LoggerSettings
     from graft.model.save import SaveSettings
@@ -46,6 +47,7 @@ class Config(TypedDict):
     tuning: "TuningSettings"
     averaging: "Part | NoAveraging"
     compress: "Part | NoCompression"
+    federated: "Part | NoFederation"
     optimizer: "OptimizerSettings"
     scheduler: Part
     rates: Part

@@ -29,6 +29,7 @@ from graft.data.stream import Stream, whole
 from graft.data.stream_loader import StreamBatches, StreamLoader
 from graft.data.views import TEACHER, augment_of_view
 from graft.errors import GraftError
+from graft.federated.federation import Federation
 from graft.inputs.audio import augment as augment_speech
 from graft.inputs.base import DomainBatch, Inputs, InputSpec, Prepared, Transform
 from graft.inputs.image import transform as transforms
@@ -108,6 +109,7 @@ class TransferDataModule(pl.LightningDataModule):
         self.test_shift: str | None = None  # the one that test batches get now
         self.decoded: DiskCache | None = None  # where image files are kept decoded, and looks into them; None = nowhere
         self.domains: dict[str, DomainData] = {}
+        self.federation: Federation | None = None  # whose clients hold the target's samples
         self.train_domains: tuple[str, ...] = ("target",)
         self.eval_domains: tuple[str, ...] = ("target",)
         self.test_domains: tuple[str, ...] = ("target",) if source is None else ("target", "source")
@@ -345,6 +347,8 @@ class TransferDataModule(pl.LightningDataModule):
         """Samples that training draws of each of its domains in an epoch, on one process."""
         steps, once = self.steps_per_epoch, None if isinstance(self.epoch, int) else self._epoch_domain
         drawn = {domain: steps * self.batch_sizes[domain] for domain in self.train_domains}
+        if self.federation is not None and "target" in drawn:
+            return {**drawn, "target": self.federation.samples(self.batch_sizes["target"])}
         if once in drawn:  # its last batch may be smaller
             drawn[once] = min(drawn[once], len(self.domains[once].train))  # of a stream whose length is known
         return drawn
@@ -368,6 +372,8 @@ class TransferDataModule(pl.LightningDataModule):
             return StreamBatches(train, size, seed, self.epoch if isinstance(self.epoch, int) else steps, fixed)
         weights = self._draw_weights(domain)
         lengths = functools.partial(self._lengths, domain) if self.bucket_by_length else None
+        if self.federation is not None and domain == "target":
+            return self.federation.train_batches(size, seed, self.trainer.current_epoch if self.trainer else 0)
         if not train.partly_labelled:
             return TrainBatches(len(train), size, seed, steps, weights, fixed, lengths)
         assert train.labels is not None
@@ -526,7 +532,11 @@ class TransferDataModule(pl.LightningDataModule):
     def eval_loader(self, domain: str, split_name: str) -> EvalLoader:
         """Batches `{domain: batch}` of a whole split, without augmentation; each process has its share."""
         stored = functools.partial(self.stored.get, (domain, split_name))
-        return self._whole_loader(domain, getattr(self.domains[domain], split_name), self._eval_transform, stored)
+        owned = None
+        if self.federation is not None and domain == "target":
+            owned = self.federation.eval_batches(split_name, self.eval_batch_size)
+        split = getattr(self.domains[domain], split_name)
+        return self._whole_loader(domain, split, self._eval_transform, stored, owned)
 
     def plain_train_loader(self, domain: str) -> EvalLoader:
         """Batches `{domain: batch}` of all training samples, plain and unlabelled; each process has its share."""
@@ -538,11 +548,12 @@ class TransferDataModule(pl.LightningDataModule):
         split: Split,
         transform: Transform,
         stored: Callable[[], MappedRows | TakenRows | None] = lambda: None,
+        batches: EvalBatches | None = None,
     ) -> EvalLoader:
         def lengths() -> Tensor | None:
             return self._lengths_of(split, transform) if stored() is None else None
 
-        batches = EvalBatches(len(split), self.eval_batch_size, lengths=lengths)
+        batches = batches or EvalBatches(len(split), self.eval_batch_size, lengths=lengths)
         return EvalLoader(domain, *self._samples(split, transform), batches, self.num_workers, stored)
 
     def _samples(self, split: Split, transform: Transform) -> tuple[Callable[[], Prepared], Tensor | None, Transform]:

@@ -142,6 +142,11 @@ def reading_lines(results: Mapping[str, Any]) -> Iterator[str]:
     selection = results["selection"]
     epoch = "" if selection.get("epoch") is None else f", epoch {selection['epoch'] + 1}"
     yield f"checkpoint chosen by `{selection['rule']}`{epoch}"
+    if found := results.get("federated"):
+        yield (
+            f"trained by {len(found['clients'])} clients (`federated={found['method']}`), whose samples stayed with "
+            f"them; these weights are {found['model']}"
+        )
     if note := (results.get("compression") or {}).get("note"):
         yield f"compressed in training (`{results['compression']['kind']}`): {note}"
     for one in baselines.baselines_in([results]):

@@ -18,6 +18,7 @@ from graft.errors import listed
 from graft.locations import CONF
 from graft.report import growth
 from graft.report.baselines import baselines_in
+from graft.report.federated import federated_lines
 from graft.runs import record
 from graft.runs.folder import MODEL
 
@@ -293,8 +294,7 @@ def choice_lines(results: Mapping[str, Any]) -> Iterator[str]:
     if probe := results.get("probe"):
         tried = ", ".join(f"{_cell(one['value'])} at {one['penalty']:g}" for one in probe["tried"])
         yield f"probe: penalty {probe['penalty']:g}, {probe['monitor']} {tried}"
-    if compression := results.get("compression"):
-        yield f"compress={compression['kind']}: {compression['note']}"
+    yield from federated_lines(results.get("federated"))
     if note := (results.get("compression") or {}).get("note"):
         yield f"compress={results['compression']['kind']}: {note}"
     if wise_ft := results.get("wise_ft"):

@@ -14,6 +14,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from graft.compress.base import COMPRESSION
 from graft.errors import GraftError, first_line
 from graft.experiment import Experiment
+from graft.federated.federation import FEDERATION
 from graft.files import written_whole
 from graft.runs.folder import BEST, CHECKPOINTS, LAST_CHECKPOINT, PREVIOUS, RUN_FILES, RunFolder
 from graft.runs.process import is_main_process
@@ -104,6 +105,8 @@ def load_selected(experiment: Experiment, resumed: Path | None, trainer: pl.Trai
     higher = rule.higher_is_better(module.tasks)
     best = max(candidates, key=lambda checkpoint: rank(checkpoint["metrics"].get(monitor, math.nan), higher))
     module.load_state_dict(best["state_dict"])
+    if experiment.data.federation:
+        experiment.data.federation.take(best.get(FEDERATION))
     return {"epoch": best["epoch"], "metrics": best["metrics"], "rule": rule.name}
 
 

@@ -37,6 +37,7 @@ class RunRecord(TypedDict, total=False):
     note: str
     averaging: str
     compression: dict[str, Any] | None  # kind, note, and what it did to the network
+    federated: dict[str, Any]  # method, metric; by client samples, score; fairness, bytes, rounds, whose model is kept
     precision: str
     threads: int
     evaluation: dict[str, Any] | None  # of cross-validation: evaluation, fold from 0, folds

@@ -90,6 +90,8 @@ def reasons(config: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"callbacks.{name}" for name, one in config["callbacks"].items() if one and name not in CALLBACKS)
     if config["averaging"]:
         yield f"averaging={config['averaging']['_target_'].rpartition('.')[2]}"
+    if config.get("federated"):
+        yield f"federated={config['federated']['_target_'].split('.')[-2]}"
     if config["compress"]:
         yield f"compress={config['compress']['_target_'].split('.')[-2]}"
     if optimizer["_target_"] not in OPTIMIZERS:

@@ -183,6 +183,7 @@ class Term(nn.Module):
     needs_hard_labels = False  # refused with MixUp and CutMix, whose samples have several classes
     needs_multiclass = False  # refused with other tasks
     needs_linear_head = False
+    federates = False  # True: keeps nothing from one step to the next, so that steps may be of several clients
     needs_several_sources = False  # refused where the source is one domain
     needs_domain_statistics = False  # refused without bn=domain_specific
     replaces_batchnorm = False  # by layers that cannot be synchronised over processes

@@ -1,9 +1,10 @@
 """A fit: the Trainer with the callbacks that an experiment asks for, from the start or from a checkpoint."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
@@ -25,10 +26,13 @@ from graft.callbacks.throughput import Throughput
 from graft.config.conflicts.names import several_processes
 from graft.errors import GraftError
 from graft.experiment import Experiment
+from graft.federated.federation import FEDERATION
+from graft.federated.rounds import Rounds
+from graft.federated.synthetic import DrawnFeatures, drawn_by_server, in_place_of_samples
 from graft.runs import checkpoints
 from graft.runs.folder import CHECKPOINTS, RunFolder
 from graft.runs.ledger import candidate_epochs
-from graft.training.trainer import build_trainer
+from graft.training.trainer import build_trainer, first_device
 from graft.weights.averaging import SWA
 
 
@@ -48,7 +52,11 @@ class Fitting:
         self.nonfinite = NonFinite(folder, config["training"]["on_nonfinite"])
         self.compilation = Compilation() if config["training"]["compile"] else None
         self.test_started = 0.0
-        callbacks = [*validated_weights(experiment), self.nonfinite]
+        federation = experiment.data.federation
+        # A federation rejects what clients send, and has no samples of its own to compute statistics on
+        callbacks = [] if federation else [*validated_weights(experiment), self.nonfinite]
+        if federation and federation.method.trains_at_clients:
+            callbacks.append(Rounds(federation))
         self.recalibration = next((one for one in callbacks if isinstance(one, RecalibrateBatchNorm)), None)
         if config["training"]["patience"]:
             callbacks.append(patience_callback(experiment))
@@ -62,7 +70,8 @@ class Fitting:
         callbacks += [LogDomainDistance()] if measures_domain_distance(experiment) else []
         callbacks += [self.checkpoints, self.throughput]
         if config["cache"]["features"]:
-            frozen = FrozenFeatures(
+            at_clients = federation is None or federation.method.trains_at_clients
+            frozen = (FrozenFeatures if at_clients else DrawnFeatures)(
                 self.features,
                 config["cache"]["augmented_views"],
                 averages=averaging is not None or experiment.swad is not None,
@@ -71,9 +80,8 @@ class Fitting:
             )
             callbacks.insert(0, frozen)
         callbacks += [self.compilation] if self.compilation else []
-        self.trainer = build_trainer(
-            config["trainer"], config["training"], experiment.epochs, folder, loggers, callbacks
-        )
+        settings = config["trainer"] | ({"reload_dataloaders_every_n_epochs": 1} if federation else {})
+        self.trainer = build_trainer(settings, config["training"], experiment.epochs, folder, loggers, callbacks)
 
 
 def validated_weights(experiment: Experiment) -> list[Callback]:
@@ -130,7 +138,7 @@ def selectable(experiment: Experiment) -> bool:
 
 def checkpoints_callback(experiment: Experiment, in_sweep: bool) -> Checkpoints:
     """The rule's choice, and where to resume from; of a sweep's finished job the tested weights are kept alone."""
-    module, rule = experiment.module, experiment.rule
+    module, rule, federation = experiment.module, experiment.rule, experiment.data.federation
     monitor = rule.monitor(module.tasks)
 
     return Checkpoints(
@@ -141,6 +149,7 @@ def checkpoints_callback(experiment: Experiment, in_sweep: bool) -> Checkpoints:
         keep_last=monitor is None or not in_sweep or not experiment.config["test"],
         run_id=RunFolder(experiment.folder).run_id,
         top_k=experiment.greedy_soup.top_k if experiment.greedy_soup else 0,
+        beside=lambda: {FEDERATION: federation.kept()} if federation else {},
     )
 
 
@@ -148,7 +157,27 @@ def fit(trainer: pl.Trainer, experiment: Experiment, resumed: Path | None) -> No
     """Train, from the checkpoint to resume where there is one."""
     if resumed is not None:
         check_same_network(resumed, experiment)
-    trainer.fit(experiment.module, experiment.data, ckpt_path=resumed, weights_only=True)
+    with server_data(trainer, experiment):
+        trainer.fit(experiment.module, experiment.data, ckpt_path=resumed, weights_only=True)
+
+
+@contextmanager
+def server_data(trainer: pl.Trainer, experiment: Experiment) -> Iterator[None]:
+    """In the block, what a server trains on that draws features itself, in the place of the clients' samples."""
+    data, module = experiment.data, experiment.module
+    federation, domains = data.federation, data.domains
+    drawn = next((one for one in cast(Any, trainer).callbacks if isinstance(one, DrawnFeatures)), None)
+    if federation is None or drawn is None:
+        yield
+        return
+    module.backbone.to(first_device(experiment.config["trainer"]))
+    drawn.drawn, classes = drawn_by_server(federation, module.backbone, data, experiment.cache)
+    data.federation = None
+    in_place_of_samples(data, drawn.drawn, classes)
+    try:
+        yield
+    finally:
+        data.domains, data.federation = domains, federation
 
 
 def check_same_network(resumed: Path, experiment: Experiment) -> None:

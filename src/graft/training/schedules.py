@@ -6,6 +6,7 @@ phase of a strategy can have its own schedule and a resumed run needs no schedul
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import torch
@@ -33,6 +34,15 @@ class Point(NamedTuple):
 
     factor: float  # learning rate over the group's full rate
     momentum: float | None  # None: as the optimizer has it
+
+
+@dataclass
+class Pace:
+    """Where in the schedule a step is, where that is not how many steps came before: a federation's clients in turn."""
+
+    steps_per_round: int = 0
+    total: int = 0  # points of the schedule
+    step: int = 0
 
 
 class AveragingWindow(NamedTuple):

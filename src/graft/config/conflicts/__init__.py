@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from graft.config.conflicts.compress import compress_contradictions
+from graft.config.conflicts.federated import federated_contradictions
 from graft.config.conflicts.labels import (
     detection_contradictions,
     label_contradictions,
@@ -58,4 +59,5 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     yield from teacher_contradictions(config, names)
     yield from step_contradictions(config, names)
     yield from compress_contradictions(config, names)
+    yield from federated_contradictions(config, names)
     yield from missing_runs(config)

@@ -30,6 +30,7 @@ class BSS(Term):
     Raises GraftError where k is more than the features or a full batch's samples; a smaller last batch is fine.
     """
 
+    federates = True
     needs_inputs = False
 
     def __init__(self, weight: NonNegative = 1e-3, k: Count = 1) -> None:

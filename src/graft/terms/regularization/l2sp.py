@@ -26,6 +26,7 @@ class L2SP(Term):
     Frozen parameters and those that the strategy added, which have no pretrained value, do not count.
     """
 
+    federates = True
     needs_pretrained = True
     needs_inputs = False
 
