@@ -185,7 +185,7 @@ class FrozenFeatures(Callback):
         assert isinstance(pl_module, TransferModule)
         data: TransferDataModule = data_of(trainer)
         if (
-            pl_module.backbone_trains(epochs_of(trainer))
+            (pl_module.backbone_trains(epochs_of(trainer)) and not pl_module.backbone.parts)
             or data.test_shift
             or not everything(trainer.limit_test_batches)
             or not pl_module.can_cut

@@ -10,7 +10,7 @@ from torch.utils.data import ConcatDataset
 from graft.data.samples import DomainData, Report, Split, sha256
 from graft.errors import GraftError
 
-FITTED = ("table", "sequence")  # modalities that are scaled by each domain's own training split
+FITTED = ("table", "sequence", "multimodal")  # modalities that are scaled by each domain's own training split
 
 
 def joined(domains: Mapping[str, DomainData], key: str, *, equal: bool = False) -> DomainData:

@@ -15,7 +15,7 @@ from graft.errors import GraftError
 
 HELD_OUT = ("val", "test")
 
-Modality = Literal["image", "text", "audio", "table", "sequence"]
+Modality = Literal["image", "text", "audio", "table", "sequence", "multimodal"]
 
 LabelKind = Literal["classes", "numbers", "multilabel", "boxes"]
 

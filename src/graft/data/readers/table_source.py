@@ -179,9 +179,13 @@ class TableSource(Domain):
             check_columns(f"{self.key}.split.{key}", [n for n in [self.split.get(key)] if n], tables["train"])
         for table in tables.values():
             check_columns(self.key, [*names, *labels], table)
+        self.check_features(tables["train"], names, labels)
+
+    def check_features(self, table: Table, names: Sequence[str], labels: Sequence[str]) -> None:
+        """Raise GraftError where nothing is left beside the labels."""
         if not names:
             raise GraftError(
-                f"{self.key}: {tables['train'].file} has no column beside the label {' and '.join(map(repr, labels))}."
+                f"{self.key}: {table.file} has no column beside the label {' and '.join(map(repr, labels))}."
             )
 
     def strata(self, labels: Tensor, classes: Sequence[str] | None) -> Tensor:
