@@ -112,6 +112,7 @@ class TransferModule(pl.LightningModule):
         self.confusion: dict[str, Tensor] = {}
         # Of the last test, by domain: indices (B,) and predictions (B, ...) of each batch, as metrics take them.
         self.test_predictions: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        self.gates: dict[str, float] = {}  # and of a gated fusion by modality, see graft.training.modalities
         self._accumulated: list[Batch] = []  # of the coming optimizer step, where a term has updates
         self._phases: list[Phase] = []
         self._frozen: list[nn.Module] = []

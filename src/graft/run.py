@@ -199,7 +199,7 @@ def test_and_describe(
     results["metrics"] |= test(fitting.trainer, module, data)
     results["metrics"] |= describe.forgetting(results["metrics"], experiment.pretrained, module.tasks.get("source"))
     results["score"] = describe.of_score(results["metrics"], task)
-    results |= describe.of_rejection(task)
+    results |= describe.of_rejection(task) | describe.of_fusion(module)
     results["confusion"] = describe.of_confusion(module, data)
     if experiment.growth and experiment.growth.before is not None:  # of the main process
         results["growth"] = describe.of_growth(experiment.growth, data, results["confusion"])

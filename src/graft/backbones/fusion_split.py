@@ -106,7 +106,9 @@ def split_parts(backbone: "Fusion", active: frozenset[str]) -> FusionSplit | Non
     frozen = [
         name
         for name in backbone.parts
-        if not any(module == (prefix := f"network.parts.{name}") or module.startswith(f"{prefix}.") for module in active)
+        if not any(
+            module == (prefix := f"network.parts.{name}") or module.startswith(f"{prefix}.") for module in active
+        )
     ]
     trained = [part for name, part in backbone.parts.items() if name not in frozen]
     if not frozen or not all(is_small(part) for part in trained):

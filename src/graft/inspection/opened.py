@@ -67,6 +67,8 @@ def open_run(folder: Path, results: Mapping[str, Any], allow: Sequence[str]) -> 
     model = load(folder, allow)
     if model.predicts_boxes:
         raise GraftError("a network that predicts boxes is not looked into.")
+    if model.description.modality == "multimodal":
+        raise GraftError("a network of several modalities is not looked into.")
     config = read_config(folder / CONFIG, allow)
     config = {"report": {"slices": []}, **config, "compress": {}, "allow": [*allow], "baselines": "none"}
     config["save"] = {"ledger": None, **config.get("save", {})}

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from graft.config.conflicts.compress import compress_contradictions
+from graft.config.conflicts.fusion import fusion_contradictions
 from graft.config.conflicts.labels import (
     detection_contradictions,
     label_contradictions,
@@ -36,6 +37,7 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     yield from growth_contradictions(config, names)
     yield from closed_fit_contradictions(config, names)
     yield from source_contradictions(config, names)
+    yield from fusion_contradictions(config, names)
     yield from pretrain_contradictions(config, names)
     yield from domain_contradictions(config["data"])
     yield from objective_contradictions(config, names)

@@ -65,7 +65,9 @@ class MultimodalFile(TableFile):
                 f"{self.key}.text=<column>, or read it as a table: data=table data/domain@data.target=table_file"
             )
         if self.folder is not None and not self.folder.is_dir():
-            raise GraftError(f"{self.key}.folder={self.folder}: no such folder. Paths of images and sound are below it.")
+            raise GraftError(
+                f"{self.key}.folder={self.folder}: no such folder. Paths of images and sound are below it."
+            )
         tables = super().tables()
         for split, table in tables.items():
             self.names = {name: column_name(table, one, f"{self.key}.{name}") for name, one in self.media.items()}
