@@ -52,7 +52,7 @@ def check_fields(settings: Mapping[str, Any], data: TransferDataModule) -> None:
         there = ", ".join(data.backbone_arguments)
         raise GraftError(
             f"backbone.parts.{missing[0]}: the target has no {missing[0]}, only {there}. Name its column, "
-            f"data.target.{missing[0]}=<column>, or leave the part out: backbone@backbone.parts.{missing[0]}=null"
+            f"data.target.{missing[0]}=<column>, or leave the part out: backbone.parts.{missing[0]}=null"
         )
 
 

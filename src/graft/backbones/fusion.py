@@ -85,6 +85,11 @@ class Fusion(Backbone):
         there = torch.tensor([name != self._removed for name in self.parts], device=present.device)
         return present & there
 
+    @property
+    def fusing(self) -> Fusing:
+        """What makes one vector of the parts' features."""
+        return cast(FusionNetwork, self.network).fusion
+
     @contextmanager
     def removed(self, part: str) -> Iterator[None]:
         """Inside the block a modality counts as missing in every sample."""
@@ -118,7 +123,7 @@ class Fusion(Backbone):
 
     def save_files(self, folder: Path) -> dict[str, str]:
         """Those of the parts, each in a folder of its own."""
-        files = {}
+        files: dict[str, str] = {}
         for name, part in self.parts.items():
             (folder / name).mkdir(exist_ok=True)
             found = part.save_files(folder / name)

@@ -72,7 +72,7 @@ class FusionSplit(SplitBackbone):
         features = {}
         for (name, part), values in zip(self.fusion.parts.items(), columns, strict=True):
             features[name] = part(self.packed[name].unpack(values)) if name in self.packed else values
-        return self.fusion.network.fusion(features, self.fusion.without_removed(present > 0))
+        return self.fusion.fusing(features, self.fusion.without_removed(present > 0))
 
 
 class Packed:

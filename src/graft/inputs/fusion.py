@@ -108,7 +108,7 @@ class FusionTransform:
         if missing := [name for name in self.parts if name not in rows.fields]:
             raise GraftError(
                 f"backbone.parts.{missing[0]}: the data have no {missing[0]}, only {', '.join(rows.fields)}. Name its "
-                f"column, or leave the part out: backbone@backbone.parts.{missing[0]}=null"
+                f"column, or leave the part out: backbone.parts.{missing[0]}=null"
             )
         parts = {}
         for name, transform in self.parts.items():

@@ -7,14 +7,13 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from graft.backbones.fusion import Fusion
 from graft.data.loader import EvalLoader
 from graft.data.module import TransferDataModule
 from graft.experiment import Experiment
 from graft.model.save import gathered, in_order
 from graft.module import TransferModule
 from graft.selection.base import of_validation
-from graft.training.modalities import WITHOUT, gate_means
+from graft.training.modalities import WITHOUT, gate_means, without_each
 from graft.training.trainer import build_trainer
 
 
@@ -71,10 +70,8 @@ def test(trainer: pl.Trainer, module: TransferModule, data: TransferDataModule) 
         for name, value in trainer.callback_metrics.items():
             if name.startswith("test/target/"):
                 metrics[name.replace("target", f"target_{shift}")] = float(value)
-    backbone = module.backbone
-    for part in backbone.parts if isinstance(backbone, Fusion) and len(backbone.parts) > 1 else ():
-        with backbone.removed(part):
-            trainer.test(module, data, verbose=False)
+    for part in without_each(module.backbone):
+        trainer.test(module, data, verbose=False)
         for name, value in trainer.callback_metrics.items():
             if name.startswith("test/target/"):
                 metrics[name.replace("target", WITHOUT.format(part))] = float(value)

@@ -39,3 +39,11 @@ def gate_means(backbone: Backbone) -> Iterator[dict[str, float]]:
     everywhere = gathered(sums)
     total = torch.stack([one for one, _ in everywhere]).sum(0) / sum(number for _, number in everywhere)
     found |= dict(zip(backbone.parts, total.tolist(), strict=True))
+
+
+def without_each(backbone: Backbone) -> Iterator[str]:
+    """Every part of a fusion of several, which counts as missing in all samples until the next one is asked for."""
+    if isinstance(backbone, Fusion) and len(backbone.parts) > 1:
+        for part in backbone.parts:
+            with backbone.removed(part):
+                yield part

@@ -20,9 +20,7 @@ FILES = ("image", "audio")  # modalities whose columns hold paths
 SILENCE_RATE, SILENCE = 16_000, 1_600  # samples a second, and how many stand for a recording that is not there
 
 
-def rows_with(
-    table: Any, texts: Sequence[str | None] | None, paths: Mapping[str, Sequence[Any]], channels: int
-) -> MultimodalRows:
+def rows_with(table: Any, texts: Any, paths: Mapping[str, Sequence[Any]], channels: int) -> MultimodalRows:
     """Samples of a table or none, texts or none, and files (or bytes) by modality; None is a missing one.
 
     What is missing has a placeholder, so that a batch has one shape: no text, a grey image, silence.

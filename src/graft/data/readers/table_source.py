@@ -15,7 +15,7 @@ from graft.data.domain import Domain
 from graft.data.readers.label_columns import yes_or_no
 from graft.data.readers.numerals import SHARE, decimal_sign, read_numerals, share_of_numerals
 from graft.data.readers.table import LARGEST, Table, column_name, number, to_numbers, to_texts
-from graft.data.samples import Raw, Samples, rows_of, sha256
+from graft.data.samples import Modality, Raw, Samples, rows_of, sha256
 from graft.errors import GraftError, hydra_value, listed, override
 from graft.inputs.columns import CATEGORICAL, FIRST, MISSING, NUMERIC, UNKNOWN, Column, Columns
 from graft.inputs.table import TableRows
@@ -29,7 +29,7 @@ TABLES = ("breast_cancer", "diabetes", "iris", "wine")  # of scikit-learn
 class TableSource(Domain):
     """Rows with a label each; how a column is read follows from its training values, unless a key says so."""
 
-    modality = "table"
+    modality: Modality = "table"
     noun = "rows"
     reads_beside = True
     copies_stay_together = False  # where there are few categories, equal rows need not be copies
