@@ -366,6 +366,7 @@ class TransferModule(pl.LightningModule):
             pieces, depths = by_block(by_part, self.backbone.block_depths())
             return pieces, {piece: self.rates.of_block(depth) for piece, depth in depths.items()}
         rates = self.rates.multipliers([stage.name for stage in self.backbone.stages])
+        rates |= dict.fromkeys(self.backbone.new_stages, 1.0)  # as new as the head
         return by_part, {f"backbone/{stage}": rate for stage, rate in rates.items()}
 
     def trained_heads(self) -> list[str]:
