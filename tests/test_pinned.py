@@ -46,6 +46,9 @@ SOURCES = {
     "image_file": ["data=image_folder", "data.target.file={in}/photos.csv"],
     "mnist": ["data=mnist", "data.target.root={in}/torchvision"],
     "text_file": ["data=text", "data.target.file={in}/texts.csv"],
+    "multimodal_file": [
+        *("data=multimodal", "data.target.file={in}/texts.csv", "data.target.label=label", "data.target.text=text"),
+    ],
     "huggingface_dataset": ["data=text", "data.target.name={in}/hub"],
 }
 
@@ -145,6 +148,9 @@ def content(source: str, split) -> list:
         return [tuple(row) for row in rows_of(split).numbers.tolist()]
     if SOURCES[source][0] == "data=sequences":
         return [tuple(row.flatten().tolist()) for row in rows_of(split).values]
+    if SOURCES[source][0] == "data=multimodal":
+        texts = rows_of(split).fields["text"]
+        return [texts[index] for index in range(len(texts))]
     found = [split.inputs[index] for index in range(len(split))]
     return found if isinstance(found[0], str) else [one.numpy().tobytes() for one in found]
 
@@ -176,7 +182,7 @@ def test_samples_stay_in_their_splits(source, seed, inputs, no_checksums):
 
 def test_every_shipped_source_is_pinned():
     shipped = {path.stem for path in (PROJECT / "conf/data/domain").glob("[!_]*.yaml")}
-    diffs = {"torchvision", "usps", "rotten_tomatoes", "synthetic_other_voices"}
+    diffs = {"torchvision", "usps", "rotten_tomatoes", "synthetic_other_voices", "clothing_reviews"}
     diffs |= {"breast_cancer_mean_worst", "breast_cancer_mean_error"}  # of a source above, by other values
     diffs |= {"several"}  # each of them of another source
     diffs |= {"voc", "coco"}  # of boxes, see tests/data/test_box_sources.py

@@ -113,6 +113,7 @@ class TransferModule(pl.LightningModule):
         self.confusion: dict[str, Tensor] = {}
         # Of the last test, by domain: indices (B,) and predictions (B, ...) of each batch, as metrics take them.
         self.test_predictions: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        self.gates: dict[str, float] = {}  # and of a gated fusion by modality, see graft.training.modalities
         self._accumulated: list[Batch] = []  # of the coming optimizer step, where a term has updates
         self._phases: list[Phase] = []
         self._frozen: list[nn.Module] = []
@@ -371,6 +372,7 @@ class TransferModule(pl.LightningModule):
             pieces, depths = by_block(by_part, self.backbone.block_depths())
             return pieces, {piece: self.rates.of_block(depth) for piece, depth in depths.items()}
         rates = self.rates.multipliers([stage.name for stage in self.backbone.stages])
+        rates |= dict.fromkeys(self.backbone.new_stages, 1.0)  # as new as the head
         return by_part, {f"backbone/{stage}": rate for stage, rate in rates.items()}
 
     def trained_heads(self) -> list[str]:

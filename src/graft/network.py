@@ -16,6 +16,8 @@ from graft.heads.base import SHARED, arguments_of, context_for, new_head
 from graft.objectives.base import Objective
 from graft.tasks.base import Task
 
+PARTS, MULTIMODAL = "parts", "multimodal"  # the key of a fusion's backbones, and the modality of its data
+
 
 def build_backbone(config: Mapping[str, Any], data: TransferDataModule) -> Backbone:
     """The backbone with random weights, made for the data where the config says `auto`.
@@ -23,14 +25,8 @@ def build_backbone(config: Mapping[str, Any], data: TransferDataModule) -> Backb
     Pretraining is checkpointed like the training itself: that changes what it costs and not what it computes.
     Raises GraftError where the backbone takes another modality than the data have.
     """
-    settings = {key: value for key, value in config["backbone"].items() if key != "weights"}
-    left_open = [key for key, value in settings.items() if value == "auto"]
-    if unknown := [key for key in left_open if key not in data.backbone_arguments]:
-        raise GraftError(
-            f"backbone.{unknown[0]}=auto: the target holds {data.modality} data, which do not determine it. "
-            "Choose a backbone for them: backbone=<option>, see `python train.py --help`."
-        )
-    backbone = build(settings, **{key: data.backbone_arguments[key] for key in left_open})
+    check_fields(config["backbone"], data)
+    backbone = build(constructor_arguments(config["backbone"], data.backbone_arguments, data.modality))
     if not isinstance(backbone, Backbone):
         backbone = wrapped(backbone, config, data)
     if backbone.modality != data.modality:
@@ -42,6 +38,47 @@ def build_backbone(config: Mapping[str, Any], data: TransferDataModule) -> Backb
     if config["training"]["gradient_checkpointing"]:
         checkpoint_gradients(backbone)
     return backbone.to(memory_format=torch.channels_last) if config["training"]["channels_last"] else backbone
+
+
+def check_fields(settings: Mapping[str, Any], data: TransferDataModule) -> None:
+    """Raise GraftError for a fusion on data of one modality, and for parts of which the data hold nothing."""
+    parts = [name for name, part in settings.get(PARTS, {}).items() if part is not None]
+    if parts and data.modality != MULTIMODAL:
+        raise GraftError(
+            f"backbone.parts: a fusion takes samples of several modalities, but the target holds {data.modality} data. "
+            "Choose such data, data=multimodal, or a backbone for these: backbone=<option>."
+        )
+    if missing := [name for name in parts if name not in data.backbone_arguments]:
+        there = ", ".join(data.backbone_arguments)
+        raise GraftError(
+            f"backbone.parts.{missing[0]}: the target has no {missing[0]}, only {there}. Name its column, "
+            f"data.target.{missing[0]}=<column>, or leave the part out: backbone.parts.{missing[0]}=null"
+        )
+
+
+def constructor_arguments(
+    settings: Mapping[str, Any], of_data: Mapping[str, Any], modality: str, key: str = "backbone"
+) -> dict[str, Any]:
+    """The keys of `backbone` that its constructor takes, and those of its parts, with what the data say for `auto`.
+
+    `of_data` are the data module's `backbone_arguments`, by modality where it holds several.
+    """
+    arguments = {name: value for name, value in settings.items() if name not in ("weights", PARTS)}
+    left_open = [name for name, value in arguments.items() if isinstance(value, str) and value == "auto"]
+    if unknown := [name for name in left_open if name not in of_data]:
+        raise GraftError(
+            f"{key}.{unknown[0]}=auto: the target holds {modality} data, which do not determine it. "
+            "Choose a backbone for them: backbone=<option>, see `python train.py --help`."
+        )
+    arguments |= {name: of_data[name] for name in left_open}
+    if (parts := settings.get(PARTS)) is not None:
+        there = {name: part for name, part in parts.items() if part is not None}
+        arguments[PARTS] = {
+            name: constructor_arguments(part, of_data.get(name, {}), name, f"{key}.{PARTS}.{name}")
+            for name, part in there.items()
+        }
+        arguments["part_weights"] = {name: part.get("weights") for name, part in there.items()}
+    return arguments
 
 
 def wrapped(network: object, config: Mapping[str, Any], data: TransferDataModule) -> Backbone:

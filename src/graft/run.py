@@ -208,7 +208,7 @@ def test_and_describe(
     results["metrics"] |= describe.forgetting(results["metrics"], experiment.pretrained, module.tasks.get("source"))
     results["score"] = describe.of_score(results["metrics"], task)
     federation.finish(experiment, fitting.trainer, results)
-    results |= describe.of_rejection(task)
+    results |= describe.of_rejection(task) | describe.of_fusion(module)
     results["confusion"] = describe.of_confusion(module, data)
     if experiment.growth and experiment.growth.before is not None:  # of the main process
         results["growth"] = describe.of_growth(experiment.growth, data, results["confusion"])

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import torch
@@ -45,6 +46,10 @@ class Backbone(nn.Module):
     recurrent = False  # whether it reads its input step by step, in one direction or both
     counts_blocks = False  # whether `block_depths` is there
     named_inputs = False  # whether weights belong to inputs by name, so that a file's order says nothing
+    parts: Mapping[str, "Backbone"] = MappingProxyType({})  # of a fusion, backbones by modality
+    part_weights: Mapping[str, str | None] = MappingProxyType({})  # and where the weights of each come from
+    new_stages: tuple[str, ...] = ()  # stages that nothing pretrained: they train under every strategy, as a head does
+    fixed_stages: tuple[str, ...] = ()  # stages that never train, whatever the strategy
 
     def __init__(self, name: str, network: nn.Module, *, feature_size: int, stages: Sequence[Stage]) -> None:
         super().__init__()
@@ -164,6 +169,16 @@ class Backbone(nn.Module):
             elif name and not any(module.children()) and name not in owned:
                 found[name] = current
         return found
+
+    def own_split(self, active: frozenset[str]) -> Any:
+        """A SplitBackbone that such a network brings itself, behind which are the `active` modules; None: it has none.
+
+        See `graft.backbones.split_backbone.find_split`, which looks for a place by itself.
+        """
+        return None
+
+    def weights_loaded(self) -> None:
+        """Called on a network with `parts` once they have the weights that `part_weights` name."""
 
     def save_files(self, folder: Path) -> dict[str, str]:
         """Write into a folder what the constructor takes beside plain values, such as a tokenizer.

@@ -35,6 +35,11 @@ class SplitBackbone:
         """How many modules come before: of two cuts of a backbone the one with more lies behind the other."""
         return sys.maxsize if self.whole else len(self._skipped)
 
+    @property
+    def subject(self) -> nn.Module:
+        """What activations depend on, whose layers and code are part of the key under which they are kept."""
+        return self.backbone
+
     @cached_property
     def first_part(self) -> nn.Module:
         """What computes activations: the backbone, or a copy without BatchNorm, made at first use."""
@@ -154,6 +159,8 @@ def find_split(backbone: Backbone, active: Collection[str], fold: bool = True) -
     """
     if not active:
         return SplitBackbone(backbone, FEATURES, fold=fold)
+    if (own := backbone.own_split(frozenset(active))) is not None:
+        return own
     if backbone.input_shape is None:  # the rest could not be run without the inputs
         return None
     inputs = backbone.example_inputs()

@@ -1,6 +1,6 @@
 """Which baselines suit some data: methods, what they see, and the domains whose labels they learn from."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -11,10 +11,12 @@ from graft.baselines.label_shift import ESTIMATORS, EstimatorName
 from graft.baselines.representations import (
     BagOfWords,
     FrozenFeatures,
+    OfField,
     Pixels,
     RawColumns,
     Representation,
     SharedColumns,
+    SideBySide,
     StepSummaries,
     TreeColumns,
 )
@@ -167,6 +169,9 @@ def boosted(data: TransferDataModule) -> TreeColumns | None:
 def representations(data: TransferDataModule, backbone: Backbone | None, cache: DiskCache) -> Iterator[Representation]:
     """What can be seen of the samples: what they are, and features where a backbone is pretrained."""
     target = data.domains["target"]
+    if data.modality == "multimodal":  # without frozen features: a fusion that did not train is random
+        yield from representations_of_fields(target.backbone_arguments)
+        return
     if data.modality == "table":
         yield RawColumns(target.backbone_arguments["columns"])
         return
@@ -179,3 +184,15 @@ def representations(data: TransferDataModule, backbone: Backbone | None, cache: 
     elif data.modality == "image":
         first: Any = target.train.inputs[0]
         yield Pixels(data.channels or first.shape[0], (first.shape[-2], first.shape[-1]), data.decoded)
+
+
+def representations_of_fields(arguments: Mapping[str, Mapping[str, Any]]) -> Iterator[Representation]:
+    """Words of samples with a text, columns of those with a table, and both side by side."""
+    found: list[Representation] = []
+    if "text" in arguments:
+        found.append(OfField("text", BagOfWords()))
+    if "table" in arguments:
+        found.append(OfField("table", RawColumns(arguments["table"]["columns"])))
+    yield from found
+    if len(found) > 1:
+        yield SideBySide(found)

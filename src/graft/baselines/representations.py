@@ -237,3 +237,43 @@ class FrozenFeatures(Representation):
             found = extract(self.backbone, data, one.domain, one.name, self.cache).features.float().cpu().numpy()
             self._found[one.split.fingerprint] = np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
         return self._found[one.split.fingerprint]
+
+
+class OfField(Representation):
+    """What another representation sees of one modality of samples that have several."""
+
+    def __init__(self, field: str, of: Representation) -> None:
+        self.field, self.inner = field, of
+        self.name, self.title, self.metric, self.sparse = of.name, of.title, of.metric, of.sparse
+
+    def key(self) -> str:
+        """That of the other."""
+        return self.inner.key()
+
+    def rows(self, train: Sequence[Named], others: Sequence[Named]) -> list[Rows]:
+        """Those of the other."""
+        return self.inner.rows([self._of_field(one) for one in train], [self._of_field(one) for one in others])
+
+    def _of_field(self, one: Named) -> Named:
+        return replace(one, split=replace(one.split, inputs=rows_of(one.split).fields[self.field]))
+
+
+class SideBySide(Representation):
+    """Rows of several representations, one beside the other."""
+
+    def __init__(self, inner: Sequence[Representation]) -> None:
+        self.inner = inner
+        self.name, self.title = (" + ".join(getattr(one, of) for one in inner) for of in ("name", "title"))
+        self.sparse = any(one.sparse for one in inner)
+        self.metric = "cosine" if self.sparse else "euclidean"
+
+    def key(self) -> str:
+        """Those of all of them."""
+        return repr([one.key() for one in self.inner])
+
+    def rows(self, train: Sequence[Named], others: Sequence[Named]) -> list[Rows]:
+        """Rows `(N, D)`, sparse where one of them is."""
+        from scipy.sparse import hstack
+
+        found = zip(*(one.rows(train, others) for one in self.inner), strict=True)
+        return [hstack(parts, format="csr") if self.sparse else np.concatenate(parts, axis=1) for parts in found]

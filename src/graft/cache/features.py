@@ -42,17 +42,16 @@ class Wanted:
 
     def __init__(self, cut: SplitBackbone, depends_on: Mapping[str, Any], parts: Sequence[Any] = ()) -> None:
         self.cut = cut
-        layers = {type(module) for module in cut.backbone.modules()}
-        network = {"cut": cut.name, "folded": cut.fold, "name": cut.backbone.name, "layers": repr(cut.backbone)}
+        layers = {type(module) for module in cut.subject.modules()}
+        network = {"cut": cut.name, "folded": cut.fold, "name": cut.backbone.name, "layers": repr(cut.subject)}
         code = code_used(__name__, *layers, *parts)
         self.key = cache_key({**network, "code": code, "numerics": numerics(), **depends_on})
 
     @property
     def worthwhile(self) -> bool:
         """Whether they are small enough; a vector always is."""
-        if self.cut.whole:
+        if self.cut.whole or self.cut.backbone.input_shape is None:
             return True
-        assert self.cut.backbone.input_shape is not None
         return math.prod(self.cut.shape) <= LARGEST_GROWTH * math.prod(self.cut.backbone.input_shape)
 
     def bytes(self, samples: int) -> int:

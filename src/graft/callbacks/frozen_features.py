@@ -193,7 +193,7 @@ class FrozenFeatures(Callback):
         assert isinstance(pl_module, TransferModule)
         data: TransferDataModule = data_of(trainer)
         if (
-            pl_module.backbone_trains(epochs_of(trainer))
+            (pl_module.backbone_trains(epochs_of(trainer)) and not pl_module.backbone.parts)
             or data.test_shift
             or not everything(trainer.limit_test_batches)
             or not pl_module.can_cut
@@ -204,6 +204,22 @@ class FrozenFeatures(Callback):
             pl_module.cut = place.cut
             for domain in data.test_domains:
                 data.stored[domain, "test"] = self._rows(trainer, place, [], domain, "test")
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let a fusion whose frozen parts are kept say of its validation samples what it says of their features."""
+        assert isinstance(pl_module, TransferModule)
+        data: TransferDataModule | None = data_of(trainer)
+        if data is None or not pl_module.backbone.parts or not pl_module.can_cut:
+            return
+        place = self._place(pl_module, pl_module.phases(epochs_of(trainer))[-1], fold=True)
+        if place is not None and everything(trainer.limit_predict_batches):
+            pl_module.cut = place.cut
+            data.stored["target", "val"] = self._rows(trainer, place, [], "target", "val")
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let go."""
+        assert isinstance(pl_module, TransferModule)
+        self._end(trainer, pl_module)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let go."""

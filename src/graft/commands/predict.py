@@ -52,6 +52,7 @@ def main(arguments: list[str]) -> int:
 
     from graft import load_run  # torch
     from graft.model.files import PATHS, found_in
+    from graft.model.model import columns_of
 
     allow = names_in(settings.get("allow", ""))
     model = load_run(settings["run"], allow=allow)
@@ -60,7 +61,7 @@ def main(arguments: list[str]) -> int:
     if options["explain"] and modality not in ("text", "table") and output is None:
         raise GraftError(f"{EXPLAIN} writes pictures beside the output: give output=<file.csv>.")
     column = settings.get("column", "text" if modality == "text" else PATHS)
-    columns = getattr(model.backbone.input_spec, "columns", None)
+    columns = columns_of(model.backbone.input_spec)
     found = found_in(settings["input"], modality, dict(model.description.reading), column, columns)
     unread = [*found.unread]
     with progress(output) as bar:

@@ -56,6 +56,8 @@ def problems_of(cfg: "DictConfig", choices: Mapping[str, str | None] | None) -> 
     wrong = {key: text for key, text in found.wrong if key.partition("[")[0] in own} | infinite(own)
     problems += [text for text in wrong.values() if not (refused and registry.TARGET in text)]
     problems += weights_problems(own.get("backbone.weights"))
+    for key in (one for one in own if one.startswith("backbone.parts.") and one.endswith(".weights")):
+        problems += [text.replace("backbone.weights=", f"{key}=") for text in weights_problems(own[key])]
     if not problems:
         problems += [*refusals(config), *contradictions(config, choices or {})]
     if problems:

@@ -11,7 +11,7 @@ from graft.data.samples import DomainData, Report, Split, rows_of, sha256
 from graft.data.stream import whole
 from graft.errors import GraftError
 
-FITTED = ("table", "sequence")  # modalities that are scaled by each domain's own training split
+FITTED = ("table", "sequence", "multimodal")  # modalities that are scaled by each domain's own training split
 
 
 def joined(domains: Mapping[str, DomainData], key: str, *, equal: bool = False) -> DomainData:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 HELD_OUT = ("val", "test")
 
-Modality = Literal["image", "text", "audio", "table", "sequence"]
+Modality = Literal["image", "text", "audio", "table", "sequence", "multimodal"]
 
 LabelKind = Literal["classes", "numbers", "multilabel", "boxes"]
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from graft.data.readers.table import Table, column_name, read_table
 from graft.errors import GraftError
 from graft.files import user_path
 from graft.inputs.columns import Columns
-from graft.model.inputs import FILE, checked_table, table_of
+from graft.model.inputs import FILE, checked_multimodal, checked_table, table_of
 
 STANDARD_INPUT = "-"
 PATHS = "path"  # the column of a table that names files, where `column` names no other
@@ -68,9 +68,8 @@ def found_in(place: str, modality: str, reading: dict[str, Any], column: str, co
         return files_in(path, recordings.EXTENSIONS, column)
     if modality == "text":
         return texts_in(place, path, column)
-    if modality == "table":
-        assert columns is not None
-        return rows_in(path, reading, columns)
+    if modality in ("table", "multimodal"):
+        return rows_in(path, reading, columns, checked_table if modality == "table" else checked_multimodal)
     return arrays_in(path)
 
 
@@ -122,12 +121,12 @@ def texts_in(place: str, path: Path, column: str) -> Found:
     return Found([text for _, text in rows], [name for name, _ in rows], [*named(table), *missing])
 
 
-def rows_in(path: Path, reading: dict[str, Any], columns: Columns) -> Found:
+def rows_in(path: Path, reading: dict[str, Any], columns: Columns | None, check: Callable[..., Any]) -> Found:
     """Rows of a table; those with a value that is no number where one is wanted are left out, with a reason."""
     table = records_in(path) if path.suffix.lower() in LINES else table_of(path, reading)
-    kept, problems = checked_table(table, reading, columns)
+    kept, problems = check(table, reading, columns)
     unread = [(f"row {line}", problem) for line, problem in problems]
-    known = {column.name for column in columns.all}
+    known = {column.name for column in (columns.all if columns else ())} | {*reading.get("media", {}).values()}
     unknown = [name for name in table.columns if name not in known]
     return Found(kept, [f"row {line}" for line in kept.lines], unread, unknown=unknown)
 

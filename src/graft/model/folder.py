@@ -109,11 +109,21 @@ def arguments_in(folder: Path, files: Mapping[str, str]) -> dict[str, Any]:
     }
     arguments: dict[str, Any] = {}
     for argument, name in files.items():
-        if name not in (*readers, *FOLDERS) or not (folder / name).exists():
+        part, _, kind = name.rpartition("/")
+        if kind not in (*readers, *FOLDERS) or not (part == "" or part.isidentifier()) or not (folder / name).exists():
             raise GraftError(f"{folder / DESCRIPTION}: `files.{argument}={name}` is no file of this model's.")
         path = folder / name
-        arguments[argument] = readers[name](path.read_text("utf-8")) if name in readers else str(path)
+        arguments[argument] = readers[kind](path.read_text("utf-8")) if kind in readers else str(path)
     return arguments
+
+
+def with_arguments(settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A backbone's keys with further ones, those of a part by `parts.<part>.<key>`."""
+    found = dict(settings)
+    for key, value in arguments.items():
+        name, _, rest = key.partition(".")
+        found[name] = with_arguments(found[name], {rest: value}) if rest else value
+    return found
 
 
 def names_in(folder: Path) -> list[str]:

@@ -21,6 +21,7 @@ from graft.errors import GraftError, listed
 from graft.files import user_path
 from graft.inputs.columns import Columns
 from graft.inputs.sequence import Sequences, scaled
+from graft.model.multimodal import multimodal_rows, split_media
 
 FILE = "data.target.file"  # the key that messages of the readers name
 
@@ -104,6 +105,26 @@ def table_rows(inputs: Any, reading: Mapping[str, Any], columns: Columns) -> Any
         line, problem = problems[0]
         raise GraftError(f"{table.file}, row {line}: {problem}.")
     return encode(table, columns)
+
+
+def multimodal(inputs: Any, reading: Mapping[str, Any], columns: Columns | None) -> Any:
+    """Samples of several modalities from a file, a data frame, columns by name, or a list of records.
+
+    Texts and paths stand in the columns in which the run's stood; an empty value is a missing modality.
+    """
+    table, problems = checked_multimodal(table_of(inputs, reading), reading, columns)
+    if problems:
+        line, problem = problems[0]
+        raise GraftError(f"{table.file}, row {line}: {problem}.")
+    return multimodal_rows(table, reading, columns)
+
+
+def checked_multimodal(
+    table: Table, reading: Mapping[str, Any], columns: Columns | None
+) -> tuple[Table, list[tuple[int, str]]]:
+    """The same as `checked_table` for rows that hold texts and paths too."""
+    split_media(table, reading["media"])
+    return checked_table(table, reading, columns or Columns(()))
 
 
 def checked_table(table: Table, reading: Mapping[str, Any], columns: Columns) -> tuple[Table, list[tuple[int, str]]]:
@@ -201,4 +222,5 @@ READERS: dict[str, Callable[..., Any]] = {
     "text": sentences,
     "table": table_rows,
     "sequence": sequences,
+    "multimodal": multimodal,
 }

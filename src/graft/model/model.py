@@ -127,6 +127,11 @@ class Model:
             raise GraftError(
                 "This model predicts boxes, which are neither explained nor compared with training samples."
             )
+        if explain and self.description.modality == "multimodal":
+            raise GraftError(
+                "explain: predictions of a fusion of several modalities are not explained. Its test says what it is "
+                "without each modality: test/target_without_<part>/<metric> in results.json."
+            )
         if explain and not has_captum():
             raise GraftError(NO_CAPTUM)
         if nearest and self.neighbours is None:
@@ -198,6 +203,8 @@ class Model:
         options: dict[str, Any] = {"columns": spec.columns} if self.description.modality == "table" else {}
         if self.description.modality == "audio":
             options["sample_rate"] = sample_rate
+        if self.description.modality == "multimodal":
+            options["columns"] = columns_of(spec)
         samples = samples_of(self.description.modality, inputs, self.description.reading, **options)
         if not len(samples):
             return
@@ -225,6 +232,11 @@ class Model:
         return f"Model({self.description.name}: {self.backbone.name}, {self.description.modality} to {what})"
 
 
+def columns_of(spec: Any) -> Any:
+    """The columns of a network that takes a table, alone or as one of its parts; None for one that takes none."""
+    return getattr(getattr(spec, "parts", {}).get("table", spec), "columns", None)
+
+
 def whole_size(images: Any, index: int) -> tuple[int, int]:
     """Height and width of an image before anything is done to it; a file may be decoded at a part of its size."""
     size = size_of(images.files[index]) if isinstance(images, ImageFiles) else None
@@ -245,7 +257,8 @@ def load(place: Path, allow: Sequence[str] = ()) -> Model:
             f"you trust it: load_run(..., allow={missing})"
         )
     registry.trust(allow)
-    network = build(description.backbone, **folders.arguments_in(folder, description.files))
+    arguments = folders.arguments_in(folder, description.files)
+    network = build(folders.with_arguments(description.backbone, arguments))
     backbone: Backbone = wrap(network, **description.wrapped) if description.wrapped else network
     if description.strategy is not None:
         build(description.strategy).prepare(backbone)

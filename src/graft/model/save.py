@@ -26,6 +26,7 @@ from graft.model.folder import Description
 from graft.model.neighbours import Neighbours
 from graft.model.neighbours import write as write_neighbours
 from graft.model.predictions import TestPredictions, predictions_of, words_of
+from graft.network import constructor_arguments
 from graft.packages import versions_of
 from graft.report.temperature import is_at_end, temperature_of
 from graft.runs.checkpoints import drop_all
@@ -137,9 +138,9 @@ def describe(experiment: Experiment, results: Mapping[str, Any], files: Mapping[
     """What the network is, and how to read what it predicts on; `files` are arguments of its backbone."""
     config, data, module = experiment.config, experiment.data, experiment.module
     target, backbone, task = data.domains["target"], module.backbone, module.tasks["target"]
-    settings = {key: value for key, value in config["backbone"].items() if key not in ("weights", *files)}
-    auto = {key for key, value in settings.items() if value == "auto"} - {"texts"}  # training texts are in no model
-    arguments = {key: data.backbone_arguments[key] if key in auto else value for key, value in settings.items()}
+    settings = without_files(config["backbone"], files)
+    arguments = constructor_arguments(settings, without_texts(data.backbone_arguments), target.modality)
+    arguments.pop("part_weights", None)  # where the weights came from; they are in the model
     head = arguments_of(config["head"])
     stays = experiment.added & {name for name, _ in backbone.named_parameters()}
     reading = {"channels": target.channels} if target.modality == "image" else {}
@@ -168,6 +169,25 @@ def describe(experiment: Experiment, results: Mapping[str, Any], files: Mapping[
         unusual=results.get("unusual"),
         resized=module.compression.resized() or None,
     )
+
+
+def without_files(settings: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
+    """The keys of a backbone and its parts without those that files stand for, `parts.table.columns` and the like."""
+    kept: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name in files:
+            continue
+        inner = {key.removeprefix(f"{name}."): file for key, file in files.items() if key.startswith(f"{name}.")}
+        kept[name] = without_files(value, inner) if inner and isinstance(value, Mapping) else value
+    return kept
+
+
+def without_texts(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What data say to a backbone without the training texts, which are in no model."""
+    return {
+        name: "auto" if name == "texts" else without_texts(value) if isinstance(value, Mapping) else value
+        for name, value in arguments.items()
+    }
 
 
 def save_predictions(experiment: Experiment) -> None:

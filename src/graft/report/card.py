@@ -33,6 +33,7 @@ WHAT = {
     "audio": ("recordings", "clip.wav", '["clip.wav"]'),
     "text": ("texts", "texts.txt", '["a text"]'),
     "table": ("rows of a table", "rows.csv", '"rows.csv"'),
+    "multimodal": ("samples of several modalities", "samples.csv", '"samples.csv"'),
     "sequence": ("sequences of vectors", "sequences.npz", "sequences"),
 }  # of a modality: what its inputs are called, an input on the command line, one in Python
 

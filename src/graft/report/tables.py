@@ -80,6 +80,7 @@ def print_results(results: Mapping[str, Any], run_dir: Path) -> None:
         baseline_line(results),
         *prior_lines(results),
         *rejection_lines(results),
+        *fusion_lines(results),
         *nonfinite_lines(results),
         *skipped_lines(results),
         cost_line(results),
@@ -336,6 +337,13 @@ def rejection_lines(results: Mapping[str, Any]) -> Iterator[str]:
             f"unknown: samples whose {what} is below {found['threshold']:.4g}, as {100 * found['fraction']:g} % of the "
             "source's validation samples are"
         )
+
+
+def fusion_lines(results: Mapping[str, Any]) -> Iterator[str]:
+    """Of a fusion with gates, how much of each modality goes into its features."""
+    if gates := (results.get("fusion") or {}).get("gates"):
+        shares = ", ".join(f"{name} {share:.2f}" for name, share in gates.items())
+        yield f"gates: {shares} (mean over test samples and dimensions)"
 
 
 def nonfinite_lines(results: Mapping[str, Any]) -> Iterator[str]:

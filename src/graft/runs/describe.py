@@ -225,6 +225,13 @@ def of_rejection(task: Task) -> dict[str, Any]:
     return {"rejection": found}
 
 
+def of_fusion(module: TransferModule) -> dict[str, Any]:
+    """Of a fusion its modalities, and the mean of each one's gates over the test samples; empty for other backbones."""
+    if not module.backbone.parts:
+        return {}
+    return {"fusion": {"parts": list(module.backbone.parts), "gates": module.gates or None}}
+
+
 def of_confusion(module: TransferModule, data: TransferDataModule) -> dict[str, Any]:
     """Confusion matrices by stage and domain, rows are true classes."""
     domains = {name: name.split("/")[1] for name in module.confusion}

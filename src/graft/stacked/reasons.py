@@ -73,6 +73,8 @@ def reasons(config: Mapping[str, Any]) -> Iterator[str]:
     strategy, optimizer, selection = config["strategy"], config["optimizer"], config["selection"]
     if attribute(strategy["_target_"], "trains_backbone", True):
         yield f"strategy={strategy['_target_'].split('.')[-2]} trains the backbone"
+    if "parts" in config["backbone"]:
+        yield "backbone.parts: a fusion trains behind frozen parts"
     if attribute(strategy["_target_"], "closed_fit", False):
         yield f"strategy={strategy['_target_'].split('.')[-2]} takes no steps"
     if any(is_stream(config["data"].get(side)) for side in ("target", "source")):

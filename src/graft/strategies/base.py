@@ -71,13 +71,22 @@ class Strategy:
     def phase(
         self, epochs: int, backbone: Backbone, stages: Sequence[str], names: Iterable[str] | None = None, **options: Any
     ) -> Phase:
-        """A phase that trains `stages`, or of them only the parameters in `names`, and BatchNorm as `train_bn` says."""
+        """A phase that trains `stages`, or of them only the parameters in `names`, and BatchNorm as `train_bn` says.
+
+        What nothing pretrained trains too, and what the backbone keeps fixed never does.
+        """
         if names is None:
             names = (name for stage in stages for name in backbone.stage_parameters(stage))
         parameters = frozenset(names)
         if self.train_bn is not None:
             norms = batchnorm_parameters(backbone)
             parameters = parameters | norms if self.train_bn else parameters - norms
+        if backbone.new_stages or backbone.fixed_stages:
+            stages = [s for s in stage_names(backbone) if s in {*stages, *backbone.new_stages}]
+            stages = [s for s in stages if s not in backbone.fixed_stages]
+            new = (name for stage in backbone.new_stages for name in backbone.stage_parameters(stage))
+            fixed = (name for stage in backbone.fixed_stages for name in backbone.stage_parameters(stage))
+            parameters = (parameters | {*new}) - {*fixed}
         return Phase(epochs, tuple(stages), parameters, **options)
 
 

@@ -13,6 +13,7 @@ from graft.experiment import Experiment
 from graft.model.save import gathered, in_order
 from graft.module import TransferModule
 from graft.selection.base import of_validation
+from graft.training.modalities import WITHOUT, gate_means, without_each
 from graft.training.trainer import build_trainer
 
 
@@ -55,9 +56,11 @@ def outputs_of(trainer: pl.Trainer, module: TransferModule, loader: EvalLoader) 
 def test(trainer: pl.Trainer, module: TransferModule, data: TransferDataModule) -> dict[str, float]:
     """Test metrics as they are, of each of several sources, and of the target under each shift.
 
-    The last two are called `test/source_<name>/<metric>` and `test/target_<shift>/<metric>`.
+    The last two are called `test/source_<name>/<metric>` and `test/target_<shift>/<metric>`. A fusion is tested without
+    each of its modalities too: `test/target_without_<part>/<metric>`.
     """
-    trainer.test(module, data, verbose=False)
+    with gate_means(module.backbone) as module.gates:
+        trainer.test(module, data, verbose=False)
     confusion, predictions = dict(module.confusion), module.test_predictions
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
     metrics |= of_sources(module, data)
@@ -67,6 +70,11 @@ def test(trainer: pl.Trainer, module: TransferModule, data: TransferDataModule) 
         for name, value in trainer.callback_metrics.items():
             if name.startswith("test/target/"):
                 metrics[name.replace("target", f"target_{shift}")] = float(value)
+    for part in without_each(module.backbone):
+        trainer.test(module, data, verbose=False)
+        for name, value in trainer.callback_metrics.items():
+            if name.startswith("test/target/"):
+                metrics[name.replace("target", WITHOUT.format(part))] = float(value)
     module.confusion, module.test_predictions = confusion, predictions
     return metrics
 

@@ -45,6 +45,8 @@ def load_weights(backbone: Backbone, weights: str) -> LoadReport:
 
     Raises GraftError where the file is missing or unreadable, or not one tensor fits.
     """
+    if weights == "pretrained" and backbone.parts:
+        return load_parts(backbone)
     if weights == "imagenet":
         source, content = backbone.imagenet()
     elif weights == "pretrained":
@@ -52,6 +54,22 @@ def load_weights(backbone: Backbone, weights: str) -> LoadReport:
     else:
         source, content = weights, read_tensors(weights_file(weights))
     return load_tensors(backbone, content, source)
+
+
+def load_parts(backbone: Backbone) -> LoadReport:
+    """Load what `backbone.parts.<part>.weights` names into each part of a fusion that has some."""
+    found = {name: load_weights(backbone.parts[name], own) for name, own in backbone.part_weights.items() if own}
+    backbone.weights_loaded()
+    listed = {
+        of: [f"{name}: {text}" for name, one in found.items() for text in getattr(one, of)]
+        for of in ("missing", "unexpected", "adapted")
+    }
+    return LoadReport(
+        source="; ".join(f"{name}: {one.source}" for name, one in found.items()),
+        matched=sum(one.matched for one in found.values()),
+        total=sum(one.total for one in found.values()),
+        **listed,
+    )
 
 
 def load_tensors(backbone: Backbone, content: dict[str, Any], source: str) -> LoadReport:

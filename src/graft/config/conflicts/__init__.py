@@ -5,6 +5,7 @@ from typing import Any
 
 from graft.config.conflicts.compress import compress_contradictions
 from graft.config.conflicts.federated import federated_contradictions
+from graft.config.conflicts.fusion import fusion_contradictions
 from graft.config.conflicts.labels import (
     detection_contradictions,
     label_contradictions,
@@ -39,6 +40,7 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     yield from growth_contradictions(config, names)
     yield from closed_fit_contradictions(config, names)
     yield from source_contradictions(config, names)
+    yield from fusion_contradictions(config, names)
     yield from pretrain_contradictions(config, names)
     yield from domain_contradictions(config["data"])
     yield from objective_contradictions(config, names)

@@ -1,5 +1,6 @@
 """A table, or one for each official split: the keys that name them, and how they are read. Stands beside a Domain."""
 
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from graft.data.readers.table import Table, column_name, read_table
 from graft.errors import GraftError
 from graft.files import user_path
+from graft.packages import PREFIX, file_in_package
 
 KEYS = {"train": "file", "val": "val_file", "test": "test_file"}
 MISSING = ("nan", "NaN", "NA")  # words of a list that are no label, beside an empty field
@@ -32,12 +34,20 @@ class TableFiles:
         """`delimiter` null is what the file's name suggests, `whitespace` any number of blanks."""
         super().__init__(**settings)
         files = {"train": file, "val": val_file, "test": test_file}
-        self.files = {split: user_path(name) for split, name in files.items() if name is not None}
+        self.named_files = {split: name for split, name in files.items() if name is not None}
         self.options: dict[str, Any] = {
             "delimiter": delimiter,
             "header": header,
             "encoding": encoding,
             "missing": tuple(missing),
+        }
+
+    @functools.cached_property
+    def files(self) -> dict[str, Path]:
+        """The file of each split; `pip:<package>/...` is one inside an installed package."""
+        return {
+            split: file_in_package(name, f"{self.key}.{KEYS[split]}") if name.startswith(PREFIX) else user_path(name)
+            for split, name in self.named_files.items()
         }
 
     def origin(self, split: str) -> str:

@@ -15,7 +15,7 @@ from graft.data.domain import Domain
 from graft.data.readers.label_columns import yes_or_no
 from graft.data.readers.numerals import SHARE, decimal_sign, read_numerals, share_of_numerals
 from graft.data.readers.table import LARGEST, Table, column_name, number, to_numbers, to_texts
-from graft.data.samples import Raw, Samples, rows_of, sha256
+from graft.data.samples import Modality, Raw, Samples, rows_of, sha256
 from graft.errors import GraftError, hydra_value, listed, override
 from graft.inputs.columns import CATEGORICAL, FIRST, MISSING, NUMERIC, UNKNOWN, Column, Columns
 from graft.inputs.table import TableRows
@@ -29,7 +29,7 @@ TABLES = ("breast_cancer", "diabetes", "iris", "wine")  # of scikit-learn
 class TableSource(Domain):
     """Rows with a label each; how a column is read follows from its training values, unless a key says so."""
 
-    modality = "table"
+    modality: Modality = "table"
     noun = "rows"
     reads_beside = True
     copies_stay_together = False  # where there are few categories, equal rows need not be copies
@@ -179,9 +179,13 @@ class TableSource(Domain):
             check_columns(f"{self.key}.split.{key}", [n for n in [self.split.get(key)] if n], tables["train"])
         for table in tables.values():
             check_columns(self.key, [*names, *labels], table)
+        self.check_features(tables["train"], names, labels)
+
+    def check_features(self, table: Table, names: Sequence[str], labels: Sequence[str]) -> None:
+        """Raise GraftError where nothing is left beside the labels."""
         if not names:
             raise GraftError(
-                f"{self.key}: {tables['train'].file} has no column beside the label {' and '.join(map(repr, labels))}."
+                f"{self.key}: {table.file} has no column beside the label {' and '.join(map(repr, labels))}."
             )
 
     def strata(self, labels: Tensor, classes: Sequence[str] | None) -> Tensor:
