@@ -15,6 +15,7 @@ from graft.model.calibrate import neighbours_for, reads_validation, temperature_
 from graft.model.save import keep_model, redacted, save_predictions
 from graft.pretrain import pretrain
 from graft.probe.fit import fit_probe
+from graft.probe.nothing import validate_only
 from graft.report import card, plots, publish, tables
 from graft.runs import checkpoints, describe, record
 from graft.runs.context import RunContext, run_context
@@ -64,6 +65,8 @@ def train(config: Mapping[str, Any], setup: Setup | None = None) -> dict[str, An
         elif experiment.module.strategy.closed_fit:
             fitted, results["probe"] = fit_probe(experiment, fitting)
             replay(fitting, experiment, fitted)
+        elif experiment.module.strategy.trains_nothing:
+            replay(fitting, experiment, validate_only(experiment, fitting))
         else:
             fit(fitting.trainer, experiment, resumed)
         selected = checkpoints.load_selected(experiment, resumed, fitting.trainer)

@@ -172,6 +172,8 @@ def of_pretraining(experiment: Experiment) -> dict[str, Any]:
 def of_labels(experiment: Experiment) -> dict[str, int]:
     """How many labels of the target train, and how many others choose the checkpoint."""
     rule, target = experiment.rule, experiment.data.domains["target"]
+    if experiment.module.strategy.trains_nothing:
+        return {"training": 0, "choosing": 0}
     looks = rule.uses_target_labels and "target" in rule.domains
     looks = looks or bool(experiment.swad and experiment.swad.domain == "target")
     training = 0 if target.train.labels is None else len(target.train.labels)

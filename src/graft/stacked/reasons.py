@@ -72,7 +72,7 @@ def reasons(config: Mapping[str, Any]) -> Iterator[str]:
     strategy, optimizer, selection = config["strategy"], config["optimizer"], config["selection"]
     if attribute(strategy["_target_"], "trains_backbone", True):
         yield f"strategy={strategy['_target_'].split('.')[-2]} trains the backbone"
-    if attribute(strategy["_target_"], "closed_fit", False):
+    if any(attribute(strategy["_target_"], name, False) for name in ("closed_fit", "trains_nothing")):
         yield f"strategy={strategy['_target_'].split('.')[-2]} takes no steps"
     if strategy.get("train_bn"):
         yield "strategy.train_bn=true trains BatchNorm"
