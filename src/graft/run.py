@@ -14,6 +14,7 @@ from graft.loggers import build as loggers
 from graft.model.calibrate import neighbours_for, reads_validation, temperature_for, thresholds_for
 from graft.model.save import keep_model, redacted, save_predictions
 from graft.pretrain import pretrain
+from graft.probe import seen_unseen
 from graft.probe.fit import fit_probe
 from graft.probe.nothing import validate_only
 from graft.report import card, plots, publish, tables
@@ -207,6 +208,9 @@ def test_and_describe(
     if experiment.growth and experiment.growth.before is not None:  # of the main process
         results["growth"] = describe.of_growth(experiment.growth, data, results["confusion"])
         results["metrics"] |= growth.metrics_of(results["growth"])
+    if found := seen_unseen.seen_and_unseen(experiment, fitting):
+        results["seen_unseen"] = found
+        results["metrics"] |= seen_unseen.metrics_of(found)
     validated = validation_outputs(fitting.trainer, experiment) if reads_validation(experiment) else None
     neighbours = neighbours_for(experiment, fitting.trainer)
     results["temperature"] = temperature_for(experiment, validated)

@@ -78,6 +78,7 @@ def print_results(results: Mapping[str, Any], run_dir: Path) -> None:
         baseline_line(results),
         *prior_lines(results),
         *rejection_lines(results),
+        *seen_unseen_lines(results),
         *nonfinite_lines(results),
         cost_line(results),
     ):
@@ -249,6 +250,8 @@ def selection_line(selection: Mapping[str, Any] | None) -> str:
     if not selection:
         return ""
     line = f"checkpoint: {selection['rule']}"
+    if selection["rule"].startswith("none,"):
+        return line
     if selection.get("epoch") is not None:
         line += f", epoch {selection['epoch'] + 1}"
     if selection.get("monitor") and selection.get("value") is not None:
@@ -321,6 +324,21 @@ def rejection_lines(results: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"unknown: samples whose {what} is below {found['threshold']:.4g}, as {100 * found['fraction']:g} % of the "
             "source's validation samples are"
+        )
+
+
+def seen_unseen_lines(results: Mapping[str, Any]) -> Iterator[str]:
+    """Of names without a sample, among how many they were told apart, and what calibration took."""
+    if found := results.get("seen_unseen"):
+        classes, calibrated = found["classes"], found["calibrated"]
+        yield (
+            f"zero_shot: means over classes, among the names of {classes['seen']:,} seen and {classes['unseen']:,} "
+            "unseen classes together; area: under unseen over seen, for all constants"
+        )
+        yield (
+            f"calibrated: {_cell(calibrated['seen'])} seen, {_cell(calibrated['unseen'])} unseen, with "
+            f"{calibrated['constant']:.4g} off the cosines of seen classes, which {calibrated['labels']:,} labels of "
+            "the target's validation split chose"
         )
 
 

@@ -54,6 +54,7 @@ class RunRecord(TypedDict, total=False):
     swad: dict[str, Any]  # monitor, steps in the mean, window, losses of the validations
     wise_ft: dict[str, Any]
     growth: dict[str, Any]  # of head.grow: run, classes, of which the first `old`; of each samples, before, after
+    seen_unseen: dict[str, Any]  # of names: classes, samples; plain, calibrated (constant, labels), area of the curve
     rejection: dict[str, Any]  # of an open set: by, threshold, fraction of the source's validation samples
     nonfinite: dict[str, Any] | None
     time: dict[str, float | None]  # total_s, pretrain_s, folds_s, fit_s, test_s
