@@ -374,7 +374,7 @@ class TransferModule(pl.LightningModule):
         """
         if len(self.heads) == 1:
             return [*self.heads]
-        taught = [domain for term in self.terms.values() if term.teaches_head for domain in term.taught]
+        taught = [domain for term in self.terms.values() if term.teaches_head for domain in term.taught_heads]
         domains = dict.fromkeys((*self.objective.domains(), *taught))
         return [name for name in domains if name not in self.objective.fixed_heads]
 

@@ -128,7 +128,7 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_read(overrides, mess
 
 
 def test_templates_without_a_place_for_the_name_and_numbers_are_refused():
-    with pytest.raises(GraftError, match="has no {} in the place of the name"):
+    with pytest.raises(GraftError, match=r"has no \{\} in the place of the name"):
         head_of(templates=["a photo"])
     with pytest.raises(GraftError, match="numbers and no classes"):
         ClassNamesHead(HeadContext(6, 1, None), Characters(4, 5))

@@ -1,5 +1,7 @@
 """Seen and unseen classes together: accuracies, constants and areas against loops over samples, and a whole run."""
 
+import itertools
+
 import pytest
 import torch
 from small_run import train_in
@@ -41,7 +43,7 @@ def test_the_best_constant_and_the_area_are_those_of_all_constants(samples):
     assert best == pytest.approx(max(harmonic_mean(*one) for one in grid), abs=1e-12)
     assert best > harmonic_mean(*margins.accuracies(0.0))
     grid.sort(key=lambda one: (one[0], -one[1]))
-    area = sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in zip(grid, grid[1:], strict=False))
+    area = sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in itertools.pairwise(grid))
     assert margins.area() == pytest.approx(area, abs=1e-9)
     assert harmonic_mean(0.0, 0.5) == 0.0
 

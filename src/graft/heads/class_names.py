@@ -49,7 +49,7 @@ class ClassNamesHead(nn.Module):
             raise GraftError(f"head.templates: {wrong[0]!r} has no {NAME} in the place of the name, as '{NAME}.' has.")
         if projection == "none" and tower.size != context.feature_size:
             raise GraftError(
-                f"head.projection=none: features have {context.feature_size} numbers and head.tower gives {tower.size}. "
+                f"head.projection=none: features have {context.feature_size} numbers, head.tower gives {tower.size}. "
                 f"Set head.tower.size={context.feature_size} for a tower of that size, or head.projection=linear."
             )
         self.classes = context.class_names

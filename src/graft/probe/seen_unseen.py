@@ -4,6 +4,7 @@ Accuracies are means over classes (Xian et al., TPAMI 2018). Calibrated stacking
 seen classes, and the area under the curve over all constants needs none (Chao et al., ECCV 2016).
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,7 @@ class Margins:
         """Of seen and of unseen classes where a constant is taken from the scores of seen ones."""
         as_seen = self.margin >= constant
         right = self.right & (as_seen == self.of_seen)
-        return tuple(float(self.weights[right & kind].sum()) for kind in (self.of_seen, ~self.of_seen))  # type: ignore[return-value]
+        return float(self.weights[right & self.of_seen].sum()), float(self.weights[right & ~self.of_seen].sum())
 
     def constants(self) -> Tensor:
         """One for each pair of accuracies that there can be, rising."""
@@ -81,10 +82,10 @@ def seen_and_unseen(experiment: Experiment, fitting: Fitting) -> dict[str, Any] 
     module, data = experiment.module, experiment.data
     if not {"source", "target"} <= {*module.heads} or "source" not in data.test_domains:
         return None
-    heads = [module.head(domain) for domain in ("source", "target")]
-    if not module.strategy.trains_nothing or not all(isinstance(head, ClassNamesHead) for head in heads):
+    heads = heads_of(experiment)
+    if not module.strategy.trains_nothing or len(heads) < 2:
         return None
-    known = [head.texts for head in heads]
+    known = [head.texts for head in heads.values()]
     classes = list(dict.fromkeys(texts for texts in (*known[0], *known[1])))
     seen = torch.tensor([texts in known[0] for texts in classes])
     if bool(seen.all()):
@@ -101,6 +102,12 @@ def seen_and_unseen(experiment: Experiment, fitting: Fitting) -> dict[str, Any] 
     return found
 
 
+def heads_of(experiment: Experiment) -> dict[str, ClassNamesHead]:
+    """Those of both sides that know classes by their names."""
+    heads = {domain: experiment.module.head(domain) for domain in ("source", "target")}
+    return {domain: head for domain, head in heads.items() if isinstance(head, ClassNamesHead)}
+
+
 def named(margins: Margins, constant: float) -> dict[str, float]:
     """Accuracies and their harmonic mean."""
     seen, unseen = margins.accuracies(constant)
@@ -113,7 +120,7 @@ def margins_of(
 ) -> Margins:
     """Cosines of both sides' samples of a split with the names of all classes, and what follows."""
     scores, labels = [], []
-    heads = {domain: experiment.module.head(domain).double().cpu() for domain in ("source", "target")}
+    heads = {domain: copy.deepcopy(head).cpu().double() for domain, head in heads_of(experiment).items()}
     rows = {texts: row for head in heads.values() for texts, row in zip(head.texts, head.vectors(), strict=True)}
     names = F.normalize(torch.stack([rows[texts] for texts in classes]), dim=1)
     for domain, head in heads.items():
@@ -121,8 +128,6 @@ def margins_of(
         own = getattr(experiment.data.domains[domain], split).labels
         scores.append(head.embed(features) @ names.T)
         labels.append(torch.tensor([classes.index(texts) for texts in head.texts])[own.long()])
-    for head in heads.values():
-        head.to(torch.float32)
     return Margins.of(torch.cat(scores), torch.cat(labels), seen)
 
 

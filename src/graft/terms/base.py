@@ -197,7 +197,7 @@ class Term(nn.Module):
     teacher_spec: InputSpec | None = None  # the form of the `teacher` view, where it asks for that
     objective_weight = 1.0  # what the objective's own loss is multiplied by beside the term
     teaches_head = False  # trains the target's head by itself, so that no labels have to
-    taught: tuple[str, ...] = ("target",)  # whose heads, where it does
+    taught_heads: tuple[str, ...] = ("target",)  # whose heads, where it does
 
     def choose_inputs(self, backbone: Backbone, fixed: bool) -> None:
         """Decide on `views` and `needs_inputs` by what the backbone takes; `fixed`: a sample's inputs never change."""

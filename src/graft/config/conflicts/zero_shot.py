@@ -20,8 +20,8 @@ def zero_shot_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
     elif not learned_names(config):
         yield (
             f"{key} with `head.weights=null` and a head that learns: nothing has taught it; begin with a run that has "
-            "(head.weights=<run> backbone.weights=<run>), pretrain on pairs (pretrain=clip backbone.weights=source), or "
-            "take two towers that know each other (backbone=clip_image tower@head.tower=encoder head.projection=none)"
+            "(head.weights=<run> backbone.weights=<run>), pretrain on pairs (pretrain=clip backbone.weights=source), "
+            "or take two towers that know each other (backbone=clip_image tower@head.tower=encoder head.projection=none)"
         )
     training = config["training"]
     suits = {

@@ -44,7 +44,7 @@ class CLIP(Term):
     def __init__(self, weight: NonNegative = 1.0, domain: Side = "target") -> None:
         super().__init__()
         self.weight = weight
-        self.domains = self.taught = (domain,)
+        self.domains = self.taught_heads = (domain,)
 
     def check(self, context: TermContext) -> None:
         """GraftError where the domain's head has no vectors of names."""
