@@ -15,8 +15,8 @@ from graft.model.calibrate import neighbours_for, reads_validation, temperature_
 from graft.model.save import keep_model, redacted, save_predictions
 from graft.pretrain import pretrain
 from graft.probe import seen_unseen
-from graft.probe.fit import fit_probe
-from graft.probe.nothing import validate_only
+from graft.probe.closed import fit_at_once, takes_no_step
+from graft.probe.tip_adapter import fill_cache
 from graft.report import card, plots, publish, tables
 from graft.runs import checkpoints, describe, record
 from graft.runs.context import RunContext, run_context
@@ -63,11 +63,10 @@ def train(config: Mapping[str, Any], setup: Setup | None = None) -> dict[str, An
         if setup.stacked:
             replay(fitting, experiment, setup.stacked)
             results["stacked"] = {"jobs": setup.stacked.jobs, "fit_s": setup.stacked.seconds}
-        elif experiment.module.strategy.closed_fit:
-            fitted, results["probe"] = fit_probe(experiment, fitting)
+        elif takes_no_step(experiment):
+            fitted, found = fit_at_once(experiment, fitting)
+            results |= found
             replay(fitting, experiment, fitted)
-        elif experiment.module.strategy.trains_nothing:
-            replay(fitting, experiment, validate_only(experiment, fitting))
         else:
             fit(fitting.trainer, experiment, resumed)
         selected = checkpoints.load_selected(experiment, resumed, fitting.trainer)
@@ -122,6 +121,7 @@ def pretrained(experiment: Experiment, context: RunContext, compressed: Mapping[
     if experiment.config["test"]:
         score_baselines(experiment)
     score_before_growth(experiment)
+    fill_cache(experiment)
     prepare(experiment, compressed)
     plan_folds(experiment)
 

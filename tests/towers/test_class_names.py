@@ -47,9 +47,12 @@ def test_logits_are_scaled_cosines_with_the_mean_over_templates():
     tower = Lengths(4)
     rows = unit(torch.stack([unit(tower(one).double()).mean(0) for one in head.texts]))
     features = torch.randn(7, 6, dtype=torch.float64)
-    expected = 5 * unit(features @ head.project.weight.T) @ rows.T
+    centred, linear = head.project
+    mean, var = features.mean(0), features.var(0, correction=0)
+    projected = (features - mean) / (var + centred.eps).sqrt() @ linear.weight.T + linear.bias
+    expected = 5 * unit(projected) @ rows.T
     torch.testing.assert_close(head(features), expected, rtol=0, atol=1e-6)  # rows are asked in single precision
-    assert set(dict(head.named_parameters())) == {"rows", "log_scale", "project.weight"}
+    assert set(dict(head.named_parameters())) == {"rows", "log_scale", "project.1.weight", "project.1.bias"}
 
 
 def test_a_name_is_spelt_alike_in_any_company_and_capitals():
@@ -103,7 +106,7 @@ def test_what_was_learned_on_other_names_goes_over_without_their_rows():
     other.ask_tower()
     found = other.with_learned(fixed.state_dict())
     assert torch.equal(found["rows"], other.rows)
-    assert torch.equal(found["project.weight"], fixed.project.weight)
+    assert torch.equal(found["project.1.weight"], fixed.project[1].weight)
 
 
 @pytest.mark.parametrize(
@@ -132,3 +135,5 @@ def test_templates_without_a_place_for_the_name_and_numbers_are_refused():
         head_of(templates=["a photo"])
     with pytest.raises(GraftError, match="numbers and no classes"):
         ClassNamesHead(HeadContext(6, 1, None), Characters(4, 5))
+    with pytest.raises(GraftError, match="Use task=multiclass"):
+        ClassNamesHead(HeadContext(6, 1, ("no", "yes")), Characters(4, 5))

@@ -20,6 +20,11 @@ LARGEST = math.log(100)  # of the logarithm, as in CLIP
 ROWS = "rows"
 
 
+def projected(features: int, size: int) -> nn.Module:
+    """Features `(B, D)` to `(B, size)`: centred, as cosines of what a ReLU puts out are near 1, then a linear layer."""
+    return nn.Sequential(nn.BatchNorm1d(features, affine=False), nn.Linear(features, size))
+
+
 class ClassNamesHead(nn.Module):
     """Cosines of features `(B, D)`, projected, with the vectors of the classes' names, times a learned scale.
 
@@ -39,12 +44,17 @@ class ClassNamesHead(nn.Module):
         projection: Literal["linear", "none"] = "linear",
         scale: Auto | Positive = "auto",
     ) -> None:
-        """`names` are what classes are called where the data call them otherwise. GraftError for numbers, and for
-        sizes that cannot be compared.
+        """`names` are what classes are called where the data call them otherwise. GraftError for numbers, for
+        tasks without an output a class, and for sizes that cannot be compared.
         """
         super().__init__()
         if context.class_names is None:
             raise GraftError("head=class_names: the target has numbers and no classes. Use head=linear.")
+        if context.num_outputs != len(context.class_names):
+            raise GraftError(
+                f"head=class_names: this task has {context.num_outputs} outputs for the classes "
+                f"{', '.join(context.class_names)}, and names are compared one by one. Use task=multiclass."
+            )
         if wrong := [template for template in templates if NAME not in template]:
             raise GraftError(f"head.templates: {wrong[0]!r} has no {NAME} in the place of the name, as '{NAME}.' has.")
         if projection == "none" and tower.size != context.feature_size:
@@ -57,7 +67,7 @@ class ClassNamesHead(nn.Module):
         called = [str(own.get(name, name)).replace("_", " ") for name in self.classes]
         self.texts = tuple(tuple(template.replace(NAME, name) for template in templates) for name in called)
         size = tower.size
-        self.project = nn.Linear(context.feature_size, size, bias=False) if projection == "linear" else nn.Identity()
+        self.project = projected(context.feature_size, size) if projection == "linear" else nn.Identity()
         self.log_scale = nn.Parameter(torch.tensor(math.log(SCALE if scale == "auto" else scale)))
         self.asks_scale = scale == "auto"
         if tower.learns:
@@ -70,7 +80,7 @@ class ClassNamesHead(nn.Module):
     @property
     def learns_names(self) -> bool:
         """Whether vectors of names are found by what has to learn first."""
-        return self.tower is not None or isinstance(self.project, nn.Linear)
+        return self.tower is not None or not isinstance(self.project, nn.Identity)
 
     @torch.no_grad()
     def ask_tower(self) -> None:

@@ -282,6 +282,11 @@ def choice_lines(results: Mapping[str, Any]) -> Iterator[str]:
     if probe := results.get("probe"):
         tried = ", ".join(f"{_cell(one['value'])} at {one['penalty']:g}" for one in probe["tried"])
         yield f"probe: penalty {probe['penalty']:g}, {probe['monitor']} {tried}"
+    if found := results.get("tip_adapter"):
+        yield (
+            f"tip_adapter: alpha {found['alpha']:g} and beta {found['beta']:g} of {len(found['tried'])} pairs, "
+            f"{found['monitor']} {_cell(found['value'])}, {found['samples']:,} samples kept"
+        )
     if compression := results.get("compression"):
         yield f"compress={compression['kind']}: {compression['note']}"
     if note := (results.get("compression") or {}).get("note"):

@@ -59,6 +59,7 @@ class RunRecord(TypedDict, total=False):
     nonfinite: dict[str, Any] | None
     time: dict[str, float | None]  # total_s, pretrain_s, folds_s, fit_s, test_s
     probe: dict[str, Any]  # of strategy=probe: monitor, the chosen penalty, and what each that was tried reads
+    tip_adapter: dict[str, Any]  # of the strategy: monitor, chosen alpha and beta, samples, what each pair reads
     stacked: dict[str, Any]  # jobs that trained together, this one among them, and fit_s of all; fit_s above is a share
     cost: dict[str, Any]  # target_steps; flops: pretraining, target, total (None: not known); matches_flops
     samples_per_s: float | None
