@@ -18,8 +18,8 @@ from torchvision.models._meta import _IMAGENET_CATEGORIES
 from graft import assemble
 from graft.cli.notebook import check_composed
 from graft.heads.class_names import ClassNamesHead
+from graft.heads.towers.encoder import Encoder
 from graft.report.statistics import wilson
-from graft.towers.encoder import Encoder
 
 LIKELIEST, PENALTY = 10, 1.0
 TEMPLATES = ("{}", "a photo of a {}")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from graft.config.types import Auto, Positive
 from graft.errors import GraftError
 from graft.heads.base import HeadContext
-from graft.towers.base import Tower
+from graft.heads.towers.base import Tower
 
 NAME = "{}"  # what a template has in the place of the name
 SCALE = 1 / 0.07  # of similarities, where none was learned: CLIP's at its start

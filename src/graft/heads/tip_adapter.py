@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from graft.config.types import Auto, NonNegative, Positive
 from graft.heads.base import HeadContext
 from graft.heads.class_names import NAME, ClassNamesHead
-from graft.towers.base import Tower
+from graft.heads.towers.base import Tower
 
 
 class TipAdapterHead(ClassNamesHead):

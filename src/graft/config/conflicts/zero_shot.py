@@ -23,7 +23,7 @@ def zero_shot_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
         yield (
             f"{key} with `head.weights=null` and a head that learns: nothing has taught it; begin with a run that has "
             "(head.weights=<run> backbone.weights=<run>), pretrain on pairs (pretrain=clip backbone.weights=source), "
-            "or take towers that know each other (backbone=clip_image tower@head.tower=encoder head.projection=none)"
+            "or take towers that know each other (backbone=clip_image head/tower=encoder head.projection=none)"
         )
     training = config["training"]
     suits = {
@@ -58,7 +58,7 @@ def cache_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[st
         yield f"`strategy={names['strategy']}` with `head={names['head']}`: samples have labels; use head=class_names"
     if attribute((config["head"].get("tower") or {}).get("_target_", ""), "learns", True):
         yield (
-            f"`head={names['head']}` with a tower that learns: nothing trains it; use tower@head.tower=encoder "
+            f"`head={names['head']}` with a tower that learns: nothing trains it; use head/tower=encoder "
             "head.tower.name=<folder>"
         )
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from graft.backbones.recurrent import RecurrentLayer
 from graft.config.types import Count
-from graft.towers.base import Tower
+from graft.heads.towers.base import Tower
 
 PADDING = 256  # behind the 256 values of a byte
 

@@ -11,13 +11,13 @@ from graft.cli.notebook import check_composed
 from graft.errors import GraftError
 from graft.heads.base import HeadContext
 from graft.heads.class_names import ClassNamesHead
+from graft.heads.towers.base import Tower
+from graft.heads.towers.characters import Characters
 from graft.inputs.base import DomainBatch
 from graft.model.folder import Description
 from graft.model.heads import LearnedHead
 from graft.terms.base import TrainStep
 from graft.terms.contrastive.clip import CLIP, contrast_of_pairs
-from graft.towers.base import Tower
-from graft.towers.characters import Characters
 
 ANIMALS, OTHERS = ("cat", "sea_lion", "dog"), ("horse", "ox")
 

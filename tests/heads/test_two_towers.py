@@ -12,7 +12,7 @@ from graft.config.conflicts.zero_shot import learned_names
 from graft.errors import GraftError
 from graft.heads.base import HeadContext
 from graft.heads.class_names import ClassNamesHead
-from graft.towers.encoder import Encoder
+from graft.heads.towers.encoder import Encoder
 from graft.weights.loading import load_weights
 
 CLASSES = ("zero", "one", "two", "three")
@@ -104,7 +104,7 @@ def test_a_run_without_a_label_tests_clip_and_its_model_needs_the_folder_no_more
         tmp_path,
         *("data/domain@data.target=digits", "data.source=null", "trainer=cpu", "logger=[]", "save.neighbours=false"),
         *("backbone=clip_image", f"backbone.name={folder}", "backbone.weights=pretrained", "strategy=zero_shot"),
-        *("tower@head.tower=encoder", f"head.tower.name={folder}", "head.tower.size=12", "head.projection=none"),
+        *("head/tower=encoder", f"head.tower.name={folder}", "head.tower.size=12", "head.projection=none"),
         "head.names={0: zero, 1: one, 2: two, 3: three}",
     )
     assert results["labels"] == {"training": 0, "choosing": 0}
@@ -119,8 +119,8 @@ def test_a_run_without_a_label_tests_clip_and_its_model_needs_the_folder_no_more
 
 
 def test_what_has_learned_nothing_is_known_before_anything_is_built():
-    fixed = {"_target_": "graft.towers.encoder.Encoder"}
-    learning = {"_target_": "graft.towers.characters.Characters"}
+    fixed = {"_target_": "graft.heads.towers.encoder.Encoder"}
+    learning = {"_target_": "graft.heads.towers.characters.Characters"}
     config = {"backbone": {"weights": "pretrained"}, "head": {"tower": fixed, "projection": "none"}}
     assert learned_names(config)
     assert not learned_names({**config, "head": {"tower": learning, "projection": "none"}})

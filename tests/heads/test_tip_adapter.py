@@ -9,7 +9,7 @@ from graft.cli.notebook import check_composed
 from graft.errors import GraftError
 from graft.heads.base import HeadContext
 from graft.heads.tip_adapter import TipAdapterHead
-from graft.towers.base import Tower
+from graft.heads.towers.base import Tower
 
 CLASSES = ("one", "two", "three")
 
@@ -50,7 +50,7 @@ def keys_of(folder):
     return [
         *("data/domain@data.target=digits", "data.source=null", "data.labels_per_class=5", "trainer=cpu", "logger=[]"),
         *("backbone=clip_image", f"backbone.name={folder}", "backbone.weights=pretrained", "save.neighbours=false"),
-        *("tower@head.tower=encoder", f"head.tower.name={folder}", "head.tower.size=12"),
+        *("head/tower=encoder", f"head.tower.name={folder}", "head.tower.size=12"),
     ]
 
 
@@ -78,8 +78,8 @@ def test_the_samples_train_where_the_backbone_is_frozen(clip_folder, tmp_path):
 
 def test_what_it_cannot_be_meant_with_is_refused():
     with pytest.raises(GraftError) as error:
-        check_composed(["head=tip_adapter", "tower@head.tower=characters", "backbone.weights=imagenet"])
-    for message in ("strategy=tip_adapter or frozen", "use tower@head.tower=encoder"):
+        check_composed(["head=tip_adapter", "head/tower=characters", "backbone.weights=imagenet"])
+    for message in ("strategy=tip_adapter or frozen", "use head/tower=encoder"):
         assert message in str(error.value)
     with pytest.raises(GraftError, match="use head=tip_adapter, or strategy=frozen"):
         check_composed(["strategy=tip_adapter", "head=linear", "backbone.weights=imagenet"])

