@@ -182,7 +182,7 @@ def test_samples_stay_in_their_splits(source, seed, inputs, no_checksums):
 
 def test_every_shipped_source_is_pinned():
     shipped = {path.stem for path in (PROJECT / "conf/data/domain").glob("[!_]*.yaml")}
-    diffs = {"torchvision", "usps", "rotten_tomatoes", "synthetic_other_voices", "clothing_reviews"}
+    diffs = {"torchvision", "usps", "rotten_tomatoes", "synthetic_other_voices", "clothing_reviews", "synthetic_words"}
     diffs |= {"breast_cancer_mean_worst", "breast_cancer_mean_error"}  # of a source above, by other values
     diffs |= {"several"}  # each of them of another source
     diffs |= {"voc", "coco"}  # of boxes, see tests/data/test_box_sources.py

@@ -376,13 +376,14 @@ class TransferModule(pl.LightningModule):
         return by_part, {f"backbone/{stage}": rate for stage, rate in rates.items()}
 
     def trained_heads(self) -> list[str]:
-        """Heads that may move: the only one, or those of the objective's domains and of a target that a term teaches.
+        """Heads that may move: the only one, or those of the objective's domains and those that a term teaches.
 
         Of them not those that the objective fixes.
         """
         if len(self.heads) == 1:
             return [*self.heads]
-        domains = dict.fromkeys((*self.objective.domains(), *(["target"] if self.head_is_taught else [])))
+        taught = [domain for term in self.terms.values() if term.teaches_head for domain in term.taught_heads]
+        domains = dict.fromkeys((*self.objective.domains(), *taught))
         return [name for name in domains if name not in self.objective.fixed_heads]
 
     @property

@@ -13,6 +13,7 @@ from graft.build import build
 from graft.data.module import TransferDataModule
 from graft.errors import GraftError
 from graft.heads.base import SHARED, arguments_of, context_for, new_head
+from graft.heads.class_names import ClassNamesHead
 from graft.objectives.base import Objective
 from graft.tasks.base import Task
 
@@ -131,4 +132,7 @@ def build_head(
 ) -> nn.Module:
     """A new head on the backbone's features."""
     settings = arguments_of(config["head"])
-    return new_head(settings, context_for(settings, backbone, num_outputs, class_names))
+    head = new_head(settings, context_for(settings, backbone, num_outputs, class_names))
+    if isinstance(head, ClassNamesHead):
+        head.ask_tower()
+    return head

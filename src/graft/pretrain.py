@@ -31,6 +31,7 @@ from graft.config.types import Count, Part, Positive, Seed
 from graft.data.module import Augment, TransferDataModule
 from graft.errors import Diverged, GraftError, Interrupted
 from graft.heads.base import arguments_of
+from graft.heads.class_names import ClassNamesHead
 from graft.module import TransferModule
 from graft.network import build_backbone, build_head
 from graft.notes import say_once
@@ -188,6 +189,9 @@ def load_learned(experiment: "Experiment", learned: Learned) -> list[str]:
     module.backbone.load_state_dict({**module.backbone.state_dict(), **tensors})
     if learns_labels(experiment.config):
         module.head("source").load_state_dict(learned.weights["head"])
+        target = module.head("target")
+        if isinstance(target, ClassNamesHead) and target is not module.head("source"):
+            target.load_state_dict(target.with_learned(learned.weights["head"]))
     return new
 
 
@@ -323,8 +327,11 @@ def alone_in(trainer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def learns_labels(config: Mapping[str, Any]) -> bool:
-    """Whether pretraining trains the source's head."""
-    return "source" in build(config["pretrain"]["objective"]).domains()
+    """Whether pretraining trains the source's head, by its labels or by a term that teaches it."""
+    settings = config["pretrain"]
+    return "source" in build(settings["objective"]).domains() or any(
+        term.teaches_head for term in build_terms(settings).values()
+    )
 
 
 def context_of(data: TransferDataModule, module: TransferModule) -> TermContext:

@@ -15,7 +15,9 @@ from graft.loggers import build as loggers
 from graft.model.calibrate import neighbours_for, reads_validation, temperature_for, thresholds_for
 from graft.model.save import keep_checkpoints, keep_model, redacted, save_predictions
 from graft.pretrain import pretrain
-from graft.probe.fit import fit_probe
+from graft.probe import seen_unseen
+from graft.probe.closed import fit_at_once, takes_no_step
+from graft.probe.tip_adapter import fill_cache
 from graft.report import card, plots, publish, tables
 from graft.runs import checkpoints, describe, record
 from graft.runs.context import RunContext, run_context
@@ -62,8 +64,9 @@ def train(config: Mapping[str, Any], setup: Setup | None = None) -> dict[str, An
         if setup.stacked:
             replay(fitting, experiment, setup.stacked)
             results["stacked"] = {"jobs": setup.stacked.jobs, "fit_s": setup.stacked.seconds}
-        elif experiment.module.strategy.closed_fit:
-            fitted, results["probe"] = fit_probe(experiment, fitting)
+        elif takes_no_step(experiment):
+            fitted, found = fit_at_once(experiment, fitting)
+            results |= found
             replay(fitting, experiment, fitted)
         else:
             fit(fitting.trainer, experiment, resumed)
@@ -121,6 +124,7 @@ def pretrained(experiment: Experiment, context: RunContext, compressed: Mapping[
     if experiment.config["test"]:
         score_baselines(experiment)
     score_before_growth(experiment)
+    fill_cache(experiment)
     prepare(experiment, compressed)
     plan_folds(experiment)
 
@@ -213,6 +217,9 @@ def test_and_describe(
     if experiment.growth and experiment.growth.before is not None:  # of the main process
         results["growth"] = describe.of_growth(experiment.growth, data, results["confusion"])
         results["metrics"] |= growth.metrics_of(results["growth"])
+    if found := seen_unseen.seen_and_unseen(experiment, fitting):
+        results["seen_unseen"] = found
+        results["metrics"] |= seen_unseen.metrics_of(found)
     validated = validation_outputs(fitting.trainer, experiment) if reads_validation(experiment) else None
     neighbours = neighbours_for(experiment, fitting.trainer)
     results["temperature"] = temperature_for(experiment, validated)

@@ -68,9 +68,16 @@ def test_every_backbone_config_for_images_builds(file: Path) -> None:
 @pytest.mark.parametrize("file", sorted((CONF / "head").glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_head_config_builds(file: Path) -> None:
     settings = OmegaConf.load(file)
+    for part in settings.pop("defaults", []):
+        if "tower" in part:
+            settings.tower = OmegaConf.load(CONF / "head" / "tower" / f"{part.tower}.yaml")
+            settings.tower.size = 6
+            if part.tower == "encoder":
+                settings.tower.name = "a folder that is not opened"
     assert (settings.pop("sharing"), settings.pop("weights"), settings.pop("grow", False)) == ("auto", None, False)
     maps = {f"layer{stride}": MapSize(6, stride) for stride in (8, 16, 32)}
-    head = new_head(settings, HeadContext(feature_size=6, num_outputs=3, class_names=None, local_size=6, maps=maps))
+    names = ("a", "b", "c")
+    head = new_head(settings, HeadContext(feature_size=6, num_outputs=3, class_names=names, local_size=6, maps=maps))
     if takes_maps(head):
         sides = {name: 64 // one.stride for name, one in maps.items()}
         assert len(head(Maps({name: torch.randn(2, 6, side, side) for name, side in sides.items()}, (64, 64)))) == 2

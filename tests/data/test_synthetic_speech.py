@@ -71,3 +71,14 @@ def test_without_the_engine_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(GraftError, match=r"espeak-ng, which is not installed.*pip install '\.\[speech\]'"):
         load()
+
+
+def test_held_out_voices_say_the_test_split_and_change_no_other():
+    plain, held = (load(held_out_voices=voices) for voices in ((), ("en-gb-scotland+f2",)))
+    for split in ("train", "val"):
+        assert getattr(plain, split).inputs.said == getattr(held, split).inputs.said
+    assert {one.voice for one in held.test.inputs.said} == {"en-gb-scotland+f2"}
+    assert {one.text for one in held.test.inputs.said} == set(WORDS)
+    assert plain.fingerprint != held.fingerprint
+    with pytest.raises(GraftError, match="says training samples too"):
+        load(held_out_voices=VOICES[:1])

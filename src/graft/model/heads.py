@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from graft.errors import GraftError
 from graft.heads.base import takes_local
+from graft.heads.class_names import ClassNamesHead
 from graft.model import folder as folders
 from graft.model.folder import Description
 from graft.model.place import folder_of
@@ -32,7 +33,13 @@ class LearnedHead:
         return None if self.description.classes is None else tuple(self.description.classes)
 
     def fill(self, head: nn.Module, classes: tuple[str, ...] | None) -> None:
-        """Put the weights into a head for the same `classes`; GraftError for one of others, or of another kind."""
+        """Put the weights into a head for the same `classes`; of others where it knows them by their names.
+
+        GraftError for other classes else, and for a head of another kind.
+        """
+        if self.classes != classes and isinstance(head, ClassNamesHead):
+            self._load(head, head.with_learned(self.weights))
+            return
         if self.classes != classes:
             raise GraftError(
                 f"head.weights={self.run}: that head tells {self.classes} apart, but the target has {classes}. The "

@@ -151,7 +151,7 @@ def validated(experiment: Experiment, rows: dict[str, Tensor]) -> dict[str, Any]
 
 def batches(experiment: Experiment, domain: str, features: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Labels and features of a domain's validation split, in batches."""
-    labels, head = experiment.data.domains[domain].val.labels, linear_of(experiment.module.head(domain))
+    labels, weight = experiment.data.domains[domain].val.labels, next(experiment.module.head(domain).parameters())
     assert labels is not None  # validation always has them
     for _, indices in EvalBatches(len(features), experiment.data.eval_batch_size):
-        yield labels[indices], features[indices].to(head.weight)
+        yield labels[indices], features[indices].to(weight)

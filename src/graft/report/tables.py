@@ -81,6 +81,7 @@ def print_results(results: Mapping[str, Any], run_dir: Path) -> None:
         *prior_lines(results),
         *rejection_lines(results),
         *fusion_lines(results),
+        *seen_unseen_lines(results),
         *nonfinite_lines(results),
         *skipped_lines(results),
         cost_line(results),
@@ -265,6 +266,8 @@ def selection_line(selection: Mapping[str, Any] | None) -> str:
     if not selection:
         return ""
     line = f"checkpoint: {selection['rule']}"
+    if selection["rule"].startswith("none,"):
+        return line
     if selection.get("epoch") is not None:
         line += f", epoch {selection['epoch'] + 1}"
     if selection.get("monitor") and selection.get("value") is not None:
@@ -296,6 +299,11 @@ def choice_lines(results: Mapping[str, Any]) -> Iterator[str]:
         tried = ", ".join(f"{_cell(one['value'])} at {one['penalty']:g}" for one in probe["tried"])
         yield f"probe: penalty {probe['penalty']:g}, {probe['monitor']} {tried}"
     yield from federated_lines(results.get("federated"))
+    if found := results.get("tip_adapter"):
+        yield (
+            f"tip_adapter: alpha {found['alpha']:g} and beta {found['beta']:g} of {len(found['tried'])} pairs, "
+            f"{found['monitor']} {_cell(found['value'])}, {found['samples']:,} samples kept"
+        )
     if note := (results.get("compression") or {}).get("note"):
         yield f"compress={results['compression']['kind']}: {note}"
     if wise_ft := results.get("wise_ft"):
@@ -344,6 +352,21 @@ def fusion_lines(results: Mapping[str, Any]) -> Iterator[str]:
     if gates := (results.get("fusion") or {}).get("gates"):
         shares = ", ".join(f"{name} {share:.2f}" for name, share in gates.items())
         yield f"gates: {shares} (mean over test samples and dimensions)"
+
+
+def seen_unseen_lines(results: Mapping[str, Any]) -> Iterator[str]:
+    """Of names without a sample, among how many they were told apart, and what calibration took."""
+    if found := results.get("seen_unseen"):
+        classes, calibrated = found["classes"], found["calibrated"]
+        yield (
+            f"zero_shot: means over classes, among the names of {classes['seen']:,} seen and {classes['unseen']:,} "
+            "unseen classes together; area: under unseen over seen, for all constants"
+        )
+        yield (
+            f"calibrated: {_cell(calibrated['seen'])} seen, {_cell(calibrated['unseen'])} unseen, with "
+            f"{calibrated['constant']:.4g} off the cosines of seen classes, which {calibrated['labels']:,} labels of "
+            "the target's validation split chose"
+        )
 
 
 def nonfinite_lines(results: Mapping[str, Any]) -> Iterator[str]:

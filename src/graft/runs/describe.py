@@ -26,6 +26,7 @@ from graft.training import flops
 from graft.training.fitting import Fitting, averaging_word
 from graft.training.growth import Growth
 
+NOTHING = "none, as nothing was trained"  # that could be chosen among
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "numpy")
 
 
@@ -173,6 +174,8 @@ def of_pretraining(experiment: Experiment) -> dict[str, Any]:
 def of_labels(experiment: Experiment) -> dict[str, int]:
     """How many labels of the target train, and how many others choose the checkpoint."""
     rule, target = experiment.rule, experiment.data.domains["target"]
+    if experiment.module.strategy.trains_nothing:
+        return {"training": 0, "choosing": 0}
     looks = rule.uses_target_labels and "target" in rule.domains
     looks = looks or bool(experiment.swad and experiment.swad.domain == "target")
     return {"training": experiment.data.labelled("target"), "choosing": len(target.val) if looks else 0}
@@ -183,7 +186,7 @@ def of_selection(experiment: Experiment, selected: Mapping[str, Any]) -> dict[st
     rule, tasks = experiment.rule, experiment.module.tasks
     monitor = rule.monitor(tasks) if selected["rule"] == rule.name else None
     return {
-        "rule": selected["rule"],
+        "rule": NOTHING if experiment.module.strategy.trains_nothing else selected["rule"],
         "monitor": monitor,
         "mode": None if monitor is None else "max" if rule.higher_is_better(tasks) else "min",
         "value": selected["metrics"].get(monitor),

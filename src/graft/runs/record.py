@@ -56,10 +56,12 @@ class RunRecord(TypedDict, total=False):
     wise_ft: dict[str, Any]
     growth: dict[str, Any]  # of head.grow: run, classes, of which the first `old`; of each samples, before, after
     fusion: dict[str, Any]  # parts, and with backbone.method=gated the mean gate of each on the test samples
+    seen_unseen: dict[str, Any]  # of names: classes, samples; plain, calibrated (constant, labels), area of the curve
     rejection: dict[str, Any]  # of an open set: by, threshold, fraction of the source's validation samples
     nonfinite: dict[str, Any] | None
     time: dict[str, float | None]  # total_s, pretrain_s, folds_s, fit_s, test_s
     probe: dict[str, Any]  # of strategy=probe: monitor, the chosen penalty, and what each that was tried reads
+    tip_adapter: dict[str, Any]  # of the strategy: monitor, chosen alpha and beta, samples, what each pair reads
     stacked: dict[str, Any]  # jobs that trained together, this one among them, and fit_s of all; fit_s above is a share
     cost: dict[str, Any]  # target_steps; flops: pretraining, target, total (None: not known); matches_flops
     skipped_in_training: dict[str, dict[str, str]]  # of streams, by domain: samples left out (of one process), and why

@@ -75,7 +75,7 @@ def reasons(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"strategy={strategy['_target_'].split('.')[-2]} trains the backbone"
     if "parts" in config["backbone"]:
         yield "backbone.parts: a fusion trains behind frozen parts"
-    if attribute(strategy["_target_"], "closed_fit", False):
+    if any(attribute(strategy["_target_"], name, False) for name in ("closed_fit", "trains_nothing")):
         yield f"strategy={strategy['_target_'].split('.')[-2]} takes no steps"
     if any(is_stream(config["data"].get(side)) for side in ("target", "source")):
         yield "data.target or data.source is a stream"

@@ -43,6 +43,8 @@ class Strategy:
     keeps_classifier = False  # True: the head's classifier never trains, so that it has to be one that has learned
     adds_layers = False  # True: puts layers of its own into the network, which may stay there
     closed_fit = False  # True: graft.probe.fit fits the head at once on frozen features, in the place of gradient steps
+    fills_cache = False  # True: the closed fit is that of a head which caches samples
+    trains_nothing = False  # True: nothing is fitted, and no label is used
     min_epochs = 1
     own_schedules = False  # True: its phases restart schedules, or bring their own
     note = ""  # what `prepare` did to the backbone, printed before training

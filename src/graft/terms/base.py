@@ -184,6 +184,7 @@ class Term(nn.Module):
     needs_multiclass = False  # refused with other tasks
     needs_linear_head = False
     federates = False  # True: keeps nothing from one step to the next, so that steps may be of several clients
+    needs_names = False  # refused where the head's rows are not the classes' names
     needs_several_sources = False  # refused where the source is one domain
     needs_domain_statistics = False  # refused without bn=domain_specific
     replaces_batchnorm = False  # by layers that cannot be synchronised over processes
@@ -197,6 +198,7 @@ class Term(nn.Module):
     teacher_spec: InputSpec | None = None  # the form of the `teacher` view, where it asks for that
     objective_weight = 1.0  # what the objective's own loss is multiplied by beside the term
     teaches_head = False  # trains the target's head by itself, so that no labels have to
+    taught_heads: tuple[str, ...] = ("target",)  # whose heads, where it does
 
     def choose_inputs(self, backbone: Backbone, fixed: bool) -> None:
         """Decide on `views` and `needs_inputs` by what the backbone takes; `fixed`: a sample's inputs never change."""

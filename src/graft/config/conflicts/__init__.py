@@ -31,6 +31,7 @@ from graft.config.conflicts.training import (
     training_contradictions,
     tuning_contradictions,
 )
+from graft.config.conflicts.zero_shot import zero_shot_contradictions
 
 
 def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> Iterator[str]:
@@ -39,6 +40,7 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     yield from strategy_contradictions(config, names)
     yield from growth_contradictions(config, names)
     yield from closed_fit_contradictions(config, names)
+    yield from zero_shot_contradictions(config, names)
     yield from source_contradictions(config, names)
     yield from fusion_contradictions(config, names)
     yield from pretrain_contradictions(config, names)

@@ -59,7 +59,9 @@ def term_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str
                 f"`term={term}` with `data.target_setting=semi`: it needs every target sample's label; leave it out, "
                 "or use data.target_setting=supervised"
             )
-        elif says("needs_labels", False) and (alpha := without_target_loss(config["objective"])):
+        elif (says("needs_labels", False) and not says("teaches_head", False)) and (
+            alpha := without_target_loss(config["objective"])
+        ):
             yield f"`term={term}` with `{alpha}`: it learns from the target's labels; use objective.alpha below 1"
         yield from of_data_and_backbone(f"term={term}", settings or {}, config, names)
         if says("needs_multiclass", False) and names.says("task", "name", "multiclass") != "multiclass":

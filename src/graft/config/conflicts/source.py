@@ -61,6 +61,11 @@ def pretraining_of(names: Names) -> str:
 def of_data_and_backbone(key: str, term: Mapping[str, Any], config: Mapping[str, Any], names: Names) -> Iterator[str]:
     """A term that is not for such data, or not for such a backbone."""
     says = functools.partial(attribute, term.get("_target_", ""))
+    if says("needs_names", False) and not names.says("head", "names_classes", False):
+        yield (
+            f"`{key}` with `head={names['head']}`: it compares samples with the names of their classes; use "
+            "head=class_names"
+        )
     modality, suited = modality_of(config["data"]["target"]), says("modalities", ())
     if suited and modality not in suited:
         yield f"`{key}` with {modality} data: it is for {' and '.join(suited)} data; choose another, or leave it out"

@@ -85,6 +85,14 @@ def growth_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[s
         yield f"{key} with `{alpha}`: no label of a new class would train; use objective.alpha below 1"
 
 
+def head_of_closed_fit(names: Names) -> dict[str, tuple[str, bool]]:
+    """The head that a closed fit solves for, what is given, and whether that is it."""
+    kind = (
+        ("tip_adapter", "caches") if names.says("strategy", "fills_cache", False) else ("linear", "linear_in_features")
+    )
+    return {f"head={kind[0]}": (f"head={names['head']}", names.says("head", kind[1], False))}
+
+
 def closed_fit_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
     """What a closed fit of the head cannot take: it is one linear layer on the features of one domain's samples."""
     if not names.says("strategy", "closed_fit", False):
@@ -93,7 +101,7 @@ def closed_fit_contradictions(config: Mapping[str, Any], names: Names) -> Iterat
     alpha, chooses = objective.get("alpha"), names.says("selection", "domains", ())
     chooses = chooses and not names.says("selection", "holds_out", False)
     suits = {
-        "head=linear": (f"head={names['head']}", names.says("head", "linear_in_features", False)),
+        **head_of_closed_fit(names),
         "objective=alpha": (f"objective={names['objective']}", "alpha" in objective),
         "objective.alpha=0 or 1": (f"objective.alpha={alpha}", alpha in (0, 1) or "alpha" not in objective),
         "objective.alpha_end=null": ("objective.alpha_end", objective.get("alpha_end") in (None, alpha)),

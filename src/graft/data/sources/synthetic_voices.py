@@ -48,23 +48,36 @@ class SyntheticSpeech(Domain):
     noun = "recordings"
     title = "synthetic speech"
 
-    def __init__(self, words: Sequence[str], voices: Sequence[str], samples: Count = 2000, seed: Seed = 0) -> None:
-        """`samples` for training, an eighth of it for validation and test each; `voices` are `<language>+<variant>`."""
+    def __init__(
+        self,
+        words: Sequence[str],
+        voices: Sequence[str],
+        samples: Count = 2000,
+        seed: Seed = 0,
+        held_out_voices: Sequence[str] = (),
+    ) -> None:
+        """`samples` for training, an eighth of it for validation and test each; `voices` are `<language>+<variant>`.
+
+        `held_out_voices` say the test split in the place of these.
+        """
         super().__init__()
         self.words = tuple(words)
         self.voices = tuple(voices)
         self.samples = samples
         self.seed = seed
+        self.held_out_voices = tuple(held_out_voices)
 
     def read(self) -> Raw:
         """The three splits; nothing is spoken yet, and the split seed has nothing to decide."""
         self._refuse_unusable()
         counts = {"train": self.samples, "val": self._few, "test": self._few}
         begins = dict(zip(counts, itertools.accumulate(counts.values(), initial=0), strict=False))
-        plan = self._plan(sum(counts.values()))
+        plan = self._plan(sum(counts.values()), self.voices)
         splits = {}
         for name, count in counts.items():
             utterances = plan[begins[name] : begins[name] + count]
+            if name == "test" and self.held_out_voices:
+                utterances = self._plan(count, self.held_out_voices)
             splits[name] = Samples(
                 inputs=Utterances(utterances, self._engine),
                 labels=[utterance.text for utterance in utterances],
@@ -75,7 +88,8 @@ class SyntheticSpeech(Domain):
 
     def _fingerprint(self) -> str:
         """Hash of what decides the sound: settings, this code and the engine."""
-        settings = repr((self.words, self.voices, self.samples, self.seed, SPEEDS, PITCHES, RANGES)).encode()
+        own = (self.words, self.voices, self.samples, self.seed, SPEEDS, PITCHES, RANGES, self.held_out_voices)
+        settings = repr(own).encode()
         code = [Path(__file__).read_bytes(), Path(espeak.__file__).read_bytes()]
         return sha256([settings, *code, hashlib.sha256(Path(self._engine["library"]).read_bytes()).digest()])
 
@@ -95,9 +109,9 @@ class SyntheticSpeech(Domain):
             ) from error
         return {"library": espeakng_loader.get_library_path(), "data": espeakng_loader.get_data_path()}
 
-    def _plan(self, number: int) -> list[Utterance]:
+    def _plan(self, number: int, voices: Sequence[str]) -> list[Utterance]:
         """So many utterances, word after word in turn, each word's without repetition."""
-        manners = list(itertools.product(self.voices, SPEEDS, PITCHES, RANGES))
+        manners = list(itertools.product(voices, SPEEDS, PITCHES, RANGES))
         orders = [torch.randperm(len(manners), generator=generator(self.seed, word)).tolist() for word in self.words]
         return [
             Utterance(word, *manners[orders[place][turn]])
@@ -112,7 +126,12 @@ class SyntheticSpeech(Domain):
         if len(set(self.voices)) < max(1, len(self.voices)):
             raise GraftError(f"{self.key}.voices={list(self.voices)}: at least 1 voice, each once, is needed.")
         known = sorted(path.name for path in (Path(self._engine["data"]) / "voices" / "!v").iterdir())
-        for voice in self.voices:
+        if both := [voice for voice in self.held_out_voices if voice in self.voices]:
+            raise GraftError(
+                f"{self.key}.held_out_voices: {both[0]!r} is among {self.key}.voices, and says training samples too. "
+                "Name other voices, or none: []."
+            )
+        for voice in (*self.voices, *self.held_out_voices):
             variant = voice.partition("+")[2]
             if variant and variant not in known:
                 raise GraftError(f"{self.key}.voices: there is no variant {variant!r}. Known: {', '.join(known)}.")
