@@ -15,6 +15,7 @@ from graft.errors import GraftError
 from graft.heads.base import SHARED, arguments_of, context_for, new_head
 from graft.objectives.base import Objective
 from graft.tasks.base import Task
+from graft.weights.files import OF_RUN
 
 
 def build_backbone(config: Mapping[str, Any], data: TransferDataModule) -> Backbone:
@@ -23,7 +24,7 @@ def build_backbone(config: Mapping[str, Any], data: TransferDataModule) -> Backb
     Pretraining is checkpointed like the training itself: that changes what it costs and not what it computes.
     Raises GraftError where the backbone takes another modality than the data have.
     """
-    settings = {key: value for key, value in config["backbone"].items() if key != "weights"}
+    settings = {key: value for key, value in config["backbone"].items() if key not in OF_RUN}
     left_open = [key for key, value in settings.items() if value == "auto"]
     if unknown := [key for key in left_open if key not in data.backbone_arguments]:
         raise GraftError(
@@ -84,14 +85,23 @@ def build_heads(
         )
     names = {SHARED: "target"} if sharing == "shared" and "source" in data.domains else {d: d for d in tasks}
     return {
-        name: build_head(config, backbone, data.num_outputs(domain, tasks[domain]), data.classes(domain))
+        name: build_head(config, backbone, data.num_outputs(domain, tasks[domain]), data.classes(domain), domain)
         for name, domain in names.items()
     }
 
 
+def head_settings(config: Mapping[str, Any], domain: str) -> Mapping[str, Any]:
+    """The keys of a domain's head: the source may have another kind."""
+    return (domain == "source" and config["source_head"]) or config["head"]
+
+
 def build_head(
-    config: Mapping[str, Any], backbone: Backbone, num_outputs: int, class_names: tuple[str, ...] | None
+    config: Mapping[str, Any],
+    backbone: Backbone,
+    num_outputs: int,
+    class_names: tuple[str, ...] | None,
+    domain: str = "target",
 ) -> nn.Module:
-    """A new head on the backbone's features."""
-    settings = arguments_of(config["head"])
+    """A new head of a domain on the backbone's features."""
+    settings = arguments_of(head_settings(config, domain))
     return new_head(settings, context_for(settings, backbone, num_outputs, class_names))

@@ -44,6 +44,7 @@ class Backbone(nn.Module):
     wrapped: Mapping[str, Any] | None = None  # of a plain network, what made it a backbone (graft.backbones.contract)
     recurrent = False  # whether it reads its input step by step, in one direction or both
     counts_blocks = False  # whether `block_depths` is there
+    embedding: str | None = None  # name of the tokens' embedding in `network`, where there is one
     named_inputs = False  # whether weights belong to inputs by name, so that a file's order says nothing
 
     def __init__(self, name: str, network: nn.Module, *, feature_size: int, stages: Sequence[Stage]) -> None:

@@ -95,6 +95,7 @@ class HuggingFaceBackbone(TextBackbone):
             stages=layer_stages(network, config.num_hidden_layers),
         )
         self.pooling = pooling
+        self.embedding = embedding_name(network)
         self._source = source
 
     def forward(self, x: Fields) -> Tensor:
@@ -118,6 +119,11 @@ class HuggingFaceBackbone(TextBackbone):
         """The weights that lie beside the config."""
         model = loaded(imported_transformers().AutoModel, self.name, self._source)
         return self.name, model.float().state_dict()
+
+
+def embedding_name(network: Any) -> str | None:
+    """The name in a network of what embeds its tokens."""
+    return next((name for name, part in network.named_modules() if part is network.get_input_embeddings()), None)
 
 
 def layer_stages(network: nn.Module, layers: int) -> list[Stage]:

@@ -273,9 +273,10 @@ class Deployed(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        if model.predicts_boxes:
+        if model.predicts_boxes or model.predicts_texts:
+            what = "predicts boxes" if model.predicts_boxes else "writes texts"
             raise GraftError(
-                "This run predicts boxes, which are neither exported nor measured yet. Its model/ folder predicts with "
+                f"This run {what}, which are neither exported nor measured yet. Its model/ folder predicts with "
                 "graft predict or graft.load_run, and its weights are model/weights.safetensors."
             )
         self.preprocessing = preprocessing_of(model)

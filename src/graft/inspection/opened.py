@@ -16,7 +16,7 @@ from graft.errors import GraftError
 from graft.experiment import Experiment, assemble
 from graft.heads.base import SHARED
 from graft.model.model import Model, load
-from graft.pretrain import Learned, learns_labels, load_learned
+from graft.pretrain import Learned, keeps_source_head, load_learned
 from graft.runs.folder import CONFIG
 from graft.runs.untrusted import read_config
 from graft.weights.files import HERE
@@ -65,8 +65,9 @@ def open_run(folder: Path, results: Mapping[str, Any], allow: Sequence[str]) -> 
     Raises GraftError where the data or the model are no longer there, or are no longer those of the run.
     """
     model = load(folder, allow)
-    if model.predicts_boxes:
-        raise GraftError("a network that predicts boxes is not looked into.")
+    if model.predicts_boxes or model.predicts_texts:
+        what = "predicts boxes" if model.predicts_boxes else "writes texts"
+        raise GraftError(f"a network that {what} is not looked into.")
     config = read_config(folder / CONFIG, allow)
     config = {"report": {"slices": []}, **config, "compress": {}, "allow": [*allow], "baselines": "none"}
     config["save"] = {"ledger": None, **config.get("save", {})}
@@ -115,7 +116,7 @@ def head_before(experiment: Experiment) -> tuple[nn.Module, str]:
     config, module = experiment.config, experiment.module
     if (run := config["head"].get("weights")) is not None:
         return module.head("target"), f"the model of {run}"
-    learned = experiment.weights == "source" and learns_labels(config) and config["source_task"] is None
+    learned = experiment.weights == "source" and keeps_source_head(config) and config["source_task"] is None
     if learned and experiment.data.same_classes:
         return module.head("source"), "the model pretrained on the source alone"
     return module.head("target"), ""

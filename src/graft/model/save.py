@@ -17,6 +17,7 @@ from graft.config.types import Count
 from graft.data.boxes import Boxes
 from graft.data.samples import names_of
 from graft.data.slices import slice_values
+from graft.data.target_texts import TargetTexts
 from graft.experiment import Experiment
 from graft.files import write_whole, written_whole
 from graft.heads.base import arguments_of
@@ -30,6 +31,7 @@ from graft.packages import versions_of
 from graft.report.temperature import is_at_end, temperature_of
 from graft.runs.folder import BEST_LOCK, BEST_MODEL, MODEL, PREDICTIONS, RunFolder
 from graft.training.lightning import is_rank_zero
+from graft.weights.files import OF_RUN
 
 HASHED = 12  # characters of a name's hash
 LOSS = "val/target/loss"
@@ -123,7 +125,7 @@ def describe(experiment: Experiment, results: Mapping[str, Any], files: Mapping[
     """What the network is, and how to read what it predicts on; `files` are arguments of its backbone."""
     config, data, module = experiment.config, experiment.data, experiment.module
     target, backbone, task = data.domains["target"], module.backbone, module.tasks["target"]
-    settings = {key: value for key, value in config["backbone"].items() if key not in ("weights", *files)}
+    settings = {key: value for key, value in config["backbone"].items() if key not in (*OF_RUN, *files)}
     auto = {key for key, value in settings.items() if value == "auto"} - {"texts"}  # training texts are in no model
     arguments = {key: data.backbone_arguments[key] if key in auto else value for key, value in settings.items()}
     head = arguments_of(config["head"])
@@ -184,7 +186,8 @@ def gathered(parts: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 def in_order(parts: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
     """Indices `(N,)` in their order and the values `(N, ...)` beside them in some batches, each sample once."""
     joined: list[Any] = [
-        Boxes.join(one) if isinstance(one[0], Boxes) else torch.cat(one) for one in zip(*parts, strict=True)
+        type(one[0]).join(one) if isinstance(one[0], Boxes | TargetTexts) else torch.cat(one)
+        for one in zip(*parts, strict=True)
     ]
     order = joined[0].argsort(stable=True)
     indices = joined[0][order]
