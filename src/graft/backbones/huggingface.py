@@ -72,12 +72,15 @@ class HuggingFaceBackbone(TextBackbone):
     network: Any  # what transformers builds, which has no types
 
     def __init__(self, name: str, max_length: Count | None = 128, pooling: Literal["mean", "cls"] = "mean") -> None:
+        self._build(name, max_length, pooling)
+
+    def _build(self, name: str, max_length: int | None, pooling: str) -> None:
+        """Make the network of a name, with random weights."""
         check_pooling(pooling)
         transformers = imported_transformers()
         source = source_of(name)
         config = loaded(transformers.AutoConfig, name, source)
-        if config.is_encoder_decoder:
-            raise GraftError(f"backbone.name={name}: {config.model_type} encodes and decodes. Choose an encoder.")
+        self.check_config(name, config)
         tokenizer = loaded(transformers.AutoTokenizer, name, source)
         network = transformers.AutoModel.from_config(config, trust_remote_code=False)
         if getattr(network, "pooler", None) is not None:
@@ -86,7 +89,8 @@ class HuggingFaceBackbone(TextBackbone):
         longest = longest_text(tokenizer, config, network)
         if max_length is not None and not 3 <= max_length <= longest:
             raise GraftError(f"backbone.max_length={max_length}: {name} takes 3 to {longest} tokens.")
-        super().__init__(
+        TextBackbone.__init__(
+            self,
             name,
             network,
             tokenizer=HuggingFaceTokenizer(tokenizer),
@@ -97,6 +101,14 @@ class HuggingFaceBackbone(TextBackbone):
         self.pooling = pooling
         self.embedding = embedding_name(network)
         self._source = source
+
+    def check_config(self, name: str, config: Any) -> None:
+        """Raise GraftError for a model of another kind."""
+        if config.is_encoder_decoder:
+            raise GraftError(
+                f"backbone.name={name}: {config.model_type} encodes and decodes. Choose an encoder, or backbone=seq2seq "
+                "head=pretrained_decoder."
+            )
 
     def forward(self, x: Fields) -> Tensor:
         """Features `(B, D)` of `input_ids` and `attention_mask` `(B, L)`."""
