@@ -1,4 +1,4 @@
-"""What learns to write moves to what tells classes apart: its encoder or its embedding alone, also in joint training."""
+"""What learned to write moves to what tells classes apart: its encoder or its embedding alone, jointly too."""
 
 import pytest
 import torch

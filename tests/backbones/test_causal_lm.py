@@ -85,5 +85,5 @@ def test_its_tokens_vectors_move_alone_and_other_models_are_named(folder, tiny_b
     assert load_embedding(backbone, "pretrained").matched == 1
     changed = [name for name, value in backbone.network.state_dict().items() if not torch.equal(value, before[name])]
     assert changed == [f"{backbone.embedding}.weight"]
-    with pytest.raises(GraftError, match="t5 is no causal language model. Choose one, or backbone=seq2seq"):
+    with pytest.raises(GraftError, match=r"t5 is no causal language model. Choose one, or backbone=seq2seq"):
         backbone.check_config("t5", transformers.T5Config())

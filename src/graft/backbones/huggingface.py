@@ -82,7 +82,7 @@ class HuggingFaceBackbone(TextBackbone):
         config = loaded(transformers.AutoConfig, name, source)
         self.check_config(name, config)
         tokenizer = loaded(transformers.AutoTokenizer, name, source)
-        network = transformers.AutoModel.from_config(config, trust_remote_code=False)
+        network = self.new_network(config)
         if getattr(network, "pooler", None) is not None:
             network.pooler = None  # parameters that our pooling never uses
         check_tokens(name, tokenizer, network)
@@ -101,13 +101,18 @@ class HuggingFaceBackbone(TextBackbone):
         self.pooling = pooling
         self.embedding = embedding_name(network)
         self._source = source
+        self._config = config
+
+    def new_network(self, config: Any) -> Any:
+        """The network of a config, with random weights."""
+        return imported_transformers().AutoModel.from_config(config, trust_remote_code=False)
 
     def check_config(self, name: str, config: Any) -> None:
         """Raise GraftError for a model of another kind."""
         if config.is_encoder_decoder:
             raise GraftError(
-                f"backbone.name={name}: {config.model_type} encodes and decodes. Choose an encoder, or backbone=seq2seq "
-                "head=pretrained_decoder."
+                f"backbone.name={name}: {config.model_type} encodes and decodes. Choose an encoder, or "
+                "backbone=seq2seq head=pretrained_decoder."
             )
 
     def forward(self, x: Fields) -> Tensor:
@@ -123,7 +128,7 @@ class HuggingFaceBackbone(TextBackbone):
 
     def save_files(self, folder: Path) -> dict[str, str]:
         """The config and the tokenizer's files, in place of the name."""
-        self.network.config.save_pretrained(folder / NETWORK)
+        self._config.save_pretrained(folder / NETWORK)
         cast(HuggingFaceTokenizer, self.tokenizer).tokenizer.save_pretrained(folder / NETWORK)
         return {"name": NETWORK}
 

@@ -100,7 +100,9 @@ class PeftStrategy(Strategy):
     def inject(self, network: nn.Module, targets: Sequence[str]) -> None:
         """Let peft replace these layers of the network; only what it adds requires a gradient afterwards."""
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")  # GPT-2's layers: peft sets it by itself
+            warnings.filterwarnings(
+                "ignore", "fan_in_fan_out is set to False"
+            )  # GPT-2's layers: peft sets it by itself
             self.model_class(network, self.config(targets), "default")
         del network.peft_config  # peft's note for a second tuner beside the first
 

@@ -148,6 +148,11 @@ def writing_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[
     ):
         if value != off:
             yield f"`{key}={shown(value)}` with `task={names['task']}`: it is not for texts; use {key}={shown(off)}"
+    if names.says("head", "needs_input_vocabulary", False):
+        for key, value in (("vocabulary", "input"), ("label_smoothing", 0)):
+            if config["task"].get(key) != value:
+                given = f"task.{key}={shown(config['task'].get(key))}"
+                yield f"`head={names['head']}` with `{given}`: it writes its own tokens alone; use task.{key}={value}"
     for term in config.get("term") or {}:
         yield f"`term={term}` with `task={names['task']}`: terms compare features or classes of samples; leave it out"
     if names.says("selection", "name", "") not in ("target_val", "last"):
