@@ -29,7 +29,7 @@ class PretrainedDecoder(Decoder):
             raise GraftError(
                 "head=pretrained_decoder: this backbone has no decoder. Use backbone=seq2seq, or head=gru_decoder."
             )
-        self.model: Any = context.new_decoder()
+        self.model: Any = context.new_decoder().train()  # what the library opens is in eval mode
         self.tokens = context.num_outputs - FIRST
         config = self.model.config
         start = config.decoder_start_token_id
