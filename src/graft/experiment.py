@@ -33,7 +33,7 @@ from graft.model.heads import FirstOutputs, LearnedHead, read_head
 from graft.module import TransferModule
 from graft.network import build_backbone, build_heads
 from graft.objectives.base import Objective
-from graft.pretrain import flops_of_pretraining, learns_labels, pretraining_data
+from graft.pretrain import flops_of_pretraining, keeps_source_head, pretraining_data
 from graft.runs.context import threads_of_job
 from graft.selection.base import SelectionRule, check_rule
 from graft.strategies.base import Strategy
@@ -46,9 +46,11 @@ from graft.training.batch_transforms import build_batch_transforms
 from graft.training.growth import Growth
 from graft.training.lightning import is_rank_zero
 from graft.training.schedules import AveragingWindow
+from graft.training.source_encoder import add_source_encoder
 from graft.training.trainer import check_accelerator, first_device, resolve_precision
 from graft.weights.averaging import Averaging, GreedySoup
-from graft.weights.files import HERE
+from graft.weights.embedding import embedding_of, load_embedding
+from graft.weights.files import HERE, shares_embedding
 from graft.weights.loading import LoadReport, load_weights
 from graft.weights.swad import SWAD
 
@@ -131,6 +133,8 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
 
     epochs = config["training"]["epochs"]
     backbone = build_backbone(config, data)
+    for task in tasks.values():
+        task.see_backbone(backbone)
     num_outputs = {domain: data.num_outputs(domain, task) for domain, task in tasks.items()}
     trained = {domain: tasks[domain] for domain in data.train_domains}
     batch_transforms = build_batch_transforms(config["training"], epochs, backbone, trained, num_outputs)
@@ -139,12 +143,12 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     if compression:
         compression.check(backbone, strategy)
     weights = config["backbone"]["weights"] if strategy.pretrained else None
-    loaded = None if weights in (None, *HERE) else load_weights(backbone, weights)
+    loaded = load_backbone(config, backbone, weights, data.train_domains, strategy)
     choose_views(data, terms, backbone, mixes=bool(batch_transforms))
     check_unmixed(terms, config["training"])
     data.set_input(backbone.input_spec)
     heads = build_heads(config, data, backbone, tasks, objective)
-    learned = weights == "source" and learns_labels(config)
+    learned = weights == "source" and keeps_source_head(config)
     if learned_head is not None:
         fill_head(heads[SHARED] if SHARED in heads else heads["target"], learned_head, growth, data, backbone)
     check_fixed_heads(config, objective, weights if learned or weights != "source" else None)
@@ -236,6 +240,28 @@ def build_data(config: Mapping[str, Any], cache: DiskCache, share: bool) -> Tran
         share_domains(data, config["data"])
     data.load()
     return data
+
+
+def load_backbone(
+    config: Mapping[str, Any], backbone: Backbone, weights: str | None, domains: tuple[str, ...], strategy: Strategy
+) -> LoadReport | None:
+    """Load what the config takes of pretrained weights, if they are from elsewhere, and let joint domains share it.
+
+    Raises GraftError for weights that do not fit, and for a backbone without what is to be shared.
+    """
+    elsewhere = weights not in (None, *HERE)
+    if not shares_embedding(config["backbone"]):
+        return load_weights(backbone, str(weights)) if elsewhere else None
+    embedding_of(backbone)
+    loaded = load_embedding(backbone, str(weights)) if elsewhere else None
+    if "source" in domains:
+        if type(strategy).prepare is not Strategy.prepare:
+            raise GraftError(
+                "backbone.share=embedding in joint training: this strategy changes layers, and the source has layers "
+                "of its own. Use strategy=full or scratch, or set objective.alpha=0."
+            )
+        add_source_encoder(backbone)
+    return loaded
 
 
 def head_of_run(config: Mapping[str, Any]) -> LearnedHead | None:

@@ -35,6 +35,7 @@ from graft.training.lightning import epochs_of
 from graft.training.normalization import add_source_statistics, source_statistics
 from graft.training.optim import build_optimizer, by_block, is_norm_or_bias, match_layout, parameter_groups, parts
 from graft.training.schedules import AveragingWindow, Pace, Plateau, Point, hold
+from graft.training.source_encoder import has_source_encoder, source_encoder
 from graft.training.updates import check_strategy, further_step
 
 MakeBatches = Callable[[], Iterator[tuple[Tensor, Inputs]]]
@@ -160,14 +161,19 @@ class TransferModule(pl.LightningModule):
         """
         if self.cut is not None:
             return self.cut.rest(self.activations(batch))
-        if self.bn == "domain_specific" and domain == "source":
-            with source_statistics(self.backbone):
+        if domain == "source" and (self.bn == "domain_specific" or has_source_encoder(self.backbone)):
+            with source_statistics(self.backbone), source_encoder(self.backbone):
                 return seen_by(self.head(domain), self.backbone, batch.inputs)
         return seen_by(self.head(domain), self.backbone, batch.inputs)
 
     def domain_features(self, batch: Batch) -> dict[str, Any]:
-        """Features of every domain in the batch; `bn=joint` runs them forward as one batch."""
-        if self.bn == "joint" and len(batch) > 1:
+        """Features of every domain in the batch; `bn=joint` runs them forward as one batch.
+
+        Domains whose heads take different things, features and tokens, or that have encoders of their own, go
+        forward one by one.
+        """
+        alike = len({getattr(self.head(domain), "takes", "features") for domain in batch}) == 1
+        if self.bn == "joint" and len(batch) > 1 and alike and not has_source_encoder(self.backbone):
             if self.cut is None:
                 inputs = join([one.inputs for one in batch.values()])
                 features: Any = seen_by(self.head("target"), self.backbone, inputs)
@@ -188,6 +194,7 @@ class TransferModule(pl.LightningModule):
         """Whether a step needs no more of the backbone's frozen part than what comes out of it."""
         return (
             self.bn != "domain_specific"
+            and not has_source_encoder(self.backbone)
             and not self.compression.changes_network_in_training
             and not any(takes_local(head) for head in self.heads.values())
             and not any(term.needs_inputs or term.views for term in self.terms.values())

@@ -16,6 +16,7 @@ from graft.heads.base import SHARED, arguments_of, context_for, new_head
 from graft.heads.class_names import ClassNamesHead
 from graft.objectives.base import Objective
 from graft.tasks.base import Task
+from graft.weights.files import OF_RUN
 
 PARTS, MULTIMODAL = "parts", "multimodal"  # the key of a fusion's backbones, and the modality of its data
 
@@ -64,7 +65,7 @@ def constructor_arguments(
 
     `of_data` are the data module's `backbone_arguments`, by modality where it holds several.
     """
-    arguments = {name: value for name, value in settings.items() if name not in ("weights", PARTS)}
+    arguments = {name: value for name, value in settings.items() if name not in (*OF_RUN, PARTS)}
     left_open = [name for name, value in arguments.items() if isinstance(value, str) and value == "auto"]
     if unknown := [name for name in left_open if name not in of_data]:
         raise GraftError(
@@ -122,16 +123,25 @@ def build_heads(
         )
     names = {SHARED: "target"} if sharing == "shared" and "source" in data.domains else {d: d for d in tasks}
     return {
-        name: build_head(config, backbone, data.num_outputs(domain, tasks[domain]), data.classes(domain))
+        name: build_head(config, backbone, data.num_outputs(domain, tasks[domain]), data.classes(domain), domain)
         for name, domain in names.items()
     }
 
 
+def head_settings(config: Mapping[str, Any], domain: str) -> Mapping[str, Any]:
+    """The keys of a domain's head: the source may have another kind."""
+    return (domain == "source" and config["source_head"]) or config["head"]
+
+
 def build_head(
-    config: Mapping[str, Any], backbone: Backbone, num_outputs: int, class_names: tuple[str, ...] | None
+    config: Mapping[str, Any],
+    backbone: Backbone,
+    num_outputs: int,
+    class_names: tuple[str, ...] | None,
+    domain: str = "target",
 ) -> nn.Module:
-    """A new head on the backbone's features."""
-    settings = arguments_of(config["head"])
+    """A new head of a domain on the backbone's features."""
+    settings = arguments_of(head_settings(config, domain))
     head = new_head(settings, context_for(settings, backbone, num_outputs, class_names))
     if isinstance(head, ClassNamesHead):
         head.ask_tower()

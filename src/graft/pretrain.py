@@ -33,7 +33,7 @@ from graft.errors import Diverged, GraftError, Interrupted
 from graft.heads.base import arguments_of
 from graft.heads.class_names import ClassNamesHead
 from graft.module import TransferModule
-from graft.network import build_backbone, build_head
+from graft.network import build_backbone, build_head, head_settings
 from graft.notes import say_once
 from graft.objectives.base import Objective
 from graft.rates.uniform import Uniform
@@ -46,7 +46,8 @@ from graft.training import flops
 from graft.training.lightning import as_rank_zero
 from graft.training.optim import BaseOptimizerSettings
 from graft.training.trainer import build_trainer, device_type, own_device
-from graft.weights.files import HERE
+from graft.weights.embedding import embedding_of
+from graft.weights.files import HERE, OF_RUN, shares_embedding
 
 if TYPE_CHECKING:  # else whatever an experiment imports would count as code that pretraining used
     from graft.experiment import Experiment
@@ -157,10 +158,10 @@ def pretrain(experiment: "Experiment") -> None:
         with tempfile.TemporaryDirectory() as folder:
             found = learn(Path(folder), f"again in every run and process, because it cannot be kept: {error}")
     new = load_learned(experiment, found)
-    if learns_labels(config):
+    if keeps_source_head(config):
         backbone.set_pretrained_head(copy.deepcopy(head))
     seconds = time.perf_counter() - started if trained else 0.0
-    tensors = len(found.weights["backbone"])
+    tensors = 1 if shares_embedding(config["backbone"]) else len(found.weights["backbone"])
     warning = learned_little(found.metrics, data, module.tasks[domain])
     if warning:
         say_once(warning)  # the jobs of a sweep share the pretraining
@@ -186,8 +187,11 @@ def load_learned(experiment: "Experiment", learned: Learned) -> list[str]:
     module = experiment.module
     source = pretraining_data(experiment.data, experiment.weights).domains["source"]
     tensors, new = module.backbone.learned_from(source.backbone_arguments, learned.weights["backbone"])
+    if shares_embedding(experiment.config["backbone"]):
+        own = f"network.{embedding_of(module.backbone)}.weight"
+        tensors = {own: tensors[own]}
     module.backbone.load_state_dict({**module.backbone.state_dict(), **tensors})
-    if learns_labels(experiment.config):
+    if keeps_source_head(experiment.config):
         module.head("source").load_state_dict(learned.weights["head"])
         target = module.head("target")
         if isinstance(target, ClassNamesHead) and target is not module.head("source"):
@@ -215,8 +219,8 @@ def learned_little(metrics: Mapping[str, float], data: TransferDataModule, task:
 def cache_key(config: Mapping[str, Any], data: TransferDataModule, backbone: Backbone) -> str:
     """Name of the cache entry: a hash over data, architecture, training settings, library versions and code."""
     built = {
-        "backbone": {k: v for k, v in config["backbone"].items() if k != "weights"},
-        "head": arguments_of(config["head"]),
+        "backbone": {k: v for k, v in config["backbone"].items() if k not in OF_RUN},
+        "head": arguments_of(head_settings(config, "source")),
         "task": config["source_task"] or config["task"],
         "pretrain": config["pretrain"],
         "callbacks": [c for c in config["callbacks"].values() if c and not c["_target_"].startswith(SHOWING_ONLY)],
@@ -254,7 +258,7 @@ def train_alone(experiment: "Experiment", data: TransferDataModule, folder: Path
     settings = config["pretrain"]
     pl.seed_everything(settings["seed"], verbose=False)
     backbone = build_backbone(config, experiment.data)
-    head = build_head(config, backbone, data.num_outputs("source", task), data.classes("source"))
+    head = build_head(config, backbone, data.num_outputs("source", task), data.classes("source"), "source")
     objective, terms = build(settings["objective"]), build_terms(settings)
     source = source_alone(data, config, backbone, objective, terms)
     module = TransferModule(
@@ -332,6 +336,11 @@ def learns_labels(config: Mapping[str, Any]) -> bool:
     return "source" in build(settings["objective"]).domains() or any(
         term.teaches_head for term in build_terms(settings).values()
     )
+
+
+def keeps_source_head(config: Mapping[str, Any]) -> bool:
+    """Whether the run begins with the source's head: one that learned, on the features that the run begins with."""
+    return learns_labels(config) and not shares_embedding(config["backbone"])
 
 
 def context_of(data: TransferDataModule, module: TransferModule) -> TermContext:

@@ -45,6 +45,7 @@ class Backbone(nn.Module):
     wrapped: Mapping[str, Any] | None = None  # of a plain network, what made it a backbone (graft.backbones.contract)
     recurrent = False  # whether it reads its input step by step, in one direction or both
     counts_blocks = False  # whether `block_depths` is there
+    embedding: str | None = None  # name of the tokens' embedding in `network`, where there is one
     named_inputs = False  # whether weights belong to inputs by name, so that a file's order says nothing
     parts: Mapping[str, "Backbone"] = MappingProxyType({})  # of a fusion, backbones by modality
     part_weights: Mapping[str, str | None] = MappingProxyType({})  # and where the weights of each come from

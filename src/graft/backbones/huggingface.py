@@ -72,21 +72,25 @@ class HuggingFaceBackbone(TextBackbone):
     network: Any  # what transformers builds, which has no types
 
     def __init__(self, name: str, max_length: Count | None = 128, pooling: Literal["mean", "cls"] = "mean") -> None:
+        self._build(name, max_length, pooling)
+
+    def _build(self, name: str, max_length: int | None, pooling: str) -> None:
+        """Make the network of a name, with random weights."""
         check_pooling(pooling)
         transformers = imported_transformers()
         source = source_of(name)
         config = loaded(transformers.AutoConfig, name, source)
-        if config.is_encoder_decoder:
-            raise GraftError(f"backbone.name={name}: {config.model_type} encodes and decodes. Choose an encoder.")
+        self.check_config(name, config)
         tokenizer = loaded(transformers.AutoTokenizer, name, source)
-        network = transformers.AutoModel.from_config(config, trust_remote_code=False)
+        network = self.new_network(config)
         if getattr(network, "pooler", None) is not None:
             network.pooler = None  # parameters that our pooling never uses
         check_tokens(name, tokenizer, network)
         longest = longest_text(tokenizer, config, network)
         if max_length is not None and not 3 <= max_length <= longest:
             raise GraftError(f"backbone.max_length={max_length}: {name} takes 3 to {longest} tokens.")
-        super().__init__(
+        TextBackbone.__init__(
+            self,
             name,
             network,
             tokenizer=HuggingFaceTokenizer(tokenizer),
@@ -95,7 +99,21 @@ class HuggingFaceBackbone(TextBackbone):
             stages=layer_stages(network, config.num_hidden_layers),
         )
         self.pooling = pooling
+        self.embedding = embedding_name(network)
         self._source = source
+        self._config = config
+
+    def new_network(self, config: Any) -> Any:
+        """The network of a config, with random weights."""
+        return imported_transformers().AutoModel.from_config(config, trust_remote_code=False)
+
+    def check_config(self, name: str, config: Any) -> None:
+        """Raise GraftError for a model of another kind."""
+        if config.is_encoder_decoder:
+            raise GraftError(
+                f"backbone.name={name}: {config.model_type} encodes and decodes. Choose an encoder, or "
+                "backbone=seq2seq head=pretrained_decoder."
+            )
 
     def forward(self, x: Fields) -> Tensor:
         """Features `(B, D)` of `input_ids` and `attention_mask` `(B, L)`."""
@@ -110,7 +128,7 @@ class HuggingFaceBackbone(TextBackbone):
 
     def save_files(self, folder: Path) -> dict[str, str]:
         """The config and the tokenizer's files, in place of the name."""
-        self.network.config.save_pretrained(folder / NETWORK)
+        self._config.save_pretrained(folder / NETWORK)
         cast(HuggingFaceTokenizer, self.tokenizer).tokenizer.save_pretrained(folder / NETWORK)
         return {"name": NETWORK}
 
@@ -118,6 +136,11 @@ class HuggingFaceBackbone(TextBackbone):
         """The weights that lie beside the config."""
         model = loaded(imported_transformers().AutoModel, self.name, self._source)
         return self.name, model.float().state_dict()
+
+
+def embedding_name(network: Any) -> str | None:
+    """The name in a network of what embeds its tokens."""
+    return next((name for name, part in network.named_modules() if part is network.get_input_embeddings()), None)
 
 
 def layer_stages(network: nn.Module, layers: int) -> list[Stage]:

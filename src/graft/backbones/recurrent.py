@@ -110,6 +110,7 @@ class RecurrentBackbone(TextBackbone):
 
     network: RecurrentNetwork
     recurrent = True
+    embedding = "embedding"
 
     def __init__(
         self,

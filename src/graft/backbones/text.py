@@ -66,7 +66,14 @@ def first_pooled(tokens: Tensor, mask: Tensor) -> Tensor:
     return tokens[:, 0]
 
 
-POOLINGS = {"mean": mean_pooled, "cls": first_pooled}
+def last_pooled(tokens: Tensor, mask: Tensor) -> Tensor:
+    """The vector `(B, D)` of the last token where the mask `(B, L)` is 1, on whichever side the padding is."""
+    places = torch.arange(mask.shape[1], device=mask.device)
+    last = (mask * places).argmax(1)  # 0 where there is no token
+    return tokens[torch.arange(len(tokens), device=tokens.device), last]
+
+
+POOLINGS = {"mean": mean_pooled, "cls": first_pooled, "last": last_pooled}
 
 
 def check_pooling(pooling: str) -> None:

@@ -66,6 +66,10 @@ class Vocabulary:
         found = [[self._ids.get(word, UNKNOWN) for word in words_of(text)] or [UNKNOWN] for text in texts]
         return [(ids[:max_length], len(ids) > max_length) for ids in found]
 
+    def word(self, token: int) -> str:
+        """The word of an id; empty for one that stands for none."""
+        return self.words[token - 2] if token >= 2 else ""
+
     @property
     def hashes(self) -> Tensor:
         """A number `(size,)` for each id, which stands for its word in every vocabulary."""

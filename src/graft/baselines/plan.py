@@ -20,15 +20,17 @@ from graft.baselines.representations import (
     StepSummaries,
     TreeColumns,
 )
+from graft.baselines.texts import TextName, text_names
 from graft.cache.disk import DiskCache
 from graft.data.boxes import Boxes
 from graft.data.module import TransferDataModule
 from graft.data.stream import Stream
+from graft.data.target_texts import TargetTexts
 from graft.errors import GraftError
 from graft.inputs.columns import Columns
 
 LabelledName = Literal["majority", "linear", "neighbours", "boosting", "source_only", "pooled"]
-BaselineName = LabelledName | AlignerName | EstimatorName | Literal["importance_weighted"]
+BaselineName = LabelledName | AlignerName | EstimatorName | TextName | Literal["importance_weighted"]
 
 TARGET, SOURCE, POOLED = ("target",), ("source",), ("source", "target")
 WHOSE = {TARGET: "", SOURCE: ", source only", POOLED: ", source and target"}
@@ -90,6 +92,8 @@ def chosen_names(
         if wanted == "auto":
             return []
         raise GraftError("baselines: none of them predicts boxes. Set baselines=auto.")
+    if isinstance(data.domains["target"].test.labels, TargetTexts):
+        return text_names(wanted)
     if data.label_sets == "open":
         if wanted == "auto":
             return []
@@ -103,6 +107,7 @@ def chosen_names(
     shared = source is not None and data.classes("target") is not None
     needs: dict[str, tuple[bool, str]] = dict.fromkeys(get_args(LabelledName), (labelled, "labels of the target"))
     needs["boosting"] = (labelled and boosted(data) is not None, "a table with one label a row")
+    needs |= dict.fromkeys(get_args(TextName), (False, "texts as labels (task=seq2seq)"))
     needs["source_only"] = (shared, "a source with labels and the target's classes")
     needs["pooled"] = (shared and labelled, "labels of the target, and a source with the same classes")
     if shared and source is not None:

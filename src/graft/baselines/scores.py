@@ -26,6 +26,7 @@ from graft.baselines.majority import Majority
 from graft.baselines.neighbours import Neighbours
 from graft.baselines.plan import Planned, planned
 from graft.baselines.representations import FrozenFeatures, Named, TreeColumns
+from graft.baselines.texts import text_scores
 from graft.cache.disk import DiskCache, NoRoom
 from graft.cache.key import cache_key, code_used, numerics
 from graft.data.module import TransferDataModule
@@ -51,6 +52,8 @@ def scores(
     `{title, fitted_on, chosen, labels, metrics, seconds}`, computed once for all runs with the same data and weights;
     of label shift also `priors` and, where they differ, a `note`.
     """
+    if task.writes:
+        return text_scores(data, task, names)
     found = {}
     with torch.random.fork_rng(devices=()), threadpool_limits(torch.get_num_threads()):
         for one in planned(names, data, backbone, cache):

@@ -54,7 +54,11 @@ BY_MODALITY = {
     "table": ("data=table", "backbone=mlp"),
     "sequence": ("data=sequences", "backbone=lstm_sequence"),
 }
-TASKS = {"numbers": ("task=regression",), "multilabel": ("task=multilabel",)}  # by what labels are
+TASKS = {  # by what labels are
+    "numbers": ("task=regression",),
+    "multilabel": ("task=multilabel",),
+    "texts": ("task=seq2seq", "head=gru_decoder"),
+}
 SAMPLES = 4  # on which predictions are compared
 RTOL, ATOL = 1e-4, 1e-5
 FOLDER = "--config-dir="

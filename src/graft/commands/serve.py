@@ -55,9 +55,10 @@ def main(arguments: list[str]) -> int:
                     f"run={settings['run']}: its modality is {modality}, and the page takes {', '.join(WHAT)}. "
                     f"On the command line: graft predict run={settings['run']} input=<file>"
                 )
-            if model.predicts_boxes:
+            if model.predicts_boxes or model.predicts_texts:
+                what = "it finds boxes" if model.predicts_boxes else "it writes texts"
                 raise GraftError(
-                    f"run={settings['run']}: it finds boxes, and the page shows one class an input. On the command "
+                    f"run={settings['run']}: {what}, and the page shows one class an input. On the command "
                     f"line: graft predict run={settings['run']} input=<file>"
                 )
             where = f"http://{HOSTS[0]}:{listener.getsockname()[1]}"

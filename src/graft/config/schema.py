@@ -42,6 +42,7 @@ class Config(TypedDict):
     head: "HeadSettings"
     task: Part
     source_task: Part | None
+    source_head: "HeadSettings | None"
     objective: Part
     training: "TrainingSettings"
     tuning: "TuningSettings"

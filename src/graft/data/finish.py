@@ -26,6 +26,7 @@ from graft.data.splits import (
     time_split,
     times_of,
 )
+from graft.data.target_texts import TargetTexts
 from graft.errors import GraftError, listed, printable
 
 if TYPE_CHECKING:
@@ -144,6 +145,8 @@ def with_labels(domain: "Domain", raw: Raw) -> tuple[dict[str, Samples], tuple[s
     """All splits with labels as tensors, and a problem where there is none that counts; the classes, and notes."""
     if domain.label_kind == "boxes":
         return dict(raw.splits), raw.classes, ()
+    if domain.label_kind == "texts":
+        return {name: with_texts(samples) for name, samples in raw.splits.items()}, None, ()
     if domain.label_kind == "numbers":
         return {name: with_numbers(samples) for name, samples in raw.splits.items()}, None, ()
     several = domain.label_kind == "multilabel"
@@ -176,6 +179,13 @@ def words_of(labels: Iterable[Any], separator: str | None) -> list[tuple[str, ..
         return [None if label is None else (label,) for label in labels]
     several = (label.split(separator) if isinstance(label, str) else label for label in labels)
     return [None if one is None else tuple(word.strip() for word in one if word.strip()) for one in several]
+
+
+def with_texts(samples: Samples) -> Samples:
+    """Labels as texts, with a problem where one is missing."""
+    labels = ["" if label is None else str(label).strip() for label in samples.labels]
+    missing = {index: "its label is missing" for index, label in enumerate(labels) if not label}
+    return replace(samples, labels=TargetTexts(labels), problems=missing | dict(samples.problems))
 
 
 def with_numbers(samples: Samples) -> Samples:
@@ -554,9 +564,9 @@ def check_folds(domain: "Domain", split_seed: int, evaluation: Evaluation, folds
 
 
 def strata_of(domain: "Domain", labels: Any, classes: Sequence[str] | None) -> Tensor:
-    """What a split keeps the shares of `(N,)`: classes, each sample's rarest label, or nothing for numbers."""
+    """What a split keeps the shares of `(N,)`: classes, each sample's rarest label, or nothing."""
     match domain.label_kind:
-        case "numbers":
+        case "numbers" | "texts":
             return torch.zeros(len(labels), dtype=torch.int64)
         case "multilabel":
             return rarest_labels(labels)
@@ -581,7 +591,7 @@ def fingerprint_of(domain: "Domain", raw: Raw, splits: Mapping[str, Samples], cl
     parts = [raw.fingerprint.encode(), domain.label_kind.encode(), repr(classes).encode()]
     for name, samples in splits.items():
         labels = samples.labels
-        parts += [name.encode(), labels.digest if isinstance(labels, Boxes) else labels.numpy().tobytes()]
+        parts += [name.encode(), labels.digest if isinstance(labels, Boxes | TargetTexts) else labels.numpy().tobytes()]
         parts += [one if isinstance(one, bytes) else repr(one).encode() for one in samples.contents or ()]
     return sha256(parts)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset
 
 from graft.data.boxes import Boxes
+from graft.data.target_texts import TargetTexts
 from graft.errors import GraftError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ HELD_OUT = ("val", "test")
 
 Modality = Literal["image", "text", "audio", "table", "sequence", "multimodal"]
 
-LabelKind = Literal["classes", "numbers", "multilabel", "boxes"]
+LabelKind = Literal["classes", "numbers", "multilabel", "boxes", "texts"]
 
 # What becomes of samples that cannot be used: a refusal, or left out and counted.
 OnBadSample = Literal["error", "skip"]
@@ -57,7 +58,7 @@ class Split:
 
     `inputs` is a uint8 tensor `(N, C, H, W)`, or gives a uint8 `(C, H, W)` by index; of another modality, what
     its transform takes. `labels` are int64 `(N,)` classes, float `(N, K)` for multilabel, float `(N,)`
-    numbers, or Boxes; None where the domain counts as unlabelled; fewer than samples
+    numbers, Boxes or TargetTexts; None where the domain counts as unlabelled; fewer than samples
     where only the first ones have labels.
     `fingerprint` is a hash of what decides the inputs, so that
     what is computed from them can be kept under it.
@@ -125,7 +126,7 @@ class Samples:
             self,
             inputs=take(self.inputs, indices),
             labels=self.labels[indices]
-            if isinstance(self.labels, Tensor | Boxes)
+            if isinstance(self.labels, Tensor | Boxes | TargetTexts)
             else [self.labels[i] for i in chosen],
             places=[self.places[i] for i in chosen],
             contents=None if self.contents is None else [self.contents[i] for i in chosen],

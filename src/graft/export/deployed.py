@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from graft.errors import GraftError
 from graft.export.preprocessing import Input, preprocessing_of
 from graft.heads.base import seen_by
 from graft.heads.dense import DenseOutputs
@@ -17,6 +18,11 @@ class Deployed(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
+        if model.predicts_texts:
+            raise GraftError(
+                "This run writes texts, which are neither exported nor measured yet. Its model/ folder predicts with "
+                "graft predict or graft.load_run, and its weights are model/weights.safetensors."
+            )
         self.preprocessing = preprocessing_of(model)
         self.transform = model.transform()
         self.backbone = model.backbone.float().cpu()

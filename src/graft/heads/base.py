@@ -1,7 +1,7 @@
 """What the run reads of `head` and gives to every head."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict
 
@@ -28,6 +28,7 @@ class HeadContext:
     class_names: tuple[str, ...] | None = None  # None where the task predicts numbers
     local_size: int | None = None  # D of the backbone's tokens; None for a head that takes none
     maps: Mapping[str, MapSize] | None = None  # of the backbone's stages; None for a head that takes none
+    new_decoder: Callable[[], nn.Module] | None = None  # what belongs to a backbone that is one half of a network
 
 
 class HeadSettings(TypedDict):
@@ -102,7 +103,9 @@ def context_for(
             else:
                 size = backbone.eval().tokens(example).values.shape[-1]
         backbone.train(training)
-    return HeadContext(backbone.feature_size, num_outputs, class_names, size, maps)
+    return HeadContext(
+        backbone.feature_size, num_outputs, class_names, size, maps, getattr(backbone, "new_decoder", None)
+    )
 
 
 def check_takes_any_size(backbone: Backbone, example: Any) -> None:

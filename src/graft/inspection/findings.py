@@ -55,6 +55,8 @@ def inspected(
         opened = open_run(folder, results, allow)
         if opened.model.predicts_boxes:
             raise GraftError("a network that predicts boxes is not looked into.")
+        if opened.model.predicts_texts:
+            raise GraftError("a network that writes texts is not looked into.")
         if opened.model.description.modality == "multimodal":
             raise GraftError("a network of several modalities is not looked into.")
         check_slices(slices, opened.data.domains["target"])

@@ -16,7 +16,7 @@ from graft.errors import GraftError
 from graft.experiment import Experiment, assemble
 from graft.heads.base import SHARED
 from graft.model.model import Model, load
-from graft.pretrain import Learned, learns_labels, load_learned
+from graft.pretrain import Learned, keeps_source_head, load_learned
 from graft.runs.folder import CONFIG
 from graft.runs.untrusted import read_config
 from graft.weights.files import HERE
@@ -113,7 +113,7 @@ def head_before(experiment: Experiment) -> tuple[nn.Module, str]:
     config, module = experiment.config, experiment.module
     if (run := config["head"].get("weights")) is not None:
         return module.head("target"), f"the model of {run}"
-    learned = experiment.weights == "source" and learns_labels(config) and config["source_task"] is None
+    learned = experiment.weights == "source" and keeps_source_head(config) and config["source_task"] is None
     if learned and experiment.data.same_classes:
         return module.head("source"), "the model pretrained on the source alone"
     return module.head("target"), ""

@@ -20,12 +20,12 @@ from graft.training.evaluation import Outputs, outputs_of
 def reads_validation(experiment: Experiment) -> bool:
     """Whether `temperature_for` or `thresholds_for` may find something, which takes a pass over validation.
 
-    Numbers and boxes have neither a temperature nor an energy, and thresholds go into the model alone.
+    Numbers, boxes and texts have neither a temperature nor an energy, and thresholds go into the model alone.
     """
     data, save = experiment.data, experiment.config["save"]
     kind = experiment.module.tasks["target"].label_kind
     calibrated = kind == "classes" and data.target_setting != "unsupervised"
-    judged = save["model"] != "none" and (kind not in ("numbers", "boxes") or save["neighbours"])
+    judged = save["model"] != "none" and (kind not in ("numbers", "boxes", "texts") or save["neighbours"])
     return (calibrated or judged) and len(data.domains["target"].val) > 0
 
 

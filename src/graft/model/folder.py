@@ -15,6 +15,7 @@ from graft.errors import GraftError
 from graft.files import write_whole, written_whole
 from graft.inputs.columns import Columns
 from graft.model.place import DESCRIPTION
+from graft.training.source_encoder import SOURCE
 
 WEIGHTS = "weights.safetensors"
 NEIGHBOURS, CARD = "neighbours.safetensors", "README.md"
@@ -35,7 +36,7 @@ class Description:
     head: Mapping[str, Any]
     strategy: Mapping[str, Any] | None  # where what it added to the network stays there, such as adapters
     task: Mapping[str, Any]
-    task_state: Mapping[str, float]  # what the task took from the training labels
+    task_state: Mapping[str, Any]  # what the task took from the training labels
     classes: Sequence[str] | None
     input: str  # what the network wants to see, for people
     reading: Mapping[str, Any]  # how a new sample is read, as those of the run were
@@ -59,6 +60,9 @@ def write(folder: Path, description: Description, network: nn.Module) -> None:
     write_whole(folder / DESCRIPTION, json.dumps(asdict(description), indent=1, ensure_ascii=False))
 
 
+OF_SOURCE = f"backbone.{SOURCE}."  # an encoder that the target does not use
+
+
 def write_weights(network: nn.Module, file: Path) -> None:
     """A network's weights, each contiguous and tied ones once; the metadata hold the names that share them."""
     from safetensors.torch import save
@@ -67,6 +71,8 @@ def write_weights(network: nn.Module, file: Path) -> None:
     aliases: dict[str, str] = {}
     seen: dict[tuple[Any, ...], str] = {}
     for name, tensor in network.state_dict().items():
+        if name.startswith(OF_SOURCE):
+            continue
         place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
         if tensor.numel() and place in seen:
             aliases[name] = seen[place]

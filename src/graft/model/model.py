@@ -20,6 +20,7 @@ from graft.data.boxes import Boxes
 from graft.data.readers.boxes import size_of
 from graft.data.readers.images import ImageFiles
 from graft.data.samples import Split
+from graft.data.target_texts import TargetTexts
 from graft.errors import GraftError
 from graft.heads.base import context_for, new_head, seen_by
 from graft.inputs.base import Inputs
@@ -104,6 +105,8 @@ class Model:
         self.check_can(explain=explain, nearest=nearest)
         if self.predicts_boxes:
             return self._boxes(inputs, batch_size)
+        if self.predicts_texts:
+            return self._texts(inputs, batch_size)
         explainer = self.explainer if explain else None
         logits: list[Tensor] = []
         features: list[Tensor] = []
@@ -123,9 +126,10 @@ class Model:
 
     def check_can(self, *, explain: bool = False, nearest: int = 0) -> None:
         """Raise GraftError where the model cannot explain here, or keeps no features of its training samples."""
-        if self.predicts_boxes and (explain or nearest):
+        if (self.predicts_boxes or self.predicts_texts) and (explain or nearest):
+            what = "boxes" if self.predicts_boxes else "texts"
             raise GraftError(
-                "This model predicts boxes, which are neither explained nor compared with training samples."
+                f"This model predicts {what}, which are neither explained nor compared with training samples."
             )
         if explain and self.description.modality == "multimodal":
             raise GraftError(
@@ -144,6 +148,21 @@ class Model:
     def predicts_boxes(self) -> bool:
         """Whether a prediction is a list of boxes."""
         return self.task.label_kind == "boxes"
+
+    @property
+    def predicts_texts(self) -> bool:
+        """Whether a prediction is a text."""
+        return self.task.label_kind == "texts"
+
+    def _texts(self, inputs: Any, batch_size: int) -> Predictions:
+        """A text for each input."""
+        found: list[Any] = []
+        for batch in self.batches(inputs, batch_size, None):
+            with torch.inference_mode(), self._autocast():
+                found.append(self.task.predictions(self.logits(batch)))
+        if not found:
+            raise GraftError("There is nothing to predict on: the inputs are empty.")
+        return predictions_of(self.task, TargetTexts.join(found), None)
 
     def _boxes(self, inputs: Any, batch_size: int) -> Predictions:
         """Boxes of each image in pixels of the image as it is, of those that score enough the best first."""
@@ -228,7 +247,7 @@ class Model:
 
     def __repr__(self) -> str:
         what = f"{len(self.classes)} classes" if self.classes else "a number"
-        what = f"boxes of {what}" if self.predicts_boxes else what
+        what = f"boxes of {what}" if self.predicts_boxes else "text" if self.predicts_texts else what
         return f"Model({self.description.name}: {self.backbone.name}, {self.description.modality} to {what})"
 
 
@@ -269,6 +288,7 @@ def load(place: Path, allow: Sequence[str] = ()) -> Model:
     settings = {name: value for name, value in description.head.items() if name not in sizes}
     head = new_head(settings, context_for(settings, backbone, description.head["num_outputs"], classes))
     task: Task = build(description.task)
+    task.see_backbone(backbone)
     task.load_state_dict(description.task_state)
     parts = folders.network_of(backbone, head).to(getattr(torch, dtype_name(description)))
     load_weights(parts, folder / folders.WEIGHTS)

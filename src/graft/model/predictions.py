@@ -76,8 +76,11 @@ def text_of(label: Any) -> str:
 def words_of(labels: Any, classes: Sequence[str] | None) -> tuple[Any, ...]:
     """Labels as words: a class name for each of `(N,)`, those that are 1 for each of `(N, K)`, numbers as they are.
 
-    Boxes of an image are a list of mappings: `class`, `box` as x0, y0, x1, y1 in pixels, and `score` of predictions.
+    Texts are as they are. Boxes of an image are a list of mappings: `class`, `box` as x0, y0, x1, y1 in pixels, and
+    `score` of predictions.
     """
+    if hasattr(labels, "texts"):
+        return tuple(labels.texts)
     if hasattr(labels, "boxes"):
         return tuple(boxes_in_words(one, classes or ()) for one in labels.dictionaries())
     if classes is None:

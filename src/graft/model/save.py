@@ -17,6 +17,7 @@ from graft.config.types import Count
 from graft.data.boxes import Boxes
 from graft.data.samples import names_of
 from graft.data.slices import slice_values
+from graft.data.target_texts import TargetTexts
 from graft.experiment import Experiment
 from graft.files import write_whole, written_whole
 from graft.heads.base import arguments_of
@@ -218,7 +219,8 @@ def gathered(parts: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 def in_order(parts: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
     """Indices `(N,)` in their order and the values `(N, ...)` beside them in some batches, each sample once."""
     joined: list[Any] = [
-        Boxes.join(one) if isinstance(one[0], Boxes) else torch.cat(one) for one in zip(*parts, strict=True)
+        type(one[0]).join(one) if isinstance(one[0], Boxes | TargetTexts) else torch.cat(one)
+        for one in zip(*parts, strict=True)
     ]
     order = joined[0].argsort(stable=True)
     indices = joined[0][order]

@@ -75,6 +75,8 @@ def summary(description: Description, inputs: str) -> str:
     """What the model does, in a sentence."""
     backbone = description.backbone.get("name") or description.backbone["_target_"].rsplit(".", 1)[-1]
     classes = description.classes
+    if description.task["_target_"].endswith("Seq2Seq"):
+        return f"Writes a text for {inputs}, with `{backbone}` as its backbone."
     if classes is None:
         return f"Predicts a number for {inputs}, with `{backbone}` as its backbone."
     if description.task["_target_"].endswith("Detection"):
@@ -87,6 +89,9 @@ def fields(description: Description) -> Iterator[str]:
     """What predictions hold, as lines of Python."""
     if description.task["_target_"].endswith("Detection"):
         yield "found.labels  # of each image a list of boxes: class, box (x0, y0, x1, y1 in pixels), score"
+        return
+    if description.task["_target_"].endswith("Seq2Seq"):
+        yield "found.labels  # a text for each input"
         return
     yield "found.labels  # " + ("numbers" if description.classes is None else "class names")
     if description.classes is not None:
@@ -169,6 +174,9 @@ def limit_lines(results: Mapping[str, Any], description: Description, model: Pat
     yield "Tested on data like those above; nothing is known of others."
     if description.task["_target_"].endswith("Detection"):
         yield "A score is no probability: it orders boxes, and is not calibrated."
+        return
+    if description.task["_target_"].endswith("Seq2Seq"):
+        yield "A text may say what the input does not: ROUGE counts common words, and does not check what is true."
         return
     if description.classes is not None:
         yield "An input of no class gets one all the same."

@@ -10,7 +10,19 @@ import numpy as np
 from graft.cli.program import program
 from graft.errors import GraftError
 from graft.model.predictions import SLICE
-from graft.report import adaptation, baselines, boxes, checks, figures, growth, inspected, samples, study, temperature
+from graft.report import (
+    adaptation,
+    baselines,
+    boxes,
+    checks,
+    figures,
+    growth,
+    inspected,
+    samples,
+    study,
+    temperature,
+    written,
+)
 from graft.report.answer import Answer
 from graft.report.export import Table
 from graft.report.kept import sampling_interval, target_predictions
@@ -122,7 +134,9 @@ def sections_of(
         yield Section("Confusions", [confused(matrix, classes)], [figures.confusion(matrix, classes)])
     if found and (table := scores_by_slice(found, results["score"]["metric"].rsplit("/", 1)[-1])):
         yield Section("Scores by class and slice", [table])
-    if found and boxes.are_in(found):
+    if found and written.are_in(found):
+        yield written.section(found, content=may_show(folder), contents=contents)
+    elif found and boxes.are_in(found):
         yield boxes.section(found, content=may_show(folder))
     elif found:
         yield Section("Largest losses", samples=samples.worst(found, content=may_show(folder), contents=contents))

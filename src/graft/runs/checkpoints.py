@@ -173,7 +173,7 @@ def drop_last(folder: Path) -> None:
 
 
 def drop_all(folder: Path) -> None:
-    """Of a sweep's job that is finished and not its best, where the config asks for that."""
+    """Of a job that is not its sweep's best, where the config asks for that, or of a trial that was given up."""
     for name in RUN_FILES:
         if name.startswith(f"{CHECKPOINTS}/"):
             (folder / name).unlink(missing_ok=True)
@@ -182,12 +182,6 @@ def drop_all(folder: Path) -> None:
 def drop_previous(folder: Path) -> None:
     """Of a finished run one checkpoint to go on from is enough."""
     (folder / CHECKPOINTS / PREVIOUS).unlink(missing_ok=True)
-
-
-def drop_all(folder: Path) -> None:
-    """Of a trial that was given up nothing is tested, nor gone on with."""
-    for file in (BEST, LAST_CHECKPOINT.name, PREVIOUS):
-        (folder / CHECKPOINTS / file).unlink(missing_ok=True)
 
 
 def kept(folder: Path) -> Iterator[str]:

@@ -20,7 +20,7 @@ OWN = (
     "training.threads",
 )
 # Groups that decide data, network and what is validated, and the keys in them that may still differ between jobs.
-SHARED = ("data", "backbone", "head", "task", "source_task", "bn", "selection")
+SHARED = ("data", "backbone", "head", "source_head", "task", "source_task", "bn", "selection")
 MAY_DIFFER = (
     *("data.seed", "data.subset_seed", "data.epoch", "data.augment", "data.balance", "data.num_workers"),
     *("data.batch_size", "data.source_batch_size", "data.eval_batch_size"),

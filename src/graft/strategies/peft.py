@@ -7,7 +7,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,16 @@ ADAPTABLE = (nn.Linear, nn.Conv2d)  # not nn.MultiheadAttention: peft 0.21 count
 CLOSE = 1e-4  # of the largest output: peft's own rounding is far below, a wrong merge far above
 # Tuners that do not work on layers alone: they want tokens, task ids, calls in the training loop, or other layers.
 UNSUITED = ("adalora", "adaption_prompt", "ln_tuning", "poly", "shadow", "trainable_tokens", "xlora")
+
+
+def is_linear(layer: nn.Module) -> bool:
+    """Whether a layer is linear; GPT-2's family in transformers has a class of its own, with weights turned round."""
+    return isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D"
+
+
+def is_adaptable(layer: nn.Module) -> bool:
+    """Whether a tuner may adapt layers of this kind."""
+    return is_linear(layer) or isinstance(layer, ADAPTABLE)
 
 
 class PeftStrategy(Strategy):
@@ -89,7 +99,11 @@ class PeftStrategy(Strategy):
 
     def inject(self, network: nn.Module, targets: Sequence[str]) -> None:
         """Let peft replace these layers of the network; only what it adds requires a gradient afterwards."""
-        self.model_class(network, self.config(targets), "default")
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "fan_in_fan_out is set to False"
+            )  # GPT-2's layers: peft sets it by itself
+            self.model_class(network, self.config(targets), "default")
         del network.peft_config  # peft's note for a second tuner beside the first
 
     # Which layers
@@ -99,7 +113,7 @@ class PeftStrategy(Strategy):
         network = backbone.network
         called = {name for name, _ in network_outputs(backbone)}
         if self.target_modules == AUTO:
-            names = [name for name, module in network.named_modules() if isinstance(module, ADAPTABLE)]
+            names = [name for name, module in network.named_modules() if is_adaptable(module)]
         else:
             names = named_layers(network, self.target_modules)
         tried: dict[str, str] = {}
@@ -130,13 +144,13 @@ class PeftStrategy(Strategy):
         """
         if not has_attention(network):
             return list(layers)
-        linear = [name for name in layers if isinstance(network.get_submodule(name), nn.Linear)]
+        linear = [name for name in layers if is_linear(network.get_submodule(name))]
         return [name for name in linear if in_attention(network, name)] or linear
 
     def refusal(self, network: nn.Module, name: str, called: Container[str], tried: dict[str, str]) -> str:
         """Why the tuner cannot adapt a layer, empty where it can; `tried` keeps the answers for layers of one form."""
         layer = network.get_submodule(name)
-        if not isinstance(layer, ADAPTABLE):
+        if not is_adaptable(layer):
             return "neither a linear layer nor a 2d convolution"
         if name not in called:
             return "the network reads its weights without calling it, so that a tuner would have no effect"
@@ -236,7 +250,7 @@ def named_layers(network: nn.Module, wanted: str | Sequence[str]) -> list[str]:
 def has_attention(network: nn.Module) -> bool:
     """Whether the network is a transformer: a module named attention has its own linear layers."""
     return any(
-        isinstance(module, nn.MultiheadAttention) or (isinstance(module, nn.Linear) and in_attention(network, name))
+        isinstance(module, nn.MultiheadAttention) or (is_linear(module) and in_attention(network, name))
         for name, module in network.named_modules()
     )
 
@@ -256,6 +270,8 @@ def trial_input(layer: nn.Module) -> Tensor:
     """Random input of a layer, twice as wide as a convolution's kernel."""
     if isinstance(layer, nn.Linear):
         return torch.randn(2, 3, layer.in_features)
+    if is_linear(layer):
+        return torch.randn(2, 3, cast(Tensor, layer.weight).shape[0])
     assert isinstance(layer, nn.Conv2d)
     height, width = (2 * dilation * size for dilation, size in zip(layer.dilation, layer.kernel_size, strict=True))
     return torch.randn(2, layer.in_channels, height, width)

@@ -1,11 +1,15 @@
 """What a task is: loss, metrics and output size of what is predicted."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-LOWER_IS_BETTER = ("loss", "loss_smoothed", "mae", "rmse")
+if TYPE_CHECKING:
+    from graft.backbones.base import Backbone
+
+LOWER_IS_BETTER = ("loss", "loss_smoothed", "mae", "rmse", "perplexity")
 
 
 class Task:
@@ -19,9 +23,10 @@ class Task:
         "f1",
     )  # what validation computes, beside the main metric: selection.metric is one of it
     higher_is_better = True
-    label_kind = "classes"  # classes | numbers | multilabel | boxes: what data.target.label_kind has to be
+    label_kind = "classes"  # classes | numbers | multilabel | boxes | texts: what data.target.label_kind has to be
     rejects = False  # whether a sample may be of no class: `choose_threshold` is called before validation and test
     takes_maps = False  # whether it needs a head whose outputs are of maps
+    writes = False  # whether it needs a head that writes texts
     scores_training = True  # whether the main metric is computed on training batches too
     soft_labels = False  # whether the loss takes labels (B, K) that are mixtures, with entries in [0, 1]
 
@@ -31,6 +36,9 @@ class Task:
 
     def fit(self, labels: Tensor) -> None:
         """Take from the training labels `(N,)` what the task has to know of them; nothing for classes."""
+
+    def see_backbone(self, backbone: "Backbone") -> None:
+        """Take from the backbone what the task has to know of it, such as its tokens; nothing for most."""
 
     def loss(self, logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
         """Mean loss over the samples of a batch: logits `(B, K)`, labels `(B,)` or `(B, K)`."""
@@ -89,11 +97,11 @@ class Task:
         """Free energy `(B,)` (Liu et al., 2020), high for inputs unlike the training data; None for numbers."""
         return -logits.logsumexp(dim=-1)
 
-    def state_dict(self) -> dict[str, float]:
+    def state_dict(self) -> dict[str, Any]:
         """What `fit` took from the labels, which travels with the model."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what another task's `state_dict` gave."""
 
     def targets(self, labels: Tensor) -> Tensor:

@@ -3,9 +3,10 @@
 import difflib
 import json
 import zlib
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Literal, TypedDict, get_args
+from typing import Any, Literal, TypedDict, get_args
 from zipfile import BadZipFile, ZipFile, is_zipfile
 
 from graft.errors import GraftError
@@ -28,10 +29,19 @@ MODEL_DESCRIPTION = "model.json"  # beside it
 CHUNK = 2**20  # bytes that are checked at a time
 
 
+OF_RUN = ("weights", "share")  # keys of `backbone` that are none of its constructor's
+
+
+def shares_embedding(backbone: Mapping[str, Any]) -> bool:
+    """Whether the keys of `backbone` say that its embedding alone is taken over, and shared by the domains."""
+    return backbone.get("share", "all") == "embedding"
+
+
 class BackboneSettings(TypedDict):
     """What the run reads of `backbone`, beside the arguments of its constructor."""
 
     weights: Word | str | None  # text: pip:<package>, a file or the folder of a run
+    share: Literal["all", "embedding"]  # what of the weights is taken, and what domains share
 
 
 def weights_file(weights: str) -> Path:

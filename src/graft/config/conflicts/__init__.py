@@ -11,6 +11,7 @@ from graft.config.conflicts.labels import (
     label_contradictions,
     label_set_contradictions,
     table_contradictions,
+    writing_contradictions,
 )
 from graft.config.conflicts.names import Names
 from graft.config.conflicts.objective import objective_contradictions, teacher_contradictions, term_contradictions
@@ -21,7 +22,12 @@ from graft.config.conflicts.selection import (
     save_contradictions,
     selection_contradictions,
 )
-from graft.config.conflicts.source import domain_contradictions, pretrain_contradictions, source_contradictions
+from graft.config.conflicts.source import (
+    domain_contradictions,
+    pretrain_contradictions,
+    sharing_contradictions,
+    source_contradictions,
+)
 from graft.config.conflicts.strategy import closed_fit_contradictions, growth_contradictions, strategy_contradictions
 from graft.config.conflicts.stream import stream_contradictions
 from graft.config.conflicts.training import (
@@ -44,12 +50,14 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     yield from source_contradictions(config, names)
     yield from fusion_contradictions(config, names)
     yield from pretrain_contradictions(config, names)
+    yield from sharing_contradictions(config, names)
     yield from domain_contradictions(config["data"])
     yield from objective_contradictions(config, names)
     yield from term_contradictions(config, names)
     yield from label_contradictions(config, names)
     yield from label_set_contradictions(config, names)
     yield from detection_contradictions(config, names)
+    yield from writing_contradictions(config, names)
     yield from table_contradictions(config, names)
     yield from stream_contradictions(config, names)
     yield from training_contradictions(config, names)

@@ -14,6 +14,7 @@ def label_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[st
         "numbers": "numbers need task=regression",
         "multilabel": "several labels need task=multilabel",
         "boxes": "boxes need task=detection head=fcos or retinanet",
+        "texts": "texts to write need task=seq2seq head=gru_decoder or transformer_decoder",
     }
     for side, group in (("target", "task"), ("source", "source_task" if config["source_task"] else "task")):
         kind = (config["data"][side] or {}).get("label_kind")
@@ -22,8 +23,11 @@ def label_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[st
             yield f"`data.{side}.label_kind={kind}` with `{group}={names[group]}`: {needed[kind]}"
         elif kind not in (None, takes):
             key = f"data.{side}.label_kind"
-            hint = "boxes: use data=detection, or data/domain@data.target=voc or coco" if takes == "boxes" else ""
-            yield f"`{group}={names[group]}` with `{key}={kind}`: it needs {hint or f'{key}={takes}'}"
+            hints = {
+                "boxes": "boxes: use data=detection, or data/domain@data.target=voc or coco",
+                "texts": f"texts to write: use data/domain@data.{side}=text_to_text, or {key}=texts",
+            }
+            yield f"`{group}={names[group]}` with `{key}={kind}`: it needs {hints.get(takes, f'{key}={takes}')}"
         elif kind is not None and kind not in (
             known := attribute((config["data"][side] or {}).get("_target_", ""), "label_kinds", (kind,))
         ):
@@ -42,7 +46,7 @@ def label_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[st
     elif data.get("unlabelled_batch_size") is not None:
         yield "`data.unlabelled_batch_size` without `data.target_setting=semi`: set data.unlabelled_batch_size=null"
     kinds = {(data[side] or {}).get("label_kind", "classes") for side in ("target", "source")}
-    unweighted = {"numbers", "boxes"} & kinds
+    unweighted = {"numbers", "boxes", "texts"} & kinds
     if (data["balance"] == "sampler" and kinds != {"classes"}) or (data["balance"] == "weights" and unweighted):
         yield f"`data.balance={data['balance']}` with labels that are not one class a sample: use data.balance=none"
     if data["labels_per_class"] is not None and (data["target"] or {}).get("label_kind", "classes") != "classes":
@@ -101,10 +105,58 @@ def detection_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
     for term in config.get("term") or {}:
         yield f"`term={term}` with `task={names['task']}`: terms compare features or classes of samples; leave it out"
     if names.says("selection", "name", "") not in ("target_val", "last"):
+        yield judges_classes(names)
+
+
+def judges_classes(names: Names) -> str:
+    """That a selection rule is for classes."""
+    return (
+        f"`selection={names['selection']}` with `task={names['task']}`: it judges classes of samples; use "
+        "selection=target_val or selection=last"
+    )
+
+
+def writing_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """A head that writes without its task, or the other way round; and what does not go with written texts."""
+    data, save = config["data"], config["save"]
+    if data.get("source") is None and config["source_head"] is not None:
+        yield "`source_head` without source data: leave it out, or choose some (data/domain@data.source=...)"
+    sides = [("task", "head", "target")]
+    if data.get("source") is not None:
+        own = {group: f"source_{group}" if config[f"source_{group}"] else group for group in ("task", "head")}
+        sides.append((own["task"], own["head"], "source"))
+    for task, head, side in sides:
+        needs, gives = names.says(task, "writes", False), names.says(head, "writes", False)
+        if needs != gives:
+            use = "a decoder" if needs else "another head"
+            options = "gru_decoder or transformer_decoder" if needs else "linear, mlp or attention"
+            at = f"+head@source_head={options}" if side == "source" else f"head={options}"
+            yield f"`{task}={names[task]}` with `{head}={names[head]}`: the {side} needs {use}; use {at}"
+    if not names.says("task", "writes", False):
+        return
+    if data.get("source") is not None and config["source_task"] is None:
         yield (
-            f"`selection={names['selection']}` with `task={names['task']}`: it judges classes of samples; use "
-            "selection=target_val or selection=last"
+            f"`task={names['task']}` with source data of the same task: each side has words of its own; give the "
+            "source another task (+task@source_task=multiclass +head@source_head=linear), or set data.source=null"
         )
+    for key, value, off in (
+        ("data.target_setting", data["target_setting"], "supervised"),
+        ("data.target_classes", data["target_classes"], None),
+        ("head.weights", config["head"].get("weights"), None),
+        ("save.neighbours", save["neighbours"], False),
+        ("save.ledger", save["ledger"], None),
+    ):
+        if value != off:
+            yield f"`{key}={shown(value)}` with `task={names['task']}`: it is not for texts; use {key}={shown(off)}"
+    if names.says("head", "needs_input_vocabulary", False):
+        for key, value in (("vocabulary", "input"), ("label_smoothing", 0)):
+            if config["task"].get(key) != value:
+                given = f"task.{key}={shown(config['task'].get(key))}"
+                yield f"`head={names['head']}` with `{given}`: it writes its own tokens alone; use task.{key}={value}"
+    for term in config.get("term") or {}:
+        yield f"`term={term}` with `task={names['task']}`: terms compare features or classes of samples; leave it out"
+    if names.says("selection", "name", "") not in ("target_val", "last"):
+        yield judges_classes(names)
 
 
 def table_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:

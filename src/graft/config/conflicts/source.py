@@ -6,8 +6,9 @@ from typing import Any
 
 from graft.config.conflicts.names import Names
 from graft.config.facts import attribute
+from graft.config.text import shown
 from graft.data.domain_names import wrong_names
-from graft.weights.files import HERE
+from graft.weights.files import HERE, shares_embedding
 
 WITHOUT_LABELS = "pretrain=simclr, vicreg or byol for images and recordings, scarf for tables, mlm for texts"
 
@@ -51,6 +52,34 @@ def pretrain_contradictions(config: Mapping[str, Any], names: Names) -> Iterator
         yield from of_data_and_backbone(f"pretrain.term.{name}", one or {}, config, names)
         if (one or {}).get("domain", "source") != "source":
             yield f"`pretrain.term.{name}.domain=target`: pretraining's own data are its source; use domain=source"
+
+
+def sharing_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """An embedding that is taken over or shared alone, and what needs the encoder too."""
+    if not shares_embedding(config["backbone"]):
+        return
+    key, weights, objective = "`backbone.share=embedding`", config["backbone"]["weights"], config["objective"]
+    joint = config["data"].get("source") is not None and (
+        "alpha" not in objective or (objective["alpha"] or 0) > 0 or (objective.get("alpha_end") or 0) > 0
+    )
+    taken = weights is not None and names.says("strategy", "pretrained", True)
+    if not taken and not joint:
+        yield (
+            f"{key} with `backbone.weights={shown(weights)}` and `strategy={names['strategy']}`: there is no embedding "
+            "to take over, and no source that trains beside the target to share one with; give weights "
+            "(backbone.weights=<run folder>, source), or objective.alpha above 0 with source data"
+        )
+    if weights in HERE and taken and joint:
+        yield (
+            f"{key} with `backbone.weights={weights}` and a source that trains beside the target: pretraining gives "
+            "one encoder for both; use objective.alpha=0, or backbone.weights=null"
+        )
+    if not names.says("strategy", "trains_backbone", True):
+        yield f"{key} with `strategy={names['strategy']}`: the encoder is random and would stay so; use strategy=full"
+    if config["head"].get("weights") is not None:
+        yield f"{key} with `head.weights={config['head']['weights']}`: that head is for its own encoder's features"
+    if config.get("term"):
+        yield f"{key} with `term=[{','.join(config['term'])}]`: terms look at one backbone; leave them out"
 
 
 def pretraining_of(names: Names) -> str:

@@ -19,6 +19,7 @@ class LabelledTexts(Domain):
 
     modality = "text"
     noun = "texts"
+    label_kinds = ("classes", "numbers", "multilabel", "texts")
     unit = "rows"
     encoding = "utf-8"  # of what is read
 
