@@ -43,6 +43,7 @@ from graft.training.growth import Growth
 from graft.training.lightning import is_rank_zero
 from graft.training.schedules import AveragingWindow
 from graft.training.trainer import check_accelerator, first_device, resolve_precision
+from graft.transferability.layers import LayerChoice, choose_layer
 from graft.weights.averaging import Averaging, GreedySoup
 from graft.weights.files import HERE
 from graft.weights.loading import LoadReport, load_weights
@@ -70,6 +71,7 @@ class Experiment:
     added: frozenset[str] = frozenset()  # names of the parameters that the strategy added to the backbone
     unprepared: TransferModule | None = None  # pretrained, for folds that begin as the run does
     growth: Growth | None = None  # where a finished run's head gets new classes
+    layer_choice: LayerChoice | None = None  # of backbone.layer=auto
 
     @property
     def folder(self) -> Path:
@@ -121,6 +123,9 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     set_keys(own, decided)
     data.epoch = config["data"]["epoch"]
 
+    choice = choose_layer(config, data, tasks["target"], cache) if config["backbone"].get("layer") == "auto" else None
+    if choice:
+        set_keys(own, {"backbone.layer": choice.layer})
     epochs = config["training"]["epochs"]
     backbone = build_backbone(config, data)
     num_outputs = {domain: data.num_outputs(domain, task) for domain, task in tasks.items()}
@@ -168,6 +173,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
         set_keys(own, decided)
     check_learned_heads(module, rule, learned, learned_head is not None)
     experiment = Experiment(own, data, module, rule, averaging, cache, decided, loaded, growth=growth)
+    experiment.layer_choice = choice
     experiment.greedy_soup = averages if isinstance(averages, GreedySoup) else None
     if isinstance(averages, SWAD):
         averages.find_domain(data.domains["target"].train.labels is not None)

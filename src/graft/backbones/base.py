@@ -45,6 +45,8 @@ class Backbone(nn.Module):
     recurrent = False  # whether it reads its input step by step, in one direction or both
     counts_blocks = False  # whether `block_depths` is there
     named_inputs = False  # whether weights belong to inputs by name, so that a file's order says nothing
+    layers: str | None = None  # name in the network of its list of layers, behind each of which features can be taken
+    left_out: tuple[str, ...] = ()  # how names of the network's parameters begin that `backbone.layer` took away
 
     def __init__(self, name: str, network: nn.Module, *, feature_size: int, stages: Sequence[Stage]) -> None:
         super().__init__()

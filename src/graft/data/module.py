@@ -34,7 +34,9 @@ from graft.tasks.base import Task
 from graft.training.lightning import overfits
 
 Augment = transforms.AugmentName | augment_speech.AugmentName
-Shift = Literal["colour", "blur", "noise", "telephone"]  # the keys of both modalities' SHIFTS
+Shift = Literal[  # the keys of both modalities' SHIFTS
+    "colour", "blur", "noise", "noise_0db", "babble", "babble_0db", "telephone", "telephone_8bit"
+]
 
 
 class TransferDataModule(pl.LightningDataModule):

@@ -10,6 +10,7 @@ from graft.config.conflicts.labels import (
     label_set_contradictions,
     table_contradictions,
 )
+from graft.config.conflicts.layer import layer_contradictions
 from graft.config.conflicts.names import Names
 from graft.config.conflicts.objective import objective_contradictions, teacher_contradictions, term_contradictions
 from graft.config.conflicts.selection import (
@@ -33,6 +34,7 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     """Keys that are right by themselves and cannot be meant together."""
     names = Names(config, choices)
     yield from strategy_contradictions(config, names)
+    yield from layer_contradictions(config, names)
     yield from growth_contradictions(config, names)
     yield from closed_fit_contradictions(config, names)
     yield from source_contradictions(config, names)
