@@ -103,20 +103,30 @@ class SpeechTransform:
 
     @property
     def key(self) -> str:
-        """The sample rate: clips are cut from what is kept."""
+        """The sample rate: clips are cut from what is kept. Babble has to be shown the split itself."""
+        return self.waveforms + (" and others behind them" if self.babbles else "")
+
+    @property
+    def waveforms(self) -> str:
+        """What is kept of recordings."""
         return f"waveforms at {self.spec.sample_rate} Hz"
+
+    @property
+    def babbles(self) -> bool:
+        """Whether a clip has others of the split behind it."""
+        return self.shift is not None and self.shift.startswith("babble")
 
     def prepare(self, split: Split, cache: DiskCache | None) -> LazyAudio | MappedWaveforms:
         """The split's recordings, whole; from the cache where they are there."""
         lazy = LazyAudio(cast(Sounds | Subset, split.inputs), self.spec.sample_rate)
-        if self.shift is not None and self.shift.startswith("babble"):
+        if self.babbles:
             number = min(BANK, len(lazy))
             self.others = [lazy.load(index * len(lazy) // number) for index in range(number)]
         if cache is None or not len(lazy):
             return lazy
         depends_on = {
             "split": split.fingerprint,
-            "waveforms": self.key,
+            "waveforms": self.waveforms,
             "code": code_used(__name__, innermost(split.inputs)),
         }
         try:
