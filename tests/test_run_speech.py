@@ -91,13 +91,15 @@ def test_both_speakers_at_once(run):
 
 @pytest.mark.slow
 def test_frozen_features_and_waveforms_come_from_the_cache(run):
-    first = run("strategy=frozen", *LSTM, *SOURCE, folder="first")
-    second = run("strategy=frozen", *LSTM, *SOURCE, folder="second")
-    assert [entry["computed"] for entry in first["feature_cache"]["entries"]] == [True, True, True, True]
-    assert [entry["computed"] for entry in second["feature_cache"]["entries"]] == [False, False, False, False]
+    settings = ["strategy=frozen", *LSTM, *SOURCE, "data.test_shifts=[babble_0db,telephone]"]
+    first, second = run(*settings, folder="first"), run(*settings, folder="second")
+    assert [entry["computed"] for entry in first["feature_cache"]["entries"]] == [True] * 6
+    assert [entry["computed"] for entry in second["feature_cache"]["entries"]] == [False] * 6
     assert first["metrics"] == second["metrics"]
-    plain = run("strategy=frozen", *LSTM, *SOURCE, "cache.features=false", "cache.decoded=false", folder="plain")
-    assert plain["metrics"]["test/target/loss"] == pytest.approx(first["metrics"]["test/target/loss"], rel=1e-4)
+    plain = run(*settings, "cache.features=false", "cache.decoded=false", folder="plain")
+    for name in ("target", "target_babble_0db", "target_telephone"):
+        loss = plain["metrics"][f"test/{name}/loss"]
+        assert loss == pytest.approx(first["metrics"][f"test/{name}/loss"], rel=1e-4)
 
 
 @pytest.mark.slow
