@@ -526,6 +526,18 @@ def test_adabn_needs_statistics_of_each_domain():
     assert found == "`bn=joint` with `term=adabn`: it adapts one domain's statistics; use bn=domain_specific"
 
 
+def test_a_layer_is_chosen_by_features_that_are_there():
+    auto = ["backbone=vit", "backbone.layer=auto", "strategy=full"]
+    (found,) = problems(*auto, "backbone.weights=source", "data/domain@data.source=glyphs")
+    assert found.startswith("`backbone.layer=auto` with `backbone.weights=source`: the layer is chosen by what")
+    (found,) = problems(*auto, "backbone.weights=imagenet", "strategy=scratch")
+    assert found.startswith("`backbone.layer=auto` with `strategy=scratch`: random layers have nothing to choose by")
+    assert problems(*auto, "backbone.weights=imagenet") == []
+    (found,) = problems("backbone=vit", "backbone.layer=-1")
+    assert "backbone.layer=-1" in found
+    assert "auto or an integer >= 0" in found
+
+
 @pytest.mark.slow
 def test_alignment_needs_an_embedding_that_trains():
     align = ["term=[mcd]", "objective.alpha=1", "strategy=frozen", "backbone.weights=source"]

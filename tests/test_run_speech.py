@@ -1,11 +1,15 @@
 """Runs on speech, from sound files to results: nothing but data and backbone knows that it is sound."""
 
+import json
+
 import pytest
 import torch
 from lanes import slow
 
+from graft import load_run
 from graft.errors import GraftError
 from tests.backbones.test_huggingface_audio import saved
+from tests.backbones.test_whisper import whisper
 from tests.small_run import train_in
 
 PATTERN = r"data.{}.pattern='(?P<label>[a-z]+)_(?P<speaker>[a-z]+)_(?P<index>\d+)'"
@@ -65,8 +69,10 @@ def test_tones_are_told_apart(run):
 
 @pytest.mark.slow
 def test_shifts_are_tested_too(run):
-    found = run("strategy=scratch", *MEL, "data.test_shifts=[noise,telephone]")
-    assert {"test/target_noise/acc", "test/target_telephone/acc"} <= set(found["metrics"])
+    shifts = ["noise", "babble_0db", "telephone", "telephone_8bit"]
+    found = run("strategy=scratch", *MEL, f"data.test_shifts=[{','.join(shifts)}]")
+    losses = {found["metrics"][f"test/{name}/loss"] for name in ("target", *(f"target_{shift}" for shift in shifts))}
+    assert len(losses) == 5
 
 
 @pytest.mark.parametrize("strategy", ["frozen", *slow("full", "gradual", "layer_decay", "bitfit", "adapter")])
@@ -85,13 +91,15 @@ def test_both_speakers_at_once(run):
 
 @pytest.mark.slow
 def test_frozen_features_and_waveforms_come_from_the_cache(run):
-    first = run("strategy=frozen", *LSTM, *SOURCE, folder="first")
-    second = run("strategy=frozen", *LSTM, *SOURCE, folder="second")
-    assert [entry["computed"] for entry in first["feature_cache"]["entries"]] == [True, True, True, True]
-    assert [entry["computed"] for entry in second["feature_cache"]["entries"]] == [False, False, False, False]
+    settings = ["strategy=frozen", *LSTM, *SOURCE, "data.test_shifts=[babble_0db,telephone]"]
+    first, second = run(*settings, folder="first"), run(*settings, folder="second")
+    assert [entry["computed"] for entry in first["feature_cache"]["entries"]] == [True] * 6
+    assert [entry["computed"] for entry in second["feature_cache"]["entries"]] == [False] * 6
     assert first["metrics"] == second["metrics"]
-    plain = run("strategy=frozen", *LSTM, *SOURCE, "cache.features=false", "cache.decoded=false", folder="plain")
-    assert plain["metrics"]["test/target/loss"] == pytest.approx(first["metrics"]["test/target/loss"], rel=1e-4)
+    plain = run(*settings, "cache.features=false", "cache.decoded=false", folder="plain")
+    for name in ("target", "target_babble_0db", "target_telephone"):
+        loss = plain["metrics"][f"test/{name}/loss"]
+        assert loss == pytest.approx(first["metrics"][f"test/{name}/loss"], rel=1e-4)
 
 
 @pytest.mark.slow
@@ -108,6 +116,41 @@ def test_hugging_face_encoders(run, tmp_path, kind, strategy):
     name = saved(tmp_path / "encoder", kind, True)
     encoder = ["backbone=wav2vec2", f"backbone.name={name}", "backbone.clip_seconds=0.2", "backbone.weights=pretrained"]
     found = run(f"strategy={strategy}", *encoder)
+    assert found["weights"]["matched"] == found["weights"]["total"]
+
+
+def whisper_of(folder):
+    whisper(folder)
+    return ["backbone=whisper", f"backbone.name={folder}", "backbone.clip_seconds=0.2", "backbone.weights=pretrained"]
+
+
+def test_whispers_layer_is_chosen_on_validation_and_trains_as_if_it_had_been_given(run, tmp_path):
+    encoder = [*whisper_of(tmp_path / "whisper"), "strategy=frozen"]
+    found = run(*encoder, "backbone.layer=auto", folder="auto")
+    layer = found["tuning"]["layer"]
+    scores = [one["value"] for one in layer["tried"]]
+    assert [one["layer"] for one in layer["tried"]] == [1, 2, 3]
+    assert layer["value"] == scores.index(max(scores)) + 1
+    assert (layer["domain"], layer["samples"]) == ("target", found["data"]["target"]["val"])
+    given = run(*encoder, f"backbone.layer={layer['value']}", folder="given")
+    assert given["metrics"] == found["metrics"]
+    assert given["tuning"] == {}
+    assert not any(entry["computed"] for entry in given["feature_cache"]["entries"])
+    description = json.loads((tmp_path / "auto" / "model" / "model.json").read_text())
+    assert description["backbone"]["layer"] == layer["value"]
+    model = load_run(tmp_path / "auto")
+    assert len(model.backbone.network.layers) == layer["value"]
+    sound = next((tmp_path / "tones").glob("high_*.wav"))
+    assert model.predict([str(sound)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["full", "lp_ft", "gradual", "layer_decay", "bitfit", "adapter", "lora", "probe"])
+def test_strategies_train_whisper(run, tmp_path, strategy):
+    if strategy == "lora":
+        pytest.importorskip("peft")
+    epochs = ["training.epochs=4"] if strategy == "gradual" else []
+    found = run(f"strategy={strategy}", *whisper_of(tmp_path / "whisper"), "backbone.layer=2", *epochs)
     assert found["weights"]["matched"] == found["weights"]["total"]
 
 

@@ -48,6 +48,7 @@ from graft.training.lightning import is_rank_zero
 from graft.training.schedules import AveragingWindow
 from graft.training.source_encoder import add_source_encoder
 from graft.training.trainer import check_accelerator, first_device, resolve_precision
+from graft.transferability.layers import LayerChoice, choose_layer
 from graft.weights.averaging import Averaging, GreedySoup
 from graft.weights.embedding import embedding_of, load_embedding
 from graft.weights.files import HERE, shares_embedding
@@ -76,6 +77,7 @@ class Experiment:
     added: frozenset[str] = frozenset()  # names of the parameters that the strategy added to the backbone
     unprepared: TransferModule | None = None  # pretrained, for folds that begin as the run does
     growth: Growth | None = None  # where a finished run's head gets new classes
+    layer_choice: LayerChoice | None = None  # of backbone.layer=auto
 
     @property
     def folder(self) -> Path:
@@ -131,6 +133,9 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
         clients = divide(federated, data.domains["target"])
         data.federation = Federation(federated, clients, data.batch_sizes["target"], config["seed"])
 
+    choice = choose_layer(config, data, tasks["target"], cache) if config["backbone"].get("layer") == "auto" else None
+    if choice:
+        set_keys(own, {"backbone.layer": choice.layer})
     epochs = config["training"]["epochs"]
     backbone = build_backbone(config, data)
     for task in tasks.values():
@@ -180,6 +185,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
         set_keys(own, decided)
     check_learned_heads(module, rule, learned, learned_head is not None)
     experiment = Experiment(own, data, module, rule, averaging, cache, decided, loaded, growth=growth)
+    experiment.layer_choice = choice
     experiment.greedy_soup = averages if isinstance(averages, GreedySoup) else None
     if isinstance(averages, SWAD):
         averages.find_domain(data.domains["target"].train.labels is not None)

@@ -7,9 +7,12 @@ from graft.inputs.audio.augment import (
     GAIN,
     SNR,
     SpeechAugmentation,
+    mu_law,
     random_range,
+    shift_babble,
     shift_noise,
     shift_telephone,
+    shift_telephone_8bit,
     with_noise,
 )
 
@@ -96,3 +99,44 @@ def test_the_noise_shift_is_ten_decibels_below():
     clips = sine(1000)
     noise = shift_noise(clips, torch.tensor([RATE]), RATE) - clips
     assert abs(decibels(clips.square().mean()) - decibels(noise.square().mean()) - 10) < 0.3
+
+
+def test_babble_is_others_speech_and_the_same_whatever_else_is_in_the_batch():
+    random = torch.Generator().manual_seed(0)
+    others = [torch.randn(length, generator=random) for length in (500, 700, 300, 900, 20)]
+    clips, lengths = torch.zeros(2, 1000), torch.tensor([700, 500])
+    clips[0, :700], clips[1, :500] = others[1], others[0]
+    heard = shift_babble(clips, lengths, RATE, others, snr=0.0)
+    for number in range(2):
+        noise = heard[number] - clips[number]
+        power = clips[number].square().sum() / lengths[number]
+        torch.testing.assert_close(noise.square().mean(), power)
+    torch.testing.assert_close(shift_babble(clips[1:], lengths[1:], RATE, others, snr=0.0)[0], heard[1])
+    voices = [one / one.square().mean().sqrt() for one in (others[0], *others[2:])]  # all but the clip's own
+    total = torch.stack([voice.repeat(60)[:1000] for voice in voices]).sum(0)
+    noise = heard[0] - clips[0]
+    torch.testing.assert_close(noise / noise.norm(), total / total.norm(), atol=1e-5, rtol=1e-4)
+    assert torch.equal(shift_babble(clips[:1], lengths[:1], RATE, [others[1]]), clips[:1])  # nobody else is there
+
+
+def test_mu_law_has_256_steps_which_are_small_where_it_is_quiet():
+    samples = torch.linspace(-1, 1, 20001, dtype=torch.float64)
+    heard = mu_law(samples)
+    assert len(heard.unique()) == 256
+    steps = torch.arange(256, dtype=torch.float64) / 255 * 2 - 1
+    levels = steps.sign() * (256 ** steps.abs() - 1) / 255
+    squeezed = samples.sign() * torch.log(1 + 255 * samples.abs()) / torch.log(torch.tensor(256.0, dtype=torch.float64))
+    expected = levels[((squeezed[:, None] - steps).abs().argmin(1))]
+    off = (heard - expected).abs() > 1e-9
+    assert off.sum() <= 4  # in the middle between two steps
+    torch.testing.assert_close(mu_law(heard), heard)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000])
+def test_a_digital_telephone_is_the_old_one_with_steps(rate):
+    clips = 0.5 * torch.sin(2 * torch.pi * 1000 * torch.arange(rate) / rate)[None]
+    lengths = torch.tensor([rate])
+    heard = shift_telephone_8bit(clips, lengths, rate)
+    error = heard - shift_telephone(clips, lengths, rate)
+    assert heard.shape == clips.shape
+    assert 30 < decibels(clips.square().mean() / error.square().mean()) < 45  # as G.711's 38 dB

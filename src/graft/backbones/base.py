@@ -51,6 +51,8 @@ class Backbone(nn.Module):
     part_weights: Mapping[str, str | None] = MappingProxyType({})  # and where the weights of each come from
     new_stages: tuple[str, ...] = ()  # stages that nothing pretrained: they train under every strategy, as a head does
     fixed_stages: tuple[str, ...] = ()  # stages that never train, whatever the strategy
+    layers: str | None = None  # name in the network of its list of layers, behind each of which features can be taken
+    left_out: tuple[str, ...] = ()  # how names of the network's parameters begin that `backbone.layer` took away
 
     def __init__(self, name: str, network: nn.Module, *, feature_size: int, stages: Sequence[Stage]) -> None:
         super().__init__()

@@ -13,9 +13,10 @@ from typing import Any, Literal, cast
 from torch import Tensor, nn
 
 from graft.backbones.base import NETWORK, Stage
+from graft.backbones.layers import keep_layers, list_of_layers
 from graft.backbones.stages import stages_from_groups
 from graft.backbones.text import POOLINGS, TextBackbone, check_pooling
-from graft.config.types import Count
+from graft.config.types import Auto, Count, Natural
 from graft.errors import GraftError, first_line
 from graft.files import user_path
 from graft.inputs.base import Fields
@@ -71,10 +72,17 @@ class HuggingFaceBackbone(TextBackbone):
 
     network: Any  # what transformers builds, which has no types
 
-    def __init__(self, name: str, max_length: Count | None = 128, pooling: Literal["mean", "cls"] = "mean") -> None:
-        self._build(name, max_length, pooling)
+    def __init__(
+        self,
+        name: str,
+        max_length: Count | None = 128,
+        pooling: Literal["mean", "cls"] = "mean",
+        layer: Auto | Natural | None = None,
+    ) -> None:
+        """`layer` is the one whose tokens are pooled; None: the last."""
+        self._build(name, max_length, pooling, layer)
 
-    def _build(self, name: str, max_length: int | None, pooling: str) -> None:
+    def _build(self, name: str, max_length: int | None, pooling: str, layer: int | None = None) -> None:
         """Make the network of a name, with random weights."""
         check_pooling(pooling)
         transformers = imported_transformers()
@@ -89,6 +97,8 @@ class HuggingFaceBackbone(TextBackbone):
         longest = longest_text(tokenizer, config, network)
         if max_length is not None and not 3 <= max_length <= longest:
             raise GraftError(f"backbone.max_length={max_length}: {name} takes 3 to {longest} tokens.")
+        layers = list_of_layers(network, config.num_hidden_layers)
+        left_out = keep_layers(network, layers, layer, name)
         TextBackbone.__init__(
             self,
             name,
@@ -96,8 +106,9 @@ class HuggingFaceBackbone(TextBackbone):
             tokenizer=HuggingFaceTokenizer(tokenizer),
             max_length=max_length or longest,
             feature_size=config.hidden_size,
-            stages=layer_stages(network, config.num_hidden_layers),
+            stages=layer_stages(network, config.num_hidden_layers, layers),
         )
+        self.layers, self.left_out = layers, left_out
         self.pooling = pooling
         self.embedding = embedding_name(network)
         self._source = source
@@ -143,16 +154,20 @@ def embedding_name(network: Any) -> str | None:
     return next((name for name, part in network.named_modules() if part is network.get_input_embeddings()), None)
 
 
-def layer_stages(network: nn.Module, layers: int) -> list[Stage]:
+def layer_stages(network: nn.Module, layers: int, found: str | None = None) -> list[Stage]:
     """The embeddings and each layer as a stage; what comes after the last layer goes with it.
 
-    A network that does not list its layers, as where all share their weights, is cut by what it does list.
+    `found` names the list of layers, of which some may have been taken away. A network that does not list its layers,
+    as where all share their weights, is cut by what it does list.
     """
     lists = [(name, part) for name, part in network.named_modules() if isinstance(part, nn.ModuleList) and len(part)]
-    # The last one, because an encoder of sound lists its convolutions before its layers.
-    name, blocks = next(
-        ((n, part) for n, part in reversed(lists) if len(part) == layers), (lists or [("", nn.ModuleList())])[0]
-    )
+    if found is None:
+        # The last one, because an encoder of sound lists its convolutions before its layers.
+        name, blocks = next(
+            ((n, part) for n, part in reversed(lists) if len(part) == layers), (lists or [("", nn.ModuleList())])[0]
+        )
+    else:
+        name, blocks = found, cast(nn.ModuleList, network.get_submodule(found))
     groups: list[list[str]] = [[] for _ in range(len(blocks) + 1)]
     current = 0
     for parameter, _ in network.named_parameters():

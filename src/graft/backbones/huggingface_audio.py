@@ -11,9 +11,10 @@ from torch import Tensor
 
 from graft.backbones.base import NETWORK
 from graft.backbones.huggingface import imported_transformers, layer_stages, loaded, source_of
+from graft.backbones.layers import keep_layers, list_of_layers
 from graft.backbones.speech import SpeechBackbone
 from graft.backbones.text import mean_pooled
-from graft.config.types import Positive
+from graft.config.types import Auto, Natural, Positive
 from graft.errors import GraftError
 from graft.inputs.audio.transform import SpeechSpec
 from graft.inputs.base import Fields, Inputs
@@ -57,8 +58,11 @@ class HuggingFaceAudioBackbone(SpeechBackbone):
 
     network: Any  # what transformers builds, which has no types
 
-    def __init__(self, name: str, clip_seconds: Positive = 2.0) -> None:
-        """A recording longer than `clip_seconds` is cut, a shorter one filled up, with zeros that are not looked at."""
+    def __init__(self, name: str, clip_seconds: Positive = 2.0, layer: Auto | Natural | None = None) -> None:
+        """A recording longer than `clip_seconds` is cut, a shorter one filled up, with zeros that are not looked at.
+
+        `layer` is the one whose frames are pooled; None: the last.
+        """
         transformers = imported_transformers(EXTRA)
         source = source_of(name)
         config = loaded(transformers.AutoConfig, name, source, advice=ADVICE)
@@ -72,12 +76,15 @@ class HuggingFaceAudioBackbone(SpeechBackbone):
                 setattr(config, key, value)
         samples = round(clip_seconds * extractor.sampling_rate)
         network = transformers.AutoModel.from_config(config, trust_remote_code=False)
+        layers = list_of_layers(network, config.num_hidden_layers)
+        left_out = keep_layers(network, layers, layer, name)
         super().__init__(
             name,
             network,
             feature_size=config.hidden_size,
-            stages=layer_stages(network, config.num_hidden_layers),
+            stages=layer_stages(network, config.num_hidden_layers, layers),
         )
+        self.layers, self.left_out = layers, left_out
         self._features = ExtractedFeatures(extractor, samples)
         self.spec = SpeechSpec(extractor.sampling_rate, samples, self._features)
         self._source = source

@@ -13,8 +13,9 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from graft.backbones.base import ImageBackbone, linear_from, refuse_size, refuse_unknown
+from graft.backbones.layers import keep_layers, list_of_layers
 from graft.backbones.stages import output_shape, stages_from_groups
-from graft.config.types import Auto, Count
+from graft.config.types import Auto, Count, Natural
 from graft.errors import GraftError
 from graft.weights.loading import not_downloaded, read_tensors
 
@@ -24,7 +25,14 @@ class TimmBackbone(ImageBackbone):
 
     counts_blocks = True
 
-    def __init__(self, name: str, size: Count | None = None, channels: Auto | Count = 3) -> None:
+    def __init__(
+        self,
+        name: str,
+        size: Count | None = None,
+        channels: Auto | Count = 3,
+        layer: Auto | Natural | None = None,
+    ) -> None:
+        """`layer` is the block whose output is normalised and pooled; None: the last."""
         assert isinstance(channels, int)  # `auto` is the data's
         architecture, _, tag = name.partition(".")
         if not timm.is_model(architecture):
@@ -40,6 +48,8 @@ class TimmBackbone(ImageBackbone):
             shape = output_shape(network, channels, size or own_size)
         except (AssertionError, RuntimeError, ValueError) as error:
             refuse_size(name, size or own_size, own_size, error)
+        layers = list_of_layers(network)
+        left_out = keep_layers(network, layers, layer, name)
         super().__init__(
             name,
             network,
@@ -49,6 +59,7 @@ class TimmBackbone(ImageBackbone):
             stages=stages_from_groups(network, parameter_groups(network)),
             input_layers=_names(cfg.first_conv),
         )
+        self.layers, self.left_out = layers, left_out
         self.cfg = cfg
         self.pretrained_mean, self.pretrained_std = tuple(cfg.mean), tuple(cfg.std)
 

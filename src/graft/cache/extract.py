@@ -39,6 +39,7 @@ class Pass:
     precision: Precision
     device: torch.device
     view: int | None = None
+    shift: str | None = None  # under which the split is tested
 
     @property
     def samples(self) -> int:
@@ -55,13 +56,14 @@ class Pass:
             "view": None if self.view is None else [data.augment, str(data.seed), data.eval_batch_size, self.view],
             "precision": str(self.precision.precision),
             "device": self.device.type,
+            **({} if self.shift is None else {"shift": self.shift}),
             **also,
         }
         return Wanted(cut, {**depends_on, "weights": weights}, data.parts(self.domain))
 
     def batches(self) -> Iterator[tuple[Tensor, Any]]:
         """Indices `(B,)` and inputs on the device, batch by batch."""
-        for batch in self.data.plain_batches(self.domain, self.split, self.view):
+        for batch in self.data.plain_batches(self.domain, self.split, self.view, shift=self.shift):
             assert batch.indices is not None
             yield batch.indices, self.moved(batch.inputs)
 

@@ -14,7 +14,7 @@ from graft.backbones.split_backbone import SplitBackbone, active_modules, find_s
 from graft.cache.extract import Pass
 from graft.cache.features import FeatureCache
 from graft.cache.rows import MappedRows, TakenRows
-from graft.data.module import TransferDataModule
+from graft.data.module import TransferDataModule, shifted_test
 from graft.data.stream import Stream
 from graft.inputs.base import Inputs
 from graft.module import TransferModule
@@ -144,15 +144,17 @@ class FrozenFeatures(Callback):
         domain: str,
         split_name: str,
         view: int | None = None,
+        shift: str | None = None,
     ) -> MappedRows | TakenRows | None:
         data, split_name, taken = self._stored_with(trainer, domain, split_name)
         split = getattr(data.domains[domain], split_name)
         if len(split) == 0:
             return None
-        one = Pass(data, domain, split_name, trainer.precision_plugin, trainer.strategy.root_device, view)
+        one = Pass(data, domain, split_name, trainer.precision_plugin, trainer.strategy.root_device, view, shift)
         wanted, *also = [one.wanted(place.cut, place.weights) for place in (place, *later)]
         context = trainer.precision_plugin.forward_context  # such as autocast
-        rows = self.cache.rows(wanted, also, one.batches, len(split), context, domain, split_name)
+        shown = split_name if shift is None else shifted_test(shift)
+        rows = self.cache.rows(wanted, also, one.batches, len(split), context, domain, shown)
         return rows if rows is None or taken is None else TakenRows(rows, taken)
 
     def _made(
@@ -194,7 +196,6 @@ class FrozenFeatures(Callback):
         data: TransferDataModule = data_of(trainer)
         if (
             (pl_module.backbone_trains(epochs_of(trainer)) and not pl_module.backbone.parts)
-            or data.test_shift
             or not everything(trainer.limit_test_batches)
             or not pl_module.can_cut
         ):
@@ -202,6 +203,10 @@ class FrozenFeatures(Callback):
         place = self._place(pl_module, pl_module.phases(epochs_of(trainer))[-1], fold=True)
         if place is not None:
             pl_module.cut = place.cut
+            if data.test_shift is not None:
+                rows = self._rows(trainer, place, [], "target", "test", shift=data.test_shift)
+                data.stored["target", shifted_test(data.test_shift)] = rows
+                return
             for domain in data.test_domains:
                 data.stored[domain, "test"] = self._rows(trainer, place, [], domain, "test")
 

@@ -38,7 +38,14 @@ from graft.tasks.base import Task
 from graft.training.lightning import overfits
 
 Augment = transforms.AugmentName | augment_speech.AugmentName
-Shift = Literal["colour", "blur", "noise", "telephone"]  # the keys of both modalities' SHIFTS
+Shift = Literal[  # the keys of both modalities' SHIFTS
+    "colour", "blur", "noise", "noise_0db", "babble", "babble_0db", "telephone", "telephone_8bit"
+]
+
+
+def shifted_test(shift: str) -> str:
+    """What stored activations of the test split under a shift are called."""
+    return f"test, {shift}"
 
 
 class TransferDataModule(pl.LightningDataModule):
@@ -471,19 +478,26 @@ class TransferDataModule(pl.LightningDataModule):
         """
         if self.test_shift is not None:
             shifted = self._input_spec.transform(shift=self.test_shift)
-            return [self._whole_loader("target", self.domains["target"].test, shifted)]
+            stored = functools.partial(self.stored.get, ("target", shifted_test(self.test_shift)))
+            return [self._whole_loader("target", self.domains["target"].test, shifted, stored)]
         return [self.eval_loader(domain, "test") for domain in self.test_domains]
 
     def plain_batches(
-        self, domain: str, split_name: str, view: int | None = None, spec: InputSpec | None = None
+        self,
+        domain: str,
+        split_name: str,
+        view: int | None = None,
+        spec: InputSpec | None = None,
+        shift: str | None = None,
     ) -> Iterator[DomainBatch]:
         """Batches of a domain's train, val or test split; every process gets all.
 
         Without augmentation, or as the `view`-th of endlessly many augmented versions of the split. With a `spec` in
-        the form that another network takes, without augmentation.
+        the form that another network takes, without augmentation; with a `shift` changed so.
         """
         transform = self._eval_transform if view is None else self._train_transform
-        transform = transform if spec is None else spec.transform()
+        if spec is not None or shift is not None:
+            transform = (spec or self._input_spec).transform(shift=shift)
         split = self._whole(domain, split_name)
         split = replace(split, labels=None) if split.partly_labelled else split
         seed, lengths = (self.seed, domain, "view", view), functools.partial(self._lengths_of, split, transform)

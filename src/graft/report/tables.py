@@ -135,6 +135,12 @@ def command_with(overrides: Sequence[str], rate: float) -> str:
 def tuning_lines(summary: Mapping[str, Any]) -> list[str]:
     """A line for each number that was looked for, and where it comes from."""
     tuning, lines = summary.get("tuning") or {}, []
+    if layer := tuning.get("layer"):
+        scores = " ".join(f"{one['value']:.3f}" for one in layer["tried"])
+        lines.append(
+            f"layer: {layer['value']} of {len(layer['tried'])}, by a linear probe on {layer['samples']:,} validation "
+            f"samples of the {layer['domain']} ({scores})"
+        )
     if size := tuning.get("batch_size"):
         why = "as in the checkpoint" if "resumed" in size else f"largest power of two that fits, up to {size['limit']}"
         lines.append(f"batch size: {size['value']}, {why}")

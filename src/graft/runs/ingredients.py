@@ -139,8 +139,12 @@ def settings(own: Mapping[str, Any]) -> dict[str, Any]:
     for group in ("training", "save", "report"):  # the jobs' Graft may not have had all keys that this one reads
         made[group] = {**own[group], **made[group]}
     made["training"] |= {"threads": own["training"]["threads"], "wise_ft_alphas": None}
-    for group, key, found in (("optimizer", "lr", "lr"), ("data", "batch_size", "batch_size")):
-        if made[group][key] in ("auto", "default"):
+    for group, key, found in (
+        ("optimizer", "lr", "lr"),
+        ("data", "batch_size", "batch_size"),
+        ("backbone", "layer", "layer"),
+    ):
+        if made[group].get(key) in ("auto", "default"):
             made[group] = {**made[group], key: found_number(first, found)}
     return made
 

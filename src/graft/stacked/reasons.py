@@ -87,7 +87,8 @@ def reasons(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key}={shown(value)}"
     if isinstance(values["trainer.limit_train_batches"], int) or isinstance(values["trainer.limit_val_batches"], int):
         yield "trainer.limit_..._batches=1 is one batch"
-    yield from (f"{key}=auto" for key in ("optimizer.lr", "data.batch_size") if values[key] == "auto")
+    found_by_job = ("optimizer.lr", "data.batch_size", "backbone.layer")
+    yield from (f"{key}=auto" for key in found_by_job if values.get(key) == "auto")
     yield from (f"term={name}" for name, term in (config.get("term") or {}).items() if term)
     yield from (f"callbacks.{name}" for name, one in config["callbacks"].items() if one and name not in CALLBACKS)
     if config["averaging"]:

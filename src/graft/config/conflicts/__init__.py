@@ -13,6 +13,7 @@ from graft.config.conflicts.labels import (
     table_contradictions,
     writing_contradictions,
 )
+from graft.config.conflicts.layer import layer_contradictions
 from graft.config.conflicts.names import Names
 from graft.config.conflicts.objective import objective_contradictions, teacher_contradictions, term_contradictions
 from graft.config.conflicts.selection import (
@@ -44,6 +45,7 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     """Keys that are right by themselves and cannot be meant together."""
     names = Names(config, choices)
     yield from strategy_contradictions(config, names)
+    yield from layer_contradictions(config, names)
     yield from growth_contradictions(config, names)
     yield from closed_fit_contradictions(config, names)
     yield from zero_shot_contradictions(config, names)

@@ -1,5 +1,9 @@
 """Changes of speech: random ones drawn for each clip of a batch from torch's global generator, and shifts for tests."""
 
+import functools
+import math
+import zlib
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -14,8 +18,11 @@ NOISY = 0.5  # share of the clips that get noise: what is tested is clean
 SNR = (10.0, 40.0)  # decibels of speech over noise
 MASKS = 2  # of each kind, as SpecAugment's policy LD
 BANDS, FRAMES = 27 / 80, 0.2  # largest share of a mask: LD's 27 of 80 bands, and its limit on time for short clips
-SHIFT_SNR = 10.0  # decibels, of the noise shift
+SHIFT_SNR = 10.0  # decibels, of the shifts with noise
+VOICES, BANK = 4, 64  # recordings that speak at once in babble, and of how many of a split they are chosen
 TELEPHONE = (300.0, 3400.0)  # hertz that pass
+TELEPHONE_RATE, MU = 8000, 255  # samples a second, and steps but one, of ITU-T G.711
+Recordings = Sequence[Tensor]  # (L,) each
 
 
 class SpeechAugmentation:
@@ -63,19 +70,80 @@ def with_noise(clips: Tensor, lengths: Tensor, noise: Tensor, snr: Tensor) -> Te
     return clips + (power / 10 ** (snr / 10)).sqrt()[:, None] * noise
 
 
-def shift_noise(clips: Tensor, lengths: Tensor, sample_rate: int) -> Tensor:
+# The same change of every test clip: nothing random. Each takes clips `(B, T)`, their lengths `(B,)`, samples a second
+# and whole recordings of the split, of which those that are not the clip's own speak behind it
+
+
+def shift_noise(
+    clips: Tensor, lengths: Tensor, sample_rate: int, others: Recordings = (), snr: float = SHIFT_SNR
+) -> Tensor:
     """Clips with the same white noise each."""
     noise = torch.randn(clips.shape[1], generator=torch.Generator().manual_seed(0))
-    return with_noise(clips, lengths, noise.expand_as(clips), torch.full((len(clips),), SHIFT_SNR))
+    return with_noise(clips, lengths, noise.expand_as(clips), torch.full((len(clips),), snr))
 
 
-def shift_telephone(clips: Tensor, lengths: Tensor, sample_rate: int) -> Tensor:
+def shift_babble(
+    clips: Tensor, lengths: Tensor, sample_rate: int, others: Recordings, snr: float = SHIFT_SNR
+) -> Tensor:
+    """Clips with other recordings of the split behind them, which depend on the clip alone."""
+    voices = [babble(clip[:length], clips.shape[1], others) for clip, length in zip(clips, lengths, strict=True)]
+    return with_noise(clips, lengths, torch.stack(voices), torch.full((len(clips),), snr))
+
+
+def shift_telephone(clips: Tensor, lengths: Tensor, sample_rate: int, others: Recordings = ()) -> Tensor:
     """Clips as an old telephone lets them through."""
-    spectrum = torch.fft.rfft(clips)
-    frequencies = torch.fft.rfftfreq(clips.shape[1], 1 / sample_rate)
+    return at_rate(telephone_band(torch.fft.rfft(clips), clips.shape[1], sample_rate), clips.shape[1])
+
+
+def shift_telephone_8bit(clips: Tensor, lengths: Tensor, sample_rate: int, others: Recordings = ()) -> Tensor:
+    """Clips as a digital telephone does: its band in 8,000 samples a second, each in one of mu-law's 256 steps."""
+    size = clips.shape[1]
+    lines = at_rate(
+        telephone_band(torch.fft.rfft(clips), size, sample_rate), round(size * TELEPHONE_RATE / sample_rate)
+    )
+    lines = mu_law(lines * lines.shape[1] / size)
+    return at_rate(torch.fft.rfft(lines), size) * size / lines.shape[1]
+
+
+def babble(clip: Tensor, samples: int, others: Recordings) -> Tensor:
+    """Noise `(T,)` of power 1: VOICES of the other recordings at once, equally loud, each over and over."""
+    choice = torch.Generator().manual_seed(zlib.crc32(clip.numpy().tobytes()))
+    total, found = torch.zeros(samples), 0
+    for place in torch.randperm(len(others), generator=choice).tolist():
+        voice = others[place]
+        power = voice.square().mean() if len(voice) else voice.new_zeros(())
+        if power > 0 and not (len(voice) == len(clip) and torch.equal(voice, clip)):
+            total += voice.repeat(-(-samples // len(voice)))[:samples] / power.sqrt()
+            found += 1
+        if found == VOICES:
+            break
+    return total / total.square().mean().sqrt().clamp(min=1e-12)
+
+
+def telephone_band(spectrum: Tensor, samples: int, sample_rate: int) -> Tensor:
+    """The frequencies of a spectrum `(B, F)` of clips of so many samples that pass a telephone."""
+    frequencies = torch.fft.rfftfreq(samples, 1 / sample_rate)
     low, high = TELEPHONE
-    passed = (frequencies >= low) & (frequencies <= high)
-    return torch.fft.irfft(torch.where(passed, spectrum, 0), n=clips.shape[1])
+    return torch.where((frequencies >= low) & (frequencies <= high), spectrum, 0)
 
 
-SHIFTS = {"noise": shift_noise, "telephone": shift_telephone}  # the same change of every test clip: nothing random
+def at_rate(spectrum: Tensor, samples: int) -> Tensor:
+    """Clips `(B, samples)` of a spectrum: fewer samples than it was made of leave its highest frequencies out."""
+    return torch.fft.irfft(spectrum, n=samples)
+
+
+def mu_law(clips: Tensor) -> Tensor:
+    """Samples in [-1, 1] rounded to the nearest of 256 steps of ITU-T G.711's curve, in its continuous form."""
+    squeezed = clips.clamp(-1, 1).sign() * (MU * clips.clamp(-1, 1).abs()).log1p() / math.log1p(MU)
+    rounded = ((squeezed + 1) / 2 * MU).round() / MU * 2 - 1
+    return rounded.sign() * torch.expm1(rounded.abs() * math.log1p(MU)) / MU
+
+
+SHIFTS: dict[str, Callable[[Tensor, Tensor, int, Recordings], Tensor]] = {
+    "noise": shift_noise,
+    "noise_0db": functools.partial(shift_noise, snr=0.0),
+    "babble": shift_babble,
+    "babble_0db": functools.partial(shift_babble, snr=0.0),
+    "telephone": shift_telephone,
+    "telephone_8bit": shift_telephone_8bit,
+}

@@ -17,8 +17,8 @@ from graft.cache.key import cache_key, code_used
 from graft.cache.ragged import MappedWaveforms, write_sequences
 from graft.data.samples import Split, located
 from graft.errors import GraftError
-from graft.inputs.audio.augment import AUGMENTATIONS, SHIFTS, SpeechAugmentation
-from graft.inputs.base import Inputs
+from graft.inputs.audio.augment import AUGMENTATIONS, BANK, SHIFTS, SpeechAugmentation
+from graft.inputs.base import Fields, Inputs
 from graft.inputs.image.augment import random_offsets
 from graft.inputs.image.decoded import MANY, SAMPLE, THREADS, decode_chunks, innermost
 from graft.notes import say_once
@@ -99,20 +99,34 @@ class SpeechTransform:
         self.spec = spec
         self.augment = None if augment == "none" else SpeechAugmentation(masks=augment == "specaugment")
         self.shift = shift
+        self.others: Sequence[Tensor] = ()  # recordings of the split, of which babble is made
 
     @property
     def key(self) -> str:
-        """The sample rate: clips are cut from what is kept."""
+        """The sample rate: clips are cut from what is kept. Babble has to be shown the split itself."""
+        return self.waveforms + (" and others behind them" if self.babbles else "")
+
+    @property
+    def waveforms(self) -> str:
+        """What is kept of recordings."""
         return f"waveforms at {self.spec.sample_rate} Hz"
+
+    @property
+    def babbles(self) -> bool:
+        """Whether a clip has others of the split behind it."""
+        return self.shift is not None and self.shift.startswith("babble")
 
     def prepare(self, split: Split, cache: DiskCache | None) -> LazyAudio | MappedWaveforms:
         """The split's recordings, whole; from the cache where they are there."""
         lazy = LazyAudio(cast(Sounds | Subset, split.inputs), self.spec.sample_rate)
+        if self.babbles:
+            number = min(BANK, len(lazy))
+            self.others = [lazy.load(index * len(lazy) // number) for index in range(number)]
         if cache is None or not len(lazy):
             return lazy
         depends_on = {
             "split": split.fingerprint,
-            "waveforms": self.key,
+            "waveforms": self.waveforms,
             "code": code_used(__name__, innermost(split.inputs)),
         }
         try:
@@ -128,13 +142,15 @@ class SpeechTransform:
         if self.augment is not None:
             clips = self.augment.waves(clips, lengths)
         if self.shift is not None:
-            clips = SHIFTS[self.shift](clips, lengths, self.spec.sample_rate)
+            clips = SHIFTS[self.shift](clips, lengths, self.spec.sample_rate, self.others)
         inputs = self.spec.front(clips, lengths)
         if self.augment is not None and self.augment.masks:
             dim = self.spec.front.frequency_dim
-            assert isinstance(inputs, Tensor)
             assert dim is not None  # as the constructor saw
-            inputs = self.augment.masked(inputs, dim)
+            if isinstance(inputs, Tensor):
+                return self.augment.masked(inputs, dim)
+            name = self.spec.front.spectrogram  # type: ignore[attr-defined]  # a front of several fields has it
+            inputs = Fields({**inputs.tensors, name: self.augment.masked(inputs[name], dim)})
         return inputs
 
 
