@@ -259,7 +259,7 @@ class OfField(Representation):
 
 
 class SideBySide(Representation):
-    """Rows of several representations, one beside the other."""
+    """Rows of several representations, one beside the other, each divided by the mean norm of its training rows."""
 
     def __init__(self, inner: Sequence[Representation]) -> None:
         self.inner = inner
@@ -275,5 +275,15 @@ class SideBySide(Representation):
         """Rows `(N, D)`, sparse where one of them is."""
         from scipy.sparse import hstack
 
-        found = zip(*(one.rows(train, others) for one in self.inner), strict=True)
+        found = zip(*(of_unit_norm(one.rows(train, others)) for one in self.inner), strict=True)
         return [hstack(parts, format="csr") if self.sparse else np.concatenate(parts, axis=1) for parts in found]
+
+
+def of_unit_norm(rows: Sequence[Rows]) -> list[Rows]:
+    """Rows of training and other splits over the mean norm of the first: no side outweighs another by its unit."""
+    from scipy.sparse import linalg
+
+    first = rows[0]
+    norms = np.linalg.norm(first, axis=1) if isinstance(first, np.ndarray) else linalg.norm(first, axis=1)
+    mean = float(norms.mean()) or 1.0
+    return [one / mean for one in rows]
