@@ -91,11 +91,20 @@ class DrawnFeatures(FrozenFeatures):
             )
         data_of(trainer).stored["target", "train"] = cast(Any, self.drawn)
 
-    def _rows(self, trainer: pl.Trainer, place: Any, later: Any, domain: str, split_name: str, view: Any = None) -> Any:
+    def _rows(
+        self,
+        trainer: pl.Trainer,
+        place: Any,
+        later: Any,
+        domain: str,
+        split_name: str,
+        view: Any = None,
+        shift: str | None = None,
+    ) -> Any:
         """Nothing is kept of training samples, which the server does not have."""
         if split_name == "train":
             return None
-        return super()._rows(trainer, place, later, domain, split_name, view)
+        return super()._rows(trainer, place, later, domain, split_name, view, shift)
 
 
 def in_place_of_samples(data: TransferDataModule, features: Tensor, classes: Tensor) -> None:

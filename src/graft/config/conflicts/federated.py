@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from graft.config.conflicts.names import Names, mixing_keys, several_processes
+from graft.config.conflicts.stream import is_stream
 from graft.config.facts import attribute
 from graft.config.text import shown
 
@@ -57,12 +58,17 @@ def federated_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
             yield f"`{name}` with `term={term}`: it keeps something between steps, which are of several clients"
     for says, why in (
         ("closed_fit", "it fits all features at once"),
+        ("trains_nothing", "no client has anything to send"),
         ("matches_flops", "it sets an epoch's length"),
     ):
         if names.says("strategy", says, False):
             yield f"`{name}` with `strategy={names['strategy']}`: {why}; use strategy=full or frozen"
-    if names.says("task", "label_kind", "classes") == "boxes":
-        yield f"`{name}` with `task={names['task']}`: clients' scores of boxes are not counted; use another task"
+    if (kind := names.says("task", "label_kind", "classes")) in ("boxes", "texts"):
+        yield f"`{name}` with `task={names['task']}`: clients' scores of {kind} are not counted; use another task"
+    if is_stream(config["data"].get("target")):
+        yield f"`{name}` with a stream as `data.target`: samples are divided among clients first; use data=image_folder"
+    if "parts" in config["backbone"]:
+        yield f"`{name}` with `backbone={names['backbone']}`: clients have samples of one modality; use another backbone"
     if not attribute(settings["_target_"], "trains_at_clients", True):
         yield from one_round_contradictions(config, names, name)
 
