@@ -68,7 +68,7 @@ def federated_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
     if is_stream(config["data"].get("target")):
         yield f"`{name}` with a stream as `data.target`: samples are divided among clients first; use data=image_folder"
     if "parts" in config["backbone"]:
-        yield f"`{name}` with `backbone={names['backbone']}`: clients have samples of one modality; use another backbone"
+        yield f"`{name}` with `backbone={names['backbone']}`: its parts are not divided among clients; use another"
     if not attribute(settings["_target_"], "trains_at_clients", True):
         yield from one_round_contradictions(config, names, name)
 
