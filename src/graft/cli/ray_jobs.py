@@ -2,15 +2,12 @@
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from hydra.core.utils import JobReturn
 
-from graft.cli.remote_jobs import RemoteJob, ended, ended_without_a_word, remote_jobs
+from graft.cli.remote_jobs import Launcher, RemoteJob, ended, ended_without_a_word, remote_jobs
 from graft.errors import LaunchRefused, first_line
-
-if TYPE_CHECKING:
-    from hydra_plugins.graft_ray import RayLauncher
 
 MISSING = (
     "`hydra/launcher=ray`: Ray is not installed. Install it with: pip install 'graft[ray]' (in a clone: pip install -e "
@@ -18,7 +15,17 @@ MISSING = (
 )
 
 
-def launch(launcher: "RayLauncher", job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
+class RayLauncher(Launcher, Protocol):
+    """What the plugin is given; conf/hydra/launcher/ray.yaml says what the keys are."""
+
+    address: str | None
+    jobs: int | None
+    cpus_per_job: float
+    gpus_per_job: float
+    retries: int
+
+
+def launch(launcher: RayLauncher, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
     """Run a batch of jobs, as many at a time as the cluster has room for."""
     try:
         import ray
@@ -54,7 +61,7 @@ def run(one: RemoteJob) -> JobReturn:
     return one.run()
 
 
-def start(launcher: "RayLauncher") -> None:
+def start(launcher: RayLauncher) -> None:
     """Join the cluster at an address, or begin one on this machine; LaunchRefused where there is none."""
     import ray
 

@@ -7,22 +7,28 @@ make room, or whose time is over, saves after its batch before submitit puts it 
 import signal
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from hydra.core.utils import JobReturn
 
 from graft import signals
-from graft.cli.remote_jobs import RemoteJob, ended, ended_without_a_word, remote_jobs
+from graft.cli.remote_jobs import Launcher, RemoteJob, ended, ended_without_a_word, remote_jobs
 from graft.errors import LaunchRefused, first_line
-
-if TYPE_CHECKING:
-    from hydra_plugins.graft_submitit import SubmititLauncher
 
 MISSING = (
     "`hydra/launcher={option}`: submitit is not installed. Install it with: pip install 'graft[sweep]' (in a "
     "clone: pip install -e '.[sweep]')"
 )
 SHARED = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name")
+
+
+class SubmititLauncher(Launcher, Protocol):
+    """What the plugin is given; conf/hydra/launcher/slurm.yaml says what the keys are."""
+
+    cluster: str
+    folder: str
+    max_num_timeout: int
+    params: dict[str, Any]
 
 
 class SubmittedJob:
@@ -42,7 +48,7 @@ class SubmittedJob:
         return submitit.helpers.DelayedSubmission(self, one)
 
 
-def launch(launcher: "SubmititLauncher", job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
+def launch(launcher: SubmititLauncher, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
     """Submit a batch of jobs and wait for all of them."""
     try:
         import submitit

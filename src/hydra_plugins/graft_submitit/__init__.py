@@ -1,7 +1,7 @@
 """`hydra/launcher=slurm` and `slurm_local` for Hydra, which takes launchers from packages of this name."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
@@ -17,7 +17,7 @@ class SubmititLauncher(Launcher):
         self.cluster = cluster
         self.folder = submitit_folder
         self.max_num_timeout = max_num_timeout
-        self.params = OmegaConf.to_container(OmegaConf.create(params), resolve=True)
+        self.params = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(params), resolve=True))
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra gives."""
