@@ -20,7 +20,7 @@ from PIL import Image
 from graft.data import stream_loader
 from graft.data.module import TransferDataModule
 from graft.data.readers import shards as readers
-from graft.data.readers.shard_order import pieces_of, positions, shuffled
+from graft.data.readers.shard_order import pieces_of, positions, shard_order, shuffled
 from graft.data.readers.shards import expanded
 from graft.data.sources.image_folder import ImageFolder
 from graft.data.sources.shards import ImageShards, TextShards
@@ -149,6 +149,11 @@ def test_a_buffer_gives_out_everything_once_and_can_skip():
             rest, out = positions(30, size, 3, start)
             assert list(rest) == whole[start:]
             assert {n for n, given in enumerate(out) if given} == set(whole[:start])
+
+
+def test_a_seed_keeps_its_meaning():
+    assert shard_order(8, 7) == [6, 3, 1, 0, 5, 7, 4, 2]
+    assert list(shuffled(iter(range(12)), 4, 7)) == [1, 0, 2, 5, 6, 4, 7, 8, 10, 9, 3, 11]
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -25,7 +25,6 @@ from graft import load_run
 from graft.backbones.contract import check_backbone
 from graft.cli.notebook import check_composed, composed
 from graft.config.facts import attribute
-from graft.data.samples import Split
 from graft.data.stream import Stream
 from graft.errors import GraftError, Interrupted
 from graft.experiment import Experiment, assemble
@@ -201,7 +200,7 @@ def reads_the_same(trial: Trial) -> str:
     return data.report.sentence() if data.report else ""
 
 
-def seen(split: Split | Stream) -> Split:
+def seen(split: Any) -> Any:
     """A split, or of a stream the samples that were read beforehand."""
     return split.first if isinstance(split, Stream) else split
 

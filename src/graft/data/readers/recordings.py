@@ -55,7 +55,7 @@ class LabelledRecordings(Domain):
     def read(self) -> Raw:
         """The recordings of all splits; every file is looked into."""
         splits = self.list_files()
-        self._require_soundfile()
+        require_soundfile(self.key)
         files = [row.content for rows in splits.values() for row in rows if not row.problem]
         if len(files) >= MANY:
             print(f"Checking {len(files):,} sound files", flush=True)
@@ -67,14 +67,16 @@ class LabelledRecordings(Domain):
         }
         return raw_of(records, self.classes, SoundFiles, lambda path: found[path][0], self.left_out())
 
-    def _require_soundfile(self) -> None:
-        try:
-            imported_soundfile()
-        except ImportError as error:
-            raise GraftError(
-                f"{self.key}: sound files are read with soundfile, which cannot be imported ({first_line(error)}). "
-                "Install it: pip install '.[speech]'"
-            ) from error
+
+def require_soundfile(key: str) -> None:
+    """Raise GraftError, which names `key`, where the library that reads sound files is not there."""
+    try:
+        imported_soundfile()
+    except ImportError as error:
+        raise GraftError(
+            f"{key}: sound files are read with soundfile, which cannot be imported ({first_line(error)}). "
+            "Install it: pip install '.[speech]'"
+        ) from error
 
 
 def with_problem(row: Record, problem: str) -> Record:

@@ -10,6 +10,7 @@ from graft.data.readers.shard_order import pieces_of, positions, shard_order, sh
 from graft.data.readers.shards import INDICES, Damaged, Entry, Place
 from graft.data.stream import APART, Places, Stored
 from graft.errors import GraftError
+from graft.notes import say_once
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ class Shards:
         try:
             for entry in self.place.entries(self.names[shard], start, self.files.endings):
                 if stop is not None and entry.number >= stop:
+                    if self.sizes and stop == self.sizes[shard]:
+                        say_once(f"{self.names[shard]} has more samples than its index says: they are left out")
                     return
                 yield entry
                 following = entry.number + 1

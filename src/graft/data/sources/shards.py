@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from graft.data.folds import Fold
 from graft.data.readers.images import ImageFiles, extensions, look_into_content
 from graft.data.readers.labelled_shards import ShardsDomain
-from graft.data.readers.recordings import EXTENSIONS, SoundFiles, content_problem
+from graft.data.readers.recordings import EXTENSIONS, SoundFiles, content_problem, require_soundfile
 from graft.data.readers.texts import Texts, not_readable
-from graft.data.samples import Split
+from graft.data.samples import DomainData, Split
 from graft.inputs.text import TextTransform, TokenLists
 
 
@@ -46,6 +47,11 @@ class AudioShards(ShardsDomain):
     modality = "audio"
     noun = "recordings"
     endings = frozenset(one.lstrip(".") for one in EXTENSIONS)
+
+    def load(self, split_seed: int, fold: Fold | None = None) -> DomainData:
+        """As all shards, with the library that reads sound files."""
+        require_soundfile(self.key)
+        return super().load(split_seed, fold)
 
     def problem(self, content: bytes) -> str:
         """Why a recording cannot be decoded."""
