@@ -12,7 +12,10 @@ Trained = Literal["head", "everything", "from scratch"]
 
 ELSEWHERE = 1.0e-3  # what conf/optimizer has: for what was not measured
 RATES: Mapping[tuple[str, Trained], float] = {
+    ("audio", "head"): 1.0e-1,
+    ("image", "everything"): 1.0e-2,
     ("table", "from scratch"): 1.0e-2,
+    ("text", "head"): 1.0e-2,
 }
 
 
