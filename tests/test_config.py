@@ -124,7 +124,7 @@ WRONG_VALUES = {
     "seed=1.0": "must be an integer >= 0",
     "pretrain.seed=true": "must be an integer >= 0",
     "data.split_seed=null": "must be an integer >= 0",
-    "optimizer.lr=0": "must be auto or a number > 0",
+    "optimizer.lr=0": "must be auto or default or a number > 0",
     "pretrain.optimizer.lr=auto": "must be a number > 0",
     "training.epochs=0": "must be an integer >= 1",
     "optimizer.weight_decay=inf": "must be a finite number",

@@ -294,17 +294,17 @@ def test_a_default_rate_is_a_number_in_the_results_and_in_what_trains(tmp_path, 
     small = ["data=table", "backbone=mlp", "strategy=scratch", "trainer=cpu", "training.epochs=1", "baselines=none"]
     small += ["training.threads=1", "logger=csv", "callbacks.progress=null", "save.model=none"]
     results = graft.train(*small, "optimizer.lr=default", **{"paths.run_dir": str(tmp_path / "run")})
-    rate = default_rates.RATES["table", "from scratch"]
-    assert results["tuning"]["lr"] == {"value": rate, "default": "table, from scratch"}
+    rate = default_rates.RATES["mlp", "from scratch"]
+    assert results["tuning"]["lr"] == {"value": rate, "default": "mlp, from scratch"}
     assert {group["lr"] for group in results["parameters"]["groups"]} == {rate}
     (line,) = tables.tuning_lines(results)
-    assert line == f"learning rate: {rate:g}, the default of table, from scratch"
+    assert line == f"learning rate: {rate:g}, the default of mlp, from scratch"
 
 
 def test_the_defaults_say_what_was_not_measured():
-    assert default_rates.default_rate("video", "head").describe() == {
+    assert default_rates.default_rate("mypkg.Video", "head").describe() == {
         "value": 1e-3,
-        "default": "video, head: nothing was measured",
+        "default": "Video, head: nothing was measured",
     }
     config = {
         "tuning": {"low": 1e-4, "high": 1.0},

@@ -103,10 +103,10 @@ def test_the_winner_learns_from_validation_labels_at_the_end_and_stays_the_winne
     assert code == 0, shown.err
     result = json.loads((folder / "race.json").read_text())["result"]
     winner, last = (json.loads((folder / result[key][0] / "results.json").read_text()) for key in ("folders", "refit"))
-    assert winner["labels"] == {"training": 48, "choosing": 24}
-    assert last["labels"] == {"training": 72, "choosing": 0}
+    assert winner["labels"] == {"training": 20, "choosing": 24}
+    assert last["labels"] == {"training": 44, "choosing": 0}
     assert last["selection"]["rule"] == "last"
-    assert "race, refit on 72 labels, nothing chosen: test/target/acc" in shown.out
+    assert "race, refit on 44 labels, nothing chosen: test/target/acc" in shown.out
     assert last["race"]["candidates"] == 2
     assert (folder / result["refit"][0] / "model" / "weights.safetensors").is_file()
 

@@ -22,7 +22,7 @@ class RunContext:
     overrides: list[str] = field(default_factory=list)
     sweep: str | None = None
     label: str = ""  # by which the job differs from the sweep's others
-    trial: Mapping[str, Any] | None = None  # of a study that prunes, Hydra's sweeper; see graft.studies.report
+    trial: Mapping[str, Any] | None = None  # of a study, Hydra's sweeper; see graft.studies.report
 
 
 def run_context() -> RunContext:
@@ -38,8 +38,8 @@ def run_context() -> RunContext:
 
 
 def trial_of(sweeper: Any) -> Mapping[str, Any] | None:
-    """The settings of a sweeper that names this job's trial and prunes; None of any other."""
-    if OmegaConf.select(sweeper, "trial") is None or sweeper.pruner is None:
+    """The settings of a sweeper that names this job's trial; None of any other."""
+    if OmegaConf.select(sweeper, "trial") is None:
         return None
     return cast(dict[str, Any], OmegaConf.to_container(sweeper, resolve=True))
 

@@ -1,4 +1,4 @@
-"""`optimizer.lr=default`: the rate that did best by validation for a modality and for what trains.
+"""`optimizer.lr=default`: the rate that did best by validation for a family of backbones and for what trains.
 
 The rates are the head's, for Adam and AdamW; `rates` says how much slower a backbone learns. docs/sweeps.md names the
 data that they were chosen on and shows them on others: python -m benchmarks.default_rates
@@ -11,8 +11,14 @@ from typing import Any, Literal
 Trained = Literal["head", "everything", "from scratch"]
 
 ELSEWHERE = 1.0e-3  # what conf/optimizer has: for what was not measured
+# By what builds the backbone, which says its modality too: the middle of the rates that validate within a point of the
+# best one, of two the lower.
 RATES: Mapping[tuple[str, Trained], float] = {
-    ("table", "from scratch"): 1.0e-2,
+    ("SpeakerLSTM", "head"): 1.0e-1,
+    ("HuggingFaceBackbone", "head"): 1.0e-2,
+    ("lenet", "everything"): 1.0e-2,
+    ("SequenceBackbone", "from scratch"): 3.0e-2,
+    ("mlp", "from scratch"): 1.0e-2,
 }
 
 
@@ -28,9 +34,10 @@ class DefaultRate:
         return {"value": self.value, "default": self.kind}
 
 
-def default_rate(modality: str, trained: Trained) -> DefaultRate:
-    """The rate for data of a modality of which the head, everything, or a new network trains."""
-    rate = RATES.get((modality, trained))
+def default_rate(backbone: str, trained: Trained) -> DefaultRate:
+    """The rate for the backbone that a `_target_` builds, of which the head, everything, or a new network trains."""
+    family = backbone.rpartition(".")[2]
+    rate = RATES.get((family, trained))
     if rate is None:
-        return DefaultRate(ELSEWHERE, f"{modality}, {trained}: nothing was measured")
-    return DefaultRate(rate, f"{modality}, {trained}")
+        return DefaultRate(ELSEWHERE, f"{family}, {trained}: nothing was measured")
+    return DefaultRate(rate, f"{family}, {trained}")

@@ -102,7 +102,10 @@ def patience_callback(experiment: Experiment) -> Patience:
 
 
 def pruning_callback(experiment: Experiment, trial: Mapping[str, Any]) -> list[Callback]:
-    """What ends a trial that is behind the others; none where several processes train it, or nothing is followed."""
+    """What tells a study of a trial's validations, and ends one that is behind the others.
+
+    None where several processes train it, or nothing is followed.
+    """
     monitor = experiment.rule.monitor(experiment.module.tasks)
     if monitor is None or several_processes(experiment.config["trainer"]):
         return []

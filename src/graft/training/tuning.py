@@ -328,7 +328,7 @@ def resolve_auto(experiment: Experiment, resumed: Path | None = None, *, look: b
             found["batch_size"] = {"value": find_batch_size(config, module, data, folder), "limit": limit}
         config["data"]["batch_size"] = data.batch_size = found["batch_size"]["value"]
     if config["optimizer"]["lr"] == "default" and not look:
-        rate = default_rate(data.modality, trained_by(experiment))
+        rate = default_rate(config["backbone"]["_target_"], trained_by(experiment))
         found["lr"] = {"value": stored["optimizer"]["lr"], "resumed": True} if stored else rate.describe()
         config["optimizer"]["lr"] = module.optimizer_config["lr"] = found["lr"]["value"]
     if look or config["optimizer"]["lr"] == "auto":
