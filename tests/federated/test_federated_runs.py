@@ -63,6 +63,7 @@ def test_of_one_client_it_is_plain_training_bit_for_bit(run):
     assert [row["bytes_up"] for row in alone["federated"]["rounds"]] == [sent] * 2
 
 
+@pytest.mark.slow
 def test_one_full_batch_of_every_client_is_the_step_on_all_samples_together(run):
     # In double precision: gradients of means over samples, weighted by how many, are the mean over all of them
     step = [
