@@ -15,6 +15,8 @@ import graft
 from graft.cli.main import main
 from graft.config.conflicts.fusion import fusion_contradictions
 from graft.config.conflicts.names import Names
+from graft.data.samples import rows_of
+from graft.data.sources.multimodal_file import MultimodalFile
 from graft.errors import GraftError, Interrupted
 from tests.small_run import config_in, train_in
 from tests.test_run import weights
@@ -147,6 +149,19 @@ def test_data_and_parts_that_do_not_suit_are_refused(run, tmp_path):
     )
     with pytest.raises(GraftError, match=r"1 of 41 rows cannot be used .*row 42: it has no modality at all"):
         run("data.target.ignore=[]")
+
+
+def test_samples_without_a_text_are_not_alike(tmp_path):
+    for name in ("train", "val", "test"):
+        rows = [f"{'' if i == 1 else f'a film of {name} {i}'},{i},{i % 2}" for i in range(6)]
+        (tmp_path / f"{name}.csv").write_text("review,age,liked\n" + "\n".join(rows))
+    files = {"val_file": str(tmp_path / "val.csv"), "test_file": str(tmp_path / "test.csv")}
+    data = MultimodalFile(str(tmp_path / "train.csv"), "liked", text="review", **files).load(0)
+    assert not [note for note in data.notes if "look like" in note]
+    assert "1 training samples have no text" in data.notes
+    rows = rows_of(data.val.subset(torch.tensor([1, 2])))
+    assert rows.present["text"].tolist() == [False, True]
+    assert rows.fields["table"].dataset[torch.tensor([1])].numbers.shape == (1, 1)
 
 
 ALL = [

@@ -36,7 +36,8 @@ def gate_means(backbone: Backbone) -> Iterator[dict[str, float]]:
         yield found
     finally:
         handle.remove()
-    everywhere = gathered(sums)
+    if not (everywhere := gathered(sums)):  # no batch was tested
+        return
     total = torch.stack([one for one, _ in everywhere]).sum(0) / sum(number for _, number in everywhere)
     found |= dict(zip(backbone.parts, total.tolist(), strict=True))
 

@@ -141,7 +141,7 @@ class MultimodalFile(TableFile):
         if "text" not in self.media:
             return None
         return {
-            name: [normalised(text) or index for index, text in enumerate(texts_in(rows_of(samples)))]
+            name: [normalised(text) or f"no {name} {index}" for index, text in enumerate(texts_in(rows_of(samples)))]
             for name, samples in splits.items()
         }
 
