@@ -71,7 +71,9 @@ class HuggingFaceBackbone(TextBackbone):
 
     network: Any  # what transformers builds, which has no types
 
-    def __init__(self, name: str, max_length: Count | None = 128, pooling: Literal["mean", "cls"] = "mean") -> None:
+    def __init__(
+        self, name: str, max_length: Count | None = 128, pooling: Literal["mean", "cls", "last"] = "mean"
+    ) -> None:
         self._build(name, max_length, pooling)
 
     def _build(self, name: str, max_length: int | None, pooling: str) -> None:
