@@ -14,7 +14,7 @@ CONF = Path(__file__).parents[1] / "conf"
 OPTIONS = sorted(p.relative_to(CONF).with_suffix("") for p in CONF.rglob("*.yaml") if p.name != "train.yaml")
 CALLED = [o for o in OPTIONS if o.parts[0] not in ("experiment", "debug", "hydra", "paths", "race", "sweep")]
 NOT_ARGUMENTS = {
-    "backbone": {"weights"},
+    "backbone": {"weights", "share"},
     "head": {"sharing", "weights", "grow"},
     "optimizer": {"options", "lr", "weight_decay", "decay_norms_and_biases"},
 }

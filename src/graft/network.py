@@ -130,7 +130,7 @@ def build_heads(
 
 def head_settings(config: Mapping[str, Any], domain: str) -> Mapping[str, Any]:
     """The keys of a domain's head: the source may have another kind."""
-    return (domain == "source" and config["source_head"]) or config["head"]
+    return (domain == "source" and config.get("source_head")) or config["head"]
 
 
 def build_head(

@@ -76,7 +76,7 @@ class HuggingFaceBackbone(TextBackbone):
         self,
         name: str,
         max_length: Count | None = 128,
-        pooling: Literal["mean", "cls"] = "mean",
+        pooling: Literal["mean", "cls", "last"] = "mean",
         layer: Auto | Natural | None = None,
     ) -> None:
         """`layer` is the one whose tokens are pooled; None: the last."""
