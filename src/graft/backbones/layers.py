@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from graft.config.types import Auto
 from graft.errors import GraftError
 
 LISTS = (nn.ModuleList, nn.Sequential)
@@ -34,13 +35,14 @@ def number_of_layers(network: nn.Module, layers: str | None) -> int:
     return 0 if layers is None else len(network.get_submodule(layers))  # type: ignore[arg-type]
 
 
-def keep_layers(network: nn.Module, layers: str | None, layer: int | None, name: str) -> tuple[str, ...]:
+def keep_layers(network: nn.Module, layers: str | None, layer: Auto | int | None, name: str) -> tuple[str, ...]:
     """Take the layers behind the `layer`-th out of a network; what comes after the last stays, such as its norm.
 
     Returns how the names of parameters begin that are gone. None keeps all, 0 what comes before the first.
     """
     if layer is None:
         return ()
+    assert layer != "auto"  # the run has found it by now
     if layers is None:
         raise GraftError(
             f"backbone.layer={layer}: {name} is no stack of layers that are all alike, of which one could be chosen. "

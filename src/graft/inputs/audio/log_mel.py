@@ -33,8 +33,8 @@ class LogMel:
         samples = self.frames * HOP
         waves = F.pad(waves, (0, samples - waves.shape[1]))
         before = F.pad(waves[:, None], (WINDOW // 2, 0), mode="reflect")[:, 0]
-        at_the_end = {"mode": "reflect"} if samples == LONGEST else {}
-        around = F.pad(before[:, None], (0, WINDOW // 2), **at_the_end)[:, 0]
+        at_the_end = "reflect" if samples == LONGEST else "constant"
+        around = F.pad(before[:, None], (0, WINDOW // 2), mode=at_the_end)[:, 0]
         window = torch.hann_window(WINDOW, device=waves.device)
         spectrum = torch.stft(around, WINDOW, HOP, WINDOW, window, center=False, return_complex=True)
         power = spectrum[..., : self.frames].abs().square()
