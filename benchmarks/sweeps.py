@@ -42,7 +42,7 @@ class Costs:
 
 
 def one_job(folder: Path) -> Path:
-    """A real run, whose files the jobs have."""
+    """A real run, whose files the jobs have, but for the pictures that a sweep does not draw."""
     commands.run(SMALL, folder / "job", folder / "cache")
     return folder / "job"
 
@@ -60,7 +60,9 @@ def costs(job: Path, folder: Path, jobs: int) -> Costs:
         own = RunFolder(folder / f"job{number:06d}")
         own.take()
         own.claim()
-        shutil.copytree(job, own.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(DONE, ".graft*", "*.ckpt"))
+        shutil.copytree(
+            job, own.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(DONE, ".graft*", "*.ckpt", "*.png")
+        )
         seed, setting = divmod(number, len(STRATEGIES) * len(RATES))
         rate, strategy = divmod(setting, len(STRATEGIES))
         overrides = [f"strategy={STRATEGIES[strategy]}", f"optimizer.lr={RATES[rate]}", f"seed={seed}"]
