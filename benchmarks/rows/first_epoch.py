@@ -90,7 +90,8 @@ def overrides_of(kind: str, place: Path) -> list[str]:
     if kind == "images":
         return ["data=image_folder", f"data.target.root={quoted(place)}", "backbone=lenet", f"data.image_size={SIDE}"]
     if kind == "table":
-        return ["data=table", f"data.target.file={quoted(place)}", "data.target.label=outcome", "backbone=mlp"]
+        domain = ["data=table", "data/domain@data.target=table_file"]
+        return [*domain, f"data.target.file={quoted(place)}", "data.target.label=outcome", "backbone=mlp"]
     file = [
         f"data.target.file={quoted(place)}",
         "data.target.header=false",
