@@ -90,7 +90,8 @@ def overrides_of(kind: str, place: Path) -> list[str]:
     if kind == "images":
         return ["data=image_folder", f"data.target.root={quoted(place)}", "backbone=lenet", f"data.image_size={SIDE}"]
     if kind == "table":
-        return ["data=table", f"data.target.file={quoted(place)}", "data.target.label=outcome", "backbone=mlp"]
+        domain = ["data=table", "data/domain@data.target=table_file"]
+        return [*domain, f"data.target.file={quoted(place)}", "data.target.label=outcome", "backbone=mlp"]
     file = [
         f"data.target.file={quoted(place)}",
         "data.target.header=false",
@@ -177,11 +178,11 @@ def shown(kind: str, what: str, settings: Settings) -> Measured:
 
 
 def rows_of(kind: str, plain: str) -> list[Row]:
-    """Three rows of one kind of data."""
+    """The rows of one kind of data; of a table nothing is kept on disk, so that there are no bytes to read."""
     own = {"missing": no_tokenizer} if kind == "texts" else {}
     many = f"{SIZES[kind][0]:,} {'rows' if kind == 'table' else kind}"
     measure = {what: functools.partial(shown, kind, what) for what in ("first", "second", "peak")}
-    return [
+    rows = [
         Row(f"first_epoch_{kind}", f"first epoch of {many}", plain, Bar("<=", 1.5), measure["first"], repeats=3, **own),
         Row(
             *(f"second_epoch_{kind}", f"second epoch of {many}", "reading the bytes kept", Bar("<=", 3.0)),
@@ -190,6 +191,7 @@ def rows_of(kind: str, plain: str) -> list[Row]:
         ),
         Row(f"memory_{kind}", f"peak memory, {many}", "", Bar("<=", 1.5), measure["peak"], repeats=3, unit="GB", **own),
     ]
+    return [row for row in rows if row.name != "second_epoch_table"]
 
 
 ROWS = [
