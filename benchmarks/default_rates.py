@@ -1,7 +1,6 @@
 """How far a default learning rate is from the best one: what `optimizer.lr=default` was chosen by and is shown on.
 
     GRAFT_DATA=<folder> python -m benchmarks.default_rates <folder> [cell ...]
-    GRAFT_DATA=<folder> python -m benchmarks.default_rates <folder> tune [cell ...]   # what a range test suggests there
 
 Each cell (data, labels, backbone, strategy) trains at every rate with every seed, all in this process, under
 hydra/launcher=stacked. Results go into the folder; what is there is not run again, and the table is of all that is
@@ -9,7 +8,6 @@ there. A rate's gap is the mean test score of the best rate in hindsight less it
 """
 
 import json
-import math
 import os
 import shutil
 import statistics
@@ -72,9 +70,6 @@ TUNED_ON = list(CELLS)[:6]
 def main(arguments: Sequence[str]) -> None:
     """Run what is missing, and print a line a cell."""
     folder, cells = Path(arguments[0]), list(arguments[1:])
-    if cells[:1] == ["tune"]:
-        suggest(folder, cells[1:] or list(CELLS))
-        return
     for cell in cells or CELLS:
         file = folder / f"{cell.replace(' ', '_')}.json"
         if not file.exists():
@@ -86,27 +81,6 @@ def main(arguments: Sequence[str]) -> None:
     for cell in CELLS:
         if (file := folder / f"{cell.replace(' ', '_')}.json").exists():
             print(line(cell, json.loads(file.read_text())))
-
-
-def suggest(folder: Path, cells: Sequence[str]) -> None:
-    """Print, a line a cell, what each rule of a range test suggests, and the gap of the tried rate that is nearest."""
-    print("| cell | chosen on it | valley | steep | minimum |")
-    print("|---|---|---|---|---|")
-    for cell in cells:
-        file, found_at = folder / f"{cell.replace(' ', '_')}.json", folder / "work" / "tune" / cell.replace(" ", "_")
-        if not (found_at / "results.json").exists():
-            run(folder / "work", ["tune", *CELLS[cell], *COMMON, "name=rates", f"hydra.run.dir={found_at}"])
-        found = read(found_at)["tuning"]["lr"]["suggestions"]
-        gaps = gaps_of(json.loads(file.read_text())) if file.exists() else {}
-        each = [f"{rate:.2g}{nearest(rate, gaps)}" for rate in found.values()]
-        print(f"| {cell} | {'yes' if cell in TUNED_ON else ''} | {' | '.join(each)} |", flush=True)
-
-
-def nearest(rate: float, gaps: Mapping[str, float]) -> str:
-    """The gap, in points, of the tried rate that is nearest on a logarithmic scale."""
-    if not gaps:
-        return ""
-    return f" ({min(gaps.items(), key=lambda one: abs(math.log(float(one[0]) / rate)))[1]:.1f})"
 
 
 def line(cell: str, found: Mapping[str, Any]) -> str:
