@@ -29,6 +29,7 @@ from graft.federated.base import Federated
 from graft.federated.clients import divide
 from graft.federated.federation import Federation
 from graft.heads.base import SHARED
+from graft.heads.class_names import ClassNamesHead
 from graft.model.heads import FirstOutputs, LearnedHead, read_head
 from graft.module import TransferModule
 from graft.network import build_backbone, build_heads
@@ -156,8 +157,11 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     learned = weights == "source" and keeps_source_head(config)
     if learned_head is not None:
         fill_head(heads[SHARED] if SHARED in heads else heads["target"], learned_head, growth, data, backbone)
+    named = learned_head is not None and isinstance(heads.get("source"), ClassNamesHead)
+    if learned_head is not None and named:
+        learned_head.fill(heads["source"], data.classes("source"))
     check_fixed_heads(config, objective, weights if learned or weights != "source" else None)
-    if "source" in heads and "source" not in objective.domains() and not learned:
+    if "source" in heads and "source" not in objective.domains() and not (learned or named):
         data.test_domains = ("target",)  # a source head that never learned has nothing to say about the source
     module = TransferModule(
         backbone=backbone,

@@ -122,10 +122,23 @@ def build_heads(
             "one side lacks some of the other's."
         )
     names = {SHARED: "target"} if sharing == "shared" and "source" in data.domains else {d: d for d in tasks}
-    return {
+    heads = {
         name: build_head(config, backbone, data.num_outputs(domain, tasks[domain]), data.classes(domain), domain)
         for name, domain in names.items()
     }
+    check_names(heads)
+    return heads
+
+
+def check_names(heads: Mapping[str, nn.Module]) -> None:
+    """GraftError for a name in `head.names` that no side has a class of."""
+    named = [head for head in heads.values() if isinstance(head, ClassNamesHead)]
+    known = {name for head in named for name in head.classes}
+    if unknown := [name for head in named for name in head.names if name not in known]:
+        raise GraftError(
+            f"head.names: there is no class {unknown[0]!r}. The classes are {', '.join(named[-1].classes[:20])}"
+            f"{', ...' if len(named[-1].classes) > 20 else ''}."
+        )
 
 
 def head_settings(config: Mapping[str, Any], domain: str) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ from graft.heads.towers.characters import Characters
 from graft.inputs.base import DomainBatch
 from graft.model.folder import Description
 from graft.model.heads import LearnedHead
+from graft.network import check_names
 from graft.terms.base import TrainStep
 from graft.terms.contrastive.clip import CLIP, contrast_of_pairs
 
@@ -41,7 +42,9 @@ def unit(vectors):
 
 
 def test_logits_are_scaled_cosines_with_the_mean_over_templates():
-    head = head_of(tower=Lengths(4), templates=["a {}", "{}s"], names={"dog": "hound"}, scale=5.0).double()
+    head = head_of(
+        tower=Lengths(4), templates=["a {}", "{}s"], names={"dog": "hound", 7: "a number"}, scale=5.0
+    ).double()
     head.ask_tower()
     assert head.texts == (("a cat", "cats"), ("a sea lion", "sea lions"), ("a hound", "hounds"))
     tower = Lengths(4)
@@ -53,6 +56,14 @@ def test_logits_are_scaled_cosines_with_the_mean_over_templates():
     expected = 5 * unit(projected) @ rows.T
     torch.testing.assert_close(head(features), expected, rtol=0, atol=1e-6)  # rows are asked in single precision
     assert set(dict(head.named_parameters())) == {"rows", "log_scale", "project.1.weight", "project.1.bias"}
+
+
+def test_names_of_classes_that_are_numbers_are_found_and_others_refused():
+    head = head_of(("0", "1"), names={0: "zero", "1": "one"})
+    assert head.texts == (("zero",), ("one",))
+    check_names({"target": head, "source": head_of(names={"1": "one"})})
+    with pytest.raises(GraftError, match="there is no class '2'. The classes are 0, 1."):
+        check_names({"target": head_of(("0", "1"), names={2: "two"})})
 
 
 def test_a_name_is_spelt_alike_in_any_company_and_capitals():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from small_run import train_in
 
+import graft
 from graft.probe.seen_unseen import Margins, harmonic_mean
 
 
@@ -58,6 +59,11 @@ def test_a_run_pretrained_on_pairs_knows_what_it_has_not_seen_by_name(tmp_path):
     )
     found = results["seen_unseen"]
     assert found["classes"] == {"seen": 7, "unseen": 3}
+    assert results["metrics"]["forgetting"] == 0
+    own = [weights for weights in tmp_path.glob("computed/*/weights.pt")]
+    learned = torch.load(own[0], weights_only=True)["head"]
+    kept = graft.load_run(tmp_path / "run").head.state_dict()
+    torch.testing.assert_close(kept, learned, rtol=0, atol=0)  # statistics of BatchNorm too
     assert results["metrics"]["pretrain/test/source/acc"] > 0.3
     assert results["labels"] == {"training": 0, "choosing": 0}
     plain, calibrated = found["plain"], found["calibrated"]

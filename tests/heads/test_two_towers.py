@@ -113,6 +113,9 @@ def test_a_run_without_a_label_tests_clip_and_its_model_needs_the_folder_no_more
     shutil.rmtree(folder)
     model = graft.load_run(tmp_path / "run")
     assert model.head.texts[1] == ("one",)
+    with torch.no_grad():
+        expected = ClassNamesHead.vectors_by(Encoder(str(clip_folder), size=12), [["one"], ["4"]])
+    torch.testing.assert_close(model.head.vectors([1, 4]), expected)  # those that the run was tested with
     matrix = torch.tensor(results["confusion"]["test/target"]["matrix"])
     assert results["score"]["value"] == pytest.approx(float(matrix.trace() / matrix.sum()))
     assert model.description.backbone.get("name") is None

@@ -63,8 +63,8 @@ class ClassNamesHead(nn.Module):
                 f"Set head.tower.size={context.feature_size} for a tower of that size, or head.projection=linear."
             )
         self.classes = context.class_names
-        own = names or {}
-        called = [str(own.get(name, name)).replace("_", " ") for name in self.classes]
+        self.names = {str(name): str(called) for name, called in (names or {}).items()}  # YAML reads 0 as a number
+        called = [self.names.get(name, name).replace("_", " ") for name in self.classes]
         self.texts = tuple(tuple(template.replace(NAME, name) for template in templates) for name in called)
         size = tower.size
         self.project = projected(context.feature_size, size) if projection == "linear" else nn.Identity()

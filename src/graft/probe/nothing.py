@@ -16,6 +16,7 @@ def validate_only(experiment: Experiment, fitting: Fitting) -> StackedFit:
     device = fitting.trainer.strategy.root_device
     reset_peak_memory(device)
     fitting.trainer.precision_plugin.convert_module(module)
+    module.eval()  # else BatchNorm of the head would take the statistics of validation
     rows = {name: features_of(experiment, fitting, name, "val") for name in data.eval_domains}
     values = logged(validated(experiment, rows))
     monitor = experiment.rule.monitor(module.tasks)

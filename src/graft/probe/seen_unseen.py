@@ -120,7 +120,7 @@ def margins_of(
 ) -> Margins:
     """Cosines of both sides' samples of a split with the names of all classes, and what follows."""
     scores, labels = [], []
-    heads = {domain: copy.deepcopy(head).cpu().double() for domain, head in heads_of(experiment).items()}
+    heads = {domain: copy.deepcopy(head).cpu().double().eval() for domain, head in heads_of(experiment).items()}
     rows = {texts: row for head in heads.values() for texts, row in zip(head.texts, head.vectors(), strict=True)}
     names = F.normalize(torch.stack([rows[texts] for texts in classes]), dim=1)
     for domain, head in heads.items():
