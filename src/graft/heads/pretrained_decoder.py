@@ -30,8 +30,8 @@ class PretrainedDecoder(Decoder):
                 "head=pretrained_decoder: this backbone has no decoder. Use backbone=seq2seq, or head=gru_decoder."
             )
         self.model: Any = context.new_decoder().train()  # what the library opens is in eval mode
-        self.tokens = context.num_outputs - FIRST
-        config = self.model.config
+        self.tokens: int = context.num_outputs - FIRST
+        config: Any = self.model.config
         start = config.decoder_start_token_id
         own = {
             "pad_token_id": config.pad_token_id,
@@ -40,7 +40,7 @@ class PretrainedDecoder(Decoder):
         }
         if missing := [name for name, value in own.items() if value is None]:
             raise GraftError(f"head=pretrained_decoder: the model's config.json has no {missing[0]}. Add it.")
-        self.own = [own["pad_token_id"], start, own["eos_token_id"]]  # for PADDING, BEGIN, END
+        self.own: list[int] = [own["pad_token_id"], start, own["eos_token_id"]]  # for PADDING, BEGIN, END
 
     def start(self, memory: Tokens) -> State:
         """No token yet."""
@@ -67,7 +67,7 @@ class PretrainedDecoder(Decoder):
             decoder_input_ids=theirs,
             use_cache=False,
         ).logits
-        end = self.own[END]
+        end: int = self.own[END]
         ours = F.pad(logits[..., : self.tokens], (FIRST, 0), value=NEVER)
         place = torch.arange(ours.shape[-1], device=ids.device)
         # Their end is our END, and no token besides.

@@ -22,9 +22,9 @@ def section(found: Mapping[str, Any], *, content: bool, contents: Mapping[str, M
     rows = dict.fromkeys([*order[:SHOWN], *order[middle : middle + SHOWN], *order[-SHOWN:]])
     shown = []
     for row in rows:
-        known = dict(contents.get(str(row)) or content_of(found["sample"][row])) if content else {}
-        texts = (found["label"][row], found["prediction"][row]) if content else ("a text", "a text")
-        shown.append(Sample(found["sample"][row], *texts, f"common words {scores[row]:.2f}", **known))
+        known: dict[str, Any] = dict(contents.get(str(row)) or content_of(found["sample"][row])) if content else {}
+        label, text = (found["label"][row], found["prediction"][row]) if content else ("a text", "a text")
+        shown.append(Sample(found["sample"][row], label, text, f"common words {scores[row]:.2f}", **known))
     line = (
         f"Of {len(scores):,} test texts the nearest, those in the middle and the farthest, by the F1 of the words that "
         "are in both."

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import annotated_types
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from graft.backbones.base import Backbone
 from graft.backbones.vocabulary import Vocabulary
@@ -151,5 +151,9 @@ class Seq2Seq(Task):
 
     def metrics(self, num_outputs: int) -> MetricCollection:
         """ROUGE of the written texts, and what the decoder makes of the right ones."""
-        metrics = {"rouge": Rouge(), "token_acc": TokenAccuracy(), "perplexity": Perplexity()}
+        metrics: dict[str, Metric | MetricCollection] = {
+            "rouge": Rouge(),
+            "token_acc": TokenAccuracy(),
+            "perplexity": Perplexity(),
+        }
         return MetricCollection(metrics, compute_groups=False)
