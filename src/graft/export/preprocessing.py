@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from graft.backbones.speech import MelImage, SpeakerMel
-from graft.inputs.audio.log_mel import LogMel
 from graft.inputs.audio.transform import SpeechSpec, clipped
 from graft.inputs.base import Fields, Inputs
 from graft.inputs.columns import FIRST
@@ -243,8 +242,8 @@ class WavePreprocessing(nn.Module):
         super().__init__()
         self.spec = spec
         wave = Input("waveform", "float32", (BATCH, spec.samples))
-        # An exporter drops what no node reads: few networks need to know how much of a clip is sound.
-        self.takes_lengths = isinstance(spec.front, SpeakerMel | LogMel)
+        # Only a loudness needs to know how much of a clip is sound, and an exporter drops what no node reads.
+        self.takes_lengths = isinstance(spec.front, SpeakerMel)
         self.inputs = (wave, Input("lengths", "int64", (BATCH,))) if self.takes_lengths else (wave,)
         self.before = (
             f"sound at {spec.sample_rate} Hz between -1 and 1: the middle {spec.samples} samples of a recording, zeros "
@@ -306,7 +305,7 @@ def preprocessing_of(model: Model) -> Any:
         return TablePreprocessing(spec)
     if isinstance(spec, SequenceSpec):
         return SequencePreprocessing(spec, model.description.reading["mean"], model.description.reading["scale"])
-    if isinstance(spec, SpeechSpec) and isinstance(spec.front, MelImage | SpeakerMel | LogMel):
+    if isinstance(spec, SpeechSpec) and isinstance(spec.front, MelImage | SpeakerMel):
         return WavePreprocessing(spec)
     return NoPreprocessing(spec, model.backbone.example_inputs)
 
