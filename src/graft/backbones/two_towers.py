@@ -36,6 +36,17 @@ def side_of(name: str, kind: str, side: str) -> tuple[Any, str]:
     return own, source
 
 
+def side_weights(kind: Any, name: str, source: str) -> dict[str, Tensor]:
+    """The tensors of one side, without the library's list of those of the other."""
+    logging = imported_transformers().utils.logging
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        return loaded(kind, name, source, advice=ADVICE).float().state_dict()
+    finally:
+        logging.set_verbosity(level)
+
+
 def told_apart(config: Any) -> str:
     """What decides the features and is no module."""
     own = hashlib.sha256(config.to_json_string().encode()).hexdigest()[:16]
@@ -74,7 +85,7 @@ class CLIPImage(ImageBackbone):
     def own_weights(self) -> tuple[str, dict[str, Tensor]]:
         """The weights of this side that lie beside the config."""
         kind = imported_transformers().CLIPVisionModelWithProjection
-        return self.name, loaded(kind, self.name, self._source, advice=ADVICE).float().state_dict()
+        return self.name, side_weights(kind, self.name, self._source)
 
     def extra_repr(self) -> str:
         """It tells cached features apart."""
@@ -152,7 +163,7 @@ class CLAPAudio(SpeechBackbone):
     def own_weights(self) -> tuple[str, dict[str, Tensor]]:
         """The weights of this side that lie beside the config."""
         kind = imported_transformers("speech").ClapAudioModelWithProjection
-        return self.name, loaded(kind, self.name, self._source, advice=ADVICE).float().state_dict()
+        return self.name, side_weights(kind, self.name, self._source)
 
     def extra_repr(self) -> str:
         """It tells cached features apart."""
