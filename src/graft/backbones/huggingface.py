@@ -82,7 +82,7 @@ class HuggingFaceBackbone(TextBackbone):
         """`layer` is the one whose tokens are pooled; None: the last."""
         self._build(name, max_length, pooling, layer)
 
-    def _build(self, name: str, max_length: int | None, pooling: str, layer: int | None = None) -> None:
+    def _build(self, name: str, max_length: int | None, pooling: str, layer: Auto | int | None = None) -> None:
         """Make the network of a name, with random weights."""
         check_pooling(pooling)
         transformers = imported_transformers()

@@ -56,7 +56,7 @@ def joined_split(splits: Sequence[Split]) -> Split:
 
 def with_validation(data: DomainData) -> DomainData:
     """The same domain whose validation samples train as well, and nothing validates."""
-    train, val = data.train, data.val
+    train, val = whole(data.train), data.val
     both = joined_split([train, val])
     groups = None if train.groups is None or val.groups is None else torch.cat([train.groups, val.groups])
     sources = None if train.sources is None or val.sources is None else torch.cat([train.sources, val.sources])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from graft.data.samples import DomainData, Split
+from graft.data.stream import whole
 from graft.errors import GraftError, listed
 from graft.federated.partition import (
     FEWEST,
@@ -57,7 +58,7 @@ def divide(method: "Federated", target: DomainData) -> Clients:
 
 def training_shares(method: "Federated", target: DomainData) -> tuple[list[str], list[Tensor]]:
     """Names of the clients, and the indices of the training samples that each has."""
-    train = target.train
+    train = whole(target.train)
     if method.partition in ("column", "sources"):
         names, shares = by_value(values_of(method, train, target))
         if len(names) < 2:
@@ -132,6 +133,6 @@ def owners_of(
         for client, indices in enumerate(np.array_split(random.permutation(len(split)), len(train))):
             owners[indices] = client
         return torch.from_numpy(owners)
-    labels, classes = classes_of(method, target.train, target), len(target.classes or ())
+    labels, classes = classes_of(method, whole(target.train), target), len(target.classes or ())
     shares = np.stack([np.bincount(labels[indices.numpy()], minlength=classes) for indices in train])
     return in_proportion(split.labels.numpy(), shares, random)

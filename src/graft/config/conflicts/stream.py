@@ -30,6 +30,7 @@ def stream_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[s
         if side == "target":
             given |= {
                 "data.labels_per_class": (data["labels_per_class"], None),
+                "data.refit": (data.get("refit", False), False),
                 "data.evaluation": (data.get("evaluation"), None),
                 "head.grow": (config["head"].get("grow", False), False),
                 "save.neighbours": (config["save"]["neighbours"], False),
