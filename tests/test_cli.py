@@ -136,7 +136,7 @@ def test_help_of_a_group_says_what_its_keys_may_hold_and_imports_nothing_heavy()
     assert "strategy.r=8 an integer >= 1 # rank of the update" in lines
     assert "with rates=backbone_ratio" in lines
     assert "training.log_every_steps=10 an integer >= 1" in lines
-    assert "optimizer.lr=1.0e-3 auto or a number > 0" in "\n".join(lines)
+    assert "optimizer.lr=1.0e-3 auto or default or a number > 0" in "\n".join(lines)
     assert "+optimizer.options.amsgrad=false true or false" in lines
     assert "data.target.class_names=[normal, pneumonia] null or a list of texts or integers" in lines
 

@@ -175,7 +175,9 @@ def test_kept_features_are_those_of_their_texts(run):
 )
 def test_bit_hyperrule_leaves_out_mixing_what_cannot_be_mixed(modality, task, words):
     target = SimpleNamespace(train=range(20_000))
-    data = SimpleNamespace(modality=modality, domains={"target": target}, image_side=lambda: None)
+    data = SimpleNamespace(
+        modality=modality, domains={"target": target}, samples_to_train=20_000, image_side=lambda: None
+    )
     strategy = BitHyperRule()
     decided = settings_of_strategy(strategy, {"data": {"image_size": None}, "backbone": {}}, data, task)
     assert decided.get("training.mixup_alpha") == (None if words else 0.1)

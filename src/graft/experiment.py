@@ -24,6 +24,7 @@ from graft.data.boxes import Boxes
 from graft.data.module import TransferDataModule
 from graft.data.shared import share_domains
 from graft.data.slices import check_slices
+from graft.data.target_texts import TargetTexts
 from graft.errors import GraftError
 from graft.federated.base import Federated
 from graft.federated.clients import divide
@@ -333,7 +334,7 @@ def build_tasks(config: Mapping[str, Any], data: TransferDataModule) -> dict[str
         classes, own = data.classes(domain), data.domains[domain].label_set
         if isinstance(task, Multiclass) and classes and own:
             task.scored = [number for number, name in enumerate(classes) if name in own]
-        if isinstance(labels := data.domains[domain].train.labels, Tensor | Boxes):
+        if isinstance(labels := data.domains[domain].train.labels, Tensor | Boxes | TargetTexts):
             task.fit(labels)
     return tasks
 

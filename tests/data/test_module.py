@@ -151,12 +151,12 @@ def test_every_shipped_config_builds(option):
     with initialize_config_dir(str(CONF), **VERSION_BASE):
         config = compose("train", overrides=[f"data={option}"])
     data = OmegaConf.create({"seed": 3, "paths": {"data_dir": "somewhere"}, "data": config.data}).data
-    if option in ("detection", "image_folder", "speech"):
+    if option in ("detection", "image_folder", "shards", "speech"):
         data.target.root = "photos"
     module = build(data)
     assert module.seed == module.subset_seed == 3
     assert module.split_seed == 0
-    alone = ("detection", "image_folder", "mnist", "sequences", "speech", "table", "text")
+    alone = ("detection", "image_folder", "mnist", "multimodal", "sequences", "shards", "speech", "table", "text")
     assert (module.source is None) == (option in alone)
 
 

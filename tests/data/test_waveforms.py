@@ -111,7 +111,7 @@ def test_shifts_change_the_same_clips_in_the_same_way(spec, split):
 def test_what_is_not_for_speech_is_refused(spec):
     with pytest.raises(GraftError, match=r"data\.augment='crop' is not for speech\. Allowed: none, light, specaugment"):
         spec.transform("crop")
-    with pytest.raises(GraftError, match=r"data\.test_shifts=\[blur\]: it is not for speech\. Allowed: noise, tele"):
+    with pytest.raises(GraftError, match=r"data\.test_shifts=\[blur\]: it is not for speech\. Allowed: noise, "):
         spec.transform(shift="blur")
 
 

@@ -27,6 +27,7 @@ from graft.inspection.opened import Opened, open_run
 from graft.inspection.overlay import overlay
 from graft.inspection.projection import has_tsne, principal, tsne
 from graft.inspection.subject import Question, Subject, subject_of
+from graft.model.model import Model, load
 from graft.model.predictions import words_of
 from graft.model.save import hashed, numbered
 from graft.report.samples import losses_of, worst_rows
@@ -52,13 +53,9 @@ def inspected(
     data or model cannot be opened, or a slice is not there.
     """
     with torch.random.fork_rng(devices=()):
-        opened = open_run(folder, results, allow)
-        if opened.model.predicts_boxes:
-            raise GraftError("a network that predicts boxes is not looked into.")
-        if opened.model.predicts_texts:
-            raise GraftError("a network that writes texts is not looked into.")
-        if opened.model.description.modality == "multimodal":
-            raise GraftError("a network of several modalities is not looked into.")
+        model = load(folder, allow)
+        check_can_be_looked_into(model)
+        opened = open_run(folder, results, allow, model)
         check_slices(slices, opened.data.domains["target"])
         values = slice_values(slices, opened.data.domains["target"])
         chosen = [] if found is None else found["index"]
@@ -72,6 +69,14 @@ def inspected(
             **explained(opened, rows),
             "content": content,
         }
+
+
+def check_can_be_looked_into(model: Model) -> None:
+    """GraftError for a network whose predictions or inputs these looks do not know."""
+    known = {"predicts boxes": model.predicts_boxes, "writes texts": model.predicts_texts}
+    known["takes several modalities"] = model.description.modality == "multimodal"
+    if what := next((one for one, applies in known.items() if applies), None):
+        raise GraftError(f"a network that {what} is not looked into.")
 
 
 def shown_as(value: Any, content: bool) -> Any:

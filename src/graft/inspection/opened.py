@@ -59,12 +59,12 @@ class Opened:
         return replace(self, data=data), indices
 
 
-def open_run(folder: Path, results: Mapping[str, Any], allow: Sequence[str]) -> Opened:
-    """Read a run's data and networks again, in full precision on the CPU.
+def open_run(folder: Path, results: Mapping[str, Any], allow: Sequence[str], model: Model | None = None) -> Opened:
+    """Read a run's data and networks again, in full precision on the CPU; `model` where that is there already.
 
     Raises GraftError where the data or the model are no longer there, or are no longer those of the run.
     """
-    model = load(folder, allow)
+    model = model or load(folder, allow)
     config = read_config(folder / CONFIG, allow)
     config = {"report": {"slices": []}, **config, "compress": {}, "allow": [*allow], "baselines": "none"}
     config["save"] = {"ledger": None, **config.get("save", {})}
