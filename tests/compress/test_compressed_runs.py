@@ -1,9 +1,6 @@
 """Whole runs with a compression: they resume bit for bit, say what they did, and leave a folder that predicts."""
 
-from pathlib import Path
-
 import pytest
-import pytorch_lightning as pl
 import torch
 from lanes import slow
 
@@ -19,7 +16,7 @@ TINY = [
     *("backbone=cnn", "backbone.weights=source", "data.source.samples=120", "data.labels_per_class=4"),
     *("data.eval_batch_size=512", "pretrain.epochs=1", "training.epochs=3", "data.batch_size=20", "training.threads=1"),
     *("optimizer.lr=0.003", "trainer=cpu", "logger=csv", "strategy=full", "save.model=always"),
-    *("allow=[test_compressed_runs]", "data.augment=light"),
+    *("allow=[tests]", "data.augment=light"),
 ]
 COMPRESSIONS = {
     "before": ["compress=prune"],
@@ -27,18 +24,6 @@ COMPRESSIONS = {
     "magnitude": ["compress=magnitude", "compress.every_steps=2", "compress.end=0.6"],
     "quantize": ["compress=quantize", "compress.start_epoch=1"],
 }
-
-
-class StopIn(pl.Callback):
-    """Ends a run after a batch of an epoch, once its state is saved."""
-
-    def __init__(self, epoch, batch):
-        self.epoch, self.batch = epoch, batch
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == (self.epoch, self.batch):
-            trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt")
-            raise Interrupted("stopped")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +47,7 @@ def every_epoch_saved(monkeypatch):
 
 def best(folder):
     """The model folder's network as the selected checkpoint has it."""
-    return graft.load_run(folder, allow=["test_compressed_runs"])
+    return graft.load_run(folder, allow=["tests"])
 
 
 def weights(folder, name="last"):
@@ -74,7 +59,7 @@ def weights(folder, name="last"):
 @pytest.mark.parametrize("epoch", [1, *slow(2)])
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(run, name, epoch):
     whole, folder = run(*COMPRESSIONS[name], folder="whole")
-    stop = f"+callbacks.stop={{_target_: test_compressed_runs.StopIn, epoch: {epoch}, batch: 0}}"
+    stop = f"+callbacks.stop={{_target_: tests.test_run.StopAt, epoch: {epoch}, batch: 0}}"
     with pytest.raises(Interrupted):
         run(*COMPRESSIONS[name], stop, folder="stopped")
     resumed, other = run(*COMPRESSIONS[name], "resume=true", folder="stopped")

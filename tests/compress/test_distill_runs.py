@@ -1,11 +1,9 @@
 """Whole runs of compress=distill: every modality, task and strategy, resumed, kept and refused."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 from lanes import slow
 
@@ -20,18 +18,6 @@ DIGITS = (
     *("backbone=lenet", "optimizer.lr=3e-3", "data.labels_per_class=20", "data.batch_size=20"),
 )
 ALL = "compress.match=[logits,features,attention]"
-
-
-class StopAt(pl.Callback):
-    """Ends a run as Ctrl-C would, after a batch of an epoch."""
-
-    def __init__(self, epoch, batch):
-        self.epoch, self.batch = epoch, batch
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == (self.epoch, self.batch):
-            trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt")
-            raise Interrupted("stopped")
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +71,9 @@ def test_without_weight_the_student_is_bit_for_bit_the_one_that_nobody_taught(tm
 )
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, taught_by, monkeypatch, options):
     monkeypatch.setattr(checkpoints, "SHORTEST_S", 0.0, raising=False)
-    options = [*DIGITS, taught_by, "backbone=cnn", *options.split(), "allow=[test_distill_runs]"]
+    options = [*DIGITS, taught_by, "backbone=cnn", *options.split(), "allow=[tests]"]
     whole = distilled(tmp_path, *options, folder="whole")
-    stop = "+callbacks.stop={_target_: test_distill_runs.StopAt, epoch: 1, batch: 2}"
+    stop = "+callbacks.stop={_target_: tests.test_run.StopAt, epoch: 1, batch: 2}"
     with pytest.raises(Interrupted):
         distilled(tmp_path, *options, stop, folder="stopped")
     resumed = distilled(tmp_path, *options, "resume=true", folder="stopped")

@@ -52,6 +52,10 @@ def fit(spec, folder, checkpoint=None, workers=0, resume=None, epochs=EPOCHS, au
     data.views = {"target": ("weak", "strong")}
     data.set_input(spec)
     data.train_domains = ("target", "source")
+    return batches_seen(data, folder, epochs, checkpoint, resume)
+
+
+def batches_seen(data, folder, epochs, checkpoint=None, resume=None):
     model = Recorder()
     trainer = pl.Trainer(
         max_epochs=epochs,

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 import fsspec
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 from lanes import slow
 from PIL import Image
@@ -26,7 +25,7 @@ from graft.data.sources.image_folder import ImageFolder
 from graft.data.sources.shards import ImageShards, TextShards
 from graft.errors import GraftError
 
-from .test_resume import Recorder, every_step
+from .test_resume import batches_seen, every_step
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
@@ -193,21 +192,7 @@ def test_a_run_stopped_anywhere_draws_what_the_whole_one_drew(shards, spec, tmp_
         data = module_of(shards, spec, workers, batch_size=8, augment="light", **{"epoch": steps} if steps else {})
         data.views = {"target": ("weak",)}
         data.set_input(spec)
-        model = Recorder()
-        trainer = pl.Trainer(
-            max_epochs=2,
-            accelerator="cpu",
-            logger=False,
-            default_root_dir=tmp_path,
-            callbacks=[checkpoint] if checkpoint else [],
-            enable_checkpointing=checkpoint is not None,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-        )
-        trainer.fit(model, data, ckpt_path=resume, weights_only=True)
-        return model.seen
+        return batches_seen(data, tmp_path, 2, checkpoint, resume)
 
     whole = fit(every_step(tmp_path / "ckpt"))
     length = steps or 5

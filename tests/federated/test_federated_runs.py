@@ -1,10 +1,7 @@
 """Whole runs of a federation: equal to plain training where they have to be, and to themselves when resumed."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 from lanes import slow
 
@@ -17,22 +14,10 @@ from tests.small_run import train_in
 TINY = [
     *("data=table", "data/domain@data.target=wine", "backbone=mlp", "backbone.width=16", "strategy=scratch"),
     *("optimizer=sgd", "optimizer.lr=0.05", "training.epochs=2", "trainer=cpu", "logger=csv", "training.threads=1"),
-    *("data.batch_size=8", "data.eval_batch_size=512", "allow=[test_federated_runs]"),
+    *("data.batch_size=8", "data.eval_batch_size=512", "allow=[tests]"),
 ]
 FIVE = ["federated.clients=5", "federated.partition=dirichlet_by_class", "federated.beta=1"]
 FAULTS = [*FIVE, "federated.participation=0.8", "federated.drop_out=0.2", "federated.corrupt=0.2", "training.epochs=4"]
-
-
-class StopIn(pl.Callback):
-    """Ends a run after a batch of a round, once its state is saved."""
-
-    def __init__(self, epoch, batch):
-        self.epoch, self.batch = epoch, batch
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == (self.epoch, self.batch):
-            trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt")
-            raise Interrupted("stopped")
 
 
 @pytest.fixture
@@ -99,7 +84,7 @@ def every_round_saved(monkeypatch):
 @pytest.mark.parametrize("batch", [4, *slow(0)])
 def test_a_run_that_was_stopped_in_a_round_goes_on_bit_for_bit(run, method, batch):
     whole, folder = run(*FAULTS, *method, folder="whole")
-    stop = f"+callbacks.stop={{_target_: test_federated_runs.StopIn, epoch: 2, batch: {batch}}}"
+    stop = f"+callbacks.stop={{_target_: tests.test_run.StopAt, epoch: 2, batch: {batch}}}"
     with pytest.raises(Interrupted):
         run(*FAULTS, *method, stop, folder="stopped")
     resumed, other = run(*FAULTS, *method, "resume=true", folder="stopped")
@@ -120,7 +105,7 @@ def test_alone_every_client_predicts_its_own_samples_and_nothing_is_sent(run):
     assert set(found["bytes"].values()) == {0}
     kept = content(folder, "best")["federation"]["personal"]
     largest = max(range(5), key=lambda client: found["clients"][client]["train"])
-    weights = graft.load_run(folder, allow=["test_federated_runs"]).backbone.state_dict()
+    weights = graft.load_run(folder, allow=["tests"]).backbone.state_dict()
     for name in (one for one in kept[largest] if one.startswith("backbone.")):
         assert torch.equal(kept[largest][name], weights[name.removeprefix("backbone.")]), name
 
