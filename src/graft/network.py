@@ -16,9 +16,7 @@ from graft.heads.base import SHARED, arguments_of, context_for, new_head
 from graft.heads.class_names import ClassNamesHead
 from graft.objectives.base import Objective
 from graft.tasks.base import Task
-from graft.weights.files import OF_RUN
-
-PARTS, MULTIMODAL = "parts", "multimodal"  # the key of a fusion's backbones, and the modality of its data
+from graft.weights.files import MULTIMODAL, OF_RUN, PARTS
 
 
 def build_backbone(config: Mapping[str, Any], data: TransferDataModule) -> Backbone:

@@ -17,3 +17,19 @@ def pairs(verb: str, words: Sequence[str], keys: Collection[str], usage: str) ->
         if not sign or key not in keys:
             raise GraftError(f"graft {verb}: {word!r} is none of its keys: {', '.join(keys)}.\n{usage}")
         yield key, value
+
+
+def own_and_config(
+    verb: str, words: Sequence[str], keys: Collection[str], usage: str
+) -> tuple[dict[str, str], list[str]]:
+    """A verb's own keys, and the words that are the config's. Raises GraftError for what is no key=value."""
+    settings, overrides = {}, []
+    for word in words:
+        key, sign, value = word.partition("=")
+        if not sign:
+            raise GraftError(f"graft {verb}: {word!r} is no key=value.\n{usage}")
+        if key in keys:
+            settings[key] = value
+        else:
+            overrides.append(word)
+    return settings, overrides

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graft.cli.words import own_and_config
 from graft.errors import GraftError
 from graft.files import user_path, write_whole
 from graft.locations import CONF
@@ -117,18 +118,11 @@ def seen(sizes: Mapping[str, int]) -> str:
 
 
 def settings_of(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """This verb's own keys, and the others, which are the config's. Raises GraftError for what is no key=value."""
-    settings, overrides = {}, []
-    for word in arguments:
-        key, sign, value = word.partition("=")
-        if not sign:
-            raise GraftError(f"graft rank: {word!r} is no key=value.\n{USAGE}")
-        if key in KEYS:
-            settings[key] = value
-        elif key in ("backbone.weights", "strategy"):
+    """This verb's own keys, and the config's. Raises GraftError for what is none, or is set for each candidate."""
+    settings, overrides = own_and_config("rank", arguments, KEYS, USAGE)
+    for word in overrides:
+        if word.partition("=")[0] in ("backbone.weights", "strategy"):
             raise GraftError(f"graft rank: `{word}` is set for each candidate: backbone=<option>@<weights>")
-        else:
-            overrides.append(word)
     return settings, overrides
 
 

@@ -1,9 +1,9 @@
 """Write data as tar shards for training that reads a stream: `graft shards data=<data> to=<folder or address>`."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
+from graft.cli.words import own_and_config
 from graft.errors import GraftError
 from graft.locations import CONF
 
@@ -20,7 +20,7 @@ OVERRIDES = ("logger=csv", "baselines=none", "strategy=scratch", "backbone.weigh
 
 def main(arguments: list[str]) -> int:
     """Write the shards and print each; returns the exit code."""
-    settings, overrides = settings_of(arguments)
+    settings, overrides = own_and_config("shards", arguments, KEYS, USAGE)
     if "to" not in settings or not overrides:
         print(USAGE, file=sys.stderr)
         return 2
@@ -53,17 +53,3 @@ def main(arguments: list[str]) -> int:
         print(f"{one.name}  {one.samples:,} samples, {one.size / 1e6:.1f} MB", flush=True)
     print(f"{samples:,} samples of {len(target.classes or ())} classes in {place.root}")
     return 0
-
-
-def settings_of(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """This verb's own keys, and the others, which are the config's. Raises GraftError for what is no key=value."""
-    settings, overrides = {}, []
-    for word in arguments:
-        key, sign, value = word.partition("=")
-        if not sign:
-            raise GraftError(f"graft shards: {word!r} is no key=value.\n{USAGE}")
-        if key in KEYS:
-            settings[key] = value
-        else:
-            overrides.append(word)
-    return settings, overrides

@@ -48,15 +48,29 @@ class Preprocessing(Protocol):
         """What the network takes; traced, so that it has no branches on values."""
 
 
-class ImagePreprocessing(nn.Module):
-    """Pixels to normalised channels first."""
+class Pixels(nn.Module):
+    """Normalises uint8 pixels, with a mean and a spread that travel in the graph."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, spec: ImageSpec) -> None:
         super().__init__()
-        self.size, self.channels = spec.size, spec.channels
+        self.channels = spec.channels
+        self.register_buffer("mean", torch.tensor(spec.mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1))
+
+    def normalised(self, image: Tensor) -> Tensor:
+        """Images `(B, H, W, C)` as `(B, C, H, W)`."""
+        return (image.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+
+
+class ImagePreprocessing(Pixels):
+    """Pixels to normalised channels first."""
+
+    def __init__(self, spec: ImageSpec) -> None:
+        super().__init__(spec)
+        self.size = spec.size
         self.inputs = (Input("image", "uint8", (BATCH, *spec.size, spec.channels)),)
         geometry = spec.transform().geometry
         whole = (
@@ -68,8 +82,6 @@ class ImagePreprocessing(nn.Module):
             f"an image of {spec.channels} channels, values 0 to 255, bilinear with antialiasing {whole} to "
             f"{spec.size[0]} x {spec.size[1]}"
         )
-        self.register_buffer("mean", torch.tensor(spec.mean).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1))
 
     def raw(self, samples: Any) -> tuple[Tensor, ...]:
         """Images uint8 `(B, H, W, C)`."""
@@ -82,18 +94,15 @@ class ImagePreprocessing(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Normalised images `(B, C, H, W)`."""
-        return (image.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+        return self.normalised(image)
 
 
-class BoxImagePreprocessing(nn.Module):
+class BoxImagePreprocessing(Pixels):
     """Pixels of padded images to normalised channels first, with what is padding at 0."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, spec: ImageSpec) -> None:
-        super().__init__()
-        self.transform, self.channels = BoxTransform(spec), spec.channels
+        super().__init__(spec)
+        self.transform = BoxTransform(spec)
         image = Input("image", "uint8", (BATCH, HEIGHT, WIDTH, spec.channels))
         self.inputs = (image, Input("size", "int64", (BATCH, 2)))
         shorter = min(spec.size)
@@ -103,8 +112,6 @@ class BoxImagePreprocessing(nn.Module):
             f"times as long; padded at the right and below to the largest image of the batch and to multiples of "
             f"{MULTIPLE}. `size` is height and width without the padding"
         )
-        self.register_buffer("mean", torch.tensor(spec.mean).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1))
 
     def raw(self, samples: Any) -> tuple[Tensor, ...]:
         """Images uint8 `(B, H, W, C)` and their sizes `(B, 2)`."""
@@ -125,7 +132,7 @@ class BoxImagePreprocessing(nn.Module):
         rows = torch.arange(image.shape[1]) < size[:, :1]
         columns = torch.arange(image.shape[2]) < size[:, 1:]
         inside = (rows.unsqueeze(2) & columns.unsqueeze(1)).unsqueeze(1)
-        return torch.where(inside, (image.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std, 0.0)
+        return torch.where(inside, self.normalised(image), 0.0)
 
 
 class TextPreprocessing(nn.Module):

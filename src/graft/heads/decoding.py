@@ -41,6 +41,32 @@ class Decoder(nn.Module):
         return DecoderOutputs(memory, self)
 
 
+class RereadingDecoder(Decoder):
+    """One that looks at all tokens before in every step, so that they are all of its state beside the input."""
+
+    def looked_at(self, memory: Tokens) -> Tokens:
+        """The input's tokens as the decoder looks at them."""
+        return memory
+
+    def logits(self, ids: Tensor, state: State) -> Tensor:
+        """Logits `(M, T, V)` of what comes after each of `ids` `(M, T)`."""
+        raise NotImplementedError
+
+    def start(self, memory: Tokens) -> State:
+        """No token yet."""
+        none = torch.zeros(len(memory), 0, dtype=torch.int64, device=memory.values.device)
+        return expanded(self.looked_at(memory), {"ids": none})
+
+    def step(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+        """One token further."""
+        written = torch.cat([state["ids"], ids.unsqueeze(1)], dim=1)
+        return self.logits(written, state)[:, -1], {**state, "ids": written}
+
+    def score(self, memory: Tokens, ids: Tensor) -> Tensor:
+        """All tokens at once."""
+        return self.logits(ids, self.start(memory))
+
+
 @dataclass(frozen=True)
 class DecoderOutputs:
     """What a decoder says of B inputs, in the place of logits: it depends on the tokens that are there already."""

@@ -6,16 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from graft.backbones.outputs import Tokens
 from graft.errors import GraftError
 from graft.heads.base import HeadContext
-from graft.heads.decoding import BEGIN, END, PADDING, Decoder, State, expanded
+from graft.heads.decoding import BEGIN, END, PADDING, RereadingDecoder, State
 
 FIRST = 3  # ids of our own before those of the tokenizer, see graft.tasks.target_tokens
 NEVER = -1e4  # logit of an id that no text has
 
 
-class PretrainedDecoder(Decoder):
+class PretrainedDecoder(RereadingDecoder):
     """Goes on from the decoder's own weights where the backbone has its own (backbone.weights=pretrained).
 
     It writes the tokens of the backbone's tokenizer.
@@ -42,21 +41,7 @@ class PretrainedDecoder(Decoder):
             raise GraftError(f"head=pretrained_decoder: the model's config.json has no {missing[0]}. Add it.")
         self.own: list[int] = [own["pad_token_id"], start, own["eos_token_id"]]  # for PADDING, BEGIN, END
 
-    def start(self, memory: Tokens) -> State:
-        """No token yet."""
-        none = torch.zeros(len(memory), 0, dtype=torch.int64, device=memory.values.device)
-        return expanded(memory, {"ids": none})
-
-    def step(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
-        """One token further; those before it are looked at again."""
-        written = torch.cat([state["ids"], ids.unsqueeze(1)], dim=1)
-        return self._run(written, state)[:, -1], {**state, "ids": written}
-
-    def score(self, memory: Tokens, ids: Tensor) -> Tensor:
-        """All tokens at once."""
-        return self._run(ids, self.start(memory))
-
-    def _run(self, ids: Tensor, state: State) -> Tensor:
+    def logits(self, ids: Tensor, state: State) -> Tensor:
         """Logits `(M, T, V)` of our ids."""
         from transformers.modeling_outputs import BaseModelOutput
 

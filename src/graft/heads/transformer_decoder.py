@@ -7,10 +7,10 @@ from graft.backbones.outputs import Tokens
 from graft.config.types import Count, FractionBelowOne
 from graft.errors import GraftError
 from graft.heads.base import HeadContext
-from graft.heads.decoding import PADDING, Decoder, State, expanded
+from graft.heads.decoding import PADDING, RereadingDecoder, State
 
 
-class TransformerDecoder(Decoder):
+class TransformerDecoder(RereadingDecoder):
     """Layers that look at the tokens before and at the input's, normalised first; positions are learned."""
 
     def __init__(
@@ -39,21 +39,11 @@ class TransformerDecoder(Decoder):
         if tied:
             self.output.weight = self.embedding.weight
 
-    def start(self, memory: Tokens) -> State:
-        """No token yet; the input as layers look at it."""
-        none = torch.zeros(len(memory), 0, dtype=torch.int64, device=memory.values.device)
-        return expanded(Tokens(self.memory(memory.values), memory.mask), {"ids": none})
+    def looked_at(self, memory: Tokens) -> Tokens:
+        """In the layers' width."""
+        return Tokens(self.memory(memory.values), memory.mask)
 
-    def step(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
-        """One token further; those before it are looked at again."""
-        written = torch.cat([state["ids"], ids.unsqueeze(1)], dim=1)
-        return self._run(written, state)[:, -1], {**state, "ids": written}
-
-    def score(self, memory: Tokens, ids: Tensor) -> Tensor:
-        """All tokens at once."""
-        return self._run(ids, self.start(memory))
-
-    def _run(self, ids: Tensor, state: State) -> Tensor:
+    def logits(self, ids: Tensor, state: State) -> Tensor:
         """Logits `(M, T, V)`."""
         length = ids.shape[1]
         if length > len(self.position):

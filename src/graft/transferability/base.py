@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from graft.cache.extract import FeatureSet
 
 Kind = Literal["classes", "labels", "numbers"]
 RANK = 1e-10  # of the largest singular value: what is smaller is rounding
@@ -23,6 +26,19 @@ class Evidence:
     source: np.ndarray | None = None  # (N, Z) probabilities of the pretrained classes; None without a pretrained head
     parameters: int = 0  # of the backbone
     imagenet: float | None = None  # top-1 accuracy of its weights there, where known
+
+    @classmethod
+    def of(cls, train: "FeatureSet", val: "FeatureSet", classes: Sequence[str] | None) -> "Evidence":
+        """What features of both splits say by themselves; `classes` are None where labels are numbers."""
+        assert train.labels is not None  # nobody measures without
+        assert val.labels is not None  # validation always has them
+        return cls(
+            features=train.features.double().numpy(),
+            labels=train.labels.numpy(),
+            val_features=val.features.double().numpy(),
+            val_labels=val.labels.numpy(),
+            num_classes=len(classes) if classes else None,
+        )
 
     @property
     def kind(self) -> Kind:

@@ -128,15 +128,8 @@ def evidence_of(config: Mapping[str, Any], most: int) -> "Evidence":
         with torch.no_grad():
             moved = train.features.to(next(backbone.parameters()).device)
             source = torch.cat([head(part).softmax(-1).cpu() for part in moved.split(1000)]).double().numpy()
-    assert train.labels is not None  # as above
-    assert val.labels is not None  # validation always has them
-    classes = data.classes("target")
-    return Evidence(
-        features=train.features.double().numpy(),
-        labels=train.labels.numpy(),
-        val_features=val.features.double().numpy(),
-        val_labels=val.labels.numpy(),
-        num_classes=len(classes) if classes else None,
+    return replace(
+        Evidence.of(train, val, data.classes("target")),
         source=source,
         parameters=sum(parameter.numel() for parameter in backbone.parameters()),
         imagenet=known_accuracy(backbone, config["backbone"]["weights"]),

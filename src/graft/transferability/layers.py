@@ -98,13 +98,4 @@ def probed_domain(data: TransferDataModule, task: Task) -> str:
 def evidence(backbone: Backbone, data: TransferDataModule, domain: str, cache: DiskCache) -> Evidence:
     """Frozen features of a domain's training and validation samples, with their labels."""
     train, val = (extract(backbone, data, domain, split, cache) for split in ("train", "val"))
-    assert train.labels is not None  # see probed_domain
-    assert val.labels is not None  # validation always has them
-    classes = data.classes(domain)
-    return Evidence(
-        features=train.features.double().numpy(),
-        labels=train.labels.numpy(),
-        val_features=val.features.double().numpy(),
-        val_labels=val.labels.numpy(),
-        num_classes=len(classes) if classes else None,
-    )
+    return Evidence.of(train, val, data.classes(domain))

@@ -32,6 +32,7 @@ CHUNK = 2**20  # bytes that are checked at a time
 
 
 OF_RUN = ("weights", "share")  # keys of `backbone` that are none of its constructor's
+PARTS, MULTIMODAL = "parts", "multimodal"  # the key of a fusion's backbones, and the modality of its data
 
 
 def shares_embedding(backbone: Mapping[str, Any]) -> bool:

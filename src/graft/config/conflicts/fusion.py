@@ -6,9 +6,7 @@ from typing import Any
 from graft.config.conflicts.names import Names
 from graft.config.conflicts.source import modality_of
 from graft.config.text import shown
-from graft.weights.files import HERE
-
-PARTS, MULTIMODAL = "parts", "multimodal"
+from graft.weights.files import HERE, MULTIMODAL, PARTS
 
 
 def fusion_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
