@@ -66,6 +66,8 @@ def hydra_value(value: Any) -> str:
     """A value in Hydra's grammar: lists in brackets, texts quoted where they have other characters than names do."""
     if isinstance(value, list | tuple):
         return f"[{','.join(map(hydra_value, value))}]"
+    if value is None:
+        return "null"
     text = str(value)
     plain = re.fullmatch(r"[A-Za-z/_][\w/.+-]*", text, re.ASCII) and text.lower() not in HYDRA_WORDS
     if isinstance(value, int | float) or plain:

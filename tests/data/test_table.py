@@ -1,7 +1,9 @@
 import os
+import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas
 import pyarrow
 import pytest
@@ -9,6 +11,8 @@ import torch
 from omegaconf import OmegaConf
 from pyarrow import csv, parquet
 
+from graft.data.readers.counts import with_shares
+from graft.data.readers.table import Table
 from graft.data.samples import rows_of
 from graft.data.sources.sklearn_table import SklearnTable
 from graft.data.sources.table_file import TableFile
@@ -319,3 +323,66 @@ def test_low_and_high_rows_are_the_whole_table_shifted_in_one_column():
 def test_only_tables_of_scikit_learn_are_read():
     with pytest.raises(GraftError, match=r"name=files: scikit-learn's tables are breast_cancer, diabetes, iris, wine"):
         SklearnTable("files").load(0)
+
+
+def counted(rows=60, words=40, seed=0):
+    """Texts of very different lengths as counts of words: one class uses the first words more often."""
+    numbers = np.random.default_rng(seed)
+    lines = []
+    for row in range(rows):
+        outcome = row % 2
+        frequent = np.where(np.arange(words) < words // 2, 1 + 2 * outcome, 3 - 2 * outcome)
+        counts = numbers.multinomial(numbers.integers(3, 40), frequent / frequent.sum())
+        lines.append(",".join([*map(str, counts), ["no", "yes"][outcome]]))
+    return ",".join([*(f"w{n}" for n in range(words)), "outcome"]) + "\n" + "\n".join(lines)
+
+
+def test_columns_that_count_things_are_numbers_however_few_values_they_have(table):
+    data, columns = loaded(table(counted()))
+    assert {column.kind for column in columns.all} == {"numeric"}
+    assert any("40 columns count things" in note and "data.target.row_norm=l1" in note for note in data.notes)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        counted(words=20),
+        "\n".join(line if n != 30 else "-" + line for n, line in enumerate(counted().splitlines())),
+        re.sub(r"\n\d+,", "\n1.5,", counted(), count=1),
+        re.sub(r"(?<=[\n,])0(?=,)", "1", counted()),
+        re.sub(r"(?<=[\n,])\d+(?=,)", lambda found: str(min(int(found[0]), 1)), counted()),
+    ],
+    ids=["few columns", "negative", "a fraction", "no zeros", "yes or no"],
+)
+def test_other_columns_of_few_values_are_categories(table, content):
+    data, columns = loaded(table(content))
+    assert columns.categorical
+    assert not any("count things" in note for note in data.notes)
+
+
+def test_rows_are_divided_by_their_sum_where_asked(table):
+    raw = np.array([line.split(",")[:-1] for line in counted().splitlines()[1:]], dtype=float)
+    data, columns = loaded(table(counted(), row_norm="l1"))
+    kept = [int(place.rsplit(" ", 1)[1]) - 2 for place in data.train.places]
+    means = torch.tensor([column.mean for column in columns.all])
+    stds = torch.tensor([column.std for column in columns.all])
+    shares = data.train.inputs.numbers * stds + means
+    expected = raw[kept] / raw[kept].sum(axis=1, keepdims=True)
+    torch.testing.assert_close(shares, torch.from_numpy(expected).float(), rtol=1e-4, atol=1e-6)
+
+
+def test_of_other_columns_the_numbers_are_divided(table):
+    content = "a,b,c,kind,outcome\n" + "\n".join(f"{n + 1},{3 * n + 2},-{n},k{n % 3},{n % 2}" for n in range(60))
+    domain = table(content, row_norm="l1")
+    _, columns = loaded(domain)
+    assert domain.reading()["shares"] == ["a", "b", "c"]
+    assert [column.kind for column in columns.all] == ["numeric", "numeric", "numeric", "categorical"]
+    assert all(abs(column.mean) < 1 for column in columns.numeric)
+    assert columns.numeric[2].mean < 0
+
+
+def test_a_row_of_zeros_and_a_missing_number_stay_what_they_are():
+    numbers = {"a": np.array([1.0, 0.0, np.nan]), "b": np.array([3.0, 0.0, -2.0])}
+    shares = with_shares(Table("rows.csv", numbers, np.arange(3)), ["a", "b"]).columns
+    np.testing.assert_array_equal(shares["a"], [0.25, 0.0, np.nan])
+    np.testing.assert_array_equal(shares["b"], [0.75, 0.0, -1.0])

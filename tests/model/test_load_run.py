@@ -233,6 +233,22 @@ def test_decimal_commas_and_words_for_missing_are_read_as_in_training(run, peopl
     assert_same(graft.load_run(folder).predict(tmp_path / "new.csv"), kept)
 
 
+def test_rows_are_divided_by_their_sum_as_in_training(run, tmp_path):
+    numbers = np.random.default_rng(0)
+    words = [numbers.multinomial(numbers.integers(3, 40), np.ones(40) / 40) for _ in range(60)]
+    rows = [",".join(map(str, [*counts, n % 2])) for n, counts in enumerate(words)]
+    lines = [",".join([*(f"w{n}" for n in range(40)), "outcome"]), *rows]
+    (tmp_path / "words.csv").write_text("\n".join(lines))
+    folder = run(
+        *("data=table", "data/domain@data.target=table_file", f"data.target.file={tmp_path / 'words.csv'}"),
+        *("data.target.label=outcome", "data.target.row_norm=l1", "strategy=scratch", "backbone=mlp"),
+    )
+    kept = kept_by(folder)
+    rows = [lines[int(re.search(r"row (\d+)$", name)[1]) - 1] for name in kept["sample"]]
+    (tmp_path / "new.csv").write_text("\n".join([lines[0], *rows]))
+    assert_same(graft.load_run(folder).predict(tmp_path / "new.csv"), kept)
+
+
 # Sequences and several labels
 
 

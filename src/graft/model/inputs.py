@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from graft.data.readers.counts import with_shares
 from graft.data.readers.images import ImageFiles
 from graft.data.readers.in_memory import Pictures, Sounds, is_path
 from graft.data.readers.numerals import plainly, read_numerals
@@ -137,6 +138,7 @@ def checked_table(table: Table, reading: Mapping[str, Any], columns: Columns) ->
     if decimal := reading.get("decimal"):
         table = with_plain_numbers(table, columns, decimal)
     wrong = wrong_values(table, columns)
+    table = with_shares(table, reading.get("shares", ()))
     problems = [*sorted(table.bad.items()), *((int(table.lines[index]), problem) for index, problem in wrong.items())]
     kept = np.array([index for index in range(len(table)) if index not in wrong], dtype=np.int64)
     return replace(table.rows(kept) if wrong else table, bad={}), problems

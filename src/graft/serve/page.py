@@ -60,7 +60,7 @@ class Page:
             limit_mb,
             "" if has_captum() else NO_CAPTUM,
             model.neighbours is not None,
-            [field_of(column, model.description.reading.get("decimal") or ".") for column in columns],
+            [field_of(column, model.description.reading) for column in columns],
         )
 
     @property
@@ -76,13 +76,16 @@ class Page:
         )
 
 
-def field_of(column: Column, decimal: str) -> Field:
+def field_of(column: Column, reading: Mapping[str, Any]) -> Field:
     """The form's field for a column."""
     key = f"{ROW}{column.name}"
     if column.kind == CATEGORICAL:
         few = len(column.categories) <= CHOICES
         hint = "" if few else f"one of {len(column.categories):,}, such as {column.categories[0]}"
         return Field(key, column.name, hint, column.categories if few else ())
+    if column.name in reading.get("shares", ()):
+        return Field(key, column.name, "a number, as counted")
+    decimal = reading.get("decimal") or "."
     return Field(key, column.name, f"a number, half are below {column.median:g}".replace(".", decimal))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from graft.config.types import Natural
 from graft.data.domain import Domain
+from graft.data.readers.counts import are_counts, columns_of_numbers, with_shares
 from graft.data.readers.label_columns import yes_or_no
 from graft.data.readers.numerals import SHARE, decimal_sign, read_numerals, share_of_numerals
 from graft.data.readers.table import LARGEST, Table, column_name, number, to_numbers, to_texts
@@ -43,11 +44,13 @@ class TableSource(Domain):
         ignore: Sequence[str] = (),
         few_values: Natural = 5,
         decimal: Literal[".", ","] | None = None,
+        row_norm: Literal["l1"] | None = None,
         **settings: Any,
     ) -> None:
         """`label` is a column's name or index, several of them for `multilabel`; `class_names` of its values in order.
 
-        A column of `few_values` different whole numbers or less is one of categories.
+        A column of `few_values` different whole numbers or less is one of categories, unless it is one of many that
+        count things, or `row_norm` makes it one of shares.
         """
         super().__init__(**settings)
         self.label = label
@@ -57,6 +60,8 @@ class TableSource(Domain):
         self.few_values = few_values
         self.decimal = decimal
         self.decimal_sign: str | None = None  # that the numbers are written with, once they are read
+        self.row_norm = row_norm
+        self.counts: list[str] = []  # columns that count things, once they are read
         self.other: TableSource | None = None  # of a transfer
         self.joint_kinds: dict[str, str] | None = None  # of the columns that the other side has too
 
@@ -70,8 +75,12 @@ class TableSource(Domain):
         self.other = other if isinstance(other, TableSource) else None
 
     def reading(self) -> Mapping[str, Any]:
-        """How numbers and missing values are written, and how a file is laid out."""
-        return {"decimal": self.decimal_sign, **getattr(self, "options", {})}
+        """How numbers and missing values are written, what is done to them, and how a file is laid out."""
+        return {
+            "decimal": self.decimal_sign,
+            "shares": self.counts if self.row_norm else [],
+            **getattr(self, "options", {}),
+        }
 
     def tables(self) -> dict[str, Table]:
         """The table of each official split, `train` alone where there is none."""
@@ -123,7 +132,21 @@ class TableSource(Domain):
             name: replace(table, columns={n: v for n, v in table.columns.items() if n not in out})
             for name, (table, _) in read.items()
         }
+        numbers = columns_of_numbers(kept["train"], self._free(kept["train"], labels))
+        self.counts = numbers if self.row_norm or are_counts(kept["train"], numbers) else []
+        if self.counts and not self.row_norm:
+            notes.append(
+                f"{len(self.counts):,} columns count things, so they are numbers however few values they have; "
+                f"{override(f'{self.key}.row_norm', 'l1')} divides each row by its sum"
+            )
+        if self.row_norm:
+            kept = {name: with_shares(table, self.counts) for name, table in kept.items()}
         return kept, labels, tuple(notes)
+
+    def _free(self, train: Table, labels: Sequence[str]) -> list[str]:
+        """Features that no key gives a kind or a use."""
+        out = {*labels, *self.ignore, *self._of_kind(CATEGORICAL), *(self.split.get(key) for key in ("group", "time"))}
+        return [name for name in train.columns if name not in out]
 
     def _labels_in(self, table: Table) -> list[str]:
         """Names of the labels' columns; one, where samples have one label each."""
@@ -229,7 +252,7 @@ class TableSource(Domain):
         joint = self.joint_kinds or {}
         columns, constant, names, commas = [], [], [], []
         for name, values in train.columns.items():
-            kind = self.kinds.get(name) or joint.get(name)
+            kind = NUMERIC if name in self.counts else self.kinds.get(name) or joint.get(name)
             kind = kind or kind_of(values, *train.numbers(name), self.few_values)
             column = fit_numbers(name, *train.numbers(name)) if kind == NUMERIC else fit_categories(name, values)
             if column is None:
