@@ -23,6 +23,14 @@ from graft.cli.notebook import SWEEPS
 
 DOCS = PROJECT / "docs"
 PAGES = {str(path.relative_to(DOCS)): path.read_text() for path in sorted(DOCS.rglob("*.md"))}
+HEADERS = {  # of experiments: the commands that they begin with
+    path.stem: [
+        line.strip()
+        for line in re.sub(r" *\\\n# *", " ", path.read_text()).replace("\n#", "\n").splitlines()
+        if "python train.py" in line
+    ]
+    for path in sorted((PROJECT / "conf" / "experiment").glob("*.yaml"))
+}
 EXTEND = [name for name in PAGES if name.startswith("extend/") and not name.endswith("index.md")]
 SHORT = ["debug=fast", "training.threads=1", "data.batch_size=4", "trainer=cpu", "logger=csv"]
 
@@ -68,11 +76,22 @@ def test_a_command_is_accepted(command, tmp_path, monkeypatch):
     if "--help" in words:
         assert run(monkeypatch, words[words.index("train.py") + 1 :]) == 0
         return
-    overrides = [word for word in shortened(command[command.index("python") :]) if not word.startswith("-")]
+    assert mistakes_in(command) == []
+
+
+@pytest.mark.parametrize("experiment", HEADERS)
+def test_the_commands_of_an_experiments_header_are_accepted(experiment, monkeypatch):
+    monkeypatch.setenv("GRAFT_DATA", "data")
+    assert [mistake for command in HEADERS[experiment] for mistake in mistakes_in(command)] == []
+
+
+def mistakes_in(command):
+    """What is wrong with a command at its own length, with the first of a sweep's values."""
+    overrides = [word for word in shortened(command[command.index("python") :]) if word not in SHORT]
     overrides = [word for word in overrides if word.split("=")[0] not in (*SWEEPS, *REPEATED, WORD, OTHERS)]
-    overrides = [word for word in overrides if word != "job"]  # of --cfg
+    overrides = [word for word in overrides if not word.startswith("-") and word != "job"]  # of --cfg
     # Of what an earlier command leaves in logs/ nothing is there yet.
-    assert [problem for problem in problems(*overrides) if "=logs/" not in problem] == []
+    return [problem for problem in problems(*overrides) if "=logs/" not in problem]
 
 
 @pytest.mark.slow
