@@ -29,7 +29,7 @@ INPUTS, HEADS, RATES = ("features", "pixels"), ("linear", "mlp"), (1e-3, 1e-2, 1
 GRID = list(itertools.product(INPUTS, HEADS, RATES))  # 4 strategies x 3 rates
 RECIPE = GRID.index(("features", "linear", 1e-3))  # frozen, with Graft's own head and rate
 EPOCHS, HIDDEN, BATCH = 20, 64, 32
-RULES = ("budget", "ensemble", "recipe", "random")
+RULES = ("budget", "pooled", "ensemble", "recipe", "random")
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,7 @@ def regrets(
     reference = float(best.test[best.val.argmax()])
     scores = {
         "budget": by_folds(trained),
+        "pooled": pooled(trained, splits["test"].labels),
         "ensemble": accuracy(torch.stack([one.probabilities for one in trained]).mean(0), splits["test"].labels),
         "recipe": float(trained[RECIPE].test[-1]),
         "random": statistics.fmean(float(one.test[-1]) for one in trained),
@@ -125,6 +126,14 @@ def by_folds(trained: Sequence[Trained]) -> float:
     clear = clear_gain(torch.stack([folds[best], folds[RECIPE]], dim=1)) == 0
     place = best if clear else RECIPE
     return float(trained[place].test[epochs[place]])
+
+
+def pooled(trained: Sequence[Trained], labels: Tensor) -> float:
+    """Test accuracy of the mean prediction of all configurations that the folds do not find clearly worse."""
+    folds = [one.folds[:, -1] for one in trained]
+    best = max(range(len(trained)), key=lambda place: float(folds[place].mean()))
+    kept = [p for p in range(len(trained)) if clear_gain(torch.stack([folds[best], folds[p]], dim=1)) != 0]
+    return accuracy(torch.stack([trained[place].probabilities for place in {best, *kept}]).mean(0), labels)
 
 
 def fit(

@@ -311,6 +311,32 @@ def test_an_ensemble_is_the_mean_of_its_jobs_predictions(tmp_path, capsys):
     assert len(study.read([tmp_path]).rows) == 3  # no strategy of its own in the comparisons
 
 
+def test_under_budget_the_mean_is_of_those_that_folds_do_not_find_clearly_worse(tmp_path):
+    random = np.random.default_rng(0)
+    folds = {"frozen": [0.8, 0.7, 0.9, 0.6, 0.8], "lora": [0.7, 0.8, 0.6, 0.9, 0.7], "full": [0.3, 0.4, 0.3, 0.4, 0.3]}
+    sweep, right = Sweep(tmp_path), {}
+    for seed in (0, 1):
+        for strategy, values in folds.items():
+            right[strategy, seed] = random.random(200) < 0.7
+            sweep.add(f"strategy={strategy} seed={seed}", right[strategy, seed], **budget(values))
+        sweep.add(f"strategy=bitfit seed={seed}", RIGHT, **budget(None))
+    jobs = sweeps.read_jobs(tmp_path)
+    shown = summary.with_ensembles(jobs, sweeps.fold(jobs))
+    assert [row.overrides["strategy"] for row in shown][:1] == ["ensemble of 2"]
+    sure = [(right["frozen", seed] * 0.6 + right["lora", seed] * 0.6 - 0.6) for seed in (0, 1)]
+    decided = [np.where(one == 0, HALF, one > 0).mean() for one in sure]  # of a tie the first class
+    assert shown[0].scores == pytest.approx(decided)
+    assert len(shown) == 5
+
+
+def test_under_budget_nothing_is_averaged_without_folds(tmp_path):
+    sweep = Sweep(tmp_path)
+    sweep.add("strategy=frozen seed=0", RIGHT, **budget(None))
+    sweep.add("strategy=full seed=0", HALF, **budget(None, "strategy"))
+    jobs = sweeps.read_jobs(tmp_path)
+    assert len(summary.with_ensembles(jobs, sweeps.fold(jobs))) == 2
+
+
 def test_an_ensemble_needs_the_jobs_predictions(tmp_path):
     rule = {"selection": {"rule": "ensemble", "monitor": None, "value": None}}
     sweep = Sweep(tmp_path)

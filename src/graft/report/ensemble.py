@@ -1,4 +1,4 @@
-"""`selection=ensemble`: the mean of what all jobs of a seed predict, as a row of the sweep that no label chose."""
+"""The mean of what several jobs of a seed predict, as a row of the sweep: of all, or of those that folds leave."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,6 +7,7 @@ import numpy as np
 
 from graft.report.contributions import contributions
 from graft.report.kept import target_predictions
+from graft.runs.recipe import not_clearly_worse
 from graft.runs.record import split_of
 from graft.runs.roles import role
 from graft.runs.sweeps import Job, Row, all_chose_by, split_overrides
@@ -17,19 +18,26 @@ Found = Mapping[str, Any]  # of a domain, as predictions.read gives them
 
 
 def ensembles(jobs: Sequence[Job], rows: Sequence[Row]) -> list[Row]:
-    """A row for each setting whose jobs kept their predictions; empty where another rule than `ensemble` served one.
+    """A row for each setting (data, network) whose jobs kept their predictions, which are averaged seed by seed.
 
-    Settings (data, network) are kept apart; all else that the sweep varies is averaged over, seed by seed.
+    All jobs of a setting under `selection=ensemble`; under `selection=budget` those of the configurations that the
+    folds do not find clearly worse than the best one. Empty under another rule.
     """
-    if not all_chose_by(rows, RULE):
+    all_of_them = all_chose_by(rows, RULE)
+    if not all_of_them and not all_chose_by(rows, "budget"):
         return []
     varied = split_overrides(jobs)[0]
-    settings: dict[tuple[str | None, ...], list[Job]] = {}
-    for job in jobs:
-        if job.results:
-            place = tuple(job.overrides.get(key) for key in varied if role(key) == "setting")
-            settings.setdefault(place, []).append(job)
-    return [row for members in settings.values() if (row := ensemble_of(members, varied))]
+    settings: dict[tuple[str | None, ...], list[Row]] = {}
+    for row in rows:
+        place = tuple(row.overrides.get(key) for key in varied if role(key) == "setting")
+        settings.setdefault(place, []).append(row)
+    found = []
+    for members in settings.values():
+        averaged = members if all_of_them else not_clearly_worse(members)
+        kept = [job for row in averaged for job in row.jobs if job.results]
+        if kept and (row := ensemble_of(kept, varied)):
+            found.append(row)
+    return found
 
 
 def ensemble_of(jobs: Sequence[Job], varied: Sequence[str]) -> Row | None:

@@ -80,6 +80,16 @@ def is_recipe(row: "Row", rows: Sequence["Row"]) -> bool:
     return bool(row.finished) and all(varied <= {*results["selection"]["as_recipe"]} for results in row.finished)
 
 
+def not_clearly_worse(rows: Sequence["Row"]) -> list["Row"]:
+    """Rows of one setting that have folds, on which the best one of them does not gain clearly."""
+    with_folds = [row for row in rows if row.mean("selection", "value") is not None]
+    if not with_folds:
+        return []
+    sign = -1 if with_folds[0].finished[0]["selection"]["mode"] == "min" else 1
+    best = max(with_folds, key=lambda row: sign * (row.mean("selection", "value") or 0.0))
+    return [row for row in with_folds if not is_clear_gain(best, row)]
+
+
 def is_clear_gain(row: "Row", own: "Row") -> bool:
     """Whether a row's folds gain more than one standard error on another's; False where one of them has no folds."""
     folds = [
