@@ -87,7 +87,8 @@ def test_the_commands_of_an_experiments_header_are_accepted(experiment, monkeypa
 
 def mistakes_in(command):
     """What is wrong with a command at its own length, with the first of a sweep's values."""
-    overrides = [word for word in shortened(command[command.index("python") :]) if word not in SHORT]
+    overrides = shortened(re.sub("<[^>]*>", "folder", command)[command.index("python") :])
+    overrides = [word for word in overrides if word not in SHORT]
     overrides = [word for word in overrides if word.split("=")[0] not in (*SWEEPS, *REPEATED, WORD, OTHERS)]
     overrides = [word for word in overrides if not word.startswith("-") and word != "job"]  # of --cfg
     # Of what an earlier command leaves in logs/ nothing is there yet.
