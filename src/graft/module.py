@@ -179,8 +179,9 @@ class TransferModule(pl.LightningModule):
                 sizes = [one.sizes for one in batch.values() if one.sizes is not None]
                 features: Any = seen_by(self.head("target"), self.backbone, inputs, torch.cat(sizes) if sizes else None)
             else:
-                kept = [self.activations(one) for one in batch.values()]
-                features = self.cut.rest(Maps.join(kept) if isinstance(kept[0], Maps) else torch.cat(kept))
+                kept: list[Any] = [self.activations(one) for one in batch.values()]
+                whole: Any = Maps.join(kept) if isinstance(kept[0], Maps) else torch.cat(kept)
+                features = self.cut.rest(whole)
             return dict(zip(batch, features.split([len(one) for one in batch.values()]), strict=True))
         return {domain: self.features(one, domain) for domain, one in batch.items()}
 

@@ -41,8 +41,9 @@ def maps_by_size(backbone: Backbone, images: Tensor, sizes: Tensor) -> Iterator[
 
 def whole_maps(backbone: Backbone, images: Tensor) -> Maps:
     """Of images of one size, or of a padded batch as it is."""
+    height, width = images.shape[-2:]
     with kept_outputs(backbone, [""]) as found:
-        maps = Maps(backbone.local(images), tuple(images.shape[-2:]))
+        maps = Maps(backbone.local(images), (height, width))
     return replace(maps, features=found.get(""))
 
 

@@ -91,12 +91,15 @@ class Maps:
         if len(batches) == 1:
             return batches[0]
         values = {stage: cat_padded([one.values[stage] for one in batches]) for stage in batches[0].values}
-        features, sizes = (
-            torch.cat(parts) if all(one is not None for one in parts) else None
-            for parts in ([one.features for one in batches], [one.sizes for one in batches])
-        )
+        features, sizes = joined([one.features for one in batches]), joined([one.sizes for one in batches])
         height, width = (max(one.size[side] for one in batches) for side in (0, 1))
         return cls(values, (height, width), features, sizes)
+
+
+def joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """Batches as one; None where one is not there."""
+    there = [one for one in parts if one is not None]
+    return torch.cat(there) if len(there) == len(parts) else None
 
 
 @dataclass(frozen=True)

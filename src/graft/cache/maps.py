@@ -103,6 +103,11 @@ class MapsWriter:
         if not self._layout:
             return
         starts, ends, sizes, shapes = zip(*(self._layout[index] for index in sorted(self._layout)), strict=True)
-        layout = {"starts": np.array(starts), "ends": np.array(ends), "shapes": np.array(shapes)}
-        np.savez(self.folder / LAYOUT, sizes=torch.stack(sizes).numpy(), **layout)
+        np.savez(
+            self.folder / LAYOUT,
+            starts=np.array(starts),
+            ends=np.array(ends),
+            sizes=torch.stack(sizes).numpy(),
+            shapes=np.array(shapes),
+        )
         (self.folder / META).write_text(json.dumps(self._meta))

@@ -112,6 +112,7 @@ class FrozenFeatures(Callback):
         """Where a phase cuts the backbone, found once."""
         if id(phase) not in self._places:
             active = active_in(module, phase)
+            cut: SplitBackbone | None
             if any(takes_maps(head) for head in module.heads.values()):
                 cut = None if active else MapsSplit(module.backbone, read_stages(module))
             else:

@@ -118,7 +118,7 @@ class RenderedCells(Domain):
         shape = self.width / self.height
         smears = [smear(shape, random_of("cells", self.seed, split, index)) for index in range(number)]
         pictures = functools.partial(drawn, smears, (self.height, self.width), (self.seed, split))
-        boxes = [boxes_of(cells, self.classes, self.height, self.width) for cells in smears]
+        boxes = [boxes_of(cells, self.classes or NAMES, self.height, self.width) for cells in smears]
         sizes = torch.tensor([[self.height, self.width]] * number)
         return Samples(
             inputs=LazyTensor(number, pictures),
