@@ -37,18 +37,18 @@ def write_xml(path, boxes, size=SIZE, difficult=()):
     )
 
 
-def write_voc(root: Path, train=12, val=6, test=6):
-    """A folder in VOC's layout with lists of all three splits."""
+def write_voc(root: Path, train=12, val=6, test=6, sizes=(SIZE,)):
+    """A folder in VOC's layout with lists of all three splits; the pictures take turns in their sizes."""
     for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / name).mkdir(parents=True)
-    found = iter(pictures(train + val + test))
+    found = [pictures(train + val + test, size=size) for size in sizes]
     for split, number in (("train", train), ("val", val), ("test", test)):
         names = [f"{split}_{index}" for index in range(number)]
         (root / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names) + "\n")
-        for name in names:
-            image, boxes = next(found)
+        for index, name in enumerate(names):
+            image, boxes = next(found[index % len(sizes)])
             Image.fromarray(image).save(root / "JPEGImages" / f"{name}.png")
-            write_xml(root / "Annotations" / f"{name}.xml", boxes)
+            write_xml(root / "Annotations" / f"{name}.xml", boxes, image.shape[:2])
     return root
 
 

@@ -287,6 +287,45 @@ def test_the_worst_images_are_drawn_where_they_may_be_shown(run):
     assert all(one.image is None for one in section(kept, content=False).samples)
 
 
+# Source and target
+
+CELLS = "data/domain@data.{}=rendered_cells data.{}.samples=8 data.{}.height=48 data.{}.width={} data.{}.seed={}"
+
+
+def cells(side, width, seed=0):
+    """Drawn smears as a side of a run."""
+    return CELLS.format(side, side, side, side, width, side, seed).split()
+
+
+def test_a_source_of_other_sizes_pretrains_and_trains_beside_the_target(tmp_path):
+    results = train_in(
+        tmp_path,
+        *(*RUN, *SMALL, "strategy=full", "backbone.weights=source", "pretrain.epochs=1", "pretrain.batch_size=4"),
+        *(*cells("target", 80), *cells("source", 64, seed=1), "objective.alpha=0.25"),
+    )
+    metrics, parts = results["metrics"], {one["name"] for one in results["parameters"]["groups"]}
+    assert "head/shared" in parts, "both sides have the same classes"
+    assert metrics["test/source/map50"] >= 0
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        trained = next(row for row in csv.DictReader(file) if row["train/source/loss"])
+    assert float(trained["train/target/loss"]) != float(trained["train/source/loss"]) > 0
+    assert float(trained["objective/source_weight"]) == 0.25
+    assert metrics["forgetting"] == pytest.approx(metrics["pretrain/test/source/map50"] - metrics["test/source/map50"])
+    found = predictions.read(tmp_path / "run" / "predictions.parquet")
+    assert {len(one["label"]) for one in found.values()} == {10}
+    assert {one["class"] for row in found["source"]["label"] for one in row} == {"Platelets", "RBC", "WBC"}
+
+
+@pytest.mark.slow
+def test_a_source_of_other_classes_has_a_head_of_its_own(tmp_path):
+    write_voc(tmp_path / "voc")
+    results = train_in(
+        tmp_path,
+        *(*RUN, *SMALL, "objective.alpha=0.5", f"data.target.root={tmp_path / 'voc'}", *cells("source", 64)),
+    )
+    assert {"test/source/ap50_WBC", "test/target/ap50_blue"} <= {*results["metrics"]}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("head", "epochs"), [("fcos", 30), ("retinanet", 60)])
 def test_a_run_finds_coloured_rectangles(tmp_path, head, epochs):
@@ -317,8 +356,21 @@ def problem(*overrides):
     [
         (["head=linear"], "use head=fcos or head=retinanet"),
         (["data/domain@data.target=image_folder", "data.target.label_kind=boxes"], "these data have classes"),
-        (["data/domain@data.source=voc", "data.source.root=voc"], "set data.source=null"),
+        (
+            ["data/domain@data.source=glyphs"],
+            "has no boxes; use data/domain@data.source=voc",
+        ),
         *slow(
+            (
+                ["data/domain@data.source=voc", "data.source.root=v", "+task@source_task=multiclass"],
+                "leave source_task out",
+            ),
+            (
+                ["data/domain@data.source=rendered_cells", "+head@source_head=linear"],
+                "use +head@source_head=fcos or +head@source_head=retinanet",
+            ),
+            (["pretrain=simclr", "data/domain@data.source=rendered_cells"], "`pretrain.term=simclr` with"),
+            (["cache.augmented_views=2"], "use cache.augmented_views=0"),
             (["task=multiclass"], "boxes need task=detection"),
             (["data/domain@data.target=image_folder"], "use data=detection"),
             (["data.augment=randaugment"], "use one of none, light, crop"),

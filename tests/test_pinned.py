@@ -186,7 +186,7 @@ def test_every_shipped_source_is_pinned():
     diffs |= {"breast_cancer_mean_worst", "breast_cancer_mean_error"}  # of a source above, by other values
     diffs |= {"several"}  # each of them of another source
     diffs |= {"text_to_text"}  # text_file with other labels, see tests/test_seq2seq.py
-    diffs |= {"voc", "coco"}  # of boxes, see tests/data/test_box_sources.py
+    diffs |= {"voc", "coco", "rendered_cells"}  # of boxes, see tests/data/test_box_sources.py, test_rendered_cells.py
     diffs |= {"image_shards", "audio_shards", "text_shards"}  # read as streams, see tests/data/test_stream.py
     diffs |= {
         "image_pairs",

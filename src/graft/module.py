@@ -14,13 +14,13 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric, MetricCollection
 
 from graft.backbones.base import Backbone
-from graft.backbones.outputs import Tokens, features_of
+from graft.backbones.outputs import Maps, Tokens, features_of
 from graft.backbones.split_backbone import SplitBackbone
-from graft.cache.rows import MappedRows
+from graft.cache.rows import Rows
 from graft.compress.base import COMPRESSION, Compression
 from graft.data.samples import seed_of
 from graft.errors import GraftError
-from graft.heads.base import SHARED, bottleneck_of, classifier_of, has_bottleneck, seen_by, takes_local
+from graft.heads.base import SHARED, bottleneck_of, classifier_of, has_bottleneck, seen_by, takes_local, takes_maps
 from graft.inputs.base import Batch, DomainBatch, Inputs, join
 from graft.objectives.base import Objective
 from graft.selection.base import SelectionRule, of_validation
@@ -110,7 +110,7 @@ class TransferModule(pl.LightningModule):
         self.cut: SplitBackbone | None = None  # in this phase, see graft.callbacks.frozen_features
         # Beside it, what keeps activations `(N, ...)` at the cut of inputs that are made of the target's validation
         # split: from what else they depend on, N, and what makes their batches of indices and inputs; None: too large.
-        self.kept: Callable[[Mapping[str, Any], int, MakeBatches], MappedRows | None] | None = None
+        self.kept: Callable[[Mapping[str, Any], int, MakeBatches], Rows | None] | None = None
         self.confusion: dict[str, Tensor] = {}
         # Of the last test, by domain: indices (B,) and predictions (B, ...) of each batch, as metrics take them.
         self.test_predictions: dict[str, list[tuple[Tensor, Tensor]]] = {}
@@ -154,17 +154,17 @@ class TransferModule(pl.LightningModule):
         """Predictions `(B, K)` for inputs of one domain."""
         return self.head(domain)(self.features(DomainBatch(inputs), domain))
 
-    def features(self, batch: DomainBatch, domain: str) -> Tensor | Tokens:
+    def features(self, batch: DomainBatch, domain: str) -> Any:
         """Features `(B, D)` of one domain's batch, with its own BatchNorm statistics where it has some.
 
-        Tokens, here and below, where heads pool by themselves.
+        Tokens or Maps, here and below, where heads pool by themselves.
         """
         if self.cut is not None:
             return self.cut.rest(self.activations(batch))
         if domain == "source" and (self.bn == "domain_specific" or has_source_encoder(self.backbone)):
             with source_statistics(self.backbone), source_encoder(self.backbone):
-                return seen_by(self.head(domain), self.backbone, batch.inputs)
-        return seen_by(self.head(domain), self.backbone, batch.inputs)
+                return seen_by(self.head(domain), self.backbone, batch.inputs, batch.sizes)
+        return seen_by(self.head(domain), self.backbone, batch.inputs, batch.sizes)
 
     def domain_features(self, batch: Batch) -> dict[str, Any]:
         """Features of every domain in the batch; `bn=joint` runs them forward as one batch.
@@ -176,18 +176,21 @@ class TransferModule(pl.LightningModule):
         if self.bn == "joint" and len(batch) > 1 and alike and not has_source_encoder(self.backbone):
             if self.cut is None:
                 inputs = join([one.inputs for one in batch.values()])
-                features: Any = seen_by(self.head("target"), self.backbone, inputs)
+                sizes = [one.sizes for one in batch.values() if one.sizes is not None]
+                features: Any = seen_by(self.head("target"), self.backbone, inputs, torch.cat(sizes) if sizes else None)
             else:
-                features = self.cut.rest(torch.cat([self.activations(one) for one in batch.values()]))
+                kept: list[Any] = [self.activations(one) for one in batch.values()]
+                whole: Any = Maps.join(kept) if isinstance(kept[0], Maps) else torch.cat(kept)
+                features = self.cut.rest(whole)
             return dict(zip(batch, features.split([len(one) for one in batch.values()]), strict=True))
         return {domain: self.features(one, domain) for domain, one in batch.items()}
 
-    def activations(self, batch: DomainBatch) -> Tensor:
+    def activations(self, batch: DomainBatch) -> Any:
         """What comes out of the backbone at its cut: stored, or computed now."""
         if batch.stored is not None:
             return batch.stored
         assert self.cut is not None
-        return self.cut.trunk(batch.inputs)
+        return self.cut.trunk(batch.inputs if batch.sizes is None else (batch.inputs, batch.sizes))
 
     @property
     def can_cut(self) -> bool:
@@ -196,7 +199,7 @@ class TransferModule(pl.LightningModule):
             self.bn != "domain_specific"
             and not has_source_encoder(self.backbone)
             and not self.compression.changes_network_in_training
-            and not any(takes_local(head) for head in self.heads.values())
+            and not any(takes_local(head) and not takes_maps(head) for head in self.heads.values())
             and not any(term.needs_inputs or term.views for term in self.terms.values())
             and not any(isinstance(transform, ProgressiveResizing) for transform in self.batch_transforms)
         )

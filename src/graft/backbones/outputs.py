@@ -1,7 +1,8 @@
 """What modules put out while a network runs: maps of images, and vectors of tokens."""
 
+import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from graft.errors import GraftError
+from graft.inputs.base import cat_padded
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,56 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Maps:
-    """Maps `(B, C, H, W)` of stages by name, of images of `size` `(H, W)`; `features` `(B, D)` of the same pass."""
+    """Maps `(B, C, H, W)` of stages by name, of images of `size` `(H, W)`; `features` `(B, D)` of the same pass.
+
+    `sizes` `(B, 2)` are height and width of the images without padding, where they are known.
+    """
 
     values: Mapping[str, Tensor]
     size: tuple[int, int]
     features: Tensor | None = None
+    sizes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.values.values())))
+
+    def __getitem__(self, images: Tensor | slice) -> "Maps":
+        """Those of some images."""
+        return self._each(lambda one: one[images])
+
+    def to(self, device: Any, **options: Any) -> "Maps":
+        """Every tensor moved."""
+        return self._each(lambda one: one.to(device, **options))
+
+    def pin_memory(self) -> "Maps":
+        """Every tensor in memory from which a GPU copies while it computes."""
+        return self._each(lambda one: one.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Maps":
+        values = {stage: change(one) for stage, one in self.values.items()}
+        features, sizes = (None if one is None else change(one) for one in (self.features, self.sizes))
+        return Maps(values, self.size, features, sizes)
+
+    def split(self, numbers: Sequence[int]) -> "list[Maps]":
+        """Batches of these numbers of images, one after the other."""
+        ends = [*itertools.accumulate(numbers)]
+        return [self[end - number : end] for number, end in zip(numbers, ends, strict=True)]
+
+    @classmethod
+    def join(cls, batches: "Sequence[Maps]") -> "Maps":
+        """Batches as one, with zeros below and at the right of the smaller maps."""
+        if len(batches) == 1:
+            return batches[0]
+        values = {stage: cat_padded([one.values[stage] for one in batches]) for stage in batches[0].values}
+        features, sizes = joined([one.features for one in batches]), joined([one.sizes for one in batches])
+        height, width = (max(one.size[side] for one in batches) for side in (0, 1))
+        return cls(values, (height, width), features, sizes)
+
+
+def joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """Batches as one; None where one is not there."""
+    there = [one for one in parts if one is not None]
+    return torch.cat(there) if len(there) == len(parts) else None
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,10 @@ from graft.backbones.split_backbone import FEATURES, SplitBackbone, eval_mode, w
 from graft.cache.disk import DiskCache
 from graft.cache.features import FeatureCache, Wanted
 from graft.cache.rows import MappedRows
+from graft.data.boxes import Boxes, padded_sizes
 from graft.data.module import TransferDataModule
 from graft.errors import GraftError
+from graft.inputs.image.boxes import ShorterSide
 
 SPLITS = ("train", "val", "test")
 
@@ -59,13 +61,23 @@ class Pass:
             **({} if self.shift is None else {"shift": self.shift}),
             **also,
         }
-        return Wanted(cut, {**depends_on, "weights": weights}, data.parts(self.domain))
+        return Wanted(cut, {**depends_on, "weights": weights}, data.parts(self.domain), self.scale(cut.backbone))
 
-    def batches(self) -> Iterator[tuple[Tensor, Any]]:
-        """Indices `(B,)` and inputs on the device, batch by batch."""
+    def scale(self, backbone: Backbone) -> float:
+        """Pixels of an image, the mean over those with boxes, over those of the backbone's own size; else 1."""
+        labels = getattr(self.data.domains[self.domain], self.split).labels
+        if not isinstance(labels, Boxes) or backbone.input_shape is None:
+            return 1.0
+        height, width = backbone.input_shape[-2:]
+        sizes = padded_sizes(ShorterSide(min(height, width)).sizes(labels.original))
+        return float(sizes.prod(1).float().mean()) / (height * width)
+
+    def batches(self, sized: bool = False) -> Iterator[tuple[Tensor, Any]]:
+        """Indices `(B,)` and inputs on the device, batch by batch; `sized`: images with their sizes."""
         for batch in self.data.plain_batches(self.domain, self.split, self.view, shift=self.shift):
             assert batch.indices is not None
-            yield batch.indices, self.moved(batch.inputs)
+            inputs = self.moved(batch.inputs)
+            yield batch.indices, (inputs, batch.sizes) if sized else inputs
 
     def moved(self, inputs: Any) -> Any:
         """Inputs as the backbone takes them, on the device."""

@@ -15,10 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graft.backbones.maps import MapsSplit
 from graft.backbones.split_backbone import SplitBackbone
 from graft.cache.disk import DiskCache, NoRoom
 from graft.cache.key import cache_key, code_used, numerics
+from graft.cache.maps import MappedMaps, MapsWriter
 from graft.cache.rows import MappedRows, RowWriter
+from graft.notes import say_once
 
 MANY = 1000  # samples; fewer take no time worth a line
 LARGEST_GROWTH = 4  # from this many activations per number of the input on, computing is faster than reading
@@ -38,10 +41,16 @@ class Stored:
 
 
 class Wanted:
-    """Activations at a cut, of what `depends_on` says; `parts` are what makes the inputs (see `code_used`)."""
+    """Activations at a cut, of what `depends_on` says; `parts` are what makes the inputs (see `code_used`).
 
-    def __init__(self, cut: SplitBackbone, depends_on: Mapping[str, Any], parts: Sequence[Any] = ()) -> None:
+    `scale` is how large a sample is, the mean over a split, over the inputs of the backbone's own size.
+    """
+
+    def __init__(
+        self, cut: SplitBackbone, depends_on: Mapping[str, Any], parts: Sequence[Any] = (), scale: float = 1.0
+    ) -> None:
         self.cut = cut
+        self.scale = scale
         layers = {type(module) for module in cut.subject.modules()}
         network = {"cut": cut.name, "folded": cut.fold, "name": cut.backbone.name, "layers": repr(cut.subject)}
         code = code_used(__name__, *layers, *parts)
@@ -56,7 +65,16 @@ class Wanted:
 
     def bytes(self, samples: int) -> int:
         """What they take for a number of samples."""
-        return samples * math.prod(self.cut.shape) * next(self.cut.backbone.parameters()).element_size()
+        numbers = math.ceil(samples * math.prod(self.cut.shape) * self.scale)
+        return numbers * next(self.cut.backbone.parameters()).element_size()
+
+    def writer(self, folder: Path) -> Any:
+        """What writes them, batch by batch with the samples' indices."""
+        return MapsWriter(folder) if isinstance(self.cut, MapsSplit) else RowWriter(folder)
+
+    def read(self, folder: Path) -> Any:
+        """What has been written, by indices `(B,)`."""
+        return MappedMaps(folder) if isinstance(self.cut, MapsSplit) else MappedRows(folder)
 
 
 class FeatureCache:
@@ -77,8 +95,8 @@ class FeatureCache:
         context: Callable[[], AbstractContextManager],
         domain: str,
         split: str,
-    ) -> MappedRows | None:
-        """Activations `(samples, ...)` of `batches` of indices and inputs; from the disk if there.
+    ) -> Any:
+        """Activations `(samples, ...)` of `batches` of indices and inputs, as rows or maps; from the disk if there.
 
         Where they have to be computed, the same pass computes what is wanted later, `also`. `context` is entered for
         every batch, such as autocast. None where they are too large to be worth keeping.
@@ -91,9 +109,9 @@ class FeatureCache:
             if samples >= MANY:
                 print(f"Computing frozen features of {samples:,} samples, kept in {folders[0].parent}", flush=True)
             last, *earlier = sorted((one.cut for one in made), key=lambda cut: -cut.place)
-            by_name = {one.cut.name: folder for one, folder in zip(made, folders, strict=True)}
+            writers_of = {one.cut.name: one.writer(folder) for one, folder in zip(made, folders, strict=True)}
             with torch.inference_mode(), ExitStack() as stack:
-                writers = [stack.enter_context(RowWriter(by_name[cut.name])) for cut in (last, *earlier)]
+                writers = [stack.enter_context(writers_of[cut.name]) for cut in (last, *earlier)]
                 for indices, inputs in batches():
                     with context():
                         activations = last.trunk_all(inputs, earlier)
@@ -116,9 +134,10 @@ class FeatureCache:
                 with suppress(NoRoom):  # for all of them; there may be for one
                     make_together([missing[key] for key in sorted(missing)], [])
             size, alone = partial(wanted.bytes, samples), partial(compute, [wanted])
-            rows = self.disk.get(wanted.key, size, lambda folder: alone([folder]), MappedRows)
+            rows = self.disk.get(wanted.key, size, lambda folder: alone([folder]), wanted.read)
         except NoRoom as error:
             self.refused = str(error)
+            say_once(f"What the frozen part makes of {domain} {split} is computed in every epoch: {error}.")
             return None
         seconds, computed = time.perf_counter() - started, wanted.key in self._made
         self.report.append(Stored(wanted.cut.name, domain, split, samples, wanted.bytes(samples), computed, seconds))

@@ -5,7 +5,7 @@ import math
 import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +15,14 @@ from graft.cache.in_use import hold
 DATA, META = "rows.bin", "rows.json"
 RESIDENT = 2**26  # bytes of a file that may stay in this process's memory; the system's own cache keeps the rest
 FAULT_AROUND = 2**16  # bytes that Linux maps at once around the first one that is touched
+
+
+class Rows(Protocol):
+    """What is kept of N samples, by indices `(B,)`: tensors, or maps of images (graft.cache.maps)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Tensor) -> Any: ...
 
 
 class MappedFile:
@@ -83,14 +91,14 @@ class MappedRows:
 class TakenRows:
     """Some rows `(M, ...)` of others, by their indices `(M,)`; nothing is read before it is asked for."""
 
-    def __init__(self, rows: MappedRows, indices: Tensor) -> None:
+    def __init__(self, rows: Rows, indices: Tensor) -> None:
         self.rows = rows
         self.indices = indices
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: Tensor) -> Tensor:
+    def __getitem__(self, index: Tensor) -> Any:
         return self.rows[self.indices[index]]
 
 

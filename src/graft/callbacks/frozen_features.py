@@ -10,12 +10,14 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
+from graft.backbones.maps import MapsSplit
 from graft.backbones.split_backbone import SplitBackbone, active_modules, find_split, weights_hash
 from graft.cache.extract import Pass
 from graft.cache.features import FeatureCache
-from graft.cache.rows import MappedRows, TakenRows
+from graft.cache.rows import Rows, TakenRows
 from graft.data.module import TransferDataModule, shifted_test
 from graft.data.stream import Stream
+from graft.heads.base import takes_maps
 from graft.inputs.base import Inputs
 from graft.module import TransferModule
 from graft.notes import say_once
@@ -50,8 +52,8 @@ class FrozenFeatures(Callback):
         self.tests = tests
         self._phase: Phase | None = None
         self._places: dict[int, Place | None] = {}  # by the phase's identity
-        self._views: dict[str, list[MappedRows | TakenRows]] = {}
-        self._kept: dict[str, MappedRows | None] = {}  # by key, of what rules make of validation inputs
+        self._views: dict[str, list[Rows]] = {}
+        self._kept: dict[str, Rows | None] = {}  # by key, of what rules make of validation inputs
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin, also inside a phase, where a run resumes."""
@@ -110,7 +112,11 @@ class FrozenFeatures(Callback):
         """Where a phase cuts the backbone, found once."""
         if id(phase) not in self._places:
             active = active_in(module, phase)
-            cut = find_split(module.backbone, active, fold)
+            cut: SplitBackbone | None
+            if any(takes_maps(head) for head in module.heads.values()):
+                cut = None if active else MapsSplit(module.backbone, read_stages(module))
+            else:
+                cut = find_split(module.backbone, active, fold)
             self._places[id(phase)] = Place(cut, weights_hash(module.backbone, active)) if cut else None
         return self._places[id(phase)]
 
@@ -145,7 +151,7 @@ class FrozenFeatures(Callback):
         split_name: str,
         view: int | None = None,
         shift: str | None = None,
-    ) -> MappedRows | TakenRows | None:
+    ) -> Rows | None:
         data, split_name, taken = self._stored_with(trainer, domain, split_name)
         split = getattr(data.domains[domain], split_name)
         if len(split) == 0:
@@ -154,7 +160,8 @@ class FrozenFeatures(Callback):
         wanted, *also = [one.wanted(place.cut, place.weights) for place in (place, *later)]
         context = trainer.precision_plugin.forward_context  # such as autocast
         shown = split_name if shift is None else shifted_test(shift)
-        rows = self.cache.rows(wanted, also, one.batches, len(split), context, domain, shown)
+        batches = partial(one.batches, sized=isinstance(place.cut, MapsSplit))
+        rows = self.cache.rows(wanted, also, batches, len(split), context, domain, shown)
         return rows if rows is None or taken is None else TakenRows(rows, taken)
 
     def _made(
@@ -164,7 +171,7 @@ class FrozenFeatures(Callback):
         depends_on: Mapping[str, Any],
         samples: int,
         batches: Callable[[], Iterator[tuple[Tensor, Inputs]]],
-    ) -> MappedRows | None:
+    ) -> Rows | None:
         """Activations of inputs that are made of the target's validation split, see `TransferModule.kept`."""
         one = Pass(data_of(trainer), "target", "val", trainer.precision_plugin, trainer.strategy.root_device)
         wanted = one.wanted(place.cut, place.weights, depends_on)
@@ -248,6 +255,13 @@ class FrozenFeatures(Callback):
 def active_in(module: TransferModule, phase: Phase) -> set[str]:
     """Names of the backbone's modules that train or behave as in training in a phase."""
     return active_modules(module.backbone, frozen_modules(module.backbone, phase), phase.parameters)
+
+
+def read_stages(module: TransferModule) -> list[str]:
+    """The stages whose maps heads read, in their order; all where a head does not say."""
+    stages = [stage.name for stage in module.backbone.stages]
+    read = {stage for head in module.heads.values() for stage in getattr(head, "stages", stages)}
+    return [stage for stage in stages if stage in read]
 
 
 def everything(limit: int | float) -> bool:

@@ -9,6 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+MULTIPLE = 32  # pixels of which a padded side is a multiple, so that every map of a pyramid covers the whole image
+
+
+def padded_sizes(sizes: Tensor) -> Tensor:
+    """Heights and widths `(N, 2)` of images with the padding that they need by themselves."""
+    return (sizes + MULTIPLE - 1) // MULTIPLE * MULTIPLE
+
 
 @dataclass(frozen=True)
 class Boxes:
@@ -108,6 +115,12 @@ class Boxes:
             limit = whole.flip(0).repeat(2)
             boxes.append(torch.minimum(one.clamp(min=0) * scale, limit.to(one.dtype)))
         return replace(self, boxes=boxes, sizes=original, original=original)
+
+    def resized(self, sizes: Tensor) -> "Boxes":
+        """Boxes of images as they were read in pixels of the same images resized to `sizes` `(N, 2)`."""
+        scales = (sizes / self.original).flip(1).repeat(1, 2)
+        boxes = [one * scale for one, scale in zip(self.boxes, scales, strict=True)]
+        return replace(self, boxes=boxes, sizes=sizes)
 
     def counts(self, num_classes: int) -> Tensor:
         """How many boxes of each class every image has, `(N, K)`."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from graft import signals
-from graft.cache.rows import MappedRows, TakenRows
+from graft.cache.rows import Rows
 from graft.data.boxes import Boxes
 from graft.data.samples import seed_of
 from graft.data.sampling import EvalBatches, Key, TrainBatches
@@ -90,7 +90,7 @@ class Loader:
         transform: Transform,
         batch_sampler: TrainBatches | EvalBatches | Sequence[Key],
         num_workers: int = 0,
-        stored: Callable[[], MappedRows | TakenRows | None] = lambda: None,
+        stored: Callable[[], Rows | None] = lambda: None,
         views: Mapping[str, tuple[Callable[[], Prepared], Transform]] | None = None,
     ) -> None:
         self.batch_sampler = batch_sampler
@@ -118,9 +118,11 @@ class Loader:
         activations = self._stored() if stored else None
         return self._samples[key] if activations is None else self._of(activations, key[1])
 
-    def _of(self, activations: MappedRows | TakenRows, indices: Tensor) -> DomainBatch:
-        labels = labels_of(self._labels, indices)
-        return DomainBatch(labels=labels, indices=indices, stored=activations[indices])
+    def _of(self, activations: Rows, indices: Tensor) -> DomainBatch:
+        labels, stored = labels_of(self._labels, indices), activations[indices]
+        if isinstance(labels, Boxes):
+            labels = labels.resized(stored.sizes)  # as its transform does
+        return DomainBatch(labels=labels, indices=indices, stored=stored)
 
     @functools.cached_property
     def _samples(self) -> TransformedSamples:

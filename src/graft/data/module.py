@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset
 
 from graft.cache.disk import DiskCache
-from graft.cache.rows import MappedRows, TakenRows
+from graft.cache.rows import Rows
 from graft.config.types import Auto, Count, Natural, Seed
 from graft.data.boxes import Boxes
 from graft.data.domain import Domain
@@ -123,7 +123,7 @@ class TransferDataModule(pl.LightningDataModule):
         self.views: Mapping[str, Sequence[str]] = {}  # of training batches, names by domain (see graft.data.views)
         self.teacher_spec: InputSpec | None = None  # the form of their `teacher` view
         # (domain, split) -> activations `(N, ...)` that stand for its inputs, see graft.callbacks.frozen_features
-        self.stored: dict[tuple[str, str], MappedRows | TakenRows | None] = {}
+        self.stored: dict[tuple[str, str], Rows | None] = {}
         self.skipped: dict[str, dict[str, str]] = {}  # by domain, samples of streams that could not be used, and why
         self._pool: Split | None = None  # the target's training samples before the budget, without their labels
         self._prepared: dict[tuple[str, str], Prepared] = {}  # by split and geometry; copies of this module share it
@@ -561,7 +561,7 @@ class TransferDataModule(pl.LightningDataModule):
         domain: str,
         split: Split,
         transform: Transform,
-        stored: Callable[[], MappedRows | TakenRows | None] = lambda: None,
+        stored: Callable[[], Rows | None] = lambda: None,
         batches: EvalBatches | None = None,
     ) -> EvalLoader:
         def lengths() -> Tensor | None:

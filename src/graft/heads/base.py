@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from graft import registry
 from graft.backbones.base import Backbone
-from graft.backbones.outputs import Maps, MapSize, Tokens, features_of, kept_outputs, map_sizes
+from graft.backbones.maps import maps_of
+from graft.backbones.outputs import MapSize, Tokens, features_of, kept_outputs, map_sizes
 from graft.build import build
 from graft.config.types import Given
 from graft.errors import GraftError
@@ -53,16 +54,24 @@ def takes_local(head: Any) -> bool:
 
 
 def takes_maps(head: Any) -> bool:
-    """Whether a head, or its class, says `takes = "maps"` and gets Maps of the backbone's stages."""
+    """Whether a head, or its class, says `takes = "maps"` and gets Maps of the backbone's stages.
+
+    Where it says `stages` too, it reads those alone, and those alone are kept of a frozen backbone.
+    """
     return getattr(head, "takes", "features") == "maps"
 
 
-def seen_by(head: nn.Module, backbone: Backbone, x: Any) -> Any:
-    """What a head takes of a backbone's inputs `(B, ...)`: features `(B, D)`, or Tokens or Maps with these beside."""
+def seen_by(head: nn.Module, backbone: Backbone, x: Any, sizes: Tensor | None = None) -> Any:
+    """What a head takes of a backbone's inputs `(B, ...)`: features `(B, D)`, or Tokens or Maps with these beside.
+
+    `sizes` `(B, 2)` are those of images without padding, where a batch is padded.
+    """
+    if takes_maps(head):
+        return maps_of(backbone, x, sizes)
     if not takes_local(head):
         return backbone(x)
     with kept_outputs(backbone, [""]) as found:
-        seen: Any = Maps(backbone.local(x), tuple(x.shape[-2:])) if takes_maps(head) else backbone.tokens(x)
+        seen = backbone.tokens(x)
     return replace(seen, features=found.get(""))
 
 

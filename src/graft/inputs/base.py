@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graft.cache.disk import DiskCache
+from graft.data.boxes import Boxes
 from graft.data.samples import Split
 
 
@@ -53,11 +54,16 @@ class DomainBatch:
     labels: Any = None  # (B,), (B, K) or Boxes; fewer where only the first samples have some
     indices: Tensor | None = None  # (B,) of the samples in their split
     views: Mapping[str, Inputs] = field(default_factory=dict)  # the same samples again, augmented as a term asks for
-    stored: Tensor | None = None  # (B, ...) of a frozen part of the backbone
+    stored: Any = None  # (B, ...), or Maps, of a frozen part of the backbone
 
     def __len__(self) -> int:
         """How many samples there are."""
         return len(self.inputs if self.stored is None else self.stored)
+
+    @property
+    def sizes(self) -> Tensor | None:
+        """Height and width `(B, 2)` of images with boxes, which are padded to one size; None of all other samples."""
+        return self.labels.sizes if isinstance(self.labels, Boxes) else None
 
     def to(self, device: Any, **options: Any) -> "DomainBatch":
         """Everything moved but the indices, which only the data module needs."""
@@ -85,20 +91,22 @@ def one_of(inputs: Inputs, number: int) -> Inputs:
 
 
 def join(batches: Sequence[Inputs]) -> Inputs:
-    """Batches one after the other as one; sequences are filled up with zeros to the longest."""
+    """Batches one after the other as one; sequences and images are filled up with zeros to the largest."""
     if isinstance(batches[0], Tensor):
-        return torch.cat(cast(list[Tensor], [*batches]))
+        return cat_padded(cast(list[Tensor], [*batches]))
     fields = cast(Sequence[Fields], batches)
     return Fields({name: cat_padded([batch[name] for batch in fields]) for name in fields[0].tensors})
 
 
 def cat_padded(tensors: Sequence[Tensor]) -> Tensor:
-    """Tensors `(B, L, ...)` of different lengths as one, zeros behind the shorter ones."""
-    if tensors[0].ndim == 1:
-        return torch.cat([*tensors])
-    longest = max(tensor.shape[1] for tensor in tensors)
-    after = [0] * (2 * (tensors[0].ndim - 2) + 1)
-    return torch.cat([F.pad(tensor, [*after, longest - tensor.shape[1]]) for tensor in tensors])
+    """Tensors `(B, ...)` of different sizes as one, zeros behind the ends of the smaller ones."""
+    largest = [max(sizes) for sizes in zip(*(one.shape[1:] for one in tensors), strict=True)]
+
+    def padded(one: Tensor) -> Tensor:
+        missing = [most - own for most, own in zip(largest, one.shape[1:], strict=True)]
+        return F.pad(one, [side for more in reversed(missing) for side in (0, more)]) if any(missing) else one
+
+    return torch.cat([padded(one) for one in tensors])
 
 
 class InputSpec(Protocol):

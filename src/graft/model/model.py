@@ -175,7 +175,7 @@ class Model:
             whole = Boxes.none([whole_size(samples, i) for i in indices.tolist()], [one.shape[-2:] for one in resized])
             batch = self.as_weights(transform.collate(resized).to(self.device))
             with torch.inference_mode(), self._autocast():
-                predicted: Any = self.task.predictions(self.logits(batch))
+                predicted: Any = self.task.predictions(self.logits(batch, whole.sizes))
             found.append(predicted.cpu().float().restored(like=whole))
         if not found:
             raise GraftError("There is nothing to predict on: the inputs are empty.")
@@ -212,9 +212,9 @@ class Model:
                 found.append(self.backbone(batch).float().cpu())
         return torch.cat(found)
 
-    def logits(self, batch: Inputs) -> Tensor:
-        """What the head says `(B, K)` of inputs as the network takes them."""
-        return self.head(seen_by(self.head, self.backbone, batch))
+    def logits(self, batch: Inputs, sizes: Tensor | None = None) -> Tensor:
+        """What the head says `(B, K)` of inputs as the network takes them; `sizes` as in `seen_by`."""
+        return self.head(seen_by(self.head, self.backbone, batch, sizes))
 
     def batches(self, inputs: Any, batch_size: int, sample_rate: int | None) -> Iterator[Inputs]:
         """The inputs as the network takes them, on its device."""

@@ -24,7 +24,7 @@ def label_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[st
         elif kind not in (None, takes):
             key = f"data.{side}.label_kind"
             hints = {
-                "boxes": "boxes: use data=detection, or data/domain@data.target=voc or coco",
+                "boxes": "boxes: use data=detection, or data/domain@data.target=voc, coco or rendered_cells",
                 "texts": f"texts to write: use data/domain@data.{side}=text_to_text, or {key}=texts",
             }
             yield f"`{group}={names[group]}` with `{key}={kind}`: it needs {hints.get(takes, f'{key}={takes}')}"
@@ -81,29 +81,44 @@ def label_set_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
 
 def detection_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
     """A head of boxes without their task, or the other way round; and what does not go with boxes."""
-    needs, gives = names.says("task", "takes_maps", False), names.says("head", "takes", "features") == "maps"
-    if needs != gives:
-        use = "head=fcos or head=retinanet" if needs else "task=detection data=detection, or another head"
-        yield f"`task={names['task']}` with `head={names['head']}`: boxes come from a head of maps; use {use}"
+    needs = names.says("task", "takes_maps", False)
+    for head in ("head", *(["source_head"] if config["source_head"] else [])):
+        if needs != (names.says(head, "takes", "features") == "maps"):
+            use = f"{head}=fcos or {head}=retinanet" if needs else "task=detection data=detection, or another head"
+            use = use.replace("source_head=", "+head@source_head=")
+            yield f"`task={names['task']}` with `{head}={names[head]}`: boxes come from a head of maps; use {use}"
     if not needs:
         return
     data, training, save = config["data"], config["training"], config["save"]
+    for side in ("target", "source"):
+        domain = data[side] or {}
+        kinds = attribute(domain.get("_target_", ""), "label_kinds", ("boxes",))
+        if domain.get("label_kind") is None and "boxes" not in kinds:
+            options = "voc, coco or rendered_cells"
+            yield f"`task={names['task']}`: data.{side} has no boxes; use data/domain@data.{side}={options}"
+    if data.get("source") is not None and config["source_task"] is not None:
+        yield f"`task={names['task']}` with `source_task`: both sides have boxes; leave source_task out"
     augments = ("none", "light", "crop")
-    if data["augment"] not in augments:
-        yield f"`data.augment={data['augment']}` with `task={names['task']}`: use one of {', '.join(augments)}"
-    if data.get("source") is not None:
-        yield f"`task={names['task']}` with source data: it learns from the target alone; set data.source=null"
+    for key, augment in (("data", data["augment"]), ("pretrain", config["pretrain"]["augment"])):
+        if augment not in augments:
+            yield f"`{key}.augment={augment}` with `task={names['task']}`: use one of {', '.join(augments)}"
     for key, value, off in (
         ("data.test_shifts", data["test_shifts"], []),
         ("data.target_setting", data["target_setting"], "supervised"),
         ("data.target_classes", data["target_classes"], None),
+        ("data.source_classes", data["source_classes"], None),
         ("training.progressive_resizing.initial_scale", training["progressive_resizing"]["initial_scale"], None),
+        ("cache.augmented_views", config["cache"]["augmented_views"], 0),
         ("save.neighbours", save["neighbours"], False),
     ):
         if value != off:
             yield f"`{key}={shown(value)}` with `task={names['task']}`: it is not for boxes; use {key}={shown(off)}"
-    for term in config.get("term") or {}:
-        yield f"`term={term}` with `task={names['task']}`: terms compare features or classes of samples; leave it out"
+    for key, terms in (("term", config.get("term")), ("pretrain.term", config["pretrain"].get("term"))):
+        for term in terms or {}:
+            yield (
+                f"`{key}={term}` with `task={names['task']}`: terms compare features or classes of samples; leave it "
+                "out"
+            )
     if names.says("selection", "name", "") not in ("target_val", "last"):
         yield judges_classes(names)
 

@@ -11,7 +11,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from graft.cache.disk import DiskCache
-from graft.data.boxes import Boxes
+from graft.data.boxes import MULTIPLE, Boxes
 from graft.data.samples import Split
 from graft.errors import GraftError
 from graft.inputs.base import Prepared
@@ -21,7 +21,6 @@ from graft.inputs.image.geometry import Geometry
 from graft.inputs.image.transform import ImageSpec, convert_channels
 
 LONGEST = 2  # the longer side over the shorter one, at most
-MULTIPLE = 32  # pixels of which a padded side is a multiple, so that every map of a pyramid covers the whole image
 BOX_AUGMENTATIONS = ("none", "light", "crop")
 AREA = (0.4, 1.0)  # of a random crop
 VISIBLE = 0.3  # the share of a box's area from which a crop keeps the box
@@ -38,6 +37,12 @@ class ShorterSide(Geometry):
     def __call__(self, images: Tensor) -> Tensor:
         """Resize one image; a small one grows."""
         return self._steps(images)
+
+    def sizes(self, original: Tensor) -> Tensor:
+        """Heights and widths `(N, 2)` of images that had `original` ones, to a pixel."""
+        short, long = original.amin(1), original.amax(1)
+        scale = torch.minimum(self.shorter / short, LONGEST * self.shorter / long)
+        return (original * scale[:, None]).round().long()
 
     def __repr__(self) -> str:
         """What tells one geometry from another."""
@@ -80,21 +85,12 @@ class BoxTransform:
 
     def collate_with(self, images: Sequence[Tensor], labels: Boxes) -> tuple[Tensor, Boxes]:
         """A batch of images and their boxes, changed together; only here is something random drawn."""
-        moved = [
-            self.moved(image, boxes, classes, whole.tolist())
-            for image, boxes, classes, whole in zip(images, labels.boxes, labels.classes, labels.original, strict=True)
-        ]
-        sizes = torch.tensor([image.shape[-2:] for image, *_ in moved])
-        boxes = replace(labels, boxes=[one[1] for one in moved], classes=[one[2] for one in moved], sizes=sizes)
+        labels = labels.resized(torch.tensor([image.shape[-2:] for image in images]))
+        if self.augment is None:
+            return self.collate(images), labels
+        moved = [self.augment(*one) for one in zip(images, labels.boxes, labels.classes, strict=True)]
+        boxes = replace(labels, boxes=[one[1] for one in moved], classes=[one[2] for one in moved])
         return self.collate([image for image, *_ in moved]), boxes
-
-    def moved(
-        self, image: Tensor, boxes: Tensor, classes: Tensor, original: Sequence[int]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """A resized image with its boxes, given in pixels of the original `(height, width)`, resized as it was."""
-        scale = torch.tensor([image.shape[-1] / original[1], image.shape[-2] / original[0]]).repeat(2)
-        boxes = boxes * scale
-        return (image, boxes, classes) if self.augment is None else self.augment(image, boxes, classes)
 
 
 class BoxAugmentation:
