@@ -29,7 +29,7 @@ from graft.federated.plan import Plan
 from graft.module import TransferModule
 
 Port = Annotated[int, Interval(ge=1, le=65535)]
-GOODBYE_S = 60.0  # that clients have to say that they know how it ended
+GOODBYE_S = 120.0  # that clients have to say that they know how it ended
 
 
 class Server:
