@@ -6,6 +6,7 @@ UV := $(PY) -m uv
 SETUP := .venv/.stamp
 HYDRA14 := .cache/hydra14
 LOWEST := .cache/lowest
+FLOWER := .cache/flower
 TESTS := tests/test_cli.py $(addprefix tests/test_config.py::, \
   test_every_experiment_passes test_debug_modes_and_trainers_pass test_all_mistakes_are_told_at_once \
   test_wrong_keys_are_told test_what_is_allowed_passes test_a_mistake_behind_a_reference_is_told_once \
@@ -19,7 +20,7 @@ FAST := -m "not slow and not real_data"
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-hydra14 test-lowest chaos fuzz calibrate lint format lock docs bench bench-regression clean
+.PHONY: help setup demo test test-all test-hydra14 test-lowest chaos fuzz calibrate flower lint format lock docs bench bench-regression clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1@/p' Makefile | awk -F@ '{ printf "  make %-17s %s\n", $$1, $$2 }'
@@ -68,6 +69,13 @@ $(HYDRA14)/.stamp: $(SETUP)
 $(LOWEST)/.stamp: $(SETUP)
 	$(UV) venv --quiet --python $(PY) $(LOWEST)
 	$(UV) pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[dev,sweep]'
+	@touch $@
+
+flower: $(FLOWER)/.stamp ## Flower, which `graft federate` sends messages by, in an environment of its own; Python 3.11 or newer
+
+$(FLOWER)/.stamp: $(SETUP)
+	$(UV) venv --quiet --python $(PY) $(FLOWER)
+	$(UV) pip install --quiet --python $(FLOWER)/bin/python flwr==1.42.0
 	@touch $@
 
 lint: $(SETUP) ## ruff's checks and formatting, and mypy's types; changes nothing

@@ -21,6 +21,7 @@ TARGETS = [
     "chaos",
     "fuzz",
     "calibrate",
+    "flower",
     "lint",
     "format",
     "lock",

@@ -132,8 +132,7 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     set_keys(own, decided)
     data.epoch = config["data"]["epoch"]
     if federated:
-        clients = divide(federated, data.domains["target"])
-        data.federation = Federation(federated, clients, data.batch_sizes["target"], config["seed"])
+        data.federation = build_federation(config, federated, data)
 
     choice = choose_layer(config, data, tasks["target"], cache) if config["backbone"].get("layer") == "auto" else None
     if choice:
@@ -251,6 +250,14 @@ def build_data(config: Mapping[str, Any], cache: DiskCache, share: bool) -> Tran
         share_domains(data, config["data"])
     data.load()
     return data
+
+
+def build_federation(config: Mapping[str, Any], method: Federated, data: TransferDataModule) -> Federation:
+    """Clients that take turns in this process, or over a network the server or one client."""
+    target, batch_size = data.domains["target"], data.batch_sizes["target"]
+    if config.get("federate"):
+        return build(config["federate"]).federation(method, target, batch_size, config)
+    return Federation(method, divide(method, target), batch_size, config["seed"])
 
 
 def load_backbone(

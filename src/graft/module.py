@@ -105,6 +105,7 @@ class TransferModule(pl.LightningModule):
         self.weight_clip = weight_clip
         self.fixed_progress: float | None = None
         self.pace: Pace | None = None  # of a federation's rounds, see graft.federated.rounds
+        self.turn: Literal["its own", "of others", "none"] = "its own"  # of a federation over a network: who trains now
         self.step_losses: dict[str, Tensor] = {}  # of the last training step, by domain and term
         self.leave_out_nonfinite = False  # of the training metrics, which waits for the device in every step
         self.cut: SplitBackbone | None = None  # in this phase, see graft.callbacks.frozen_features
@@ -247,8 +248,10 @@ class TransferModule(pl.LightningModule):
 
     # Training
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The objective on a batch of the target, the source or both, and the terms."""
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """The objective on a batch of the target, the source or both, and the terms; None where others train."""
+        if self.turn == "of others":
+            return None
         for transform in self.batch_transforms:
             batch = transform(batch, self.current_epoch)
         if any(term.updates() for term in self.terms.values()):
@@ -509,11 +512,14 @@ class TransferModule(pl.LightningModule):
             module.training = False  # not eval(): a BatchNorm that trains may be inside
         return self
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed the step and set its learning rate and momentum."""
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> int | None:
+        """Seed the step and set its learning rate and momentum; -1 leaves the rest of the epoch out."""
+        if self.turn == "none":
+            return -1
         seed_generators(step_seed(self.seed, self.current_epoch, batch_idx, self.global_rank), self.device)
         if self._table is not None:
             self.set_rates(self._optimizer, self._table)
+        return None
 
     @property
     def _optimizer(self) -> Optimizer:
@@ -538,7 +544,7 @@ class TransferModule(pl.LightningModule):
     def training_values(self, progress: float, rate: float) -> dict[str, Tensor | float]:
         """What an epoch of training is logged as, by name; the next epoch begins with nothing collected."""
         values: dict[str, Tensor | float] = {}
-        for domain, metrics in self.train_metrics.items():
+        for domain, metrics in self.train_metrics.items() if self.turn == "its own" else ():
             values |= {f"train/{domain}/{name}": value for name, value in metrics.compute().items()}
             metrics.reset()
         for name, mean in self.term_values.items():

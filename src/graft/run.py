@@ -59,7 +59,7 @@ def train(config: Mapping[str, Any], setup: Setup | None = None) -> dict[str, An
     setup = setup or set_up(config)
     experiment, context, results, resumed = setup.experiment, setup.context, setup.results, setup.resumed
 
-    with recorded(experiment, results, context, started_before(setup)) as fitting:
+    with recorded(experiment, results, context, started_before(setup)) as fitting, connected(experiment):
         cross_validate(experiment)
         if setup.stacked:
             replay(fitting, experiment, setup.stacked)
@@ -113,8 +113,12 @@ def started_before(setup: Setup) -> float:
 
 def pretrained(experiment: Experiment, context: RunContext, compressed: Mapping[str, Any] | None = None) -> None:
     """Pretrain on the source where weights come from there; baselines, and what strategy, compression, terms do."""
+    federation, module = experiment.data.federation, experiment.module
     try:
-        pretrain(experiment)
+        if federation is None or federation.pretrains:
+            pretrain(experiment)
+        else:
+            federation.join(module, experiment.data)
     except Diverged as diverged:
         if is_rank_zero():
             found = {"format": record.FORMAT, "status": record.DIVERGED, "message": str(diverged), "metrics": {}}
@@ -125,8 +129,24 @@ def pretrained(experiment: Experiment, context: RunContext, compressed: Mapping[
         score_baselines(experiment)
     score_before_growth(experiment)
     fill_cache(experiment)
+    if federation is not None:
+        federation.see_network(module)
     prepare(experiment, compressed)
     plan_folds(experiment)
+
+
+@contextmanager
+def connected(experiment: Experiment) -> Iterator[None]:
+    """At the end of the block, however it came, tell the other machines of a federation."""
+    federation, why = experiment.data.federation, ""
+    try:
+        yield
+    except BaseException as error:
+        why = str(error).split("\n")[0] or type(error).__name__
+        raise
+    finally:
+        if federation is not None:
+            federation.close(why)
 
 
 @contextmanager

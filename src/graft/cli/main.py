@@ -1,7 +1,7 @@
 """`graft <verb>` and `python -m graft <verb>`, and what train.py does.
 
-A verb is a file in graft/commands/. Those that compose a config (train, tune, soup) take Hydra's overrides; the others
-have a `main(arguments)` of their own. Nothing heavy is imported before it is clear what is asked for.
+A verb is a file in graft/commands/. Those that compose a config (train, tune, soup, federate) take Hydra's overrides;
+the others have a `main(arguments)` of their own. Nothing heavy is imported before it is clear what is asked for.
 """
 
 import ast
@@ -31,9 +31,12 @@ def main(typed: list[str] | None = None) -> int:
     if verb not in verbs():
         print(f"graft {verb}: there is no such verb. Verbs: {', '.join(verbs())}.", file=sys.stderr)
         return USER_ERROR
-    if verb in ("train", "tune", "soup", "race"):
+    if verb in ("train", "tune", "soup", "race", "federate"):
         if verb == "soup" and not any(is_word(word) or word.startswith(("soup=", "-")) for word in rest):
             print("graft soup <folder of a finished sweep>", file=sys.stderr)
+            return USER_ERROR
+        if verb == "federate" and (rest[:1] not in (["server"], ["client"]) or {"-m", "--multirun"} & {*rest}):
+            print("graft federate server|client experiment=... federated=fedavg [federate.port=9092]", file=sys.stderr)
             return USER_ERROR
         if verb == "race" and not rest:
             print("graft race experiment=... [budget=0.4 | budget_s=600] [space=<yaml>]", file=sys.stderr)
@@ -95,9 +98,14 @@ def compose(overrides: list[str]) -> int:
 
 
 def overrides_of(verb: str, words: list[str]) -> list[str]:
-    """What a verb is as Hydra's overrides: `tune` sets a key, `soup` takes a folder first, `race` is a sweep."""
+    """What a verb is as Hydra's overrides.
+
+    `tune` sets a key, `federate` takes its side first, `soup` a folder, and `race` is a sweep.
+    """
     if verb == "tune":
         return [*words, "tune=lr"]
+    if verb == "federate":
+        return [f"federate={words[0]}", *words[1:]]
     if verb == "race" and not config_help.asks_for_help(words):
         return race_words.as_race(words)
     if verb == "soup" and words and is_word(words[0]):

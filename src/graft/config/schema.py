@@ -49,6 +49,7 @@ class Config(TypedDict):
     averaging: "Part | NoAveraging"
     compress: "Part | NoCompression"
     federated: "Part | NoFederation"
+    federate: "Part | NoFederation"
     optimizer: "OptimizerSettings"
     scheduler: Part
     rates: Part

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from graft.config.types import Count, Fraction, FractionBelowOne, Positive, Seed
 from graft.federated.messages import Message, average
 
-Partition = Literal["iid", "dirichlet", "dirichlet_by_class", "column", "sources"]
+Partition = Literal["iid", "dirichlet", "dirichlet_by_class", "column", "sources", "own"]
 Participation = Annotated[float, Interval(gt=0, le=1)]
 
 

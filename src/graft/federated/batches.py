@@ -11,7 +11,7 @@ from graft.federated.plan import Plan
 
 
 def batches_of_client(
-    samples: int, batch_size: int, seed: tuple[object, ...], client: int, steps: int | None
+    samples: int, batch_size: int, seed: tuple[object, ...], client: int | str, steps: int | None
 ) -> TrainBatches:
     """A client's own batches; the first client's are those of plain training with the same seed."""
     return TrainBatches(samples, batch_size, seed if client == 0 else (*seed, "client", client), steps)
@@ -20,7 +20,8 @@ def batches_of_client(
 class ClientBatches(TrainBatches):
     """Training batches of a federation: an epoch is a round, in which clients take their steps one after the other.
 
-    Indices are those of the whole split. What is drawn is a function of (seed, round, client).
+    Indices are those of the whole split. What is drawn is a function of (seed, round, client); `drawn_by` are the
+    clients' numbers or names, where they are not those of the shares.
     """
 
     def __init__(
@@ -31,11 +32,13 @@ class ClientBatches(TrainBatches):
         plan: Plan,
         local_steps: int | None,
         epoch: int,
+        drawn_by: Sequence[int | str] | None = None,
     ) -> None:
         super().__init__(sum(map(len, shares)), batch_size, seed)
         self.shares, self.plan, self.local_steps, self.epoch = shares, plan, local_steps, epoch
         self._own = [
-            batches_of_client(len(share), batch_size, seed, client, local_steps) for client, share in enumerate(shares)
+            batches_of_client(len(share), batch_size, seed, client, local_steps)
+            for client, share in zip(range(len(shares)) if drawn_by is None else drawn_by, shares, strict=True)
         ]
 
     def __len__(self) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from graft.data.samples import generator
 from graft.data.sampling import EvalBatches, TrainBatches
@@ -20,11 +20,16 @@ FEDERATION = "federation"  # key of what clients keep, in a checkpoint of weight
 class Federation:
     """The clients of a run, what they answered in the running round, and what they keep for themselves."""
 
+    pretrains = True  # False: the network comes from elsewhere
+    validates = True  # False: rounds are validated elsewhere
+    trains_elsewhere = False  # True: clients are on other machines
+
     def __init__(self, method: Federated, clients: Clients, batch_size: int, seed: int) -> None:
         self.method = method
         self.clients = clients
         self.seed = seed
-        steps = [self._local_steps(len(share), batch_size) for share in clients.train]
+        self.sizes = [len(share) for share in clients.train]  # training samples of each client
+        steps = [self._local_steps(size, batch_size) for size in self.sizes]
         self.plan = Plan(steps, method.participation, method.drop_out, seed)
         self.start: dict[str, Tensor] = {}  # the server's weights, while clients train
         self.answers: dict[int, dict[str, Tensor]] = {}  # of the running round
@@ -51,10 +56,9 @@ class Federation:
 
     def samples(self, batch_size: int) -> int:
         """Samples that are drawn in the first round."""
-        sizes = [len(share) for share in self.clients.train]
         method = self.method
         return sum(
-            visit.steps * batch_size if method.local_steps else sizes[visit.client] * (method.local_epochs or 1)
+            visit.steps * batch_size if method.local_steps else self.sizes[visit.client] * (method.local_epochs or 1)
             for visit in self.plan.round(0).visits
         )
 
@@ -68,7 +72,7 @@ class Federation:
     def weights(self) -> dict[int, float]:
         """What each client counts in a mean."""
         by_samples = self.method.weighting == "samples"
-        return {one: float(len(share)) if by_samples else 1.0 for one, share in enumerate(self.clients.train)}
+        return {client: float(size) if by_samples else 1.0 for client, size in enumerate(self.sizes)}
 
     def is_corrupt(self, number: int, client: int) -> bool:
         """Whether a client's answer is made NaN on purpose, as `corrupt` asks."""
@@ -87,22 +91,44 @@ class Federation:
         """The mean of what clients keep for themselves; empty where none does."""
         return average(self.personal, self.weights) if self.personal else {}
 
-    def note(self, done: Round, answered: Sequence[int], message: int) -> None:
-        """Put a round down, in which a message has so many bytes one way."""
-        sent = message if self.method.has_server else 0
+    def note(self, done: Round, answered: Sequence[int], up: int, down: int) -> None:
+        """Put a round down, in which a client's answer has so many bytes, and what it got has so many."""
+        up, down = (up, down) if self.method.has_server else (0, 0)
         self.history.append(
             {
                 "clients": len(answered),
                 "dropped": list(done.dropped),
                 "rejected": list(self.rejected),
-                "bytes_down": sent * len(done.asked),
-                "bytes_up": sent * (len(answered) + len(self.rejected)),
+                "bytes_down": down * len(done.asked),
+                "bytes_up": up * (len(answered) + len(self.rejected)),
             }
         )
 
     def name(self, client: int) -> str:
         """What messages call a client."""
         return self.clients.names[client]
+
+    # Over a network (graft.federate); nothing where clients take turns in one process
+
+    def make_rounds(self) -> Any:
+        """The callback of its rounds, where it is not graft.federated.rounds."""
+        return None
+
+    def join(self, module: nn.Module, data: Any) -> None:
+        """Let a client have the server's network."""
+
+    def see_network(self, module: nn.Module) -> None:
+        """Look at the network before the strategy changes it."""
+
+    def tell(self, selected: Mapping[str, Any], module: nn.Module) -> None:
+        """Let the clients have the round that was chosen, which is in the module."""
+
+    def outcome(self, module: nn.Module) -> dict[str, Any] | None:
+        """The round that was chosen elsewhere, which is then in the module; None where the run chooses."""
+        return None
+
+    def close(self, why: str = "") -> None:
+        """End what runs beside the run; `why` where it failed."""
 
     # In checkpoints
 

@@ -24,6 +24,9 @@ def finish(experiment: Experiment, trainer: Any, results: dict[str, Any]) -> Non
     if federation is None:
         return
     task = experiment.module.tasks["target"]
+    results["labels"]["training"] = sum(federation.sizes)
+    if not federation.validates:
+        results["labels"]["choosing"] = 0  # the server's chose
     scores = scores_by_client(experiment, federation, task)
     results["federated"] = {
         "method": federation.method.name,
@@ -77,11 +80,12 @@ def of_client(experiment: Experiment, federation: Federation, client: int, score
     target = experiment.data.domains["target"]
     labels = target.train.labels
     counts = None
-    if target.classes is not None and getattr(labels, "ndim", 0) == 1:
-        counts = labels[federation.clients.train[client]].bincount(minlength=len(target.classes)).tolist()
+    share = federation.clients.train[client]
+    if len(share) and target.classes is not None and getattr(labels, "ndim", 0) == 1:
+        counts = labels[share].bincount(minlength=len(target.classes)).tolist()
     return {
         "name": federation.name(client),
-        "train": len(federation.clients.train[client]),
+        "train": federation.sizes[client],
         "val": len(federation.clients.share("val", client)),
         "test": len(federation.clients.share("test", client)),
         "classes": counts,
@@ -132,6 +136,6 @@ def keep_one(experiment: Experiment, federation: Federation) -> str:
     if federation.method.has_server:
         put(experiment.module, federation.mean_of_personal())
         return "the server's, with the mean of the clients' own parts: no client predicts with it"
-    client = max(federation.personal, key=lambda one: len(federation.clients.train[one]))
+    client = max(federation.personal, key=lambda one: federation.sizes[one])
     put(experiment.module, federation.personal[client])
     return f"that of client {federation.name(client)}, which has most samples: there is no common one"

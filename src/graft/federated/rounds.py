@@ -12,7 +12,7 @@ from graft.errors import Diverged, listed
 from graft.federated.clients import NOBODY
 from graft.federated.federation import Federation
 from graft.federated.messages import Message, exchanged, is_finite, names_of_batchnorm, put, size_of, taken
-from graft.federated.plan import Visit
+from graft.federated.plan import Round, Visit
 from graft.module import TransferModule
 from graft.training.lightning import epochs_of
 from graft.training.schedules import Pace
@@ -79,15 +79,21 @@ class Rounds(Callback):
         if step + 1 == visit.steps or trainer.is_last_batch:  # the Trainer's limits may cut a round short
             self._receive(trainer, pl_module, visit)
         if trainer.is_last_batch:
-            self._close(trainer, pl_module)
+            done = self.federation.plan.round(trainer.current_epoch)
+            self._close(trainer, pl_module, done)
 
     def _receive(self, trainer: pl.Trainer, module: pl.LightningModule, visit: Visit) -> None:
         """The answer of a client, which counts where all of it is finite."""
-        federation, client, number = self.federation, visit.client, trainer.current_epoch
-        answer, batchnorm = taken(module, self._names), names_of_batchnorm(module)
-        if federation.is_corrupt(number, client):
+        client, number = visit.client, trainer.current_epoch
+        answer = taken(module, self._names)
+        if self.federation.is_corrupt(number, client):
             answer = {name: torch.full_like(value, torch.nan) for name, value in answer.items()}
-        if not is_finite(answer):
+        self._accept(module, number, client, answer)
+
+    def _accept(self, module: pl.LightningModule, number: int, client: int, answer: Message | None) -> None:
+        """Count an answer in the round; None is one that cannot be used."""
+        federation, batchnorm = self.federation, names_of_batchnorm(module)
+        if answer is None or not is_finite(answer):
             federation.rejected.append(client)
             if federation.method.on_bad_client == "stop":
                 self._stop(number, [client])
@@ -97,8 +103,8 @@ class Rounds(Callback):
             federation.personal[client] = {**federation.personal.get(client, {}), **own}
         federation.answers[client] = {name: value for name, value in answer.items() if name not in own}
 
-    def _close(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """The server's new weights, which are in the network from then on."""
+    def _close(self, trainer: pl.Trainer, module: pl.LightningModule, done: Round, down: int | None = None) -> None:
+        """The server's new weights, which are in the network from then on; each client got `down` bytes, or as many."""
         federation, method, number = self.federation, self.federation.method, trainer.current_epoch
         if not federation.answers:
             self._stop(number, federation.rejected)
@@ -106,7 +112,8 @@ class Rounds(Callback):
         if method.has_server:
             new = method.aggregate(federation.start, federation.answers, federation.weights, federation.velocity)
         put(module, {**federation.start, **new})
-        federation.note(federation.plan.round(number), [*federation.answers], size_of(new.values()))
+        up = size_of(new.values())
+        federation.note(done, [*federation.answers], up, up if down is None else down)
         federation.start, federation.answers, federation.rejected = {}, {}, []
 
     def _stop(self, number: int, clients: list[int]) -> None:

@@ -90,8 +90,20 @@ def load_whole(file: Path) -> dict[str, Any]:
 def load_selected(experiment: Experiment, resumed: Path | None, trainer: pl.Trainer) -> dict[str, Any]:
     """Put the selected checkpoint's weights into the module; returns its epoch and validation metrics.
 
-    A run that resumed another folder's checkpoint selects among that folder's best and its own.
+    A run that resumed another folder's checkpoint selects among that folder's best and its own. In a federation over a
+    network the server selects.
     """
+    federation, module = experiment.data.federation, experiment.module
+    selected = federation.outcome(module) if federation else None
+    if selected is None:
+        selected = select(experiment, resumed, trainer)
+    if federation:
+        federation.tell(selected, module)
+    return selected
+
+
+def select(experiment: Experiment, resumed: Path | None, trainer: pl.Trainer) -> dict[str, Any]:
+    """The same, where nobody else has selected."""
     module, rule = experiment.module, experiment.rule
     candidates = [one for one in best_of(experiment.folder, resumed) if rule.may_choose(one["epoch"])]
     monitor = rule.monitor(module.tasks)

@@ -56,7 +56,7 @@ class Fitting:
         # A federation rejects what clients send, and has no samples of its own to compute statistics on
         callbacks = [] if federation else [*validated_weights(experiment), self.nonfinite]
         if federation and federation.method.trains_at_clients:
-            callbacks.append(Rounds(federation))
+            callbacks.append(federation.make_rounds() or Rounds(federation))
         self.recalibration = next((one for one in callbacks if isinstance(one, RecalibrateBatchNorm)), None)
         if config["training"]["patience"]:
             callbacks.append(patience_callback(experiment))
@@ -69,7 +69,7 @@ class Fitting:
         callbacks += pruning_callback(experiment, trial) if trial else []
         callbacks += [LogDomainDistance()] if measures_domain_distance(experiment) else []
         callbacks += [self.checkpoints, self.throughput]
-        if config["cache"]["features"]:
+        if config["cache"]["features"] and not (federation and federation.trains_elsewhere):
             at_clients = federation is None or federation.method.trains_at_clients
             frozen = (FrozenFeatures if at_clients else DrawnFeatures)(
                 self.features,
@@ -81,6 +81,8 @@ class Fitting:
             callbacks.insert(0, frozen)
         callbacks += [self.compilation] if self.compilation else []
         settings = config["trainer"] | ({"reload_dataloaders_every_n_epochs": 1} if federation else {})
+        if federation and not federation.validates:
+            settings |= {"limit_val_batches": 0}
         self.trainer = build_trainer(settings, config["training"], experiment.epochs, folder, loggers, callbacks)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from graft.config.conflicts.compress import compress_contradictions
-from graft.config.conflicts.federated import federated_contradictions
+from graft.config.conflicts.federated import federate_contradictions, federated_contradictions
 from graft.config.conflicts.fusion import fusion_contradictions
 from graft.config.conflicts.labels import (
     detection_contradictions,
@@ -74,4 +74,5 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     yield from step_contradictions(config, names)
     yield from compress_contradictions(config, names)
     yield from federated_contradictions(config, names)
+    yield from federate_contradictions(config, names)
     yield from missing_runs(config)

@@ -73,6 +73,53 @@ def federated_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
         yield from one_round_contradictions(config, names, name)
 
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def federate_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """A federation over a network: what does not go over one, and what would be open to everybody."""
+    settings, federated = config.get("federate"), config["federated"]
+    if not settings:
+        if federated and federated["partition"] == "own":
+            yield "`federated.partition=own`: clients on other machines have samples of their own; use graft federate"
+        return
+    role = attribute(settings["_target_"], "role", "")
+    name = f"federate={role}"
+    if not federated:
+        yield f"`{name}` with `federated=none`: it trains with no one; use federated=fedavg or fedprox"
+        return
+    method, partition = f"federated={names['federated']}", federated["partition"]
+    says = federated["_target_"]
+    if not attribute(says, "trains_at_clients", True) or not attribute(says, "has_server", True):
+        yield f"`{name}` with `{method}`: only weights go over the network; use federated=fedavg or fedprox"
+    if attribute(says, "keeps_parts", False):
+        yield f"`{name}` with `{method}`: the server cannot validate what stays with clients; use fedavg or fedprox"
+    for key in ("drop_out", "corrupt"):
+        if federated[key]:
+            yield f"`{name}` with `federated.{key}={shown(federated[key])}`: machines fail by themselves; use 0"
+    if role == "server":
+        given = [settings[key] for key in ("certificate", "key", "ca")]
+        if any(given) != all(given):
+            yield f"`{name}` with a part of `federate.certificate`, `federate.key` and `federate.ca`: give all three"
+        if settings["host"] not in LOOPBACK and not all(given):
+            yield (
+                f"`federate.host={settings['host']}` without `federate.certificate`, `federate.key` and `federate.ca`: "
+                "weights would be in the clear; give them, or keep 127.0.0.1 and let clients come through ssh -L"
+            )
+        return
+    if config["resume"]:
+        yield f"`{name}` with `resume={shown(config['resume'])}`: the server goes on, clients join anew; use null"
+    if partition == "own" and settings["number"] is not None:
+        yield f"`federate.number={settings['number']}` with `federated.partition=own`: all are its own; use null"
+    if partition != "own" and settings["number"] is None:
+        yield f"`federate.number=null` with `federated.partition={partition}`: say whose share it has, from 0"
+    if settings["address"].rpartition(":")[0].strip("[]") not in LOOPBACK and not settings["ca"]:
+        yield (
+            f"`federate.address={settings['address']}` without `federate.ca`: weights would be in the clear; give the "
+            "file, or come through ssh -L and use 127.0.0.1"
+        )
+
+
 def partition_contradictions(settings: Mapping[str, Any]) -> Iterator[str]:
     """Keys of a federation itself."""
     partition, clients, column = settings["partition"], settings["clients"], settings["column"]

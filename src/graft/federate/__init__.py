@@ -1,0 +1,1 @@
+"""A federation over a network: Graft trains, and Flower, in an environment of its own, carries the messages."""
