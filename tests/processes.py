@@ -33,14 +33,14 @@ class Watch(pl.Callback):
         self.file, self.last_epoch = file, last_epoch
 
     def on_train_start(self, trainer, pl_module):
-        torch.save(pl_module.state_dict(), f"{self.file}_begins_{trainer.global_rank}.pt")
+        torch.save(trainer.strategy.lightning_module_state_dict(), f"{self.file}_begins_{trainer.global_rank}.pt")
 
     def on_train_epoch_end(self, trainer, pl_module):
         if trainer.current_epoch == self.last_epoch:
             trainer.save_checkpoint(f"{self.file}.ckpt")
             trainer.should_stop = True
 
-    def on_train_end(self, trainer, pl_module):
+    def on_fit_end(self, trainer, pl_module):  # where weights that were in shards are whole
         metrics = {name: value for name, value in trainer.callback_metrics.items() if not name.startswith("train")}
         torch.save((pl_module.state_dict(), metrics), f"{self.file}_ends_{trainer.global_rank}.pt")
 

@@ -661,6 +661,23 @@ def test_the_metric_that_selects_is_one_that_validation_computes():
     assert "validation does not compute it; it has loss, acc, f1" in problems("selection.metric=auroc")[0]
 
 
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (["averaging=ema"], "`averaging=ema` with `trainer.strategy=fsdp`: it is kept of whole weights"),
+        *slow(
+            (["term=[l2sp]"], "`term=l2sp` with `trainer.strategy=fsdp`"),
+            (["training.compile=true"], "`training.compile=true` with `trainer.strategy=fsdp`"),
+            ([], None),
+        ),
+    ],
+)
+def test_what_needs_the_whole_network_in_every_process_is_refused_with_shards_of_it(keys, said):
+    found = problems("experiment=resnet_ft", "trainer=fsdp", *keys)
+    assert [line for line in found if said and said in line] == found
+    assert bool(found) == (said is not None)
+
+
 def test_blocks_are_counted_by_timm_alone():
     keys = ["experiment=resnet_ft", "rates=layer_decay", "rates.unit=block"]
     assert "only timm's say what their blocks are" in problems(*keys)[0]
@@ -683,8 +700,8 @@ def test_blocks_are_counted_by_timm_alone():
             (["trainer.devices=[0,0]"], "names a device twice"),
             (["trainer.devices='1,1'"], "names a device twice"),
             (["trainer.devices=[0,1]", "trainer.accelerator=cpu"], "a CPU has a number of processes"),
-            (["trainer=gpu", "trainer.strategy=deepspeed_stage_2"], "DeepSpeed is not installed"),
-            (["trainer=cpu", "trainer.strategy=fsdp"], "it is for GPUs; use trainer=ddp_cpu"),
+            (["trainer=gpu", "trainer.strategy=deepspeed_stage_2"], "use trainer=fsdp, which shards the same"),
+            (["trainer=gpu", "trainer.strategy=fsdp_cpu_offload"], "FSDP2 is trainer=fsdp"),
             (["trainer.max_time=12h"], "must be days:hours:minutes:seconds"),
             (["trainer.max_time='01:00:00'"], "must be days:hours:minutes:seconds"),
             (["trainer.limit_train_batches=1.5"], "a whole number of batches"),

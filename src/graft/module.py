@@ -31,7 +31,7 @@ from graft.tasks.base import Task
 from graft.tasks.metrics import Mean, TrainingMetrics
 from graft.terms.base import Term, TrainStep, Update
 from graft.training.batch_transforms import BatchTransform, ProgressiveResizing
-from graft.training.lightning import epochs_of
+from graft.training.lightning import epochs_of, holds_all_weights
 from graft.training.normalization import add_source_statistics, source_statistics
 from graft.training.optim import build_optimizer, by_block, is_norm_or_bias, match_layout, parameter_groups, parts
 from graft.training.schedules import AveragingWindow, Pace, Plateau, Point, hold
@@ -354,13 +354,19 @@ class TransferModule(pl.LightningModule):
         """The coming step of the schedule: as many as are done, or what a federation says."""
         return self.global_step if self.pace is None else self.pace.step
 
+    def configure_model(self) -> None:
+        """Let a strategy of the Trainer that shards weights do so (graft.training.sharding)."""
+        if shard := getattr(self.trainer.strategy, "shard", None):
+            shard(self)
+
     def configure_optimizers(self) -> Any:
         """One optimizer over every part that trains in some phase; phases and schedules set rates step by step."""
         self._phases = self.phases(epochs_of(self.trainer))
         settings, groups = self.optimizer_config, self.optimizer_groups(self._phases)
         self._settings = [(group["base_lr"], group["weight_decay"]) for group in groups]
         # Lightning refuses to clip before a fused step of mixed precision: float16 gradients are still scaled then.
-        fused = not (self.trainer.precision.endswith("-mixed") and self.trainer.gradient_clip_val)
+        clips = self.trainer.precision.endswith("-mixed") and self.trainer.gradient_clip_val
+        fused = holds_all_weights(self.trainer) and not clips  # torch has not every fused step for shards
         optimizer = build_optimizer(settings["_target_"], groups, settings["lr"], settings["options"], fused)
         if isinstance(self.schedule, Plateau):
             mode: Literal["min", "max"] = "max" if self.rule.higher_is_better(self.tasks) else "min"

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
 from graft.backbones.maps import MapsSplit
@@ -22,7 +21,7 @@ from graft.inputs.base import Inputs
 from graft.module import TransferModule
 from graft.notes import say_once
 from graft.strategies.base import Phase, frozen_modules
-from graft.training.lightning import data_of, epochs_of, overfits
+from graft.training.lightning import data_of, epochs_of, holds_all_weights, overfits
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ class FrozenFeatures(Callback):
     def _can_cut(self, trainer: pl.Trainer, module: TransferModule, phase: Phase) -> bool:
         earlier = frozenset().union(*(p.parameters for p in module.earlier_phases(phase)))
         return (
-            isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
+            holds_all_weights(trainer)
             and not (self.averages and earlier - phase.parameters)  # an average still holds what has trained before
             and module.can_cut
         )
@@ -204,6 +203,7 @@ class FrozenFeatures(Callback):
         if (
             (pl_module.backbone_trains(epochs_of(trainer)) and not pl_module.backbone.parts)
             or not everything(trainer.limit_test_batches)
+            or not holds_all_weights(trainer)
             or not pl_module.can_cut
         ):
             return
@@ -221,7 +221,8 @@ class FrozenFeatures(Callback):
         """Let a fusion whose frozen parts are kept say of its validation samples what it says of their features."""
         assert isinstance(pl_module, TransferModule)
         data: TransferDataModule | None = data_of(trainer)
-        if data is None or not pl_module.backbone.parts or not pl_module.can_cut:
+        cuts = holds_all_weights(trainer) and pl_module.can_cut
+        if data is None or not pl_module.backbone.parts or not cuts:
             return
         place = self._place(pl_module, pl_module.phases(epochs_of(trainer))[-1], fold=True)
         if place is not None and everything(trainer.limit_predict_batches):

@@ -167,8 +167,10 @@ class NonFinite(Callback):
         if self._done or not self._before or self._weights_read_at == trainer.global_step:
             return
         self._weights_read_at = trainer.global_step
-        if not all_finite(list(weights_of(module).values())):
-            self._tell(trainer, module, "weights", self._before, trainer.global_rank)
+        finite = all_finite(list(weights_of(module).values()))
+        rank = self._first_of_all(trainer, trainer.world_size if finite else trainer.global_rank)
+        if rank < trainer.world_size:
+            self._tell(trainer, module, "weights", self._before, rank)
 
     def _read_losses(self, trainer: pl.Trainer, module: TransferModule) -> None:
         """Look at the losses since the last time; the processes agree on the first bad one."""

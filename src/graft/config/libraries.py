@@ -1,6 +1,5 @@
 """What W&B and Lightning refuse of values of the right type: they say so late, some of it after pretraining."""
 
-import importlib.util
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -48,13 +47,13 @@ def trainer_refusals(trainer: Mapping[str, Any]) -> Iterator[str]:
         if accelerator == "cpu":
             yield f"`trainer.devices={shown(devices)}` with `trainer.accelerator=cpu`: a CPU has a number of processes"
     strategy = trainer["strategy"]
-    if strategy.startswith("deepspeed") and importlib.util.find_spec("deepspeed") is None:
+    if strategy.startswith("deepspeed"):
         yield (
-            f"`trainer.strategy={strategy}`: DeepSpeed is not installed. It is built for one torch, so give it an "
-            "environment of its own and install it there beside Graft: pip install deepspeed. Or use trainer=ddp"
+            f"`trainer.strategy={strategy}`: DeepSpeed writes checkpoints in folders of its own, among which a run "
+            "could select none; use trainer=fsdp, which shards the same, or trainer=ddp"
         )
-    if strategy.startswith("fsdp") and accelerator == "cpu":
-        yield f"`trainer.strategy={strategy}` with `trainer.accelerator=cpu`: it is for GPUs; use trainer=ddp_cpu"
+    if strategy.startswith("fsdp_"):
+        yield f"`trainer.strategy={strategy}`: FSDP2 is trainer=fsdp, and takes the place of Lightning's older kinds"
     if longest is not None and not DURATION.fullmatch(longest.strip()):
         yield f"`trainer.max_time={longest}`: must be days:hours:minutes:seconds, such as trainer.max_time=00:12:00:00"
     for key in LIMITS:

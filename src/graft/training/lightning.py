@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import pytorch_lightning as pl
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ def count_as_done(trainer: pl.Trainer, epochs: int, steps: int) -> None:
     loop.epoch_progress.current.processed = loop.epoch_progress.current.completed = epochs
     loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed = steps
     loop.epoch_loop._batches_that_stepped = steps
+
+
+def holds_all_weights(trainer: pl.Trainer) -> bool:
+    """Whether each process has the whole network, rather than a shard of it."""
+    return isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
 
 
 def is_rank_zero() -> bool:

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from graft.data.samples import names_of
 from graft.errors import listed
@@ -153,8 +154,12 @@ def bad_weights(module: TransferModule) -> list[str]:
 
 
 def weights_of(module: TransferModule) -> dict[str, Tensor]:
-    """What has to be finite: parameters that train, and BatchNorm statistics; other buffers may mask with infinity."""
+    """What has to be finite: parameters that train, and BatchNorm statistics; other buffers may mask with infinity.
+
+    Of parameters in shards those of this process.
+    """
     weights = {name: parameter.detach() for name, parameter in module.named_parameters() if parameter.requires_grad}
+    weights = {name: one.to_local() if isinstance(one, DTensor) else one for name, one in weights.items()}
     weights |= {name: b for name, b in module.named_buffers() if name.endswith(("running_mean", "running_var"))}
     return {name: tensor for name, tensor in weights.items() if tensor.numel()}
 

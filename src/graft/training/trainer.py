@@ -21,6 +21,7 @@ from graft.config.types import Auto, Count, Fraction, FractionBelowOne, Natural,
 from graft.errors import GraftError, first_line
 from graft.files import written_whole
 from graft.runs.folder import LAST_CHECKPOINT, PREVIOUS
+from graft.training.sharding import FullySharded
 
 Precision = (
     Literal["auto", "32-true", "16-mixed", "bf16-mixed", "64-true", "16-true", "bf16-true"]
@@ -223,8 +224,11 @@ def build_trainer(
     if options.get("strategy") == "auto" and (several or options.get("num_nodes", 1) > 1):
         options["strategy"] = "ddp_find_unused_parameters_true"  # as in trainer=ddp: strategies freeze parts
     plugins: list[Any] = []
-    if options.get("strategy", "auto").startswith(("auto", "ddp")):  # others shard what they write
+    if options.get("strategy", "auto").startswith(("auto", "ddp", "fsdp")):  # others shard what they write
         plugins.append(CheckpointFiles())
+    if options.get("strategy") == "fsdp":
+        # What is gathered first in inference mode could not train.
+        options |= {"strategy": FullySharded(), "inference_mode": False}
     if alone:
         plugins.append(LightningEnvironment())
     elif SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():

@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from graft.errors import GraftError
+from graft.training.lightning import holds_all_weights
 
 
 def further_step(
@@ -40,7 +40,7 @@ def further_step(
 
 def check_strategy(trainer: pl.Trainer, name: str) -> None:
     """GraftError where a term's further steps cannot be taken, because processes share one copy of the weights."""
-    if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+    if not holds_all_weights(trainer):
         raise GraftError(
             f"term.{name} takes further optimizer steps, which trainer.strategy={type(trainer.strategy).__name__} "
             "cannot. Use trainer.strategy=auto or ddp, or leave the term out."

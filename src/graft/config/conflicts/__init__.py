@@ -34,6 +34,7 @@ from graft.config.conflicts.stream import stream_contradictions
 from graft.config.conflicts.training import (
     averaging_contradictions,
     missing_runs,
+    sharding_contradictions,
     step_contradictions,
     training_contradictions,
     tuning_contradictions,
@@ -71,6 +72,7 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     yield from tuning_contradictions(config)
     yield from averaging_contradictions(config, names)
     yield from teacher_contradictions(config, names)
+    yield from sharding_contradictions(config, names)
     yield from step_contradictions(config, names)
     yield from compress_contradictions(config, names)
     yield from federated_contradictions(config, names)

@@ -88,6 +88,21 @@ def training_contradictions(config: Mapping[str, Any], names: Names) -> Iterator
         yield "`bn=domain_specific` with `trainer.sync_batchnorm=true`: synchronised layers keep one set of statistics"
 
 
+def sharding_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """What needs the whole network in every process, which `trainer=fsdp` leaves in none."""
+    if (strategy := config["trainer"]["strategy"]) != "fsdp":
+        return
+    where = f"with `trainer.strategy={strategy}`"
+    if terms := [*(config.get("term") or {})]:
+        yield f"`term={terms[0]}` {where}: terms look at whole networks; leave it out, or use trainer=ddp"
+    if config["averaging"]:
+        yield f"`averaging={names['averaging']}` {where}: it is kept of whole weights; use averaging=none"
+    if config["training"]["compile"]:
+        yield f"`training.compile=true` {where}: it compiles the backbone as a whole; use training.compile=false"
+    if names["task"] in ("seq2seq", "detection"):
+        yield f"`task={names['task']}` {where}: its head does more than one forward pass; use trainer=ddp"
+
+
 def averaging_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
     """Averages of weights that cannot be made, or not chosen on validation."""
     alphas, weights = config["training"]["wise_ft_alphas"], config["backbone"]["weights"]

@@ -1,8 +1,12 @@
-"""Shards as WebDataset has them: tar files, local or behind an address, in which files with one name are one sample."""
+"""Shards as WebDataset has them: tar files, local or behind an address, in which files with one name are one sample.
+
+Chunks of LitData's are read in their place.
+"""
 
 import fnmatch
 import json
 import re
+import struct
 import tarfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +16,7 @@ from typing import IO, Any
 
 import fsspec
 
+from graft.data.readers import litdata_chunks
 from graft.errors import GraftError, first_line, listed
 
 NAME = re.compile(r"^((?:.*/)?[^./][^./]*)\.([^/]*)$")  # key and ending: all up to the first dot of a file's name
@@ -145,9 +150,24 @@ class Place:
     def _entries(self, name: str, start: int, endings: Sequence[str] | None) -> Iterator[Entry]:
         try:
             with self._explained(name), self.files.open(f"{self.path}/{name}", "rb", **self._options()) as file:
+                if name.endswith(litdata_chunks.ENDING):
+                    yield from self._chunk(file, name, start, endings)
+                    return
                 yield from entries_of(file, start, endings, seeks=self.local and name.endswith(".tar"))
         except FileNotFoundError:
             raise GraftError(f"{self.key}={self.root}: there is no shard {name}.") from None
+
+    def _chunk(self, file: IO[bytes], name: str, start: int, endings: Sequence[str] | None) -> Iterator[Entry]:
+        """The samples of an open chunk of LitData's, whose folder has an index."""
+        folder = name.rpartition("/")[0]
+        try:
+            fields = litdata_chunks.fields_of(self.read(f"{folder}/index.json".lstrip("/")))
+            for number, files in litdata_chunks.samples_of(file, fields, start, content=endings != ()):
+                yield Entry(number, str(number), files)
+        except litdata_chunks.Unreadable as error:
+            raise GraftError(f"{self.key}={self.root}: {name} cannot be read: {error}.") from None
+        except (ValueError, struct.error) as error:
+            raise Damaged(first_line(error)) from error
 
     def _options(self) -> dict[str, Any]:
         return {} if self.local else {"cache_type": "readahead", "block_size": 4 * BUFFER}
@@ -178,7 +198,9 @@ class Explained:
 
 
 def counts_in(index: Any) -> dict[str, int]:
-    """Samples by shard of a `sizes.json` of WebDataset's, or of a `wids` index."""
+    """Samples by shard of a `sizes.json` of WebDataset's, of a `wids` index, or by chunk of LitData's."""
+    if litdata_chunks.is_index(index):
+        return litdata_chunks.chunk_sizes(index)
     if "shardlist" in index:
         return {one["url"].rpartition("/")[2]: int(one["nsamples"]) for one in index["shardlist"]}
     return {name: int(count) for name, count in index.items() if not name.startswith("__")}
