@@ -35,8 +35,8 @@ def ensembles(jobs: Sequence[Job], rows: Sequence[Row]) -> list[Row]:
     for members in settings.values():
         averaged = members if all_of_them else not_clearly_worse(members)
         kept = [job for row in averaged for job in row.jobs if job.results]
-        if kept and (row := ensemble_of(kept, varied)):
-            found.append(row)
+        if kept and (mean := ensemble_of(kept, varied)):
+            found.append(mean)
     return found
 
 
