@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from graft.backbones.outputs import Maps
-from graft.cache.rows import MappedFile
+from graft.cache.rows import MappedFile, dtype_said, name_of
 from graft.data.boxes import padded_sizes
 
 VALUES, LAYOUT, META = "maps.bin", "layout.npz", "maps.json"
@@ -27,9 +27,7 @@ class MappedMaps:
         self.folder = Path(folder)
         meta = json.loads((self.folder / META).read_text())
         self._channels: dict[str, int] = meta["channels"]  # by stage
-        dtype = getattr(torch, meta["dtype"], None)
-        if not isinstance(dtype, torch.dtype):
-            raise ValueError(f"{self.folder / META} says dtype={meta['dtype']}, which is none")
+        dtype = dtype_said(self.folder / META, meta["dtype"])
         with np.load(self.folder / LAYOUT) as layout:
             self._starts, self._ends = (torch.from_numpy(layout[name]) for name in ("starts", "ends"))  # (N,) numbers
             self._sizes = torch.from_numpy(layout["sizes"])  # (N, 2) of the images without padding
@@ -92,7 +90,7 @@ class MapsWriter:
             rows.view(torch.uint8).numpy().tofile(self._file)
             shapes = [tuple(one.shape[-2:]) for one in maps.values.values()]
             channels = {stage: one.shape[1] for stage, one in maps.values.items()}
-            self._meta = {"dtype": str(rows.dtype).removeprefix("torch."), "channels": channels}
+            self._meta = {"dtype": name_of(rows.dtype), "channels": channels}
             for index, size in zip(indices[places].tolist(), maps.sizes.cpu(), strict=True):
                 end = self._written + rows.shape[1]
                 self._layout[index] = (self._written, end, size, shapes)

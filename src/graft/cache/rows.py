@@ -25,6 +25,19 @@ class Rows(Protocol):
     def __getitem__(self, index: Tensor) -> Any: ...
 
 
+def name_of(dtype: torch.dtype) -> str:
+    """A dtype as a description names it, such as float32."""
+    return str(dtype).removeprefix("torch.")
+
+
+def dtype_said(file: Path, name: str) -> torch.dtype:
+    """The dtype that a description names. Raises ValueError, with the description's file, for one that there is not."""
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"{file} says dtype={name}, which is none")
+    return dtype
+
+
 class MappedFile:
     """The bytes of a file, mapped into memory and given back after every RESIDENT bytes that were read.
 
@@ -57,9 +70,7 @@ class MappedRows:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         meta = json.loads((self.folder / META).read_text())
-        dtype, shape = getattr(torch, meta["dtype"], None), meta["shape"]
-        if not isinstance(dtype, torch.dtype):
-            raise ValueError(f"{self.folder / META} says dtype={meta['dtype']}, which is none")
+        dtype, shape = dtype_said(self.folder / META, meta["dtype"]), meta["shape"]
         self._file = MappedFile(self.folder / DATA)
         if len(self._file.bytes) != math.prod(shape) * dtype.itemsize:
             raise ValueError(f"{self.folder / DATA} has another size than its description says")
@@ -126,7 +137,7 @@ class RowWriter:
             self._file.write(content[begin:end].data)
         self._count += len(rows)
         self._meta = {
-            "dtype": str(rows.dtype).removeprefix("torch."),
+            "dtype": name_of(rows.dtype),
             "channels_last": channels_last,
             "shape": [self._count, *rows.shape[1:]],
         }

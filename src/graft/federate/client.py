@@ -14,9 +14,9 @@ from graft.config.types import Natural, Positive
 from graft.data.samples import DomainData
 from graft.data.sampling import TrainBatches
 from graft.errors import GraftError
-from graft.federate import frames
+from graft.federate import LOOPBACK, frames
 from graft.federate.agreement import check_agreement, check_network
-from graft.federate.flower import LOGS, LOOPBACK, Flower, environment_of, file_of, free_port
+from graft.federate.flower import LOGS, Flower, environment_of, file_of, free_port
 from graft.federate.rounds import ClientRounds
 from graft.federated.base import Federated
 from graft.federated.batches import ClientBatches

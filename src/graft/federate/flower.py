@@ -18,13 +18,13 @@ from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 
 from graft.errors import GraftError
+from graft.federate import LOOPBACK
 from graft.locations import ROOT
 
 APP = Path(__file__).parent / "app"
 FOLDER = "GRAFT_FLOWER"
 DEFAULT = ROOT / ".cache" / "flower"
 PROGRAMS = ("flower-superlink", "flower-supernode", "flwr")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LOGS = "flower"  # folder in the run's, of what Flower's programs write
 START_S = 120  # that Flower's programs have to start
 LINES = 15  # of a program's log that an error shows

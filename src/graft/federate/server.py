@@ -17,9 +17,9 @@ from graft.data.module import TransferDataModule
 from graft.data.samples import DomainData
 from graft.data.sampling import TrainBatches
 from graft.errors import GraftError
-from graft.federate import frames
+from graft.federate import LOOPBACK, frames
 from graft.federate.agreement import agreed, state_of
-from graft.federate.flower import LOGS, LOOPBACK, START_S, Flower, check_port, environment_of, file_of, wait_for_port
+from graft.federate.flower import LOGS, START_S, Flower, check_port, environment_of, file_of, wait_for_port
 from graft.federate.rounds import ServerRounds
 from graft.federated.base import Federated
 from graft.federated.clients import NOBODY, Clients, divide

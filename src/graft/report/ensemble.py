@@ -10,7 +10,7 @@ from graft.report.kept import target_predictions
 from graft.runs.recipe import not_clearly_worse
 from graft.runs.record import split_of
 from graft.runs.roles import role
-from graft.runs.sweeps import Job, Row, all_chose_by, split_overrides
+from graft.runs.sweeps import Job, Row, all_chose_by, by_setting, split_overrides
 
 RULE = "ensemble"
 SAME = ("name", "data", "labels", "evaluation", "seeds", "weights")  # that the averaged jobs have in common
@@ -27,12 +27,8 @@ def ensembles(jobs: Sequence[Job], rows: Sequence[Row]) -> list[Row]:
     if not all_of_them and not all_chose_by(rows, "budget"):
         return []
     varied = split_overrides(jobs)[0]
-    settings: dict[tuple[str | None, ...], list[Row]] = {}
-    for row in rows:
-        place = tuple(row.overrides.get(key) for key in varied if role(key) == "setting")
-        settings.setdefault(place, []).append(row)
     found = []
-    for members in settings.values():
+    for members in by_setting(rows):
         averaged = members if all_of_them else not_clearly_worse(members)
         kept = [job for row in averaged for job in row.jobs if job.results]
         if kept and (mean := ensemble_of(kept, varied)):

@@ -191,11 +191,16 @@ def fold(jobs: Iterable[Job]) -> list[Row]:
     ordered = sorted(rows.values(), key=rank)
     if not in_budget:
         return ordered
+    return [row for group in by_setting(ordered) for row in recipe_before_small_gains(group)]
+
+
+def by_setting(rows: Iterable[Row]) -> list[list[Row]]:
+    """Rows of each setting (data, network), in the order in which they come."""
     settings: dict[tuple[tuple[str, str], ...], list[Row]] = {}
-    for row in ordered:
+    for row in rows:
         place = {key: value for key, value in row.overrides.items() if role(key) == "setting"}
         settings.setdefault(tuple(sorted(place.items())), []).append(row)
-    return [row for group in settings.values() for row in recipe_before_small_gains(group)]
+    return [*settings.values()]
 
 
 def all_chose_by(rows: Iterable[Row], rule: str) -> bool:

@@ -7,6 +7,7 @@ from graft.config.conflicts.names import Names, mixing_keys, several_processes
 from graft.config.conflicts.stream import is_stream
 from graft.config.facts import attribute
 from graft.config.text import shown
+from graft.federate import LOOPBACK
 
 # Keys beside a federation, with what they have to be and why another value cannot be.
 NEEDED: Mapping[str, tuple[tuple[Any, ...], str]] = {
@@ -71,9 +72,6 @@ def federated_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
         yield f"`{name}` with `backbone={names['backbone']}`: its parts are not divided among clients; use another"
     if not attribute(settings["_target_"], "trains_at_clients", True):
         yield from one_round_contradictions(config, names, name)
-
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def federate_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:

@@ -249,10 +249,10 @@ class TableSource(Domain):
 
     def _fit(self, train: Table) -> tuple[Columns, tuple[str, ...]]:
         """What the training rows say of the columns, and what a reader should know of it."""
-        joint = self.joint_kinds or {}
+        joint, counts = self.joint_kinds or {}, {*self.counts}
         columns, constant, names, commas = [], [], [], []
         for name, values in train.columns.items():
-            kind = NUMERIC if name in self.counts else self.kinds.get(name) or joint.get(name)
+            kind = NUMERIC if name in counts else self.kinds.get(name) or joint.get(name)
             kind = kind or kind_of(values, *train.numbers(name), self.few_values)
             column = fit_numbers(name, *train.numbers(name)) if kind == NUMERIC else fit_categories(name, values)
             if column is None:
