@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from graft.training.schedules import Constant, Cosine, OneCycle, Plateau, Step
+from graft.training.schedules import Constant, Cosine, Inverse, OneCycle, Plateau, Step
 
 
 def factors(schedule, steps):
@@ -46,7 +46,15 @@ def test_step_falls_at_fractions_of_training():
     assert factors(Step([0.3, 0.6], factor=0.1), 10) == pytest.approx([1.0] * 3 + [0.1] * 3 + [0.01] * 4)
 
 
-@pytest.mark.parametrize("schedule", [Constant(0.5), Cosine(1.0), OneCycle(), Step()])
+def test_inverse_falls_as_in_danns_paper():
+    expected = [(1 + 10 * step / 8) ** -0.75 for step in range(8)]
+    assert factors(Inverse(), 8) == pytest.approx(expected)
+    assert factors(Inverse(gamma=4, power=1, warmup_fraction=0.2), 10)[2:] == pytest.approx(
+        [1 / (1 + 4 * step / 8) for step in range(8)]
+    )
+
+
+@pytest.mark.parametrize("schedule", [Constant(0.5), Cosine(1.0), OneCycle(), Step(), Inverse(warmup_fraction=1.0)])
 def test_one_step_is_enough(schedule):
     assert len(schedule.table(1)) == 1
 

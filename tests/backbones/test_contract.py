@@ -93,7 +93,7 @@ def test_a_plain_network_becomes_a_backbone():
 
 @pytest.mark.slow
 def test_a_plain_network_trains_stage_by_stage_and_predicts_alone(run):  # noqa: F811
-    mine = ["backbone=lenet", *(f"~backbone.{key}" for key in ("name", "size", "channels", "dropout"))]
+    mine = ["backbone=lenet", *(f"~backbone.{key}" for key in ("name", "size", "channels", "dropout", "features"))]
     mine += ["backbone._target_=backbones.test_contract.Plain", "+backbone.width=4", "allow=[backbones]"]
     results, folder = run(
         *("strategy=gradual", "strategy.every_epochs=1", *mine, "backbone.weights=source"),

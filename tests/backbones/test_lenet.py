@@ -20,6 +20,15 @@ def test_size_of_the_published_network() -> None:
     assert parameters == (25 * 20 + 20) + (20 * 25 * 50 + 50) + (800 * 500 + 500)
 
 
+def test_without_its_layer_the_maps_are_the_features() -> None:
+    backbone = lenet(size=28, features=None)
+    check_stages(backbone)
+    check_features(backbone)
+    check_freezing(backbone)
+    assert backbone.feature_size == 800, "as in SHOT's published network"
+    assert [stage.name for stage in backbone.stages] == ["conv1", "conv2"]
+
+
 def test_freezing_turns_dropout_off() -> None:
     backbone = lenet(size=16)
     check_freezing(backbone)

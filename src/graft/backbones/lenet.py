@@ -9,9 +9,15 @@ from graft.config.types import Auto, Count, FractionBelowOne
 
 
 def lenet(
-    name: str = "lenet", size: Count | None = 28, channels: Auto | Count = 1, dropout: FractionBelowOne = 0.5
+    name: str = "lenet",
+    size: Count | None = 28,
+    channels: Auto | Count = 1,
+    dropout: FractionBelowOne = 0.5,
+    features: Count | None = 500,
 ) -> ImageBackbone:
-    """LeNet for small images: two convolutions of 20 and 50 maps, then 500 features.
+    """LeNet for small images: two convolutions of 20 and 50 maps, then a layer of `features` units.
+
+    Without that layer the features are the second convolution's maps, flattened: 800 numbers at 28 pixels (as in SHOT).
 
     Raises GraftError below 16 pixels.
     """
@@ -20,12 +26,14 @@ def lenet(
     side = ((size - 4) // 2 - 4) // 2
     if side < 1:
         refuse_size(name, size, 28, "two 5x5 convolutions with pooling need 16 pixels")
+    flat = 50 * side * side
+    layer = [] if features is None else [nn.Linear(flat, features), nn.ReLU(), nn.Dropout(dropout)]
     network = nn.Sequential(
         OrderedDict(
             conv1=nn.Sequential(nn.Conv2d(channels, 20, 5), nn.MaxPool2d(2), nn.ReLU()),
             conv2=nn.Sequential(nn.Conv2d(20, 50, 5), nn.Dropout2d(dropout), nn.MaxPool2d(2), nn.ReLU()),
-            fc=nn.Sequential(nn.Flatten(), nn.Linear(50 * side * side, 500), nn.ReLU(), nn.Dropout(dropout)),
+            fc=nn.Sequential(nn.Flatten(), *layer),
         )
     )
-    stages = [Stage(part, (f"network.{part}",)) for part in ("conv1", "conv2", "fc")]
-    return ImageBackbone(name, network, size=size, channels=channels, feature_size=500, stages=stages)
+    stages = [Stage(part, (f"network.{part}",)) for part in (("conv1", "conv2", "fc") if layer else ("conv1", "conv2"))]
+    return ImageBackbone(name, network, size=size, channels=channels, feature_size=features or flat, stages=stages)

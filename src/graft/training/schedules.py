@@ -15,6 +15,7 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import (
     ConstantLR,
     CosineAnnealingLR,
+    LambdaLR,
     LinearLR,
     LRScheduler,
     MultiStepLR,
@@ -22,7 +23,7 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
-from graft.config.types import Fraction, Natural, Positive
+from graft.config.types import Fraction, Natural, NonNegative, Positive
 from graft.errors import GraftError
 
 if TYPE_CHECKING:
@@ -122,6 +123,23 @@ class Cosine:
             return CosineAnnealingLR(optimizer, T_max=n, eta_min=self.final_fraction)
 
         return walk(with_warmup(self.warmup_fraction, steps, cosine), steps)
+
+
+class Inverse:
+    """`(1 + gamma p) ** -power`, p the fraction of the steps that is done (Ganin et al., JMLR 2016; DANN, SHOT, MDD)."""
+
+    def __init__(self, gamma: NonNegative = 10.0, power: NonNegative = 0.75, warmup_fraction: Fraction = 0.0) -> None:
+        self.gamma = gamma
+        self.power = power
+        self.warmup_fraction = warmup_fraction
+
+    def table(self, steps: int) -> list[Point]:
+        """A point a step."""
+
+        def inverse(optimizer: Optimizer, n: int) -> LRScheduler:
+            return LambdaLR(optimizer, lambda step: (1 + self.gamma * step / n) ** -self.power)
+
+        return walk(with_warmup(self.warmup_fraction, steps, inverse), steps)
 
 
 class OneCycle:
