@@ -56,6 +56,14 @@ def test_messages_name_the_program_that_was_used(monkeypatch, capsys, typed, nam
     assert f"`{named} --help`" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("word", ["term=[dann,dann]", "term=[dann],[mcc,'coral',coral]", "+logger=[csv,csv]"])
+def test_an_option_that_is_named_twice_is_refused(word):
+    with pytest.raises(GraftError, match="named twice"):
+        arguments.typed([word, "-m"], list)
+    again = word.replace("dann,dann", "dann").replace("'coral',", "").replace("csv,csv", "csv")
+    assert arguments.typed([again, "-m"], list) == [again, "-m"]
+
+
 @pytest.mark.parametrize("words", [["train", "--help"], []])
 def test_a_reader_that_stops_early_is_no_error(words):
     command = f"{shlex.quote(sys.executable)} -m graft {' '.join(words)} | head -1"

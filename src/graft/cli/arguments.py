@@ -1,6 +1,7 @@
 """What people type before Hydra parses it: paths are quoted for them, and flags of other programs are explained."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,8 @@ from graft.cli.comparison import compared
 from graft.cli.evaluation import written_out
 from graft.cli.program import program
 from graft.cli.race_words import with_auto
+from graft.cli.words import names_in
+from graft.config.compose import MANY
 from graft.errors import GraftError, in_quotes
 from graft.files import user_path
 from graft.locations import CONF
@@ -49,6 +52,7 @@ def typed(words: Sequence[str], known_names: Callable[[], Sequence[str]]) -> lis
                 f"hydra.run.dir={word.partition('=')[2]}"
             )
         if follows or is_override(word):
+            named_once(word)
             meant.append(word if follows else quoted_path(word, sweeps))
             follows = False
             continue
@@ -76,6 +80,16 @@ def repeated(words: Sequence[str]) -> list[str]:
             raise GraftError(f"`{word}` with `{other}`: both set {key}; leave one out")
         meant[place] = f"{key}={','.join(map(str, range(int(count))))}"
     return meant
+
+
+def named_once(word: str) -> None:
+    """GraftError where a group's list of options names one twice, which Hydra would read as once."""
+    group, _, value = word.partition("=")
+    if group.lstrip("+") not in MANY:
+        return
+    for listed in re.findall(r"\[[^\]]*\]", value):
+        if twice := [name for name, count in Counter(names_in(listed)).items() if count > 1]:
+            raise GraftError(f"`{word}`: {twice[0]} is named twice; leave one out.")
 
 
 def is_override(word: str) -> bool:
