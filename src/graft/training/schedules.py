@@ -126,7 +126,7 @@ class Cosine:
 
 
 class Inverse:
-    """`(1 + gamma p) ** -power`, p the fraction of the steps that is done (Ganin et al., JMLR 2016; DANN, SHOT, MDD)."""
+    """`(1 + gamma p) ** -power`, p the fraction of the steps that is done (Ganin et al., JMLR 2016)."""
 
     def __init__(self, gamma: NonNegative = 10.0, power: NonNegative = 0.75, warmup_fraction: Fraction = 0.0) -> None:
         self.gamma = gamma
