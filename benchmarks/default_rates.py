@@ -25,7 +25,7 @@ from graft.training.tuning import SUGGESTIONS
 
 RATES = ("0.001", "0.003", "0.01", "0.03", "0.1")
 SEEDS = (0, 1)
-RULES = tuple(SUGGESTIONS)
+RULES = (*SUGGESTIONS, "median")
 BEFORE = "0.001"  # the default of optimizer=adamw for everything
 DATA = "${oc.env:GRAFT_DATA}"
 

@@ -831,7 +831,7 @@ def no_search(*arguments):
 def test_auto_is_a_run_with_the_numbers_that_were_found_bit_for_bit(run):
     results, found = run(*SEARCH, folder="found")
     rate, size = results["tuning"]["lr"]["value"], results["tuning"]["batch_size"]["value"]
-    assert rate == results["tuning"]["lr"]["suggestions"]["valley"]
+    assert rate == results["tuning"]["lr"]["suggestions"]["median"]
     assert (size, results["tuning"]["batch_size"]["limit"]) == (32, 40)
     assert results["parameters"]["groups"][-1]["lr"] == rate
     assert {"lr_find.csv", "lr_find.png"} <= {path.name for path in found.iterdir()}

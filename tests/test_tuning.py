@@ -103,11 +103,12 @@ def test_suggestions_leave_out_the_ends_and_have_two_digits():
     found = Curve(rates, [50.0 - i for i in range(40)], diverged=True, phase=1, seconds=0.0).suggestions()
     assert found["minimum"] == float(f"{rates[34] / 10:.2g}")  # the lowest of all is the last, rates[39]
     assert found["valley"] == float(f"{rates[4 + 31 // 3 + 31 // 6 - 1]:.2g}")  # 31 points fall, from rates[4] on
+    assert found["median"] == sorted(found[name] for name in ("valley", "steep", "minimum"))[1]
 
 
 def test_a_few_points_have_suggestions_too(tmp_path):
     curve = Curve([1e-3, 1e-2], [2.0, 1.0], diverged=True, phase=1, seconds=0.0)
-    assert curve.suggestions() == {"valley": 0.001, "steep": 0.001, "minimum": 0.001}
+    assert curve.suggestions() == dict.fromkeys(("valley", "steep", "minimum", "median"), 0.001)
     curve.write_csv(tmp_path / "lr_find.csv")
     assert (tmp_path / "lr_find.csv").read_text().splitlines()[:2] == ["lr,loss,smoothed", "0.001,2.0,2.0"]
 
