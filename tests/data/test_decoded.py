@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from graft.cache.disk import DiskCache
+from graft.data.readers.images import Decodings
 from graft.data.samples import LazyTensor, Split
 from graft.data.sources.image_folder import ImageFolder
 from graft.errors import GraftError
@@ -89,6 +90,7 @@ def test_a_broken_file_is_named_and_nothing_is_kept(folder, tmp_path):
     train = training_split(folder)
     file = train.inputs.dataset.files[train.inputs.indices[5]]
     file.write_bytes(b"no image")
+    train.inputs.dataset.decodings = Decodings()  # as in a run whose looks are in the cache
     with pytest.raises(GraftError, match=rf"{file.name} cannot be read as an image"):
         resized_images(train, Geometry((96, 96)), cache_in(tmp_path))
     assert entries(tmp_path) == []
