@@ -225,8 +225,7 @@ def with_label_sets(
 def unknown_labels(words: Sequence[tuple[str, ...] | None], classes: Sequence[str], allowed: str) -> dict[int, str]:
     """By index, that a sample's label is missing, or which one is no class."""
     number, problems = set(classes), {}
-    several = set(words)  # a million rows have few different labels
-    if None not in several and all(number.issuperset(one) for one in several):
+    if all(one is not None and number.issuperset(one) for one in set(words)):  # a million rows have few labels
         return {}
     known = ", ".join(classes[:CLASSES_SHOWN]) + (", ..." if len(classes) > CLASSES_SHOWN else "")
     for index, one in enumerate(words):
