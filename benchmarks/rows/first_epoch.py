@@ -1,7 +1,8 @@
 """Many samples: the first epoch over a plain loop of the library that reads them, the second over reading the bytes.
 
 Graft's first epoch is everything from nothing to its last batch: finding the samples, looking into each, the split,
-what is kept, and the epoch itself. The plain loop reads every sample once and keeps none.
+what is kept, and the epoch itself. The plain loop reads every sample once and keeps none. A quarter of the samples is
+measured too: between the two lie what each sample costs, and what the start costs however many there are.
 """
 
 import csv
@@ -31,12 +32,12 @@ CHUNK = 2**20
 
 
 def write_images(place: Path, count: int) -> None:
-    """JPEG files of noise around a colour, in two classes."""
-    noise = np.random.default_rng(0).integers(0, 60, (64, SIDE, SIDE, 3), dtype=np.uint8)
+    """JPEG files of noise around a colour, in two classes, no two alike."""
+    draw = np.random.default_rng(0)
     for name in ("dark", "light"):
         (place / name).mkdir(parents=True)
     for number in range(count):
-        pixels = noise[number % 64] + np.uint8(number % 150)
+        pixels = draw.integers(0, 60, (SIDE, SIDE, 3), dtype=np.uint8) + np.uint8(number % 150)
         Image.fromarray(pixels).save(place / ("light" if number % 2 else "dark") / f"{number}.jpg", quality=80)
 
 
@@ -174,7 +175,16 @@ def shown(kind: str, what: str, settings: Settings) -> Measured:
     middle = {name: statistics.median(one) for name, one in found.items()}
     note = f"{count:,} {kind}: plain loop {middle['plain']:.1f} s, first epoch {middle['first']:.1f} s, second "
     note += f"{middle['second']:.2f} s, bytes kept {middle['bytes']:.2f} s, peak {middle['peak_gb']:.2f} GB"
-    return Measured(values, notes=[note], details=found)
+    few = kept_figures(kind, count // 4, settings.repeats, settings.threads)
+    each = {name: per_sample(few[name], found[name], count - count // 4) for name in ("plain", "first")}
+    start = middle["first"] - each["first"] * count
+    note += f"; a sample more: {each['first'] * 1e6:.0f} us over {each['plain'] * 1e6:.0f} us, the start {start:.1f} s"
+    return Measured(values, notes=[note], details={**found, "quarter": few})
+
+
+def per_sample(few: list[float], many: list[float], more: int) -> float:
+    """Seconds of each of the `more` samples that the longer measurements have."""
+    return (statistics.median(many) - statistics.median(few)) / more
 
 
 def rows_of(kind: str, plain: str) -> list[Row]:

@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 
 from graft.cache.disk import DiskCache
+from graft.data.readers import images
+from graft.data.readers.images import Decodings, decode
 from graft.data.samples import LazyTensor, Split
 from graft.data.sources.image_folder import ImageFolder
 from graft.errors import GraftError
@@ -89,6 +91,7 @@ def test_a_broken_file_is_named_and_nothing_is_kept(folder, tmp_path):
     train = training_split(folder)
     file = train.inputs.dataset.files[train.inputs.indices[5]]
     file.write_bytes(b"no image")
+    train.inputs.dataset.decodings = Decodings()  # as in a run whose looks are in the cache
     with pytest.raises(GraftError, match=rf"{file.name} cannot be read as an image"):
         resized_images(train, Geometry((96, 96)), cache_in(tmp_path))
     assert entries(tmp_path) == []
@@ -168,3 +171,29 @@ def test_real_photos_are_kept_as_they_are_decoded(tmp_path, augment):
     cached, uncached = (resized_images(test, Geometry((96, 96), augment), c) for c in (cache_in(tmp_path), None))
     drawn = torch.arange(0, len(test), 20)
     assert all(torch.equal(a, b) for a, b in zip(cached[drawn], uncached[drawn], strict=True))
+
+
+def test_a_look_that_decodes_all_of_a_small_image_is_its_only_decoding(tmp_path, monkeypatch):
+    random = np.random.default_rng(0)
+    for number, side in enumerate((40, 60, 120, 300)):
+        for name in ("cat", "dog"):
+            (tmp_path / "few" / name).mkdir(parents=True, exist_ok=True)
+            image = Image.fromarray(random.integers(0, 256, (side, side + 20, 3), dtype=np.uint8))
+            exif = image.getexif()
+            exif[274] = 6  # lies on its side
+            image.save(tmp_path / "few" / name / f"{number}.jpg", exif=exif)
+    files = ImageFolder(str(tmp_path / "few"), val_fraction=0.25, test_fraction=0.25).load(0).train.inputs.dataset
+    expected = [decode(file, shorter=28) for file in files.files]
+    opened = []
+
+    def counted(file, channels, shorter, pixel_range):
+        opened.append(file.name)
+        return decode(file, channels, shorter, pixel_range)
+
+    monkeypatch.setattr(images, "decode", counted)
+    for index, image in enumerate(expected):
+        assert torch.equal(files.read(index, 28), image)
+    assert opened == ["2.jpg", "3.jpg"] * 2  # a half and a quarter of their size are enough
+    for index, image in enumerate(expected):
+        assert torch.equal(files.read(index, 28), image)
+    assert len(opened) == 4 + 8

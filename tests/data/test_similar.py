@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from graft.data.readers.similar import ALIKE, BANDS, WIDTH, alike, linked
+from graft.data.readers.similar import ALIKE, BANDS, WIDTH, alike, hashes_of, linked
 from graft.data.splits import connected
 
 
@@ -61,3 +61,14 @@ def test_images_of_one_hash_and_a_chain_of_likenesses_are_one_group():
 def test_a_hundred_thousand_are_compared_in_seconds():
     groups = linked(np.unique(hashes(80_000, 20_000, [28]), axis=0))
     assert len(np.unique(groups)) == 80_000
+
+
+def test_a_hash_does_not_depend_on_the_images_beside_it():
+    random = np.random.default_rng(0)
+    thumbnails = [random.integers(0, 256, (64, 64), dtype=np.uint8) for _ in range(40)]
+    thumbnails[7][:] = 9  # nothing to see
+    together = hashes_of(thumbnails)
+    assert together[7] is None
+    for one, thumbnail in zip(together, thumbnails, strict=True):
+        (alone,) = hashes_of([thumbnail])
+        assert (one is None and alone is None) or one.tolist() == alone.tolist()

@@ -50,3 +50,11 @@ def test_budget_takes_the_same_number_of_every_class_and_is_nested():
 def test_budget_that_a_class_cannot_fill_names_it():
     with pytest.raises(GraftError, match=r"labels_per_class=21: class 'c' has only 20 .*labels_per_class=20 or less"):
         label_budget(LABELS, 21, 0, CLASSES, "data.labels_per_class")
+
+
+def test_samples_that_belong_to_no_group_are_split_as_groups_of_one():
+    labels = torch.tensor([0] * 50 + [1] * 7 + [4])[torch.randperm(58, generator=torch.Generator().manual_seed(0))]
+    for sizes in ({"test": 0.2, "val": 0.1}, {"val": 9}, {"test": 0.9, "val": 0.05}):
+        alone = stratified_split(labels, sizes, 3)
+        grouped = stratified_split(labels, sizes, 3, torch.arange(58))
+        assert {name: part.tolist() for name, part in alone.items()} == {n: p.tolist() for n, p in grouped.items()}

@@ -44,10 +44,11 @@ class HuggingFaceTokenizer:
 
     def __call__(self, texts: Sequence[str], max_length: int) -> list[tuple[list[int], bool]]:
         """Token ids of each text, and whether it was too long."""
-        ids = self.tokenizer([*texts], verbose=False)["input_ids"]
+        ids_alone: Any = {"return_attention_mask": False, "return_token_type_ids": False}  # lists that take a while
+        ids = self.tokenizer([*texts], verbose=False, **ids_alone)["input_ids"]
         too_long = [len(sequence) > max_length for sequence in ids]
         if any(too_long):  # rarely: the special token at the end has to stay there
-            ids = self.tokenizer([*texts], truncation=True, max_length=max_length)["input_ids"]
+            ids = self.tokenizer([*texts], truncation=True, max_length=max_length, **ids_alone)["input_ids"]
         return [(sequence or [self.padding], long) for sequence, long in zip(ids, too_long, strict=True)]
 
     def __repr__(self) -> str:

@@ -1,6 +1,7 @@
 """Sequences of different lengths in a file, read by index without coming into memory as a whole."""
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,16 @@ class MappedWaveforms(MappedSequences):
     """Sound pressure over time, 1 is full scale."""
 
     dtype = torch.float32
+
+
+def write_tokens(folder: Path, batches: Iterable[Sequence[Sequence[int]]]) -> None:
+    """Write the token ids of each batch's texts one after the other."""
+    lengths: list[int] = []
+    with (folder / VALUES).open("wb") as file:
+        for batch in batches:
+            np.fromiter(itertools.chain.from_iterable(batch), dtype=np.int32).tofile(file)
+            lengths += map(len, batch)
+    np.save(folder / LENGTHS, np.array(lengths, dtype=np.int64))
 
 
 def write_sequences(folder: Path, sequences: Iterable[Tensor]) -> None:

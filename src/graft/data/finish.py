@@ -156,10 +156,11 @@ def with_labels(domain: "Domain", raw: Raw) -> tuple[dict[str, Samples], tuple[s
         name: words_of(one.labels, domain.label_separator if several else None) for name, one in raw.splits.items()
     }
     spellings, notes = one_spelling(words, raw.classes)
-    words = {
-        name: [None if one is None else tuple(spellings.get(word, word) for word in one) for one in rows]
-        for name, rows in words.items()
-    }
+    if spellings:
+        words = {
+            name: [None if one is None else tuple(spellings.get(word, word) for word in one) for one in rows]
+            for name, rows in words.items()
+        }
     problems = raw.splits["train"].problems
     found = {word for i, one in enumerate(words["train"]) if one is not None and i not in problems for word in one}
     classes = raw.classes or ordered(found)
@@ -224,6 +225,8 @@ def with_label_sets(
 def unknown_labels(words: Sequence[tuple[str, ...] | None], classes: Sequence[str], allowed: str) -> dict[int, str]:
     """By index, that a sample's label is missing, or which one is no class."""
     number, problems = set(classes), {}
+    if all(one is not None and number.issuperset(one) for one in set(words)):  # a million rows have few labels
+        return {}
     known = ", ".join(classes[:CLASSES_SHOWN]) + (", ..." if len(classes) > CLASSES_SHOWN else "")
     for index, one in enumerate(words):
         if one is None:
@@ -355,12 +358,13 @@ def copy_notes(domain: "Domain", splits: Mapping[str, Samples]) -> tuple[str, ..
 
 def duplicate_notes(groups: Tensor, labels: Sequence[Hashable], noun: str) -> tuple[str, ...]:
     """One line on samples that occur more than once, and whether their labels agree; empty where none does."""
-    seen: dict[int, list[Hashable]] = {}
-    for group, label in zip(groups.tolist(), labels, strict=True):
-        seen.setdefault(group, []).append(label)
-    copies = [members for members in seen.values() if len(members) > 1]
-    if not copies:
+    several = (groups.bincount() > 1)[groups]
+    if not several.any():
         return ()
+    seen: dict[int, list[Hashable]] = {}
+    for index in several.nonzero()[:, 0].tolist():
+        seen.setdefault(int(groups[index]), []).append(labels[index])
+    copies = list(seen.values())
     conflicts = sum(len(set(members)) > 1 for members in copies)
     return (f"{len(copies):,} {noun} occur more than once, {conflicts} of them with different labels",)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset
@@ -49,6 +50,21 @@ class LazyTensor:
         return self._tensor
 
 
+class Places(Sequence):
+    """What messages call the rows `(N,)` of a file; of a million nearly none is ever asked for."""
+
+    def __init__(self, before: str, lines: np.ndarray) -> None:
+        self.before = before
+        self.lines = lines
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def __getitem__(self, index: Any) -> Any:
+        found = self.lines[index]
+        return Places(self.before, found) if isinstance(found, np.ndarray) else f"{self.before}{found}"
+
+
 SampleInputs = Tensor | LazyTensor | Sequence[Tensor] | Sequence[str] | Subset | ConcatDataset
 
 
@@ -89,7 +105,7 @@ class Split:
         """The samples at `indices` `(M,)`; images on disk stay there."""
         chosen = indices.tolist()
         labels = None if self.labels is None else self.labels[indices]
-        places = None if self.places is None else [self.places[index] for index in chosen]
+        places = None if self.places is None else places_at(self.places, indices)
         columns = {name: [values[index] for index in chosen] for name, values in self.columns.items()}
         fingerprint = sha256([self.fingerprint.encode(), indices.numpy().tobytes()])
         sources = None if self.sources is None else self.sources[indices]
@@ -121,14 +137,14 @@ class Samples:
     def take(self, indices: Tensor) -> "Samples":
         """The samples at `indices` `(M,)`."""
         chosen = indices.tolist()
-        place = {index: number for number, index in enumerate(chosen)}
+        place = {index: number for number, index in enumerate(chosen)} if self.problems else {}
         return replace(
             self,
             inputs=take(self.inputs, indices),
             labels=self.labels[indices]
             if isinstance(self.labels, Tensor | Boxes | TargetTexts)
             else [self.labels[i] for i in chosen],
-            places=[self.places[i] for i in chosen],
+            places=places_at(self.places, indices),
             contents=None if self.contents is None else [self.contents[i] for i in chosen],
             problems={place[i]: problem for i, problem in self.problems.items() if i in place},
             columns={name: [values[i] for i in chosen] for name, values in self.columns.items()},
@@ -175,6 +191,11 @@ def take(inputs: Any, indices: Tensor) -> Any:
     if isinstance(inputs, Tensor):
         return inputs[indices]
     return Subset(inputs, indices.tolist())
+
+
+def places_at(places: Sequence[str], indices: Tensor) -> Sequence[str]:
+    """What messages call the samples at `indices` `(M,)`."""
+    return places[indices.numpy()] if isinstance(places, Places) else [places[index] for index in indices.tolist()]
 
 
 def located(inputs: Any, index: int) -> tuple[Any, int]:

@@ -22,8 +22,10 @@ def stratified_split(
     together, with the class of the first of them, so splits may be off by a few samples where there are copies.
     `large_groups` may be larger than a class's share of a split, which is then as near to its size as groups allow.
     """
+    if groups is None:
+        return split_of_single_samples(labels, sizes, seed)
     members: dict[int, list[int]] = {}
-    for index, group in enumerate(range(len(labels)) if groups is None else groups.tolist()):
+    for index, group in enumerate(groups.tolist()):
         members.setdefault(group, []).append(index)
     shuffled = torch.randperm(len(members), generator=generator(seed, "split")).tolist()
     grouped, classes = list(members.values()), labels.tolist()
@@ -41,6 +43,20 @@ def stratified_split(
             parts[name] += found
     rest = [index for queue in queues.values() for group in queue for index in group]
     return {name: torch.tensor(sorted(part), dtype=torch.int64) for name, part in {"train": rest, **parts}.items()}
+
+
+def split_of_single_samples(labels: Tensor, sizes: dict[str, float | int], seed: int) -> dict[str, Tensor]:
+    """The same without groups: of a shuffled class the first samples, one of which always stays for training."""
+    shuffled = torch.randperm(len(labels), generator=generator(seed, "split"))
+    queues = [shuffled[labels[shuffled] == label] for label in labels.unique()]
+    totals = torch.tensor([len(queue) for queue in queues])
+    parts: dict[str, list[Tensor]] = {}
+    for name, size in sizes.items():
+        quotas = _quotas(totals, round(size * len(labels)) if size < 1 else int(size))
+        taken = [min(quota, max(len(queue) - 1, 0)) for queue, quota in zip(queues, quotas, strict=True)]
+        parts[name] = [queue[:number] for queue, number in zip(queues, taken, strict=True)]
+        queues = [queue[number:] for queue, number in zip(queues, taken, strict=True)]
+    return {name: torch.cat(part).sort().values for name, part in {"train": queues, **parts}.items()}
 
 
 def stratified_folds(strata: Tensor, folds: int, seed: int) -> list[Tensor]:

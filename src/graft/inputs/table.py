@@ -70,11 +70,14 @@ class TableTransform:
     def prepare(self, split: Split, cache: DiskCache | None) -> TableRows:
         """The split's rows in the backbone's columns."""
         table = rows_of(split)
-        numbers = torch.zeros(len(table), len(self.columns.numeric))
         codes = torch.full((len(table), len(self.columns.categorical)), MISSING)
         indices = {column.key: index for index, column in enumerate(table.columns.numeric)}
-        shared = [(i, indices[c.key]) for i, c in enumerate(self.columns.numeric) if c.key in indices]
-        numbers[:, [own for own, _ in shared]] = table.numbers[:, [theirs for _, theirs in shared]]
+        if list(indices) == [column.key for column in self.columns.numeric]:
+            numbers = table.numbers
+        else:
+            numbers = torch.zeros(len(table), len(self.columns.numeric))
+            shared = [(i, indices[c.key]) for i, c in enumerate(self.columns.numeric) if c.key in indices]
+            numbers[:, [own for own, _ in shared]] = table.numbers[:, [theirs for _, theirs in shared]]
         indices = {column.key: index for index, column in enumerate(table.columns.categorical)}
         for index, column in enumerate(self.columns.categorical):
             if column.key in indices:

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from graft.cache.disk import DiskCache, NoRoom
 from graft.cache.key import cache_key, code_used
-from graft.cache.ragged import MappedTokens, write_sequences
+from graft.cache.ragged import MappedTokens, write_tokens
 from graft.data.samples import Split, check_unchanged
 from graft.inputs.base import Fields
 from graft.notes import say_once
@@ -104,14 +104,27 @@ class TextTransform:
         return TokenLists(self._tokens(split)[0])
 
     def _write(self, split: Split, folder: Path) -> None:
-        sequences, cut = self._tokens(split)
-        write_sequences(folder, (torch.tensor(ids, dtype=MappedTokens.dtype) for ids in sequences))
+        cut = 0
+
+        def batches() -> Iterator[list[list[int]]]:
+            nonlocal cut
+            for sequences, too_long in self._chunks(split):
+                cut += too_long
+                yield sequences
+
+        write_tokens(folder, batches())
         (folder / CUT).write_text(json.dumps(cut))
 
     def _tokens(self, split: Split) -> tuple[list[list[int]], int]:
         """Token ids of every text, and how many texts were too long."""
-        found = [pair for chunk in chunks(split.inputs) for pair in self.spec.tokenizer(chunk, self.spec.max_length)]
-        return [ids for ids, _ in found], sum(too_long for _, too_long in found)
+        found = [*self._chunks(split)]
+        return [ids for sequences, _ in found for ids in sequences], sum(too_long for _, too_long in found)
+
+    def _chunks(self, split: Split) -> Iterator[tuple[list[list[int]], int]]:
+        """Token ids of CHUNK texts, and how many of those were too long."""
+        for chunk in chunks(split.inputs):
+            found = self.spec.tokenizer(chunk, self.spec.max_length)
+            yield [ids for ids, _ in found], sum(too_long for _, too_long in found)
 
     def _say(self, cut: int, tokens: TokenLists | MappedTokens, texts: int) -> None:
         if cut:

@@ -18,19 +18,22 @@ from torch import Tensor
 
 from graft.data.readers.folders import file_name, file_problem
 from graft.data.readers.pixels import BYTES, DEEP, range_by_type, to_bytes
-from graft.data.readers.similar import SIDE, hash_of
+from graft.data.readers.similar import SIDE, thumbnail_of
 from graft.errors import GraftError, first_line
 
 # Formats that Pillow recognises and cannot decode by itself, or decodes by running another program.
 NOT_READ = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
 PAGED = {"TIFF", "GIF", "WEBP", "PNG"}  # formats whose further pages or frames are samples in their own right
 THREADS = 4
+KEPT = 2**28  # bytes of small images that are kept from the look into their files until they are asked for
+TOGETHER = 64  # small files that a thread reads at a time: handing over a single one takes longer than decoding it
 BY_SIGHT = (1, 3)  # channels that every image has; another number is that of the file's own bands
 
 
 @functools.cache
 def extensions() -> frozenset[str]:
     """Endings of the files that are read, in lower case."""
+    Image.preinit()  # before all others: Pillow tries formats in this order, and nearly all files are of these
     endings = Image.registered_extensions().items()
     return frozenset(ending for ending, name in endings if name in Image.OPEN and name not in NOT_READ)
 
@@ -42,9 +45,10 @@ class Decoded:
     pixels: Image.Image | np.ndarray  # of 8 bits, or numbers `(H, W)` or `(H, W, C)` of another type
     limit: float | None = BYTES  # the largest value that the file's type can hold; None where it does not tell
     pages: int = 1
+    whole: bool = True  # whether it has the size that it has in the file
 
 
-@dataclass(frozen=True)
+@dataclass
 class Look:
     """What a look into a file found."""
 
@@ -55,7 +59,9 @@ class Look:
     high: float = 0.0
     pages: int = 1
     bands: int = 0  # where it has another number of them than is asked for
+    thumbnail: np.ndarray | None = None  # of which the hash is made, with those of other images; None for a small one
     hash: np.ndarray | None = None  # see graft.data.readers.similar; None for a small image
+    image: Image.Image | None = None  # of 8 bits, where all of it was decoded; only for who asked for the look
 
 
 def look_into(path: Path, channels: int) -> Look:
@@ -75,7 +81,11 @@ def look_into_content(content: bytes, channels: int) -> Look:
     if not content:
         return Look(digest, "the file is empty")
     try:
-        return look_at_pixels(read_image(io.BytesIO(content), shorter=SIDE, count=True), digest, channels)
+        decoded = read_image(io.BytesIO(content), shorter=SIDE, count=True)
+        look = look_at_pixels(decoded, digest, channels)
+        if decoded.whole and isinstance(decoded.pixels, Image.Image):
+            look.image = decoded.pixels
+        return look
     except Exception as error:  # a decoder may raise anything; whatever it is, this file cannot be used
         return Look(digest, f"it cannot be read as an image ({detail(error)})")
 
@@ -92,7 +102,7 @@ def look_at_pixels(decoded: Decoded, digest: bytes, channels: int) -> Look:
         if not np.isfinite(decoded.pixels).all():
             return Look(digest, "a value is NaN or infinite")
         low, high = float(decoded.pixels.min()), float(decoded.pixels.max())
-    return Look(digest, "", decoded.limit, low, high, decoded.pages, hash=hash_of(decoded.pixels))
+    return Look(digest, "", decoded.limit, low, high, decoded.pages, thumbnail=thumbnail_of(decoded.pixels))
 
 
 def detail(error: Exception) -> str:
@@ -117,14 +127,15 @@ def read_image(source: Path | BinaryIO, shorter: int | None = None, count: bool 
         pages = getattr(image, "n_frames", 1) if count and form in PAGED else 1
         if ";16" in str(image.tile) and image.mode not in DEEP:  # 16 bits a colour, of which Pillow keeps 8
             return Decoded(sixteen_bit_colour(source), DEEP["I;16"], pages)
+        size = image.size
         if shorter is not None:
             image.draft(None, (2 * shorter, 2 * shorter))
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode not in DEEP:
-            upright.load()
-            return Decoded(upright, BYTES, pages)
-        sixteen = upright.mode == "I" and form in ("PNG", "PPM")
-        return Decoded(np.array(upright), DEEP["I;16"] if sixteen else DEEP[upright.mode], pages)
+        whole = image.size == size
+        ImageOps.exif_transpose(image, in_place=True)  # which loads it
+        if image.mode not in DEEP:
+            return Decoded(image, BYTES, pages, whole)
+        sixteen = image.mode == "I" and form in ("PNG", "PPM")
+        return Decoded(np.array(image), DEEP["I;16"] if sixteen else DEEP[image.mode], pages)
 
 
 def is_deep(path: Path) -> bool:
@@ -216,25 +227,59 @@ def bands_of(decoded: Decoded) -> int:
     return len((pixels.convert() if pixels.mode in ("P", "PA") else pixels).getbands())
 
 
+class Decodings:
+    """Small images that a look has decoded, up to KEPT bytes: each is given once, so that it is not decoded again."""
+
+    def __init__(self) -> None:
+        self._pixels: dict[Path | bytes, np.ndarray] = {}
+        self._bytes = 0
+
+    def put(self, file: Path, image: Image.Image, channels: int, pixel_range: tuple[float, float] | None) -> None:
+        """Keep the pixels of a file, where there is room for them."""
+        if self._bytes < KEPT:
+            self._pixels[file] = image_array(image, channels, pixel_range)
+            self._bytes += self._pixels[file].nbytes
+
+    def pop(self, file: Path | bytes, shorter: int | None) -> np.ndarray | None:
+        """The pixels `(H, W, C)` of a file, unless read_image would give fewer of them for that `shorter`."""
+        pixels = self._pixels.pop(file, None)
+        if pixels is None or (shorter is not None and min(pixels.shape[:2]) >= 4 * shorter):
+            return None
+        self._bytes -= pixels.nbytes
+        return pixels
+
+    def __reduce__(self) -> tuple[type["Decodings"], tuple[()]]:
+        """Worker processes get none."""
+        return Decodings, ()
+
+
 class ImageFiles(Sequence):
     """Image files, or what they hold as bytes, decoded when asked for."""
 
     def __init__(
-        self, files: Sequence[Path | bytes], channels: int, pixel_range: tuple[float, float] | None = None
+        self,
+        files: Sequence[Path | bytes],
+        channels: int,
+        pixel_range: tuple[float, float] | None = None,
+        decodings: Decodings | None = None,
     ) -> None:
         self.files = files
         self.channels = channels
         self.pixel_range = pixel_range
+        self.decodings = decodings or Decodings()
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]  # nobody slices it
-        return decode(self.files[index], self.channels, pixel_range=self.pixel_range)
+        return self.read(index, None)
 
-    def read(self, index: int, shorter: int) -> Tensor:
-        """An image that is going to be resized to a shorter side of `shorter` pixels at most."""
-        return decode(self.files[index], self.channels, shorter, self.pixel_range)
+    def read(self, index: int, shorter: int | None) -> Tensor:
+        """An image, which may be going to be resized to a shorter side of `shorter` pixels at most."""
+        file = self.files[index]
+        if (pixels := self.decodings.pop(file, shorter)) is not None:
+            return channels_first(pixels)
+        return decode(file, self.channels, shorter, self.pixel_range)
 
 
 def decode(
@@ -255,7 +300,22 @@ def image_tensor(
     pixel_range: tuple[float, float] | None = None,
     limit: float | None = BYTES,
 ) -> Tensor:
-    """Pixels of any type as uint8 `(channels, H, W)`, 0 to 255 for `pixel_range`; transparency over white.
+    """Pixels of any type as uint8 `(channels, H, W)`, see image_array."""
+    return channels_first(image_array(pixels, channels, pixel_range, limit))
+
+
+def channels_first(pixels: np.ndarray) -> Tensor:
+    """Pixels uint8 `(H, W, C)` as a tensor `(C, H, W)`."""
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def image_array(
+    pixels: Image.Image | np.ndarray,
+    channels: int = 3,
+    pixel_range: tuple[float, float] | None = None,
+    limit: float | None = BYTES,
+) -> np.ndarray:
+    """Pixels of any type as uint8 `(H, W, channels)`, 0 to 255 for `pixel_range`; transparency over white.
 
     Without a range it is that of the type: 0 to `limit`, or 0 to 1 where there is none.
     """
@@ -280,13 +340,14 @@ def image_tensor(
         pixels = np.array(pixels)
     values = pixels if (low, high) == (0.0, BYTES) else to_bytes(pixels, low, high)
     height, width = values.shape[:2]
-    return torch.from_numpy(values).reshape(height, width, channels).permute(2, 0, 1).contiguous()
+    return values.reshape(height, width, channels)
 
 
 def file_digests(files: Sequence[Path]) -> list[bytes]:
     """SHA-256 of each file's bytes; empty where it cannot be read."""
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(file_digest, files))
+        parts = (files[start : start + TOGETHER] for start in range(0, len(files), TOGETHER))
+        return [digest for part in pool.map(lambda part: [*map(file_digest, part)], parts) for digest in part]
 
 
 def file_digest(path: Path) -> bytes:

@@ -1,5 +1,6 @@
 """Image files with labels: each is decoded once before anything is trained, and found broken or read."""
 
+import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,8 @@ from torch import Tensor
 
 from graft.config.types import Count
 from graft.data.domain import Domain
-from graft.data.readers.images import ImageFiles, Look, file_digests, look_into
+from graft.data.readers.folders import path_order
+from graft.data.readers.images import Decodings, ImageFiles, Look, file_digests, look_into
 from graft.data.readers.looks import looks_of
 from graft.data.readers.pixels import Found, Range, check_values, checked_range
 from graft.data.readers.similar import alike, keys_of
@@ -58,15 +60,19 @@ class LabelledImages(SimilarImages):
         Raises GraftError where no file has as many channels as are asked for, and where nothing says which range of
         numbers is meant.
         """
-        files = sorted({file for samples in raw.splits.values() for file in samples.inputs})
-        found = looks_of(
-            file_digests(files),
-            lambda index: look_into(files[index], self.channels),
-            self.cache,
-            {"channels": self.channels},
-        )
+        files = sorted({file for samples in raw.splits.values() for file in samples.inputs}, key=path_order)
+        decodings, pixel_range = Decodings(), checked_range(self.stated_range, self.key)
+
+        def look(index: int) -> Look:
+            found = look_into(files[index], self.channels)
+            if found.image is not None and not found.problem:
+                decodings.put(files[index], found.image, self.channels, pixel_range)
+            return found
+
+        found = looks_of(file_digests(files), look, self.cache, {"channels": self.channels})
         keys = {name: samples.inputs for name, samples in raw.splits.items()}
-        return self.looked_at(raw, dict(zip(files, found, strict=True)), keys, ImageFiles)
+        images = functools.partial(ImageFiles, decodings=decodings)
+        return self.looked_at(raw, dict(zip(files, found, strict=True)), keys, images)
 
     def looked_at(
         self,

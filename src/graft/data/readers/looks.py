@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,13 @@ import numpy as np
 
 from graft.cache.disk import DiskCache, NoRoom
 from graft.cache.key import cache_key, code_used, sha256
-from graft.data.readers.images import THREADS, Look
-from graft.data.readers.similar import SIDE, hash_of
+from graft.data.readers.images import THREADS, TOGETHER, Look
+from graft.data.readers.similar import SIDE, hashes_of, thumbnail_of
 
 FILE = "looks.json"
 MANY = 10_000  # images; checking fewer takes no time worth a line
 LOOK_BYTES = 256  # of a look in the file, at most
+KEPT = ("problem", "limit", "low", "high", "pages", "bands")  # of a look, beside its hash
 
 
 def looks_of(
@@ -52,7 +52,7 @@ def looks_of_arrays(images: np.ndarray, digests: Sequence[bytes], cache: DiskCac
     """The look into each image uint8 `(N, C, H, W)`; in small ones there is nothing to find."""
     if min(images.shape[2:]) < SIDE:
         return [Look(digest) for digest in digests]
-    looks = lambda index: Look(digests[index], hash=hash_of(images[index].transpose(1, 2, 0)))  # noqa: E731
+    looks = lambda index: Look(digests[index], thumbnail=thumbnail_of(images[index].transpose(1, 2, 0)))  # noqa: E731
     return looks_of(digests, looks, cache, {})
 
 
@@ -60,14 +60,27 @@ def look_at(indices: Sequence[int], look: Callable[[int], Look]) -> list[Look]:
     """A look into each of some images, several at a time."""
     if len(indices) >= MANY:
         print(f"Checking {len(indices):,} images", flush=True)
+
+    def look_at_some(some: Sequence[int]) -> list[Look]:
+        looks = [look(index) for index in some]
+        seen = [(one, one.thumbnail) for one in looks if one.thumbnail is not None]
+        if seen:
+            for (one, _), bits in zip(seen, hashes_of([thumbnail for _, thumbnail in seen]), strict=True):
+                one.hash = bits
+        for one in looks:
+            one.thumbnail = one.image = None
+        return looks
+
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(look, indices))
+        parts = (indices[start : start + TOGETHER] for start in range(0, len(indices), TOGETHER))
+        return [one for part in pool.map(look_at_some, parts) for one in part]
 
 
 def write(looks: Mapping[bytes, Look], folder: Path) -> None:
     """Write looks by the digests of their images."""
     rows = {
-        digest.hex(): {**asdict(one), "digest": "", "hash": None if one.hash is None else one.hash.tobytes().hex()}
+        digest.hex(): {name: getattr(one, name) for name in KEPT}
+        | {"hash": None if one.hash is None else one.hash.tobytes().hex()}
         for digest, one in looks.items()
     }
     (folder / FILE).write_text(json.dumps(rows))

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from graft.data.readers.numbers import number as number_in
 from graft.data.readers.table import Table, plain_numbers, texts
-from graft.data.readers.table import number as number_in
 
 SHARE = 0.9  # a column is one of numbers where so many of its values are; the others are mistakes then
 UNIT = r"[$\N{EURO SIGN}\N{POUND SIGN}\N{YEN SIGN}%]|\b[A-Z]{3}\b"
@@ -57,6 +57,8 @@ def share_of_numerals(values: np.ndarray, decimal: str) -> float:
 
 def decimal_sign(table: Table) -> str:
     """The decimal sign of a table: a comma where columns read as numbers only so, and none only with a point."""
+    if table.points:
+        return "."
     comma = False
     for values in table.columns.values():
         if values.dtype != object:

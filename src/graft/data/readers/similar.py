@@ -9,13 +9,14 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
-from scipy.fft import dctn
+from scipy.fft import dct
 
 from graft.data.readers.pixels import to_bytes
 from graft.data.splits import connected
 
 SIDE = 32  # pixels of the shorter side; smaller images are symbols, of which different ones look alike
 THUMBNAIL, FREQUENCIES = 64, 16
+WAVES = dct(np.eye(THUMBNAIL), norm="ortho", axis=0)[:FREQUENCIES].astype(np.float32)  # (16, 64): the lowest
 FLAT = 2.0  # standard deviation in grey levels below which there is nothing to see
 ALIKE = 28  # bits of 255 in which two images may differ
 BANDS, WIDTH = 15, 17  # the hash's 255 bits in bands; hashes within ALIKE bits differ in one bit or none of some band
@@ -23,8 +24,8 @@ PAIRS = 2**20  # compared at a time, to bound memory
 ONES = np.unpackbits(np.arange(2**16, dtype=">u2").view(np.uint8).reshape(-1, 2), axis=1).sum(1, dtype=np.uint8)
 
 
-def hash_of(pixels: Image.Image | np.ndarray) -> np.ndarray | None:
-    """Packed bits `(32,)` of an image; None where it is too small or too flat to be told from others."""
+def thumbnail_of(pixels: Image.Image | np.ndarray) -> np.ndarray | None:
+    """Grey levels uint8 `(64, 64)` that an image is compared by; None where it is too small to be told from others."""
     if isinstance(pixels, np.ndarray):
         grey = pixels if pixels.ndim == 2 else pixels.mean(axis=2)
         low, high = float(grey.min()), float(grey.max())
@@ -33,12 +34,18 @@ def hash_of(pixels: Image.Image | np.ndarray) -> np.ndarray | None:
         return None
     if pixels.mode not in ("L", "RGB"):
         pixels = pixels.convert("RGB")
-    small = pixels.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    grey = np.asarray(small, dtype=np.float32)
-    if grey.std() < FLAT:
-        return None
-    waves = dctn(grey, norm="ortho")[:FREQUENCIES, :FREQUENCIES].ravel()[1:]
-    return np.packbits(waves > np.median(waves))
+    return np.asarray(pixels.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS))
+
+
+def hashes_of(thumbnails: Sequence[np.ndarray]) -> list[np.ndarray | None]:
+    """Packed bits `(32,)` of each thumbnail `(64, 64)`; None where one is too flat to be told from others.
+
+    An image's bits do not depend on those beside it.
+    """
+    grey = np.stack(thumbnails).astype(np.float32)
+    waves = (WAVES @ grey @ WAVES.T).reshape(len(grey), -1)[:, 1:]
+    bits = np.packbits(waves > np.median(waves, axis=1, keepdims=True), axis=1)
+    return [one if varies else None for one, varies in zip(bits, grey.std(axis=(1, 2)) >= FLAT, strict=True)]
 
 
 def alike(hashes: Mapping[Hashable, np.ndarray | None]) -> dict[Hashable, Hashable]:

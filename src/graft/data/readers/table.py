@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from graft.data.readers.numbers import LARGEST, number
+from graft.data.readers.plain_csv import read_plain
 from graft.data.readers.workbook import WORKBOOK, csv_of
 from graft.errors import GraftError, first_line, override, printable
 
@@ -49,7 +51,6 @@ LONGEST_FIELD = 2**30  # characters of a value; the library takes 2**17, which a
 SEPARATORS = (";", "\t", "|", ",")
 DELIMITERS = {"\t": "tab"}  # how the config calls what cannot be typed
 MOSTLY = 0.5  # share of the rows from which on the file is at fault, not its rows
-LARGEST = float(np.finfo(np.float32).max)  # of the numbers that networks compute with
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Table:
     lines: np.ndarray
     bad: dict[int, str] = field(default_factory=dict)
     index: tuple[str, ...] = ()
+    points: bool = False  # whether columns of float64 stood in a text file, with a decimal point
     _numbers: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -74,7 +76,7 @@ class Table:
         """The rows at `indices`, or where a mask `(N,)` is true."""
         columns = {name: values[indices] for name, values in self.columns.items()}
         known = {
-            name: (columns[name], numbers[indices], wrong[indices])
+            name: (columns[name], columns[name] if numbers is values else numbers[indices], wrong[indices])
             for name, (values, numbers, wrong) in self._numbers.items()
             if values is self.columns.get(name)
         }
@@ -93,22 +95,32 @@ class Table:
 
 
 def read_table(
-    path: Path, key: str, delimiter: str | None, header: bool, encoding: str, missing: Collection[str]
+    path: Path,
+    key: str,
+    delimiter: str | None,
+    header: bool,
+    encoding: str,
+    missing: Collection[str],
+    words: Collection[str | int] | None = None,
 ) -> Table:
-    """A CSV or Parquet file, or an Excel workbook; GraftError that names `key` where there is none or it has no row."""
+    """A CSV or Parquet file, or an Excel workbook; GraftError that names `key` where there is none or it has no row.
+
+    Columns of a CSV file are texts. Where `words` are given, columns of numbers with a decimal point need not be, but
+    for those, by name or by place.
+    """
     if not path.is_file():
         what = "that is a folder" if path.is_dir() else "no such file"
         raise GraftError(f"{key}={path}: {what}. Give a CSV or Parquet file: {key}=/path/to/table.csv")
     content = content_of(path, key, taken=(WORKBOOK,))
+    none = {text.strip() for text in missing} | {""}
     if content.startswith(PARQUET) or path.suffix.lower() in PARQUET_NAMES:
         table = read_parquet(path, content, key)
     elif content.startswith(WORKBOOK):
         table = read_csv(path, csv_of(path, content, key).encode(), key, ",", header, "utf-8")
     else:
-        table = read_csv(path, content, key, delimiter, header, encoding)
+        table = read_csv(path, content, key, delimiter, header, encoding, none, words)
     if not len(table) and not table.bad:
         raise GraftError(f"{key}={path}: the file has no row of values. Give a table with a row for each sample.")
-    none = {text.strip() for text in missing} | {""}
     return replace(table, columns={name: without_missing(values, none) for name, values in table.columns.items()})
 
 
@@ -146,7 +158,9 @@ def read_parquet(path: Path, content: bytes, key: str) -> Table:
     check_names(found.column_names, path, key)
     columns = {}
     for name, values in zip(found.column_names, found.columns, strict=True):
-        if types.is_integer(values.type) or types.is_floating(values.type) or types.is_decimal(values.type):
+        if types.is_integer(values.type) or types.is_floating(values.type):
+            columns[name] = values.cast("float64", safe=False).to_numpy()
+        elif types.is_decimal(values.type):
             numbers = [np.nan if value is None else float(value) for value in values.to_pylist()]
             columns[name] = np.array(numbers, dtype=np.float64)
         else:
@@ -156,12 +170,26 @@ def read_parquet(path: Path, content: bytes, key: str) -> Table:
     return Table(str(path), columns, np.arange(1, len(found) + 1), index=kept)
 
 
-def read_csv(path: Path, content: bytes, key: str, delimiter: str | None, header: bool, encoding: str) -> Table:
+def read_csv(
+    path: Path,
+    content: bytes,
+    key: str,
+    delimiter: str | None,
+    header: bool,
+    encoding: str,
+    missing: Collection[str] = ("",),
+    words: Collection[str | int] | None = None,
+) -> Table:
     """A text file with a row a line; blank lines do not count. A row of another length than the first one is bad."""
+    delimiter = delimiter or default_delimiter(path)
+    if words is not None and encoding.lower() in ("utf-8", "utf8"):
+        plain = plain_table(path, content, key, delimiter, header, missing, words)
+        if plain is not None:
+            return plain
     text = decoded(path, content, key, encoding).removeprefix("\N{BYTE ORDER MARK}")
     source = key.rpartition(".")[0]
     try:
-        rows = list(split_rows(text, delimiter or default_delimiter(path)))
+        rows = list(split_rows(text, delimiter))
     except UnclosedError as error:
         raise GraftError(f"{key}={path}, row {error.line}: {error}") from None
     except (TypeError, ValueError, csv.Error) as error:
@@ -172,14 +200,13 @@ def read_csv(path: Path, content: bytes, key: str, delimiter: str | None, header
     if not rows:
         return Table(str(path), {}, np.array([], dtype=np.int64))
     first = rows[0][1]
-    names = [name.strip() for name in first] if header else [f"column{number}" for number in range(len(first))]
+    names = [name.strip() for name in first]
     rows = rows[1:] if header else rows
     if header and rows and all(len(row) == len(names) + 1 for _, row in rows):  # as R writes the names of rows
         names = ["", *names]
-    if NOT_READ in "".join(names):
+    if header and NOT_READ in "".join(names):
         raise GraftError(f"{key}={path}: the header is not readable as {encoding}; {encoding_advice(content, source)}")
-    names = [name or f"{NAMELESS} {place}" for place, name in enumerate(names)]
-    check_names(names, path, key)
+    names = names_of(names, header, path, key)
     bad, kept = {}, []
     for line, row in rows:
         joined = "".join(row)
@@ -189,7 +216,7 @@ def read_csv(path: Path, content: bytes, key: str, delimiter: str | None, header
             bad[line] = f"not readable as {encoding}; {encoding_advice(content, source)}"
         elif "\0" in joined:
             bad[line] = "it holds a NUL byte"
-        elif "\n" in joined and (swallowed := rows_within(row, delimiter or default_delimiter(path))):
+        elif "\n" in joined and (swallowed := rows_within(row, delimiter)):
             bad[line] = f"a quote opens here and closes {swallowed} rows later"
         else:
             kept.append((line, row))
@@ -209,8 +236,50 @@ def read_csv(path: Path, content: bytes, key: str, delimiter: str | None, header
     values = zip(*(row for _, row in kept), strict=True) if kept else [[]] * len(names)
     columns = {name: texts([value.strip() for value in column]) for name, column in zip(names, values, strict=True)}
     lines = np.array([line for line, _ in kept], dtype=np.int64)
-    index = tuple(name for name in names if NAMELESS_COLUMN.fullmatch(name)) if header else ()
-    return Table(str(path), columns, lines, bad, index)
+    return Table(str(path), columns, lines, bad, nameless(names, header))
+
+
+def plain_table(
+    path: Path,
+    content: bytes,
+    key: str,
+    delimiter: str,
+    header: bool,
+    missing: Collection[str],
+    words: Collection[str | int],
+) -> Table | None:
+    """A table of which every line is a row (see graft.data.readers.plain_csv); None for another."""
+
+    def places_of_words(first: Sequence[str]) -> set[int]:
+        names = names_of(first, header, path, key)
+        return {place for place, name in enumerate(names) if {name, place, place - len(names)} & {*words}}
+
+    sign = "\t" if delimiter == DELIMITERS["\t"] else delimiter
+    plain = read_plain(content, sign, header, missing, places_of_words)
+    if plain is None:
+        return None
+    names = names_of(plain.first, header, path, key)
+    columns = [one if one.dtype != object else texts([text.strip() for text in one]) for one in plain.columns]
+    return Table(
+        str(path),
+        dict(zip(names, columns, strict=True)),
+        np.arange(plain.rows) + 1 + header,
+        index=nameless(names, header),
+        points=any(one.dtype != object for one in columns),
+    )
+
+
+def names_of(first: Sequence[str], header: bool, path: Path, key: str) -> list[str]:
+    """Names of the columns, which stand in the first row where there is a header. GraftError for a name twice."""
+    given = [name.strip() or f"{NAMELESS} {place}" for place, name in enumerate(first)]
+    names = given if header else [f"column{place}" for place in range(len(first))]
+    check_names(names, path, key)
+    return names
+
+
+def nameless(names: Sequence[str], header: bool) -> tuple[str, ...]:
+    """The columns that have no name in a header."""
+    return tuple(name for name in names if NAMELESS_COLUMN.fullmatch(name)) if header else ()
 
 
 def decoded(path: Path, content: bytes, key: str, encoding: str) -> str:
@@ -372,8 +441,8 @@ def to_numbers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     else:
         numbers = np.array([number(value) for value in values], dtype=np.float64)
         given = np.array([value is not None and not is_nan(value) for value in values], dtype=bool)
-    finite = np.abs(numbers) <= LARGEST
-    return np.where(finite, numbers, np.nan), given & ~finite
+    wrong = given & ~(np.abs(numbers) <= LARGEST)
+    return (np.where(wrong, np.nan, numbers) if wrong.any() else numbers), wrong
 
 
 def plain_numbers(values: np.ndarray) -> np.ndarray | None:
@@ -382,14 +451,6 @@ def plain_numbers(values: np.ndarray) -> np.ndarray | None:
         return None if "_" in "".join(values) else values.astype(np.float64)
     except (TypeError, ValueError):
         return None
-
-
-def number(text: str | None) -> float:
-    """The number in a text; NaN where it holds none."""
-    try:
-        return float("nan" if text is None or "_" in text else text)
-    except ValueError:
-        return float("nan")
 
 
 def is_nan(text: str) -> bool:

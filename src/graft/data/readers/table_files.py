@@ -54,10 +54,16 @@ class TableFiles:
         """Key and name of a split's file."""
         return f"{self.key}.{KEYS[split]}={self.files.get(split, self.files['train'])}"
 
+    @property
+    def words(self) -> Sequence[str | int] | None:
+        """Columns by name or place that have to be read as texts even if they hold numbers; None: all."""
+        return None
+
     def tables(self) -> dict[str, Table]:
         """Every file."""
         return {
-            split: read_table(path, f"{self.key}.{KEYS[split]}", **self.options) for split, path in self.files.items()
+            split: read_table(path, f"{self.key}.{KEYS[split]}", **self.options, words=self.words)
+            for split, path in self.files.items()
         }
 
 

@@ -1,8 +1,9 @@
 """Tables: columns of numbers and categories, fitted on training rows."""
 
 import hashlib
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -14,15 +15,17 @@ from graft.config.types import Natural
 from graft.data.domain import Domain
 from graft.data.readers.counts import are_counts, columns_of_numbers, with_shares
 from graft.data.readers.label_columns import yes_or_no
+from graft.data.readers.numbers import LARGEST, number
 from graft.data.readers.numerals import SHARE, decimal_sign, read_numerals, share_of_numerals
-from graft.data.readers.table import LARGEST, Table, column_name, number, to_numbers, to_texts
-from graft.data.samples import Modality, Raw, Samples, rows_of, sha256
+from graft.data.readers.table import Table, column_name, to_numbers, to_texts
+from graft.data.samples import Modality, Places, Raw, Samples, rows_of, sha256
 from graft.errors import GraftError, hydra_value, listed, override
 from graft.inputs.columns import CATEGORICAL, FIRST, MISSING, NUMERIC, UNKNOWN, Column, Columns
 from graft.inputs.table import TableRows
 
 ROW_NAMES = re.compile(r"(.*[_ .-])?(id|idx|index|row|rows|nr|no|number|rownum|rowid|row_number)|.*[a-z]ID|#", re.I)
 NAMES_SHOWN = 5
+ROWS_TOGETHER = 4096  # whose values are hashed one after the other
 MANY_CATEGORIES = 0.5  # categories over rows from which a column is probably a name or a number of the row
 TABLES = ("breast_cancer", "diabetes", "iris", "wine")  # of scikit-learn
 
@@ -185,7 +188,7 @@ class TableSource(Domain):
         return Samples(
             inputs=replace(table, columns=features, bad={}),
             labels=found,
-            places=[f"{table.file}, row {line}" for line in table.lines.tolist()],
+            places=Places(f"{table.file}, row ", table.lines),
             contents=contents_of(table, list(features)),
             problems=problems,
             columns={name: to_texts(table.columns[name]).tolist() for name in wanted},
@@ -361,7 +364,7 @@ def kind_of(values: np.ndarray, numbers: np.ndarray, wrong: np.ndarray, few_valu
 def fit_numbers(name: str, numbers: np.ndarray, wrong: np.ndarray) -> Column | None:
     """Mean, standard deviation and median of a column's training values; None where it is constant."""
     known = numbers[~np.isnan(numbers)]
-    varies = len(np.unique(known)) > 1
+    varies = len(known) > 0 and bool((known != known[0]).any())
     if not len(known):
         return Column(name, NUMERIC) if wrong.any() else None  # its rows are bad
     if not varies and len(known) == len(numbers):
@@ -380,17 +383,35 @@ def fit_categories(name: str, values: np.ndarray) -> Column | None:
 
 def encode(table: Table, columns: Columns) -> TableRows:
     """A table's rows as numbers and codes."""
-    numbers = np.empty((len(table), len(columns.numeric)))
+    numbers = np.empty((len(table), len(columns.numeric)), dtype=np.float32)
     for index, column in enumerate(columns.numeric):
         numbers[:, index] = (table.numbers(column.name)[0] - column.mean) / column.std
     codes = np.empty((len(table), len(columns.categorical)), dtype=np.int64)
     for index, column in enumerate(columns.categorical):
         known = {None: MISSING} | {name: code for code, name in enumerate(column.categories, start=FIRST)}
         codes[:, index] = [known.get(value, UNKNOWN) for value in to_texts(table.columns[column.name])]
-    return TableRows(columns, torch.from_numpy(numbers).float(), torch.from_numpy(codes))
+    return TableRows(columns, torch.from_numpy(numbers), torch.from_numpy(codes))
 
 
 def contents_of(table: Table, names: Sequence[str]) -> list[bytes]:
     """A hash of what each row holds in some columns, to compare with other rows."""
-    columns = [table.columns[name].tolist() for name in names]
-    return [hashlib.sha256(repr(row).encode()).digest() for row in zip(*columns, strict=True)]
+    columns = [table.columns[name] for name in names]
+    texts = [values.tolist() for values in columns if values.dtype == object]
+    words = (repr(row).encode() for row in zip(*texts, strict=True)) if texts else itertools.repeat(b"")
+    numbers = rows_as_bytes([values for values in columns if values.dtype != object], len(table))
+    return [hashlib.sha256(row + other).digest() for row, other in zip(numbers, words, strict=False)]
+
+
+def rows_as_bytes(columns: Sequence[np.ndarray], rows: int) -> Iterator[bytes]:
+    """What each row holds in columns of numbers, some rows at a time."""
+    if not columns:
+        yield from itertools.repeat(b"", rows)
+        return
+    for start in range(0, rows, ROWS_TOGETHER):
+        end = min(start + ROWS_TOGETHER, rows)
+        some = np.empty((end - start, len(columns)))
+        for place, values in enumerate(columns):
+            some[:, place] = values[start:end]
+        some += 0.0  # -0 is 0
+        content, size = some.tobytes(), 8 * len(columns)
+        yield from (content[place : place + size] for place in range(0, len(content), size))

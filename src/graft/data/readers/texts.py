@@ -126,9 +126,11 @@ def word_of(label: Any) -> str:
 
 def not_readable(text: str, encoding: str, advice: str) -> str:
     """Where a text was read from bytes of another encoding, and what helps; empty where it was not."""
-    place = next((place for place, character in enumerate(text) if "\ud800" <= character <= "\udfff"), None)
-    if place is None:
+    try:
+        text.encode()
         return ""
+    except UnicodeEncodeError as error:  # of a surrogate, which stands for a byte
+        place = error.start
     before = f"behind {text[:place][-20:]!r}" if place else "from its beginning"
     return f"is not {encoding.upper()} {before}" + (f" ({advice})" if advice else "")
 

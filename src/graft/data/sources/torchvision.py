@@ -25,7 +25,7 @@ from graft.data.readers.folders import file_problem
 from graft.data.readers.images import Look, detail, file_digests, image_tensor, is_deep
 from graft.data.readers.labelled_images import SimilarImages
 from graft.data.readers.looks import look_at, looks_of, looks_of_arrays
-from graft.data.readers.similar import hash_of
+from graft.data.readers.similar import thumbnail_of
 from graft.data.samples import Raw, Samples
 from graft.errors import GraftError, first_line
 from graft.files import user_path
@@ -350,7 +350,7 @@ def looked_into(dataset: Dataset, cache: DiskCache | None) -> list[Look]:
             if files and is_deep(files[index]):
                 return Look(b"", "it has more than 8 bits a colour, of which torchvision's reader keeps wrong ones")
             digest = digests[index] if digests else hashlib.sha256(image_tensor(image).numpy().tobytes()).digest()
-            return Look(digest, hash=hash_of(image))
+            return Look(digest, thumbnail=thumbnail_of(image))
         except Exception as error:  # whatever its decoder raises
             return Look(b"", f"it cannot be read as an image ({detail(error)})")
 

@@ -23,6 +23,7 @@ from graft.notes import say_once
 
 IN_MEMORY = 2**29  # bytes of a split that is resized at once; a larger one is resized batch by batch
 CHUNK = 128  # images decoded or resized at a time, to bound memory
+TOGETHER = 16  # of them that a thread takes: handing over a single small one takes longer than decoding it
 SAMPLE = 16  # images that tell how large all of them are
 MANY = 1000  # images; decoding fewer takes no time worth a line
 THREADS = min(8, os.cpu_count() or 1)
@@ -127,6 +128,7 @@ def decode_all(images: LazyImages, folder: Path) -> None:
 
 
 def decode_chunks(images: Any, pool: ThreadPoolExecutor) -> Iterator[list[Tensor]]:
-    """All images, CHUNK at a time."""
+    """All images, CHUNK at a time; a thread decodes TOGETHER of them."""
     for chunk in torch.arange(len(images)).split(CHUNK):
-        yield list(pool.map(images.load, chunk.tolist()))
+        parts = [part.tolist() for part in chunk.split(TOGETHER)]
+        yield [image for part in pool.map(lambda part: [*map(images.load, part)], parts) for image in part]

@@ -25,7 +25,7 @@ class Geometry:
         height, width = size
         if max(size) <= SMALL:
             self.shape, self.shorter = (height, width), max(size)
-            self._steps = v2.Compose([v2.Resize([height, width])])
+            self._steps = v2.Resize([height, width])
         elif augment == "none":
             self.shape, self.shorter = (height, width), math.ceil(max(size) / CROP_FRACTION)
             self._steps = v2.Compose([v2.Resize(self.shorter), v2.CenterCrop([height, width])])
@@ -34,7 +34,7 @@ class Geometry:
             factor = 1.25 if max(size) <= 128 else 512 / 480
             self.shape = (max(round(height * factor), height), max(round(width * factor), width))
             self.shorter = max(self.shape)
-            self._steps = v2.Compose([v2.Resize(list(self.shape))])
+            self._steps = v2.Resize(list(self.shape))
         else:
             # Crops of random size are cut from the image itself; nothing is lost by twice the size that they get.
             self.shape, self.shorter = None, 2 * max(size)
@@ -42,8 +42,11 @@ class Geometry:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Fit one image or several of the same size."""
-        already_small = self.shape is None and min(images.shape[-2:]) <= self.shorter
-        return images if already_small else self._steps(images)
+        if self.shape is None:
+            fits = min(images.shape[-2:]) <= self.shorter
+        else:
+            fits = isinstance(self._steps, v2.Resize) and images.shape[-2:] == self.shape
+        return images if fits else self._steps(images)
 
     def batch(self, images: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor]:
         """Fit a batch: a tensor `(B, C, H, W)`, or images of any sizes, which stay a list where each keeps its own."""
