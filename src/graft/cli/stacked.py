@@ -80,13 +80,13 @@ def folder_of(one: DictConfig) -> Path:
 
 @contextmanager
 def hydra_config(one: DictConfig) -> Iterator[None]:
-    """Let Hydra know of a job as while it runs."""
-    before = HydraConfig.instance().cfg
-    HydraConfig.instance().set_config(one)
+    """Let Hydra know of a job as while it runs: by the job's config itself, where `set_config` takes a copy."""
+    hydra = HydraConfig.instance()
+    before, hydra.cfg = hydra.cfg, one
     try:
         yield
     finally:
-        HydraConfig.instance().cfg = before
+        hydra.cfg = before
 
 
 def trained_together(configs: Sequence[DictConfig], sweep: Path) -> dict[Path, "Setup"]:
@@ -108,6 +108,7 @@ class Together:
 
     def __init__(self, configs: Sequence[DictConfig]) -> None:
         self.configs = configs
+        self.settings: dict[Path, dict[str, Any]] = {}  # by folder the plain config of a job that may train with others
         self.alone: Counter[str] = Counter()  # how many jobs train alone, by why
 
     def train(self) -> dict[Path, "Setup"]:
@@ -138,6 +139,7 @@ class Together:
             if why:
                 self.alone[why] += 1
             else:
+                self.settings[folder_of(one)] = settings
                 found.setdefault(reasons.key_of(settings), []).append(one)
         groups = list(found.values())
         self.alone["no other job like it"] += sum(len(group) == 1 for group in groups)
@@ -151,7 +153,7 @@ class Together:
         for one in group:
             try:
                 with hydra_config(one):
-                    setup = set_up(settings_of(one))
+                    setup = set_up(self.settings[folder_of(one)])
                 why = stacks.why_alone(setup.experiment)
             except (Interrupted, KeyboardInterrupt):
                 raise

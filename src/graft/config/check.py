@@ -23,20 +23,21 @@ if TYPE_CHECKING:  # imported where it is used: help and annotations of construc
 MISSING = "???"  # what OmegaConf writes where a value has to be given
 
 
-def check(cfg: "DictConfig", choices: Mapping[str, str | None] | None = None) -> None:
-    """Raise one GraftError that lists every mistake of a composed config; print what could not be checked.
+def check(cfg: "DictConfig", choices: Mapping[str, str | None] | None = None) -> dict[str, Any]:
+    """The plain config; raise one GraftError that lists every mistake of it, and print what could not be checked.
 
     `choices` is Hydra's choice of an option for every group, inside of a Hydra context: it tells groups that lack an
     option, keys that were removed, and the option's name in messages.
     """
     with no_collection():
-        found = problems_of(cfg, choices)
+        config = plain(cfg)
+        found = problems_of(cfg, config, choices)
     tell_unchecked(found)
+    return config
 
 
-def problems_of(cfg: "DictConfig", choices: Mapping[str, str | None] | None) -> Findings:
-    """Raise one GraftError that lists every mistake; else what was found."""
-    config = plain(cfg)
+def problems_of(cfg: "DictConfig", config: dict[str, Any], choices: Mapping[str, str | None] | None) -> Findings:
+    """Raise one GraftError that lists every mistake of a config, whose plain form is `config`; else what was found."""
     problems = [
         f"`{key}` has to be given: {key}=..."
         for key in sorted(key for key, value in leaves(config) if value == MISSING)
