@@ -1,19 +1,13 @@
-"""`hydra/sweeper=basic`, the default: Hydra's own grid, whose jobs are looked at once a kind before the first one begins."""
+"""`hydra/sweeper=basic`, the default: Hydra's own grid, which composes a kind of jobs once before the first begins."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper as HydrasSweeper
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
 from hydra.core.config_store import ConfigStore
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
-
-from hydra_plugins.graft_stacked import StackedLauncher
-
-if TYPE_CHECKING:
-    from graft.cli.sweep_configs import SweepConfigs
 
 
 class BasicSweeper(HydrasSweeper):
@@ -22,9 +16,10 @@ class BasicSweeper(HydrasSweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra gives, and a composer, which a launcher that composes in this process shares."""
         from graft.cli.sweep_configs import SweepConfigs  # not where Hydra only looks which plugins there are
+        from hydra_plugins.graft_stacked import StackedLauncher  # whose class Hydra makes anew as it looks
 
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        self.composer: SweepConfigs = SweepConfigs(hydra_context, config)
+        self.composer = SweepConfigs(hydra_context, config)
         if isinstance(self.launcher, StackedLauncher):
             self.launcher.composer = self.composer
 
