@@ -22,7 +22,7 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
-from omegaconf._utils import get_omega_conf_dumper
+from omegaconf._utils import OmegaConfDumper, get_omega_conf_dumper
 
 from graft import config, signals
 from graft.cli import slurm
@@ -213,10 +213,18 @@ def prepare(
     return settings
 
 
+class Written(OmegaConfDumper):
+    """OmegaConf's own way to write YAML; a container that stands twice is written twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Whether it is written again where it was written before."""
+        return True
+
+
 def yaml_of(settings: Mapping[str, Any]) -> str:
-    """A plain config as `OmegaConf.to_yaml` writes it, in a third of the time: without making OmegaConf's nodes of it."""
-    dumper = get_omega_conf_dumper()
-    return yaml.dump(settings, default_flow_style=False, allow_unicode=True, sort_keys=False, Dumper=dumper)
+    """A plain config as `OmegaConf.to_yaml` writes it, in a third of the time: no node is made of any value."""
+    get_omega_conf_dumper()  # lets the class know how words are quoted
+    return yaml.dump(settings, default_flow_style=False, allow_unicode=True, sort_keys=False, Dumper=Written)
 
 
 def is_done(folder: Path, cfg: DictConfig, settings: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, configure_log, setup_globals
 from hydra.core.utils import run_job as run_hydra_job
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, open_dict, read_write
 
 from graft import config, signals
 from graft.cli import job
@@ -202,8 +202,7 @@ class Together:
 def settings_of(one: DictConfig) -> dict[str, Any]:
     """The plain config of a job, as its run will see it."""
     with hydra_config(one):
-        own = OmegaConf.masked_copy(one, [str(key) for key in one if key != "hydra"])
-        return config.plain(own)
+        return config.plain(one, without=("hydra",))
 
 
 def first_words(error: Exception) -> str:

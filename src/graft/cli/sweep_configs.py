@@ -46,7 +46,7 @@ class SweepConfigs:
         return config
 
     def check(self, overrides: Sequence[str]) -> None:
-        """Raise Hydra's error where a job does not compose; one of each kind is composed, and told every plain value."""
+        """Raise Hydra's error where a job does not compose; one of each kind is, and is given every plain value."""
         _, plain, kind = self._parsed(overrides)
         if kind is None:
             self.loader.load_sweep_config(self.base, list(overrides))

@@ -3,7 +3,7 @@
 import gc
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -78,13 +78,19 @@ def no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def plain(cfg: "DictConfig") -> dict[str, Any]:
-    """The config as plain containers with every reference resolved."""
+def plain(cfg: "DictConfig", without: Container[str] = ()) -> dict[str, Any]:
+    """The config as plain containers with every reference resolved; `without` are groups that are left out."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    def resolved(key: str) -> Any:
+        if OmegaConf.is_missing(cfg, key):
+            return MISSING
+        value = cfg[key]
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
     try:
-        return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+        return {str(key): resolved(str(key)) for key in cfg if key not in without}
     except OmegaConfBaseException as error:
         raise GraftError(report([f"a reference leads nowhere: {str(error).splitlines()[0]}"])) from None
 
