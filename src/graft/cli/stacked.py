@@ -81,7 +81,7 @@ def folder_of(one: DictConfig) -> Path:
 @contextmanager
 def hydra_config(one: DictConfig) -> Iterator[None]:
     """Let Hydra know of a job as while it runs: by the job's config itself, where `set_config` takes a copy."""
-    hydra = HydraConfig.instance()
+    hydra: Any = HydraConfig.instance()  # which types what it holds as the schema
     before, hydra.cfg = hydra.cfg, one
     try:
         yield
