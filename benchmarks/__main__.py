@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks import machine, pictures, table
 from benchmarks.commands import ROOT
-from benchmarks.row import Outcome, Row, run_row
+from benchmarks.row import THREADS, Outcome, Row, run_row
 from benchmarks.rows import ROWS
 
 FOLDER = ROOT / "logs" / "bench"
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None, rows: Sequence[Row] = ROWS, fol
         if options.only and row.name not in options.only:
             continue
         print(f"{row.name}: {row.compared} ...", file=sys.stderr, flush=True)
-        outcome = run_row(row, options.repeats, options.quick)
+        outcome = run_row(row, options.repeats, options.quick, options.threads)
         outcomes.append(outcome)
         print(f"  {outcome.status} in {outcome.seconds:.0f} s", file=sys.stderr, flush=True)
         report = table.as_json(outcomes, described, options.quick)
@@ -50,11 +50,14 @@ def parse(arguments: Sequence[str] | None, names: Sequence[str]) -> argparse.Nam
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What Graft costs and saves.")
     parser.add_argument("--only", nargs="+", choices=names, metavar="ROW", help="measure these rows only")
     parser.add_argument("--repeats", type=int, help="repeats of each row, in place of its own number")
+    parser.add_argument("--threads", type=int, default=THREADS, help="of every contestant; the bars were set for 2")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does the harness work?")
     parser.add_argument("--list", action="store_true", help="list the rows and their bars, measure nothing")
     options = parser.parse_args(arguments)
     if options.repeats is not None and options.repeats < 1:
         parser.error("--repeats: at least 1")
+    if options.threads < 1:
+        parser.error("--threads: at least 1")
     return options
 
 

@@ -62,11 +62,17 @@ def run(overrides: Sequence[str], folder: Path, cache: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Job:
-    """One finished job of a sweep; times in seconds of an arbitrary clock, `memory_mb` resident after its end."""
+    """One finished job of a sweep; `memory_mb` is resident after its end.
+
+    Times are in seconds of an arbitrary clock, and those of `_cpu` in seconds of its process's processor time.
+    """
 
     sweep_began: float
     began: float
     ended: float
+    sweep_began_cpu: float
+    began_cpu: float
+    ended_cpu: float
     memory_mb: float
     results: dict[str, Any]
 
@@ -80,7 +86,7 @@ def sweep(overrides: Sequence[str], folder: Path, cache: Path) -> list[Job]:
     jobs = [json.loads(line) for line in log.read_text().splitlines()]
     results = [json.loads((Path(job["folder"]) / "results.json").read_text()) for job in jobs]
     return [
-        Job(job["sweep_began"], job["began"], job["ended"], job["memory_mb"], result)
+        Job(**{key: value for key, value in job.items() if key != "folder"}, results=result)
         for job, result in zip(jobs, results, strict=True)
     ]
 

@@ -18,11 +18,11 @@ class JobLog(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Note the begin of the sweep."""
-        self.sweep_began = time.perf_counter()
+        self.sweep_began, self.sweep_began_cpu = time.perf_counter(), time.process_time()
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Note the begin of a job."""
-        self.began = time.perf_counter()
+        self.began, self.began_cpu = time.perf_counter(), time.process_time()
 
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
         """Note the job."""
@@ -31,6 +31,9 @@ class JobLog(Callback):
             "sweep_began": self.sweep_began,
             "began": self.began,
             "ended": time.perf_counter(),
+            "sweep_began_cpu": self.sweep_began_cpu,
+            "began_cpu": self.began_cpu,
+            "ended_cpu": time.process_time(),
             "memory_mb": psutil.Process().memory_info().rss / 2**20,
         }
         with self.file.open("a") as file:

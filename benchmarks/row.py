@@ -92,7 +92,7 @@ class Outcome:
         return self.row.bar.met(self.summary.median) if self.summary and self.row.bar else None
 
 
-def run_row(row: Row, repeats: int | None, quick: bool) -> Outcome:
+def run_row(row: Row, repeats: int | None, quick: bool, threads: int = THREADS) -> Outcome:
     """Measure a row in a folder of its own; an error becomes its outcome and does not end the other rows."""
     if reason := row.missing():
         return Outcome(row, "skipped", reason=reason)
@@ -102,7 +102,7 @@ def run_row(row: Row, repeats: int | None, quick: bool) -> Outcome:
         with TemporaryDirectory(prefix="graft_bench_", ignore_cleanup_errors=True) as folder:
             rounds = repeats or (2 if quick else row.repeats)
             # One thread disturbs whoever else works here less, and to try the harness out it is as good as two.
-            settings = Settings(Path(folder), rounds, quick, threads=1 if quick else THREADS)
+            settings = Settings(Path(folder), rounds, quick, threads=1 if quick else threads)
             outcome.measured = row.measure(settings)
 
     try:

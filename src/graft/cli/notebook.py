@@ -75,8 +75,7 @@ def finished(run: RunFolder) -> dict[str, Any]:
 def assemble(*overrides: str | Mapping[str, Any], **values: Any) -> experiment.Experiment:
     """Check a config and build what it names; see graft.assemble."""
     with job.restored_process(), composed(overrides, values) as (cfg, choices, _):
-        config.check(cfg, choices)
-        return experiment.assemble(config.plain(cfg))
+        return experiment.assemble(config.check(cfg, choices))
 
 
 def check_composed(overrides: Sequence[str], folders: Sequence[Path] = ()) -> dict[str, Any]:
@@ -85,8 +84,7 @@ def check_composed(overrides: Sequence[str], folders: Sequence[Path] = ()) -> di
     Raises GraftError, and Hydra's errors.
     """
     with job.restored_process(), composed(tuple(overrides), {}, folders) as (cfg, choices, _):
-        config.check(cfg, choices)
-        return config.plain(cfg)
+        return config.check(cfg, choices)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, configure_log, setup_globals
 from hydra.core.utils import run_job as run_hydra_job
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, open_dict, read_write
 
 from graft import config, signals
 from graft.cli import job
@@ -80,13 +80,13 @@ def folder_of(one: DictConfig) -> Path:
 
 @contextmanager
 def hydra_config(one: DictConfig) -> Iterator[None]:
-    """Let Hydra know of a job as while it runs."""
-    before = HydraConfig.instance().cfg
-    HydraConfig.instance().set_config(one)
+    """Let Hydra know of a job as while it runs: by the job's config itself, where `set_config` takes a copy."""
+    hydra: Any = HydraConfig.instance()  # which types what it holds as the schema
+    before, hydra.cfg = hydra.cfg, one
     try:
         yield
     finally:
-        HydraConfig.instance().cfg = before
+        hydra.cfg = before
 
 
 def trained_together(configs: Sequence[DictConfig], sweep: Path) -> dict[Path, "Setup"]:
@@ -108,6 +108,7 @@ class Together:
 
     def __init__(self, configs: Sequence[DictConfig]) -> None:
         self.configs = configs
+        self.settings: dict[Path, dict[str, Any]] = {}  # by folder the plain config of a job that may train with others
         self.alone: Counter[str] = Counter()  # how many jobs train alone, by why
 
     def train(self) -> dict[Path, "Setup"]:
@@ -138,6 +139,7 @@ class Together:
             if why:
                 self.alone[why] += 1
             else:
+                self.settings[folder_of(one)] = settings
                 found.setdefault(reasons.key_of(settings), []).append(one)
         groups = list(found.values())
         self.alone["no other job like it"] += sum(len(group) == 1 for group in groups)
@@ -151,7 +153,7 @@ class Together:
         for one in group:
             try:
                 with hydra_config(one):
-                    setup = set_up(settings_of(one))
+                    setup = set_up(self.settings[folder_of(one)])
                 why = stacks.why_alone(setup.experiment)
             except (Interrupted, KeyboardInterrupt):
                 raise
@@ -200,8 +202,7 @@ class Together:
 def settings_of(one: DictConfig) -> dict[str, Any]:
     """The plain config of a job, as its run will see it."""
     with hydra_config(one):
-        own = OmegaConf.masked_copy(one, [str(key) for key in one if key != "hydra"])
-        return config.plain(own)
+        return config.plain(one, without=("hydra",))
 
 
 def first_words(error: Exception) -> str:

@@ -3,9 +3,10 @@
 Composing takes 0.35 s of a processor, which for jobs that train together is more than all the rest.
 """
 
-import copy
+import pickle
 from collections.abc import Sequence
 from functools import cached_property
+from typing import cast
 
 from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -21,19 +22,16 @@ class SweepConfigs:
     def __init__(self, context: HydraContext, base: DictConfig) -> None:
         self.loader = context.config_loader
         self.base = base
-        self._composed: dict[tuple[str, ...], DictConfig] = {}  # by all overrides but plain values
+        self._composed: dict[tuple[str, ...], bytes] = {}  # by all overrides but plain values
+        self._scratch: dict[tuple[str, ...], DictConfig] = {}  # of every kind one to try values on
         self._groups: dict[str, bool] = {}
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """The config of a job, as Hydra's `load_sweep_config` gives it."""
-        parsed = self._parser.parse_overrides(list(overrides))
-        plain = [one for one in parsed if self._is_plain(one)]
-        kind = tuple(one.input_line or "" for one in parsed if not self._is_plain(one))
-        if not plain or len({one.key_or_group for one in parsed}) < len(parsed):
+        parsed, plain, kind = self._parsed(overrides)
+        if kind is None:
             return self.loader.load_sweep_config(self.base, list(overrides))
-        if kind not in self._composed:
-            self._composed[kind] = self.loader.load_sweep_config(self.base, list(kind))
-        config = copy.deepcopy(self._composed[kind])
+        config = cast(DictConfig, pickle.loads(self._kind(kind)))  # a copy in a sixth of the time of copy.deepcopy
         try:
             for one in plain:
                 OmegaConf.update(config, one.key_or_group, one.value())
@@ -46,6 +44,34 @@ class SweepConfigs:
         )
         OmegaConf.copy_cache(from_config=self.base, to_config=config)  # such as the time in a folder's name
         return config
+
+    def check(self, overrides: Sequence[str]) -> None:
+        """Raise Hydra's error where a job does not compose; one of each kind is, and is given every plain value."""
+        _, plain, kind = self._parsed(overrides)
+        if kind is None:
+            self.loader.load_sweep_config(self.base, list(overrides))
+            return
+        if kind not in self._scratch:
+            self._scratch[kind] = pickle.loads(self._kind(kind))
+        try:
+            for one in plain:
+                OmegaConf.update(self._scratch[kind], one.key_or_group, one.value())
+        except OmegaConfBaseException:  # as above
+            self.loader.load_sweep_config(self.base, list(overrides))
+
+    def _parsed(self, overrides: Sequence[str]) -> tuple[list[Override], list[Override], tuple[str, ...] | None]:
+        """Overrides, the plain values among them, and the others as the job's kind; None where it is one of its own."""
+        parsed = self._parser.parse_overrides(list(overrides))
+        plain = [one for one in parsed if self._is_plain(one)]
+        if not plain or len({one.key_or_group for one in parsed}) < len(parsed):
+            return parsed, plain, None
+        return parsed, plain, tuple(one.input_line or "" for one in parsed if not self._is_plain(one))
+
+    def _kind(self, kind: tuple[str, ...]) -> bytes:
+        """The pickled config that Hydra composes of the overrides without plain values."""
+        if kind not in self._composed:
+            self._composed[kind] = pickle.dumps(self.loader.load_sweep_config(self.base, list(kind)))
+        return self._composed[kind]
 
     @cached_property
     def _parser(self) -> OverridesParser:

@@ -3,7 +3,7 @@
 import gc
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,20 +23,21 @@ if TYPE_CHECKING:  # imported where it is used: help and annotations of construc
 MISSING = "???"  # what OmegaConf writes where a value has to be given
 
 
-def check(cfg: "DictConfig", choices: Mapping[str, str | None] | None = None) -> None:
-    """Raise one GraftError that lists every mistake of a composed config; print what could not be checked.
+def check(cfg: "DictConfig", choices: Mapping[str, str | None] | None = None) -> dict[str, Any]:
+    """The plain config; raise one GraftError that lists every mistake of it, and print what could not be checked.
 
     `choices` is Hydra's choice of an option for every group, inside of a Hydra context: it tells groups that lack an
     option, keys that were removed, and the option's name in messages.
     """
     with no_collection():
-        found = problems_of(cfg, choices)
+        config = plain(cfg)
+        found = problems_of(cfg, config, choices)
     tell_unchecked(found)
+    return config
 
 
-def problems_of(cfg: "DictConfig", choices: Mapping[str, str | None] | None) -> Findings:
-    """Raise one GraftError that lists every mistake; else what was found."""
-    config = plain(cfg)
+def problems_of(cfg: "DictConfig", config: dict[str, Any], choices: Mapping[str, str | None] | None) -> Findings:
+    """Raise one GraftError that lists every mistake of a config, whose plain form is `config`; else what was found."""
     problems = [
         f"`{key}` has to be given: {key}=..."
         for key in sorted(key for key, value in leaves(config) if value == MISSING)
@@ -77,13 +78,19 @@ def no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def plain(cfg: "DictConfig") -> dict[str, Any]:
-    """The config as plain containers with every reference resolved."""
+def plain(cfg: "DictConfig", without: Container[str] = ()) -> dict[str, Any]:
+    """The config as plain containers with every reference resolved; `without` are groups that are left out."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    def resolved(key: str) -> Any:
+        if OmegaConf.is_missing(cfg, key):
+            return MISSING
+        value = cfg[key]
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
     try:
-        return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+        return {str(key): resolved(str(key)) for key in cfg if key not in without}
     except OmegaConfBaseException as error:
         raise GraftError(report([f"a reference leads nowhere: {str(error).splitlines()[0]}"])) from None
 

@@ -257,12 +257,16 @@ class RunFolder:
         names = tuple(dict.fromkeys((*record.files, *self.files)))
         self._write(Record(self.kind, secrets.token_hex(8), names))
         for name in names:
-            self.remove(name)
+            self._remove(name)
 
     def remove(self, name: str) -> None:
         """Remove a file that the record names, and the folder it was in where that is empty then."""
         record = self.record
-        if record is None or name not in record.files or first_link(self.path, name):
+        if record is not None and name in record.files:
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        if first_link(self.path, name):
             return
         path = self.path / name
         if not path.is_dir():
