@@ -58,6 +58,15 @@ def head_on(backbone, name, **settings):
     return new_head(settings, context_for(settings, backbone, 2, ("blue", "red")))
 
 
+def lively(head):
+    """The head with weights that say something; RetinaNet begins with scores of .01."""
+    for layer in head.detector.head.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.normal_(layer.weight, std=0.1)
+            torch.nn.init.zeros_(layer.bias)
+    return head
+
+
 # Heads
 
 
@@ -101,8 +110,7 @@ def test_an_image_without_boxes_has_a_loss_with_gradients(name):
 def test_what_is_found_in_an_image_does_not_depend_on_the_others_of_its_batch(name):
     torch.manual_seed(0)
     backbone = TimmBackbone(NETWORK, 64, 3).eval()
-    head = head_on(backbone, name, strides=[8, 16]).eval()
-    head.detector.score_thresh = 0.0
+    head = lively(head_on(backbone, name, strides=[8, 16]).eval())
     sizes = torch.tensor([[64, 60], [40, 96], [64, 64]])
     batch = torch.zeros(3, 3, 64, 96)
     for place, (height, width) in zip(batch, sizes.tolist(), strict=True):
@@ -235,6 +243,14 @@ def test_the_model_predicts_what_the_test_found(run, capsys):
     assert isinstance(line["prediction"], list)
 
 
+def test_a_page_of_boxes_is_refused(run, capsys):
+    root, _ = run
+    assert main(["serve", f"run={root / 'run'}", "port=0"]) == 2
+    assert "it finds boxes, and the page shows one class an input. On the command line: graft predict" in (
+        capsys.readouterr().err
+    )
+
+
 def test_a_trainer_predicts_boxes(run):
     root, _ = run
     experiment = assemble(config_in(root, *RUN, *SMALL, f"data.target.root={root / 'voc'}", folder="again"))
@@ -278,11 +294,8 @@ def test_candidates_are_what_the_detector_makes_its_detections_of(name):
     torch.manual_seed(0)
     backbone = TimmBackbone(NETWORK, 64, 3).eval()
     head = head_on(backbone, name, strides=[8, 16]).eval()
+    lively(head)
     with torch.no_grad():
-        for layer in head.detector.head.modules():
-            if isinstance(layer, torch.nn.Conv2d):
-                torch.nn.init.normal_(layer.weight, std=0.1)
-                torch.nn.init.zeros_(layer.bias)
         outputs = head(seen_by(head, backbone, torch.randn(2, 3, 64, 96)))
     size = torch.tensor([[64, 96]] * 2)
     expected, found = outputs.detections(), candidates.boxes_of(outputs.candidates(), size, head.nms_iou)

@@ -119,8 +119,9 @@ def test_parts_of_a_fusion_are_attributed_with_the_others_held(part):
     pytest.importorskip("captum")
     torch.manual_seed(0)
     backbone = Fusion({"image": cnn(size=8, channels=1), "table": mlp(COLUMNS, width=8, blocks=1)}, width=4)
-    head = nn.Linear(backbone.feature_size, 3).double()
-    model = SimpleNamespace(backbone=backbone.double().eval(), head=head, task=Multiclass())
+    head = nn.Linear(backbone.feature_size, 3).double().requires_grad_(False)
+    backbone.double().eval().requires_grad_(False)
+    model = SimpleNamespace(backbone=backbone, head=head, task=Multiclass())
     inputs = doubles(Fields({"image": torch.randn(1, 1, 8, 8), **named("table", row()), PRESENT: torch.ones(1, 2) > 0}))
     subject = subjects_of(model, inputs)[part]
     both = [subject.logits(backbone, head, x) for x in (subject.values, subject.baseline)]
