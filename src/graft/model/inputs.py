@@ -196,7 +196,8 @@ def column_of(values: Any) -> np.ndarray:
     numbers = [value for value in found if isinstance(value, int | float | np.number) and not isinstance(value, bool)]
     if len(numbers) == sum(value is not None for value in found):
         return np.array([np.nan if value is None else float(value) for value in found], dtype=np.float64)
-    return texts([value if value is None or isinstance(value, bytes) else str(value).strip() for value in found])
+    kept: list[Any] = [one if one is None or isinstance(one, bytes) else str(one).strip() for one in found]
+    return texts(kept)
 
 
 def is_missing(value: Any) -> bool:
