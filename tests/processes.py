@@ -1,11 +1,13 @@
 """The same fit in one process and in two that share its batches; forked, so that nothing is imported again."""
 
+import pytest
 import pytorch_lightning as pl
 import torch
 
 from graft.experiment import assemble, prepare
 from graft.run import pretrained
 from graft.runs.context import run_context
+from graft.training.evaluation import test
 from graft.training.fitting import Fitting
 from tests.small_run import config_in
 
@@ -56,6 +58,23 @@ def fitted(root, *overrides, folder, checkpoint=None, last_epoch=None):
     trainer.callbacks.append(Watch(root / folder, last_epoch))
     trainer.fit(experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
     return [torch.load(file, weights_only=True) for file in sorted(root.glob(f"{folder}_ends_?.pt"))]
+
+
+def tested(root, *overrides, folder):
+    """The test metrics of what a run begins with, without a fit."""
+    experiment = assemble(config_in(root, *overrides, folder=folder))
+    prepare(experiment)
+    trainer = Fitting(experiment, [], in_sweep=True).trainer
+    return test(trainer, experiment.module, experiment.data)
+
+
+def check_two_test_as_one(root, *overrides, batch_size=16):
+    """Test both ways and compare; the metrics."""
+    one = tested(root, *COMMON, *overrides, *ONE, f"data.eval_batch_size={batch_size}", folder="tests_one")
+    two = tested(root, *COMMON, *overrides, *TWO, f"data.eval_batch_size={batch_size // 2}", folder="tests_two")
+    assert one
+    assert two == pytest.approx(one, rel=1e-5, abs=1e-5)
+    return one
 
 
 def check_same(processes, whole, number=2, rtol=1e-5):

@@ -15,6 +15,7 @@ from graft.cli.main import main
 from graft.config import check
 from graft.data.boxes import Boxes
 from graft.errors import GraftError
+from graft.experiment import assemble
 from graft.export import candidates
 from graft.export.session import metadata_of, session
 from graft.export.torch_file import read
@@ -24,9 +25,10 @@ from graft.model import predictions
 from graft.report.boxes import are_in, match, section
 from graft.tasks.box_metrics import AveragePrecision, ClassAveragePrecision
 from graft.tasks.detection import Detection
+from graft.training.fitting import Fitting
 from tests.boxes_on_disk import SIZE, write_voc
 from tests.lanes import slow
-from tests.small_run import CONF, train_in
+from tests.small_run import CONF, config_in, train_in
 
 HEADS = {"fcos": "graft.heads.fcos.FCOSHead", "retinanet": "graft.heads.retinanet.RetinaNetHead"}
 NETWORK = "test_efficientnet"  # timm's smallest with maps of stride 32
@@ -54,6 +56,15 @@ def boxes_of(*images):
 def head_on(backbone, name, **settings):
     settings = {"_target_": HEADS[name], "width": 32, **settings}
     return new_head(settings, context_for(settings, backbone, 2, ("blue", "red")))
+
+
+def lively(head):
+    """The head with weights that say something; RetinaNet begins with scores of .01."""
+    for layer in head.detector.head.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.normal_(layer.weight, std=0.1)
+            torch.nn.init.zeros_(layer.bias)
+    return head
 
 
 # Heads
@@ -93,6 +104,30 @@ def test_an_image_without_boxes_has_a_loss_with_gradients(name):
     loss.backward()
     assert loss.isfinite()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in backbone.parameters())
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_what_is_found_in_an_image_does_not_depend_on_the_others_of_its_batch(name):
+    torch.manual_seed(0)
+    backbone = TimmBackbone(NETWORK, 64, 3).eval()
+    head = lively(head_on(backbone, name, strides=[8, 16]).eval())
+    sizes = torch.tensor([[64, 60], [40, 96], [64, 64]])
+    batch = torch.zeros(3, 3, 64, 96)
+    for place, (height, width) in zip(batch, sizes.tolist(), strict=True):
+        place[:, :height, :width] = torch.randn(3, height, width)
+    with torch.no_grad():
+        outputs = head(seen_by(head, backbone, batch, sizes))
+        found = outputs.detections()
+        padded = head(seen_by(head, backbone, batch)).detections()
+        for number, (height, width) in enumerate([(64, 64), (64, 96), (64, 64)]):
+            one = batch[number : number + 1, :, :height, :width]
+            alone = head(seen_by(head, backbone, one)).detections()
+            torch.testing.assert_close(found.boxes[number], alone.boxes[0], atol=1e-3, rtol=1e-4)
+            torch.testing.assert_close(found.scores[number], alone.scores[0], atol=1e-6, rtol=1e-4)
+        part = outputs[1:2].detections()
+    torch.testing.assert_close(part.boxes[0], found.boxes[1])
+    assert not torch.allclose(padded.scores[0], found.scores[0], atol=1e-5), "padding is seen where sizes are not said"
+    assert outputs.loss(boxes_of([(1, [20.0, 12, 52, 50])], [], [])).isfinite()
 
 
 def test_a_stride_without_a_map_is_refused():
@@ -208,6 +243,26 @@ def test_the_model_predicts_what_the_test_found(run, capsys):
     assert isinstance(line["prediction"], list)
 
 
+def test_a_page_of_boxes_is_refused(run, capsys):
+    root, _ = run
+    assert main(["serve", f"run={root / 'run'}", "port=0"]) == 2
+    assert "it finds boxes, and the page shows one class an input. On the command line: graft predict" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_trainer_predicts_boxes(run):
+    root, _ = run
+    experiment = assemble(config_in(root, *RUN, *SMALL, f"data.target.root={root / 'voc'}", folder="again"))
+    loader = experiment.data.eval_loader("target", "test")
+    batches = Fitting(experiment, [], in_sweep=True).trainer.predict(experiment.module, loader)
+    found = [batch["target"] for batch in batches]
+    assert torch.cat([indices for indices, *_ in found]).tolist() == [0, 1, 2, 3, 4, 5]
+    assert sum(len(boxes) for _, boxes, *_ in found) == 6
+    assert all(scores.isfinite().all() for _, boxes, *_ in found for scores in boxes.scores)
+    assert all(logits is None for _, _, logits, _ in found)
+
+
 @pytest.mark.slow
 def test_an_exported_file_finds_what_the_run_finds_in_images_of_other_sizes(run, capsys):
     root, _ = run
@@ -239,11 +294,8 @@ def test_candidates_are_what_the_detector_makes_its_detections_of(name):
     torch.manual_seed(0)
     backbone = TimmBackbone(NETWORK, 64, 3).eval()
     head = head_on(backbone, name, strides=[8, 16]).eval()
+    lively(head)
     with torch.no_grad():
-        for layer in head.detector.head.modules():
-            if isinstance(layer, torch.nn.Conv2d):
-                torch.nn.init.normal_(layer.weight, std=0.1)
-                torch.nn.init.zeros_(layer.bias)
         outputs = head(seen_by(head, backbone, torch.randn(2, 3, 64, 96)))
     size = torch.tensor([[64, 96]] * 2)
     expected, found = outputs.detections(), candidates.boxes_of(outputs.candidates(), size, head.nms_iou)

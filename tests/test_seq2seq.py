@@ -12,9 +12,11 @@ import graft
 from graft.backbones.outputs import Tokens
 from graft.backbones.vocabulary import Vocabulary
 from graft.cli.hydra_versions import VERSION_BASE
+from graft.cli.main import main
 from graft.config import check
 from graft.data.target_texts import TargetTexts
 from graft.errors import GraftError
+from graft.export.write import export
 from graft.heads.base import HeadContext
 from graft.heads.decoding import BEGIN, END, PADDING, beam_search, token_sums
 from graft.heads.gru_decoder import GRUDecoder
@@ -198,7 +200,7 @@ def articles(tmp_path):
     return file
 
 
-def test_a_run_writes_titles_and_its_model_writes_the_same(articles, tmp_path):
+def test_a_run_writes_titles_and_its_model_writes_the_same(articles, tmp_path, capsys):
     found = train_in(tmp_path, *WIDE, f"data.target.file={articles}", "baselines=auto", "training.epochs=10",
                      "optimizer.lr=0.03", "head.dropout=0", "backbone.dropout=0", "selection=last",
                      "training.validate_every_epochs=10")  # fmt: skip
@@ -219,6 +221,10 @@ def test_a_run_writes_titles_and_its_model_writes_the_same(articles, tmp_path):
     assert "to text" in repr(model)
     with pytest.raises(GraftError, match="predicts texts, which are neither explained"):
         model.predict([text], explain=True)
+    with pytest.raises(GraftError, match=r"writes texts, which are neither exported .* graft predict"):
+        export(tmp_path / "run", "onnx", tmp_path / "titles.onnx", None, ())
+    assert main(["serve", f"run={tmp_path / 'run'}", "port=0"]) == 2
+    assert "it writes texts, and the page shows one class an input" in capsys.readouterr().err
     page = section(kept, content=True, contents={})
     assert page.samples[0].label == kept["label"][kept["sample"].index(page.samples[0].name)]
 

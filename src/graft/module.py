@@ -607,20 +607,21 @@ class TransferModule(pl.LightningModule):
             if self.test_metrics[domain]:
                 self.test_metrics[domain].update(predictions, targets, scores=scores)
 
-    def predict_step(
-        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
-    ) -> dict[str, tuple[Tensor | None, ...]]:
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, tuple[Any, ...]]:
         """By domain, on the CPU, indices `(B,)`, predictions `(B, ...)`, logits `(B, K)` and features `(B, D)`.
 
-        Features are None where the head takes tokens of a pass that has none. No metric is touched.
+        Logits are None of boxes and texts, of which a head says more than a tensor holds; features are None where the
+        head takes tokens of a pass that has none. No metric is touched.
         """
-        found: dict[str, tuple[Tensor | None, ...]] = {}
+        found: dict[str, tuple[Any, ...]] = {}
         for domain, one in batch.items():
             seen = self.features(one, domain)
-            logits = self.head(domain)(seen)
+            outputs = self.head(domain)(seen)
+            predictions = self.tasks[domain].predictions(outputs)
+            logits = outputs if isinstance(outputs, Tensor) else None
             features = seen if isinstance(seen, Tensor) else seen.features
-            values = (self.tasks[domain].predictions(logits), logits, features)
-            found[domain] = (one.indices, *(None if value is None else value.float().cpu() for value in values))
+            values = (None if value is None else value.float().cpu() for value in (predictions, logits, features))
+            found[domain] = (one.indices, *values)
         return found
 
     def _evaluate(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor, Tensor, Tensor]]:

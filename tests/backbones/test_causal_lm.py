@@ -1,7 +1,5 @@
 """Causal language models with random weights, made on the spot: what reads from left to right, pooled at its end."""
 
-import shutil
-
 import pytest
 import torch
 import transformers
@@ -13,6 +11,7 @@ from graft.inputs.base import Fields
 from graft.strategies.lora import LoRA
 from graft.weights.embedding import load_embedding
 from graft.weights.loading import load_weights
+from tests.networks_on_disk import write_language_model
 
 SIZES = {"vocab_size": 14, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 CONFIGS = {
@@ -24,10 +23,7 @@ CONFIGS = {
 @pytest.fixture(params=CONFIGS)
 def folder(request, tiny_bert, tmp_path):
     """The folder of a random model and of a tokenizer."""
-    shutil.copytree(tiny_bert, tmp_path / "model", ignore=shutil.ignore_patterns("config.json", "*.safetensors"))
-    torch.manual_seed(0)
-    transformers.AutoModelForCausalLM.from_config(CONFIGS[request.param]()).save_pretrained(tmp_path / "model")
-    return str(tmp_path / "model")
+    return str(write_language_model(tmp_path / "model", tiny_bert, "CausalLM", CONFIGS[request.param]()))
 
 
 def padded(rows, left):

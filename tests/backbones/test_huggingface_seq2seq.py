@@ -1,7 +1,5 @@
 """Networks that encode and decode, with random weights, cut in half: together they compute what they did."""
 
-import shutil
-
 import pytest
 import torch
 import transformers
@@ -13,6 +11,7 @@ from graft.heads.base import HeadContext, context_for, new_head, seen_by
 from graft.heads.decoding import BEGIN, END
 from graft.heads.pretrained_decoder import PretrainedDecoder
 from graft.weights.loading import load_weights
+from tests.networks_on_disk import write_language_model
 from tests.small_run import train_in
 
 IDS = {"pad_token_id": 0, "eos_token_id": 3, "decoder_start_token_id": 2, "vocab_size": 16}  # two more than tokens
@@ -29,10 +28,7 @@ HEAD = {"_target_": "graft.heads.pretrained_decoder.PretrainedDecoder"}
 @pytest.fixture(params=CONFIGS)
 def folder(request, tiny_bert, tmp_path):
     """The folder of a random model and of a tokenizer."""
-    shutil.copytree(tiny_bert, tmp_path / "model", ignore=shutil.ignore_patterns("config.json", "*.safetensors"))
-    torch.manual_seed(0)
-    transformers.AutoModelForSeq2SeqLM.from_config(CONFIGS[request.param]()).save_pretrained(tmp_path / "model")
-    return str(tmp_path / "model")
+    return str(write_language_model(tmp_path / "model", tiny_bert, "Seq2SeqLM", CONFIGS[request.param]()))
 
 
 def test_both_halves_compute_what_the_whole_does(folder):

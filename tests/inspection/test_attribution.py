@@ -8,13 +8,16 @@ import torch
 from scipy import stats
 from torch import nn
 
+from graft.backbones.cnn import cnn
+from graft.backbones.fusion import Fusion
 from graft.backbones.recurrent import RecurrentBackbone
 from graft.backbones.tabular import ft_transformer, mlp
 from graft.inputs.base import Fields
 from graft.inputs.columns import Column, Columns
+from graft.inputs.fusion import PRESENT, named
 from graft.inspection.attribution import SMALLEST_MAP, cam_layer, grad_cam, integrated_gradients
 from graft.inspection.faithfulness import ALL, Verdict, deletion_area, random_area, randomised, rank_correlation
-from graft.inspection.subject import Question, subject_of
+from graft.inspection.subject import Place, Question, subject_of, subjects_of
 from graft.tasks.binary import Binary
 from graft.tasks.multiclass import Multiclass
 from graft.tasks.regression import Regression
@@ -60,7 +63,7 @@ def asked(backbone, inputs, task, outputs):
     model = SimpleNamespace(backbone=backbone.double().eval(), head=head.double(), task=task)
     model.backbone.requires_grad_(False)
     model.head.requires_grad_(False)
-    subject = subject_of(model, doubles(inputs))
+    subject = subjects_of(model, doubles(inputs))[""]
     logits = [subject.logits(model.backbone, model.head, x) for x in (subject.values, subject.baseline)]
     return model, subject, Question.of(task, *logits), logits
 
@@ -111,6 +114,29 @@ def test_grad_cam_looks_at_maps_that_are_not_too_small(tiny_backbone):
     assert cam_layer(model.backbone, small) is None
 
 
+@pytest.mark.parametrize("part", ["image", "table"])
+def test_parts_of_a_fusion_are_attributed_with_the_others_held(part):
+    pytest.importorskip("captum")
+    torch.manual_seed(0)
+    backbone = Fusion({"image": cnn(size=8, channels=1), "table": mlp(COLUMNS, width=8, blocks=1)}, width=4)
+    head = nn.Linear(backbone.feature_size, 3).double().requires_grad_(False)
+    backbone.double().eval().requires_grad_(False)
+    model = SimpleNamespace(backbone=backbone, head=head, task=Multiclass())
+    inputs = doubles(Fields({"image": torch.randn(1, 1, 8, 8), **named("table", row()), PRESENT: torch.ones(1, 2) > 0}))
+    subject = subjects_of(model, inputs)[part]
+    both = [subject.logits(backbone, head, x) for x in (subject.values, subject.baseline)]
+    torch.testing.assert_close(both[0], head(backbone(inputs)))
+    question = Question.of(model.task, *both)
+    found = integrated_gradients(subject, question, backbone, head, steps=300)
+    expected = float(question.score(both[0]) - question.score(both[1]))
+    assert float(found.sum()) == pytest.approx(expected, abs=0.02 * max(abs(expected), 0.1))
+    if part == "image":  # the other part's inputs matter, and stay as they are
+        changed = Fields({**inputs.tensors, "table.numbers": inputs["table.numbers"] + 1})
+        assert not torch.allclose(subjects_of(model, changed)[part].logits(backbone, head, subject.baseline), both[1])
+    lacks = Fields({**inputs.tensors, PRESENT: torch.tensor([[part == "image", part == "table"]])})
+    assert [*subjects_of(model, lacks)] == [part]
+
+
 class Corner(nn.Module):
     """Features are the first pixel's value and nothing else."""
 
@@ -132,7 +158,7 @@ def test_removing_what_matters_takes_more_away_than_chance(tiny_backbone):
         head.bias.zero_()
     model = SimpleNamespace(backbone=backbone, head=head.requires_grad_(False), task=Multiclass())
     backbone.requires_grad_(False)
-    subject = subject_of(model, torch.ones(1, 1, 8, 8, dtype=torch.float64))
+    subject = subject_of(backbone, torch.ones(1, 1, 8, 8, dtype=torch.float64), Place())
     logits = [subject.logits(backbone, head, x) for x in (subject.values, subject.baseline)]
     question = Question.of(model.task, *logits)
     best = torch.arange(subject.count)

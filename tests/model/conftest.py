@@ -5,6 +5,9 @@ import pandas
 import pytest
 from PIL import Image
 
+import graft
+from graft.model import folder as folders
+from graft.model.save import describe
 from tests.small_run import train_in
 
 TINY = ["training.epochs=2", "training.threads=1", "trainer=cpu", "logger=csv", "data.num_workers=0"]
@@ -19,6 +22,34 @@ def run(tmp_path):
         return tmp_path / folder
 
     return run
+
+
+@pytest.fixture
+def whole_run(tmp_path):
+    """Train for two epochs, as a command line does: with the config from which the run's data are read again."""
+
+    def run(*overrides):
+        places = (f"++paths.run_dir={tmp_path / 'run'}", f"++paths.cache_dir={tmp_path / 'cache'}")
+        graft.train(*TINY, *overrides, *places, "baselines=none")
+        return tmp_path / "run"
+
+    return run
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """The model folder of a network that was built and not trained."""
+
+    def stored(*overrides, folder="stored"):
+        places = (f"++paths.run_dir={tmp_path / folder}", f"++paths.cache_dir={tmp_path / 'cache'}")
+        experiment = graft.assemble(*TINY, *overrides, *places, "baselines=none")
+        backbone, folder = experiment.module.backbone, tmp_path / folder / "model"
+        folder.mkdir(parents=True)
+        description = describe(experiment, {"metrics": {}, "selection": {}}, backbone.save_files(folder))
+        folders.write(folder, description, folders.network_of(backbone, experiment.module.head("target")))
+        return folder
+
+    return stored
 
 
 @pytest.fixture

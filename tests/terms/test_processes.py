@@ -51,3 +51,9 @@ def test_a_partly_labelled_target_is_that_of_one_process(tmp_path):
         *("data.target_setting=semi", "data.labels_per_class=4"),
     ]
     check_two_train_as_one(tmp_path, *options)
+
+
+def test_the_contrast_with_names_is_of_the_pairs_of_all_processes(tmp_path):
+    options = ["data.source=null", "strategy=scratch", "data.labels_per_class=8", "data.augment=none", "term=[clip]"]
+    head = ["head=class_names", "head.projection=none", "head.tower.size=500", "head.tower.hidden=8"]
+    check_two_train_as_one(tmp_path, *options, *head, "term.clip.weight=5", rtol=1e-5)

@@ -70,7 +70,8 @@ def last_pooled(tokens: Tensor, mask: Tensor) -> Tensor:
     """The vector `(B, D)` of the last token where the mask `(B, L)` is 1, on whichever side the padding is."""
     places = torch.arange(mask.shape[1], device=mask.device)
     last = (mask * places).argmax(1)  # 0 where there is no token
-    return tokens[torch.arange(len(tokens), device=tokens.device), last]
+    # Not by len() or take_along_dim(), which would tie an exported graph to one size.
+    return tokens.gather(1, last[:, None, None].expand(-1, 1, tokens.shape[2])).squeeze(1)
 
 
 POOLINGS = {"mean": mean_pooled, "cls": first_pooled, "last": last_pooled}

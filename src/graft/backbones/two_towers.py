@@ -151,7 +151,8 @@ class CLAPAudio(SpeechBackbone):
 
     def forward(self, x: Tensor) -> Tensor:
         """Projected features `(B, D)` of spectrograms, not of length 1."""
-        whole = torch.zeros(len(x), 1, dtype=torch.bool, device=x.device)  # none was longer than what is seen
+        # None was longer than what is seen; not len(), which would tie an exported graph to one size.
+        whole = torch.zeros(x.shape[0], 1, dtype=torch.bool, device=x.device)
         return self.network(input_features=x, is_longer=whole).audio_embeds
 
     def save_files(self, folder: Path) -> dict[str, str]:

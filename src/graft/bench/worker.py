@@ -76,7 +76,10 @@ def example(inputs: Sequence[Mapping[str, Any]], samples: int) -> dict[str, np.n
         if one["type"] == "uint8":
             found[one["name"]] = random.integers(0, 256, shape, dtype=np.uint8)
         elif one["type"] == "int64":
-            found[one["name"]] = np.full(shape, {"lengths": LENGTH, "size": SIDE}.get(one["name"], 1))
+            own = one["name"].rpartition(".")[2]  # without the part of a fusion
+            found[one["name"]] = np.full(shape, {"lengths": LENGTH, "size": SIDE}.get(own, 1))
+        elif one["type"] == "bool":
+            found[one["name"]] = np.ones(shape, dtype=bool)
         else:
             found[one["name"]] = random.normal(size=shape).astype(one["type"])
     return found

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 USAGE = """graft predict run=<folder> input=<what> [output=<file.csv|.jsonl|.parquet>] [--explain] [--nearest 3]
   run        a run's folder, its model folder, or a sweep's folder (its best job)
   input      a file or a folder of images or recordings; a CSV, TSV, Parquet or JSONL file of rows, texts or files;
-             a text file, or - for standard input: a text in each line; an .npz of images; an .npz or .npy of sequences
+             a text file, or - for standard input: a text in each line; an .npz of images; an .npz or .npy of sequences;
+             of several modalities a table with paths, or a folder where files of one name are one sample
   output     where predictions go; without it as CSV to standard output
   column     of a table that holds texts (text) or paths of files (path); of an .npz its array of images (images)
   batch_size inputs that are predicted at a time (256)
@@ -58,7 +59,7 @@ def main(arguments: list[str]) -> int:
     model = load_run(settings["run"], allow=allow)
     model.check_can(**options)
     modality = model.description.modality
-    if options["explain"] and modality not in ("text", "table") and output is None:
+    if options["explain"] and not {*model.modalities} <= {"text", "table"} and output is None:
         raise GraftError(f"{EXPLAIN} writes pictures beside the output: give output=<file.csv>.")
     column = settings.get("column", "text" if modality == "text" else PATHS)
     columns = columns_of(model.backbone.input_spec)

@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
         with signals.scheduler_signals(), listen(port) as listener:
             from graft import load_run  # torch
             from graft.serve.app import app
-            from graft.serve.page import WHAT
+            from graft.serve.page import WHAT, what_of
             from graft.serve.server import server
 
             model = load_run(settings["run"], allow=allow)
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
                     f"line: graft predict run={settings['run']} input=<file>"
                 )
             where = f"http://{HOSTS[0]}:{listener.getsockname()[1]}"
-            print(f"{model.description.name}: {where} takes {WHAT[modality]}. Ctrl-C ends it.", flush=True)
+            print(f"{model.description.name}: {where} takes {what_of(model.modalities)}. Ctrl-C ends it.", flush=True)
             server(app(model, limit_mb)).run(sockets=[listener])
     except KeyboardInterrupt as error:
         signum = error.signum if isinstance(error, signals.Stopped) else signal.SIGINT

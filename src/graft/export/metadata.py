@@ -6,9 +6,8 @@ from graft.data.label_sets import UNKNOWN
 from graft.export.candidates import rule_of
 from graft.export.deployed import Deployed
 from graft.heads.dense import DenseHead
-from graft.inputs.table import TableSpec
 from graft.model.folder import PACKAGES
-from graft.model.model import Model
+from graft.model.model import Model, columns_of
 from graft.packages import versions_of
 from graft.tasks.open_set import OpenSet
 
@@ -17,11 +16,12 @@ FORMAT = 1
 
 def metadata_of(model: Model, deployed: Deployed) -> dict[str, Any]:
     """Plain values for JSON; `checked`, `score` and `int8` join them once they are known."""
-    description, spec = model.description, model.backbone.input_spec
+    description = model.description
     columns: dict[str, Any] = {}
-    if isinstance(spec, TableSpec):
-        columns["numeric"] = [column.name for column in spec.columns.numeric]
-        columns["categorical"] = {column.name: [*column.categories] for column in spec.columns.categorical}
+    if (known := columns_of(model.backbone.input_spec)) is not None:
+        columns["numeric"] = [column.name for column in known.numeric]
+        columns["categorical"] = {column.name: [*column.categories] for column in known.categorical}
+    parts = {"parts": [*model.backbone.parts]} if model.backbone.parts else {}
     boxes = {"candidates": rule_of(model.head)} if isinstance(model.head, DenseHead) else {}
     unknown = {"unknown": unknown_of(model.task)} if isinstance(model.task, OpenSet) else {}
     return {
@@ -29,6 +29,7 @@ def metadata_of(model: Model, deployed: Deployed) -> dict[str, Any]:
         "name": description.name,
         "backbone": model.backbone.name,
         "modality": description.modality,
+        **parts,
         "inputs": [{"name": one.name, "type": one.dtype, "shape": [*one.shape]} for one in deployed.inputs],
         "before": deployed.preprocessing.before,
         **columns,

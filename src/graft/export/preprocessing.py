@@ -1,16 +1,18 @@
 """What an exported graph does with raw arrays before the network, and what somebody has to do before the graph."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from graft.backbones.base import Backbone
 from graft.backbones.speech import MelImage, SpeakerMel
 from graft.inputs.audio.transform import SpeechSpec, clipped
 from graft.inputs.base import Fields, Inputs
 from graft.inputs.columns import FIRST
+from graft.inputs.fusion import PRESENT, named
 from graft.inputs.image.boxes import LONGEST, MULTIPLE, BoxTransform
 from graft.inputs.image.transform import ImageSpec, convert_channels
 from graft.inputs.sequence import Sequences, SequenceSpec
@@ -109,8 +111,8 @@ class BoxImagePreprocessing(Pixels):
         self.before = (
             f"an image of {spec.channels} channels, values 0 to 255, bilinear with antialiasing resized so that its "
             f"shorter side has {shorter} pixels, or its longer one {LONGEST * shorter} where it is more than {LONGEST} "
-            f"times as long; padded at the right and below to the largest image of the batch and to multiples of "
-            f"{MULTIPLE}. `size` is height and width without the padding"
+            f"times as long; padded at the right and below to multiples of {MULTIPLE}. Images of a batch have one "
+            f"padded size: more padding changes boxes. `size` is height and width without the padding"
         )
 
     def raw(self, samples: Any) -> tuple[Tensor, ...]:
@@ -301,20 +303,70 @@ class NoPreprocessing(nn.Module):
         return raw[0] if self.is_tensor else Fields({one.name: v for one, v in zip(self.inputs, raw, strict=True)})
 
 
+class FusionPreprocessing(nn.Module):
+    """That of every part of a fusion, each with its own arrays, and which parts a sample has."""
+
+    def __init__(self, parts: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleDict(parts)
+        own = [replace(one, name=named_in(name, one.name)) for name, part in parts.items() for one in part.inputs]
+        self.inputs = (*own, Input(PRESENT, "bool", (BATCH, len(parts))))
+        self.numbers = [len(part.inputs) for part in parts.values()]
+        before = [f"{name}: {part.before}" for name, part in parts.items()]
+        order = f"`{PRESENT}` is true where a sample has {', '.join(parts)}, in this order"
+        self.before = ". ".join([*before, f"{order}; where it is false, any values may stand"])
+
+    def raw(self, samples: Mapping[str, Any]) -> tuple[Tensor, ...]:
+        """The arrays of every part, and `present` `(B, M)`."""
+        each: dict[str, Any] = dict(self.parts)
+        return (*(one for name, part in each.items() for one in part.raw(samples[name])), samples[PRESENT])
+
+    def example(self, samples: int) -> tuple[Tensor, ...]:
+        """Made-up samples, the first of which lacks the first part, where there is another."""
+        each: list[Any] = [*self.parts.values()]
+        present = torch.ones(samples, len(each), dtype=torch.bool)
+        present[0, 0] = len(each) == 1
+        return (*(one for part in each for one in part.example(samples)), present)
+
+    def forward(self, *raw: Tensor) -> Fields:
+        """Inputs of every part under their names."""
+        *own, present = raw
+        tensors: dict[str, Tensor] = {}
+        for (name, part), number in zip(self.parts.items(), self.numbers, strict=True):
+            tensors |= named(name, part(*own[:number]))
+            own = own[number:]
+        return Fields({**tensors, PRESENT: present})
+
+
+def named_in(part: str, name: str) -> str:
+    """What a part's array is called in a fusion's graph: `text.input_ids`, and `image` where both are the same."""
+    return name if name == part else f"{part}.{name}"
+
+
 def preprocessing_of(model: Model) -> Any:
     """What a graph does before the network: as much as can be traced."""
-    spec: Any = model.backbone.input_spec
+    if model.backbone.parts:
+        parts = model.backbone.parts.items()
+        return FusionPreprocessing({name: of_backbone(part, model.description.reading) for name, part in parts})
+    if model.predicts_boxes:
+        return BoxImagePreprocessing(cast(ImageSpec, model.backbone.input_spec))
+    return of_backbone(model.backbone, model.description.reading)
+
+
+def of_backbone(backbone: Backbone, reading: Mapping[str, Any]) -> Any:
+    """The same for a backbone of one modality; `reading` says how its data were read."""
+    spec: Any = backbone.input_spec
     if isinstance(spec, ImageSpec):
-        return BoxImagePreprocessing(spec) if model.predicts_boxes else ImagePreprocessing(spec)
+        return ImagePreprocessing(spec)
     if isinstance(spec, TextSpec):
         return TextPreprocessing(spec)
     if isinstance(spec, TableSpec):
         return TablePreprocessing(spec)
     if isinstance(spec, SequenceSpec):
-        return SequencePreprocessing(spec, model.description.reading["mean"], model.description.reading["scale"])
+        return SequencePreprocessing(spec, reading["mean"], reading["scale"])
     if isinstance(spec, SpeechSpec) and isinstance(spec.front, MelImage | SpeakerMel):
         return WavePreprocessing(spec)
-    return NoPreprocessing(spec, model.backbone.example_inputs)
+    return NoPreprocessing(spec, backbone.example_inputs)
 
 
 def seeded() -> torch.Generator:

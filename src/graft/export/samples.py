@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from graft.data.boxes import padded_sizes
 from graft.data.samples import Split
 from graft.errors import GraftError
 from graft.export.candidates import boxes_of
@@ -47,7 +48,10 @@ def splits_of(folder: Path, allow: Sequence[str]) -> tuple[dict[str, Split], str
 
 @torch.inference_mode()
 def batches_of(deployed: Deployed, split: Split, limit: int | None = None, answered: bool = False) -> list[Batch]:
-    """Evenly spaced samples of a split, at most so many; `answered` by the path that the run itself tested on."""
+    """Evenly spaced samples of a split, at most so many; `answered` by the path that the run itself tested on.
+
+    Images with boxes are batched by their padded size, as that decides what is found in them.
+    """
     indices = torch.arange(len(split))
     if limit is not None and limit < len(split):
         indices = torch.arange(limit) * len(split) // limit
@@ -55,12 +59,23 @@ def batches_of(deployed: Deployed, split: Split, limit: int | None = None, answe
     transform = deployed.transform
     prepared = transform.prepare(chosen, None)
     found = []
-    for places in torch.arange(len(chosen)).split(BATCH):
-        samples = prepared[places]
-        labels = None if chosen.labels is None else chosen.labels[places]
-        expected = deployed.answers(transform.collate(samples)).numpy() if answered else None
-        found.append(Batch(arrays(deployed, deployed.preprocessing.raw(samples)), labels, expected))
+    one_size = deployed.task.label_kind == "boxes"
+    for all_places in torch.arange(len(chosen)).split(BATCH):
+        whole = prepared[all_places]
+        for numbers in by_padded_size(whole) if one_size else [torch.arange(len(all_places))]:
+            samples: Any = [whole[number] for number in numbers.tolist()] if one_size else whole
+            labels = None if chosen.labels is None else chosen.labels[all_places[numbers]]
+            expected = deployed.answers(transform.collate(samples)).numpy() if answered else None
+            found.append(Batch(arrays(deployed, deployed.preprocessing.raw(samples)), labels, expected))
     return found
+
+
+def by_padded_size(images: Sequence[Tensor]) -> list[Tensor]:
+    """Numbers of the images of each padded size: the run's own test looks at an image as if it were alone."""
+    padded = [tuple(one) for one in padded_sizes(torch.tensor([image.shape[-2:] for image in images])).tolist()]
+    return [
+        torch.tensor([number for number, one in enumerate(padded) if one == size]) for size in dict.fromkeys(padded)
+    ]
 
 
 @torch.inference_mode()

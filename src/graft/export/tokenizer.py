@@ -12,11 +12,12 @@ from graft.files import write_whole
 
 
 def content_of(backbone: Backbone) -> dict[str, str]:
-    """The file's ending and text; empty where the network takes no texts.
+    """The file's ending and text; empty where the network takes no texts, also not as a part of a fusion.
 
     `.tokenizer.json` is what the tokenizers library reads; `.vocabulary.json` says what a word is, and has the words in
     the order of their ids from `first` on. Raises GraftError for a tokenizer that is written in Python.
     """
+    backbone = backbone.parts.get("text", backbone)
     if not isinstance(backbone, TextBackbone):
         return {}
     tokenizer = backbone.tokenizer

@@ -36,11 +36,6 @@ def export(place: Path, form: Format, to: Path | None, kind: int8.Kind | None, a
     """Write a run's network in a format. Raises GraftError, and leaves nothing, where that fails or answers differ."""
     folder = folder_of(place)
     model = load(folder, allow)
-    if model.description.modality == "multimodal":
-        raise GraftError(
-            f"run={place}: a network of several modalities is not exported. Its model folder predicts without Graft's "
-            f"data: graft.load_run('{place}'), or graft predict run={place} input=<samples.csv>"
-        )
     deployed = Deployed(model)
     if form == "huggingface":
         huggingface.check(deployed, model.description)

@@ -10,7 +10,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FeaturePyramidNetwork, clip_boxes_to_image
 
 from graft.backbones.outputs import Maps, MapSize
-from graft.data.boxes import Boxes
+from graft.data.boxes import Boxes, padded_sizes
 from graft.errors import GraftError
 from graft.heads.base import HeadContext
 
@@ -18,6 +18,7 @@ Width = Literal[32, 64, 96, 128, 256]  # channels, as FCOS normalises them in 32
 Stride = Literal[4, 8, 16, 32]  # pixels of the image from one place of a map to the next
 PER_IMAGE = 100  # predictions that are kept, as COCO's metric looks at no more
 LEAST_SCORE = 0.05  # of a prediction that is kept at all
+NOTHING = -1e4  # a logit whose probability is 0, and whose loss against 0 is 0 too
 
 
 class DenseHead(nn.Module):
@@ -54,15 +55,52 @@ class DenseHead(nn.Module):
         raise NotImplementedError
 
     def forward(self, maps: Maps) -> "DenseOutputs":
-        """What the detector says at every anchor."""
+        """What the detector says at every anchor.
+
+        In eval mode it says of each image what it would say of it alone, as the backbone does (graft.backbones.maps):
+        neither pyramid nor norms see the padding that other images of the batch ask for.
+        """
+        sizes = [] if self.training or maps.sizes is None else padded_sizes(maps.sizes).tolist()
+        canvases = [(height, width) for height, width in sizes]
+        if len({*canvases}) < 2:
+            return self.at_every_anchor(maps)
+        levels = [maps.values[stage] for stage in self.stages]
+        parts: list[DenseOutputs] = []
+        order: list[int] = []
+        for canvas in dict.fromkeys(canvases):
+            places = [place for place, one in enumerate(canvases) if one == canvas]
+            own = cropped(maps[torch.tensor(places)], canvas)
+            grids = [(own.values[stage], maps.values[stage]) for stage in self.stages]
+            parts.append(on_larger_grids(self.at_every_anchor(own), grids))
+            order += places
+        back = torch.tensor(order).argsort()
+        values = {name: torch.cat([one.values[name] for one in parts])[back] for name in parts[0].values}
+        return DenseOutputs(values, self.anchors(maps.size, levels), parts[0].levels, maps.size, self, tuple(canvases))
+
+    def at_every_anchor(self, maps: Maps) -> "DenseOutputs":
+        """The same of images of one size, or of a padded batch as it is."""
         levels = [*self.detector.backbone({stage: maps.values[stage] for stage in self.stages}).values()]
         # The pyramid may compute in half precision; boxes are decoded in single precision.
         values = {name: value.float() for name, value in self.detector.head(levels).items()}
-        padded = ImageList(levels[0].new_empty(()).expand(1, 1, *maps.size), [maps.size])
-        anchors: Tensor = self.detector.anchor_generator(padded, levels)[0]
+        anchors = self.anchors(maps.size, levels)
         places = [level.shape[-2] * level.shape[-1] for level in levels]
         per_place = anchors.shape[0] // sum(places)  # not len(), which would tie an exported graph to one size
-        return DenseOutputs(values, anchors.float(), tuple(per_place * number for number in places), maps.size, self)
+        return DenseOutputs(values, anchors, tuple(per_place * number for number in places), maps.size, self)
+
+    def anchors(self, size: tuple[int, int], levels: Sequence[Tensor]) -> Tensor:
+        """Anchors `(A, 4)` at every place of some maps of images of a size."""
+        padded = ImageList(levels[0].new_empty(()).expand(1, 1, *size), [size])
+        return self.detector.anchor_generator(padded, [*levels])[0].float()
+
+
+def cropped(maps: Maps, size: tuple[int, int]) -> Maps:
+    """Maps of smaller images, of which those behind the end are padding."""
+    height, width = (own / whole for own, whole in zip(size, maps.size, strict=True))
+    values = {
+        stage: one[..., : round(height * one.shape[-2]), : round(width * one.shape[-1])]
+        for stage, one in maps.values.items()
+    }
+    return replace(maps, values=values, size=size)
 
 
 @dataclass(frozen=True)
@@ -70,7 +108,7 @@ class DenseOutputs:
     """What a detector says of B images at each of A anchors, in the place of logits.
 
     `values` are `(B, A, ...)` by name, `anchors` `(A, 4)` in pixels of the padded images of `size` `(H, W)`, `levels`
-    the number of anchors of each map.
+    the number of anchors of each map. `canvases` are the images' own padded sizes where they differ.
     """
 
     values: Mapping[str, Tensor]
@@ -78,13 +116,15 @@ class DenseOutputs:
     levels: tuple[int, ...]
     size: tuple[int, int]
     head: DenseHead
+    canvases: tuple[tuple[int, int], ...] = ()
 
     def __len__(self) -> int:
         return len(next(iter(self.values.values())))
 
     def __getitem__(self, images: slice) -> "DenseOutputs":
         """Those of some images."""
-        return replace(self, values={name: value[images] for name, value in self.values.items()})
+        values = {name: value[images] for name, value in self.values.items()}
+        return replace(self, values=values, canvases=self.canvases[images])
 
     def detach(self) -> "DenseOutputs":
         """Without their graph."""
@@ -114,7 +154,7 @@ class DenseOutputs:
         detector = self.head.detector
         split = {name: [*value.detach().split(list(self.levels), dim=1)] for name, value in self.values.items()}
         anchors = [[*self.anchors.split(list(self.levels))]] * len(self)
-        found = detector.postprocess_detections(split, anchors, [self.size] * len(self))
+        found = detector.postprocess_detections(split, anchors, [*self.canvases] or [self.size] * len(self))
         sizes = torch.tensor([self.size] * len(self), device=self.anchors.device).view(-1, 2)
         return Boxes(
             [one["boxes"] for one in found],
@@ -123,6 +163,26 @@ class DenseOutputs:
             sizes,
             [one["scores"] for one in found],
         )
+
+
+def on_larger_grids(outputs: DenseOutputs, grids: Sequence[tuple[Tensor, Tensor]]) -> DenseOutputs:
+    """Outputs for smaller images on the grids of larger ones, whose maps stand beside their own `(own, larger)`.
+
+    At the anchors that are new the detector finds nothing.
+    """
+    per_place = outputs.levels[0] // grids[0][0].shape[-2:].numel()
+    values = {}
+    for name, value in outputs.values.items():
+        levels = []
+        for one, (own, larger) in zip(value.split([*outputs.levels], dim=1), grids, strict=True):
+            (height, width), whole = own.shape[-2:], larger.shape[-2:]
+            fill = NOTHING if name == "cls_logits" else 0.0
+            grid = one.new_full((len(one), *whole, per_place, *one.shape[2:]), fill)
+            grid[:, :height, :width] = one.unflatten(1, (height, width, per_place))
+            levels.append(grid.flatten(1, 3))
+        values[name] = torch.cat(levels, dim=1)
+    numbers = tuple(per_place * larger.shape[-2:].numel() for _, larger in grids)
+    return replace(outputs, values=values, levels=numbers)
 
 
 def chosen_stages(maps: Mapping[str, MapSize], strides: Sequence[int]) -> list[str]:

@@ -10,6 +10,7 @@ from graft.backbones.outputs import channels_first, kept_outputs
 from graft.backbones.split_backbone import FEATURES, eval_mode
 from graft.data.module import TransferDataModule
 from graft.inputs.base import Fields
+from graft.inputs.fusion import inputs_of
 
 MASKS = ("attention_mask", "mask")  # fields that say which of a sequence's places count
 
@@ -27,10 +28,19 @@ def activations(backbone: Backbone, data: TransferDataModule, domain: str, split
             indices.append(batch.indices)
             with kept_outputs(backbone, list(modules.values())) as outputs:
                 features = backbone(batch.inputs)
-            found = {stage: pooled(outputs.get(module), batch.inputs) for stage, module in modules.items()}
+            found = {
+                stage: pooled(outputs.get(module), inputs_at(stage, backbone, batch.inputs))
+                for stage, module in modules.items()
+            }
             parts.append({**{stage: one for stage, one in found.items() if one is not None}, FEATURES: features})
     order = torch.cat(indices).argsort()
     return {name: torch.cat([part[name] for part in parts])[order].double() for name in parts[0]}
+
+
+def inputs_at(stage: str, backbone: Backbone, inputs: Any) -> Any:
+    """What a stage sees places of: the inputs, of a fusion those of the stage's part."""
+    part = stage.partition(".")[0]
+    return inputs_of(part, inputs) if part in backbone.parts else inputs
 
 
 def pooled(output: Any, inputs: Any) -> Tensor | None:

@@ -46,15 +46,20 @@ def grad_cam(subject: Subject, question: Question, backbone: Backbone, head: nn.
     name = cam_layer(backbone, subject)
     assert name is not None  # `methods` looked
     values = subject.values.clone().requires_grad_()
-    found: Any = LayerGradCam(score, backbone.get_submodule(name)).attribute(values)
+    layer = subject.place.backbone(backbone).get_submodule(name)
+    found: Any = LayerGradCam(score, layer).attribute(values)
     maps: Any = LayerAttribution.interpolate(found.relu(), tuple(subject.values.shape[-2:]), "bilinear")
     return subject.by_unit(maps.expand_as(subject.values))
 
 
 def cam_layer(backbone: Backbone, subject: Subject) -> str | None:
-    """The last stage whose maps `(B, C, H, W)` have SMALLEST_MAP places a side; None where there is none."""
+    """The last stage whose maps `(B, C, H, W)` have SMALLEST_MAP places a side; None where there is none.
+
+    Of a fusion it is a stage of the part that takes the subject.
+    """
     if subject.values.ndim != 4:
         return None
+    backbone = subject.place.backbone(backbone)
     modules = [backbone.output_module(stage.name) for stage in backbone.stages]
     with kept_outputs(backbone, modules) as outputs, torch.no_grad():
         backbone(subject.values)

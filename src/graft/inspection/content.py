@@ -2,15 +2,18 @@
 
 import io
 import wave
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from graft.data.samples import DomainData, Split
-from graft.data.slices import column_of, table_of
+from graft.data.samples import DomainData, Split, rows_of
+from graft.data.slices import column_of
 from graft.inputs.audio.transform import LazyAudio
+from graft.inputs.fusion import MultimodalRows
+from graft.inputs.table import TableRows
 from graft.report.samples import MAX_TEXT, data_url, thumbnail_of
 
 RATE, SECONDS = 8_000, 2.5  # of a sound: a page holds two dozen
@@ -18,17 +21,35 @@ COLUMNS = 12  # of a row
 
 
 def content_of_sample(domain: DomainData, split: Split, index: int) -> dict[str, str]:
-    """`image`, `sound` or `text` of a sample."""
-    if domain.modality == "image":
-        return {"image": thumbnail_of(picture(cast(Any, split.inputs)[index]))}
-    if domain.modality == "audio":
-        return {"sound": sound(LazyAudio(cast(Any, split.inputs), RATE).load(index))}
-    if domain.modality == "text":
-        text = cast(Any, split.inputs)[index]
+    """`image`, `sound` or `text` of a sample; of several modalities those that it has, its fields behind its text."""
+    if domain.modality == "multimodal":
+        rows: MultimodalRows = rows_of(split)
+        there = [name for name, present in rows.present.items() if bool(present[index])]
+        return joined([content_of_inputs(name, rows.fields[name], index) for name in there])
+    return content_of_inputs(domain.modality, split.inputs, index)
+
+
+def content_of_inputs(modality: str, inputs: Any, index: int) -> dict[str, str]:
+    """`image`, `sound` or `text` of a sample of one modality."""
+    if modality == "image":
+        return {"image": thumbnail_of(picture(inputs[index]))}
+    if modality == "audio":
+        return {"sound": sound(LazyAudio(inputs, RATE).load(index))}
+    if modality == "text":
+        text = inputs[index]
         return {"text": text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"}
-    if domain.modality == "table":
-        return {"text": ", ".join(f"{name}: {value}" for name, value in row_of(split, index)[:COLUMNS])}
+    if modality == "table":
+        return {"text": ", ".join(f"{name}: {value}" for name, value in fields_of(inputs, index)[:COLUMNS])}
     return {}
+
+
+def joined(contents: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """All contents of a sample as one; texts follow each other."""
+    found: dict[str, str] = {}
+    for content in contents:
+        for kind, one in content.items():
+            found[kind] = f"{found[kind]} | {one}" if kind in found else one
+    return found
 
 
 def picture(image: Tensor) -> Image.Image:
@@ -50,8 +71,14 @@ def sound(waveform: Tensor) -> str:
 
 
 def row_of(split: Split, index: int) -> list[tuple[str, str]]:
-    """A table's row as names and values, numbers before categories."""
-    row = table_of(split)[torch.tensor([index])]
+    """A table's row as names and values, numbers before categories; of several modalities the sample's table fields."""
+    rows = rows_of(split)
+    return fields_of(rows.fields["table"] if isinstance(rows, MultimodalRows) else rows, index)
+
+
+def fields_of(table: Any, index: int) -> list[tuple[str, str]]:
+    """A row of a table as names and values, numbers before categories."""
+    row: TableRows = rows_of(Split(table, None, ""))[torch.tensor([index])]
     columns = (*row.columns.numeric, *row.columns.categorical)
     return [(column.name, cell(column_of(row, column.name)[0])) for column in columns]
 

@@ -24,9 +24,9 @@ from graft.inspection.domain_distance import domain_distance
 from graft.inspection.faithfulness import Verdict, deletion_area, random_area, randomised, rank_correlation
 from graft.inspection.neighbours import nearest, surely_right, surely_wrong
 from graft.inspection.opened import Opened, open_run
-from graft.inspection.overlay import overlay
+from graft.inspection.overlay import is_spectrogram, overlay
 from graft.inspection.projection import has_tsne, principal, tsne
-from graft.inspection.subject import Question, Subject, subject_of
+from graft.inspection.subject import Question, Subject, subjects_of
 from graft.model.model import Model, load
 from graft.model.predictions import words_of
 from graft.model.save import hashed, numbered
@@ -72,9 +72,8 @@ def inspected(
 
 
 def check_can_be_looked_into(model: Model) -> None:
-    """GraftError for a network whose predictions or inputs these looks do not know."""
+    """GraftError for a network whose predictions these looks do not know."""
     known = {"predicts boxes": model.predicts_boxes, "writes texts": model.predicts_texts}
-    known["takes several modalities"] = model.description.modality == "multimodal"
     if what := next((one for one, applies in known.items() if applies), None):
         raise GraftError(f"a network that {what} is not looked into.")
 
@@ -278,18 +277,20 @@ def attributions(opened: Opened, found: Mapping[str, Any]) -> list[dict[str, Any
     rows = [*surely_wrong(found, EXPLAINED), *surely_right(found, EXPLAINED)]
     rows = list(dict.fromkeys(rows))
     model = opened.model
-    subjects = [subject_of(model, one) for one in inputs_of(opened, [found["index"][row] for row in rows])]
-    with torch.no_grad():
-        asked = [[one.logits(model.backbone, model.head, x) for x in (one.values, one.baseline)] for one in subjects]
-    questions = [Question.of(model.task, *pair) for pair in asked]
+    inputs = inputs_of(opened, [found["index"][row] for row in rows])
+    asked = [(row, *one) for row, own in zip(rows, inputs, strict=True) for one in subjects_of(model, own).items()]
     entries: list[dict[str, Any]] = []
-    for row, subject, question in zip(rows, subjects, questions, strict=True):
+    for row, part, subject in asked:
+        with torch.no_grad():
+            logits = [subject.logits(model.backbone, model.head, x) for x in (subject.values, subject.baseline)]
+        question = Question.of(model.task, *logits)
         chance = random_area(subject, question, model)
         for name, method in methods(model.backbone, subject).items():
             found_here = method(subject, question, model.backbone, model.head)
             area = deletion_area(subject, question, model, found_here.argsort(descending=True, stable=True))
             own = {"subject": subject, "question": question, "apply": method, "attribution": found_here}
-            entries.append({"row": row, "method": name, "area": area, "chance": chance, "similarity": {}, **own})
+            said = f"{part}: {name}" if part else name
+            entries.append({"row": row, "method": said, "area": area, "chance": chance, "similarity": {}, **own})
     for what, backbone, head in randomised(model):
         for one in entries:
             again = one["apply"](one["subject"], one["question"], backbone, head)
@@ -307,7 +308,7 @@ def shown_attribution(opened: Opened, found: Mapping[str, Any], one: Mapping[str
         return entry
     subject, attribution = one["subject"], one["attribution"]
     return entry | {
-        "image": overlay(subject, attribution, upwards=opened.data.modality == "audio" and subject.values.ndim == 4),
+        "image": overlay(subject, attribution, upwards=is_spectrogram(opened.model.backbone, subject)),
         "marks": marks(opened, found, one["row"], subject, attribution),
     }
 
@@ -320,7 +321,7 @@ def marks(
         return []
     shares = (attribution / attribution.abs().max().clamp(min=1e-12)).tolist()
     names = list(subject.names)
-    if opened.data.modality != "table":
+    if "table" not in (opened.data.modality, subject.place.part):
         return [*zip(names, shares, strict=True)][:TOKENS]
     values = dict(row_of(opened.split("target", "test"), found["index"][row]))
     columns = [(f"{name}: {values.get(name, '')}", share) for name, share in zip(names, shares, strict=True)]

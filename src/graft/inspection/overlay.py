@@ -6,12 +6,18 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from graft.backbones.base import Backbone
 from graft.inspection.subject import Subject
 from graft.report.samples import SIDE, data_url
 
 FOR, AGAINST = (30, 100, 220), (225, 110, 20)
 STRONGEST = 0.8  # opacity of the largest value
 DARKEST, LIGHTEST = 0.25, 0.9
+
+
+def is_spectrogram(backbone: Backbone, subject: Subject) -> bool:
+    """Whether a subject's values `(1, C, bands, frames)` are sound, whose low bands come first."""
+    return subject.place.backbone(backbone).modality == "audio" and subject.values.ndim == 4
 
 
 def overlay(subject: Subject, attribution: Tensor, *, upwards: bool = False) -> str | None:

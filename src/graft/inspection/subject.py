@@ -1,7 +1,7 @@
 """One sample as attribution sees it: what can be interpolated to a baseline, in units that are removed as one."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,8 +11,9 @@ from graft.backbones.base import Backbone
 from graft.backbones.split_backbone import replaced_forward
 from graft.backbones.tabular import ColumnSum, ColumnTokens
 from graft.heads.base import seen_by
-from graft.inputs.base import Fields
+from graft.inputs.base import Fields, Inputs
 from graft.inputs.columns import MISSING
+from graft.inputs.fusion import PRESENT, inputs_of, named
 from graft.tasks.base import Task
 
 if TYPE_CHECKING:  # a model explains by means of this
@@ -20,6 +21,32 @@ if TYPE_CHECKING:  # a model explains by means of this
 
 CELLS = 14  # of an image or a spectrogram, a side
 SEGMENTS = 50  # of a waveform
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a network a subject's inputs go: to all of it, or to a `part` of a fusion, whose other inputs stay.
+
+    These are its `rest`, `(1, ...)` by name.
+    """
+
+    part: str = ""
+    rest: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def backbone(self, whole: Backbone) -> Backbone:
+        """What takes the inputs."""
+        return whole.parts[self.part] if self.part else whole
+
+    def inputs(self, own: Inputs) -> Inputs:
+        """Those of the whole network `(B, ...)`."""
+        if not self.part:
+            return own
+        return Fields(expanded(self.rest, len(own)) | named(self.part, own))
+
+
+def expanded(tensors: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
+    """One sample's tensors `(1, ...)` so many times."""
+    return {name: one.expand(number, *one.shape[1:]) for name, one in tensors.items()}
 
 
 @dataclass(frozen=True)
@@ -35,6 +62,7 @@ class Subject:
     count: int
     logits: Callable[[Backbone, nn.Module, Tensor], Tensor]
     names: tuple[str, ...] = ()  # of the units, where they have some
+    place: Place = Place()
 
     def by_unit(self, attribution: Tensor) -> Tensor:
         """Sums `(count,)` of an attribution `(1, ...)` over the values of each unit, in float64."""
@@ -46,31 +74,49 @@ class Subject:
         return torch.where(removed[:, self.units], self.baseline, self.values)
 
 
-def subject_of(model: "Model", inputs: Any) -> Subject:
-    """A sample's inputs `(1, ...)`, as the network takes them, as a subject."""
+def subjects_of(model: "Model", inputs: Any) -> dict[str, Subject]:
+    """A sample's inputs `(1, ...)`, as the network takes them, as subjects: by part, those that a fusion's sample has.
+
+    Of a network of one modality there is one, under an empty name.
+    """
+    if not model.backbone.parts:
+        return {"": subject_of(model.backbone, inputs, Place())}
+    found, there = {}, inputs[PRESENT][0].tolist()
+    for (name, part), is_there in zip(model.backbone.parts.items(), there, strict=True):
+        if is_there:
+            own = inputs_of(name, inputs)
+            mine = named(name, own)
+            rest = {key: one for key, one in inputs.tensors.items() if key not in mine}
+            found[name] = subject_of(part, own, Place(name, rest))
+    return found
+
+
+def subject_of(backbone: Backbone, inputs: Any, place: Place) -> Subject:
+    """A sample's inputs `(1, ...)` as a subject; the backbone is what takes them, at its place in the network."""
     if not isinstance(inputs, Fields):
-        return of_tensor(inputs, lambda x: x)
+        return of_tensor(inputs, lambda x: x, place)
     if "input_ids" in inputs.tensors:
-        return of_tokens(model, inputs)
+        return of_tokens(backbone, inputs, place)
     if "codes" in inputs.tensors:
-        return of_columns(model, inputs)
-    if "input_values" in inputs.tensors:
+        return of_columns(backbone, inputs, place)
+    if "lengths" in inputs.tensors:  # of a waveform, or of the sound behind a spectrogram
+        (name,) = inputs.tensors.keys() - {"lengths"}
         lengths = inputs["lengths"]
-        return of_tensor(
-            inputs["input_values"], lambda x: Fields({"input_values": x, "lengths": lengths.expand(len(x))})
-        )
+        return of_tensor(inputs[name], lambda x: Fields({name: x, "lengths": lengths.expand(len(x))}), place)
     values, mask = inputs["values"], inputs["mask"]
     steps = int(mask.sum())
-    subject = of_tensor(values[:, :steps], lambda x: Fields({"values": x, "mask": mask[:, :steps].expand(len(x), -1)}))
+    subject = of_tensor(
+        values[:, :steps], lambda x: Fields({"values": x, "mask": mask[:, :steps].expand(len(x), -1)}), place
+    )
     units = torch.arange(steps)[:, None].expand(subject.units.shape)
-    return Subject(subject.values, subject.baseline, units, steps, subject.logits)
+    return replace(subject, units=units, count=steps)
 
 
-def of_tensor(values: Tensor, inputs_of: Callable[[Tensor], Any]) -> Subject:
+def of_tensor(values: Tensor, fields_of: Callable[[Tensor], Inputs], place: Place) -> Subject:
     """Images, spectrograms and waveforms: cells or segments, against zero, the mean of what the network expects."""
 
     def logits(backbone: Backbone, head: nn.Module, x: Tensor) -> Tensor:
-        return head(seen_by(head, backbone, inputs_of(x)))
+        return head(seen_by(head, backbone, place.inputs(fields_of(x))))
 
     if values.ndim == 2:
         parts = min(SEGMENTS, values.shape[1])
@@ -80,24 +126,25 @@ def of_tensor(values: Tensor, inputs_of: Callable[[Tensor], Any]) -> Subject:
         down, across = (torch.arange(side) * min(CELLS, side) // side for side in (height, width))
         count = min(CELLS, height) * min(CELLS, width)
         units = (down[:, None] * min(CELLS, width) + across).expand(values.shape[1:])
-    return Subject(values, torch.zeros_like(values), units, count, logits)
+    return Subject(values, torch.zeros_like(values), units, count, logits, place=place)
 
 
-def of_tokens(model: "Model", inputs: Fields) -> Subject:
+def of_tokens(backbone: Backbone, inputs: Fields, place: Place) -> Subject:
     """A text's tokens, by their vectors, against the vector of padding."""
     length = int(inputs["attention_mask"].sum())
     ids, mask = inputs["input_ids"][:, :length], inputs["attention_mask"][:, :length]
-    tokenizer: Any = model.backbone.input_spec.tokenizer  # type: ignore[attr-defined]  # a text backbone's
-    embedding = embedding_of(model.backbone)
+    tokenizer: Any = backbone.input_spec.tokenizer  # type: ignore[attr-defined]  # a text backbone's
+    embedding = embedding_of(backbone)
     vectors, padding = embedding(ids).detach(), embedding(torch.full_like(ids, tokenizer.padding)).detach()
 
     def logits(backbone: Backbone, head: nn.Module, x: Tensor) -> Tensor:
         fields = Fields({"input_ids": ids.expand(len(x), -1), "attention_mask": mask.expand(len(x), -1)})
-        with replaced_forward(embedding_of(backbone), lambda *_: x):
-            return head(seen_by(head, backbone, fields))
+        with replaced_forward(embedding_of(place.backbone(backbone)), lambda *_: x):
+            return head(seen_by(head, backbone, place.inputs(fields)))
 
     units = torch.arange(length)[:, None].expand(vectors.shape[1:])
-    return Subject(vectors, padding, units, length, logits, tuple(words_of(tokenizer, ids[0].tolist())))
+    names = tuple(words_of(tokenizer, ids[0].tolist()))
+    return Subject(vectors, padding, units, length, logits, names, place)
 
 
 def embedding_of(backbone: Backbone) -> nn.Module:
@@ -116,24 +163,23 @@ def words_of(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     return [tokenizer.words[one - first] if one >= first else "⟨unknown⟩" for one in ids]
 
 
-def of_columns(model: "Model", inputs: Fields) -> Subject:
+def of_columns(backbone: Backbone, inputs: Fields, place: Place) -> Subject:
     """A table's columns, by the vectors that they become, against the mean of numbers and missing categories."""
     zero = torch.zeros_like(inputs["numbers"])
     absent = Fields({"numbers": zero, "missing": zero, "codes": torch.full_like(inputs["codes"], MISSING)})
-    module = column_tokens(model.backbone)
+    module = column_tokens(backbone)
     vectors, baseline = (ColumnTokens.forward(module, one).detach() for one in (inputs, absent))
 
     def logits(backbone: Backbone, head: nn.Module, x: Tensor) -> Tensor:
-        own = column_tokens(backbone)
+        own = column_tokens(place.backbone(backbone))
         summed = x.sum(1) + own.bias if isinstance(own, ColumnSum) else x
-        fields = Fields({name: one.expand(len(x), *one.shape[1:]) for name, one in inputs.tensors.items()})
         with replaced_forward(own, lambda _: summed):
-            return head(seen_by(head, backbone, fields))
+            return head(seen_by(head, backbone, place.inputs(Fields(expanded(inputs.tensors, len(x))))))
 
-    columns = model.backbone.input_spec.columns  # type: ignore[attr-defined]  # a table backbone's
+    columns = backbone.input_spec.columns  # type: ignore[attr-defined]  # a table backbone's
     names = tuple(column.name for column in (*columns.numeric, *columns.categorical))
     units = torch.arange(len(names))[:, None].expand(vectors.shape[1:])
-    return Subject(vectors, baseline, units, len(names), logits, names)
+    return Subject(vectors, baseline, units, len(names), logits, names, place)
 
 
 def column_tokens(backbone: Backbone) -> ColumnTokens:

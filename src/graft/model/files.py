@@ -12,8 +12,8 @@ import numpy as np
 from graft.data.readers import images, recordings
 from graft.data.readers.array_file import Arrays
 from graft.data.readers.folders import listing_of
-from graft.data.readers.table import Table, column_name, read_table
-from graft.errors import GraftError
+from graft.data.readers.table import Table, column_name, read_table, texts
+from graft.errors import GraftError, first_line, listed
 from graft.files import user_path
 from graft.inputs.columns import Columns
 from graft.model.inputs import FILE, checked_multimodal, checked_table, table_of
@@ -68,6 +68,8 @@ def found_in(place: str, modality: str, reading: dict[str, Any], column: str, co
         return files_in(path, recordings.EXTENSIONS, column)
     if modality == "text":
         return texts_in(place, path, column)
+    if modality == "multimodal" and path.is_dir():
+        return pairs_in(path, reading["media"], columns)
     if modality in ("table", "multimodal"):
         return rows_in(path, reading, columns, checked_table if modality == "table" else checked_multimodal)
     return arrays_in(path)
@@ -129,6 +131,47 @@ def rows_in(path: Path, reading: dict[str, Any], columns: Columns | None, check:
     known = {column.name for column in (columns.all if columns else ())} | {*reading.get("media", {}).values()}
     unknown = [name for name in table.columns if name not in known]
     return Found(kept, [f"row {line}" for line in kept.lines], unread, unknown=unknown)
+
+
+def pairs_in(path: Path, media: dict[str, str], columns: Columns | None) -> Found:
+    """Samples of a folder and those in it: files of one name and different endings are one, `7.txt` with `7.png`.
+
+    What a sample has no file of is a missing modality. Raises GraftError for a network that takes table fields too, and
+    where a sample has two files of one modality.
+    """
+    if columns is not None:
+        raise GraftError(
+            f"input={path}: this network takes table fields beside {listed([*media])}, and a folder has none. Give a "
+            f"table with the columns {listed([*media.values(), *(one.name for one in columns.all)])}: input=<file.csv>"
+        )
+    endings = {ending: name for name in media for ending in endings_of(name)}
+    listing = listing_of(path, endings)
+    if not listing.files:
+        raise GraftError(f"input={path}: no file there is read. Endings: {', '.join(sorted(endings))}.")
+    values: dict[str, dict[str, Any]] = {}
+    unread = [*listing.unread]
+    for file in listing.files:
+        name, sample = endings[file.suffix.lower()], str(file.with_suffix(""))
+        if name in (own := values.setdefault(sample, {})):
+            raise GraftError(f"input={path}: {file} and {own[name]} are both the {name} of {sample}. Leave one there.")
+        own[name] = file
+    for sample, own in [*values.items()]:
+        try:
+            own |= {"text": own["text"].read_text("utf-8").strip()} if "text" in own else {}
+        except (OSError, UnicodeDecodeError) as error:
+            unread.append((sample, first_line(error)))
+            del values[sample]
+    found = {
+        column: texts([None if (one := own.get(name)) is None else str(one) for own in values.values()])
+        for name, column in media.items()
+    }
+    table = Table(str(path / "samples"), found, np.arange(1, len(values) + 1))
+    return Found(table, [*values], unread, dict(listing.left_out))
+
+
+def endings_of(modality: str) -> Sequence[str]:
+    """Of the files that hold texts, images or recordings."""
+    return {"text": TEXTS, "image": sorted(images.extensions()), "audio": sorted(recordings.EXTENSIONS)}[modality]
 
 
 def texts_table(path: Path) -> Table:

@@ -111,7 +111,8 @@ def table_rows(inputs: Any, reading: Mapping[str, Any], columns: Columns) -> Any
 def multimodal(inputs: Any, reading: Mapping[str, Any], columns: Columns | None) -> Any:
     """Samples of several modalities from a file, a data frame, columns by name, or a list of records.
 
-    Texts and paths stand in the columns in which the run's stood; an empty value is a missing modality.
+    Texts, and paths or bytes of files, stand in the columns in which the run's stood; an empty value is a missing
+    modality.
     """
     table, problems = checked_multimodal(table_of(inputs, reading), reading, columns)
     if problems:
@@ -187,12 +188,16 @@ def is_column(values: Any) -> bool:
 
 
 def column_of(values: Any) -> np.ndarray:
-    """Values as an array of float64, NaN where one is missing, or of texts, None where one is missing."""
+    """Values as an array of float64, NaN where one is missing, or of texts, None where one is missing.
+
+    Bytes, which are files, stay as they are.
+    """
     found = [None if is_missing(value) else value for value in values]
     numbers = [value for value in found if isinstance(value, int | float | np.number) and not isinstance(value, bool)]
     if len(numbers) == sum(value is not None for value in found):
         return np.array([np.nan if value is None else float(value) for value in found], dtype=np.float64)
-    return texts([None if value is None else str(value).strip() for value in found])
+    kept: list[Any] = [one if one is None or isinstance(one, bytes) else str(one).strip() for one in found]
+    return texts(kept)
 
 
 def is_missing(value: Any) -> bool:

@@ -99,8 +99,9 @@ class Model:
 
         Images: paths, bytes of files, PIL images, arrays `(H, W, C)`, tensors `(C, H, W)`. Texts. Recordings: paths,
         bytes of files, waveforms with `sample_rate` in samples a second, or pairs of the two. Tables: a file, a data
-        frame, columns by name, or records. Sequences `(L, D)`. One alone is a list of one. `nearest` is a number of
-        training samples. Raises GraftError for what cannot be read, and for neighbours that the run did not keep.
+        frame, columns by name, or records. Sequences `(L, D)`. Several modalities: as a table, with paths or bytes of
+        files in the columns of images and recordings. One alone is a list of one. `nearest` is a number of training
+        samples. Raises GraftError for what cannot be read, and for neighbours that the run did not keep.
         """
         self.check_can(explain=explain, nearest=nearest)
         if self.predicts_boxes:
@@ -131,11 +132,6 @@ class Model:
             raise GraftError(
                 f"This model predicts {what}, which are neither explained nor compared with training samples."
             )
-        if explain and self.description.modality == "multimodal":
-            raise GraftError(
-                "explain: predictions of a fusion of several modalities are not explained. Its test says what it is "
-                "without each modality: test/target_without_<part>/<metric> in results.json."
-            )
         if explain and not has_captum():
             raise GraftError(NO_CAPTUM)
         if nearest and self.neighbours is None:
@@ -143,6 +139,11 @@ class Model:
                 f"nearest={nearest}: this model keeps no features of its training samples "
                 f"({self.neighbours_file} is not there). Train with save.neighbours=true."
             )
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What an input is of; of a fusion its parts, in their order."""
+        return tuple(self.backbone.parts) or (self.description.modality,)
 
     @property
     def predicts_boxes(self) -> bool:

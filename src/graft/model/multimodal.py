@@ -13,8 +13,8 @@ from graft.inputs.columns import Columns
 from graft.inputs.fusion import MultimodalRows
 
 
-def split_media(table: Table, media: Mapping[str, str]) -> tuple[Table, dict[str, list[str | None]]]:
-    """A table without its columns of texts and paths, and these by modality. Raises GraftError for one it lacks."""
+def split_media(table: Table, media: Mapping[str, str]) -> tuple[Table, dict[str, list[Any]]]:
+    """A table without its columns of texts and files, and these by modality. Raises GraftError for one it lacks."""
     if missing := [name for name in media.values() if name not in table.columns]:
         raise GraftError(
             f"{table.file}: it has no column {listed(missing)}. Columns: {', '.join(table.columns)}. A sample without "
@@ -33,9 +33,12 @@ def multimodal_rows(table: Table, reading: Mapping[str, Any], columns: Columns |
     rest, values = split_media(table, reading["media"])
     folder = Path(table.file).parent
     paths = {
-        name: [None if not one else placed(folder, one) for one in values[name]] for name in FILES if name in values
+        name: [None if not one else one if isinstance(one, bytes) else placed(folder, one) for one in values[name]]
+        for name in FILES
+        if name in values
     }
-    if missing := [str(one) for found in paths.values() for one in found if one is not None and not one.is_file()]:
+    given = [one for found in paths.values() for one in found if isinstance(one, Path)]
+    if missing := [str(one) for one in given if not one.is_file()]:
         raise GraftError(f"There is no file {listed(missing)}.")
     fields = None if columns is None else encode(rest, columns)
     rows = rows_with(fields, values.get("text"), paths, reading["channels"])

@@ -125,6 +125,8 @@ def flat(row: Row) -> Row:
 
 def one_line(explanation: Row) -> str:
     """The picture's file, the weights as JSON, or why there is neither."""
+    if "parts" in explanation:
+        return json.dumps(explanation["parts"], ensure_ascii=False)
     if "weights" in explanation:
         return json.dumps(explanation["weights"], ensure_ascii=False)
     return explanation.get("picture") or f"withheld: {explanation['withheld']}"
@@ -133,6 +135,8 @@ def one_line(explanation: Row) -> str:
 def explanation_row(explanation: "Explanation") -> Row:
     """An explanation as JSON has it, without its picture."""
     row: Row = {"method": explanation.method}
+    if explanation.left is not None:
+        row["left"] = round(explanation.left, 4)
     if explanation.withheld:
         return row | {"withheld": explanation.withheld}
     if explanation.weights is not None:
@@ -152,12 +156,19 @@ class Explanations:
         self.number += 1
         if explanation is None:
             return None
+        plain = re.sub(r"[^\w-]+", "_", Path(name).stem)
+        row = self.with_picture(explanation, plain)
+        if explanation.parts:
+            row["parts"] = {part: self.with_picture(one, f"{plain}_{part}") for part, one in explanation.parts.items()}
+        return row
+
+    def with_picture(self, explanation: "Explanation", name: str) -> Row:
+        """An explanation's row, its picture in a file."""
         row = explanation_row(explanation)
         if explanation.picture is None:
             return row
         assert self.folder is not None  # the command asks for an output
         self.folder.mkdir(parents=True, exist_ok=True)
-        plain = re.sub(r"[^\w-]+", "_", Path(name).stem)
-        file = self.folder / f"{self.number}_{plain}.png"
+        file = self.folder / f"{self.number}_{name}.png"
         file.write_bytes(explanation.picture)
         return row | {"picture": f"{self.folder.name}/{file.name}"}

@@ -17,7 +17,7 @@ from graft.model.predictions import text_of
 from graft.model.unusual import deciding
 from graft.model.writing import Row, explanation_row, row_of
 from graft.report.samples import SIDE, SOUNDS, content_of, data_url, thumbnail_of
-from graft.serve.posted import FILES, Posted, check_file
+from graft.serve.posted import FILES, TABLE, Posted, check_file
 
 NEAREST = 3
 SHOWN = 10  # classes with their probabilities, before the others are folded away
@@ -54,13 +54,11 @@ class Answer:
 
     @property
     def shown(self) -> Mapping[str, str]:
-        """`image` or `sound` as data URLs, or `text`: what was posted."""
-        if isinstance(self.posted.content, str):
-            return {"text": self.posted.content}
-        if not isinstance(self.posted.content, bytes):
-            return {}
-        kind = SOUNDS.get(Path(self.posted.name).suffix.lower())
-        return {"sound": data_url(self.posted.content, kind)} if kind else thumbnail_shown(self.posted.content)
+        """`image` and `sound` as data URLs, and `text`: what was posted."""
+        content = self.posted.content
+        if not isinstance(content, Mapping):
+            return shown_of(self.posted.name, content)
+        return {kind: one for part in content.values() for kind, one in shown_of("", part).items()}
 
     @property
     def nearest(self) -> Sequence[tuple[Row, Mapping[str, str]]]:
@@ -68,19 +66,23 @@ class Answer:
         return [(one, content_of(one["sample"])) for one in self.row.get("nearest", ())]
 
     @property
-    def weights(self) -> Sequence[tuple[str, float]]:
-        """Tokens or columns with what they weigh."""
-        return [(unit, weight) for unit, weight in self.row.get("explanation", {}).get("weights", ())]
+    def explanations(self) -> Mapping[str, Row]:
+        """By part of a fusion, or under an empty name, what the prediction rests on."""
+        explanation = self.row.get("explanation")
+        return {} if explanation is None else explanation.get("parts") or {"": explanation}
 
 
 def answer(model: Model, posted: Posted) -> Answer:
     """Predict on what was posted. HTTPException for what the model cannot take."""
-    modality = model.description.modality
-    if modality in FILES:
-        check_file(posted, modality)
+    fused = bool(model.backbone.parts)
+    content = posted.content if fused else {model.modalities[0]: posted.content}
+    for part, one in content.items():
+        if part in FILES and one is not None:
+            check_file(part if fused else posted.name, one, part)
+    given = record_of(model, content) if fused else posted.content
     nearest = 0 if model.neighbours is None else NEAREST
     try:
-        (result,) = model.predict([posted.content], explain=posted.explain, nearest=nearest)
+        (result,) = model.predict([given], explain=posted.explain, nearest=nearest)
     except GraftError as error:
         raise HTTPException(422, str(error)) from None
     except Exception as error:  # what a network raises may hold the input, and goes nowhere
@@ -91,6 +93,15 @@ def answer(model: Model, posted: Posted) -> Answer:
     return Answer(row, posted, score_of(row, model.description.unusual), model.description.temperature is not None)
 
 
+def record_of(model: Model, content: Mapping[str, Any]) -> Row:
+    """A sample of several modalities by the columns of the run's data.
+
+    Texts and files come last: a field of the row that is called like their column names no file on this machine.
+    """
+    media = model.description.reading["media"]
+    return {**(content.get(TABLE) or {}), **{column: content.get(part) for part, column in media.items()}}
+
+
 def score_of(row: Row, unusual: Mapping[str, Any] | None) -> Score | None:
     """The score that decides, of those in a row, by what a description says of them; None where there is none."""
     limits = unusual["thresholds"] if unusual else {}
@@ -99,9 +110,23 @@ def score_of(row: Row, unusual: Mapping[str, Any] | None) -> Score | None:
 
 
 def explained(explanation: Explanation) -> Row:
-    """An explanation as JSON has it, a picture as a data URL."""
+    """An explanation as JSON has it, pictures as data URLs."""
     row = explanation_row(explanation)
-    return row if explanation.picture is None else row | {"picture": data_url(explanation.picture, "image/png")}
+    if explanation.picture is not None:
+        row["picture"] = data_url(explanation.picture, "image/png")
+    if explanation.parts:
+        row["parts"] = {part: explained(one) for part, one in explanation.parts.items()}
+    return row
+
+
+def shown_of(name: str, content: Any) -> Mapping[str, str]:
+    """`image` or `sound` as a data URL, or `text`; nothing of a row, and of a part that is not there."""
+    if isinstance(content, str):
+        return {"text": content}
+    if not isinstance(content, bytes):
+        return {}
+    kind = SOUNDS.get(Path(name).suffix.lower())
+    return {"sound": data_url(content, kind)} if kind else thumbnail_shown(content)
 
 
 def thumbnail_shown(content: bytes) -> Mapping[str, str]:

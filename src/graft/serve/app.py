@@ -28,7 +28,7 @@ def app(model: Model, limit_mb: float) -> Starlette:
             return answer(model, posted)
 
     async def read_posted(request: Request) -> Posted:
-        return await read(request, page.modality, limit)
+        return await read(request, page.parts, page.fused, limit)
 
     async def answer_to(posted: Posted) -> Answer:
         return await run_in_threadpool(answer_alone, posted)

@@ -12,7 +12,7 @@ from graft.errors import listed
 from graft.inputs.columns import CATEGORICAL, Column
 from graft.inspection.attribution import has_captum
 from graft.model.explain import NO_CAPTUM
-from graft.model.model import Model
+from graft.model.model import Model, columns_of
 from graft.serve.answer import SHOWN, Answer
 from graft.serve.posted import ROW
 
@@ -20,7 +20,7 @@ TEMPLATE = "page.html.jinja"
 ASSETS = {"page.css": "text/css", "page.js": "text/javascript"}
 CLASSES = 8  # named at the top
 CHOICES = 30  # categories in a list; of more one is typed
-WHAT = {"image": "a photo", "audio": "a recording", "text": "a text", "table": "a row"}
+WHAT = {"image": "a photo", "audio": "a recording", "text": "a text", "table": "a row", "multimodal": "a sample"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Page:
     """What does not change from one answer to the next."""
 
     name: str
-    modality: str
+    parts: Sequence[str]  # modalities of an input
+    fused: bool  # whether they are parts of a fusion, any of which may be missing
     summary: str
     limit_mb: float
     no_explanation: str  # why there is none; empty where there is
@@ -48,25 +49,24 @@ class Page:
     @classmethod
     def of(cls, model: Model, limit_mb: float) -> "Page":
         """The page of a model."""
-        spec: Any = model.backbone.input_spec
-        modality = model.description.modality
-        columns = spec.columns.all if modality == "table" else ()
+        columns = columns_of(model.backbone.input_spec) if "table" in model.modalities else None
         classes = model.classes
         into = "a number" if classes is None else f"{len(classes):,} classes: {listed(classes, CLASSES)}"
         return cls(
             model.description.name,
-            modality,
-            f"From {WHAT[modality]} to {into}",
+            model.modalities,
+            bool(model.backbone.parts),
+            f"From {what_of(model.modalities)} to {into}",
             limit_mb,
             "" if has_captum() else NO_CAPTUM,
             model.neighbours is not None,
-            [field_of(column, model.description.reading) for column in columns],
+            [] if columns is None else [field_of(column, model.description.reading) for column in columns.all],
         )
 
     @property
     def what(self) -> str:
         """What it takes."""
-        return WHAT[self.modality]
+        return what_of(self.parts)
 
     def html(self, found: Answer | None = None, problem: str = "", values: Mapping[str, str] | None = None) -> str:
         """The page with an answer or with what was wrong, and a form that holds the values of the last one."""
@@ -74,6 +74,11 @@ class Page:
         return template().render(
             page=self, found=found, problem=problem, values=values or {}, explain=explain, shown=SHOWN
         )
+
+
+def what_of(parts: Sequence[str]) -> str:
+    """What a model of these modalities takes: `a text with a photo`."""
+    return " with ".join(WHAT[part] for part in parts)
 
 
 def field_of(column: Column, reading: Mapping[str, Any]) -> Field:

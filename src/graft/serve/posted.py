@@ -1,9 +1,10 @@
 """What was posted, read into memory; what a network cannot take is refused before it is decoded."""
 
+import base64
 import io
 import json
 import warnings
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,13 +21,17 @@ MOST_FIELDS = 10_000
 MOST_PIXELS = 50_000_000
 LONGEST = 600  # seconds of a recording
 MOST_SOUND = 2**26  # samples of a recording, in all channels
-FILES, TEXT, ROW = ("image", "audio"), "text", "row."
+FILES, TEXT, TABLE, ROW = ("image", "audio"), "text", "table", "row."
+SAMPLE = "sample"  # what one of several modalities is called
 YES = ("on", "true", "1")
 
 
 @dataclass(frozen=True)
 class Posted:
-    """An input: a file's bytes, a text, or a row as a mapping, what it is called, and whether to explain."""
+    """An input: a file's bytes, a text, or a row as a mapping, what it is called, and whether to explain.
+
+    Of a fusion it is a mapping of such inputs by part, None for one that the sample lacks.
+    """
 
     name: str
     content: Any
@@ -34,15 +39,19 @@ class Posted:
     values: Mapping[str, str] = field(default_factory=dict)  # of the form, without files
 
 
-async def read(request: Request, modality: str, limit: int) -> Posted:
-    """What a form or a JSON object holds for a model of a modality. HTTPException says what is wrong with it."""
+async def read(request: Request, parts: Sequence[str], fused: bool, limit: int) -> Posted:
+    """What a form or a JSON object holds for a model of one modality, or for one that is a fusion of these `parts`.
+
+    HTTPException says what is wrong with it.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     body = await body_of(request, limit)
+    file_alone = not fused and parts[0] in FILES  # which a form sends as it is
     if kind == "multipart/form-data":
-        return await from_form(request, body, modality)
-    if kind == "application/json" and modality not in FILES:
-        return from_json(body, modality)
-    wanted = "multipart/form-data" if modality in FILES else "multipart/form-data or application/json"
+        return await from_form(request, body, parts, fused)
+    if kind == "application/json" and not file_alone:
+        return from_json(body, parts, fused)
+    wanted = "multipart/form-data" if file_alone else "multipart/form-data or application/json"
     raise HTTPException(415, f"Content-Type is {kind!r}, and {wanted} is wanted.")
 
 
@@ -67,35 +76,42 @@ class InMemory(MultiPartParser):
     max_file_size = 0  # its name in starlette before 0.45
 
 
-async def from_form(request: Request, body: bytes, modality: str) -> Posted:
-    """The `file`, `text` or `row.<column>` of a form, and `explain`."""
+async def from_form(request: Request, body: bytes, parts: Sequence[str], fused: bool) -> Posted:
+    """The `file`, `text` or `row.<column>` of a form, and `explain`; files of a fusion are named by their parts."""
 
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
-    parser = InMemory(request.headers, stream(), max_files=1, max_fields=MOST_FIELDS)
+    files = [part for part in parts if part in FILES]
+    parser = InMemory(request.headers, stream(), max_files=max(len(files), 1), max_fields=MOST_FIELDS)
     parser.max_part_size = max(len(body), 1)
     try:
         form = await parser.parse()
     except MultiPartException as error:
         raise HTTPException(400, f"The form cannot be read: {error.message}") from None
     values = {name: value for name, value in form.items() if isinstance(value, str)}
-    file = form.get("file")
-    name, content = ("", b"") if file is None or isinstance(file, str) else (file.filename, await file.read())
+    named = {name: file for name, file in form.items() if not isinstance(file, str)}
+    found = {name: (printable(file.filename or name), await file.read()) for name, file in named.items()}
     await form.close()
     explain = values.get("explain", "") in YES
-    if modality in FILES:
-        if not content:
-            raise HTTPException(422, "Choose a file.")
-        return Posted(printable(name or "file"), content, explain, values)
-    if modality == "text":
-        return Posted(TEXT, given_text(values.get(TEXT)), explain, values)
     row = {name.removeprefix(ROW): value for name, value in values.items() if name.startswith(ROW)}
+    if fused:
+        content: dict[str, Any] = {name: found.get(name, ("", b""))[1] or None for name in files}
+        content |= {TEXT: values.get(TEXT, "").strip() or None} if TEXT in parts else {}
+        content |= {TABLE: given_row(row)} if TABLE in parts else {}
+        return Posted(SAMPLE, content, explain, values)
+    if files:
+        name, file = found.get("file", ("", b""))
+        if not file:
+            raise HTTPException(422, "Choose a file.")
+        return Posted(name, file, explain, values)
+    if TEXT in parts:
+        return Posted(TEXT, given_text(values.get(TEXT)), explain, values)
     return Posted("row", given_row(row), explain, values)
 
 
-def from_json(body: bytes, modality: str) -> Posted:
-    """The `text` or `row` of a JSON object, and `explain`."""
+def from_json(body: bytes, parts: Sequence[str], fused: bool) -> Posted:
+    """The `text` or `row` of a JSON object, and `explain`; of a fusion a field for each part, files in base64."""
     try:
         found = json.loads(body)
         json.dumps(found, ensure_ascii=False).encode()  # halves of a surrogate pair are no text
@@ -106,9 +122,29 @@ def from_json(body: bytes, modality: str) -> Posted:
     explain = found.get("explain", False)
     if not isinstance(explain, bool):
         raise HTTPException(422, "`explain` is true or false.")
-    if modality == "text":
+    if fused:
+        return Posted(SAMPLE, {part: of_part(part, found) for part in parts}, explain)
+    if TEXT in parts:
         return Posted(TEXT, given_text(found.get(TEXT)), explain)
     return Posted("row", given_row(found.get("row")), explain)
+
+
+def of_part(part: str, found: Mapping[str, Any]) -> Any:
+    """A part of a sample out of a JSON object; None where that says null, as of a sample that lacks it."""
+    if part == TABLE:
+        return given_row(found.get("row"))
+    if part not in found:
+        what = "a text" if part == TEXT else "a file in base64"
+        raise HTTPException(422, f"`{part}` is not there: give {what}, or null where the sample has none.")
+    value = found[part]
+    if value is None:
+        return None
+    if part == TEXT:
+        return given_text(value)
+    try:
+        return base64.b64decode(value, validate=True)
+    except (ValueError, TypeError):
+        raise HTTPException(422, f"`{part}` is no base64: give the bytes of a file in base64, or null.") from None
 
 
 def given_text(value: Any) -> str:
@@ -128,15 +164,15 @@ def given_row(value: Any) -> dict[str, Any]:
     return value
 
 
-def check_file(posted: Posted, modality: str) -> None:
+def check_file(name: str, content: bytes, modality: str) -> None:
     """HTTPException for a file that is no image or recording, or would take too much memory once it is decoded."""
     try:
-        problem = image_problem(posted.content) if modality == "image" else sound_problem(posted.content)
+        problem = image_problem(content) if modality == "image" else sound_problem(content)
     except Exception as error:  # whatever a decoder raises is about this file
         what = "an image" if modality == "image" else "sound"
-        raise HTTPException(415, f"{posted.name} cannot be read as {what} ({images.detail(error)}).") from None
+        raise HTTPException(415, f"{name} cannot be read as {what} ({images.detail(error)}).") from None
     if problem:
-        raise HTTPException(422, f"{posted.name}: {problem}.")
+        raise HTTPException(422, f"{name}: {problem}.")
 
 
 def image_problem(content: bytes) -> str:

@@ -10,12 +10,14 @@ from torchmetrics import Metric, MetricCollection
 from graft.backbones.base import Backbone
 from graft.backbones.vocabulary import Vocabulary
 from graft.config.types import Count, FractionBelowOne
+from graft.data.sampling import rank_and_world
 from graft.data.target_texts import TargetTexts
 from graft.errors import GraftError
 from graft.heads.decoding import DecoderOutputs, token_sums
 from graft.tasks.base import Task
 from graft.tasks.target_tokens import TargetTokens
 from graft.tasks.text_metrics import Perplexity, Rouge, TokenAccuracy
+from graft.terms.processes import summed
 
 WORDS = "words"  # in the fitted state
 
@@ -93,6 +95,11 @@ class Seq2Seq(Task):
         """Cross entropy with label smoothing, the mean over the tokens of a batch."""
         sums = token_sums(*self.forced(logits, labels), self.label_smoothing)
         return -sums[:, 0].sum() / sums[:, 2].sum()
+
+    def training_loss(self, logits: Any, labels: Any, class_weights: Tensor | None = None) -> Tensor:
+        """The same; of several processes the mean over the tokens of all of them, once their gradients are averaged."""
+        sums = token_sums(*self.forced(logits, labels), self.label_smoothing)
+        return -sums[:, 0].sum() * rank_and_world()[1] / summed(sums[:, 2].sum())
 
     def plain_loss(self, logits: Any, labels: Any) -> Tensor:
         """Cross entropy, the mean over the tokens of a batch."""

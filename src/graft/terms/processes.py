@@ -3,7 +3,7 @@
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_reduce
+from torch.distributed.nn.functional import all_gather, all_reduce
 
 from graft.data.sampling import rank_and_world
 
@@ -25,6 +25,14 @@ def gathered(tensor: Tensor) -> Tensor:
     rows = [torch.empty_like(tensor) for _ in range(rank_and_world()[1])]
     dist.all_gather(rows, tensor.contiguous())
     return torch.cat(rows)
+
+
+def gathered_to_learn(tensor: Tensor) -> Tensor:
+    """The same, through which gradients go to each process.
+
+    A loss of all rows is computed whole by every process; the mean of their gradients is then that of one process.
+    """
+    return torch.cat(all_gather(tensor.contiguous())) if several() else tensor
 
 
 def of_whole_batch(tensor: Tensor) -> Tensor:

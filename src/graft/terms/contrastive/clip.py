@@ -11,6 +11,7 @@ from graft.errors import GraftError
 from graft.heads.class_names import ClassNamesHead
 from graft.terms.base import Term, TermContext, TrainStep
 from graft.terms.pretext.two_views import Side
+from graft.terms.processes import gathered, gathered_to_learn
 from graft.terms.requirements import check_several
 
 
@@ -29,8 +30,8 @@ def contrast_of_pairs(samples: Tensor, texts: Tensor, scale: Tensor | float, lab
 class CLIP(Term):
     """The contrast of a batch's features with the names of its classes, by the run's `head=class_names`.
 
-    The head's projection, tower and scale learn by it, so that no loss of labels has to. Each process of several
-    compares its own batch.
+    The head's projection, tower and scale learn by it, so that no loss of labels has to. Several processes contrast the
+    samples of all of them.
     """
 
     needs_names = True
@@ -64,7 +65,8 @@ class CLIP(Term):
         (domain,), (head,) = self.domains, self._head
         features, labels = step.features[domain], step.labels[domain]
         assert labels is not None  # see needs_labels
-        check_several([features], "clip")
+        samples, labels = gathered_to_learn(head.embed(features)), gathered(labels)
+        check_several([samples], "clip")
         present, place = labels.unique(return_inverse=True)
         texts = head.vectors(present.tolist())[place]
-        return contrast_of_pairs(head.embed(features), texts, head.scale, labels)
+        return contrast_of_pairs(samples, texts, head.scale, labels)
