@@ -27,13 +27,23 @@ def lenet(
     if side < 1:
         refuse_size(name, size, 28, "two 5x5 convolutions with pooling need 16 pixels")
     flat = 50 * side * side
-    layer = [] if features is None else [nn.Linear(flat, features), nn.ReLU(), nn.Dropout(dropout)]
+    fc = nn.Sequential(nn.Flatten())
     network = nn.Sequential(
         OrderedDict(
             conv1=nn.Sequential(nn.Conv2d(channels, 20, 5), nn.MaxPool2d(2), nn.ReLU()),
             conv2=nn.Sequential(nn.Conv2d(20, 50, 5), nn.Dropout2d(dropout), nn.MaxPool2d(2), nn.ReLU()),
-            fc=nn.Sequential(nn.Flatten(), *layer),
+            fc=fc,
         )
     )
-    stages = [Stage(part, (f"network.{part}",)) for part in (("conv1", "conv2", "fc") if layer else ("conv1", "conv2"))]
-    return ImageBackbone(name, network, size=size, channels=channels, feature_size=features or flat, stages=stages)
+    stages = ["conv1", "conv2"]
+    if features is not None:
+        fc.extend([nn.Linear(flat, features), nn.ReLU(), nn.Dropout(dropout)])
+        stages.append("fc")
+    return ImageBackbone(
+        name,
+        network,
+        size=size,
+        channels=channels,
+        feature_size=features or flat,
+        stages=[Stage(part, (f"network.{part}",)) for part in stages],
+    )
