@@ -29,6 +29,14 @@ def test_without_its_layer_the_maps_are_the_features() -> None:
     assert [stage.name for stage in backbone.stages] == ["conv1", "conv2"]
 
 
+def test_first_weights_are_drawn_from_front_to_back() -> None:
+    torch.manual_seed(0)
+    drawn = [torch.nn.Conv2d(1, 20, 5), torch.nn.Conv2d(20, 50, 5), torch.nn.Linear(800, 500)]
+    torch.manual_seed(0)
+    parameters = lenet(size=28).parameters()
+    assert all(torch.equal(next(parameters), expected) for layer in drawn for expected in layer.parameters())
+
+
 def test_freezing_turns_dropout_off() -> None:
     backbone = lenet(size=16)
     check_freezing(backbone)
