@@ -336,6 +336,7 @@ def sweep(tmp_path):
             for epoch, (snd, entropy, val, test) in enumerate(found)
         ]
         overrides = [f"term=[{','.join(terms)}]", f"optimizer.lr={rate}"]
+        overrides += [f"term.{name}.weight=2" for name in terms]
         job(tmp_path / "sweep", str(number), overrides, seed, candidates, terms)
     return tmp_path / "sweep"
 
@@ -365,6 +366,7 @@ def test_the_verb_shows_picks_and_regrets_with_paired_intervals(sweep, capsys):
     assert lines["snd (named)"] == next(line for line in printed.splitlines() if line.startswith("snd (named)"))
     order = [line.split()[0] for line in printed.split("Regret,")[1].splitlines()[2:7]]
     assert order == ["rule", "snd", "entropy", "last", "random"]
+    assert "(optimizer.lr @ epoch, regret)" in printed, "a key that one method alone has was not tuned"
     picks = [line for line in printed.split("Regret,")[0].splitlines() if line.startswith("source_only")]
     assert picks[0].split()[3:] == [*("1", "@", "1,", "30.0"), *("0.1", "@", "1,", "-10.0"), *("1", "@", "1,", "0.0")]
     assert picks[-1].split()[1:4] == ["oracle:", "target", "labels"]

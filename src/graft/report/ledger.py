@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from graft.report.export import Table
 from graft.report.statistics import over_units
@@ -20,6 +21,7 @@ from graft.runs.sweeps import Job, read_job, read_jobs, test_over_rest
 
 LAST, RANDOM, ORACLE = "last", "random", "oracle"
 SOURCE_ONLY = "source_only"
+One = TypeVar("One")
 REGRET = (
     "Test score of the oracle's pick minus that of the rule's, in {unit}: mean over {repeats} ± half its 95 % interval "
     "(Student's t over the paired differences). The oracle picks by labels of the target's validation split, so that a "
@@ -134,8 +136,13 @@ def read(folders: Sequence[Path]) -> Found:
     found = [(job, kept) for job in finished if (kept := ledger.read(job.path)) is not None and kept["candidates"]]
     values = {key: {job.overrides.get(key) for job, _ in found} for job, _ in found for key in job.overrides}
     varied = [key for key, seen in values.items() if len(seen) > 1 and key not in (*REPEATS, "term")]
-    tuned = [key for key in varied if role(key) != "setting"]
-    settings = [key for key in varied if key not in tuned]
+    settings = [key for key in varied if role(key) == "setting"]
+    methods = by(found, lambda one: method_of(one[1])).values()  # what only tells methods apart was not tuned
+    tuned = [
+        key
+        for key in varied
+        if key not in settings and any(len({job.overrides.get(key) for job, _ in own}) > 1 for own in methods)
+    ]
     seen = {(domains_of(job), settings_of(job, settings)) for job, _ in found}
     ambiguous = [names for names, count in Counter(names for names, _ in seen).items() if count > 1]
     cells: dict[tuple[object, ...], Cell] = {}
@@ -158,7 +165,12 @@ def cell_of(job: Job, kept: Ledger, settings: Sequence[str]) -> Cell:
     direction = domains_of(job) + settings_of(job, settings)
     alone = "no term" if data["target"].get("trained_on") else SOURCE_ONLY
     repeat = (seeds.get("split"), seeds.get("train"))
-    return Cell(direction, "+".join(kept["terms"]) or alone, repeat, kept, test_over_rest(results))
+    return Cell(direction, method_of(kept) or alone, repeat, kept, test_over_rest(results))
+
+
+def method_of(kept: Ledger) -> str:
+    """A job's terms."""
+    return "+".join(kept["terms"])
 
 
 def domains_of(job: Job) -> str:
@@ -185,11 +197,11 @@ def tables(found: Found) -> list[Table]:
     return [*made, scores(found, directions)]
 
 
-def by(cells: Iterable[Cell], name: Callable[[Cell], str]) -> dict[str, list[Cell]]:
-    """Cells by what they have in common, in their order."""
-    found: dict[str, list[Cell]] = {}
-    for cell in cells:
-        found.setdefault(name(cell), []).append(cell)
+def by(things: Iterable[One], name: Callable[[One], str]) -> dict[str, list[One]]:
+    """Cells or jobs by what they have in common, in their order."""
+    found: dict[str, list[One]] = {}
+    for one in things:
+        found.setdefault(name(one), []).append(one)
     return found
 
 
