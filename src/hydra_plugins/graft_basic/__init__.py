@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper as HydrasSweeper
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
 from hydra.core.config_store import ConfigStore
@@ -36,4 +37,5 @@ class Settings(BasicSweeperConf):
     _target_: str = "hydra_plugins.graft_basic.BasicSweeper"
 
 
-ConfigStore.instance().store(group="hydra/sweeper", name="basic", node=Settings, provider="graft")
+if hydra.__version__.startswith("1.3"):  # 1.4 composes otherwise, and its own sweeper stays
+    ConfigStore.instance().store(group="hydra/sweeper", name="basic", node=Settings, provider="graft")
