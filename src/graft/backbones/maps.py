@@ -11,7 +11,7 @@ from torch import Tensor
 from graft.backbones.base import Backbone
 from graft.backbones.outputs import Maps, kept_outputs
 from graft.backbones.split_backbone import SplitBackbone, eval_mode
-from graft.data.boxes import padded_sizes
+from graft.data.boxes import by_padded_size
 
 Sized = tuple[Tensor, Tensor]  # images (B, C, H, W), and their heights and widths without padding (B, 2)
 
@@ -31,9 +31,7 @@ def maps_of(backbone: Backbone, images: Tensor, sizes: Tensor | None = None) -> 
 
 def maps_by_size(backbone: Backbone, images: Tensor, sizes: Tensor) -> Iterator[tuple[Tensor, Maps]]:
     """The same of all images of one padded size, after each other: their places `(b,)` in the batch, and their maps."""
-    padded = [tuple(one) for one in padded_sizes(sizes).tolist()]
-    for height, width in dict.fromkeys(padded):
-        places = torch.tensor([place for place, one in enumerate(padded) if one == (height, width)])
+    for (height, width), places in by_padded_size(sizes).items():
         own = images if len(places) == len(images) else images[places.to(images.device)]
         maps = whole_maps(backbone, own[..., :height, :width])
         yield places, replace(maps, sizes=sizes[places.to(sizes.device)])

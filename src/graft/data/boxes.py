@@ -17,6 +17,14 @@ def padded_sizes(sizes: Tensor) -> Tensor:
     return (sizes + MULTIPLE - 1) // MULTIPLE * MULTIPLE
 
 
+def by_padded_size(sizes: Tensor) -> dict[tuple[int, int], Tensor]:
+    """Places `(b,)`, among images of `sizes` `(N, 2)`, of those with the same height and width once they are padded."""
+    places: dict[tuple[int, int], list[int]] = {}
+    for place, (height, width) in enumerate(padded_sizes(sizes).tolist()):
+        places.setdefault((height, width), []).append(place)
+    return {padded: torch.tensor(found) for padded, found in places.items()}
+
+
 @dataclass(frozen=True)
 class Boxes:
     """Boxes of N images: `boxes[i]` float `(n, 4)` as x0, y0, x1, y1 in pixels, `classes[i]` int64 `(n,)`.

@@ -1,6 +1,6 @@
 """What an exported file is checked, calibrated and scored on: a run's own samples, or made-up ones."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graft.data.boxes import padded_sizes
+from graft.data.boxes import by_padded_size
 from graft.data.samples import Split
 from graft.errors import GraftError
 from graft.export.candidates import boxes_of
@@ -62,7 +62,7 @@ def batches_of(deployed: Deployed, split: Split, limit: int | None = None, answe
     one_size = deployed.task.label_kind == "boxes"
     for all_places in torch.arange(len(chosen)).split(BATCH):
         whole = prepared[all_places]
-        for numbers in by_padded_size(whole) if one_size else [torch.arange(len(all_places))]:
+        for numbers in of_one_size(whole) if one_size else [torch.arange(len(all_places))]:
             samples: Any = [whole[number] for number in numbers.tolist()] if one_size else whole
             labels = None if chosen.labels is None else chosen.labels[all_places[numbers]]
             expected = deployed.answers(transform.collate(samples)).numpy() if answered else None
@@ -70,12 +70,9 @@ def batches_of(deployed: Deployed, split: Split, limit: int | None = None, answe
     return found
 
 
-def by_padded_size(images: Sequence[Tensor]) -> list[Tensor]:
+def of_one_size(images: Sequence[Tensor]) -> Iterable[Tensor]:
     """Numbers of the images of each padded size: the run's own test looks at an image as if it were alone."""
-    padded = [tuple(one) for one in padded_sizes(torch.tensor([image.shape[-2:] for image in images])).tolist()]
-    return [
-        torch.tensor([number for number, one in enumerate(padded) if one == size]) for size in dict.fromkeys(padded)
-    ]
+    return by_padded_size(torch.tensor([image.shape[-2:] for image in images])).values()
 
 
 @torch.inference_mode()

@@ -10,7 +10,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FeaturePyramidNetwork, clip_boxes_to_image
 
 from graft.backbones.outputs import Maps, MapSize
-from graft.data.boxes import Boxes, padded_sizes
+from graft.data.boxes import Boxes, by_padded_size
 from graft.errors import GraftError
 from graft.heads.base import HeadContext
 
@@ -60,22 +60,20 @@ class DenseHead(nn.Module):
         In eval mode it says of each image what it would say of it alone, as the backbone does (graft.backbones.maps):
         neither pyramid nor norms see the padding that other images of the batch ask for.
         """
-        sizes = [] if self.training or maps.sizes is None else padded_sizes(maps.sizes).tolist()
-        canvases = [(height, width) for height, width in sizes]
-        if len({*canvases}) < 2:
+        by_canvas = {} if self.training or maps.sizes is None else by_padded_size(maps.sizes)
+        if len(by_canvas) < 2:
             return self.at_every_anchor(maps)
         levels = [maps.values[stage] for stage in self.stages]
-        parts: list[DenseOutputs] = []
-        order: list[int] = []
-        for canvas in dict.fromkeys(canvases):
-            places = [place for place, one in enumerate(canvases) if one == canvas]
-            own = cropped(maps[torch.tensor(places)], canvas)
+        parts = []
+        for canvas, places in by_canvas.items():
+            own = cropped(maps[places], canvas)
             grids = [(own.values[stage], maps.values[stage]) for stage in self.stages]
             parts.append(on_larger_grids(self.at_every_anchor(own), grids))
-            order += places
-        back = torch.tensor(order).argsort()
+        back = torch.cat([*by_canvas.values()]).argsort()
         values = {name: torch.cat([one.values[name] for one in parts])[back] for name in parts[0].values}
-        return DenseOutputs(values, self.anchors(maps.size, levels), parts[0].levels, maps.size, self, tuple(canvases))
+        each = [canvas for canvas, places in by_canvas.items() for _ in places]
+        canvases = tuple(each[number] for number in back.tolist())
+        return DenseOutputs(values, self.anchors(maps.size, levels), parts[0].levels, maps.size, self, canvases)
 
     def at_every_anchor(self, maps: Maps) -> "DenseOutputs":
         """The same of images of one size, or of a padded batch as it is."""
