@@ -19,6 +19,7 @@ from torch import Tensor
 from graft.data.readers.folders import file_name, file_problem
 from graft.data.readers.pixels import BYTES, DEEP, range_by_type, to_bytes
 from graft.data.readers.similar import SIDE, thumbnail_of
+from graft.data.threads import in_parts
 from graft.errors import GraftError, first_line
 
 # Formats that Pillow recognises and cannot decode by itself, or decodes by running another program.
@@ -26,7 +27,7 @@ NOT_READ = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
 PAGED = {"TIFF", "GIF", "WEBP", "PNG"}  # formats whose further pages or frames are samples in their own right
 THREADS = 4
 KEPT = 2**28  # bytes of small images that are kept from the look into their files until they are asked for
-TOGETHER = 64  # small files that a thread reads at a time: handing over a single one takes longer than decoding it
+TOGETHER = 64  # small files that a thread reads at a time
 BY_SIGHT = (1, 3)  # channels that every image has; another number is that of the file's own bands
 
 
@@ -346,8 +347,7 @@ def image_array(
 def file_digests(files: Sequence[Path]) -> list[bytes]:
     """SHA-256 of each file's bytes; empty where it cannot be read."""
     with ThreadPoolExecutor(THREADS) as pool:
-        parts = (files[start : start + TOGETHER] for start in range(0, len(files), TOGETHER))
-        return [digest for part in pool.map(lambda part: [*map(file_digest, part)], parts) for digest in part]
+        return in_parts(pool, lambda some: [*map(file_digest, some)], files, TOGETHER)
 
 
 def file_digest(path: Path) -> bytes:

@@ -13,6 +13,7 @@ from graft.cache.disk import DiskCache, NoRoom
 from graft.cache.key import cache_key, code_used, sha256
 from graft.data.readers.images import THREADS, TOGETHER, Look
 from graft.data.readers.similar import SIDE, hashes_of, thumbnail_of
+from graft.data.threads import in_parts
 
 FILE = "looks.json"
 MANY = 10_000  # images; checking fewer takes no time worth a line
@@ -72,8 +73,7 @@ def look_at(indices: Sequence[int], look: Callable[[int], Look]) -> list[Look]:
         return looks
 
     with ThreadPoolExecutor(THREADS) as pool:
-        parts = (indices[start : start + TOGETHER] for start in range(0, len(indices), TOGETHER))
-        return [one for part in pool.map(look_at_some, parts) for one in part]
+        return in_parts(pool, look_at_some, indices, TOGETHER)
 
 
 def write(looks: Mapping[bytes, Look], folder: Path) -> None:

@@ -17,13 +17,14 @@ from graft.cache.key import cache_key, code_used
 from graft.cache.rows import MappedRows, write_rows
 from graft.data.readers.images import ImageFiles
 from graft.data.samples import LazyTensor, Split, located
+from graft.data.threads import in_parts
 from graft.inputs.base import Prepared
 from graft.inputs.image.geometry import Geometry
 from graft.notes import say_once
 
 IN_MEMORY = 2**29  # bytes of a split that is resized at once; a larger one is resized batch by batch
 CHUNK = 128  # images decoded or resized at a time, to bound memory
-TOGETHER = 16  # of them that a thread takes: handing over a single small one takes longer than decoding it
+TOGETHER = 16  # of them that a thread takes
 SAMPLE = 16  # images that tell how large all of them are
 MANY = 1000  # images; decoding fewer takes no time worth a line
 THREADS = min(8, os.cpu_count() or 1)
@@ -130,5 +131,4 @@ def decode_all(images: LazyImages, folder: Path) -> None:
 def decode_chunks(images: Any, pool: ThreadPoolExecutor) -> Iterator[list[Tensor]]:
     """All images, CHUNK at a time; a thread decodes TOGETHER of them."""
     for chunk in torch.arange(len(images)).split(CHUNK):
-        parts = [part.tolist() for part in chunk.split(TOGETHER)]
-        yield [image for part in pool.map(lambda part: [*map(images.load, part)], parts) for image in part]
+        yield in_parts(pool, lambda some: [*map(images.load, some)], chunk.tolist(), TOGETHER)
