@@ -3,8 +3,6 @@
 No exception and no SystemExit leaves `run_job`: in a sweep it would take the other jobs with it.
 """
 
-import atexit
-import functools
 import gc
 import os
 import shlex
@@ -32,6 +30,7 @@ from graft.cli.ranks import RANKS
 from graft.config.facts import attribute
 from graft.errors import Diverged, GraftError, Interrupted, Pruned
 from graft.files import disk_message, write_whole
+from graft.garbage import freeze_libraries
 from graft.report.sweep_line import job_line
 from graft.runs import ingredients, record
 from graft.runs.folder import CONFIG, DONE, ERROR, LAST_CHECKPOINT, OVERRIDES, STOPPED, RunFolder, SweepFolder, quoted
@@ -130,16 +129,6 @@ def run_job(cfg: DictConfig, setup: "Setup | None" = None) -> float | None:
             gc.collect()  # the model of this job, before the next one builds its own
             freeze_libraries()
     return None
-
-
-@functools.cache
-def freeze_libraries() -> None:
-    """Let the garbage collector leave out what libraries hold to the end: going through it takes 0.3 s each time.
-
-    Once a process; asking gc how much is frozen would go through it as well.
-    """
-    gc.freeze()
-    atexit.register(gc.unfreeze)
 
 
 def is_setup_of(setup: "Setup", settings: Mapping[str, Any]) -> bool:

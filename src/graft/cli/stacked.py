@@ -19,6 +19,7 @@ from graft import config, signals
 from graft.cli import job
 from graft.cli.sweep_configs import SweepConfigs
 from graft.errors import GraftError, Interrupted, first_line, listed
+from graft.garbage import freeze_libraries
 from graft.runs.folder import DONE, LAST_CHECKPOINT
 from graft.stacked import reasons
 
@@ -119,7 +120,7 @@ class Together:
             from graft import run  # and with it all that takes long to import
 
             gc.collect()
-            job.freeze_libraries()  # before what only the first jobs need is there
+            freeze_libraries()  # before what only the first jobs need is there
             for group in groups:
                 trained |= {setup.experiment.folder: setup for setup in self.fitted(self.set_up(group, run.set_up))}
         if self.configs:

@@ -2,10 +2,8 @@
 
 import copy
 import functools
-import gc
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any, Literal, cast
 
@@ -32,6 +30,7 @@ from graft.data.stream_loader import StreamBatches, StreamLoader
 from graft.data.views import TEACHER, augment_of_view
 from graft.errors import GraftError
 from graft.federated.federation import Federation
+from graft.garbage import libraries_left_alone
 from graft.inputs.audio import augment as augment_speech
 from graft.inputs.base import DomainBatch, Inputs, InputSpec, Prepared, Transform
 from graft.inputs.image import transform as transforms
@@ -138,7 +137,7 @@ class TransferDataModule(pl.LightningDataModule):
         if self.domains:
             return
         self._introduce()
-        with modules_left_alone():
+        with libraries_left_alone():
             self.domains = {"target": self.target.load(self.split_seed, self.fold)}
             if self.source is not None:
                 self.domains["source"] = self.source.load(self.split_seed)
@@ -618,22 +617,6 @@ class TransferDataModule(pl.LightningDataModule):
             }
         summary["target"] |= {"labels_per_class": self.labels_per_class, "pool": len(self._pool or ())}
         return summary
-
-
-@contextmanager
-def modules_left_alone() -> Iterator[None]:
-    """Let Python's garbage collection pass over the hundred thousands of objects that imports have made.
-
-    It looks at all again and again while many samples are read: a fifth of the time that files take.
-    """
-    if gc.get_freeze_count():  # by somebody else
-        yield
-        return
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def unknown(train: Split | Stream) -> bool:
