@@ -57,3 +57,11 @@ def test_the_contrast_with_names_is_of_the_pairs_of_all_processes(tmp_path):
     options = ["data.source=null", "strategy=scratch", "data.labels_per_class=8", "data.augment=none", "term=[clip]"]
     head = ["head=class_names", "head.projection=none", "head.tower.size=500", "head.tower.hidden=8"]
     check_two_train_as_one(tmp_path, *options, *head, "term.clip.weight=5", rtol=1e-5)
+
+
+def test_covariances_and_confusion_of_classes_are_of_all_processes(tmp_path):
+    options = [
+        *("data.source.samples=300", "strategy=scratch", "objective.alpha=1", "term=[coral,mcc]"),
+        *("term.coral.weight=100", "data.target_setting=unsupervised", "data.labels_per_class=null"),
+    ]
+    check_two_train_as_one(tmp_path, *options)

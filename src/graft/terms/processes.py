@@ -2,8 +2,9 @@
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather, all_reduce
+from torch.autograd.function import FunctionCtx
 
 from graft.data.sampling import rank_and_world
 
@@ -15,7 +16,7 @@ def several() -> bool:
 
 def summed(tensor: Tensor) -> Tensor:
     """The sum over processes, through which gradients go to each of them."""
-    return all_reduce(tensor) if several() else tensor
+    return _Sum.apply(tensor) if several() else tensor
 
 
 def gathered(tensor: Tensor) -> Tensor:
@@ -32,7 +33,16 @@ def gathered_to_learn(tensor: Tensor) -> Tensor:
 
     A loss of all rows is computed whole by every process; the mean of their gradients is then that of one process.
     """
-    return torch.cat(all_gather(tensor.contiguous())) if several() else tensor
+    return _Rows.apply(tensor) if several() else tensor
+
+
+def padded_to_longest(tensor: Tensor) -> Tensor:
+    """`(B, L)` or `(B, L, D)` with zeros behind, so that L is the largest that a process has."""
+    if not several():
+        return tensor
+    longest = torch.tensor(tensor.shape[1], device=tensor.device)
+    dist.all_reduce(longest, dist.ReduceOp.MAX)
+    return F.pad(tensor, (*(0, 0) * (tensor.dim() - 2), 0, int(longest) - tensor.shape[1]))
 
 
 def of_whole_batch(tensor: Tensor) -> Tensor:
@@ -40,3 +50,34 @@ def of_whole_batch(tensor: Tensor) -> Tensor:
     number = rank_and_world()[1]
     rows = gathered(tensor)
     return rows.unflatten(0, (number, -1)).transpose(0, 1).flatten(0, 1) if number > 1 else rows
+
+
+class _Sum(torch.autograd.Function):
+    """A sum over processes. Torch deprecates its own such function and has no public one instead."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, tensor: Tensor) -> Tensor:
+        return _sum_of(tensor)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
+        return _sum_of(gradient)
+
+
+class _Rows(torch.autograd.Function):
+    """The rows of all processes, as above."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, tensor: Tensor) -> Tensor:
+        return gathered(tensor)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
+        rank, number = rank_and_world()
+        return _sum_of(gradient).chunk(number)[rank]
+
+
+def _sum_of(tensor: Tensor) -> Tensor:
+    total = tensor.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from graft.config.types import NonNegative
 from graft.terms.base import Term, TrainStep
+from graft.terms.processes import gathered_to_learn
 from graft.terms.requirements import check_several
 
 
@@ -17,7 +18,7 @@ def covariance(features: Tensor) -> Tensor:
 class CORAL(Term):
     """Squared distance of both domains' feature covariances over 4 D^2; means do not count.
 
-    Raises GraftError for batches of one sample.
+    The covariances are those of all processes' samples. Raises GraftError for batches of one sample.
     """
 
     domains = ("source", "target")
@@ -30,7 +31,7 @@ class CORAL(Term):
 
     def forward(self, step: TrainStep) -> Tensor:
         """The distance, of all D^2 entries."""
-        source, target = step.embeddings["source"], step.embeddings["target"]
+        source, target = (gathered_to_learn(step.embeddings[domain]) for domain in self.domains)
         check_several((source, target), "coral")
         difference = covariance(source) - covariance(target)
         return difference.square().mean() / 4

@@ -5,6 +5,7 @@ from torch import Tensor
 from graft.config.types import NonNegative, Positive
 from graft.terms.base import Term, TermContext, TrainStep
 from graft.terms.entropy import entropies
+from graft.terms.processes import gathered_to_learn
 from graft.terms.requirements import check_classes
 
 
@@ -22,7 +23,10 @@ def class_confusion(logits: Tensor, temperature: float) -> Tensor:
 
 
 class MCC(Term):
-    """Confusion of classes in the target's predictions, at a `temperature`. Raises GraftError without classes."""
+    """Confusion of classes in the target's predictions, at a `temperature`; of all processes' samples.
+
+    Raises GraftError without classes.
+    """
 
     needs_multiclass = True
     domains = ("target",)
@@ -39,4 +43,4 @@ class MCC(Term):
 
     def forward(self, step: TrainStep) -> Tensor:
         """The confusion."""
-        return class_confusion(step.logits["target"], self.temperature)
+        return class_confusion(gathered_to_learn(step.logits["target"]), self.temperature)

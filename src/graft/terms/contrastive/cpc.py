@@ -10,6 +10,7 @@ from graft.errors import GraftError
 from graft.inputs.base import Fields
 from graft.terms.base import Term, TermContext, TrainStep
 from graft.terms.pretext.two_views import Side
+from graft.terms.processes import gathered, gathered_to_learn, padded_to_longest
 from graft.terms.requirements import check_several
 
 
@@ -29,8 +30,9 @@ class CPC(Term):
     """The mean contrast over the next `horizon` steps; no label is looked at.
 
     The backbone's states are the contexts, a linear layer of what its first layer reads encodes steps, and a linear
-    layer for each distance predicts them; all are left behind after training. Raises GraftError for a backbone that is
-    not recurrent or reads backwards too, and for batches of one sequence.
+    layer for each distance predicts them; all are left behind after training. Several processes contrast the sequences
+    of all. Raises GraftError for a backbone that is not recurrent or reads backwards too, and for batches of one
+    sequence.
     """
 
     modalities = ("sequence", "text", "audio")
@@ -71,8 +73,9 @@ class CPC(Term):
         """The loss of the step's sequences, over the distances at which there is a step."""
         inputs = step.inputs[self.domains[0]]
         read, states = self.read_and_states(inputs)
+        mask = gathered(padded_to_longest(mask_of(inputs, read)))
+        read, states = (gathered_to_learn(padded_to_longest(part)) for part in (read, states))
         check_several([read], "cpc")
-        mask = mask_of(inputs, read)
         steps = self.encode(read)
         losses = [
             contrast_of_steps(predict(states[:, :-distance]), steps[:, distance:], mask[:, distance:])

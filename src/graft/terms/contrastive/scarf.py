@@ -10,6 +10,7 @@ from graft.config.types import Count, Fraction, NonNegative, Positive
 from graft.inputs.base import Fields
 from graft.terms.base import Term, TermContext, TrainStep
 from graft.terms.pretext.two_views import Side, perceptron
+from graft.terms.processes import gathered_to_learn
 from graft.terms.requirements import check_several
 
 
@@ -41,7 +42,8 @@ class SCARF(Term):
     """InfoNCE of a projector's outputs for the rows of a batch and for the same rows corrupted; no label is looked at.
 
     A corrupted value is drawn from its column in the batch, which stands for the training rows. The projector has two
-    layers with ReLU between, as in the paper, and is left behind after training. Raises GraftError for batches of one.
+    layers with ReLU between, as in the paper, and is left behind after training. Several processes contrast the rows of
+    all. Raises GraftError for batches of one.
     """
 
     modalities = ("table",)
@@ -75,4 +77,5 @@ class SCARF(Term):
         rows = step.inputs[domain]
         assert isinstance(rows, Fields)
         changed = self._backbone[0](corrupted(rows, self.corruption))
-        return contrast_of_rows(self.projector(features), self.projector(changed), self.temperature)
+        projections = (gathered_to_learn(self.projector(version)) for version in (features, changed))
+        return contrast_of_rows(*projections, self.temperature)

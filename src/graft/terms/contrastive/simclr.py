@@ -7,6 +7,7 @@ from torch import Tensor
 from graft.config.types import Count, NonNegative, Positive
 from graft.terms.base import TermContext
 from graft.terms.pretext.two_views import Side, TwoViews, perceptron
+from graft.terms.processes import gathered_to_learn
 
 
 def contrast_of_views(first: Tensor, second: Tensor, temperature: float) -> Tensor:
@@ -21,7 +22,7 @@ def contrast_of_views(first: Tensor, second: Tensor, temperature: float) -> Tens
 class SimCLR(TwoViews):
     """NT-Xent of a projector's outputs over the training batch and a second view of it.
 
-    The projector has two layers with ReLU between, as in the paper.
+    The projector has two layers with ReLU between, as in the paper. Several processes contrast the samples of all.
     """
 
     def __init__(
@@ -43,4 +44,5 @@ class SimCLR(TwoViews):
 
     def loss(self, first: Tensor, second: Tensor) -> Tensor:
         """The contrast of the projections."""
-        return contrast_of_views(self.projector(first), self.projector(second), self.temperature)
+        projections = (gathered_to_learn(self.projector(view)) for view in (first, second))
+        return contrast_of_views(*projections, self.temperature)

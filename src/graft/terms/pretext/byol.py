@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from graft.config.types import Count, FractionBelowOne, NonNegative
 from graft.terms.base import TermContext, TrainStep
 from graft.terms.pretext.two_views import Side, TwoViews, perceptron
+from graft.terms.processes import gathered, gathered_to_learn
 from graft.terms.requirements import check_several
 
 
@@ -27,7 +28,8 @@ class BYOL(TwoViews):
     """Each view's predicted projection near the other view's projection by the moving average of the weights.
 
     Projector and predictor have two layers with BatchNorm as in the paper. The average is of backbone and projector; it
-    runs in training mode, with BatchNorm statistics of its own. Raises GraftError for batches of one sample.
+    runs in training mode, with BatchNorm statistics of its own. The statistics behind the features are those of all
+    processes' samples. Raises GraftError for batches of one sample.
     """
 
     def __init__(
@@ -58,11 +60,13 @@ class BYOL(TwoViews):
         """The sum over both directions of the step's samples."""
         (domain,) = self.domains
         first, second = step.batch[domain].inputs, step.batch[domain].views["weak"]
-        check_several([step.features[domain]], "byol")
+        features = [gathered_to_learn(one) for one in (step.features[domain], self.backbone(second))]
+        check_several(features, "byol")
         self._now = decay_at(step.progress, self.decay)
-        predicted = [self.predictor(self.projector(one)) for one in (step.features[domain], self.backbone(second))]
+        predicted = [self.predictor(self.projector(one)) for one in features]
+        backbone, projector = self.average
         with torch.no_grad():
-            wanted = [self.average(one) for one in (second, first)]  # each the other view's
+            wanted = [projector(gathered(backbone(one))) for one in (second, first)]  # each the other view's
         return regression(predicted[0], wanted[0]) + regression(predicted[1], wanted[1])
 
     @torch.no_grad()

@@ -6,6 +6,7 @@ from torch import Tensor
 from graft.config.types import Count, NonNegative
 from graft.terms.base import TermContext
 from graft.terms.pretext.two_views import Side, TwoViews, perceptron
+from graft.terms.processes import gathered_to_learn
 from graft.terms.requirements import check_several
 
 EPSILON = 1e-4  # of the authors, under the root of a variance
@@ -32,7 +33,8 @@ class VICReg(TwoViews):
     """Invariance, variance and covariance of a projector's outputs for two views, weighted as in the authors' code.
 
     No sample is compared with another, so that batches need not be large. The projector has three layers with BatchNorm
-    as in the paper. Raises GraftError for batches of one sample.
+    as in the paper. The statistics, BatchNorm's too, are those of all processes' samples. Raises GraftError for batches
+    of one sample.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class VICReg(TwoViews):
 
     def loss(self, first: Tensor, second: Tensor) -> Tensor:
         """The weighted sum; the variance's part is the mean over both views, the covariance's their sum."""
+        first, second = gathered_to_learn(first), gathered_to_learn(second)
         check_several([first], "vicreg")
         first, second = self.projector(first), self.projector(second)
         alike, varied, unlike = self.weights
