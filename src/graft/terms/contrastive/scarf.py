@@ -77,5 +77,5 @@ class SCARF(Term):
         rows = step.inputs[domain]
         assert isinstance(rows, Fields)
         changed = self._backbone[0](corrupted(rows, self.corruption))
-        projections = (gathered_to_learn(self.projector(version)) for version in (features, changed))
-        return contrast_of_rows(*projections, self.temperature)
+        own, changed = gathered_to_learn(self.projector(features)), gathered_to_learn(self.projector(changed))
+        return contrast_of_rows(own, changed, self.temperature)

@@ -44,5 +44,5 @@ class SimCLR(TwoViews):
 
     def loss(self, first: Tensor, second: Tensor) -> Tensor:
         """The contrast of the projections."""
-        projections = (gathered_to_learn(self.projector(view)) for view in (first, second))
-        return contrast_of_views(*projections, self.temperature)
+        first, second = gathered_to_learn(self.projector(first)), gathered_to_learn(self.projector(second))
+        return contrast_of_views(first, second, self.temperature)
