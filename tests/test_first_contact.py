@@ -147,3 +147,13 @@ def test_a_run_has_one_folder(app, tmp_path):
     outcome = app("experiment=resnet_ft", f"paths.run_dir={tmp_path}")
     assert (outcome.code, app.configs) == (2, [])
     assert f"hydra.run.dir={tmp_path}" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "word", ["optimizer.options={betas:[0.5,0.99]}", "optimizer.options.betas=[0.5,0.99]", "optimizer.options={}"]
+)
+def test_a_key_of_an_open_mapping_needs_no_sign(app, word):
+    assert app("optimizer=adam", word).code == 0
+    (config,) = app.configs
+    assert config.optimizer.options == ({"betas": [0.5, 0.99]} if "betas" in word else {})
+    assert "there is no such key" in app("optimizer=adam", "optimizer.options.betaz=1").err

@@ -10,6 +10,10 @@ from lanes import slow
 from test_averaging import Trajectory, double, fit
 
 from graft.errors import GraftError, Interrupted
+from graft.strategies.freeze_until import FreezeUntil
+from graft.strategies.frozen import Frozen
+from graft.strategies.full import Full
+from graft.strategies.lp_ft import LinearProbeThenFineTune
 from graft.training.schedules import Constant
 from graft.weights.averaging import network
 from graft.weights.swad import SWAD, find_window
@@ -58,8 +62,8 @@ class GivenLosses(SWAD):
         super().close(self.given[len(self.losses)])
 
 
-def trained(tiny_backbone, averaging, callbacks=(), **options):
-    module, seen = double(tiny_backbone, schedule=Constant()), Trajectory()
+def trained(tiny_backbone, averaging, callbacks=(), strategy=None, **options):
+    module, seen = double(tiny_backbone, schedule=Constant(), strategy=strategy or Full()), Trajectory()
     fit(module, epochs=len(averaging.given), callbacks=[averaging, seen, *callbacks], **options)
     return module, seen.steps
 
@@ -79,6 +83,21 @@ def test_the_mean_is_of_every_step_of_the_window(tiny_backbone, losses, steps):
     assert found["steps"] == len(steps)
     for name, value in network(module).named_parameters():
         mean = torch.stack([seen[step][name] for step in steps]).mean(0)
+        torch.testing.assert_close(value.detach(), mean, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "frozen"),
+    [(LinearProbeThenFineTune(), ()), (FreezeUntil(1), ("backbone.network.stem",)), (Frozen(), ("backbone",))],
+)
+def test_means_are_of_what_trains_in_some_phase(tiny_backbone, strategy, frozen):
+    averaging = GivenLosses([5, 4, 3, 2], converge=1, tolerance=2)
+    module, seen = trained(tiny_backbone, averaging, strategy=strategy)
+    names = [name for name, _ in network(module).named_parameters()]
+    assert averaging.state_dict()["trained"] == [name for name in names if not name.startswith(frozen)]
+    steps = averaging.finish(module)["steps"]
+    for name, value in network(module).named_parameters():
+        mean = torch.stack([step[name] for step in seen[-steps:]]).mean(0)
         torch.testing.assert_close(value.detach(), mean, rtol=1e-12, atol=1e-13)
 
 

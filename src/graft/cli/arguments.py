@@ -24,6 +24,7 @@ PATHS = (
 MULTIRUN = ("-m", "--multirun")
 MOST_REPEATS = 1000
 REPEATED = {"seeds": "seed", "splits": "data.split_seed"}  # `seeds=5` is `seed=0,1,2,3,4`, as a sweep
+OPEN = ("optimizer.options", "strategy.options", "hydra.launcher.additional_parameters")  # any key of another package
 PLAIN = re.compile(r"[\w./+%@:$?|-]*")  # what Hydra takes without quotes, and a single path has
 HYDRAS_FLAGS = {  # Hydra's own, with whether a word follows
     **dict.fromkeys(("--help", "-h", "--hydra-help", "--version", "--multirun", "-m", "--run", "-r"), False),
@@ -53,7 +54,7 @@ def typed(words: Sequence[str], known_names: Callable[[], Sequence[str]]) -> lis
             )
         if follows or is_override(word):
             named_once(word)
-            meant.append(word if follows else quoted_path(word, sweeps))
+            meant.append(word if follows else quoted_path(added(word), sweeps))
             follows = False
             continue
         flag = word.partition("=")[0]
@@ -90,6 +91,12 @@ def named_once(word: str) -> None:
     for listed in re.findall(r"\[[^\]]*\]", value):
         if twice := [name for name, count in Counter(names_in(listed)).items() if count > 1]:
             raise GraftError(f"`{word}`: {twice[0]} is named twice; leave one out.")
+
+
+def added(word: str) -> str:
+    """A key of a mapping that is open is added, for which Hydra wants a sign."""
+    key = word.partition("=")[0]
+    return f"++{word}" if any(key == one or key.startswith(f"{one}.") for one in OPEN) else word
 
 
 def is_override(word: str) -> bool:

@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 import torch
 from annotated_types import Ge
 from pytorch_lightning.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_swa_multi_avg_fn
 
 from graft.config.types import Count
@@ -75,8 +75,8 @@ class Segment:
 class SWAD(Callback):
     """Finds the window while a run trains, and keeps the mean of its weights beside those that train and are validated.
 
-    At most `tolerance + 2` means are in memory, or `converge + 1` before the window begins. Without a window by the
-    last epoch the mean is that of its last segment.
+    Weights that train in no phase are left out. At most `tolerance + 2` means are in memory, or `converge + 1` before
+    the window begins. Without a window by the last epoch the mean is that of its last segment.
     """
 
     chooses_weights = True
@@ -97,6 +97,7 @@ class SWAD(Callback):
         self._pending: dict[int, Segment] = {}  # that may still be in the window, by number
         self._mean = Segment([])  # of those that are
         self._step = 0
+        self._trained: list[str] = []  # names of the weights of which there are means
 
     def find_domain(self, labelled: bool) -> None:
         """Look at the loss of the target where it has labels to train on, else of the source."""
@@ -115,6 +116,10 @@ class SWAD(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Count steps from here, with what a checkpoint had on the device."""
         self._step = trainer.global_step
+        trained = {
+            id(one) for optimizer in trainer.optimizers for group in optimizer.param_groups for one in group["params"]
+        }
+        self._trained = [name for name, one in tested(pl_module).named_parameters() if id(one) in trained]
         for segment in (self._open, self._mean, *self._pending.values()):
             segment.weights = [one.to(pl_module.device) for one in segment.weights]
 
@@ -124,7 +129,7 @@ class SWAD(Callback):
         """Take the weights in; a batch that only accumulates gradients changes none."""
         if trainer.global_step > self._step:
             self._step = trainer.global_step
-            self._open.add(weights_of(pl_module))
+            self._open.add(self.weights_of(pl_module))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the segment with its validation loss."""
@@ -167,13 +172,19 @@ class SWAD(Callback):
         else:
             mean = self._pending[len(self.losses) - 1]
         with torch.no_grad():
-            for ours, theirs in zip(weights_of(module), mean.weights, strict=True):
+            for ours, theirs in zip(self.weights_of(module), mean.weights, strict=True):
                 ours.copy_(theirs)
         return {"monitor": self.monitor, "steps": mean.steps, "window": window, "losses": self.losses}
+
+    def weights_of(self, module: pl.LightningModule) -> list[Tensor]:
+        """What trains in some phase, of what is tested."""
+        parameters = dict(tested(module).named_parameters())
+        return [parameters[name].detach() for name in self._trained]
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, as plain containers."""
         return {
+            "trained": self._trained,
             "losses": self.losses,
             "open": vars(self._open),
             "mean": vars(self._mean),
@@ -182,12 +193,13 @@ class SWAD(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with a checkpoint's."""
+        self._trained = state_dict["trained"]
         self.losses = list(state_dict["losses"])
         self._open, self._mean = Segment(**state_dict["open"]), Segment(**state_dict["mean"])
         self._pending = {number: Segment(**one) for number, one in state_dict["pending"].items()}
 
 
-def weights_of(module: pl.LightningModule) -> list[Tensor]:
-    """Parameters of backbone and heads, which is what is tested."""
+def tested(module: pl.LightningModule) -> nn.ModuleDict:
+    """Backbone and heads."""
     assert isinstance(module, TransferModule)
-    return [parameter.detach() for parameter in network(module).parameters()]
+    return network(module)
