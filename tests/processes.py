@@ -3,6 +3,7 @@
 import pytest
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 
 from graft.experiment import assemble, prepare
 from graft.run import pretrained
@@ -45,6 +46,21 @@ class Watch(pl.Callback):
     def on_fit_end(self, trainer, pl_module):  # where weights that were in shards are whole
         metrics = {name: value for name, value in trainer.callback_metrics.items() if not name.startswith("train")}
         torch.save((pl_module.state_dict(), metrics), f"{self.file}_ends_{trainer.global_rank}.pt")
+
+
+def in_each_of_two(work, folder):
+    """What `work()` returns in each of two forked processes that can talk to each other."""
+
+    def run(rank):
+        torch.set_num_threads(1)
+        dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+        torch.save(work(), f"{folder}/{rank}.pt")
+        dist.destroy_process_group()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
+        torch.multiprocessing.start_processes(run, nprocs=2, start_method="fork")
+    return [torch.load(f"{folder}/{rank}.pt") for rank in (0, 1)]
 
 
 def fitted(root, *overrides, folder, checkpoint=None, last_epoch=None):

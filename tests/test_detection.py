@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+import torch.distributed as dist
 from hydra import compose, initialize_config_dir
 
 import graft
@@ -28,6 +29,7 @@ from graft.tasks.detection import Detection
 from graft.training.fitting import Fitting
 from tests.boxes_on_disk import SIZE, write_voc
 from tests.lanes import slow
+from tests.processes import in_each_of_two
 from tests.small_run import CONF, config_in, train_in
 
 HEADS = {"fcos": "graft.heads.fcos.FCOSHead", "retinanet": "graft.heads.retinanet.RetinaNetHead"}
@@ -128,6 +130,26 @@ def test_what_is_found_in_an_image_does_not_depend_on_the_others_of_its_batch(na
     torch.testing.assert_close(part.boxes[0], found.boxes[1])
     assert not torch.allclose(padded.scores[0], found.scores[0], atol=1e-5), "padding is seen where sizes are not said"
     assert outputs.loss(boxes_of([(1, [20.0, 12, 52, 50])], [], [])).isfinite()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HEADS)
+def test_two_processes_have_the_gradient_of_one_whatever_boxes_each_has(tmp_path, name):
+    def gradients(places=(0, 1, 2, 3)):
+        torch.manual_seed(0)
+        backbone = TimmBackbone(NETWORK, 64, 3).eval()
+        head = lively(head_on(backbone, name, strides=[8, 16]))
+        images = torch.randn(4, 3, 64, 64)[list(places)]
+        boxes = [[(1, [4.0, 8, 60, 50]), (0, [30.0, 12, 52, 50])], [], [(0, [8.0, 8, 20, 30])], [(1, [0.0, 0, 64, 64])]]
+        loss = Detection().loss(head(seen_by(head, backbone, images)), boxes_of(*(boxes[place] for place in places)))
+        loss.backward()
+        named = [*backbone.named_parameters(), *head.named_parameters()]
+        return {key: value.grad for key, value in named if value.grad is not None}
+
+    whole = gradients()
+    halves = in_each_of_two(lambda: gradients((0, 2) if dist.get_rank() else (1, 3)), tmp_path)
+    for key, gradient in whole.items():
+        torch.testing.assert_close((halves[0][key] + halves[1][key]) / 2, gradient, rtol=1e-4, atol=1e-6)
 
 
 def test_a_stride_without_a_map_is_refused():

@@ -17,6 +17,7 @@ from graft.terms.contrastive.scarf import SCARF
 from graft.terms.contrastive.simclr import SimCLR
 from graft.terms.pretext.byol import BYOL
 from graft.terms.pretext.vicreg import VICReg
+from tests.processes import in_each_of_two
 
 NUMBERS = Columns(tuple(Column(name, "numeric", mean=0.0, std=1.0, median=0.0) for name in "abc"))
 
@@ -59,22 +60,13 @@ def loss_and_gradients(name, places):
     return loss.detach(), {key: value.grad for key, value in parts if value.grad is not None}
 
 
-def one_of_two(rank, name, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    torch.save(loss_and_gradients(name, list(range(rank, 6, 2))), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TERMS)
 def test_two_processes_have_the_loss_and_the_gradient_of_one(tmp_path, monkeypatch, name):
     shifted = lambda rows, fraction: Fields(rows.tensors | {"numbers": rows["numbers"] + fraction})  # noqa: E731
     monkeypatch.setattr(scarf, "corrupted", shifted)  # which draws other values in every process
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     loss, gradients = loss_and_gradients(name, list(range(6)))
-    torch.multiprocessing.start_processes(one_of_two, args=(name, tmp_path), nprocs=2, start_method="fork")
-    halves = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    halves = in_each_of_two(lambda: loss_and_gradients(name, list(range(dist.get_rank(), 6, 2))), tmp_path)
     torch.testing.assert_close((halves[0][0] + halves[1][0]) / 2, loss, rtol=1e-12, atol=0)
     assert gradients.keys() == halves[0][1].keys()
     assert any(gradient.abs().sum() > 0 for gradient in gradients.values())

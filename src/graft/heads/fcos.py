@@ -4,12 +4,34 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import annotated_types
+import torch
 from torch import Tensor, nn
-from torchvision.models.detection import FCOS
+from torchvision.models.detection import FCOS, fcos
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
+from graft.data.sampling import rank_and_world
 from graft.heads.base import HeadContext
 from graft.heads.dense import LEAST_SCORE, PER_IMAGE, DenseHead, DenseOutputs, Stride, Width
+from graft.terms.processes import several, summed
+
+
+class Places(fcos.FCOSHead):
+    """torchvision's layers behind the pyramid; their losses in training are means over the places of all processes."""
+
+    def compute_loss(
+        self,
+        targets: list[dict[str, Tensor]],
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        matched_idxs: list[Tensor],
+    ) -> dict[str, Tensor]:
+        """Each loss by its name; torchvision divides by the places of this process that answer for a box."""
+        losses = super().compute_loss(targets, head_outputs, anchors, matched_idxs)
+        if not (self.training and several()):
+            return losses
+        own = (torch.stack(matched_idxs) >= 0).sum().float()
+        share = own.clamp(min=1) * rank_and_world()[1] / summed(own).clamp(min=1)
+        return {name: loss * share for name, loss in losses.items()}
 
 
 class FCOSHead(DenseHead):
@@ -37,6 +59,7 @@ class FCOSHead(DenseHead):
             pyramid,
             num_classes,
             anchor_generator=AnchorGenerator(sizes, ((1.0,),) * len(sizes)),
+            head=Places(pyramid.out_channels, 1, num_classes),
             score_thresh=LEAST_SCORE,
             nms_thresh=self.nms_iou,
             detections_per_img=PER_IMAGE,
