@@ -1,12 +1,17 @@
 """Detection from boxes on disk to boxes in a file: heads, metrics, a whole run, its page and its predictions."""
 
+import base64
 import csv
+import io
 import json
+import re
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 from hydra import compose, initialize_config_dir
+from PIL import Image
 
 import graft
 from graft.backbones.cnn import cnn
@@ -29,6 +34,7 @@ from graft.tasks.detection import Detection
 from graft.training.fitting import Fitting
 from tests.boxes_on_disk import SIZE, write_voc
 from tests.lanes import slow
+from tests.model.test_serve import serving
 from tests.processes import in_each_of_two
 from tests.small_run import CONF, config_in, train_in
 
@@ -265,12 +271,33 @@ def test_the_model_predicts_what_the_test_found(run, capsys):
     assert isinstance(line["prediction"], list)
 
 
-def test_a_page_of_boxes_is_refused(run, capsys):
+def test_a_served_page_draws_and_lists_the_boxes(run):
     root, _ = run
-    assert main(["serve", f"run={root / 'run'}", "port=0"]) == 2
-    assert "it finds boxes, and the page shows one class an input. On the command line: graft predict" in (
-        capsys.readouterr().err
-    )
+    model = graft.load_run(root / "run")
+    model.task.score = 0.0  # an untrained network is never sure
+    file = next((root / "voc" / "JPEGImages").glob("test_*.png"))
+    (boxes,) = model.predict([file]).labels
+    with serving(model) as page:
+        status, row = page.predict(file=(file.name, file.read_bytes()))
+        _, html = page.post("/", file=(file.name, file.read_bytes()))
+        refused, why = page.predict(file=(file.name, file.read_bytes()), explain="true")
+        empty = page.ask("GET", "/")[2]
+    assert (status, row) == (200, {"input": file.name, "prediction": boxes})
+    picture = re.search(r'<img class="drawn" src="data:image/jpeg;base64,([^"]+)"', html)[1]
+    with Image.open(io.BytesIO(base64.b64decode(picture))) as drawn:
+        assert max(drawn.size) == 700
+        pixels = np.asarray(drawn.convert("RGB")).astype(int)
+    green = np.abs(pixels - [0x2E, 0x8B, 0x57]).sum(axis=2) < 60
+    assert green.sum() > 100, "the outlines"
+    assert html.count('<th scope="row">') == len(boxes) > 10
+    assert f"{len(boxes) - 10} more" in html
+    count = sum(box["class"] == boxes[0]["class"] for box in boxes)
+    assert f"{boxes[0]['class']}: {count}" in re.search(r'<p class="answer">(.*?)</p>', html)[1]
+    assert refused == 422
+    assert "predicts boxes" in why["error"]
+    assert "to boxes of 2 classes: blue, red" in empty
+    assert "Boxes are not explained." in empty
+    assert "save.neighbours" not in empty
 
 
 def test_a_trainer_predicts_boxes(run):

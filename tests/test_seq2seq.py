@@ -12,7 +12,6 @@ import graft
 from graft.backbones.outputs import Tokens
 from graft.backbones.vocabulary import Vocabulary
 from graft.cli.hydra_versions import VERSION_BASE
-from graft.cli.main import main
 from graft.config import check
 from graft.data.target_texts import TargetTexts
 from graft.errors import GraftError
@@ -26,6 +25,7 @@ from graft.report.written import are_in, section
 from graft.tasks.seq2seq import Seq2Seq
 from graft.tasks.target_tokens import TargetTokens
 from graft.tasks.text_metrics import Perplexity, Rouge, TokenAccuracy
+from tests.model.test_serve import serving
 from tests.small_run import CONF, train_in
 
 CONTEXT = HeadContext(feature_size=6, num_outputs=7, local_size=6)
@@ -200,7 +200,7 @@ def articles(tmp_path):
     return file
 
 
-def test_a_run_writes_titles_and_its_model_writes_the_same(articles, tmp_path, capsys):
+def test_a_run_writes_titles_and_its_model_writes_the_same(articles, tmp_path):
     found = train_in(tmp_path, *WIDE, f"data.target.file={articles}", "baselines=auto", "training.epochs=10",
                      "optimizer.lr=0.03", "head.dropout=0", "backbone.dropout=0", "selection=last",
                      "training.validate_every_epochs=10")  # fmt: skip
@@ -223,8 +223,13 @@ def test_a_run_writes_titles_and_its_model_writes_the_same(articles, tmp_path, c
         model.predict([text], explain=True)
     with pytest.raises(GraftError, match=r"writes texts, which are neither exported .* graft predict"):
         export(tmp_path / "run", "onnx", tmp_path / "titles.onnx", None, ())
-    assert main(["serve", f"run={tmp_path / 'run'}", "port=0"]) == 2
-    assert "it writes texts, and the page shows one class an input" in capsys.readouterr().err
+    with serving(model) as page:
+        status, answer = page.predict(text=text)
+        html = page.post("/", text=text)[1]
+    assert (status, answer) == (200, {"input": "text", "prediction": kept["prediction"][row]})
+    assert f'<p class="answer">{kept["prediction"][row]}</p>' in html
+    assert "From a text to a text" in html
+    assert "Texts are not explained." in html
     page = section(kept, content=True, contents={})
     assert page.samples[0].label == kept["label"][kept["sample"].index(page.samples[0].name)]
 

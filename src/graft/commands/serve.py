@@ -55,12 +55,6 @@ def main(arguments: list[str]) -> int:
                     f"run={settings['run']}: its modality is {modality}, and the page takes {', '.join(WHAT)}. "
                     f"On the command line: graft predict run={settings['run']} input=<file>"
                 )
-            if model.predicts_boxes or model.predicts_texts:
-                what = "it finds boxes" if model.predicts_boxes else "it writes texts"
-                raise GraftError(
-                    f"run={settings['run']}: {what}, and the page shows one class an input. On the command "
-                    f"line: graft predict run={settings['run']} input=<file>"
-                )
             where = f"http://{HOSTS[0]}:{listener.getsockname()[1]}"
             print(f"{model.description.name}: {where} takes {what_of(model.modalities)}. Ctrl-C ends it.", flush=True)
             server(app(model, limit_mb)).run(sockets=[listener])

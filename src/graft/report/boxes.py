@@ -121,21 +121,31 @@ def drawn(path: Path, labels: Sequence[Box], predictions: Sequence[Box], matched
             image = ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, ValueError):  # changed, or no longer what it was
         return None
-    scale = SIDE / max(image.size)
-    small = image.resize([max(1, round(side * scale)) for side in image.size])
+    colours = [RIGHT if right else WRONG for right in matched.right.tolist()]
+    return jpeg_url(outlined(image, SIDE, labels, predictions, colours))
+
+
+def outlined(
+    image: "Image.Image", side: int, labels: Sequence[Box], predictions: Sequence[Box], colours: Sequence[str]
+) -> "Image.Image":
+    """The image, its longer side `side` pixels, with labels in white and predictions in their colours."""
+    scale = side / max(image.size)
+    resized = image.resize([max(1, round(length * scale)) for length in image.size])
     for label in labels:
-        outline(small, label, scale, LABELLED)
-    for prediction, right in zip(predictions, matched.right.tolist(), strict=True):
-        outline(small, prediction, scale, RIGHT if right else WRONG, f"{prediction['class']} {prediction['score']:.2f}")
-    return jpeg_url(small)
+        outline(resized, label, scale, LABELLED)
+    for prediction, colour in zip(predictions, colours, strict=True):
+        outline(resized, prediction, scale, colour, f"{prediction['class']} {prediction['score']:.2f}")
+    return resized
 
 
 def outline(image: "Image.Image", box: Box, scale: float, colour: str, text: str = "") -> None:
     """Draw a box, given in pixels of the whole image."""
-    from PIL import ImageDraw
+    from PIL import ImageDraw, ImageFont
 
     draw = ImageDraw.Draw(image)
     x0, y0, x1, y1 = (value * scale for value in box["box"])
     draw.rectangle((x0, y0, x1, y1), outline=colour, width=2 if text else 3)
     if text:
-        draw.text((x0 + 3, y0 + 1), text, fill=colour)
+        font = ImageFont.load_default(max(10, max(image.size) // 50))
+        draw.rectangle(draw.textbbox((x0 + 2, y0 + 1), text, font), fill=colour)
+        draw.text((x0 + 2, y0 + 1), text, "white", font)

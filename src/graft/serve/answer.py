@@ -2,6 +2,7 @@
 
 import io
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,13 @@ from graft.model.model import Model
 from graft.model.predictions import text_of
 from graft.model.unusual import deciding
 from graft.model.writing import Row, explanation_row, row_of
-from graft.report.samples import SIDE, SOUNDS, content_of, data_url, thumbnail_of
+from graft.report.boxes import RIGHT, outlined
+from graft.report.samples import SIDE, SOUNDS, content_of, data_url, jpeg_url, thumbnail_of
 from graft.serve.posted import FILES, TABLE, Posted, check_file
 
 NEAREST = 3
-SHOWN = 10  # classes with their probabilities, before the others are folded away
+SHOWN = 10  # classes with their probabilities, or boxes, before the others are folded away
+DRAWN = 700  # pixels of the longer side of an image with boxes
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,17 @@ class Answer:
 
     @property
     def prediction(self) -> str:
-        """The class, classes or number."""
-        return text_of(self.row["prediction"])
+        """The class, classes, number or text; of boxes how many there are of each class."""
+        if self.boxes is None:
+            return text_of(self.row["prediction"])
+        counts = Counter(box["class"] for box in self.boxes)
+        return ", ".join(f"{name}: {count}" for name, count in counts.most_common()) or "nothing"
+
+    @property
+    def boxes(self) -> Sequence[Row] | None:
+        """The boxes that were found, the best first; None where the model finds none."""
+        found = self.row["prediction"]
+        return found if isinstance(found, list) else None
 
     @property
     def probabilities(self) -> Sequence[tuple[str, float]]:
@@ -56,6 +68,8 @@ class Answer:
     def shown(self) -> Mapping[str, str]:
         """`image` and `sound` as data URLs, and `text`: what was posted."""
         content = self.posted.content
+        if self.boxes is not None:
+            return boxes_shown(content, self.boxes)
         if not isinstance(content, Mapping):
             return shown_of(self.posted.name, content)
         return {kind: one for part in content.values() for kind, one in shown_of("", part).items()}
@@ -127,6 +141,16 @@ def shown_of(name: str, content: Any) -> Mapping[str, str]:
         return {}
     kind = SOUNDS.get(Path(name).suffix.lower())
     return {"sound": data_url(content, kind)} if kind else thumbnail_shown(content)
+
+
+def boxes_shown(content: bytes, boxes: Sequence[Row]) -> Mapping[str, str]:
+    """An image file with boxes drawn in it; nothing of one that Pillow cannot show."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            whole = ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, ValueError):
+        return {}
+    return {"drawn": jpeg_url(outlined(whole, DRAWN, (), boxes, [RIGHT] * len(boxes)))}
 
 
 def thumbnail_shown(content: bytes) -> Mapping[str, str]:

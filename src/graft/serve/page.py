@@ -20,6 +20,7 @@ TEMPLATE = "page.html.jinja"
 ASSETS = {"page.css": "text/css", "page.js": "text/javascript"}
 CLASSES = 8  # named at the top
 CHOICES = 30  # categories in a list; of more one is typed
+NO_NEIGHBOURS = "Nearest training samples: train with save.neighbours=true."
 WHAT = {"image": "a photo", "audio": "a recording", "text": "a text", "table": "a row", "multimodal": "a sample"}
 
 
@@ -43,23 +44,21 @@ class Page:
     summary: str
     limit_mb: float
     no_explanation: str  # why there is none; empty where there is
-    neighbours: bool
+    no_neighbours: str  # how to get them; empty where there are, or where there can be none
     fields: Sequence[Field] = ()
 
     @classmethod
     def of(cls, model: Model, limit_mb: float) -> "Page":
         """The page of a model."""
         columns = columns_of(model.backbone.input_spec) if "table" in model.modalities else None
-        classes = model.classes
-        into = "a number" if classes is None else f"{len(classes):,} classes: {listed(classes, CLASSES)}"
         return cls(
             model.description.name,
             model.modalities,
             bool(model.backbone.parts),
-            f"From {what_of(model.modalities)} to {into}",
+            f"From {what_of(model.modalities)} to {into(model)}",
             limit_mb,
-            "" if has_captum() else NO_CAPTUM,
-            model.neighbours is not None,
+            no_explanation(model),
+            "" if model.neighbours is not None or one_alone(model) else NO_NEIGHBOURS,
             [] if columns is None else [field_of(column, model.description.reading) for column in columns.all],
         )
 
@@ -79,6 +78,28 @@ class Page:
 def what_of(parts: Sequence[str]) -> str:
     """What a model of these modalities takes: `a text with a photo`."""
     return " with ".join(WHAT[part] for part in parts)
+
+
+def into(model: Model) -> str:
+    """What it predicts."""
+    if model.predicts_texts:
+        return "a text"
+    if model.classes is None:
+        return "a number"
+    classes = f"{len(model.classes):,} classes: {listed(model.classes, CLASSES)}"
+    return f"boxes of {classes}" if model.predicts_boxes else classes
+
+
+def one_alone(model: Model) -> bool:
+    """Whether a prediction stands alone, without an explanation and neighbours."""
+    return model.predicts_boxes or model.predicts_texts
+
+
+def no_explanation(model: Model) -> str:
+    """Why there is no explanation; empty where there is."""
+    if one_alone(model):
+        return f"{'Boxes' if model.predicts_boxes else 'Texts'} are not explained."
+    return "" if has_captum() else NO_CAPTUM
 
 
 def field_of(column: Column, reading: Mapping[str, Any]) -> Field:
