@@ -47,6 +47,8 @@ def test_a_name_is_as_short_as_tells_configurations_apart(overrides, expected):
 def test_of_paths_the_last_parts_stay_that_tell_them_apart():
     assert short_values(["/a/b/one.txt", "/a/b/two.txt"]) == {"/a/b/one.txt": "b/one.txt", "/a/b/two.txt": "b/two.txt"}
     assert [*short_values(["/a/x/b/c.pt", "/a/y/b/c.pt"]).values()] == ["x/…", "y/…"]
+    paths = ["/p/a/b/c", "/q/a/b/c", "/q/z/b/c"]
+    assert [*short_values(paths).values()] == [path[1:] for path in paths]
     assert [*short_values(["org/model", "null"]).values()] == ["org/model", "null"]
 
 

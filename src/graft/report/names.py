@@ -54,15 +54,16 @@ def short_values(values: Sequence[str]) -> dict[str, str]:
     longest = max((text.count("/") for text in plain.values()), default=0) + 1
     for parts in range(PARTS, longest + 1):
         ends = {value: end_of(text, parts) for value, text in plain.items()}
-        if len({*ends.values()}) == len({*plain.values()}):
-            return ends
+        begins = {value: end if end.count("/") < PARTS else f"{end.split('/')[0]}/…" for value, end in ends.items()}
+        for shown in (begins, ends):
+            if len({*shown.values()}) == len({*plain.values()}):
+                return shown
     return plain
 
 
 def end_of(path: str, parts: int) -> str:
-    """The last parts of a path, all of a shorter one; of more than `PARTS` the first, by which alone it differs."""
-    end = path.rstrip("/").split("/")[-parts:]
-    return "/".join(end) if len(end) <= PARTS else f"{end[0]}/…"
+    """The last parts of a path, all of a shorter one."""
+    return "/".join(path.rstrip("/").split("/")[-parts:])
 
 
 def wrapped(name: str, width: int = WIDTH) -> str:
