@@ -2,11 +2,11 @@
 
 import pytest
 from matplotlib.figure import Figure
-from test_study import TEST, Sweep
 
 from graft.report import figures, sweep_page
 from graft.report.names import short_names, short_values, wrapped
 from graft.runs.sweeps import Row
+from tests.report.test_study import TEST, Sweep
 
 BEGUN = r"/work/runs/begin/MNIST_$\{seed\}"
 
