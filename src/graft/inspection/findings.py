@@ -147,7 +147,8 @@ def labels_of(opened: Opened, domain: str, indices: Tensor, *, named: bool) -> l
     labels, classes = opened.split(domain, "test").labels, opened.model.classes
     if labels is None or labels.ndim > 1 or opened.data.domains[domain].classes != classes:
         return []
-    return words(labels[indices], opened.model.task.named(classes if named else numbered(classes)))
+    shown = classes if named else numbered(classes)
+    return words(labels[indices], shown and opened.model.task.named(shown))
 
 
 @torch.no_grad()
