@@ -48,6 +48,14 @@ def photos(tmp_path_factory):
     return trained(root, *data, "strategy=scratch", "task.label_smoothing=0")
 
 
+@pytest.mark.slow
+def test_the_page_of_a_run_on_numbers_shows_them_as_they_are(tmp_path):
+    data = ["data=table", "data/domain@data.target=diabetes", "task=regression", "backbone=mlp", "strategy=scratch"]
+    _, found = report(trained(tmp_path, *data, "data.num_workers=0"))
+    assert all(25 <= float(label) <= 346 for label in found["labels"]["target"])  # as the data have them
+    assert len(found["labels"]["target"]) == found["samples"]
+
+
 def test_the_page_opens_the_network_again(photos, capsys):
     text, found = report(photos)
     assert "Looking into the network" in capsys.readouterr().out
