@@ -8,7 +8,7 @@ from graft.report.names import short_names, short_values, wrapped
 from graft.runs.sweeps import Row
 from tests.report.test_study import TEST, Sweep
 
-BEGUN = r"/work/runs/begin/MNIST_$\{seed\}"
+BEGUN = r"/data/runs/begin/MNIST_$\{seed\}"
 
 
 def names(*overrides):
@@ -61,7 +61,7 @@ def test_long_names_are_broken_where_their_words_end():
 def long_names(sweep):
     """Eight arms and a reference that only long values of two keys tell apart, tried at two rates."""
     for number in range(18):
-        path = f"/work/shared/a_folder_of_runs/that_has_a_long_name_{number // 6}/checkpoints/the_best_one_of_all.ckpt"
+        path = f"/data/shared/a_folder_of_runs/that_has_a_long_name_{number // 6}/checkpoints/the_best_one_of_all.ckpt"
         sharing, rate = ("shared", "separate", "none")[number // 2 % 3], 10.0 ** -(1 + number % 2)
         for seed in range(3):
             right = [(sample * 7 + seed) % 200 < 100 + 3 * number for sample in range(TEST)]
