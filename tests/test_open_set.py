@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from safetensors.torch import load_file
-from small_run import train_in
+from small_run import config_in, train_in
 
 from graft import load_run
+from graft.cli.main import main
 from graft.data import label_sets
 from graft.model import predictions
+from graft.report import run_page
+from graft.report.samples import losses_of
 from graft.report.tables import print_results
 from graft.tasks.metrics import ClassesF1
 from graft.tasks.multiclass import Multiclass
@@ -142,6 +146,22 @@ def test_an_open_run_says_hos_and_its_model_says_unknown(tmp_path, capsys):
     assert rejected == matrix[:, -1].sum() > 0
     assert kept["label"].count("unknown") == matrix[-1].sum()
     assert load_run(folder).task.threshold == pytest.approx(results["rejection"]["threshold"])
+
+    losses = losses_of(kept)
+    assert np.isnan(losses).sum() == matrix[-1].sum()  # of what no output stands for
+    (shown,) = (section.samples for section in run_page.page(folder).sections if section.title == "Largest losses")
+    assert max(losses[~np.isnan(losses)]) == pytest.approx(float(shown[0].note.removeprefix("loss ")), abs=0.01)
+    assert {one.label for one in shown} <= {*"0123456"}
+
+
+@pytest.mark.slow
+def test_the_page_of_an_open_run_looks_into_its_network(tmp_path, capsys):
+    train_in(tmp_path, *TINY, *OPEN)
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config_in(tmp_path, *TINY, *OPEN)))
+    assert main(["report", str(tmp_path / "run")]) == 0, capsys.readouterr().err
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Nothing is shown of the network" not in page
+    assert "Nearest training samples" in page
 
 
 @pytest.mark.slow

@@ -120,6 +120,31 @@ def test_failed_and_unfinished_jobs_are_shown_and_do_not_count(tmp_path, capsys)
     assert "2 of 4 jobs failed:" in (tmp_path / "summary.md").read_text()
 
 
+def test_an_error_of_several_jobs_is_one_line_with_what_they_share(tmp_path, capsys):
+    for number, (strategy, seed) in enumerate([("full", 0), ("full", 1), ("lora", 0), ("lora", 1), ("lora", 2)]):
+        error = "1 mistake:\n  - `strategy`: no peft\n" if strategy == "lora" else "disk full" if seed else None
+        write_job(tmp_path / f"{number}", [f"strategy={strategy}", f"seed={seed}", "data=digits"], 0.5, error=error)
+    sweep.summarise(tmp_path)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAILED")]
+    assert lines == [
+        "FAILED `strategy=full seed=1 data=digits`: disk full (1/error.txt)",
+        "FAILED 3 jobs with `strategy=lora`: 1 mistake: - `strategy`: no peft (first in 2/error.txt)",
+    ]
+    assert "4 of 5 jobs failed:\n\n- " in (tmp_path / "summary.md").read_text()
+
+
+def test_a_sweep_says_an_error_of_all_its_jobs_once(app, tmp_path):
+    command = ["-m", "experiment=resnet_ft", "training.epochs=-3", "seed=0,1,2"]
+    for number in range(2):  # in one process, as in a notebook
+        outcome = app(*command, f"hydra.sweep.dir={tmp_path / str(number)}")
+        assert outcome.code == 1
+        assert outcome.err.count("`training.epochs=-3`: must be an integer >= 1") == 1
+        assert "FAILED seed=1: the same error\nFAILED seed=2: the same error\n" in outcome.err
+        assert outcome.out.count("must be an integer >= 1") == 1
+        assert "FAILED 3 jobs: A mistake in the configuration:" in outcome.out
+        assert len([*(tmp_path / str(number)).glob("*/error.txt")]) == 3
+
+
 def test_a_sweep_in_which_every_job_failed_has_a_summary(tmp_path):
     write_job(tmp_path / "a", ["seed=0"], error="no")
     (row,) = sweep.summarise(tmp_path)

@@ -122,7 +122,9 @@ def test_a_teacher_teaches_what_labels_do_not(tmp_path, taught_by):
         "strategy=full averaging=swad",
         "strategy=full selection=budget",
         "strategy=full term=[l2sp,delta]",
-        "strategy=full trainer.precision=bf16-mixed",
+        # At 16 pixels a ResNet's last maps are 1 x 1. Of a convolution with stride 2 on those PyTorch 2.15's gradient
+        # in bf16 on the CPU is of memory that nothing wrote: another one each time, and now and then not finite.
+        "strategy=full trainer.precision=bf16-mixed data.image_size=32",
         "strategy=full trainer.precision=64-true",
         "strategy=full training.mixup_alpha=0.2 data.image_size=20",
         "strategy=full training.gradient_checkpointing=true",

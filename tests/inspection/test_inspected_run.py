@@ -12,6 +12,7 @@ from PIL import Image
 
 from graft.cli.main import main
 from graft.inspection.attribution import has_captum
+from graft.inspection.content import cell
 from graft.loggers.wandb_run import sample_row
 from graft.report.samples import Sample, thumbnail_of
 from tests.small_run import config_in, train_in
@@ -46,6 +47,20 @@ def photos(tmp_path_factory):
     data = ["data=image_folder", f"data.target.root={root / 'photos'}", "data.image_size=16", "backbone=lenet"]
     data += ["data.num_workers=0", "optimizer.lr=1e-2", "data.target.test_fraction=0.3"]
     return trained(root, *data, "strategy=scratch", "task.label_smoothing=0")
+
+
+def test_a_zero_of_a_table_is_shown_as_one():
+    """What standardising in single precision leaves of it is not: 1e-07 among numbers around 8."""
+    assert [cell(value, 8.0) for value in (1.092e-07, -3e-07, 0.25, None)] == ["0", "0", "0.25", "missing"]
+    assert cell(1.092e-07, 1e-6) == "1.092e-07"
+
+
+@pytest.mark.slow
+def test_the_page_of_a_run_on_numbers_shows_them_as_they_are(tmp_path):
+    data = ["data=table", "data/domain@data.target=diabetes", "task=regression", "backbone=mlp", "strategy=scratch"]
+    _, found = report(trained(tmp_path, *data, "data.num_workers=0"))
+    assert all(25 <= float(label) <= 346 for label in found["labels"]["target"])  # as the data have them
+    assert len(found["labels"]["target"]) == found["samples"]
 
 
 def test_the_page_opens_the_network_again(photos, capsys):

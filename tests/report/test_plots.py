@@ -105,3 +105,12 @@ def test_names_of_points_at_one_place_do_not_cover_each_other():
     assert heights[0] >= 0
     assert heights[-1] <= 1
     assert np.diff(heights).min() > 0.06
+
+
+def test_long_names_in_any_script_leave_room_for_the_matrix(tmp_path):
+    """Warnings, of glyphs that the font lacks and of a layout without room, are errors in tests."""
+    classes = ["Polyommatus_icarus_ssp_" + "of_the_southern_meadows_" * 4, "猫科动物"]
+    confusion_matrix([[3, 1], [0, 2]], classes, tmp_path / "c.png")
+    assert is_picture(tmp_path / "c.png")
+    with Image.open(tmp_path / "c.png") as image:
+        assert max(image.size) < 2000

@@ -20,6 +20,8 @@ from graft.cli.main import main
 from graft.errors import GraftError
 from graft.report import samples
 from graft.report.export import Table
+from graft.report.page import Page, Section
+from graft.report.samples import Sample
 from graft.runs.folder import SweepFolder
 from tests.report.test_study import TEST, Sweep
 from tests.small_run import config_in, train_in
@@ -244,6 +246,14 @@ def test_a_sample_is_shown_by_its_file(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     for name in (str(tmp_path / "broken.png"), str(tmp_path / "gone.png"), "digit 3", f"{tmp_path}/t.csv, row 99"):
         assert samples.content_of(name) == {}
+
+
+def test_word_pieces_stand_together_and_files_by_their_last_parts():
+    marks = [("apt", 0.5), ("##ly", -0.2), ("named", 0.1)]
+    samples = [Sample("/data/sst2/test.tsv, row 3 (/my/photos/cat/1.jpg)", "1", marks=marks)]
+    html = Page("toy", [], sections=[Section("Marked", samples=samples)]).html()
+    assert re.search(">apt</span><span [^>]*>ly</span> <span [^>]*>named</span></p>", html)
+    assert 'title="/data/sst2/test.tsv, row 3 (/my/photos/cat/1.jpg)">sst2/test.tsv, row 3 (cat/1.jpg)</small>' in html
 
 
 def test_the_worst_samples_are_those_with_the_largest_loss():

@@ -54,7 +54,8 @@ class Sweep:
         }
         results["selection"]["epoch"] = 5
         for key, value in more.items():
-            results[key] = {**results[key], **value} if isinstance(results.get(key), dict) else value
+            both = isinstance(results.get(key), dict) and value is not None
+            results[key] = {**results[key], **value} if both else value
         (folder / "results.json").write_text(json.dumps(results))
         if kept:
             predicted = np.where(correct, self.labels, 1 - self.labels)
@@ -142,7 +143,7 @@ def test_of_a_target_without_labels_terms_are_compared_with_the_source_alone(swe
     assert found.verdict == "helps"
     assert found.line.startswith("Adaptation helps: +")
     assert "over source only [" in found.line
-    assert sweep.read().settings[0].reference.name == "[]"
+    assert sweep.read().settings[0].reference.name == "no term"
 
 
 def test_without_the_source_alone_it_says_how_to_add_it(sweep):
@@ -429,6 +430,70 @@ def test_two_sweeps_are_read_as_one(tmp_path):
     found = study.read([first.folder, second.folder])
     assert len(found.jobs) == 15  # those of `full` are the same jobs
     assert {one.arm.name for one in found.comparisons} == {"full", "frozen"}
+
+
+def add_with_config(sweep, config, overrides, count):
+    """Three seeds of a job that keeps its config."""
+    for seed in range(3):
+        sweep.add(f"{overrides} seed={seed}", np.arange(TEST) < count + seed)
+        (sweep.folder / f"{sweep.jobs:03}" / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def test_what_one_sweep_leaves_alone_and_another_gives_is_one_setting(tmp_path):
+    """By the value in the first one's config, which the second writes in another way."""
+    first, second = Sweep(tmp_path / "first"), Sweep(tmp_path / "second")
+    config = {"data": {"target": {"name": "usps"}, "labels_per_class": 5}, "strategy": {"_target_": "some.Class"}}
+    config["objective"] = {"alpha": 0.001, "alpha_end": None}
+    for name, count in (("scratch", 100), ("full", 140)):
+        add_with_config(first, config, f"strategy={name}", count)
+    given = "data.target.name='usps' data.labels_per_class=5 objective.alpha=1e-3 objective.alpha_end=null term=[]"
+    for name, count in (("full", 140), ("frozen", 120)):
+        add_with_config(second, config, f"strategy={name} {given}", count)
+    found = study.read([first.folder, second.folder])
+    assert found.varied == ["strategy"]
+    assert len(found.jobs) == 9  # those of `full` are the same jobs
+    assert {one.arm.name for one in found.settings[0].comparisons} == {"full", "frozen"}
+
+
+def test_another_value_than_the_config_s_is_another_setting_and_an_option_is_in_no_config(tmp_path):
+    first, second = Sweep(tmp_path / "first"), Sweep(tmp_path / "second")
+    config = {"data": {"labels_per_class": None}, "head": {"_target_": "some.Head"}, "term": {"l2sp": {}, "mcc": {}}}
+    for name in ("scratch", "full"):
+        add_with_config(first, config, f"strategy={name}", 120)
+        add_with_config(second, config, f"strategy={name} data.labels_per_class=5 head=mlp term=[coral]", 140)
+    found = study.read([first.folder, second.folder])
+    assert {row.overrides["data.labels_per_class"] for row in found.rows} == {"null", "5"}
+    assert {(row.overrides.get("head"), row.overrides["term"]) for row in found.rows} == {
+        (None, "[l2sp,mcc]"),
+        ("mlp", "[coral]"),
+    }
+    assert [setting.name for setting in found.settings] == [f"data.labels_per_class={n}" for n in ("5", "null")]
+
+
+def test_each_setting_names_what_its_own_runs_are_compared_with(tmp_path):
+    """Of two sweeps read as one, one has labels of the target and one has none."""
+    sweep = Sweep(tmp_path)
+    for seed in range(3):
+        for strategy, count in (("scratch", 100), ("full", 140 + seed)):
+            sweep.add(f"data.target_setting=supervised strategy={strategy} seed={seed}", np.arange(TEST) < count)
+        for term, count in (("[]", 100), ("[dann]", 60 + seed)):
+            overrides = f"data.target_setting=unsupervised term={term} seed={seed}"
+            sweep.add(overrides, np.arange(TEST) < count, val=count, **unlabelled(term))
+    found = sweep.read()
+    lines = {one.line.split(" points")[0] for one in answer.answers(found)}
+    assert lines == {"supervised: Transfer helps: +20.5", "unsupervised: Adaptation hurts: -19.5"}
+    assert {setting.reference_name for setting in found.settings} == {"scratch", "source only"}
+    (told,) = [one.sentence for one in checks.findings(found) if one.code == "negative-transfer"]
+    assert told.startswith("Worse than source only: term=[dann] (-19.5 points)")
+
+
+def test_a_command_that_all_settings_need_is_shown_once(sweep):
+    for labels in (5, 20):
+        for seed in range(3):
+            sweep.add(f"strategy=full data.labels_per_class={labels} seed={seed}", np.ones(TEST))
+    found = answer.answers(sweep.read())
+    assert [len(one.details) for one in found] == [0, 1]
+    assert "data.labels_per_class=20,5" in found[1].details[0]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -53,6 +53,7 @@ class State:
     exit_code: int = OK
     unrecorded: bool = False  # a job of the sweep failed or was lost, and no file says so
     running: bool = False  # a job is running here, so a Ctrl-C is its to handle
+    shown: set[tuple[float, str]] = field(default_factory=set)  # when a sweep began, an error that it has shown
 
 
 STATE = State()
@@ -322,21 +323,34 @@ def refuse(folder: Path, sweep: Path | None, overrides: list[str], message: str)
             SweepFolder(sweep).refuse(folder.name, overrides, message)
         except OSError:  # of a full disk: what is printed has to do, and the sweep goes on
             STATE.unrecorded = True
-        message = f"FAILED {' '.join(overrides)}\n{message}"
     if is_main_process():
-        print(with_program(message), file=sys.stderr)
+        show_failure(overrides, message) if sweep else print(with_program(message), file=sys.stderr)
 
 
 def fail(run: RunFolder, overrides: list[str], message: str, details: str, exit_code: int) -> None:
     """Record and show a job that failed."""
     STATE.exit_code = exit_code
+    file = ""
     if is_main_process() and run.is_writable:
         try:
             write_error(run, overrides, details)
-            message = f"{message}\n({run.path / ERROR})"
+            file = f"\n({run.path / ERROR})"
         except OSError:  # as above
             STATE.unrecorded = True
-    print(with_program(f"FAILED {' '.join(overrides)}\n{message}"), file=sys.stderr)
+    elif is_main_process():  # not even the lock or the record of a new folder found room
+        STATE.unrecorded = True
+    show_failure(overrides, message, file)
+
+
+def show_failure(overrides: list[str], message: str, file: str = "") -> None:
+    """Print why a job failed, and in which file that stands; an error that the sweep has shown before in one line."""
+    plan = read_plan()
+    if plan and (plan.started, message) in STATE.shown:
+        print(f"FAILED {plan.label(overrides)}: the same error", file=sys.stderr)
+        return
+    if plan:
+        STATE.shown.add((plan.started, message))
+    print(with_program(f"FAILED {' '.join(overrides)}\n{message}{file}"), file=sys.stderr)
 
 
 def write_error(run: RunFolder, overrides: list[str], details: str) -> None:

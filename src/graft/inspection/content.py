@@ -18,6 +18,7 @@ from graft.report.samples import MAX_TEXT, data_url, thumbnail_of
 
 RATE, SECONDS = 8_000, 2.5  # of a sound: a page holds two dozen
 COLUMNS = 12  # of a row
+ROUNDING = 1e-6  # of standardised numbers in single precision, as a share of a column's numbers
 
 
 def content_of_sample(domain: DomainData, split: Split, index: int) -> dict[str, str]:
@@ -79,10 +80,13 @@ def row_of(split: Split, index: int) -> list[tuple[str, str]]:
 def fields_of(table: Any, index: int) -> list[tuple[str, str]]:
     """A row of a table as names and values, numbers before categories."""
     row: TableRows = rows_of(Split(table, None, ""))[torch.tensor([index])]
-    columns = (*row.columns.numeric, *row.columns.categorical)
-    return [(column.name, cell(column_of(row, column.name)[0])) for column in columns]
+    names = [(one.name, abs(one.mean) + one.std) for one in row.columns.numeric]
+    names += [(one.name, 0.0) for one in row.columns.categorical]
+    return [(name, cell(column_of(row, name)[0], scale)) for name, scale in names]
 
 
-def cell(value: Any) -> str:
-    """A value for people."""
-    return "missing" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+def cell(value: Any, scale: float = 0.0) -> str:
+    """A value for people; of a column whose numbers are that large, what is left of a 0 by rounding is one."""
+    if isinstance(value, float):
+        return f"{0.0 if abs(value) < ROUNDING * scale else value:.4g}"
+    return "missing" if value is None else str(value)

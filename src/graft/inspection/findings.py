@@ -147,7 +147,8 @@ def labels_of(opened: Opened, domain: str, indices: Tensor, *, named: bool) -> l
     labels, classes = opened.split(domain, "test").labels, opened.model.classes
     if labels is None or labels.ndim > 1 or opened.data.domains[domain].classes != classes:
         return []
-    return words(labels[indices], classes if named else numbered(classes))
+    shown = classes if named else numbered(classes)
+    return words(labels[indices], shown and opened.model.task.named(shown))
 
 
 @torch.no_grad()
@@ -217,7 +218,7 @@ def neighbours(opened: Opened, found: Mapping[str, Any]) -> list[dict[str, Any]]
     for row, values, near in zip(rows, similarity.tolist(), drawn[places].tolist(), strict=True):
         labels = ["unlabelled"] * len(near)
         if train.labels is not None:
-            labels = words(train.labels[near], domain.classes)
+            labels = words(train.labels[near], domain.classes and opened.model.task.named(domain.classes))
         near_samples = [
             {"name": name, "label": label, "note": f"similarity {value:.2f}", **content_of_sample(domain, train, place)}
             for name, label, value, place in zip(names_of(train, torch.tensor(near)), labels, values, near, strict=True)

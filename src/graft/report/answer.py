@@ -38,6 +38,8 @@ def answers(study: Study) -> list[Answer]:
     if len(found) == 1:
         return found
     names = [setting.name for setting in study.settings]
+    if len({tuple(one.details) for one in found}) == 1:  # one command for all, or nothing
+        found = [*(replace(one, details=[]) for one in found[:-1]), found[-1]]
     return [replace(one, line=f"{name}: {one.line}") for name, one in zip(names, found, strict=True)]
 
 
@@ -61,24 +63,26 @@ def answer(study: Study, setting: Setting) -> Answer:
     if not setting.comparisons and (found := cross_validated(study, setting)):
         return found
     if setting.reference is None:
-        what = "run from scratch" if study.reference == "scratch" else "run without a term (source only)"
-        return Answer("missing", f"No answer yet: there is no {what} to compare with.", [missing(study)])
+        what = "run from scratch" if setting.reference_name == "scratch" else "run without a term (source only)"
+        return Answer("missing", f"No answer yet: there is no {what} to compare with.", [missing(study, setting)])
     if not setting.transfers:
-        what = "starts from scratch" if study.reference == "scratch" else "learns from the source only"
+        what = "starts from scratch" if setting.reference_name == "scratch" else "learns from the source only"
         return Answer("missing", f"No answer yet: every run {what}, so nothing is transferred.", [])
     if not setting.comparisons:
-        return Answer("missing", f"No answer yet: no seed has finished both {study.reference} and with transfer.", [])
+        return Answer(
+            "missing", f"No answer yet: no seed has finished both {setting.reference_name} and with transfer.", []
+        )
     best = setting.comparisons[0]
     lines = [*details(study, best), *compute(best)]
     if setting.procedure:
         lines.insert(1, procedure_line(study, setting.procedure))
-    return Answer(best.verdict, headline(study, best, reference_of(study, setting, best)), lines)
+    return Answer(best.verdict, headline(study, setting, best), lines)
 
 
-def headline(study: Study, one: Comparison, reference: str) -> str:
-    """The comparison with a reference, as text, in one line."""
-    gain = f"{difference(study, one.estimate.mean)} over {reference}"
-    what = "Transfer" if study.reference == "scratch" else "Adaptation"
+def headline(study: Study, setting: Setting, one: Comparison) -> str:
+    """A comparison in one line."""
+    gain = f"{difference(study, one.estimate.mean)} over {reference_of(setting, one)}"
+    what = "Transfer" if setting.reference_name == "scratch" else "Adaptation"
     chosen = choice(one.arm)
     units = units_of(one)
     if one.interval is None:
@@ -96,11 +100,11 @@ def headline(study: Study, one: Comparison, reference: str) -> str:
     return f"The seeds do not tell: {gain} [{low}, {high}], {paired}; {more_seeds(study, one)}"
 
 
-def reference_of(study: Study, setting: Setting, one: Comparison) -> str:
+def reference_of(setting: Setting, one: Comparison) -> str:
     """What a comparison is with, as text: of scratches with different compute, with which."""
     matched = {is_matched(arm) for arm in setting.arms if arm.from_scratch}
     if len(matched) < 2:
-        return study.reference
+        return setting.reference_name
     return f"scratch with equal {'FLOPs' if is_matched(one.reference) else 'steps'}"
 
 
@@ -167,7 +171,7 @@ def cross_validated(study: Study, setting: Setting) -> Answer | None:
             "samples: evaluation=nested chooses in each fold."
         )
     if setting.reference is None and setting.transfers:
-        lines.append(f"Whether transfer helps needs a run from scratch. {missing(study)}")
+        lines.append(f"Whether transfer helps needs a run from scratch. {missing(study, setting)}")
     return Answer("scored", line, lines)
 
 
@@ -260,7 +264,7 @@ def compute(one: Comparison) -> list[str]:
     return [f"{steps}; {mine['flops']['total']:.2g} and {scratch['flops']['total']:.2g} FLOPs{with_pretraining}."]
 
 
-def missing(study: Study) -> str:
+def missing(study: Study, setting: Setting) -> str:
     """The command that adds the reference to the sweep; none for a head that grew, which no run from scratch has."""
     if any(job.overrides.get("head.grow", "").lower() == "true" for job in study.jobs):
         return "These runs go on with a finished run's classes: their pages tell what each class lost and won."
@@ -269,11 +273,11 @@ def missing(study: Study) -> str:
     for key in keys:
         values = list(dict.fromkeys(job.overrides[key] for job in study.jobs if key in job.overrides))
         arm = key not in study.same and role(key) == "arm" and key not in REPEATS
-        replaced = ("strategy", "strategy.") if study.reference == "scratch" else ("term", "term.")
+        replaced = ("strategy", "strategy.") if setting.reference_name == "scratch" else ("term", "term.")
         if key != replaced[0] and not key.startswith(replaced[1]) and not arm:
             words.append(shlex.quote(f"{key}={','.join(values)}"))
     words += [
-        "strategy=scratch" if study.reference == "scratch" else "'term=[]'",
+        "strategy=scratch" if setting.reference_name == "scratch" else "'term=[]'",
         override("hydra.sweep.dir", study.folders[0]),
     ]
     return f"Add it with: {program()} -m {' '.join(words)}"

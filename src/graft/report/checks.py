@@ -165,12 +165,12 @@ class UnequalTries(Check):
             if len(setting.reference.rows) < most:
                 tried = count(len(setting.reference.rows), "configuration")
                 return (
-                    f"{study.reference.capitalize()} was tried with {tried} and a transfer strategy with {most}: equal "
-                    "numbers are a fair comparison."
+                    f"{setting.reference_name.capitalize()} was tried with {tried} and a transfer strategy with "
+                    f"{most}: equal numbers are a fair comparison."
                 )
             rate_varies = any(key.startswith(("optimizer", "rates")) for key in study.varied)
             if not rate_varies and not any("lr" in (one.get("tuning") or {}) for one in study.finished):
-                what = f"{study.reference.capitalize()} and transfer"
+                what = f"{setting.reference_name.capitalize()} and transfer"
                 return f"{what} share one learning rate, which suits one of them: vary optimizer.lr."
         return None
 
@@ -296,9 +296,13 @@ class NegativeTransfer(Check):
     code = "negative-transfer"
 
     def _find(self, study: Study) -> str | None:
-        worse = [one for one in study.comparisons if one.verdict == "hurts"]
-        names = [f"{one.arm.name} ({difference(study, one.estimate.mean)})" for one in worse]
-        return f"Worse than {study.reference}: {listed(names)}." if worse else None
+        worse: dict[str, list[str]] = {}
+        for setting in study.settings:
+            for one in setting.comparisons:
+                if one.verdict == "hurts":
+                    found = f"{one.arm.name} ({difference(study, one.estimate.mean)})"
+                    worse.setdefault(setting.reference_name, []).append(found)
+        return " ".join(f"Worse than {reference}: {listed(names)}." for reference, names in worse.items()) or None
 
 
 class NoPredictions(Check):

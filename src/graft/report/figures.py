@@ -1,7 +1,7 @@
 """A report's pictures. They are drawn once: as SVG whose text takes the page's colour, and as SVG and PNG files."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from graft.report.answer import shown
-from graft.report.plots import read_series
+from graft.report.names import short_values, wrapped
+from graft.report.plots import read_series, shortened, without_font_warnings
 from graft.report.statistics import Calibration
-from graft.report.study import Arm, Setting, Study
+from graft.report.study import Setting, Study
 from graft.runs.folder import METRICS
 from graft.runs.roles import role
 from graft.runs.sweeps import Row
@@ -29,7 +30,9 @@ STYLE: Mapping[Any, Any] = {
     **{"svg.fonttype": "none", "text.parse_math": False, "font.family": "sans-serif", "legend.frameon": False},
 }
 CURVES_SHOWN = 8
+LETTERS, BESIDE = 13, 9  # of a legend, to an inch of its width; beside each name in place of its line
 ROWS_SHOWN = 24
+WIDTH = 6.4  # inches of most pictures
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Picture:
 
 def draw(name: str, title: str, caption: str, width: float, height: float, plot: Any, panels: int = 1) -> Picture:
     """Draw `plot(axes)` on axes of a size in inches, or on several side by side."""
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}), without_font_warnings():
         figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
         FigureCanvasAgg(figure)
         axes = [figure.add_subplot(1, panels, number + 1, facecolor="none") for number in range(panels)]
@@ -61,20 +64,45 @@ def draw(name: str, title: str, caption: str, width: float, height: float, plot:
     return Picture(name, title, caption, svg.getvalue(), png.getvalue())
 
 
+def legend_below(axes: Axes) -> None:
+    """The lines' names below the axes, where they cover nothing."""
+    handles, names = axes.get_legend_handles_labels()
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    shown, columns = legend_names(names, figure.get_figwidth())
+    figure.legend(handles, shown, loc="outside lower left", ncols=columns, fontsize=9)
+
+
+def legend_height(names: Collection[str], width: float = WIDTH) -> float:
+    """Of the legend of a picture `width` wide, both in inches."""
+    shown, columns = legend_names(names, width)
+    rows = [shown[place : place + columns] for place in range(0, len(shown), columns)]
+    return 0.1 + sum(0.05 + 0.15 * max(name.count("\n") + 1 for name in row) for row in rows)
+
+
+def legend_names(names: Collection[str], width: float) -> tuple[list[str], int]:
+    """Names over lines as long as there is room for, and how many stand side by side."""
+    room = int(LETTERS * width)
+    columns = max(1, min(len(names), room // (max(map(len, names), default=0) + BESIDE)))
+    return [wrapped(name, room // columns - BESIDE) for name in names], columns
+
+
 def gains(study: Study, setting: Setting) -> Picture | None:
     """Each arm's difference to scratch with its simultaneous interval."""
     found = setting.comparisons[:ROWS_SHOWN]
     if not found:
         return None
-    factor = 100 if study.in_points else 1
+    factor, furthest = (100, 1.0) if study.in_points else (1, np.inf)
     unit = "points" if study.in_points else study.metric + ("" if study.higher_is_better else ", lower is better")
+    names = [wrapped(one.arm.name) for one in reversed(found)]
 
     def plot(axes: Axes) -> None:
         axes.axvline(0, color=SCRATCH, linewidth=1)
         for place, one in enumerate(reversed(found)):
             color = {"helps": GAIN, "hurts": LOSS}.get(one.verdict, UNCLEAR)
             if one.interval:
-                axes.plot([factor * end for end in one.interval], [place, place], color=color, linewidth=2.5)
+                ends = factor * np.clip(one.interval, -furthest, furthest)  # no further than a fraction can go
+                axes.plot(ends, [place, place], color=color, linewidth=2.5)
             axes.plot(factor * one.estimate.mean, place, "o", color=color, markersize=7)
             axes.annotate(
                 shown(study, one.estimate.mean, sign=True),
@@ -84,15 +112,21 @@ def gains(study: Study, setting: Setting) -> Picture | None:
                 ha="center",
                 fontsize=9,
             )
-        axes.set_yticks(range(len(found)), [one.arm.name for one in reversed(found)])
+        axes.set_yticks(range(len(found)), names)
         axes.set_ylim(-0.6, len(found) - 0.3)
-        axes.set_xlabel(f"gain over {study.reference}, {unit}")
+        axes.set_xlabel(f"gain over {setting.reference_name}, {unit}")
 
     caption = (
-        f"Gain of each strategy over {study.reference} with its 95 % interval, simultaneous over all comparisons; "
-        "green helps, red hurts, blue holds 0."
+        f"Gain of each strategy over {setting.reference_name} with its 95 % interval, simultaneous over all "
+        "comparisons; green helps, red hurts, blue does not tell."
     )
-    return draw("gains", f"Gain over {study.reference}", caption, 6.4, 0.9 + 0.42 * len(found), plot)
+    height = 0.9 + len(found) * row_height(names, 0.42)
+    return draw("gains", f"Gain over {setting.reference_name}", caption, WIDTH, height, plot)
+
+
+def row_height(names: Sequence[str], least: float) -> float:
+    """Inches of each row of a picture whose names take several lines."""
+    return max(least, 0.1 + 0.18 * max(name.count("\n") + 1 for name in names))
 
 
 def heat_map(study: Study, setting: Setting) -> Picture | None:
@@ -110,11 +144,13 @@ def heat_map(study: Study, setting: Setting) -> Picture | None:
     if np.isnan(cells).all():
         return None
     low, high = np.nanmin(cells), np.nanmax(cells)
+    names, shown = [wrapped(arm.name) for arm in arms], short_values(values[key])
+    columns = [wrapped(shown[value], 12) for value in values[key]]
 
     def plot(axes: Axes) -> None:
         axes.imshow(cells, cmap="viridis", aspect="auto", vmin=low, vmax=high)
-        axes.set_xticks(range(len(values[key])), values[key])
-        axes.set_yticks(range(len(arms)), [arm.name for arm in arms])
+        axes.set_xticks(range(len(columns)), columns)
+        axes.set_yticks(range(len(arms)), names)
         axes.set_xlabel(key)
         axes.tick_params(length=0)
         for (row, column), value in np.ndenumerate(cells):
@@ -125,8 +161,9 @@ def heat_map(study: Study, setting: Setting) -> Picture | None:
     caption = (
         f"Validation metric that chose checkpoints, by strategy and {key}; mean over seeds, the best of other keys."
     )
-    width = min(2.2 + 0.85 * len(values[key]), 9.0)
-    return draw("heat_map", f"Strategy and {key}", caption, width, 1.0 + 0.34 * len(arms), plot)
+    width = min(2.2 + 0.85 * len(columns), 9.0)
+    height = 0.8 + 0.18 * max(name.count("\n") + 1 for name in columns) + len(arms) * row_height(names, 0.34)
+    return draw("heat_map", f"Strategy and {key}", caption, width, height, plot)
 
 
 def learning_curves(study: Study, setting: Setting) -> Picture | None:
@@ -139,47 +176,44 @@ def learning_curves(study: Study, setting: Setting) -> Picture | None:
             curves.append((arm, epochs, np.array([[one[epoch] for epoch in epochs] for one in series])))
     if all(len(epochs) == 1 for _, epochs, _ in curves):  # or none
         return None
-    colors = colors_of(setting.arms)
+    colors = colors_of(study)
+    shade = 0.18 if len(curves) <= 4 else 0.08
 
     def plot(axes: Axes) -> None:
         for arm, epochs, values in curves:
             color = colors[arm.name]
             marker = "o" if len(epochs) == 1 else None
             axes.plot(epochs, values.mean(0), color=color, label=arm.name, marker=marker, linewidth=2)
-            axes.fill_between(epochs, values.min(0), values.max(0), color=color, alpha=0.18, linewidth=0)
+            axes.fill_between(epochs, values.min(0), values.max(0), color=color, alpha=shade, linewidth=0)
         axes.set(xlabel="epoch", ylabel=f"validation {study.metric}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
-        axes.legend(fontsize=9, ncols=2 if len(curves) > 4 else 1)
+        legend_below(axes)
 
     caption = (
         "Validation metric over epochs, of the configuration that validation chose: mean over its jobs and their range."
     )
-    return draw("learning_curves", "Learning curves", caption, 6.4, 3.6, plot)
+    height = 3.2 + legend_height([arm.name for arm, _, _ in curves])
+    return draw("learning_curves", "Learning curves", caption, WIDTH, height, plot)
 
 
 def reliability(found: Mapping[str, Calibration], colors: Mapping[str, str]) -> Picture:
     """Accuracy against the probability of the predicted class, by arm."""
+    labels = {name: f"{name}: ECE {one.error:.3f}" for name, one in found.items()}
 
     def plot(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=SCRATCH, linewidth=1, linestyle="--")
         for name, one in found.items():
-            axes.plot(
-                one.confidence,
-                one.accuracy,
-                "o-",
-                color=colors[name],
-                label=f"{name}: ECE {one.error:.3f}",
-                markersize=4,
-            )
+            axes.plot(one.confidence, one.accuracy, "o-", color=colors[name], label=labels[name], markersize=4)
         axes.set(xlabel="probability of the predicted class", ylabel="fraction that is right")
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.02)
         axes.grid(alpha=0.25)
-        axes.legend(fontsize=9)
+        legend_below(axes)
 
     caption = "Test samples in bins of equally many; on the dashed line predictions are as often right as they say."
-    return draw("reliability", "Calibration", caption, 5.2, 4.2, plot)
+    height = 3.8 + legend_height(labels.values(), 5.2)
+    return draw("reliability", "Calibration", caption, 5.2, height, plot)
 
 
 def forgetting(study: Study, setting: Setting) -> Picture | None:
@@ -191,7 +225,7 @@ def forgetting(study: Study, setting: Setting) -> Picture | None:
             points.append((one.arm.name, lost, one.estimate.mean))
     if not points:
         return None
-    factor, colors = 100 if study.in_points else 1, colors_of(setting.arms)
+    factor, colors = 100 if study.in_points else 1, colors_of(study)
 
     def plot(axes: Axes) -> None:
         axes.axhline(0, color=SCRATCH, linewidth=1)
@@ -199,18 +233,20 @@ def forgetting(study: Study, setting: Setting) -> Picture | None:
         for name, lost, gain in points:
             axes.plot(factor * lost, factor * gain, "o", color=colors[name], markersize=8)
         axes.margins(0.15)
-        label_beside(axes, [(name, factor * lost, factor * gain) for name, lost, gain in points])
+        label_beside(axes, [(wrapped(name), factor * lost, factor * gain) for name, lost, gain in points])
         unit = "points" if study.in_points else study.metric
-        axes.set(xlabel=f"forgotten on the source, {unit}", ylabel=f"gain over {study.reference}, {unit}")
+        axes.set(xlabel=f"forgotten on the source, {unit}", ylabel=f"gain over {setting.reference_name}, {unit}")
 
     caption = "What a strategy lost on the source since pretraining against its gain on the target; means over seeds."
-    return draw("forgetting", "Forgetting against gain", caption, 5.2, 3.6, plot)
+    height = max(3.6, 0.8 + 0.19 * sum(wrapped(name).count("\n") + 1 for name, _, _ in points))
+    return draw("forgetting", "Forgetting against gain", caption, 5.2, height, plot)
 
 
 def label_beside(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
     """Names of points `(name, x, y)` beside the right edge, in the order of their y, so that none covers another."""
     low, high = axes.get_ylim()
-    gap = 1 / max(len(points) - 1, 14)  # of the axes' height
+    lines = max(name.count("\n") + 1 for name, _, _ in points)
+    gap = 1 / max(len(points) - 1, 14 / lines)  # of the axes' height
     line = {"arrowstyle": "-", "color": SCRATCH, "linewidth": 0.6, "relpos": (0, 0.5)}
     above = 1 + gap
     for left, (name, x, y) in zip(reversed(range(len(points))), sorted(points, key=lambda one: -one[2]), strict=True):
@@ -223,7 +259,7 @@ def confusion(matrix: Sequence[Sequence[float]], classes: Sequence[str]) -> Pict
     counts = np.asarray(matrix, dtype=float)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     n = len(classes)
-    names = [name if len(name) <= 16 else name[:15] + "…" for name in map(str, classes)]
+    names = [shortened(name, 16) for name in classes]
 
     def plot(axes: Axes) -> None:
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -264,9 +300,10 @@ def run_curves(series: Mapping[tuple[str, str, str], Mapping[int, float]], metri
     return draw(f"curve_{metric}", f"Learning curve: {metric}", "Mean of each epoch.", 5.6, 3.2, plot)
 
 
-def colors_of(arms: Sequence[Arm]) -> dict[str, str]:
-    """The same colour for an arm in all pictures; grey from scratch."""
-    others = [arm.name for arm in arms if not arm.is_reference]
+def colors_of(study: Study) -> dict[str, str]:
+    """The same colour for an arm in the pictures of all settings; grey from scratch."""
+    arms = [arm for setting in study.settings for arm in setting.arms]
+    others = dict.fromkeys(arm.name for arm in arms if not arm.is_reference)
     return {arm.name: SCRATCH for arm in arms} | {name: COLORS[n % len(COLORS)] for n, name in enumerate(others)}
 
 

@@ -13,7 +13,7 @@ from graft.report.page import Section
 from graft.report.samples import Sample
 
 ROUNDING = 1e-9  # below which nothing has changed
-SHORT = 14  # characters of a stage's name in a figure
+SHORT = 22  # characters of a stage's name in a figure
 
 
 def sections(found: Mapping[str, Any]) -> Iterator[Section]:

@@ -1,8 +1,10 @@
 """Pictures for the run folder. Figures are drawn without pyplot, so that nothing stays in memory over many jobs."""
 
 import csv
+import warnings
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_NUMBERS = 25  # classes up to which the cells hold their counts
 MAX_LABELS = 60  # class names along an axis
+MAX_LETTERS = 24  # of a class name
 COLORS = {"target": "tab:blue", "source": "tab:orange"}
 STYLES = {"train": ":", "val": "-"}
 
@@ -27,14 +30,15 @@ def confusion_matrix(matrix: Sequence[Sequence[float]], classes: Sequence[str], 
     counts = np.asarray(matrix)
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     n = len(classes)
-    longest = max(len(str(name)) for name in classes)
+    classes = [shortened(name, MAX_LETTERS) for name in classes]
+    longest = max(map(len, classes))
     side = float(np.clip(0.45 * n, 3.5, 14.0)) + min(0.08 * longest, 2.0)
     figure = Figure(figsize=(side + 0.9, side), layout="tight")
     axes = figure.add_subplot()
     image = axes.imshow(fractions, vmin=0, vmax=1, cmap="Blues")
     figure.colorbar(image, ax=axes, shrink=0.8, label="fraction of the true class")
     shown = np.arange(0, n, -(-n // MAX_LABELS))
-    names = [str(classes[int(i)]) for i in shown]
+    names = [classes[int(i)] for i in shown]
     axes.set_xticks(shown, names, rotation=0 if longest <= 2 else 90)
     axes.set_yticks(shown, names)
     axes.set(xlabel="predicted", ylabel="true")
@@ -122,5 +126,20 @@ def read_column(metrics_csv: Path, name: str) -> dict[int, float]:
         return {int(row["epoch"]) + 1: float(row[name]) for row in csv.DictReader(file) if row.get(name)}
 
 
+@contextmanager
+def without_font_warnings() -> Iterator[None]:
+    """Draw letters that matplotlib's font lacks, such as Chinese ones, as boxes without a warning for each."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font", UserWarning)
+        yield
+
+
+def shortened(name: object, longest: int) -> str:
+    """A class's name of at most that many characters, for beside an axis."""
+    text = str(name)
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
 def _save(figure: Figure, path: Path) -> None:
-    FigureCanvasAgg(figure).print_png(path)
+    with without_font_warnings():
+        FigureCanvasAgg(figure).print_png(path)

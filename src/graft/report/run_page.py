@@ -1,6 +1,7 @@
 """The report of one run: its score, confusions, the samples it is most wrong about, curves and calibration."""
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -112,8 +113,8 @@ def next_step(results: Mapping[str, Any]) -> str:
         return "One run cannot tell whether transfer helps; a sweep with strategy=scratch and several seeds can."
     words = [word for word in overrides if not word.startswith(("strategy=", "strategy.", "seed="))]
     own = [word.partition("=")[2] for word in overrides if word.startswith("strategy=")] or ["full"]
-    command = f"{program()} -m {' '.join([*words, f'strategy=scratch,{own[-1]}', 'seed=0,1,2,3,4'])}"
-    return f"One run cannot tell whether transfer helps; a sweep can: {command}"
+    command = shlex.join([*words, f"strategy=scratch,{own[-1]}", "seed=0,1,2,3,4"])
+    return f"One run cannot tell whether transfer helps; a sweep can: {program()} -m {command}"
 
 
 def sections_of(

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graft.report.names import end_of
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -43,6 +45,15 @@ class Sample:
     marks: Sequence[tuple[str, float]] = ()
     near: Sequence["Sample"] = ()
 
+    @property
+    def short_name(self) -> str:
+        """Of its files' paths the last two parts, for which a narrow column has room."""
+        found = ROW.fullmatch(self.name)
+        if not found:
+            return end_of(self.name, 2)
+        path = f" ({end_of(found['path'], 2)})" if found["path"] else ""
+        return f"{end_of(found['file'], 2)}, row {found['line']}{path}"
+
 
 def worst(
     found: Mapping[str, Any], *, content: bool, contents: Mapping[str, Mapping[str, str]] | None = None
@@ -70,12 +81,15 @@ def worst(
 
 
 def worst_rows(losses: np.ndarray) -> list[int]:
-    """The rows with the largest losses `(m,)`, the largest first."""
-    return np.argsort(-losses, kind="stable")[:SHOWN].tolist()
+    """The rows with the largest losses `(m,)`, the largest first; none that has no loss."""
+    return [row for row in np.argsort(-losses, kind="stable")[:SHOWN].tolist() if not np.isnan(losses[row])]
 
 
 def losses_of(found: Mapping[str, Any]) -> np.ndarray | None:
-    """Loss `(m,)`: -log of the true class's probability, or a number's distance; None for several labels a sample."""
+    """Loss `(m,)`: -log of the true class's probability, or a number's distance; None for several labels a sample.
+
+    NaN of a class that the network has no output for, as of an open set's unknown ones.
+    """
     labels = found["label"]
     if labels and isinstance(labels[0], list):
         return None
@@ -83,7 +97,9 @@ def losses_of(found: Mapping[str, Any]) -> np.ndarray | None:
         return np.abs(np.array(labels, dtype=float) - np.array(found["prediction"], dtype=float))
     place = {name: index for index, name in enumerate(found["classes"])}
     rows = np.array(found["probabilities"], dtype=float)
-    of_label = rows[np.arange(len(rows)), [place[label] for label in labels]]
+    of_label = np.array(
+        [row[place[label]] if label in place else np.nan for row, label in zip(rows, labels, strict=True)]
+    )
     return -np.log(np.maximum(of_label, SMALLEST))
 
 

@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from graft.report.answer import score
-from graft.report.figures import COLORS, SCRATCH, Picture, draw
+from graft.report.figures import COLORS, SCRATCH, Picture, colors_of, draw, legend_below, legend_height
+from graft.report.names import short_names, whole_name
 from graft.report.statistics import CONFIDENCE, Estimate
-from graft.report.study import Arm, Pair, Setting, Study, named, score_of
+from graft.report.study import Arm, Pair, Setting, Study, score_of
 from graft.runs.roles import role
 from graft.runs.sweeps import MIN_SEEDS
 
@@ -44,11 +45,12 @@ Lines = Mapping[str, list[Point]]  # by name, in the order of x
 def of_labels(study: Study) -> tuple[list[Picture], list[str]]:
     """A picture of scores over labels a class, for each of the other settings, and what transfer saves there."""
     groups: dict[str, list[tuple[float, Setting]]] = {}
+    others = [key for key in study.varied if role(key) == "setting" and key != LABELS]
+    names = short_names([setting.arms[0].best for setting in study.settings], others)
     for setting in study.settings:
         overrides = setting.arms[0].best.overrides
         if (labels := number(overrides.get(LABELS))) is not None:
-            others = [key for key in study.varied if role(key) == "setting" and key != LABELS]
-            groups.setdefault(named(setting.arms[0].best, others), []).append((labels, setting))
+            groups.setdefault(names[whole_name(overrides, others)], []).append((labels, setting))
     pictures, sentences = list[Picture](), list[str]()
     for place, members in groups.items():
         if len(members) < 2:
@@ -69,10 +71,12 @@ def of_labels(study: Study) -> tuple[list[Picture], list[str]]:
 def of_alpha(study: Study, setting: Setting) -> Picture | None:
     """A picture of scores over a constant alpha, a line for each of the other arms; None where it is not varied."""
     others = [key for key in study.varied if role(key) == "arm" and key != ALPHA]
+    names = short_names([arm.best for arm in setting.arms], others)
     lines: dict[str, list[Point]] = {}
     for arm in setting.arms:
         if (alpha := number(arm.best.overrides.get(ALPHA))) is not None:
-            lines.setdefault(named(arm.best, others) or "test score", []).append(point(alpha, arm))
+            name = names[whole_name(arm.best.overrides, others)]
+            lines.setdefault(name or "test score", []).append(point(alpha, arm))
     lines = {name: sorted(points, key=lambda one: one.x) for name, points in lines.items() if len(points) > 1}
     if not lines:
         return None
@@ -82,7 +86,7 @@ def of_alpha(study: Study, setting: Setting) -> Picture | None:
 
 def curves(study: Study, name: str, title: str, caption: str, lines: Lines, unit: str, *, logarithmic: bool) -> Picture:
     """Lines with intervals, grey from scratch."""
-    colors = dict(zip(lines, (COLORS[place % len(COLORS)] for place in range(len(lines))), strict=True))
+    colors = {label: COLORS[place % len(COLORS)] for place, label in enumerate(lines)} | colors_of(study)
 
     def plot(axes: Axes) -> None:
         for label, points in lines.items():
@@ -97,9 +101,9 @@ def curves(study: Study, name: str, title: str, caption: str, lines: Lines, unit
         axes.minorticks_off()
         axes.set(xlabel=unit, ylabel=f"test {study.metric}")
         axes.grid(alpha=0.25)
-        axes.legend(fontsize=9, ncols=2 if len(lines) > 4 else 1)
+        legend_below(axes)
 
-    return draw(name, title, caption, 6.4, 3.8, plot)
+    return draw(name, title, caption, 6.4, 3.4 + legend_height(lines), plot)
 
 
 def labels_saved(study: Study, members: Sequence[tuple[float, Setting]], place: str) -> list[str]:

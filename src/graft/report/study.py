@@ -17,6 +17,7 @@ import numpy as np
 
 from graft.report import cross_validation, looks
 from graft.report.kept import target_contributions, target_predictions
+from graft.report.names import short_names, whole_name
 from graft.report.statistics import (
     Crossed,
     Estimate,
@@ -28,6 +29,7 @@ from graft.report.statistics import (
     over_units,
 )
 from graft.report.summary import is_fraction
+from graft.runs.defaults import with_defaults
 from graft.runs.record import TestSplit, labels_of, split_of, unit_of
 from graft.runs.roles import role
 from graft.runs.sweeps import Job, Row, fold, read_jobs, split_overrides, test_over_rest
@@ -45,8 +47,9 @@ class Arm:
     Of nested cross-validation one more arm holds the rows of several, and is what each fold chooses among them.
     """
 
-    name: str
+    name: str  # short, see graft.report.names
     rows: list[Row]
+    overrides: str = ""  # what tells it from others, whole
 
     @functools.cached_property
     def best(self) -> Row:
@@ -131,6 +134,12 @@ class Setting:
         return next((arm for arm in self.arms if arm.is_reference), None)
 
     @functools.cached_property
+    def reference_name(self) -> str:
+        """What strategies are compared with, as text."""
+        finished = [results for arm in self.arms for row in arm.rows for results in row.finished if "score" in results]
+        return "source only" if finished and all(map(is_unlabelled, finished)) else "scratch"
+
+    @functools.cached_property
     def procedure(self) -> Arm | None:
         """What nested cross-validation scores: each fold's choice among all configurations; None of other kinds."""
         rows = list({id(row): row for arm in self.arms for row in arm.rows}.values())
@@ -169,11 +178,6 @@ class Study:
         return bool(self.finished[0]["score"]["higher_is_better"])
 
     @property
-    def reference(self) -> str:
-        """What strategies are compared with, as text."""
-        return "source only" if self.finished and all(map(is_unlabelled, self.finished)) else "scratch"
-
-    @property
     def in_points(self) -> bool:
         """Whether the metric is a fraction, whose differences are percentage points."""
         return is_fraction(self.finished[0])
@@ -191,7 +195,7 @@ def read(folders: Sequence[Path]) -> Study:
 
 def of_jobs(folders: Sequence[Path], found: Sequence[Job]) -> Study:
     """The study of the jobs in some folders; of those with the same overrides the last one counts."""
-    jobs = list({tuple(sorted(job.overrides.items())): job for job in found}.values())
+    jobs = list({tuple(sorted(job.overrides.items())): job for job in with_defaults(found)}.values())
     rows = fold(jobs)
     varied, same = split_overrides(jobs) if jobs else ([], {})
     settings = settings_of(rows, varied)
@@ -207,18 +211,19 @@ def repeats_of(settings: Sequence[Setting]) -> set[Pair]:
 def settings_of(rows: Sequence[Row], varied: Sequence[str]) -> list[Setting]:
     """Scored rows by setting and arm, in their order, with the comparisons of each setting."""
     grouped: dict[str, dict[str, list[Row]]] = {}
-    keys = [key for key in varied if role(key) == "arm"]
+    setting_keys, arm_keys = ([key for key in varied if role(key) == what] for what in ("setting", "arm"))
+    places, arms = short_names(rows, setting_keys), short_names(rows, arm_keys)
     for row in rows:
         if row.scores:
-            place = named(row, [key for key in varied if role(key) == "setting"])
-            arm = row.overrides.get(keys[0], "") if len(keys) == 1 else named(row, keys)
-            grouped.setdefault(place, {}).setdefault(arm or "this configuration", []).append(row)
+            place, arm = whole_name(row.overrides, setting_keys), whole_name(row.overrides, arm_keys)
+            grouped.setdefault(place, {}).setdefault(arm, []).append(row)
     settings = []
-    for name, arms in grouped.items():
-        setting = Setting(name, with_choice([Arm(*one) for one in arms.items()]), [])
+    for place, members in grouped.items():
+        found = [Arm(arms[whole] or "this configuration", rows, whole) for whole, rows in members.items()]
+        setting = Setting(places[place], with_choice(found), [])
         if setting.reference:
-            found = (compare(arm, setting.reference) for arm in setting.transfers)
-            setting.comparisons.extend(one for one in found if one)
+            compared = (compare(arm, setting.reference) for arm in setting.transfers)
+            setting.comparisons.extend(one for one in compared if one)
         settings.append(setting)
     return settings
 
@@ -330,8 +335,3 @@ def metric_of(job: Job) -> str:
     """The score's metric without stage and domain."""
     assert job.results is not None
     return str(job.results["score"]["metric"]).rsplit("/", 1)[-1]
-
-
-def named(row: Row, keys: Sequence[str]) -> str:
-    """`key=value` of some keys."""
-    return " ".join(f"{key}={row.overrides[key]}" for key in keys if key in row.overrides)

@@ -34,7 +34,8 @@ def summarise(folder: Path) -> list[Row]:
     shown = with_ensembles(jobs, rows)
     varied, same = split_overrides(jobs)
     table = markdown(shown, varied)
-    failures = [f"- `{describe(failed)}`: {failed.error} ({failed.file})" for failed in all_failed(rows)]
+    failed = all_failed(rows)
+    failures = failure_lines(failed, varied)
     diverged = [f"- `{describe(one)}`: {one.diverged} ({one.folder})" for row in rows for one in row.diverged]
     text = [f"# Sweep {folder.name}", ""]
     if same:
@@ -43,7 +44,7 @@ def summarise(folder: Path) -> list[Row]:
     text += [table, "", TUNED_NOTE if only_tuned(rows) else NOTE, ""]
     text += ["## Baselines", "", others, "", BASELINES_NOTE, ""] if others else []
     if failures:
-        text += [f"{len(failures)} of {len(jobs)} jobs failed:", "", *failures, ""]
+        text += [f"{len(failed)} of {len(jobs)} jobs failed:", "", *failures, ""]
     if diverged:
         text += [f"{len(diverged)} of {len(jobs)} jobs diverged:", "", *diverged, ""]
     print(f"\n{table}")
@@ -59,6 +60,22 @@ def summarise(folder: Path) -> list[Row]:
     except OSError as error:  # the jobs and what is printed are whole
         print(disk_message(error, folder) or f"{folder}: the summary cannot be written: {error}", file=sys.stderr)
     return rows
+
+
+def failure_lines(failed: Sequence[Job], varied: Sequence[str]) -> list[str]:
+    """A line for each error, with the job that has it, or how many have it and which varied keys these share."""
+    by_error: dict[str, list[Job]] = {}
+    for job in failed:
+        by_error.setdefault(job.error, []).append(job)
+    lines = []
+    for error, jobs in by_error.items():
+        if len(jobs) == 1:
+            lines.append(f"- `{describe(jobs[0])}`: {error} ({jobs[0].file})")
+            continue
+        _, same = split_overrides(jobs)
+        shared = " ".join(f"`{key}={value}`" for key, value in same.items() if key in varied)
+        lines.append(f"- {len(jobs)} jobs{f' with {shared}' if shared else ''}: {error} (first in {jobs[0].file})")
+    return lines
 
 
 def with_ensembles(jobs: Sequence[Job], rows: Sequence[Row]) -> list[Row]:

@@ -75,7 +75,7 @@ def sections_of(study: Study, setting: Setting) -> Iterator[Section]:
         yield Section(f"Baselines{place}", [own(setting, study, beside)])
     if calibrated:
         bins = {name: calibration(*found) for name, found in calibrated.items()}
-        picture = figures.reliability(bins, figures.colors_of(setting.arms))
+        picture = figures.reliability(bins, figures.colors_of(study))
         yield Section(
             f"Calibration{place}",
             [own(setting, study, calibrations(calibrated, scaled, bins))],
@@ -93,8 +93,8 @@ def strategies(study: Study, setting: Setting) -> Table:
     unit = setting.arms[0].best.unit
     header = [
         *("strategy", *keys, in_words(monitor), in_words(metric), "95 % interval", "place", f"{unit}s", "test samples"),
-        f"gain over {study.reference}",
-        *("Holm p", "forgetting", "labels used", "trainable", "target steps", "FLOPs", "fit"),
+        f"gain over {setting.reference_name}",
+        *("Holm p", "forgetting", "labels used", "trainable", "target steps", "FLOPs", "fit", "overrides"),
     ]
     places = rank_intervals(setting)
     rows = [strategy_row(study, arm, keys, compared.get(arm.name), places.get(arm.name)) for arm in setting.arms]
@@ -193,6 +193,7 @@ def strategy_row(
         "" if steps is None else f"{steps:,.0f}",
         "" if flops is None else f"{flops:.2g}",
         "" if fit is None else f"{fit:.1f} s",
+        arm.overrides if arm.overrides.rpartition("=")[2] != arm.name else "",
     ]
 
 
