@@ -25,6 +25,7 @@ class SweepConfigs:
         self._composed: dict[tuple[str, ...], bytes] = {}  # by all overrides but plain values
         self._scratch: dict[tuple[str, ...], DictConfig] = {}  # of every kind one to try values on
         self._groups: dict[str, bool] = {}
+        self._overrides: dict[str, Override] = {}  # by their text
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """The config of a job, as Hydra's `load_sweep_config` gives it."""
@@ -52,7 +53,7 @@ class SweepConfigs:
 
     def _parsed(self, overrides: Sequence[str]) -> tuple[list[Override], list[Override], tuple[str, ...] | None]:
         """Overrides, the plain values among them, and the others as the job's kind; None where it is one of its own."""
-        parsed = self._parser.parse_overrides(list(overrides))
+        parsed = [self._override(one) for one in overrides]
         plain = [one for one in parsed if self._is_plain(one)]
         if not plain or len({one.key_or_group for one in parsed}) < len(parsed):
             return parsed, plain, None
@@ -63,6 +64,12 @@ class SweepConfigs:
         if kind not in self._composed:
             self._composed[kind] = pickle.dumps(self.loader.load_sweep_config(self.base, list(kind)))
         return self._composed[kind]
+
+    def _override(self, text: str) -> Override:
+        """An override of a job, most of which all jobs have."""
+        if text not in self._overrides:
+            self._overrides[text] = self._parser.parse_overrides([text])[0]
+        return self._overrides[text]
 
     @cached_property
     def _parser(self) -> OverridesParser:
