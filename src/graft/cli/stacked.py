@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from graft import config, signals
 from graft.cli import job
+from graft.cli.hydra_versions import IS_1_3
 from graft.cli.sweep_configs import SweepConfigs
 from graft.errors import GraftError, Interrupted, first_line, listed
 from graft.garbage import freeze_libraries
@@ -57,11 +58,11 @@ def launch(
 
 
 def run_one(context: HydraContext, task: TaskFunction, one: DictConfig) -> JobReturn:
-    """Run a job as Hydra's own `run_job` does, which copies its config four times: 30 ms of a processor.
+    """Run a job as the `run_job` of Hydra 1.3 does, which copies its config four times: 30 ms of a processor.
 
-    Where an option asks for what only Hydra does, it is Hydra that runs the job.
+    Where an option asks for what only Hydra does, it is Hydra that runs the job, and under 1.4 always.
     """
-    if one.hydra.output_subdir is not None or one.hydra.job.chdir:
+    if not IS_1_3 or one.hydra.output_subdir is not None or one.hydra.job.chdir:
         return run_hydra_job(
             hydra_context=context,
             task_function=task,
@@ -89,7 +90,7 @@ def run_one(context: HydraContext, task: TaskFunction, one: DictConfig) -> JobRe
 def numbered(one: DictConfig, number: int) -> DictConfig:
     """The config of a job, with its number and its folder."""
     with open_dict(one):
-        one.hydra.job.id = one.hydra.job.num = number
+        one.hydra.job.id, one.hydra.job.num = str(number), number
     with hydra_config(one):
         folder = os.path.abspath(os.path.join(str(one.hydra.sweep.dir), str(one.hydra.sweep.subdir)))
         with read_write(one.hydra.runtime), open_dict(one.hydra.runtime):

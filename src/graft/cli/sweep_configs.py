@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import cast
 
-from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from graft.cli.hydra_versions import name_overrides
 
 
 class SweepConfigs:
@@ -36,10 +37,7 @@ class SweepConfigs:
         if not takes(config, plain):
             return self.loader.load_sweep_config(self.base, list(overrides))
         config.hydra.overrides.task = list(overrides)
-        form = config.hydra.job.config.override_dirname
-        config.hydra.job.override_dirname = get_overrides_dirname(
-            overrides=parsed, kv_sep=form.kv_sep, item_sep=form.item_sep, exclude_keys=form.exclude_keys
-        )
+        name_overrides(config, parsed)
         OmegaConf.copy_cache(from_config=self.base, to_config=config)  # such as the time in a folder's name
         return config
 

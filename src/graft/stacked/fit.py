@@ -123,6 +123,7 @@ class Fitting:
     def _read_features(self) -> None:
         """Features and labels of every stream's training samples, and of the validation samples that all share."""
         data, self.train_domains = self.leader.data, self.leader.data.train_domains
+        self.read: dict[tuple[str, ...], tuple[MappedRows, dict[str, Stored]]] = {}  # by domain, split and fingerprint
         self.train = {
             domain: [self._features(stream[0], domain, "train") for stream in self.stack.streams]
             for domain in self.train_domains
@@ -134,13 +135,17 @@ class Fitting:
 
     def _features(self, job: Experiment, domain: str, split: str) -> Features:
         """GraftError where the disk has no room for them."""
-        labels = getattr(job.data.domains[domain], split).labels
-        assert labels is not None  # see graft.stacked.stacks.why_alone
-        kept = FeatureCache(self.leader.cache)
-        rows = stored_features(Pass(job.data, domain, split, self.precision, CPU), self.leader.module.backbone, kept)
-        if rows is None:
-            raise GraftError(f"the disk has no room for features ({kept.refused})")
-        return Features(rows, labels, kept.entries)
+        samples = getattr(job.data.domains[domain], split)
+        assert samples.labels is not None  # see graft.stacked.stacks.why_alone
+        key = (domain, split, samples.fingerprint)
+        if key not in self.read:
+            kept, one = FeatureCache(self.leader.cache), Pass(job.data, domain, split, self.precision, CPU)
+            rows = stored_features(one, self.leader.module.backbone, kept)
+            if rows is None:
+                raise GraftError(f"the disk has no room for features ({kept.refused})")
+            self.read[key] = rows, kept.entries
+        rows, entries = self.read[key]
+        return Features(rows, samples.labels, entries)
 
     def _prepare_steps(self) -> None:
         """Samplers of every stream, and for every job its rates, weight decays and objective's weights in each step."""
