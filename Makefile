@@ -12,7 +12,8 @@ TESTS := tests/test_cli.py $(addprefix tests/test_config.py::, \
   test_wrong_keys_are_told test_what_is_allowed_passes test_a_mistake_behind_a_reference_is_told_once \
   test_a_reference_that_leads_nowhere test_a_misspelt_key_in_an_experiment_is_found \
   test_a_renamed_key_is_told_by_its_new_name) \
-  tests/test_sweep.py::test_an_experiment_that_is_a_sweep_takes_lists_of_values
+  tests/test_sweep.py::test_an_experiment_that_is_a_sweep_takes_lists_of_values \
+  tests/stacked/test_stacked_sweep.py::test_a_stacked_sweep_leaves_what_the_jobs_leave_one_by_one
 PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 FAST := -m "not slow and not real_data"
 

@@ -5,6 +5,7 @@ import torch
 from test_cli import run_and_list_modules
 from torch import nn
 
+from graft import network
 from graft.backbones.lenet import lenet
 from graft.cli.arguments import typed
 from graft.errors import GraftError
@@ -88,12 +89,39 @@ def test_flops_are_those_of_the_passes_that_a_phase_takes_and_leave_no_trace():
     assert all(p.requires_grad and p.grad is None for p in (*backbone.parameters(), *head.parameters()))
 
 
+def test_a_network_is_counted_once_for_every_phase_and_every_size_of_its_inputs(monkeypatch):
+    monkeypatch.setattr(flops, "COUNTED", {})
+    counted, calls = flops.counted, []
+    monkeypatch.setattr(flops, "counted", lambda *given: calls.append(given) or counted(*given))
+
+    def sample(strategy, size):
+        backbone, head = lenet(size=size, channels=1), nn.Linear(500, 10)
+        return flops.of_sample(backbone, head, strategy.phases(1, backbone)[0], torch.rand(2, 1, size, size))
+
+    asked = [(Full(), 28), (Frozen(), 28), (Full(), 32), (Frozen(), 32)]
+    first = [sample(*one) for one in asked]
+    assert [sample(*one) for one in asked] == first
+    assert len(calls) == len({*first}) == 4
+
+
 def test_a_head_whose_weights_are_computed_of_others_is_counted():
     backbone, head = lenet(size=28, channels=1), BottleneckHead(500, 10, width=32, weight_norm=True)
     (frozen,) = Frozen().phases(1, backbone)
     forward = 2 * 24 * 24 * 25 * 20 + 2 * 8 * 8 * 25 * 20 * 50 + dense([(800, 500), (500, 32), (32, 10)])
     trained = dense([(500, 32), (32, 10), (32, 10)])  # of the classifier its input too
     assert flops.of_sample(backbone, head, frozen, torch.rand(2, 1, 28, 28)) == forward + trained
+
+
+def test_a_backbone_of_the_same_arguments_is_checked_once_and_begins_as_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(network, "CHECKED", set())
+    check, calls = network.check_backbone, []
+    monkeypatch.setattr(network, "check_backbone", lambda backbone: calls.append(backbone) or check(backbone))
+    names = ("experiment=sequence_digits", "backbone.layers=1")
+    first, second = (assemble(config_in(tmp_path, *names)).module.state_dict() for _ in range(2))
+    assert len(calls) == 1
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assemble(config_in(tmp_path, "experiment=sequence_digits", "backbone.layers=2"))
+    assert len(calls) == 2
 
 
 def test_recurrent_layers_are_counted_as_products_of_matrices(tmp_path):

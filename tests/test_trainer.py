@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 import toy
+from lightning_fabric.utilities import registry
 from omegaconf import OmegaConf
 
 from graft.training.trainer import build_trainer, resolve_precision
@@ -18,6 +19,15 @@ def test_the_training_keys_reach_lightning(tmp_path):
     assert trainer.accumulate_grad_batches == 3
     assert trainer.max_epochs == 2
     assert trainer.check_val_every_n_epoch == 2  # the last epoch of a shorter training is validated
+
+
+def test_only_the_first_trainer_looks_for_callbacks_of_installed_packages(tmp_path):
+    build_trainer({"accelerator": "cpu"}, TRAINING, 1, tmp_path, [], [])
+    before = registry.entry_points.cache_info()
+    build_trainer({"accelerator": "cpu"}, TRAINING, 1, tmp_path, [], [])
+    after = registry.entry_points.cache_info()
+    assert after.hits == before.hits + 1
+    assert after.misses == before.misses
 
 
 @pytest.fixture

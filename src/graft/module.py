@@ -649,10 +649,13 @@ class TransferModule(pl.LightningModule):
 
     def add_predictions(self, domain: str, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Count samples into the metrics by their logits `(B, K)`; their predictions, targets and scores."""
-        task = self.tasks[domain]
-        found = task.compared(logits, labels)
-        self.eval_metrics[domain].update(found[0], found[1], scores=found[2])
+        found = self.tasks[domain].compared(logits, labels)
+        self.add_compared(domain, *found)
         return found
+
+    def add_compared(self, domain: str, predictions: Tensor, targets: Tensor, scores: Tensor) -> None:
+        """Count samples into the metrics."""
+        self.eval_metrics[domain].update(predictions, targets, scores=scores)
 
     def add_to_rule(self, domain: str, features: Tensor | Tokens, logits: Tensor) -> None:
         """Let the selection rule's own metric see samples of its domains, where it has one."""

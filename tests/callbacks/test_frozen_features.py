@@ -28,6 +28,7 @@ from graft.terms.base import Term, Update
 from graft.terms.regularization.feature_distillation import FeatureDistillation
 from graft.terms.regularization.l2sp import L2SP
 from graft.training.batch_transforms import Mixing, ProgressiveResizing
+from graft.training.evaluation import outputs_of
 from graft.training.schedules import Cosine
 
 EPOCHS = 4
@@ -125,6 +126,38 @@ def test_the_cache_changes_nothing_but_the_work(tmp_path, strategy, alpha):
     for name, value in state.items():
         torch.testing.assert_close(value, expected_state[name], rtol=1e-4, atol=1e-5)
     assert images < 0.8 * all_images
+
+
+def said_of_validation(strategy, features):
+    """What a trained module says of its validation samples, and how many images its first layer saw for that."""
+    module, data = parts(strategy)
+    count = Count()
+    trainer = toy.trainer_on_cpu(features, max_epochs=1, use_distributed_sampler=False)
+    trainer.fit(module, data)
+    count.on_fit_start(trainer, module)
+    outputs = outputs_of(trainer, module, data.eval_loader("target", "val"))
+    count.on_fit_end(trainer, module)
+    assert module.cut is None  # let go of, as other weights may be loaded now
+    assert not data.stored
+    return outputs, count.images
+
+
+def test_validation_samples_are_predicted_from_the_features_that_validation_read(tmp_path):
+    kept = FeatureCache(DiskCache(tmp_path, 2**30))
+    outputs, images = said_of_validation(Frozen(), [FrozenFeatures(kept)])
+    expected, all_images = said_of_validation(Frozen(), [])
+    assert (images, all_images) == (0, len(expected.indices))
+    assert torch.equal(outputs.indices, expected.indices)
+    for name in ("predictions", "logits", "features"):
+        torch.testing.assert_close(getattr(outputs, name), getattr(expected, name), rtol=1e-4, atol=1e-5)
+    assert [entry.split for entry in kept.report] == ["train", "val"]  # once, however often they were read
+
+
+def test_where_the_backbone_trained_validation_samples_go_through_it(tmp_path):
+    outputs, images = said_of_validation(
+        FreezeUntil(stages=4), [FrozenFeatures(FeatureCache(DiskCache(tmp_path, 2**30)))]
+    )
+    assert images == len(outputs.indices)
 
 
 class Further(Term):

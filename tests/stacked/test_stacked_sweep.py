@@ -5,16 +5,19 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from omegaconf import OmegaConf
 
 from graft.backbones.lenet import lenet
 from graft.cli import main as cli
+from graft.cli.hydra_versions import IS_1_3
 from graft.stacked import fit
 
 SMALL = (
@@ -194,6 +197,8 @@ def test_ctrl_c_ends_the_sweep_and_the_same_folder_does_what_is_missing(sweep, m
     assert shown.out.count("Already done") == 1
     assert len(jobs_of(folder)) == 4
     assert (done / "DONE").stat().st_mtime_ns == stamp
+    one_by_one, _, _ = sweep("basic", *grid)
+    compare(one_by_one, folder, 1e-4)
 
 
 def test_jobs_are_composed_as_hydra_composes_them(sweep, monkeypatch):
@@ -211,13 +216,49 @@ def test_jobs_are_composed_as_hydra_composes_them(sweep, monkeypatch):
         return found
 
     monkeypatch.setattr(SweepConfigs, "compose", both)
-    monkeypatch.setattr(stacked, "run_hydra_job", lambda **options: SimpleNamespace(return_value=None))
+    monkeypatch.setattr(stacked, "run_one", lambda context, task, one: SimpleNamespace(return_value=None))
     monkeypatch.setattr(stacked, "trained_together", lambda configs, folder: {})
     _, code, shown = sweep("stacked", "seed=0,1", "notes=null,'a b'")
     assert code != 2, shown.err
     assert len(pairs) == 4
     assert all(ours == hydras for ours, hydras in pairs)
     assert len({ours for ours, _ in pairs}) == 4
+
+
+def test_a_job_runs_as_hydra_runs_it(sweep, monkeypatch):
+    from graft.cli import stacked
+
+    seen, returned = [], []
+
+    def noted(cfg):
+        hydra = HydraConfig.get()
+        seen.append((OmegaConf.to_yaml(cfg), hydra.runtime.output_dir, hydra.job.num, os.environ["STACKED"]))
+        assert Path(hydra.runtime.output_dir).is_dir()
+        if cfg.seed:
+            raise ValueError("one")
+        return 0.5
+
+    ours = stacked.run_one
+
+    def both(context, task, one):
+        returned.append(ours(context, noted, one))
+        keys = {"job_dir_key": "hydra.sweep.dir", "job_subdir_key": "hydra.sweep.subdir"}
+        returned.append(stacked.run_hydra_job(hydra_context=context, task_function=noted, config=one, **keys))
+        return SimpleNamespace(return_value=None)
+
+    monkeypatch.setattr(stacked, "run_one", both)
+    monkeypatch.setattr(stacked, "trained_together", lambda configs, folder: {})
+    sweep("stacked", "seed=0,1", "+hydra.job.env_set.STACKED=x")
+    assert len(seen) == len(returned) == 4
+    assert "STACKED" not in os.environ
+    assert seen[0] == seen[1] != seen[2] == seen[3]
+    for first, second in (returned[:2], returned[2:]):
+        for name in ("overrides", "cfg", "working_dir", "task_name", "status"):
+            assert getattr(first, name) == getattr(second, name)
+        assert first.hydra_cfg.hydra == second.hydra_cfg.hydra
+    assert returned[0].return_value == 0.5
+    with pytest.raises(ValueError, match="one"):
+        _ = returned[2].return_value
 
 
 @pytest.fixture
@@ -234,11 +275,12 @@ def composed(monkeypatch):
     return found
 
 
+@pytest.mark.skipif(not IS_1_3, reason="the sweeper of Hydra 1.4 looks at every job")
 def test_hydra_composes_a_kind_of_jobs_once_for_the_look_at_them_and_for_the_jobs(sweep, composed, monkeypatch):
     from graft.cli import stacked
 
     run = []
-    monkeypatch.setattr(stacked, "run_hydra_job", lambda **options: run.append(options) or JobReturn())
+    monkeypatch.setattr(stacked, "run_one", lambda context, task, one: run.append(one) or JobReturn())
     monkeypatch.setattr(stacked, "trained_together", lambda configs, folder: {})
     sweep("stacked", "seed=0,1,2", "optimizer=adamw,sgd")
     assert len(run) == 6

@@ -82,7 +82,7 @@ class FeatureCache:
 
     def __init__(self, disk: DiskCache) -> None:
         self.disk = disk
-        self.report: list[Stored] = []
+        self.entries: dict[str, Stored] = {}  # what was computed or first read here, by key
         self._made: set[str] = set()  # keys of what this run has computed
         self.refused: str | None = None  # why something is not kept
 
@@ -140,9 +140,15 @@ class FeatureCache:
             say_once(f"What the frozen part makes of {domain} {split} is computed in every epoch: {error}.")
             return None
         seconds, computed = time.perf_counter() - started, wanted.key in self._made
-        self.report.append(Stored(wanted.cut.name, domain, split, samples, wanted.bytes(samples), computed, seconds))
+        entry = Stored(wanted.cut.name, domain, split, samples, wanted.bytes(samples), computed, seconds)
+        self.entries.setdefault(wanted.key, entry)
         return rows
 
     def describe(self) -> dict[str, Any]:
         """For results.json."""
         return {"entries": [asdict(entry) for entry in self.report], "refused": self.refused}
+
+    @property
+    def report(self) -> list[Stored]:
+        """What is known of all that was computed or read, in that order."""
+        return [*self.entries.values()]

@@ -119,6 +119,13 @@ class FrozenFeatures(Callback):
             self._places[id(phase)] = Place(cut, weights_hash(module.backbone, active)) if cut else None
         return self._places[id(phase)]
 
+    def _place_behind(self, trainer: pl.Trainer, module: TransferModule, limit: int | float) -> Place | None:
+        """Where a whole split's activations are taken behind a backbone, or parts of a fusion, that never trained."""
+        trained = module.backbone_trains(epochs_of(trainer)) and not module.backbone.parts
+        if trained or not everything(limit) or not holds_all_weights(trainer) or not module.can_cut:
+            return None
+        return self._place(module, module.phases(epochs_of(trainer))[-1], fold=True)
+
     def _later_places(self, trainer: pl.Trainer, module: TransferModule, phase: Phase, place: Place) -> list[Place]:
         """Cuts of later phases before which nothing trains until then: one pass computes them together."""
         active = active_in(module, phase)
@@ -200,14 +207,7 @@ class FrozenFeatures(Callback):
         """Test a backbone that never trained on stored features too: other runs with it have the same."""
         assert isinstance(pl_module, TransferModule)
         data: TransferDataModule = data_of(trainer)
-        if (
-            (pl_module.backbone_trains(epochs_of(trainer)) and not pl_module.backbone.parts)
-            or not everything(trainer.limit_test_batches)
-            or not holds_all_weights(trainer)
-            or not pl_module.can_cut
-        ):
-            return
-        place = self._place(pl_module, pl_module.phases(epochs_of(trainer))[-1], fold=True)
+        place = self._place_behind(trainer, pl_module, trainer.limit_test_batches)
         if place is not None:
             pl_module.cut = place.cut
             if data.test_shift is not None:
@@ -218,14 +218,13 @@ class FrozenFeatures(Callback):
                 data.stored[domain, "test"] = self._rows(trainer, place, [], domain, "test")
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let a fusion whose frozen parts are kept say of its validation samples what it says of their features."""
+        """Say of validation samples what is said of their stored features, which validation has read before."""
         assert isinstance(pl_module, TransferModule)
         data: TransferDataModule | None = data_of(trainer)
-        cuts = holds_all_weights(trainer) and pl_module.can_cut
-        if data is None or not pl_module.backbone.parts or not cuts:
+        if data is None:
             return
-        place = self._place(pl_module, pl_module.phases(epochs_of(trainer))[-1], fold=True)
-        if place is not None and everything(trainer.limit_predict_batches):
+        place = self._place_behind(trainer, pl_module, trainer.limit_predict_batches)
+        if place is not None:
             pl_module.cut = place.cut
             data.stored["target", "val"] = self._rows(trainer, place, [], "target", "val")
 

@@ -1,12 +1,13 @@
 """The few calls that Hydra 1.3 and 1.4, with their OmegaConfs, have no common form for; all else is the same code."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import OmegaConf
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
 
 MULTIRUN = re.compile(r"^  mode: MULTIRUN", flags=re.MULTILINE)
 IS_1_3 = hydra.__version__.startswith("1.3")
@@ -24,3 +25,15 @@ def with_sweep_flag(arguments: list[str], folders: Iterable[Path]) -> list[str]:
     sweeps = any(MULTIRUN.search(path.read_text()) for path in files)
     given = {"-m", "--multirun", "-c", "--cfg", "-r", "--run"} & set(arguments)
     return ["-m", *arguments] if sweeps and not given else arguments
+
+
+def name_overrides(config: DictConfig, overrides: Sequence[Override]) -> None:
+    """Put the job's overrides into a name that its config has for them; 1.4 makes the name where it is asked for."""
+    if not IS_1_3:
+        return
+    from hydra._internal.config_loader_impl import get_overrides_dirname
+
+    form = config.hydra.job.config.override_dirname
+    config.hydra.job.override_dirname = get_overrides_dirname(
+        overrides=list(overrides), kv_sep=form.kv_sep, item_sep=form.item_sep, exclude_keys=form.exclude_keys
+    )

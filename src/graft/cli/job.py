@@ -3,8 +3,10 @@
 No exception and no SystemExit leaves `run_job`: in a sweep it would take the other jobs with it.
 """
 
+import functools
 import gc
 import os
+import pickle
 import shlex
 import signal
 import sys
@@ -213,7 +215,14 @@ class Written(OmegaConfDumper):
 
 def yaml_of(settings: Mapping[str, Any]) -> str:
     """A plain config as `OmegaConf.to_yaml` writes it, in a third of the time: no node is made of any value."""
+    return "".join(yaml_of_group(pickle.dumps({key: value})) for key, value in settings.items())
+
+
+@functools.lru_cache(maxsize=256)
+def yaml_of_group(pickled: bytes) -> str:
+    """A pickled mapping as YAML; most groups of a sweep's job are those of the job before."""
     get_omega_conf_dumper()  # lets the class know how words are quoted
+    settings = pickle.loads(pickled)
     return yaml.dump(settings, default_flow_style=False, allow_unicode=True, sort_keys=False, Dumper=Written)
 
 

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import pickle
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, configure_log, setup_globals
+from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, env_override, setup_globals
 from hydra.core.utils import run_job as run_hydra_job
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from graft import config, signals
 from graft.cli import job
+from graft.cli.hydra_versions import IS_1_3
 from graft.cli.sweep_configs import SweepConfigs
 from graft.errors import GraftError, Interrupted, first_line, listed
 from graft.garbage import freeze_libraries
@@ -50,23 +52,45 @@ def launch(
     for one in configs:
         setup = setups.pop(folder_of(one), None)
         function = partial(cast(Any, task), setup=setup) if setup else task
-        done.append(
-            run_hydra_job(
-                hydra_context=context,
-                task_function=function,
-                config=one,
-                job_dir_key="hydra.sweep.dir",
-                job_subdir_key="hydra.sweep.subdir",
-            )
-        )
+        done.append(run_one(context, function, one))
         configure_log(base.hydra.hydra_logging, base.hydra.verbose)
+    return done
+
+
+def run_one(context: HydraContext, task: TaskFunction, one: DictConfig) -> JobReturn:
+    """Run a job as the `run_job` of Hydra 1.3 does, which copies its config four times: 30 ms of a processor.
+
+    Where an option asks for what only Hydra does, it is Hydra that runs the job, and under 1.4 always.
+    """
+    if not IS_1_3 or one.hydra.output_subdir is not None or one.hydra.job.chdir:
+        return run_hydra_job(
+            hydra_context=context,
+            task_function=task,
+            config=one,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+    own = cast(DictConfig, pickle.loads(pickle.dumps(one)))  # in a third of the time of copy.deepcopy
+    with read_write(own), open_dict(own):
+        del own["hydra"]
+    overrides = cast(list[str], OmegaConf.to_container(one.hydra.overrides.task))
+    done = JobReturn(overrides, cfg=own, hydra_cfg=one, working_dir=os.getcwd(), task_name=JobRuntime().get("name"))
+    folder_of(one).mkdir(parents=True, exist_ok=True)
+    with hydra_config(one), env_override(one.hydra.job.env_set):
+        configure_log(one.hydra.job_logging, one.hydra.verbose)
+        context.callbacks.on_job_start(config=one, task_function=task)
+        try:
+            done.return_value, done.status = task(own), JobStatus.COMPLETED
+        except Exception as error:
+            done.return_value, done.status = error, JobStatus.FAILED
+        context.callbacks.on_job_end(config=one, job_return=done)
     return done
 
 
 def numbered(one: DictConfig, number: int) -> DictConfig:
     """The config of a job, with its number and its folder."""
     with open_dict(one):
-        one.hydra.job.id = one.hydra.job.num = number
+        one.hydra.job.id, one.hydra.job.num = str(number), number
     with hydra_config(one):
         folder = os.path.abspath(os.path.join(str(one.hydra.sweep.dir), str(one.hydra.sweep.subdir)))
         with read_write(one.hydra.runtime), open_dict(one.hydra.runtime):

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import cast
 
-from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from graft.cli.hydra_versions import name_overrides
 
 
 class SweepConfigs:
@@ -25,6 +26,7 @@ class SweepConfigs:
         self._composed: dict[tuple[str, ...], bytes] = {}  # by all overrides but plain values
         self._scratch: dict[tuple[str, ...], DictConfig] = {}  # of every kind one to try values on
         self._groups: dict[str, bool] = {}
+        self._overrides: dict[str, Override] = {}  # by their text
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """The config of a job, as Hydra's `load_sweep_config` gives it."""
@@ -35,10 +37,7 @@ class SweepConfigs:
         if not takes(config, plain):
             return self.loader.load_sweep_config(self.base, list(overrides))
         config.hydra.overrides.task = list(overrides)
-        form = config.hydra.job.config.override_dirname
-        config.hydra.job.override_dirname = get_overrides_dirname(
-            overrides=parsed, kv_sep=form.kv_sep, item_sep=form.item_sep, exclude_keys=form.exclude_keys
-        )
+        name_overrides(config, parsed)
         OmegaConf.copy_cache(from_config=self.base, to_config=config)  # such as the time in a folder's name
         return config
 
@@ -52,7 +51,7 @@ class SweepConfigs:
 
     def _parsed(self, overrides: Sequence[str]) -> tuple[list[Override], list[Override], tuple[str, ...] | None]:
         """Overrides, the plain values among them, and the others as the job's kind; None where it is one of its own."""
-        parsed = self._parser.parse_overrides(list(overrides))
+        parsed = [self._override(one) for one in overrides]
         plain = [one for one in parsed if self._is_plain(one)]
         if not plain or len({one.key_or_group for one in parsed}) < len(parsed):
             return parsed, plain, None
@@ -63,6 +62,12 @@ class SweepConfigs:
         if kind not in self._composed:
             self._composed[kind] = pickle.dumps(self.loader.load_sweep_config(self.base, list(kind)))
         return self._composed[kind]
+
+    def _override(self, text: str) -> Override:
+        """An override of a job, most of which all jobs have."""
+        if text not in self._overrides:
+            self._overrides[text] = self._parser.parse_overrides([text])[0]
+        return self._overrides[text]
 
     @cached_property
     def _parser(self) -> OverridesParser:

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from graft.selection.base import of_validation, rank
 from graft.stacked.heads import StackedHeads, evaluation_losses, training_losses
 from graft.stacked.optimizers import build
 from graft.stacked.stacks import Stack
+from graft.tasks.metrics import HELD as HELD_STEPS
 from graft.training.schedules import Point
 from graft.training.trainer import build_trainer
 
@@ -62,7 +63,7 @@ class StackedFit:
     seconds: float = 0.0
     train_seconds: float = 0.0
     peak_memory_mb: float = 0.0
-    stored: list[Stored] = field(default_factory=list)
+    stored: dict[str, Stored] = field(default_factory=dict)  # by key of the feature cache
 
 
 def fit_together(stack: Stack) -> list[StackedFit | None]:
@@ -91,7 +92,7 @@ class Features:
 
     rows: MappedRows
     labels: Tensor
-    stored: list[Stored]  # what is known of the rows, for results.json
+    stored: dict[str, Stored]  # what is known of the rows, for results.json
 
 
 class Fitting:
@@ -114,12 +115,15 @@ class Fitting:
         self._read_features()
         self._prepare_steps()
         self.step, self.samples, self.train_seconds = 0, 0, 0.0
+        # By domain, losses, logits and labels of steps that the training metrics have not seen yet
+        self.held: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {domain: [] for domain in self.train_domains}
 
     # What is read
 
     def _read_features(self) -> None:
         """Features and labels of every stream's training samples, and of the validation samples that all share."""
         data, self.train_domains = self.leader.data, self.leader.data.train_domains
+        self.read: dict[tuple[str, ...], tuple[MappedRows, dict[str, Stored]]] = {}  # by domain, split and fingerprint
         self.train = {
             domain: [self._features(stream[0], domain, "train") for stream in self.stack.streams]
             for domain in self.train_domains
@@ -127,17 +131,21 @@ class Fitting:
         self.val = {domain: self._features(self.leader, domain, "val") for domain in data.eval_domains}
         for (stream, _), _, fit in self._each():
             of_job = [*(of_streams[stream] for of_streams in self.train.values()), *self.val.values()]
-            fit.stored = [entry for one in of_job for entry in one.stored]
+            fit.stored = {key: entry for one in of_job for key, entry in one.stored.items()}
 
     def _features(self, job: Experiment, domain: str, split: str) -> Features:
         """GraftError where the disk has no room for them."""
-        labels = getattr(job.data.domains[domain], split).labels
-        assert labels is not None  # see graft.stacked.stacks.why_alone
-        kept = FeatureCache(self.leader.cache)
-        rows = stored_features(Pass(job.data, domain, split, self.precision, CPU), self.leader.module.backbone, kept)
-        if rows is None:
-            raise GraftError(f"the disk has no room for features ({kept.refused})")
-        return Features(rows, labels, kept.report)
+        samples = getattr(job.data.domains[domain], split)
+        assert samples.labels is not None  # see graft.stacked.stacks.why_alone
+        key = (domain, split, samples.fingerprint)
+        if key not in self.read:
+            kept, one = FeatureCache(self.leader.cache), Pass(job.data, domain, split, self.precision, CPU)
+            rows = stored_features(one, self.leader.module.backbone, kept)
+            if rows is None:
+                raise GraftError(f"the disk has no room for features ({kept.refused})")
+            self.read[key] = rows, kept.entries
+        rows, entries = self.read[key]
+        return Features(rows, samples.labels, entries)
 
     def _prepare_steps(self) -> None:
         """Samplers of every stream, and for every job its rates, weight decays and objective's weights in each step."""
@@ -242,11 +250,24 @@ class Fitting:
         return next(name for name, head in self.leader.module.heads.items() if head is own)
 
     def _count(self, domain: str, losses: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Let the training metrics of every job see its batch."""
-        for stream, jobs in enumerate(self.stack.streams):
-            of_jobs = zip(jobs, losses[stream], logits[stream], strict=True)
-            for job, loss, outputs in of_jobs:
-                job.module.train_metrics[domain].add(loss, outputs, labels[stream])
+        """Keep a step's losses `(S, R)`, logits `(S, R, B, K)` and labels `(S, B, ...)` for the training metrics."""
+        self.held[domain].append((losses * labels.shape[1], logits, labels))
+        if len(self.held[domain]) == HELD_STEPS:
+            self._count_held(domain)
+
+    def _count_held(self, domain: str) -> None:
+        """Let the training metrics of every job see its batches, as many at a time as when it trains alone."""
+        if not self.held[domain]:
+            return
+        losses, logits, labels = (list(column) for column in zip(*self.held[domain], strict=True))
+        self.held[domain] = []
+        task, ranks = self.leader.module.tasks[domain], self.leader.module.train_metrics[domain].ranks
+        samples, targets, totals = torch.cat(logits, dim=2), torch.cat(labels, dim=1), torch.stack(losses).sum(0)
+        predictions = of_samples(task.predictions, samples)
+        scores = of_samples(task.scores, samples) if ranks else None
+        for (s, r), job, _ in self._each():
+            own = None if scores is None else scores[s, r]
+            job.module.train_metrics[domain].count(totals[s, r], predictions[s, r], targets[s], own)
 
     # Validation, and what is logged
 
@@ -289,14 +310,18 @@ class Fitting:
 
     def _count_validated(self, domain: str, waiting: Sequence[tuple[Tensor, Tensor, Tensor]]) -> None:
         """Let every job's metrics see batches of features `(B, D)`, logits `(S, R, B, K)` and labels `(B, ...)`."""
-        columns = list(zip(*waiting, strict=True))
+        columns, task = list(zip(*waiting, strict=True)), self.leader.module.tasks[domain]
         features, labels, logits = torch.cat(columns[0]), torch.cat(columns[2]), torch.cat(columns[1], dim=2)
-        for (stream, place), job, _ in self._each():
-            job.module.add_predictions(domain, logits[stream, place], labels)
-            job.module.add_to_rule(domain, features, logits[stream, place])
+        predictions, scores = of_samples(task.predictions, logits), of_samples(task.scores, logits)
+        targets = task.targets(labels)
+        for (s, r), job, _ in self._each():
+            job.module.add_compared(domain, predictions[s, r], targets, scores[s, r])
+            job.module.add_to_rule(domain, features, logits[s, r])
 
     def log_epoch(self, epoch: int) -> None:
         """Log every job's training values of an epoch."""
+        for domain in self.train_domains:
+            self._count_held(domain)
         progress, factors = min(1.0, self.step / max(1, self.total)), self.factors[..., self.step - 1]
         for (place, job, fit), rate in zip(self._each(), self.logged_rates, strict=True):
             values = logged(job.module.training_values(progress, rate * float(factors[place])))
@@ -306,6 +331,11 @@ class Fitting:
         """Every job with its place in the stack and its fit."""
         places = [(s, r) for s in range(self.shape[0]) for r in range(self.shape[1])]
         return zip(places, self.jobs, self.fits, strict=True)
+
+
+def of_samples(function: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
+    """What a task makes of each sample's logits `(S, R, B, K)`, of all jobs at once."""
+    return function(logits.flatten(0, 2)).unflatten(0, logits.shape[:3])
 
 
 def logged(values: Mapping[str, Any]) -> dict[str, float]:

@@ -26,4 +26,4 @@ def replay(fitting: Fitting, experiment: Experiment, fit: StackedFit) -> None:
         samples=fit.samples,
         peak_memory_mb=fit.peak_memory_mb,
     )
-    fitting.features.report.extend(fit.stored)
+    fitting.features.entries |= fit.stored

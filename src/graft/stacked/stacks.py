@@ -1,6 +1,7 @@
 """Which assembled jobs make a stack: the same network on the same features, in streams that draw the same samples."""
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -72,11 +73,16 @@ def share_backbone(job: Experiment, leader: Experiment) -> bool:
 
 def stacks_of(jobs: Sequence[Experiment]) -> list[Stack]:
     """Stacks of jobs with one backbone, as few as there can be."""
-    stacks = []
-    for alike in grouped((shape_of(job), job) for job in jobs):
-        streams = grouped((stream_of(job), job) for job in alike)
-        stacks += [Stack(equal) for equal in grouped((len(stream), stream) for stream in streams)]
-    return stacks
+    return [
+        Stack(of_one_length(grouped((stream_of(job), job) for job in alike)))
+        for alike in grouped((shape_of(job), job) for job in jobs)
+    ]
+
+
+def of_one_length(streams: Sequence[Sequence[Key]]) -> list[Sequence[Key]]:
+    """The streams, cut into parts as long as each other: a sweep of which some jobs are done has longer and shorter."""
+    length = math.gcd(*map(len, streams))
+    return [stream[first : first + length] for stream in streams for first in range(0, len(stream), length)]
 
 
 def shape_of(job: Experiment) -> str:

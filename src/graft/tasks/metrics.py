@@ -188,7 +188,7 @@ class TrainingMetrics(nn.Module):
         self.loss = Mean()
         scored = [task.main_metric] if task.scores_training else []
         self.score = MetricCollection({name: task.metrics(num_outputs)[name] for name in scored})
-        self._ranks = any(isinstance(metric, Ranking) for metric in self.score.values())
+        self.ranks = any(isinstance(metric, Ranking) for metric in self.score.values())
         self._held: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
@@ -203,11 +203,17 @@ class TrainingMetrics(nn.Module):
     def _update(self) -> None:
         if self._held:
             losses, logits, labels = (list(column) for column in zip(*self._held, strict=True))
-            samples, targets = torch.cat(logits), torch.cat(labels)
-            self.loss.update(torch.stack(losses).sum(), len(targets))
-            scores = {"scores": self.task.scores(samples)} if self._ranks else {}
-            self.score.update(self.task.predictions(samples), self.task.targets(targets), **scores)
+            samples = torch.cat(logits)
+            scores = self.task.scores(samples) if self.ranks else None
+            self.count(torch.stack(losses).sum(), self.task.predictions(samples), torch.cat(labels), scores)
             self._held = []
+
+    def count(self, total: Tensor, predictions: Tensor, labels: Tensor, scores: Tensor | None) -> None:
+        """Count samples in: summed loss, predictions, labels `(N, ...)`, and scores where the metric `ranks`."""
+        self.loss.update(total, len(labels))
+        if self.score:
+            kept = {} if scores is None else {"scores": scores}
+            self.score.update(predictions, self.task.targets(labels), **kept)
 
     def compute(self) -> dict[str, Tensor]:
         """`loss` and the main metric by its name; empty where there was no batch."""

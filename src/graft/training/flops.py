@@ -43,10 +43,22 @@ def of_fit(
     return sum(phase.epochs * one for phase, one in zip(phases, by_epoch, strict=True))
 
 
+# Those of a network and its inputs' shape, in this process: the jobs of a sweep have the same.
+COUNTED: dict[tuple[object, ...], float] = {}
+
+
 def of_sample(backbone: Backbone, head: nn.Module, phase: Phase, inputs: Inputs) -> float:
     """FLOPs of a sample's training step in a phase, the mean over the inputs `(B, ...)`."""
-    if isinstance(inputs, Tensor):  # all of one shape
-        inputs = inputs[:1]
+    if not isinstance(inputs, Tensor):
+        return counted(backbone, head, phase, inputs)
+    key = (repr(backbone), repr(head), frozenset(phase.parameters), phase.heads, inputs.shape[1:])
+    if key not in COUNTED:
+        COUNTED[key] = counted(backbone, head, phase, inputs[:1])  # all of one shape
+    return COUNTED[key]
+
+
+def counted(backbone: Backbone, head: nn.Module, phase: Phase, inputs: Inputs) -> float:
+    """The same, counted as they run."""
     with as_in(phase, backbone, head), countable(backbone), FlopCounterMode(display=False) as counter:
         output = head(seen_by(head, backbone, inputs.to(next(head.parameters()).device)))
         if output.requires_grad:
