@@ -10,6 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from benchmarks.fit_clock import FILE
+from benchmarks.measure import Cost
 from graft.cli.job import quoted
 
 ROOT = Path(__file__).parents[1]
@@ -58,6 +60,15 @@ def run(overrides: Sequence[str], folder: Path, cache: Path) -> dict[str, Any]:
     """The results of one run in a new folder."""
     execute([*overrides, f"hydra.run.dir={quoted(folder)}"], cache)
     return json.loads((folder / "results.json").read_text())
+
+
+def fit_cost(overrides: Sequence[str], folder: Path, cache: Path) -> Cost:
+    """Of the fit of one run in a new folder, with all that it prepares, such as features.
+
+    Baselines are left out: they read the same features and would make them before the fit.
+    """
+    results = run([*overrides, "baselines=none", "callbacks=fit_clock"], folder, cache)
+    return Cost(fit_seconds(results), json.loads((folder / FILE).read_text())["cpu_s"])
 
 
 @dataclass(frozen=True)

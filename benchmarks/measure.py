@@ -5,8 +5,25 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+Taken = TypeVar("Taken")
 CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of some work: wall time, and CPU time of its process, both in seconds."""
+
+    seconds: float
+    cpu_s: float
+
+
+def cost(work: Callable[[], object]) -> Cost:
+    """Of one call."""
+    start, cpu = time.perf_counter(), time.process_time()
+    work()
+    return Cost(time.perf_counter() - start, time.process_time() - cpu)
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -16,12 +33,12 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def interleave(works: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+def interleave(works: Mapping[str, Callable[[], Taken]], repeats: int) -> dict[str, list[Taken]]:
     """What each work returns in every round, in which all take their turn, so that a slow minute hits all alike.
 
     Every other round goes backwards: whoever follows a work that leaves something behind is not always the same.
     """
-    values: dict[str, list[float]] = {name: [] for name in works}
+    values: dict[str, list[Taken]] = {name: [] for name in works}
     for number in range(repeats):
         for name in list(works)[:: -1 if number % 2 else 1]:
             values[name].append(works[name]())

@@ -1,13 +1,13 @@
 """A row of the table: what is compared, which bar it has to meet, and how it is measured."""
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from benchmarks.measure import Summary, seconds, summarise
+from benchmarks.measure import Cost, Summary, ratios, seconds, summarise
 
 Choice = TypeVar("Choice")
 THREADS = 2  # of every contestant: what the bars were set for
@@ -50,6 +50,15 @@ class Measured:
     beside: dict[str, list[float]] = field(default_factory=dict)  # more figures of the same unit, without a bar
     notes: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)  # for the JSON file and the pictures
+
+
+def compared(costs: Mapping[str, Sequence[Cost]], notes: Sequence[str] = ()) -> Measured:
+    """The first of two works over the second, in wall time, and beside it in CPU time, which a busy machine has too."""
+    ours, other = costs.values()
+    values = ratios([one.seconds for one in ours], [one.seconds for one in other])
+    beside = {"the same in CPU seconds": ratios([one.cpu_s for one in ours], [one.cpu_s for one in other])}
+    details = {name: [vars(one) for one in taken] for name, taken in costs.items()}
+    return Measured(values, beside, [*notes], {"costs": details})
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Fits of Graft that take turns step by step, each in a thread of its own.
 
-What counts is the thread's CPU time of a step, without loading its batches, so that other work on the machine matters
-little.
+What counts is the thread's CPU time of a step, so that other work on the machine matters little; what loading the next
+batch takes is kept apart.
 """
 
 import threading
@@ -18,6 +18,7 @@ from graft.cli.hydra_versions import VERSION_BASE
 from graft.cli.job import quoted
 from graft.config import plain
 from graft.experiment import Experiment, assemble, prepare
+from graft.inputs.base import Batch
 from graft.pretrain import pretrain
 from graft.training.fitting import Fitting
 
@@ -25,21 +26,36 @@ WARM_UP = 2  # steps of each fit that do not count
 
 
 class Steps(Callback):
-    """Waits before each step of a fit until its turn comes, and keeps the step's CPU seconds."""
+    """Waits before each step of a fit until its turn comes; keeps the step's CPU seconds, its batch and its loss."""
 
     def __init__(self) -> None:
         self.go, self.ready = threading.Semaphore(0), threading.Semaphore(0)
         self.seconds: list[float] = []
+        self.between: list[float] = []  # from a step's end to the next one's begin, within an epoch
+        self.batches: list[Batch] = []  # the coming step's included
+        self.losses: list[float] = []
+        self.ended: float | None = None
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What lies behind is the end of an epoch, not the loading of a batch."""
+        self.ended = None
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, place: int) -> None:
         """Hand the turn over and wait for the next one."""
+        if self.ended is not None:
+            self.between.append(time.thread_time() - self.ended)
+        self.batches.append(batch)
         self.ready.release()
         self.go.acquire()
         self.started = time.thread_time()
 
-    def on_train_batch_end(self, *arguments: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, place: int
+    ) -> None:
         """Note the step."""
-        self.seconds.append(time.thread_time() - self.started)
+        self.ended = time.thread_time()
+        self.seconds.append(self.ended - self.started)
+        self.losses.append(float(outputs["loss"]))
 
     def step(self) -> float:
         """CPU seconds of one more step."""

@@ -6,7 +6,8 @@ import pytest
 
 from benchmarks import pictures, table
 from benchmarks.__main__ import main
-from benchmarks.row import Bar, Measured, Row, run_row
+from benchmarks.measure import Cost
+from benchmarks.row import Bar, Measured, Row, compared, run_row
 from benchmarks.rows import ROWS
 
 
@@ -72,6 +73,14 @@ def test_the_table_shows_what_the_bar_is_and_what_was_measured_beside():
     assert [cell.strip() for cell in lines[3].split("|")[2:4]] == ["another over theirs", "2.000 s"]
     assert lines[-1] == "some: a note"
     assert len({len(line) for line in lines[:4]}) == 1
+
+
+def test_costs_are_compared_in_wall_time_and_in_cpu_time():
+    measured = compared({"ours": [Cost(2.0, 3.0)], "theirs": [Cost(1.0, 2.0)]}, ["a note"])
+    assert measured.values == [2.0]
+    assert measured.beside == {"the same in CPU seconds": [1.5]}
+    assert measured.notes == ["a note"]
+    assert measured.details["costs"]["ours"] == [{"seconds": 2.0, "cpu_s": 3.0}]
 
 
 def test_the_file_holds_machine_values_and_verdict(tmp_path):

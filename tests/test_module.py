@@ -165,6 +165,27 @@ def test_frozen_leaves_every_backbone_parameter_and_buffer_bit_equal(tiny_backbo
     assert all(p.grad is None for p in module.backbone.parameters())
 
 
+def test_a_phase_freezes_once_and_frozen_parts_are_in_eval_mode_at_the_begin_of_each_epoch(tiny_backbone, monkeypatch):
+    applied, modes = [], []
+    module = build_module(tiny_backbone(), strategy=LinearProbeThenFineTune(probe_fraction=0.5))
+    apply = module.apply_phase
+
+    class Disturb(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            layers = [part for part in pl_module.backbone.modules() if [*part.parameters(recurse=False)]]
+            modes.append({layer.training for layer in layers})
+
+        def on_train_epoch_end(self, trainer, pl_module):
+            for part in pl_module.backbone.modules():
+                part.training = not part.training
+
+    monkeypatch.setattr(module, "apply_phase", lambda phase: applied.append(module.current_epoch) or apply(phase))
+    fit(module, epochs=6, callbacks=[Disturb()])
+    assert applied == [0, 3]
+    steps = len(modes) // 6
+    assert modes == [{False}] * 3 * steps + [{True}] * 3 * steps
+
+
 def test_lp_ft_moves_the_head_first_and_everything_after(tiny_backbone):
     strategy = LinearProbeThenFineTune(probe_fraction=0.5, lr_ratio=0.2)
     module = build_module(tiny_backbone(), strategy=strategy, rates=BackboneRatio(0.1))

@@ -118,6 +118,7 @@ class TransferModule(pl.LightningModule):
         self.gates: dict[str, float] = {}  # and of a gated fusion by modality, see graft.training.modalities
         self._accumulated: list[Batch] = []  # of the coming optimizer step, where a term has updates
         self._phases: list[Phase] = []
+        self._applied: Phase | None = None  # what trains now
         self._frozen: list[nn.Module] = []
         self._learning: dict[str, list[nn.Parameter]] = {}  # in this phase, by part: finding it takes time
         self._clipped: list[Tensor] = []  # of them what `weight_clip` acts on
@@ -475,10 +476,15 @@ class TransferModule(pl.LightningModule):
         self.on_train_epoch_start()
 
     def on_train_epoch_start(self) -> None:
-        """Compress further where it is time, and freeze and unfreeze for the epoch's phase."""
+        """Compress further where it is time, and freeze and unfreeze where a phase begins or parameters are others."""
+        phase = self.phase(min(self.current_epoch, epochs_of(self.trainer) - 1))
         if self.compression.begin_epoch(self.current_epoch):
             self.renew_groups(self.trainer.optimizers[0])
-        self.apply_phase(self.phase(min(self.current_epoch, epochs_of(self.trainer) - 1)))
+            self._applied = None
+        if phase is not self._applied:
+            self.apply_phase(phase)
+        else:
+            self.train(self.training)
 
     def renew_groups(self, optimizer: Optimizer) -> None:
         """Let the optimizer step on parameters that took the place of others, of which it has no momentum yet."""
@@ -509,6 +515,7 @@ class TransferModule(pl.LightningModule):
             for name, parameter in named
             if parameter.requires_grad and not part.startswith("term/") and not is_norm_or_bias(name, parameter)
         ]
+        self._applied = phase
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "TransferModule":

@@ -102,6 +102,22 @@ def test_evaluation_of_sequences_takes_those_of_about_one_length_together():
     assert again == [indices.tolist() for indices in drawn], "the same in every epoch"
 
 
+def test_a_batch_of_texts_comes_in_parts_where_padding_would_be_much_of_it():
+    lengths = torch.tensor([*[10] * 60, *range(11, 51), *[50] * 28])
+    plain, parts = ([i for _, i in EvalBatches(128, 64, lengths=lambda: lengths, parts=p)] for p in (False, True))
+
+    def padded(batches):
+        return sum(len(i) * int(lengths[i].max()) for i in batches) / int(lengths.sum())
+
+    assert len(plain) == 2 < len(parts) <= 16
+    assert torch.cat(parts).sort().values.tolist() == list(range(128))
+    assert padded(plain) > 1.2
+    assert padded(parts) < 1.15
+    assert min(map(len, parts)) >= 8
+    equal = [len(i) for _, i in EvalBatches(128, 64, lengths=lambda: torch.full((128,), 9), parts=True)]
+    assert equal == [64, 64]
+
+
 def _of_process(rank, world, folder):
     os.environ |= {"GLOO_SOCKET_IFNAME": "lo"}
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)

@@ -74,7 +74,8 @@ class Pass:
 
     def batches(self, sized: bool = False) -> Iterator[tuple[Tensor, Any]]:
         """Indices `(B,)` and inputs on the device, batch by batch; `sized`: images with their sizes."""
-        for batch in self.data.plain_batches(self.domain, self.split, self.view, shift=self.shift):
+        parts = self.view is None  # what is random in a view is drawn batch by batch
+        for batch in self.data.plain_batches(self.domain, self.split, self.view, shift=self.shift, parts=parts):
             assert batch.indices is not None
             inputs = self.moved(batch.inputs)
             yield batch.indices, (inputs, batch.sizes) if sized else inputs

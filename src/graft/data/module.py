@@ -491,11 +491,13 @@ class TransferDataModule(pl.LightningDataModule):
         view: int | None = None,
         spec: InputSpec | None = None,
         shift: str | None = None,
+        parts: bool = False,
     ) -> Iterator[DomainBatch]:
         """Batches of a domain's train, val or test split; every process gets all.
 
         Without augmentation, or as the `view`-th of endlessly many augmented versions of the split. With a `spec` in
-        the form that another network takes, without augmentation; with a `shift` changed so.
+        the form that another network takes, without augmentation; with a `shift` changed so. `parts`: of sequences
+        rather smaller batches than much padding.
         """
         transform = self._eval_transform if view is None else self._train_transform
         if spec is not None or shift is not None:
@@ -503,7 +505,7 @@ class TransferDataModule(pl.LightningDataModule):
         split = self._whole(domain, split_name)
         split = replace(split, labels=None) if split.partly_labelled else split
         seed, lengths = (self.seed, domain, "view", view), functools.partial(self._lengths_of, split, transform)
-        batches = EvalBatches(len(split), self.eval_batch_size, seed, shared=False, lengths=lengths)
+        batches = EvalBatches(len(split), self.eval_batch_size, seed, shared=False, lengths=lengths, parts=parts)
         yield from Loader(*self._samples(split, transform), batches, self.num_workers)
 
     def drawn_batches(self, domain: str, samples: int, batch_size: int) -> Iterator[DomainBatch]:

@@ -10,6 +10,8 @@ from torch.utils.data import Sampler
 from graft.data.samples import generator, seed_of
 
 POOL = 50  # batches among which samples are sorted by length
+PADDING = 1 / 6  # of a batch's numbers, from which on it comes in parts
+MOST_PARTS = 8  # of a batch: small ones take longer a sample
 
 Key = tuple[int, Tensor]  # a batch: seed of its augmentation, indices (B,) of its samples
 
@@ -135,7 +137,8 @@ class EvalBatches(Sampler[Key]):
 
     They come in order; where `lengths` gives those of all samples `(N,)`, each batch holds samples of about one length,
     and which batch comes when is shuffled, so that the first ones stand for all. Where they are not `shared`, every
-    process gets all of them. `seed` is for what is random in a batch.
+    process gets all of them. `seed` is for what is random in a batch. With `parts` a batch comes in as many parts as
+    keep padding small, so that there are more batches than `len` says; nobody waits for another process then.
     """
 
     def __init__(
@@ -145,12 +148,14 @@ class EvalBatches(Sampler[Key]):
         seed: object = None,
         shared: bool = True,
         lengths: Callable[[], Tensor | None] = lambda: None,
+        parts: bool = False,
     ) -> None:
         self.samples = samples
         self.batch_size = batch_size
         self.seed = seed
         self.shared = shared
         self.lengths = lengths
+        self.parts = parts
 
     def __len__(self) -> int:
         largest_share = -(-self.samples // self._rank_and_world()[1])
@@ -161,6 +166,9 @@ class EvalBatches(Sampler[Key]):
         lengths = self.lengths()
         order = torch.arange(self.samples) if lengths is None else lengths.argsort(stable=True)
         batches: Sequence[Tensor] = order[rank::world].tensor_split(len(self))
+        if lengths is not None and self.parts:
+            smallest = max(1, self.batch_size // MOST_PARTS)
+            batches = [part for batch in batches for part in little_padded(batch, lengths, smallest)]
         if lengths is not None:
             batches = [batches[index] for index in torch.randperm(len(batches), generator=generator("evaluation"))]
         for step, indices in enumerate(batches):
@@ -168,6 +176,18 @@ class EvalBatches(Sampler[Key]):
 
     def _rank_and_world(self) -> tuple[int, int]:
         return rank_and_world() if self.shared else (0, 1)
+
+
+def little_padded(batch: Tensor, lengths: Tensor, smallest: int) -> Sequence[Tensor]:
+    """A batch `(B,)` sorted by length, in parts of at least `smallest` where over PADDING of it would be padding."""
+    begin, total, cuts = 0, 0, []
+    for place, length in enumerate(lengths[batch].tolist()):
+        total += length
+        large = min(place - begin, len(batch) - place) >= smallest
+        if large and total < (1 - PADDING) * length * (place + 1 - begin):
+            cuts.append(place)
+            begin, total = place, length
+    return batch.tensor_split(cuts)
 
 
 def bucketed(order: Tensor, lengths: Tensor, size: int, random: torch.Generator) -> Tensor:

@@ -43,8 +43,9 @@ def parts(
 
     A head's bottleneck is a part `bottleneck/<name>`, before the head.
     """
+    named = list(backbone.named_parameters())  # once: walking through a network takes longer than reading names
     by_part = {
-        f"backbone/{stage.name}": list(backbone.stage_parameters(stage.name).items()) for stage in backbone.stages
+        f"backbone/{stage.name}": [(key, p) for key, p in named if stage.covers(key)] for stage in backbone.stages
     }
     by_part |= {
         f"term/{name}": [(key, p) for key, p in term.named_parameters() if p.requires_grad]

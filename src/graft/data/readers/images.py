@@ -18,7 +18,7 @@ from torch import Tensor
 
 from graft.data.readers.folders import file_name, file_problem
 from graft.data.readers.pixels import BYTES, DEEP, range_by_type, to_bytes
-from graft.data.readers.similar import SIDE, thumbnail_of
+from graft.data.readers.similar import SIDE, in_mode, thumbnail_of
 from graft.data.threads import in_parts
 from graft.errors import GraftError, first_line
 
@@ -335,7 +335,7 @@ def image_array(
             if pixels.has_transparency_data:
                 pixels = pixels.convert("RGBA")
                 pixels = Image.alpha_composite(Image.new("RGBA", pixels.size, "white"), pixels)
-            pixels = pixels.convert("L" if channels == 1 else "RGB")
+            pixels = in_mode(pixels, "L" if channels == 1 else "RGB")
         elif pixels.mode in ("P", "PA"):
             pixels = pixels.convert()
         pixels = np.array(pixels)

@@ -34,7 +34,12 @@ def thumbnail_of(pixels: Image.Image | np.ndarray) -> np.ndarray | None:
         return None
     if pixels.mode not in ("L", "RGB"):
         pixels = pixels.convert("RGB")
-    return np.asarray(pixels.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS))
+    return np.asarray(in_mode(pixels, "L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS))
+
+
+def in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """An image in one of Pillow's modes, itself where it is: `convert` would copy it, which takes as long again."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def hashes_of(thumbnails: Sequence[np.ndarray]) -> list[np.ndarray | None]:
