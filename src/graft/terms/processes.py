@@ -16,7 +16,7 @@ def several() -> bool:
 
 def summed(tensor: Tensor) -> Tensor:
     """The sum over processes, through which gradients go to each of them."""
-    return _Sum.apply(tensor) if several() else tensor
+    return gathered_to_learn(tensor.unsqueeze(0)).sum(0) if several() else tensor
 
 
 def gathered(tensor: Tensor) -> Tensor:
@@ -52,20 +52,8 @@ def of_whole_batch(tensor: Tensor) -> Tensor:
     return rows.unflatten(0, (number, -1)).transpose(0, 1).flatten(0, 1) if number > 1 else rows
 
 
-class _Sum(torch.autograd.Function):
-    """A sum over processes. Torch deprecates its own such function and has no public one instead."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, tensor: Tensor) -> Tensor:
-        return _sum_of(tensor)
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
-        return _sum_of(gradient)
-
-
 class _Rows(torch.autograd.Function):
-    """The rows of all processes, as above."""
+    """The rows of all processes. Torch deprecates its own such function and has no public one instead."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, tensor: Tensor) -> Tensor:
@@ -74,10 +62,6 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
         rank, number = rank_and_world()
-        return _sum_of(gradient).chunk(number)[rank]
-
-
-def _sum_of(tensor: Tensor) -> Tensor:
-    total = tensor.clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(total)
-    return total
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total.chunk(number)[rank]
