@@ -157,3 +157,9 @@ def test_a_key_of_an_open_mapping_needs_no_sign(app, word):
     (config,) = app.configs
     assert config.optimizer.options == ({"betas": [0.5, 0.99]} if "betas" in word else {})
     assert "there is no such key" in app("optimizer=adam", "optimizer.options.betaz=1").err
+
+
+def test_a_key_inside_of_a_mapping_is_told_by_its_own_name(app):
+    assert "`training.epochz`: there is no such key or group (did you mean `training.epochs`?)" in (
+        app("training={epochz:3}").err
+    )

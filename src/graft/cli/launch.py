@@ -104,6 +104,8 @@ def explain(error: Exception, conf: Path) -> str:
     if found := re.search(r"An item is already at '([^']+)'", text):
         return f"`+{found[1]}`: the key exists; set it without the plus sign."
     if found := re.search(r"Could not (?:override|delete)\b[^']*'([^']+)'", text):
+        # Of a mapping that is set as a whole OmegaConf names the key inside
+        found = re.search(rf"full_key: ({re.escape(found[1])}\.\S+)", str(error.__cause__)) or found
         if renamed := new_name(found[1]):
             return f"{renamed}.\n{SEE_HELP}"
         hint = suggestion(found[1].split("@")[0], known_names(conf)) if "@" not in found[1] else ""
