@@ -41,9 +41,9 @@ class LoggedRow:
 
 @dataclass(frozen=True)
 class Best:
-    """The head's weights with the best validation metric."""
+    """The head's weights with the best validation metric, or of a rule without one the last ones."""
 
-    value: float
+    value: float | None  # None where nothing is followed
     epoch: int  # from 0
     step: int  # optimizer steps done
     weights: dict[str, Tensor]
@@ -57,6 +57,7 @@ class StackedFit:
     jobs: int
     rows: list[LoggedRow] = field(default_factory=list)
     best: Best | None = None
+    validated: dict[str, float] = field(default_factory=dict)  # metrics of the last validation
     epochs: int = 0
     steps: int = 0
     samples: int = 0
@@ -79,6 +80,7 @@ def fit_together(stack: Stack) -> list[StackedFit | None]:
         if (epoch + 1) % fitting.validate_every == 0:
             fitting.validate(epoch)
         fitting.log_epoch(epoch)
+    fitting.keep_last()
     seconds, peak = time.perf_counter() - started, peak_memory_mb(CPU)
     for fit in fitting.fits:
         fit.epochs, fit.steps, fit.seconds, fit.peak_memory_mb = fitting.epochs, fitting.step, seconds, peak
@@ -281,12 +283,19 @@ class Fitting:
             values = logged(job.module.validation_values())
             fit.rows.append(LoggedRow(epoch, self.step, values))
             self.fine[stream, place] &= all(math.isfinite(v) for name, v in values.items() if name.endswith("/loss"))
+            fit.validated = of_validation(values)
             monitor, higher = job.rule.monitor(job.module.tasks), job.rule.higher_is_better(job.module.tasks)
-            assert monitor is not None  # see graft.stacked.stacks.why_alone
-            value = values[monitor]
-            if job.rule.may_choose(epoch) and (fit.best is None or rank(value, higher) > rank(fit.best.value, higher)):
-                weights = self.heads.of_job(stream, place)
-                fit.best = Best(value, epoch, self.step, weights, of_validation(values))
+            if monitor is None or not job.rule.may_choose(epoch):
+                continue
+            value, best = values[monitor], fit.best and fit.best.value
+            if best is None or rank(value, higher) > rank(best, higher):
+                fit.best = Best(value, epoch, self.step, self.heads.of_job(stream, place), fit.validated)
+
+    def keep_last(self) -> None:
+        """Keep the weights that a job ends with where its rule follows nothing."""
+        for (stream, place), job, fit in self._each():
+            if job.rule.monitor(job.module.tasks) is None:
+                fit.best = Best(None, self.epochs - 1, self.step, self.heads.of_job(stream, place), fit.validated)
 
     def _validate_domain(self, domain: str) -> None:
         rows, labels = self.val[domain].rows, self.val[domain].labels

@@ -104,5 +104,5 @@ def reasons(config: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"optimizer.options.{name}" for name in optimizer["options"] if name not in taken)
     if attribute(config["scheduler"]["_target_"], "follows_metric", False):
         yield "a scheduler that follows a metric"
-    if attribute(selection["_target_"], "holds_out", False) or not attribute(selection["_target_"], "domains", ()):
+    if attribute(selection["_target_"], "holds_out", False):
         yield f"selection={selection['_target_'].split('.')[-2]}"

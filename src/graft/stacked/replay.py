@@ -7,18 +7,19 @@ from graft.training.lightning import count_as_done
 
 
 def replay(fitting: Fitting, experiment: Experiment, fit: StackedFit) -> None:
-    """Log every row, write the best checkpoint, and let the run's Trainer and its measurements know of the fit."""
+    """Log every row, write the checkpoint of the chosen weights, and let the run's Trainer and its measurements know of the fit."""
     for row in fit.rows:
         for logger in fitting.trainer.loggers:
             logger.log_metrics({**row.values, "epoch": row.epoch}, row.step - 1)
     for logger in fitting.trainer.loggers:
         logger.save()
     module, best = experiment.module, fit.best
-    assert best is not None  # a stack's rules follow a metric of every validation
+    assert best is not None  # every rule of a stack has one when it has trained
     module.heads.load_state_dict(best.weights)
     content = fitting.checkpoints.content(module, module.state_dict(), best.epoch, best.step, best.metrics)
-    fitting.trainer.strategy.save_checkpoint(content, fitting.checkpoints.best_file)
-    count_as_done(fitting.trainer, fit.epochs, fit.steps)
+    file = fitting.checkpoints.last_file if best.value is None else fitting.checkpoints.best_file
+    fitting.trainer.strategy.save_checkpoint(content, file)
+    count_as_done(fitting.trainer, fit.epochs, fit.steps, best.metrics)
     share = 1 / fit.jobs
     fitting.throughput.take_over(
         fit_s=fit.seconds * share,

@@ -47,7 +47,7 @@ def why_alone(job: Experiment) -> str | None:
         return "a task that chooses a threshold"
     if measures_domain_distance(job):
         return "report.proxy_a_distance reads features in validation"
-    if rule.has_score or rule.monitor(module.tasks) is None or rule.holds_out:
+    if rule.has_score or rule.holds_out:
         return f"selection={rule.name}"
     splits = [data.domains[domain].train for domain in data.train_domains]
     if any(split.labels is None or split.partly_labelled for split in splits):

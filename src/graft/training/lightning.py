@@ -1,12 +1,13 @@
 """What a Lightning Trainer leaves untyped."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, cast
 
 import pytorch_lightning as pl
+import torch
 from lightning_fabric.utilities import registry
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -30,12 +31,14 @@ def data_of(trainer: pl.Trainer) -> "TransferDataModule":
     return cast(Any, trainer).datamodule
 
 
-def count_as_done(trainer: pl.Trainer, epochs: int, steps: int) -> None:
-    """Let a Trainer count epochs and optimizer steps that were done without it."""
+def count_as_done(trainer: pl.Trainer, epochs: int, steps: int, metrics: Mapping[str, float]) -> None:
+    """Let a Trainer count epochs and optimizer steps that were done without it, and know what they were validated by."""
     loop = cast(Any, trainer.fit_loop)
     loop.epoch_progress.current.processed = loop.epoch_progress.current.completed = epochs
     loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed = steps
     loop.epoch_loop._batches_that_stepped = steps
+    known = {name: torch.tensor(value) for name, value in metrics.items()}
+    cast(Any, trainer)._logger_connector._callback_metrics.update(known)
 
 
 def holds_all_weights(trainer: pl.Trainer) -> bool:
