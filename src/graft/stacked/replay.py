@@ -7,7 +7,7 @@ from graft.training.lightning import count_as_done
 
 
 def replay(fitting: Fitting, experiment: Experiment, fit: StackedFit) -> None:
-    """Log every row, write the checkpoint of the chosen weights, and let the run's Trainer and its measurements know of the fit."""
+    """Log every row, write the chosen weights, and let the run's Trainer and its measurements know of the fit."""
     for row in fit.rows:
         for logger in fitting.trainer.loggers:
             logger.log_metrics({**row.values, "epoch": row.epoch}, row.step - 1)

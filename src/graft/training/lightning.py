@@ -32,7 +32,7 @@ def data_of(trainer: pl.Trainer) -> "TransferDataModule":
 
 
 def count_as_done(trainer: pl.Trainer, epochs: int, steps: int, metrics: Mapping[str, float]) -> None:
-    """Let a Trainer count epochs and optimizer steps that were done without it, and know what they were validated by."""
+    """Let a Trainer count epochs and optimizer steps that were done without it, and know how they were validated."""
     loop = cast(Any, trainer.fit_loop)
     loop.epoch_progress.current.processed = loop.epoch_progress.current.completed = epochs
     loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed = steps
