@@ -6,6 +6,7 @@ import toy
 from lightning_fabric.utilities import registry
 from omegaconf import OmegaConf
 
+from graft.notes import say_once
 from graft.training.trainer import build_trainer, resolve_precision
 
 TRAINING = OmegaConf.to_container(OmegaConf.load(Path(__file__).parents[1] / "conf" / "training" / "default.yaml"))
@@ -32,12 +33,11 @@ def test_only_the_first_trainer_looks_for_callbacks_of_installed_packages(tmp_pa
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A machine with CUDA or not, a GPU that computes with bfloat16 or not, AMX or not."""
+    """A machine with CUDA or not, a GPU that computes with bfloat16 or not."""
 
-    def build(cuda=False, bf16=False, amx=False):
+    def build(cuda=False, bf16=False):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16 or including_emulation)
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
 
     yield build
     torch.set_float32_matmul_precision("highest")
@@ -50,8 +50,7 @@ def machine(monkeypatch):
         ({"cuda": True, "bf16": True}, "gpu", ("bf16-mixed", "high")),
         ({"cuda": True}, "gpu", ("16-mixed", "high")),
         ({"cuda": True, "bf16": True}, "cpu", ("32-true", "highest")),
-        ({"amx": True}, "auto", ("bf16-mixed", "highest")),
-        ({}, "auto", ("32-true", "highest")),  # also with avx512_bf16, which is no matrix unit
+        ({}, "auto", ("32-true", "highest")),
     ],
 )
 def test_auto_is_what_the_device_computes_fast(machine, hardware, accelerator, expected):
@@ -67,9 +66,11 @@ def test_a_precision_that_was_asked_for_stays(machine):
 
 @pytest.mark.filterwarnings("ignore:.precision=16. is supported for historical reasons")
 @pytest.mark.parametrize("given", ["16-mixed", 16])
-def test_mixed_float16_on_a_cpu_is_recorded_as_the_bfloat16_that_it_becomes(given):
+def test_mixed_float16_on_a_cpu_is_recorded_as_the_bfloat16_that_it_becomes(given, capsys):
+    say_once.cache_clear()
     recorded = resolve_precision({"accelerator": "cpu", "precision": given})
     with pytest.warns(UserWarning, match="bf16-mixed"):
         trainer = toy.trainer_on_cpu(precision=given)
     assert recorded == trainer.precision == "bf16-mixed"
+    assert "bfloat16 on a CPU" in capsys.readouterr().out
     assert torch.get_float32_matmul_precision() == "highest"

@@ -20,6 +20,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from graft.config.types import Auto, Count, Fraction, FractionBelowOne, Natural, Positive
 from graft.errors import GraftError, first_line
 from graft.files import written_whole
+from graft.notes import say_once
 from graft.runs.folder import LAST_CHECKPOINT, PREVIOUS
 from graft.training.sharding import FullySharded
 
@@ -129,23 +130,31 @@ def first_device(settings: Mapping[str, Any]) -> torch.device:
     return torch.device(kind) if kind != "cuda" else torch.device(kind, index)
 
 
+BF16_ON_CPU = (
+    "trainer.precision: bfloat16 on a CPU. Without matrix units for it (AMX) a step is many times slower, and PyTorch's "
+    "gradients of a strided convolution are wrong there where its maps are one pixel large: look at larger images, or "
+    "compare with trainer.precision=32-true."
+)
+
+
 def resolve_precision(settings: Mapping[str, Any]) -> str:
     """What `trainer.precision` means on this machine; `auto` is the fastest that trains as well as 32 bits.
 
-    On CUDA bfloat16 where the GPU computes with it, else float16, and TF32 for what stays in 32 bits. A CPU gains from
-    bfloat16 where it has matrix units (AMX) for it; with AVX-512's instructions alone it is many times slower.
+    On CUDA bfloat16 where the GPU computes with it, else float16, and TF32 for what stays in 32 bits. On a CPU always
+    32 bits: bfloat16 is fast on few of them, and the same command should say the same on all.
     """
     precision, device = str(settings["precision"]), device_type(settings["accelerator"])
     cuda = device == "cuda"
     torch.set_float32_matmul_precision("high" if cuda and precision == "auto" else "highest")
     if precision in ("16", "16-mixed") and device == "cpu":
-        return "bf16-mixed"  # as Lightning does: a CPU has no mixed float16
+        precision = "bf16-mixed"  # as Lightning does: a CPU has no mixed float16
+    if precision.startswith("bf16") and device == "cpu":
+        say_once(BF16_ON_CPU)
     if precision != "auto":
         return precision
     if cuda:
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    has_matrix_units = getattr(torch.cpu, "_is_amx_tile_supported", bool)  # not in every torch
-    return "bf16-mixed" if device == "cpu" and has_matrix_units() else "32-true"
+    return "32-true"
 
 
 class CheckpointFiles(TorchCheckpointIO):
