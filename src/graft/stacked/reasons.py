@@ -79,7 +79,7 @@ def reasons(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"strategy={strategy['_target_'].split('.')[-2]} takes no steps"
     if any(is_stream(config["data"].get(side)) for side in ("target", "source")):
         yield "data.target or data.source is a stream"
-    if strategy.get("train_bn"):
+    if strategy.get("train_bn") is True:
         yield "strategy.train_bn=true trains BatchNorm"
     for key, allowed in NEEDED.items():
         value = values.get(key)

@@ -3,12 +3,14 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from graft.backbones.base import Backbone
+
+TrainBatchNorm = bool | Literal["auto"] | None
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Strategy:
     """Which parameters train and when.
 
     `train_bn` says when BatchNorm trains (scale, shift and statistics): None with its stage, True also in frozen
-    stages (as fastai does), False never.
+    stages (as fastai does), False never. "auto" is what graft.strategies.batchnorm says once a run knows its
+    steps; until then it is None.
     """
 
     pretrained = True  # False: starts from random weights whatever backbone.weights says
@@ -49,7 +52,7 @@ class Strategy:
     own_schedules = False  # True: its phases restart schedules, or bring their own
     note = ""  # what `prepare` did to the backbone, printed before training
 
-    def __init__(self, train_bn: bool | None = None) -> None:
+    def __init__(self, train_bn: TrainBatchNorm = None) -> None:
         self.train_bn = train_bn
 
     def phases(self, epochs: int, backbone: Backbone) -> list[Phase]:
@@ -80,7 +83,7 @@ class Strategy:
         if names is None:
             names = (name for stage in stages for name in backbone.stage_parameters(stage))
         parameters = frozenset(names)
-        if self.train_bn is not None:
+        if isinstance(self.train_bn, bool):
             norms = batchnorm_parameters(backbone)
             parameters = parameters | norms if self.train_bn else parameters - norms
         if backbone.new_stages or backbone.fixed_stages:

@@ -3,7 +3,7 @@
 from graft.backbones.base import Backbone
 from graft.config.types import Count, Fraction, NonNegative, Positive
 from graft.errors import GraftError
-from graft.strategies.base import Phase, Strategy, stage_names
+from graft.strategies.base import Phase, Strategy, TrainBatchNorm, stage_names
 from graft.training.schedules import OneCycle
 
 FINAL_RATE = 1e5  # full rate over the last one, in both phases
@@ -25,7 +25,7 @@ class FineTune(Strategy):
         lr_ratio: NonNegative = 0.5,
         warmup_fraction: Fraction = 0.3,
         div_factor: Positive = 5.0,
-        train_bn: bool | None = None,
+        train_bn: TrainBatchNorm = None,
     ) -> None:
         super().__init__(train_bn)
         self.freeze_epochs = freeze_epochs

@@ -3,7 +3,7 @@
 from graft.backbones.base import Backbone
 from graft.config.types import Natural
 from graft.errors import GraftError
-from graft.strategies.base import Phase, Strategy, stage_names
+from graft.strategies.base import Phase, Strategy, TrainBatchNorm, stage_names
 
 
 class FreezeUntil(Strategy):
@@ -11,7 +11,7 @@ class FreezeUntil(Strategy):
 
     freezes = True
 
-    def __init__(self, stages: Natural | None = 1, module: str | None = None, train_bn: bool | None = None) -> None:
+    def __init__(self, stages: Natural | None = 1, module: str | None = None, train_bn: TrainBatchNorm = None) -> None:
         super().__init__(train_bn)
         if (stages is None) == (module is None):
             raise GraftError(

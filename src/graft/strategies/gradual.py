@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from graft.backbones.base import Backbone
 from graft.config.types import Count
 from graft.errors import GraftError
-from graft.strategies.base import Phase, Strategy, stage_names
+from graft.strategies.base import Phase, Strategy, TrainBatchNorm, stage_names
 
 
 class Gradual(Strategy):
@@ -18,7 +18,7 @@ class Gradual(Strategy):
     freezes = True
 
     def __init__(
-        self, every_epochs: Count = 1, unfreeze_at: Sequence[Count] | None = None, train_bn: bool | None = None
+        self, every_epochs: Count = 1, unfreeze_at: Sequence[Count] | None = None, train_bn: TrainBatchNorm = None
     ) -> None:
         super().__init__(train_bn)
         if every_epochs < 1:

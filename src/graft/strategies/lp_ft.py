@@ -7,7 +7,7 @@ from annotated_types import Interval
 from graft.backbones.base import Backbone
 from graft.config.types import NonNegative
 from graft.errors import GraftError
-from graft.strategies.base import Phase, Strategy, stage_names
+from graft.strategies.base import Phase, Strategy, TrainBatchNorm, stage_names
 
 
 class LinearProbeThenFineTune(Strategy):
@@ -21,7 +21,7 @@ class LinearProbeThenFineTune(Strategy):
         self,
         probe_fraction: Annotated[float, Interval(gt=0, lt=1)] = 0.5,
         lr_ratio: NonNegative = 0.3,
-        train_bn: bool | None = None,
+        train_bn: TrainBatchNorm = None,
     ) -> None:
         super().__init__(train_bn)
         if not 0 < probe_fraction < 1:

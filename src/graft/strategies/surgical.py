@@ -1,7 +1,7 @@
 """Surgical fine-tuning: one chosen stage moves (Lee et al., ICLR 2023)."""
 
 from graft.backbones.base import Backbone
-from graft.strategies.base import Phase, Strategy, stage_names
+from graft.strategies.base import Phase, Strategy, TrainBatchNorm, stage_names
 
 
 class Surgical(Strategy):
@@ -13,7 +13,7 @@ class Surgical(Strategy):
 
     freezes = True
 
-    def __init__(self, stage: str = "first", train_head: bool = True, train_bn: bool | None = None) -> None:
+    def __init__(self, stage: str = "first", train_head: bool = True, train_bn: TrainBatchNorm = None) -> None:
         super().__init__(train_bn)
         self.stage = stage
         self.train_head = train_head

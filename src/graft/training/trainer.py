@@ -131,9 +131,9 @@ def first_device(settings: Mapping[str, Any]) -> torch.device:
 
 
 BF16_ON_CPU = (
-    "trainer.precision: bfloat16 on a CPU. Without matrix units for it (AMX) a step is many times slower, and PyTorch's "
-    "gradients of a strided convolution are wrong there where its maps are one pixel large: look at larger images, or "
-    "compare with trainer.precision=32-true."
+    "trainer.precision: bfloat16 on a CPU. Without matrix units for it (AMX) a step is many times slower, and "
+    "PyTorch's gradients of a strided convolution are wrong there where its maps are one pixel large: look at larger "
+    "images, or compare with trainer.precision=32-true."
 )
 
 

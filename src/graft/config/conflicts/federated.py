@@ -141,7 +141,7 @@ def partition_contradictions(settings: Mapping[str, Any]) -> Iterator[str]:
 
 def one_round_contradictions(config: Mapping[str, Any], names: Names, name: str) -> Iterator[str]:
     """What mixtures of frozen features cannot be meant with."""
-    if names.says("strategy", "trains_backbone", True) or config["strategy"].get("train_bn"):
+    if names.says("strategy", "trains_backbone", True) or config["strategy"].get("train_bn") is True:
         yield f"`{name}` with `strategy={names['strategy']}`: it sends frozen features; use strategy=frozen"
     if config["data"]["augment"] != "none":
         yield f"`{name}` with `data.augment={config['data']['augment']}`: features are of samples as they are; use none"

@@ -1,0 +1,16 @@
+"""`strategy.train_bn=auto`: whether a pretrained network's BatchNorm trains, by how long and on what a run trains.
+
+With few steps, BatchNorm that stays as it was pretrained is the better choice on every data set tried: docs/strategies.md
+has what was measured.
+"""
+
+FEW_STEPS = 500  # that train
+
+
+def trains_batchnorm(steps: int, pretrained: bool, several_domains: bool) -> bool | None:
+    """False: it stays as pretrained. None: it trains with its stage.
+
+    A new network needs its statistics, and where two domains train they are how each comes to its own.
+    """
+    keeps = pretrained and not several_domains and steps <= FEW_STEPS
+    return False if keeps else None
