@@ -1,7 +1,7 @@
 """`strategy.train_bn=auto`: whether a pretrained network's BatchNorm trains, by how long and on what a run trains.
 
-With few steps, BatchNorm that stays as it was pretrained is the better choice on every data set tried: docs/strategies.md
-has what was measured.
+With few steps, BatchNorm that stays as it was pretrained was better on every data set tried: docs/strategies.md has the
+figures.
 """
 
 FEW_STEPS = 500  # that train
