@@ -7,6 +7,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from graft.cache.features import FeatureCache
+from graft.callbacks.frozen_features import FrozenFeatures
 from graft.data.loader import EvalLoader
 from graft.data.module import TransferDataModule
 from graft.experiment import Experiment
@@ -18,9 +20,14 @@ from graft.training.trainer import build_trainer
 
 
 def validation_metrics(experiment: Experiment, callbacks: Sequence[Callback] = ()) -> dict[str, float]:
-    """Validation metrics of the weights that are in the module; nothing is logged."""
+    """Validation metrics of the weights that are in the module; nothing is logged.
+
+    Behind a backbone that never trained they are those of its kept features, which the fit has read.
+    """
     config = experiment.config
     settings = {**config["trainer"], "profiler": None}
+    if config["cache"]["features"] and experiment.data.federation is None:
+        callbacks = [FrozenFeatures(FeatureCache(experiment.cache)), *callbacks]
     trainer = build_trainer(settings, config["training"], experiment.epochs, experiment.folder, [], callbacks)
     trainer.validate(experiment.module, experiment.data, verbose=False)
     return of_validation(trainer.callback_metrics)
