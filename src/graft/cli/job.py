@@ -128,7 +128,7 @@ def run_job(cfg: DictConfig, setup: "Setup | None" = None) -> float | None:
         STATE.running = False
         if stopped_by and not in_sweep and cfg.resume == AUTO:  # last: SLURM may end this process at once
             slurm.requeue(stopped_by)
-        if in_sweep:
+        if in_sweep and setup is None:  # else the models of all jobs were built before, see graft.cli.stacked
             gc.collect()  # the model of this job, before the next one builds its own
             freeze_libraries()
     return None

