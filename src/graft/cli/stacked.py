@@ -230,7 +230,7 @@ class Together:
 
 def settings_of(one: DictConfig) -> dict[str, Any]:
     """The plain config of a job, as its run will see it."""
-    with hydra_config(one):
+    with hydra_config(one), env_override(one.hydra.job.env_set):
         return config.plain(one, without=("hydra",))
 
 

@@ -23,14 +23,16 @@ if TYPE_CHECKING:  # imported where it is used: help and annotations of construc
 MISSING = "???"  # what OmegaConf writes where a value has to be given
 
 
-def check(cfg: "DictConfig", choices: Mapping[str, str | None] | None = None) -> dict[str, Any]:
+def check(
+    cfg: "DictConfig", choices: Mapping[str, str | None] | None = None, known: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The plain config; raise one GraftError that lists every mistake of it, and print what could not be checked.
 
     `choices` is Hydra's choice of an option for every group, inside of a Hydra context: it tells groups that lack an
-    option, keys that were removed, and the option's name in messages.
+    option, keys that were removed, and the option's name in messages. `known` is the plain config, where there is one.
     """
     with no_collection():
-        config = plain(cfg)
+        config = plain(cfg) if known is None else dict(known)
         found = problems_of(cfg, config, choices)
     tell_unchecked(found)
     return config
@@ -102,10 +104,9 @@ def written(cfg: "DictConfig", config: Mapping[str, Any]) -> dict[str, Any]:
 
     raw = leaves(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False)))
     references = {key for key, value in raw if isinstance(value, str) and "${" in value}
+    below = tuple(f"{reference}." for reference in references)
     return {
-        key: value
-        for key, value in leaves(config, mappings=True)
-        if not any(key == reference or key.startswith(f"{reference}.") for reference in references)
+        key: value for key, value in leaves(config, mappings=True) if not (key in references or key.startswith(below))
     }
 
 
