@@ -599,7 +599,7 @@ class TransferModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Collect validation metrics; what alignment acts on `(B, E)` by domain, for callbacks."""
-        return {domain: embedded for domain, (*_, embedded) in self._evaluate(batch).items()}
+        return {domain: embedded for domain, (*_, embedded) in self._evaluate(batch, for_rule=True).items()}
 
     def on_test_start(self) -> None:
         """Begin with no predictions, and with a threshold of the weights that are tested."""
@@ -608,7 +608,7 @@ class TransferModule(pl.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect test metrics and predictions."""
-        for domain, (predictions, targets, scores, _) in self._evaluate(batch).items():
+        for domain, (predictions, targets, scores, _) in self._evaluate(batch, for_rule=False).items():
             if (indices := batch[domain].indices) is not None:
                 self.test_predictions.setdefault(domain, []).append((indices, predictions.float().cpu()))
             if self.test_metrics[domain]:
@@ -631,7 +631,7 @@ class TransferModule(pl.LightningModule):
             found[domain] = (one.indices, *values)
         return found
 
-    def _evaluate(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor, Tensor, Tensor]]:
+    def _evaluate(self, batch: Batch, *, for_rule: bool) -> dict[str, tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Count a batch's loss and metrics in; predictions, targets, scores and embeddings of every domain."""
         results = {}
         for domain, one in batch.items():
@@ -642,7 +642,7 @@ class TransferModule(pl.LightningModule):
             smoothed = task.loss(logits, one.labels) if task.smooths_labels else None
             self.add_losses(domain, *task.summed_loss(logits, one.labels), smoothed, len(one))
             results[domain] = (*self.add_predictions(domain, logits, one.labels), features_of(embedded))
-            if not self.trainer.testing:
+            if for_rule:
                 self.add_to_rule(domain, features, logits)
         return results
 
@@ -687,7 +687,11 @@ class TransferModule(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Log `test/<domain>/<metric>` and keep the confusion matrices."""
-        self.log_dict(self._collected("test"), sync_dist=True)
+        self.log_dict(self.test_values(), sync_dist=True)
+
+    def test_values(self) -> dict[str, Tensor]:
+        """What a test is logged as, by name; the next one begins with nothing collected."""
+        return self._collected("test")
 
     def _collected(self, stage: str) -> dict[str, Tensor]:
         # compute() synchronises the processes, so sync_dist changes no value; Lightning only wants it declared.

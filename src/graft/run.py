@@ -228,7 +228,7 @@ def test_and_describe(
     results["compression"] = module.compression.results()
     if not experiment.config["test"]:
         return
-    results["metrics"] |= test(fitting.trainer, module, data)
+    results["metrics"] |= test(fitting.evaluator, module, data)
     results["metrics"] |= describe.forgetting(results["metrics"], experiment.pretrained, module.tasks.get("source"))
     results["score"] = describe.of_score(results["metrics"], task)
     federation.finish(experiment, fitting.trainer, results)
@@ -240,7 +240,7 @@ def test_and_describe(
     if found := seen_unseen.seen_and_unseen(experiment, fitting):
         results["seen_unseen"] = found
         results["metrics"] |= seen_unseen.metrics_of(found)
-    validated = validation_outputs(fitting.trainer, experiment) if reads_validation(experiment) else None
+    validated = validation_outputs(fitting.evaluator, experiment) if reads_validation(experiment) else None
     neighbours = neighbours_for(experiment, fitting.trainer)
     results["temperature"] = temperature_for(experiment, validated)
     results["unusual"] = thresholds_for(experiment, validated, neighbours)

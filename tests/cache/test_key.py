@@ -1,3 +1,4 @@
+import ast
 import os
 import subprocess
 import sys
@@ -5,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from graft.cache.key import cache_key, code_used, source_of, targets, versions
+from graft.cache.key import cache_key, code_used, imported, imports_alone, source_of, targets, versions
 
 SRC = Path(__file__).parents[2] / "src"
 
@@ -81,6 +82,55 @@ def followed(*parts: str) -> set[str]:
             found.add(module)
             todo |= source_of(module)[1]
     return found
+
+
+@pytest.mark.parametrize(
+    ("content", "alone"),  # whether the quick way is taken
+    [
+        ("import a\nfrom b import (\n    c,  # one\n    d,\n)\nif x:\n    import e\n", True),
+        ("if TYPE_CHECKING:\n    import a\n\n    import b\nimport c\n", True),
+        ("if TYPE_CHECKING:\n    import a\nelse:\n    import b\n", True),
+        ("if not TYPE_CHECKING:\n    import a\n", True),
+        ("if typing.TYPE_CHECKING:\n    import_a()\n", True),
+        ("def f():\n    if TYPE_CHECKING:\n        import a\n    import b\n", True),
+        ("import a; import b\n", False),
+        ("if x: import a\n", False),
+        ("x = 1;from a import b\n", False),
+        ("import a, \\\n    b\nimport c\n", False),
+        ("from a import (  # (b)\n    c,\n    d,\n)\n", False),
+        ('"""Takes words\nfrom a text.\n"""\nimport c\n', False),
+        ("def f():\r    import a\r", False),
+        ("\ufeffimport a\n", False),
+        ("from .a import b\nfrom.c import d\n", True),
+    ],
+)
+def test_imports_are_found_without_parsing_all_of_a_file_or_by_parsing_it(content, alone):
+    found = imports_alone(content.encode())
+    assert (found is not None) == alone
+    if found is not None:
+        assert set(imported(found, "p.q")) == set(imported(ast.parse(content), "p.q"))
+
+
+def test_imports_alone_are_all_that_grafts_own_files_have():
+    shortened = 0
+    for file in Path(SRC).rglob("*.py"):
+        content = file.read_bytes()
+        if (found := imports_alone(content)) is not None:
+            shortened += 1
+            expected = {ast.dump(node) for node in statements(ast.parse(content))}
+            assert {ast.dump(node) for node in statements(found)} == expected, file
+    assert shortened > 500
+
+
+def statements(tree):
+    """Import statements outside of a block for types."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            yield from statements(ast.Module(node.orelse, []))
+        elif isinstance(node, ast.stmt | ast.ExceptHandler):
+            yield from statements(node)
 
 
 def test_unrelated_parts_of_graft_are_not_in_a_key():

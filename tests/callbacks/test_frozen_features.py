@@ -17,6 +17,7 @@ from graft.callbacks.frozen_features import FrozenFeatures
 from graft.data.module import TransferDataModule
 from graft.data.sources.digits import Digits
 from graft.errors import GraftError
+from graft.heads.bottleneck import BottleneckHead
 from graft.objectives.alpha import AlphaWeighted
 from graft.strategies.fine_tune import FineTune
 from graft.strategies.freeze_until import FreezeUntil
@@ -30,6 +31,7 @@ from graft.terms.regularization.l2sp import L2SP
 from graft.training.batch_transforms import Mixing, ProgressiveResizing
 from graft.training.evaluation import outputs_of
 from graft.training.schedules import Cosine
+from graft.weights.averaging import Restated
 
 EPOCHS = 4
 
@@ -158,6 +160,53 @@ def test_where_the_backbone_trained_validation_samples_go_through_it(tmp_path):
         FreezeUntil(stages=4), [FrozenFeatures(FeatureCache(DiskCache(tmp_path, 2**30)))]
     )
     assert images == len(outputs.indices)
+
+
+def validated_outside_of_a_fit(augment, features):
+    """A frozen run's head of BatchNorm after a validation with statistics of its own, and what the first layer saw."""
+    module, data = parts(Frozen(), augment=augment)
+    torch.manual_seed(1)
+    module.heads["shared"] = BottleneckHead(module.backbone.feature_size, 10, width=8)
+    module.requires_grad_(True)
+    trainer = toy.trainer_on_cpu(features, max_epochs=2, use_distributed_sampler=False)
+    trainer.fit(module, data)
+    count, restated = Count(), Restated(int(trainer.num_training_batches))
+    after = toy.trainer_on_cpu([*features, restated], max_epochs=2, use_distributed_sampler=False)
+    count.on_fit_start(after, module)
+    (metrics,) = after.validate(module, data, verbose=False)
+    count.on_fit_end(after, module)
+    assert module.cut is None
+    assert module.kept is None
+    assert not data.stored
+    return metrics, module.heads.state_dict(), count.images
+
+
+@pytest.mark.parametrize("augment", ["none", *slow("light")])
+def test_validation_outside_of_a_fit_reads_the_features_that_the_fit_has_kept(tmp_path, augment):
+    kept = FeatureCache(DiskCache(tmp_path, 2**30))
+    metrics, head, images = validated_outside_of_a_fit(augment, [FrozenFeatures(kept)])
+    expected, other_head, all_images = validated_outside_of_a_fit(augment, [])
+    assert (images > 0) == (augment == "light")  # training samples for the head's statistics: new views are not kept
+    assert images < all_images
+    assert metrics == pytest.approx(expected, rel=1e-4)
+    for name, value in head.items():
+        torch.testing.assert_close(value, other_head[name], rtol=1e-4, atol=1e-5)
+
+
+def test_validation_outside_of_a_fit_sees_other_weights_of_a_backbone_as_they_are(tmp_path):
+    module, data = parts(Frozen())
+    module.heads["shared"].weight.data.mul_(20)
+    features = FrozenFeatures(FeatureCache(DiskCache(tmp_path, 2**30)))
+    found = []
+    for factor in (1.0, -1.0):
+        with torch.no_grad():
+            module.backbone.get_submodule("network.conv1").weight.mul_(factor)
+        for callbacks in ([features], []):
+            trainer = toy.trainer_on_cpu(callbacks, max_epochs=1, use_distributed_sampler=False)
+            found.append(trainer.validate(module, data, verbose=False)[0]["val/target/loss"])
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+    assert found[2] == pytest.approx(found[3], rel=1e-4)
+    assert found[0] != pytest.approx(found[2], rel=1e-2)
 
 
 class Further(Term):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -24,6 +25,7 @@ SMALL = (
     *("data=glyphs_digits", "backbone=lenet", "strategy=frozen", "data.labels_per_class=3", "data.batch_size=16"),
     *("trainer=cpu", "training.epochs=3", "training.threads=1", "baselines=none", "logger=csv", "save.model=none"),
 )
+KEPT = ("cut", "domain", "split", "samples", "bytes")  # of features
 # What may differ: when and how fast it was, and whose it is.
 TIMES = ("time", "samples_per_s", "peak_memory_mb", "feature_cache", "stacked", "git")
 
@@ -77,8 +79,19 @@ def compare(one_by_one, together, tolerance):
                     else tolerance
                 )
                 assert float(after[key]) == pytest.approx(float(before[key]), rel=loose, abs=1e-12), (name, key)
+        predicted = [pq.read_table(job / "predictions.parquet").to_pydict() for job in (first, second)]
+        chances = [torch.tensor(one.pop("probabilities")) for one in predicted]
+        torch.testing.assert_close(chances[1], chances[0], rtol=0, atol=max(tolerance, 1e-6))
+        if tolerance < 1e-6:
+            assert predicted[0] == predicted[1]
         results = [json.loads((job / "results.json").read_text()) for job in (first, second)]
         assert results[0].keys() == results[1].keys() - {"stacked"}
+        features = [
+            # Alone a job keeps no training samples of which few are drawn
+            {tuple(one[key] for key in KEPT) for one in of["feature_cache"]["entries"] if one["split"] != "train"}
+            for of in results
+        ]
+        assert features[0] == features[1]
         assert results[0]["selection"]["epoch"] == results[1]["selection"]["epoch"]
         if tolerance < 1e-6:
             for key in results[0].keys() - {*TIMES}:
@@ -141,6 +154,7 @@ def test_a_stacked_sweep_leaves_what_the_jobs_leave_one_by_one(sweep):
         ),
         ("selection=last", "training.validate_every_epochs=2", "training.epochs=4", "seed=0,1"),
         ("optimizer=adam", "optimizer.weight_decay=0.1", "data.eval_batch_size=40", "scheduler=step", "seed=0,1"),
+        ("data.test_shifts=[blur]", "seed=0,1", "save.model=always"),
     ],
 )
 def test_it_does_so_whatever_the_jobs_train_with(sweep, overrides):

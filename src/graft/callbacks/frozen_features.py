@@ -22,6 +22,7 @@ from graft.module import TransferModule
 from graft.notes import say_once
 from graft.strategies.base import Phase, frozen_modules
 from graft.training.lightning import data_of, epochs_of, holds_all_weights, overfits
+from graft.training.normalization import batchnorms
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,17 @@ class FrozenFeatures(Callback):
                 if len(kept) == len(rows):
                     self._views[domain] = kept
         if everything(trainer.limit_val_batches):
-            for domain in data.eval_domains:
-                data.stored[domain, "val"] = self._rows(trainer, place, later, domain, "val")
-            module.kept = partial(self._made, trainer, place)
+            self._store_validation(trainer, module, place, later)
             if self.tests:
                 data.stored["target", "test"] = self._rows(trainer, place, later, "target", "test")
+
+    def _store_validation(
+        self, trainer: pl.Trainer, module: TransferModule, place: Place, later: Sequence[Place]
+    ) -> None:
+        data: TransferDataModule = data_of(trainer)
+        for domain in data.eval_domains:
+            data.stored[domain, "val"] = self._rows(trainer, place, later, domain, "val")
+        module.kept = partial(self._made, trainer, place)
 
     def _place(self, module: TransferModule, phase: Phase, fold: bool) -> Place | None:
         """Where a phase cuts the backbone, found once."""
@@ -202,6 +209,30 @@ class FrozenFeatures(Callback):
         """Let go."""
         assert isinstance(pl_module, TransferModule)
         self._end(trainer, pl_module)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Outside of a fit, validate on stored features behind a backbone that never trained, as the fit did.
+
+        Training samples are read for the statistics of a head's BatchNorm alone.
+        """
+        assert isinstance(pl_module, TransferModule)
+        if trainer.state.fn != "validate":
+            return
+        place = self._place_behind(trainer, pl_module, trainer.limit_val_batches)
+        if place is None:
+            return
+        pl_module.cut = place.cut
+        self._store_validation(trainer, pl_module, place, [])
+        data: TransferDataModule = data_of(trainer)
+        for domain in data.train_domains if batchnorms(pl_module.heads) and data.augment == "none" else ():
+            if not isinstance(data.domains[domain].train, Stream):
+                data.stored[domain, "train"] = self._rows(trainer, place, [], domain, "train")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let go, outside of a fit."""
+        assert isinstance(pl_module, TransferModule)
+        if trainer.state.fn == "validate":
+            self._end(trainer, pl_module)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Test a backbone that never trained on stored features too: other runs with it have the same."""

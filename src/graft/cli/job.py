@@ -88,7 +88,8 @@ def run_job(cfg: DictConfig, setup: "Setup | None" = None) -> float | None:
         with restored_process():
             if cfg.resume == AUTO:
                 check_fixed_folder(hydra, in_sweep=in_sweep)
-            settings = prepare(cfg, hydra.runtime.choices, overrides, run, sweep)
+            resolved_before = setup.config if setup else None
+            settings = prepare(cfg, hydra.runtime.choices, overrides, run, sweep, resolved_before)
             if settings is None:
                 results = record.read(folder)
                 if results.get("status") == record.DIVERGED:
@@ -101,7 +102,7 @@ def run_job(cfg: DictConfig, setup: "Setup | None" = None) -> float | None:
             check_followed(hydra, settings)
             RANKS.decide(folder=str(folder.absolute()), resume=settings["resume"])
             let_children_run_this_job(overrides, folder, resume=settings["resume"] is True)
-            results = execute(settings, setup if setup and is_setup_of(setup, settings) else None)
+            results = execute(settings, setup if not settings["resume"] else None)
             if is_main_process():
                 write_whole(folder / DONE, f"{record.FINISHED}\n")
                 if sweep and (plan := read_plan()):
@@ -128,15 +129,10 @@ def run_job(cfg: DictConfig, setup: "Setup | None" = None) -> float | None:
         STATE.running = False
         if stopped_by and not in_sweep and cfg.resume == AUTO:  # last: SLURM may end this process at once
             slurm.requeue(stopped_by)
-        if in_sweep:
+        if in_sweep and setup is None:  # else the models of all jobs were built before, see graft.cli.stacked
             gc.collect()  # the model of this job, before the next one builds its own
             freeze_libraries()
     return None
-
-
-def is_setup_of(setup: "Setup", settings: Mapping[str, Any]) -> bool:
-    """Whether a job that was set up before is what its folder asks for now: it may go on from a checkpoint instead."""
-    return not settings["resume"] and {**setup.config, "resume": None} == {**settings, "resume": None}
 
 
 def execute(settings: Mapping[str, Any], setup: "Setup | None" = None) -> dict[str, Any]:
@@ -155,11 +151,17 @@ def execute(settings: Mapping[str, Any], setup: "Setup | None" = None) -> dict[s
 
 
 def prepare(
-    cfg: DictConfig, choices: Mapping[str, str | None] | None, overrides: list[str], run: RunFolder, sweep: Path | None
+    cfg: DictConfig,
+    choices: Mapping[str, str | None] | None,
+    overrides: list[str],
+    run: RunFolder,
+    sweep: Path | None,
+    known: Mapping[str, Any] | None = None,
 ) -> dict[str, Any] | None:
     """Check the config, write it to the run folder and return it with every reference resolved; None if DONE.
 
-    `choices` are Hydra's, of an option for every group. From here on the folder is locked.
+    `choices` are Hydra's, of an option for every group; `known` is the resolved config, where it was needed before.
+    From here on the folder is locked.
     """
     if not is_main_process():
         settings = config.check(cfg, choices)
@@ -170,7 +172,7 @@ def prepare(
         run.take()  # a mistake in the config is written there too
         if not run.is_older():
             run.claim()
-    settings = config.check(cfg, choices)
+    settings = config.check(cfg, choices, known)
     RANKS.check(settings["trainer"])
     if settings["soup"]:
         ingredients.check_overrides(overrides)
@@ -196,7 +198,7 @@ def prepare(
             settings["resume"] = True
             print(f"Going on from {run.path / LAST_CHECKPOINT}")
     run.claim(adopt=bool(settings["resume"]))
-    if not settings["resume"]:
+    if not settings["resume"] and not run.is_new():
         run.start_anew()
     for name in (DONE, ERROR):
         run.remove(name)

@@ -25,6 +25,8 @@ from graft.garbage import freeze_libraries
 from graft.runs.folder import DONE, LAST_CHECKPOINT
 from graft.stacked import reasons
 
+COLLECT_EVERY = 8  # jobs: with 64 of them set up, going through all objects takes as long as a job's test and record
+
 if TYPE_CHECKING:  # of torch, which only a sweep with jobs to train together imports
     from graft.run import Setup
 
@@ -48,11 +50,13 @@ def launch(
     composer = composer or SweepConfigs(context, base)
     configs = [numbered(composer.compose(one), number) for number, one in enumerate(job_overrides, first)]
     setups = trained_together(configs, sweep)
-    done = []
+    done: list[JobReturn] = []
     for one in configs:
         setup = setups.pop(folder_of(one), None)
         function = partial(cast(Any, task), setup=setup) if setup else task
         done.append(run_one(context, function, one))
+        if setup and len(done) % COLLECT_EVERY == 0:
+            gc.collect()
         configure_log(base.hydra.hydra_logging, base.hydra.verbose)
     return done
 
@@ -226,7 +230,7 @@ class Together:
 
 def settings_of(one: DictConfig) -> dict[str, Any]:
     """The plain config of a job, as its run will see it."""
-    with hydra_config(one):
+    with hydra_config(one), env_override(one.hydra.job.env_set):
         return config.plain(one, without=("hydra",))
 
 

@@ -23,14 +23,16 @@ if TYPE_CHECKING:  # imported where it is used: help and annotations of construc
 MISSING = "???"  # what OmegaConf writes where a value has to be given
 
 
-def check(cfg: "DictConfig", choices: Mapping[str, str | None] | None = None) -> dict[str, Any]:
+def check(
+    cfg: "DictConfig", choices: Mapping[str, str | None] | None = None, known: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The plain config; raise one GraftError that lists every mistake of it, and print what could not be checked.
 
     `choices` is Hydra's choice of an option for every group, inside of a Hydra context: it tells groups that lack an
-    option, keys that were removed, and the option's name in messages.
+    option, keys that were removed, and the option's name in messages. `known` is the plain config, where there is one.
     """
     with no_collection():
-        config = plain(cfg)
+        config = plain(cfg) if known is None else dict(known)
         found = problems_of(cfg, config, choices)
     tell_unchecked(found)
     return config
@@ -84,10 +86,11 @@ def plain(cfg: "DictConfig", without: Container[str] = ()) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
 
     def resolved(key: str) -> Any:
-        if OmegaConf.is_missing(cfg, key):
-            return MISSING
         value = cfg[key]
-        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        if not OmegaConf.is_config(value):
+            return value
+        unresolved = OmegaConf.to_container(value, resolve=False)  # in a fifth of the time
+        return OmegaConf.to_container(value, resolve=True) if "${" in str(unresolved) else unresolved
 
     try:
         return {str(key): resolved(str(key)) for key in cfg if key not in without}
@@ -101,10 +104,9 @@ def written(cfg: "DictConfig", config: Mapping[str, Any]) -> dict[str, Any]:
 
     raw = leaves(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False)))
     references = {key for key, value in raw if isinstance(value, str) and "${" in value}
+    below = tuple(f"{reference}." for reference in references)
     return {
-        key: value
-        for key, value in leaves(config, mappings=True)
-        if not any(key == reference or key.startswith(f"{reference}.") for reference in references)
+        key: value for key, value in leaves(config, mappings=True) if not (key in references or key.startswith(below))
     }
 
 

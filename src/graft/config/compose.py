@@ -1,6 +1,7 @@
 """What Hydra makes of the chosen files alone, without experiment, debug mode and single keys: what a config lacks."""
 
 import functools
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
@@ -20,7 +21,6 @@ def reference(
 ) -> tuple[dict[str, Any], dict[str, str | None]]:
     """What the chosen files give without experiment, debug mode and single keys: their keys, and Hydra's choices."""
     from hydra.core.global_hydra import GlobalHydra
-    from omegaconf import OmegaConf
 
     wanted = {
         group: option
@@ -31,17 +31,27 @@ def reference(
         if group in config and group not in choices:
             wanted[group] = f"[{','.join(name for name in config[group] if name in options_of(group))}]"
     search_path = str(GlobalHydra.instance().config_loader().get_search_path())
-    known, expected = composed(search_path, tuple(wanted.items()))
-    known.paths = config["paths"]
+    paths = config["paths"]
+    if isinstance(paths, Mapping) and "run_dir" in paths:
+        paths = {**paths, "run_dir": ""}  # each job's own, of which no default is made
+    return resolved(search_path, tuple(wanted.items()), json.dumps(paths))
+
+
+@functools.lru_cache(maxsize=64)
+def resolved(
+    search_path: str, wanted: tuple[tuple[str, str], ...], paths: str
+) -> tuple[dict[str, Any], dict[str, str | None]]:
+    """A composition with these `paths`, which are JSON, once a process: most jobs of a sweep choose the same files."""
+    from omegaconf import OmegaConf
+
+    known, expected = composed(search_path, wanted)
+    known.paths = json.loads(paths)
     return cast(dict[str, Any], OmegaConf.to_container(known, resolve=True)), expected
 
 
 @functools.lru_cache(maxsize=64)
 def composed(search_path: str, wanted: tuple[tuple[str, str], ...]) -> tuple["DictConfig", dict[str, str | None]]:
-    """The config and Hydra's choices of a composition, once a process: most jobs of a sweep choose the same files.
-
-    `search_path` only tells one set of files from another.
-    """
+    """The config and Hydra's choices of a composition, once a process; `search_path` tells one set of files apart."""
     from hydra import compose
     from hydra.errors import ConfigCompositionException
     from omegaconf import OmegaConf

@@ -176,6 +176,7 @@ def passed_on(node: ast.FunctionDef, module: Module, above: tuple[Definition, ..
 # What classes say of themselves
 
 
+@functools.cache
 def rule_at(dotted: str) -> Rule:
     """What a name of an annotation allows, such as a TypedDict's keys."""
     return of_annotated_class(find(dotted))
@@ -350,5 +351,6 @@ def constant(node: ast.expr, module: Module) -> Any:
 def forget() -> None:
     """Read files again from now on, for a notebook whose user changed a part of their own package."""
     arguments.cache_clear()
+    rule_at.cache_clear()
     lineage.cache_clear()
     sources.forget()

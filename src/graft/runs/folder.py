@@ -7,6 +7,7 @@ record names, so that a stranger's file in the folder stays.
 import contextlib
 import functools
 import json
+import os
 import secrets
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
@@ -256,8 +257,10 @@ class RunFolder:
         assert record is not None
         names = tuple(dict.fromkeys((*record.files, *self.files)))
         self._write(Record(self.kind, secrets.token_hex(8), names))
+        there = set(os.listdir(self.path))
         for name in names:
-            self._remove(name)
+            if PurePosixPath(name).parts[0] in there:
+                self._remove(name)
 
     def remove(self, name: str) -> None:
         """Remove a file that the record names, and the folder it was in where that is empty then."""
@@ -339,6 +342,7 @@ def in_own_folder(train: Any) -> Any:
     return owning
 
 
+@functools.lru_cache(maxsize=256)  # each record that is read names about the same files
 def is_inside(name: str) -> bool:
     """Whether a record's name stays in its folder, on any system."""
     path = PurePosixPath(name)

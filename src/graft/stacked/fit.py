@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +13,13 @@ from torch import Tensor
 
 from graft.cache.extract import Pass, stored_features
 from graft.cache.features import FeatureCache, Stored
-from graft.cache.rows import MappedRows
+from graft.cache.rows import MappedRows, Rows
 from graft.callbacks.throughput import peak_memory_mb, reset_peak_memory
 from graft.data.sampling import EvalBatches, TrainBatches
 from graft.errors import GraftError
 from graft.experiment import Experiment
 from graft.selection.base import of_validation, rank
+from graft.stacked.evaluation import logged
 from graft.stacked.heads import StackedHeads, evaluation_losses, training_losses
 from graft.stacked.optimizers import build
 from graft.stacked.stacks import Stack
@@ -65,6 +66,7 @@ class StackedFit:
     train_seconds: float = 0.0
     peak_memory_mb: float = 0.0
     stored: dict[str, Stored] = field(default_factory=dict)  # by key of the feature cache
+    rows_by_split: dict[tuple[str, str], Rows] = field(default_factory=dict)  # to test on, and to predict
 
 
 def fit_together(stack: Stack) -> list[StackedFit | None]:
@@ -131,9 +133,14 @@ class Fitting:
             for domain in self.train_domains
         }
         self.val = {domain: self._features(self.leader, domain, "val") for domain in data.eval_domains}
-        for (stream, _), _, fit in self._each():
-            of_job = [*(of_streams[stream] for of_streams in self.train.values()), *self.val.values()]
+        for (stream, _), job, fit in self._each():
+            evaluated = {(domain, "val"): one for domain, one in self.val.items()}
+            if job.config["test"]:
+                splits = {domain: job.data.domains[domain].test for domain in job.data.test_domains}
+                evaluated |= {(d, "test"): self._features(job, d, "test") for d, split in splits.items() if len(split)}
+            of_job = [*(of_streams[stream] for of_streams in self.train.values()), *evaluated.values()]
             fit.stored = {key: entry for one in of_job for key, entry in one.stored.items()}
+            fit.rows_by_split = {split: one.rows for split, one in evaluated.items()}
 
     def _features(self, job: Experiment, domain: str, split: str) -> Features:
         """GraftError where the disk has no room for them."""
@@ -345,8 +352,3 @@ class Fitting:
 def of_samples(function: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
     """What a task makes of each sample's logits `(S, R, B, K)`, of all jobs at once."""
     return function(logits.flatten(0, 2)).unflatten(0, logits.shape[:3])
-
-
-def logged(values: Mapping[str, Any]) -> dict[str, float]:
-    """Values as a Trainer logs them, in single precision."""
-    return {name: float(torch.as_tensor(value, dtype=torch.float32)) for name, value in values.items()}

@@ -1,6 +1,7 @@
 """What a job's fit in a stack left, put where the fit of its own Trainer would have left it."""
 
 from graft.experiment import Experiment
+from graft.stacked.evaluation import HeadEvaluator
 from graft.stacked.fit import StackedFit
 from graft.training.fitting import Fitting
 from graft.training.lightning import count_as_done
@@ -28,3 +29,5 @@ def replay(fitting: Fitting, experiment: Experiment, fit: StackedFit) -> None:
         peak_memory_mb=fit.peak_memory_mb,
     )
     fitting.features.entries |= fit.stored
+    if fit.rows_by_split:
+        fitting.evaluator = HeadEvaluator(fitting.trainer, experiment.data, fit.rows_by_split)

@@ -1,12 +1,13 @@
 """Validation and test of the weights that are in a module."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
-import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from graft.cache.features import FeatureCache
+from graft.callbacks.frozen_features import FrozenFeatures
 from graft.data.loader import EvalLoader
 from graft.data.module import TransferDataModule
 from graft.experiment import Experiment
@@ -18,12 +19,33 @@ from graft.training.trainer import build_trainer
 
 
 def validation_metrics(experiment: Experiment, callbacks: Sequence[Callback] = ()) -> dict[str, float]:
-    """Validation metrics of the weights that are in the module; nothing is logged."""
+    """Validation metrics of the weights that are in the module; nothing is logged.
+
+    Behind a backbone that never trained they are those of its kept features, which the fit has read.
+    """
     config = experiment.config
     settings = {**config["trainer"], "profiler": None}
+    if config["cache"]["features"] and experiment.data.federation is None:
+        callbacks = [FrozenFeatures(FeatureCache(experiment.cache)), *callbacks]
     trainer = build_trainer(settings, config["training"], experiment.epochs, experiment.folder, [], callbacks)
     trainer.validate(experiment.module, experiment.data, verbose=False)
     return of_validation(trainer.callback_metrics)
+
+
+class Evaluator(Protocol):
+    """What tests a network and lets it predict: a Trainer, or what does the same with less."""
+
+    limit_val_batches: int | float
+
+    @property
+    def callback_metrics(self) -> Mapping[str, Any]:
+        """What the last test logged."""
+
+    def test(self, model: TransferModule, dataloaders: TransferDataModule, *, verbose: bool) -> Any:
+        """Collect test metrics and predictions, and log them."""
+
+    def predict(self, model: TransferModule, dataloaders: EvalLoader) -> Any:
+        """What the network says of each batch."""
 
 
 class Outputs(NamedTuple):
@@ -35,7 +57,7 @@ class Outputs(NamedTuple):
     features: Tensor | None  # (N, D); None where the head takes tokens of a pass that has none
 
 
-def validation_outputs(trainer: pl.Trainer, experiment: Experiment) -> Outputs | None:
+def validation_outputs(trainer: Evaluator, experiment: Experiment) -> Outputs | None:
     """Those of the target's validation split; None where the Trainer leaves batches out."""
     limit = trainer.limit_val_batches
     if isinstance(limit, int) or limit != 1.0:  # the integer 1 is one batch
@@ -43,7 +65,7 @@ def validation_outputs(trainer: pl.Trainer, experiment: Experiment) -> Outputs |
     return outputs_of(trainer, experiment.module, experiment.data.eval_loader("target", "val"))
 
 
-def outputs_of(trainer: pl.Trainer, module: TransferModule, loader: EvalLoader) -> Outputs:
+def outputs_of(trainer: Evaluator, module: TransferModule, loader: EvalLoader) -> Outputs:
     """Those of a target's loader; every process takes part, and has all of them."""
     batches: Any = trainer.predict(module, loader)
     parts = [batch["target"] for batch in batches]
@@ -53,7 +75,7 @@ def outputs_of(trainer: pl.Trainer, module: TransferModule, loader: EvalLoader) 
     return Outputs(indices, predictions, logits, features[0] if features else None)
 
 
-def test(trainer: pl.Trainer, module: TransferModule, data: TransferDataModule) -> dict[str, float]:
+def test(trainer: Evaluator, module: TransferModule, data: TransferDataModule) -> dict[str, float]:
     """Test metrics as they are, of each of several sources, and of the target under each shift.
 
     The last two are called `test/source_<name>/<metric>` and `test/target_<shift>/<metric>`. A fusion is tested without

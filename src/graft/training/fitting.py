@@ -32,6 +32,7 @@ from graft.federated.synthetic import DrawnFeatures, drawn_by_server, in_place_o
 from graft.runs import checkpoints
 from graft.runs.folder import CHECKPOINTS, RunFolder
 from graft.runs.ledger import candidate_epochs
+from graft.training.evaluation import Evaluator
 from graft.training.trainer import build_trainer, first_device
 from graft.weights.averaging import SWA
 
@@ -84,6 +85,7 @@ class Fitting:
         if federation and not federation.validates:
             settings |= {"limit_val_batches": 0}
         self.trainer = build_trainer(settings, config["training"], experiment.epochs, folder, loggers, callbacks)
+        self.evaluator: Evaluator = self.trainer
 
 
 def validated_weights(experiment: Experiment) -> list[Callback]:
