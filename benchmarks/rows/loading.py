@@ -21,9 +21,13 @@ def loading(settings: Settings, augment: str) -> Measured:
         *(f"data.image_size={pil.SIDE}", "backbone=resnet18", "strategy=scratch", "logger=csv"),
     )
     plan = Plan(folder, "", settings.folder, overrides, batch_size=32, threads=settings.threads)
-    times = compete([Contestant("graft", graft.load), USUAL[augment]], plan, settings.repeats).seconds
+    result = compete([Contestant("graft", graft.load), USUAL[augment]], plan, settings.repeats)
+    times = result.seconds
+    cpu = {name: [epoch.cpu_s for epoch in epochs] for name, epochs in result.epochs.items()}
+    beside = {"the same in CPU seconds": ratios(cpu["pil"], cpu["graft"])}
     note = f"on {name}; the usual epoch took {statistics.median(times['pil']):.3f} s"
-    return Measured(ratios(times["pil"], times["graft"]), notes=[note], details={"seconds": times})
+    details = {"seconds": times, "cpu_seconds": cpu}
+    return Measured(ratios(times["pil"], times["graft"]), beside, [note], details)
 
 
 def plain(settings: Settings) -> Measured:

@@ -1,5 +1,4 @@
 import copy
-import dataclasses
 import subprocess
 import sys
 
@@ -11,6 +10,7 @@ from graft.backbones.base import HALF, ImageBackbone, Stage
 from graft.backbones.lenet import lenet
 from graft.backbones.sequence import SequenceBackbone
 from graft.errors import GraftError
+from graft.inputs.image.transform import ImageSpec
 
 
 def test_prefix_covers_whole_names_only() -> None:
@@ -18,6 +18,15 @@ def test_prefix_covers_whole_names_only() -> None:
     assert stage.covers("network.layer1")
     assert stage.covers("network.layer1.0.weight")
     assert not stage.covers("network.layer10.0.weight")
+
+
+def test_images_may_lie_in_memory_as_the_weights_do() -> None:
+    """As training.channels_last says; how they lie is no part of what a backbone wants to see."""
+    planes = lenet(size=28, channels=3)
+    pixels = copy.deepcopy(planes).to(memory_format=torch.channels_last)
+    assert (planes.input_spec.channels_last, pixels.input_spec.channels_last) == (False, True)
+    assert repr(planes.input_spec) == repr(pixels.input_spec)
+    assert planes.input_spec == pixels.input_spec
 
 
 def test_layers_without_parameters_go_with_those_before_them() -> None:
@@ -35,7 +44,7 @@ def test_unknown_stage() -> None:
 
 def test_input_spec_without_weights() -> None:
     spec = lenet(size=28, channels=2).input_spec
-    assert dataclasses.astuple(spec) == (2, (28, 28), (0.5, 0.5), (0.5, 0.5))
+    assert spec == ImageSpec(2, (28, 28), (0.5, 0.5), (0.5, 0.5))
 
 
 def test_normalisation_travels_with_the_state_dict() -> None:

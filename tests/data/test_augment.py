@@ -89,7 +89,7 @@ def test_boxes_are_drawn_as_random_resized_crop_draws_them(sides):
     image = torch.zeros(1, *sides)
     theirs = [one.make_params([image]) for _ in range(3000)]
     theirs = torch.tensor([[box[name] for name in ("top", "left", "height", "width")] for box in theirs])
-    ours = crop_boxes(torch.tensor(sides).expand(3000, 2))
+    ours = torch.tensor(crop_boxes([sides] * 3000))
     assert (ours >= 0).all()
     assert (ours[:, :2] + ours[:, 2:] <= torch.tensor(sides)).all()
     tolerance = 0.02 * max(sides)
@@ -102,8 +102,35 @@ def test_a_resized_crop_is_torchvisions_of_the_same_box():
     images = [random_images(3, 40, 60), random_images(3, 90, 50)]
     crops = random_resized_crop(images, (24, 20))
     torch.manual_seed(0)
-    for crop, image, box in zip(crops, images, crop_boxes(torch.tensor([[40, 60], [90, 50]])).tolist(), strict=True):
+    for crop, image, box in zip(crops, images, crop_boxes([(40, 60), (90, 50)]), strict=True):
         assert torch.equal(crop, v2.functional.resized_crop(image, *box, size=[24, 20]))
+
+
+def pixel_by_pixel(image):
+    """The image as a decoder leaves it: colours side by side in memory."""
+    return image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+
+
+@pytest.mark.parametrize("order", [torch.Tensor.contiguous, pixel_by_pixel], ids=["planes", "pixels"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_mirrored_crop_is_the_mirror_image_of_the_plain_one(order, channels):
+    images = [order(random_images(channels, 70, 50))] * 20
+    plain = random_resized_crop(images, (24, 20))
+    torch.manual_seed(0)
+    crops = random_resized_crop(images, (24, 20), mirror=True)
+    mirrored = [torch.equal(crop, one.flip(-1)) for crop, one in zip(crops, plain, strict=True)]
+    assert 0 < sum(mirrored) < 20
+    assert all(flip or torch.equal(*pair) for flip, *pair in zip(mirrored, crops, plain, strict=True))
+    assert crops.permute(0, 2, 3, 1).is_contiguous() or order is torch.Tensor.contiguous, "the order is left"
+
+
+def test_crops_of_photos_in_a_batch_are_theirs_alone():
+    """A window is read by the strides of its image, wherever that lies in memory."""
+    batch = random_images(4, 3, 60, 40)
+    torch.manual_seed(1)
+    apart = random_resized_crop([image.clone() for image in batch], (24, 20))
+    torch.manual_seed(1)
+    assert torch.equal(random_resized_crop(batch, (24, 20)), apart)
 
 
 def test_half_of_the_images_are_mirrored():

@@ -1,12 +1,14 @@
 import pytest
 import torch
+from torchvision.transforms import v2
 
 from graft.errors import GraftError
+from graft.inputs.image.augment import Augmentation
 from graft.inputs.image.transform import AUGMENTATIONS, BLUR, ImageSpec, ImageTransform, convert_channels
 
 
-def spec(channels=3, size=(32, 32), mean=None, std=None):
-    return ImageSpec(channels=channels, size=size, mean=mean or (0.0,) * channels, std=std or (1.0,) * channels)
+def spec(channels=3, size=(32, 32), mean=None, std=None, **order):
+    return ImageSpec(channels, size, mean or (0.0,) * channels, std or (1.0,) * channels, **order)
 
 
 def random_images(*shape):
@@ -18,6 +20,39 @@ def test_values_are_scaled_and_normalized():
     out = ImageTransform(spec(mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 2.0)))(images)
     assert out.dtype == torch.float32
     assert out[0, :, 0, 0].tolist() == pytest.approx([1.0, 3.0, 0.5])
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_decoded_photos_stay_pixel_by_pixel_for_a_network_that_takes_them_so(channels_last, channels):
+    photos = [random_images(100, 90, channels).permute(2, 0, 1), random_images(130, 120, channels).permute(2, 0, 1)]
+    seen = spec(3, (96, 80), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), channels_last=channels_last)
+    torch.manual_seed(0)
+    batch = ImageTransform(seen, "light")(photos)
+    torch.manual_seed(0)
+    crops = convert_channels(Augmentation((96, 80), "light")(photos), 3)
+    usual = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(seen.mean, seen.std)])
+    assert torch.equal(batch, usual(crops)), "to the bit"
+    by_pixel = channels_last and channels == 3  # grey ones have one value a pixel
+    assert batch.is_contiguous(memory_format=torch.channels_last if by_pixel else torch.contiguous_format)
+
+
+@pytest.mark.parametrize(("size", "threads"), [((96, 96), 1), ((32, 32), 2)])
+def test_what_goes_image_by_image_runs_in_one_thread(size, threads, request):
+    """Beside other programs, handing out each of these small pieces of work took ten times as long as doing them."""
+    seen = []
+
+    class Noted(Augmentation):
+        def __call__(self, images):
+            seen.append(torch.get_num_threads())
+            return super().__call__(images)
+
+    request.addfinalizer(lambda: torch.set_num_threads(1))
+    torch.set_num_threads(2)
+    transform = ImageTransform(spec(size=size), "light")
+    transform.augment = Noted(size, "light")
+    transform(random_images(2, 3, 100, 100))
+    assert (seen, torch.get_num_threads()) == ([threads], 2)
 
 
 @pytest.mark.parametrize("augment", AUGMENTATIONS)

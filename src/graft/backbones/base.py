@@ -260,9 +260,10 @@ class ImageBackbone(Backbone):
 
     @property
     def input_spec(self) -> InputSpec:
-        """What the images must look like; mean and std follow the weights that were loaded."""
+        """What the images must look like; mean, std and the order of channels follow the weights that were loaded."""
         mean, std = (tuple(round(v, 6) for v in b.tolist()) for b in (self.input_mean, self.input_std))
-        return ImageSpec(self.channels, self.size, mean, std)
+        channels_last = any(weight.ndim == 4 and not weight.is_contiguous() for weight in self.parameters())
+        return ImageSpec(self.channels, self.size, mean, std, channels_last)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

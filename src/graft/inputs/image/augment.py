@@ -40,7 +40,7 @@ class Augmentation:
 
 def _steps(size: tuple[int, int], augment: str) -> list[Callable[[Any], Any]]:
     crop: Callable[[Any], Any] = functools.partial(random_crop, size=size)
-    resized_crop: Callable[[Any], Any] = functools.partial(random_resized_crop, size=size)
+    resized_crop: Callable[[Any], Any] = functools.partial(random_resized_crop, size=size, mirror=True)
     edges: Callable[[Any], Any] = v2.Pad(max(size) // 8, padding_mode="edge")
     if max(size) <= SMALL:
         small: dict[str, list[Callable[[Any], Any]]] = {
@@ -50,9 +50,9 @@ def _steps(size: tuple[int, int], augment: str) -> list[Callable[[Any], Any]]:
         }
         return small[augment]
     large: dict[str, list[Callable[[Any], Any]]] = {
-        "light": [resized_crop, random_flip],
+        "light": [resized_crop],
         "crop": [crop, random_flip],
-        "randaugment": [resized_crop, random_flip, rand_augment],
+        "randaugment": [resized_crop, rand_augment],
     }
     return large[augment]
 
@@ -84,43 +84,68 @@ def affine(images: Tensor, angle: Tensor, shift: Tensor, scale: Tensor, shear: T
 def random_crop(images: Images, size: tuple[int, int]) -> Tensor:
     """A window of `size` from each image, every place as likely."""
     height, width = size
-    sides = sides_of(images)
+    sides = torch.tensor(sides_of(images))
     tops, lefts = random_offsets(sides[:, 0] - height), random_offsets(sides[:, 1] - width)
     # Slices, because gather takes some ten times as long, one index a pixel.
     return torch.stack([image[:, y : y + height, x : x + width] for image, y, x in rows(images, tops, lefts)])
 
 
-def random_resized_crop(images: Images, size: tuple[int, int]) -> Tensor:
-    """A window of random area and shape from each image, resized to `size`."""
+def random_resized_crop(images: Images, size: tuple[int, int], mirror: bool = False) -> Tensor:
+    """A window of random area and shape from each image, resized to `size`; with `mirror` every second or so mirrored.
+
+    The resize is torch's own of uint8 images, antialiased. It is fastest where the colours of a pixel lie side by side
+    (channels_last), as in images that were decoded, and so leaves them.
+    """
     boxes = crop_boxes(sides_of(images))
-    return torch.stack(
-        [v2.functional.resized_crop(image, *box, size=list(size), antialias=True) for image, box in rows(images, boxes)]
-    )
+    flips = coins(len(images)) if mirror else [False] * len(images)
+    crops = []
+    for image, box, flip in zip(images, boxes, flips, strict=True):
+        window = window_of(image, *box)
+        if flip:
+            window = window.flip(-1)  # before it is resized, which gives the same: the resize copies a window anyway
+        crops.append(F.interpolate(window, size=size, mode="bilinear", antialias=True))
+    return torch.cat(crops)
 
 
-def crop_boxes(sides: Tensor) -> Tensor:
-    """Top, left, height and width `(B, 4)` of a crop from images of `sides` `(B, 2)`, as RandomResizedCrop draws them.
+def window_of(image: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
+    """A part `(1, C, height, width)` of an image `(C, H, W)`, in one call of torch where slices take four."""
+    channels, lines, pixels = image.stride()
+    start = image.storage_offset() + top * lines + left * pixels
+    return image.as_strided((1, image.shape[0], height, width), (image.numel(), channels, lines, pixels), start)
 
-    A crop that does not fit is drawn again, at most ATTEMPTS times; then the middle is taken.
+
+def crop_boxes(sides: Sequence[tuple[int, int]]) -> list[tuple[int, int, int, int]]:
+    """Top, left, height and width of a crop from each image of some height and width, as RandomResizedCrop draws them.
+
+    A crop that does not fit is drawn again, at most ATTEMPTS times; then the middle is taken. Plain numbers, because
+    a batch is so small that it is calls of torch that take the time.
     """
     attempts = (ATTEMPTS, len(sides))
-    area = sides.prod(1) * uniform(attempts, *AREA)
-    ratio = uniform(attempts, *(math.log(limit) for limit in RATIO)).exp()
-    drawn = torch.stack([(area / ratio).sqrt(), (area * ratio).sqrt()], 2).round().long()  # (ATTEMPTS, B, 2)
-    fits = ((drawn > 0) & (drawn <= sides)).all(2)
-    first = fits.int().argmax(0)
-    chosen = drawn[first, torch.arange(len(sides))]
-    low, high = RATIO
-    middle = torch.minimum(sides, (sides.flip(1) * torch.tensor([1 / low, high])).round().long())
-    found = fits.any(0)[:, None]
-    box = torch.where(found, chosen, middle)
-    return torch.cat([torch.where(found, random_offsets(sides - box), (sides - box) // 2), box], 1)
+    areas, log_ratios = uniform(attempts, *AREA), uniform(attempts, *map(math.log, RATIO))
+    places = torch.rand(len(sides), 2, dtype=torch.float64)
+    drawn = zip(sides, areas.T.tolist(), log_ratios.T.tolist(), places.tolist(), strict=True)
+    return [crop_box(*one) for one in drawn]
+
+
+def crop_box(
+    sides: tuple[int, int], areas: Sequence[float], log_ratios: Sequence[float], place: tuple[float, float]
+) -> tuple[int, int, int, int]:
+    """The first crop that fits, of shares of the area and logarithms of width over height, at a place from 0 to 1."""
+    height, width = sides
+    for area, log_ratio in zip(areas, log_ratios, strict=True):
+        side, stretch = math.sqrt(height * width * area), math.exp(log_ratio / 2)
+        high, wide = round(side / stretch), round(side * stretch)
+        if 0 < high <= height and 0 < wide <= width:
+            return int(place[0] * (height - high + 1)), int(place[1] * (width - wide + 1)), high, wide
+    low, high_ratio = RATIO
+    high, wide = min(height, round(width / low)), min(width, round(height * high_ratio))
+    return (height - high) // 2, (width - wide) // 2, high, wide
 
 
 def random_flip(images: Tensor) -> Tensor:
     """Every second image or so mirrored."""
-    flips = torch.rand(len(images)) < 0.5
-    return torch.stack([image.flip(-1) if flip else image for image, flip in rows(images, flips)])
+    flips = coins(len(images))
+    return torch.stack([image.flip(-1) if flip else image for image, flip in zip(images, flips, strict=True)])
 
 
 def rand_augment(images: Images) -> Tensor:
@@ -129,11 +154,9 @@ def rand_augment(images: Images) -> Tensor:
     return torch.stack([change(image) for image in images])
 
 
-def sides_of(images: Images) -> Tensor:
-    """Height and width `(B, 2)` of every image."""
-    if isinstance(images, Tensor):
-        return torch.tensor(images.shape[-2:]).expand(len(images), 2)
-    return torch.tensor([image.shape[-2:] for image in images])
+def sides_of(images: Images) -> list[tuple[int, int]]:
+    """Height and width of every image."""
+    return [(image.shape[1], image.shape[2]) for image in images]
 
 
 def rows(images: Images, *drawn: Tensor) -> Iterable[tuple]:
@@ -149,6 +172,11 @@ def random_offsets(room: Tensor) -> Tensor:
 def uniform(shape: int | tuple[int, ...], low: float, high: float) -> Tensor:
     """Numbers between two limits."""
     return torch.empty(shape).uniform_(low, high)
+
+
+def coins(number: int) -> list[bool]:
+    """True or false, as likely."""
+    return (torch.rand(number) < 0.5).tolist()
 
 
 def either_way(*shape: int) -> Tensor:
