@@ -70,6 +70,7 @@ def read_plain(
         columns[place] = None
         columns[place] = values.to_numpy()
         del values
+    pyarrow.default_memory_pool().release_unused()  # it keeps what the table took
     if any((np.abs(columns[place]) > LARGEST).any() for place in numeric) or has_blank_rows(columns):
         return None
     return PlainRows(first, columns, lines)
