@@ -64,8 +64,11 @@ def compare(one_by_one, together, tolerance):
     assert names.keys() == jobs_of(together).keys()
     for name, first in names.items():
         second = together / name
-        files = [sorted(str(path.relative_to(job)) for path in job.rglob("*")) for job in (first, second)]
-        assert files[0] == files[1]
+        files = [{str(path.relative_to(job)) for path in job.rglob("*")} for job in (first, second)]
+        weights = ["checkpoints/best.ckpt"] * 2
+        if "checkpoints/last.ckpt" in files[0]:  # of selection=last, with what its training would go on from
+            weights[0] = "checkpoints/last.ckpt"
+        assert files[0] - {weights[0]} == files[1] - {weights[1]}
         rows = [table(job / "metrics.csv") for job in (first, second)]
         assert [{key for key, value in row.items() if value} for row in rows[0]] == [
             {key for key, value in row.items() if value} for row in rows[1]
@@ -99,9 +102,8 @@ def compare(one_by_one, together, tolerance):
                 assert key in ("metrics", "selection", "score", "temperature") or results[1][key] == results[0][key], (
                     key
                 )
-        name = "last.ckpt" if results[0]["selection"]["rule"] == "last" else "best.ckpt"
-        best = [torch.load(job / "checkpoints" / name, weights_only=True) for job in (first, second)]
-        if name == "best.ckpt":  # the last one of a job that trains alone also has what its training would go on from
+        best = [torch.load(job / one, weights_only=True) for job, one in zip((first, second), weights, strict=True)]
+        if weights[0] == weights[1]:
             assert best[0].keys() == best[1].keys()
         assert [best[0][key] for key in ("epoch", "global_step")] == [best[1][key] for key in ("epoch", "global_step")]
         for key, tensor in best[0]["state_dict"].items():

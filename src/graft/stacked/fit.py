@@ -44,7 +44,7 @@ class LoggedRow:
 class Best:
     """The head's weights with the best validation metric, or of a rule without one the last ones."""
 
-    value: float | None  # None where nothing is followed
+    value: float  # not a number where nothing is followed
     epoch: int  # from 0
     step: int  # optimizer steps done
     weights: dict[str, Tensor]
@@ -294,15 +294,15 @@ class Fitting:
             monitor, higher = job.rule.monitor(job.module.tasks), job.rule.higher_is_better(job.module.tasks)
             if monitor is None or not job.rule.may_choose(epoch):
                 continue
-            value, best = values[monitor], fit.best and fit.best.value
-            if best is None or rank(value, higher) > rank(best, higher):
+            value, best = values[monitor], fit.best
+            if best is None or rank(value, higher) > rank(best.value, higher):
                 fit.best = Best(value, epoch, self.step, self.heads.of_job(stream, place), fit.validated)
 
     def keep_last(self) -> None:
         """Keep the weights that a job ends with where its rule follows nothing."""
         for (stream, place), job, fit in self._each():
             if job.rule.monitor(job.module.tasks) is None:
-                fit.best = Best(None, self.epochs - 1, self.step, self.heads.of_job(stream, place), fit.validated)
+                fit.best = Best(math.nan, self.epochs - 1, self.step, self.heads.of_job(stream, place), fit.validated)
 
     def _validate_domain(self, domain: str) -> None:
         rows, labels = self.val[domain].rows, self.val[domain].labels

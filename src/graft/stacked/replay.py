@@ -18,8 +18,8 @@ def replay(fitting: Fitting, experiment: Experiment, fit: StackedFit) -> None:
     assert best is not None  # every rule of a stack has one when it has trained
     module.heads.load_state_dict(best.weights)
     content = fitting.checkpoints.content(module, module.state_dict(), best.epoch, best.step, best.metrics)
-    file = fitting.checkpoints.last_file if best.value is None else fitting.checkpoints.best_file
-    fitting.trainer.strategy.save_checkpoint(content, file)
+    # Of a rule that follows nothing too: last.ckpt is what a training goes on from, which weights alone are not
+    fitting.trainer.strategy.save_checkpoint(content, fitting.checkpoints.best_file)
     count_as_done(fitting.trainer, fit.epochs, fit.steps, best.metrics)
     share = 1 / fit.jobs
     fitting.throughput.take_over(
