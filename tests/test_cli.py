@@ -74,6 +74,7 @@ def test_completion_in_a_shell_imports_no_torch(monkeypatch):
         2,
         [
             ("optimizer.lrr=1", "`optimizer.lrr`: there is no such key or group (did you mean `optimizer.lr`?)"),
+            ("head.hidden=[8]", "`head.hidden`: other options of `head` have this key, the chosen one has not."),
             ("backbone.bands=40", "`backbone.bands` is now `backbone.n_mels`"),
             ("~backbone.hop_ms", "`backbone.hop_ms` is now `backbone.hop_length_ms`"),
             ("epochs=3", "did you mean `pretrain.epochs` or `training.epochs`?"),

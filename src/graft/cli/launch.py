@@ -108,7 +108,13 @@ def explain(error: Exception, conf: Path) -> str:
         found = re.search(rf"full_key: ({re.escape(found[1])}\.\S+)", str(error.__cause__)) or found
         if renamed := new_name(found[1]):
             return f"{renamed}.\n{SEE_HELP}"
-        hint = suggestion(found[1].split("@")[0], known_names(conf)) if "@" not in found[1] else ""
+        names = known_names(conf)
+        if found[1] in names:
+            return (
+                f"`{found[1]}`: other options of `{found[1].partition('.')[0]}` have this key, the chosen one has not. "
+                f"Choose one that has; where a sweep chooses it, write ++{found[1]}=...\n{SEE_HELP}"
+            )
+        hint = suggestion(found[1].split("@")[0], names) if "@" not in found[1] else ""
         return f"`{found[1]}`: there is no such key or group{hint}.\n{SEE_HELP}"
     if found := re.search(r"^Key '([^']+)' is not in struct.*full_key: (\S+)", text, flags=re.DOTALL):
         if renamed := new_name(found[2]):
