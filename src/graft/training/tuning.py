@@ -318,12 +318,12 @@ def batchnorm_of_run(experiment: Experiment) -> bool | None:
     data, module = experiment.data, experiment.module
     if not batchnorm_parameters(module.backbone):
         return None
-    splits = [data.domains[domain].train for domain in data.train_domains]
+    target = data.domains["target"].train
     plain = (
         data.federation is None
-        and len(splits) == 1
-        and splits[0].labels is not None
-        and not splits[0].partly_labelled
+        and [*data.train_domains] == ["target"]
+        and target.labels is not None
+        and not target.partly_labelled
         and not any(term.replaces_batchnorm for term in module.terms.values())
     )
     pretrained = module.strategy.pretrained and experiment.weights is not None
