@@ -316,10 +316,10 @@ class BatchNormDiffers(Check):
         for results in study.finished:
             own = sorted(one for one in results["overrides"] if one.split("=")[0] in NETWORK)
             kept.setdefault(tuple(own), []).append("strategy.train_bn" in (results.get("settings") or {}))
-        for own, ends in kept.items():
+        for network, ends in kept.items():
             if any(ends) and not all(ends):
                 return (
-                    f"BatchNorm stayed as pretrained in {sum(ends)} of {len(ends)} jobs {' '.join(own)}".rstrip()
+                    f"BatchNorm stayed as pretrained in {sum(ends)} of {len(ends)} jobs {' '.join(network)}".rstrip()
                     + ", and trained in the others: set strategy.train_bn to null or false for all of them."
                 )
         return None
