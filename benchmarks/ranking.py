@@ -126,7 +126,8 @@ def training(candidate: Candidate, what: str, words: Sequence[str], folder: Path
     """What trains a candidate; a frozen random backbone is a file of weights like any other."""
     if what == "full":
         strategy = "scratch" if candidate.weights == "null" else "full"
-        return [f"backbone={candidate.option}", f"backbone.weights={candidate.weights}", f"strategy={strategy}"]
+        own = [] if strategy == "scratch" else ["strategy.train_bn=null"]  # as scores that are kept were measured
+        return [f"backbone={candidate.option}", f"backbone.weights={candidate.weights}", f"strategy={strategy}", *own]
     weights = candidate.weights
     if weights == "null":
         import torch

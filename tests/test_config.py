@@ -343,7 +343,6 @@ AGAINST_EACH_OTHER = [
     ),
     (["tuning.low=1", "tuning.high=0.1"], ["`tuning.low=1` with `tuning.high=0.1`"]),
     (["tune=lr", "resume=true"], ["`tune=lr` with `resume=true`"]),
-    (["strategy.train_bn=auto", "data.batch_size=auto"], ["`strategy.train_bn=auto` with `data.batch_size=auto`"]),
     (["data.batch_size=auto", "trainer=ddp_cpu"], ["`data.batch_size=auto` with several processes"]),
     (["data.batch_size=auto", "trainer.devices=[0,1]"], ["`data.batch_size=auto` with several processes"]),
     (

@@ -47,6 +47,7 @@ def resnet(settings: Settings) -> Measured:
             f"data.image_size={side}",
         ),
         *("backbone=resnet18", f"backbone.weights={quoted(weights)}", "strategy=full", "optimizer=adamw"),
+        "strategy.train_bn=null",  # as the other loops do
     )
     plan = Plan(file, "resnet18", settings.folder, overrides, batch_size=64, lr=1e-3, threads=settings.threads)
     return over_bare(compete(RESNET, plan, settings.repeats))

@@ -39,7 +39,6 @@ from graft.pretrain import flops_of_pretraining, keeps_source_head, pretraining_
 from graft.runs.context import threads_of_job
 from graft.selection.base import SelectionRule, check_rule
 from graft.strategies.base import Strategy
-from graft.strategies.batchnorm import trains_batchnorm
 from graft.tasks.base import Task
 from graft.tasks.multiclass import Multiclass
 from graft.terms.base import Term, TermContext, trained_domains
@@ -132,9 +131,6 @@ def assemble(config: Mapping[str, Any], *, share_data: bool = False) -> Experime
     decided = settings_of_strategy(strategy, config, data, tasks["target"])
     set_keys(own, decided)
     data.epoch = config["data"]["epoch"]
-    if strategy.train_bn == "auto":
-        decided["strategy.train_bn"] = strategy.train_bn = batchnorm_of_run(strategy, config, data)
-        set_keys(own, decided)
     if federated:
         data.federation = build_federation(config, federated, data)
 
@@ -389,14 +385,6 @@ def settings_of_strategy(
         what = f"labels of task={task.name}" if data.modality == "image" else f"{data.modality} data"
         strategy.note = f"without the strategy's MixUp: {what} cannot be mixed"
     return decided
-
-
-def batchnorm_of_run(strategy: Strategy, config: Mapping[str, Any], data: TransferDataModule) -> bool | None:
-    """What `strategy.train_bn=auto` is for a run that knows how long an epoch is."""
-    pretrained = strategy.pretrained and config["backbone"]["weights"] is not None
-    return trains_batchnorm(
-        data.steps_per_epoch * config["training"]["epochs"], pretrained, len(data.train_domains) > 1
-    )
 
 
 def steps_of_transfer(config: Mapping[str, Any], data: TransferDataModule, module: TransferModule) -> int:

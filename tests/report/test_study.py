@@ -259,6 +259,17 @@ def test_the_rate_is_chosen_by_validation_and_not_by_test(sweep):
     assert {"best-at-the-edge", "baseline-without-its-own-rate"} <= codes(sweep)
 
 
+def test_batchnorm_that_trained_in_some_jobs_of_a_strategy_alone_is_said(sweep):
+    kept = {"strategy.train_bn": False}
+    for seed in range(3):
+        sweep.add(f"strategy=scratch objective.alpha=0 seed={seed}", np.arange(TEST) < 100, settings={})
+        sweep.add(f"strategy=full objective.alpha=0 seed={seed}", np.arange(TEST) < 120, settings=kept)
+    assert "batchnorm-differs" not in codes(sweep)
+    sweep.add("strategy=full objective.alpha=0.5 seed=0", np.arange(TEST) < 120, settings={})
+    (one,) = [one for one in checks.findings(sweep.read()) if one.code == "batchnorm-differs"]
+    assert "in 3 of 4 jobs strategy=full, and trained" in one.sentence
+
+
 def test_a_family_of_strategies_has_wider_intervals_and_adjusted_p(sweep):
     sweep.strategies(scratch=0.6, full=0.75, frozen=0.7, lora=0.65)
     found = sweep.read().comparisons

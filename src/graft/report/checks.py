@@ -15,6 +15,7 @@ from graft.runs.sweeps import MIN_SEEDS, all_failed
 
 DOCS = "docs/evidence.md"
 EQUAL = 0.8  # share of the other side's FLOPs from which compute counts as equal
+NETWORK = ("strategy", "backbone", "backbone.weights")  # keys that say what of which network trains
 WRONG, WARNING, NOTE = "wrong", "warning", "note"  # severities, in the order of the page
 
 
@@ -305,6 +306,25 @@ class NegativeTransfer(Check):
         return " ".join(f"Worse than {reference}: {listed(names)}." for reference, names in worse.items()) or None
 
 
+class BatchNormDiffers(Check):
+    """`strategy.train_bn=auto` came to different ends in jobs that are compared for something else."""
+
+    code = "batchnorm-differs"
+
+    def _find(self, study: Study) -> str | None:
+        kept: dict[tuple[str, ...], list[bool]] = {}
+        for results in study.finished:
+            own = sorted(one for one in results["overrides"] if one.split("=")[0] in NETWORK)
+            kept.setdefault(tuple(own), []).append("strategy.train_bn" in (results.get("settings") or {}))
+        for network, ends in kept.items():
+            if any(ends) and not all(ends):
+                return (
+                    f"BatchNorm stayed as pretrained in {sum(ends)} of {len(ends)} jobs {' '.join(network)}".rstrip()
+                    + ", and trained in the others: set strategy.train_bn to null or false for all of them."
+                )
+        return None
+
+
 class NoPredictions(Check):
     """The interval holds seeds alone."""
 
@@ -322,7 +342,7 @@ class NoPredictions(Check):
 CHECKS: tuple[type[Check], ...] = (
     *(Oracle, ChosenOnTest, CopiesInTrain, Incomplete, FewSeeds, NegativeTransfer, BaselineAsGood, WeakScratch),
     *(Majority, PriorMismatch, ValidationLarger, UnequalTries, LessCompute, GridEdge, StillImproving),
-    *(NearDuplicates, AbsentClass, NoPredictions),
+    *(NearDuplicates, AbsentClass, BatchNormDiffers, NoPredictions),
 )
 
 

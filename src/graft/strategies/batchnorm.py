@@ -7,10 +7,10 @@ figures.
 FEW_STEPS = 1000  # that train; 950 is the longest run that was measured
 
 
-def trains_batchnorm(steps: int, pretrained: bool, several_domains: bool) -> bool | None:
+def trains_batchnorm(steps: int, *, pretrained: bool, plain: bool) -> bool | None:
     """False: it stays as pretrained. None: it trains with its stage.
 
-    A new network needs its statistics, and where two domains train they are how each comes to its own.
+    A new network needs its statistics. `plain` is training on the target's labels alone: where the source trains,
+    labels are missing, clients are averaged or a term works on BatchNorm, nothing was compared.
     """
-    keeps = pretrained and not several_domains and steps <= FEW_STEPS
-    return False if keeps else None
+    return False if pretrained and plain and steps <= FEW_STEPS else None

@@ -36,7 +36,8 @@ from graft.experiment import Experiment
 from graft.module import TransferModule
 from graft.report import plots
 from graft.runs.folder import LR_CURVE, LR_PICTURE
-from graft.strategies.base import Phase, Strategy
+from graft.strategies.base import Phase, Strategy, batchnorm_parameters
+from graft.strategies.batchnorm import trains_batchnorm
 from graft.training.default_rates import Trained, default_rate
 from graft.training.lightning import is_rank_zero
 from graft.training.schedules import Point
@@ -312,6 +313,23 @@ def trained_by(experiment: Experiment) -> Trained:
     return "from scratch" if experiment.weights is None else "everything"
 
 
+def batchnorm_of_run(experiment: Experiment) -> bool | None:
+    """What `strategy.train_bn=auto` is for a run; None where its backbone has no BatchNorm."""
+    data, module = experiment.data, experiment.module
+    if not batchnorm_parameters(module.backbone):
+        return None
+    target = data.domains["target"].train
+    plain = (
+        data.federation is None
+        and [*data.train_domains] == ["target"]
+        and target.labels is not None
+        and not target.partly_labelled
+        and not any(term.replaces_batchnorm for term in module.terms.values())
+    )
+    pretrained = module.strategy.pretrained and experiment.weights is not None
+    return trains_batchnorm(data.steps_per_epoch * experiment.epochs, pretrained=pretrained, plain=plain)
+
+
 def resolve_auto(experiment: Experiment, resumed: Path | None = None, *, look: bool = False) -> dict[str, Any]:
     """Put numbers where the config says `auto` or `default`.
 
@@ -330,6 +348,11 @@ def resolve_auto(experiment: Experiment, resumed: Path | None = None, *, look: b
             limit = batch_size_limit(config, data)
             found["batch_size"] = {"value": find_batch_size(config, module, data, folder), "limit": limit}
         config["data"]["batch_size"] = data.batch_size = found["batch_size"]["value"]
+    if module.strategy.train_bn == "auto":  # once the batch size says how many steps there are
+        train_bn = stored["strategy"].get("train_bn") if stored else batchnorm_of_run(experiment)
+        module.strategy.train_bn = config["strategy"]["train_bn"] = train_bn
+        if train_bn is not None:
+            experiment.decided["strategy.train_bn"] = train_bn
     if config["optimizer"]["lr"] == "default" and not look:
         rate = default_rate(config["backbone"]["_target_"], trained_by(experiment))
         found["lr"] = {"value": stored["optimizer"]["lr"], "resumed": True} if stored else rate.describe()

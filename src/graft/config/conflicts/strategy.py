@@ -47,8 +47,6 @@ def strategy_contradictions(config: Mapping[str, Any], names: Names) -> Iterator
                 f"`strategy={names['strategy']}` with `data.batch_size=auto`: the batch size decides how many steps "
                 "it takes; give the number"
             )
-    if config["strategy"].get("train_bn") == "auto" and config["data"]["batch_size"] == "auto":
-        yield "`strategy.train_bn=auto` with `data.batch_size=auto`: it goes by the number of steps; give one of them"
     if epochs < (least := names.says("strategy", "min_epochs", 1)):
         yield f"`training.epochs={epochs}` with `strategy={names['strategy']}`: its phases need {least} epochs"
 
