@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from small_run import config_in, train_in
 
@@ -29,6 +30,8 @@ from graft.report.tables import choice_lines
 from graft.tasks.multiclass import Multiclass
 
 CLASSES, OTHERS = ("one", "two", "three"), ("cat", "dog")
+SPLITS = {"train": (5, 5, 0), "val": (3, 3, 3), "test": (3, 3, 3)}
+KEYS_OF_SPLITS = {"file": "train", "val_file": "val", "test_file": "test"}
 
 
 def learned_head(classes=CLASSES, size=4):
@@ -149,6 +152,38 @@ def test_a_run_fits_samples_and_names_and_its_model_needs_the_texts_no_more(clip
     assert results["metrics"]["test/target/acc"] == pytest.approx(
         float((expected.argmax(1) == found["test"].labels.numpy()).mean()), abs=0.005
     )
+
+
+def pictures(folder, split, counts):
+    """A CSV of grey pictures of three classes, so many of each."""
+    random, lines = np.random.default_rng(len(split)), ["path,label"]
+    for label, (name, count) in enumerate(zip(CLASSES, counts, strict=True)):
+        for number in range(count):
+            pixels = random.integers(0, 60, (16, 16, 3)) + 90 * label
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{split}_{name}_{number}.png")
+            lines.append(f"{split}_{name}_{number}.png,{name}")
+    (folder / f"{split}.csv").write_text("\n".join(lines))
+    return folder / f"{split}.csv"
+
+
+def test_a_class_without_a_sample_is_known_by_its_name_and_no_other_head_knows_it(clip_folder, tmp_path):
+    files = {split: pictures(tmp_path, split, counts) for split, counts in SPLITS.items()}
+    words = [
+        *("data.source=null", "data/domain@data.target=image_file", "data.target.classes=[one,two,three]"),
+        *(f"data.target.{key}={files[split]}" for key, split in KEYS_OF_SPLITS.items()),
+        *("data.labels_per_class=2", "trainer=cpu", "logger=[]", "save.neighbours=false"),
+        *("backbone=clip_image", f"backbone.name={clip_folder}", "backbone.weights=pretrained"),
+        *("strategy=probe", "strategy.penalties=[1e-6]"),
+    ]
+    names = ["head/tower=encoder", f"head.tower.name={clip_folder}", "head.tower.size=12", "head.projection=none"]
+    results = train_in(tmp_path, *words, "head=cross_modal", *names)
+    assert (results["labels"]["training"], results["probe"]["names"]) == (4, 3)
+    assert "train has no sample of three" in results["data"]["target"]["notes"]
+    head = graft.load_run(tmp_path / "run").head
+    with torch.no_grad():
+        assert head.linear(head.vectors()).argmax(1).tolist() == [0, 1, 2]
+    with pytest.raises(GraftError, match="no training sample has the label 'three', one of 3 classes"):
+        train_in(tmp_path, *words, folder="linear")
 
 
 TOWERS = (
