@@ -20,6 +20,7 @@ from graft.build import build
 from graft.cache.disk import DiskCache
 from graft.cache.once import TrainingSamples
 from graft.compress.base import Compression, CompressionContext
+from graft.config.facts import attribute
 from graft.data.boxes import Boxes
 from graft.data.module import TransferDataModule
 from graft.data.shared import share_domains
@@ -246,6 +247,7 @@ def build_data(config: Mapping[str, Any], cache: DiskCache, share: bool) -> Tran
     """The data module with its domains read."""
     data: TransferDataModule = build(config["data"])
     data.decoded = cache if config["cache"]["decoded"] else None
+    data.names_suffice = attribute(config["head"][registry.TARGET], "names_classes", False)
     if share:
         share_domains(data, config["data"])
     data.load()

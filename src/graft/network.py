@@ -113,7 +113,8 @@ def build_heads(
     """One head `shared` by domains with the same classes, else one for each; a fixed head is never shared."""
     sharing = config["head"]["sharing"]
     if sharing == "auto":
-        sharing = "shared" if data.same_classes and not objective.fixed_heads else "separate"
+        same_head = data.same_classes and not config["source_head"]
+        sharing = "shared" if same_head and not objective.fixed_heads else "separate"
     if sharing == "shared" and objective.fixed_heads:
         raise GraftError(
             f"head.sharing=shared: this objective keeps the {objective.fixed_heads[0]} head fixed and trains the "

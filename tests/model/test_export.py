@@ -228,18 +228,22 @@ def test_every_backbone_in_every_format_that_traces_or_stores_it(stored, data, o
 
 
 NAMED = {  # heads whose rows are vectors of the classes' names
-    "encoder": ["strategy=zero_shot", "head.projection=none", "head.tower.size=12"],
-    "characters": ["strategy=scratch", "backbone.weights=null", "head.tower.size=8", "head.tower.hidden=8"],
+    "encoder": ["head=class_names", "strategy=zero_shot", "head.projection=none", "head.tower.size=12"],
+    "cross_modal": ["head=cross_modal", "strategy=probe", "head.projection=none", "head.tower.size=12"],
+    "characters": [
+        *("head=class_names", "strategy=scratch", "backbone.weights=null"),
+        *("head.tower.size=8", "head.tower.hidden=8"),
+    ],
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tower", NAMED)
-def test_a_head_of_class_names_goes_along_without_what_read_them(stored, photos, tmp_path, tower):
+@pytest.mark.parametrize("kind", NAMED)
+def test_a_head_of_class_names_goes_along_without_what_read_them(stored, photos, tmp_path, kind):
     folder = write_clip(tmp_path / "clip")
     options = [*photos, "backbone=clip_image", f"backbone.name={folder}", "backbone.weights=pretrained"]
-    options += ["head=class_names", f"head/tower={tower}", *NAMED[tower]]
-    if tower == "encoder":
+    options += [*NAMED[kind], f"head/tower={'characters' if kind == 'characters' else 'encoder'}"]
+    if kind != "characters":
         options += [f"head.tower.name={folder}", "head.names={cat: zero, dog: one}"]
     folder = stored(*options)
     for form in ("onnx", "torch_export", "safetensors"):

@@ -102,7 +102,7 @@ def test_the_bias_of_every_task_is_where_its_own_loss_is_lowest(features, task, 
     task.fit(labels)
     outputs = {"multilabel": 2, "multiclass": 2}.get(task.name, 1)
     weights = None if task.name == "regression" else weights
-    module = SimpleNamespace(tasks={"target": task}, class_weights={"target": weights})
+    module = SimpleNamespace(tasks={"target": task}, class_weights={"target": weights}, head=lambda domain: None)
     experiment = SimpleNamespace(module=module, data=SimpleNamespace(num_outputs=lambda domain, task: outputs))
     found = solved(experiment, "target", x, labels, [0.01])
     bias = found.biases[0].clone().requires_grad_()

@@ -639,7 +639,7 @@ def without_lost_classes(
 
 
 def absent_labels(splits: Mapping[str, Samples | Split], classes: Sequence[str] | None) -> tuple[str, ...]:
-    """Lines on classes of which a split has no sample, and on what becomes of its AUROC then."""
+    """Lines on classes of which a split has no sample, and on what becomes of an evaluated one's AUROC then."""
     notes = []
     if not classes:
         return ()
@@ -655,6 +655,8 @@ def absent_labels(splits: Mapping[str, Samples | Split], classes: Sequence[str] 
             left = ((counts > 0) & (counts < len(labels))).any()  # what all samples have cannot be told from others
             auroc = "is the mean over the others" if left else "does not exist"
             notes.append(f"{name} has no sample of {listed(absent, CLASSES_SHOWN)}: its AUROC {auroc}")
+        elif absent:
+            notes.append(f"{name} has no sample of {listed(absent, CLASSES_SHOWN)}")
     return tuple(notes)
 
 

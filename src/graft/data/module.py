@@ -114,6 +114,7 @@ class TransferDataModule(pl.LightningDataModule):
         self.image_size = image_size
         self.test_shifts = tuple(test_shifts)
         self.bucket_by_length = bucket_by_length
+        self.names_suffice = False  # whether a class of the target needs no training sample, as its name is known
         self.test_shift: str | None = None  # the one that test batches get now
         self.decoded: DiskCache | None = None  # where image files are kept decoded, and looks into them; None = nowhere
         self.domains: dict[str, DomainData] = {}
@@ -199,6 +200,8 @@ class TransferDataModule(pl.LightningDataModule):
             domain.cache = self.decoded
             kept = self.kept_classes[name]
             domain.kept_classes = None if kept is None else tuple(map(str, kept))
+        if self.names_suffice:
+            self.target.may_lack_classes = True
         if self.source is not None:
             self.target.beside(self.source)
             self.source.beside(self.target)

@@ -32,11 +32,13 @@ class Shared(Domain):
     def load(self, split_seed: int, fold: Fold | None = None) -> DomainData:
         """The domain, split; read where no earlier job has."""
         of_fold = fold and (fold.evaluation, fold.number, fold.folds)
-        name = json.dumps([self.settings, self.others, split_seed, of_fold, self.kept_classes], sort_keys=True)
+        of_classes = (self.kept_classes, self.may_lack_classes)
+        name = json.dumps([self.settings, self.others, split_seed, of_fold, of_classes], sort_keys=True)
         if name not in self.loaded:
             if len(self.loaded) == MAX_SHARED:
                 del self.loaded[next(iter(self.loaded))]
             self.domain.key, self.domain.cache, self.domain.kept_classes = self.key, self.cache, self.kept_classes
+            self.domain.may_lack_classes |= self.may_lack_classes
             self.loaded[name] = self.domain.load(split_seed, fold)
         return self.loaded[name]
 

@@ -158,11 +158,14 @@ def between_times(times: Tensor, begin: int, end: int) -> int:
 
 
 def label_budget(labels: Tensor, per_class: int, seed: int, classes: tuple[str, ...], key: str) -> Tensor:
-    """Indices of `per_class` random samples of every class; a larger budget contains a smaller one of the same seed."""
+    """Indices of `per_class` random samples of every class that has some; a larger budget contains a smaller one.
+
+    Which classes may have none has been checked as the samples were read. GraftError for a class with too few.
+    """
     chosen = []
     for label, name in enumerate(classes):
         members = (labels == label).nonzero().squeeze(1)
-        if len(members) < per_class:
+        if 0 < len(members) < per_class:
             raise GraftError(
                 f"{key}={per_class}: class {name!r} has only {len(members)} training samples. "
                 f"Use {key}={len(members)} or less, or {key}=null for all labels."

@@ -120,4 +120,13 @@ class ClassNamesHead(nn.Module):
 
     def with_learned(self, learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """This head's state with what such a head learned on classes of other names, whose rows stay behind."""
-        return {**self.state_dict(), **{name: value for name, value in learned.items() if name != ROWS}}
+        own = {ROWS: self.rows.detach()} if self.tower is None else {}
+        return own | {name: value for name, value in learned.items() if name != ROWS}
+
+
+def hold(module: nn.Module) -> None:
+    """Make buffers of all parameters in place: they are kept and loaded as before, and never learn."""
+    for part in module.modules():
+        for name, value in [*part.named_parameters(recurse=False)]:
+            delattr(part, name)
+            part.register_buffer(name, value.detach())

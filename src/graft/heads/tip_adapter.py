@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from graft.config.types import Auto, NonNegative, Positive
 from graft.heads.base import HeadContext
-from graft.heads.class_names import NAME, ClassNamesHead
+from graft.heads.class_names import NAME, ClassNamesHead, hold
 from graft.heads.towers.base import Tower
 
 
@@ -35,10 +35,7 @@ class TipAdapterHead(ClassNamesHead):
     ) -> None:
         """`tower` gives vectors in the space of the features; it stays as it is."""
         super().__init__(context, tower, templates, names, "none", scale)
-        for name in ("rows", "log_scale"):
-            value = getattr(self, name).detach()
-            delattr(self, name)
-            self.register_buffer(name, value)
+        hold(self)
         self.keys = nn.Parameter(torch.zeros(0, tower.size))
         self.values: Tensor
         self.register_buffer("values", torch.zeros(0, len(self.classes)))

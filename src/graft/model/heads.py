@@ -1,7 +1,8 @@
 """The head of a finished run, for another run that begins with it, on the same classes or on more."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,9 @@ class LearnedHead:
 
         GraftError for other classes else, and for a head of another kind.
         """
-        if self.classes != classes and isinstance(head, ClassNamesHead):
-            self._load(head, head.with_learned(self.weights))
+        if isinstance(head, ClassNamesHead) and not (self.classes == classes and self._has_all_of(head)):
+            with self._same_kind():
+                head.load_state_dict(head.with_learned(self.weights))
             return
         if self.classes != classes:
             raise GraftError(
@@ -46,7 +48,8 @@ class LearnedHead:
                 "names of the classes and their order must agree: give a run on the same classes, head.grow=true to "
                 "add the target's classes to that run's, or head.weights=null."
             )
-        self._load(head, dict(self.weights))
+        with self._same_kind():
+            head.load_state_dict(self.weights)
 
     def fill_rows(self, head: nn.Module) -> None:
         """Put the weights into a head with more outputs, of which the first ones become this head's.
@@ -60,7 +63,8 @@ class LearnedHead:
             if old is not None and old.ndim and len(old) == rows < len(own) and old.shape[1:] == own.shape[1:]:
                 tensors[name] = own.clone()
                 tensors[name][:rows] = old
-        self._load(head, tensors)
+        with self._same_kind():
+            head.load_state_dict(tensors)
 
     def check_can_grow(self, settings: Mapping[str, Any], task: Mapping[str, Any]) -> None:
         """Raise GraftError where the head of `settings`, for a `task`, cannot begin with this one's rows."""
@@ -83,9 +87,13 @@ class LearnedHead:
         if twice := [name for name, count in Counter(self.classes).items() if count > 1]:
             raise GraftError(f"{key}: that run has two classes {twice[0]!r}, of which one name can mean either.")
 
-    def _load(self, head: nn.Module, tensors: dict[str, Tensor]) -> None:
+    def _has_all_of(self, head: nn.Module) -> bool:
+        return self.weights.keys() == head.state_dict().keys()
+
+    @contextmanager
+    def _same_kind(self) -> Iterator[None]:
         try:
-            head.load_state_dict(tensors)
+            yield
         except RuntimeError:
             keys = " ".join(f"head.{key}={value}" for key, value in self.description.head.items())
             raise GraftError(

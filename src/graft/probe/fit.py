@@ -13,6 +13,8 @@ from graft.callbacks.throughput import peak_memory_mb, reset_peak_memory
 from graft.data.sampling import EvalBatches
 from graft.errors import GraftError
 from graft.experiment import Experiment
+from graft.heads.cross_modal import CrossModalHead
+from graft.probe.names import names_in, with_names
 from graft.probe.solver import Loss, Solutions, solve
 from graft.selection.base import of_validation, rank
 from graft.stacked.fit import Best, LoggedRow, StackedFit, logged
@@ -45,6 +47,7 @@ def fit_probe(experiment: Experiment, fitting: Fitting) -> tuple[StackedFit, dic
         )
     reset_peak_memory(fitting.trainer.strategy.root_device)
     fitting.trainer.precision_plugin.convert_module(module)
+    module.eval()  # else BatchNorm of a projection would take the statistics of what is read
     (domain,) = data.train_domains
     rows = {name: features_of(experiment, fitting, name, "val") for name in data.eval_domains}
     train, labels = features_of(experiment, fitting, domain, "train"), data.domains[domain].train.labels
@@ -68,7 +71,9 @@ def fit_probe(experiment: Experiment, fitting: Fitting) -> tuple[StackedFit, dic
     found.peak_memory_mb = peak_memory_mb(fitting.trainer.strategy.root_device)
     found.seconds = found.train_seconds = time.perf_counter() - started
     tried = [{"penalty": p, "value": one.value} for p, one in zip(strategy.penalties, candidates, strict=True)]
-    return found, {"monitor": monitor, "penalty": strategy.penalties[place], "tried": tried}
+    return found, {"monitor": monitor, "penalty": strategy.penalties[place], "tried": tried} | names_in(
+        module.head(domain)
+    )
 
 
 def features_of(experiment: Experiment, fitting: Fitting, domain: str, split: str) -> Tensor:
@@ -83,8 +88,11 @@ def features_of(experiment: Experiment, fitting: Fitting, domain: str, split: st
 def solved(
     experiment: Experiment, domain: str, features: Tensor, labels: Tensor, penalties: Sequence[float]
 ) -> Solutions:
-    """The task's linear models of a domain's features `(N, D)` and labels, in the order of the penalties."""
-    module = experiment.module
+    """The task's linear models of a domain's features `(N, D)` and labels, in the order of the penalties.
+
+    Of a head that adds names they are models of the vectors in the space of the names, which are samples too.
+    """
+    module, head = experiment.module, experiment.module.head(domain)
     task, outputs = module.tasks[domain], experiment.data.num_outputs(domain, module.tasks[domain])
     weights = module.class_weights.get(domain)
     if weights is not None and labels.ndim == 1:
@@ -92,6 +100,8 @@ def solved(
         weights = of_samples / of_samples.mean()  # the task divides by their sum
     elif weights is not None:
         weights = weights.expand(len(labels), -1)
+    if isinstance(head, CrossModalHead):
+        features, labels, weights = with_names(head, features, labels, weights)
     return solve(features, targets_of(task, labels, outputs), penalties, LOSSES[task.name], weights)
 
 
@@ -106,7 +116,9 @@ def targets_of(task: Task, labels: Tensor, outputs: int) -> Tensor:
 
 
 def linear_of(head: nn.Module) -> nn.Linear:
-    """The one layer of a linear head."""
+    """The layer of a head that the fit solves for: the only one of a linear head."""
+    if isinstance(head, CrossModalHead):
+        return head.linear
     (layer,) = (one for one in head.modules() if isinstance(one, nn.Linear))
     return layer
 

@@ -303,7 +303,10 @@ def choice_lines(results: Mapping[str, Any]) -> Iterator[str]:
         yield f"budget: {note}; the validation split chooses nothing"
     if probe := results.get("probe"):
         tried = ", ".join(f"{_cell(one['value'])} at {one['penalty']:g}" for one in probe["tried"])
-        yield f"probe: penalty {probe['penalty']:g}, {probe['monitor']} {tried}"
+        names = (
+            f", {probe['names']:,} names of weight {probe['name_weight']:g} as samples" if probe.get("names") else ""
+        )
+        yield f"probe: penalty {probe['penalty']:g}{names}, {probe['monitor']} {tried}"
     yield from federated_lines(results.get("federated"))
     if found := results.get("tip_adapter"):
         yield (

@@ -87,10 +87,10 @@ def growth_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[s
 
 def head_of_closed_fit(names: Names) -> dict[str, tuple[str, bool]]:
     """The head that a closed fit solves for, what is given, and whether that is it."""
-    kind = (
-        ("tip_adapter", "caches") if names.says("strategy", "fills_cache", False) else ("linear", "linear_in_features")
-    )
-    return {f"head={kind[0]}": (f"head={names['head']}", names.says("head", kind[1], False))}
+    fills = names.says("strategy", "fills_cache", False)
+    suited = ("caches",) if fills else ("linear_in_features", "adds_names")
+    fine = any(names.says("head", one, False) for one in suited)
+    return {f"head={'tip_adapter' if fills else 'linear'}": (f"head={names['head']}", fine)}
 
 
 def closed_fit_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:

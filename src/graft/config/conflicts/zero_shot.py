@@ -14,6 +14,9 @@ def zero_shot_contradictions(config: Mapping[str, Any], names: Names) -> Iterato
         yield "`head.grow=true` with `head=class_names`: names are enough for new classes; use head.grow=false"
     if names.says("head", "caches", False):
         yield from cache_contradictions(config, names)
+    if names.says("head", "adds_names", False):
+        yield from added_names_contradictions(config, names)
+        return
     if not names.says("strategy", "trains_nothing", False):
         return
     key = f"`strategy={names['strategy']}`"
@@ -60,6 +63,30 @@ def cache_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[st
         yield (
             f"`head={names['head']}` with a tower that learns: nothing trains it; use head/tower=encoder "
             "head.tower.name=<folder>"
+        )
+
+
+def added_names_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """What a head whose names are samples of its fit cannot be meant with."""
+    key = f"`head={names['head']}`"
+    if not names.says("strategy", "closed_fit", False):
+        yield (
+            f"`strategy={names['strategy']}` with {key}: names are samples of strategy=probe alone; use that, or "
+            "head=class_names"
+        )
+    source_head = (config.get("source_head") or {}).get("_target_", "")
+    if config["backbone"]["weights"] == "source":
+        if not attribute(source_head, "names_classes", False) or attribute(source_head, "adds_names", False):
+            yield (
+                f"`backbone.weights=source` with {key}: nothing of it learns in pretraining; use "
+                "+head@source_head=class_names with the same tower, or a finished run of head=class_names "
+                "(head.weights=<run> backbone.weights=<run>)"
+            )
+    elif not learned_names(config):
+        yield (
+            f"`head.weights=null` with {key} that learned nothing: its names would be random; begin with a run of "
+            "head=class_names (head.weights=<run> backbone.weights=<run>), or take towers that know each other "
+            "(backbone=clip_image head/tower=encoder head.projection=none)"
         )
 
 
