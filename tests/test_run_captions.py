@@ -8,6 +8,7 @@ import torch
 import graft
 from graft.pretrain import cache_key
 from tests.captioned import COLOURS, options, write_pairs
+from tests.conftest import tone
 from tests.processes import ONE, TWO, check_same, fitted
 from tests.small_run import config_in, train_in
 
@@ -59,6 +60,29 @@ def test_copies_of_a_picture_are_one_sample_with_several_texts(tmp_path):
     found, tested = results["retrieval"]["source"], results["data"]["source"]["test"]
     assert found["samples"] < tested
     assert found["text"]["chance"]["1"] > 1 / found["texts"]
+
+
+@pytest.mark.slow
+def test_recordings_with_texts_teach_what_words_mean(tmp_path):
+    soundfile = pytest.importorskip("soundfile")
+    for name, column in (("pairs", "caption"), ("classes", "label")):
+        rows = [f"path,{column}"]
+        for number in range(60):
+            word, hertz = [("high", 1800), ("low", 300)][number % 2]
+            soundfile.write(tmp_path / f"{name}_{number}.wav", tone(hertz + 5 * number), 8000)
+            rows.append(f"{name}_{number}.wav,{f'a {word} tone' if column == 'caption' else word}")
+        (tmp_path / f"{name}.csv").write_text("\n".join(rows) + "\n")
+    results = train_in(
+        tmp_path,
+        *("data=speech", "data/domain@data.source=audio_file", f"data.source.file={tmp_path}/pairs.csv"),
+        *("data.source.label=null", "data/domain@data.target=audio_file", f"data.target.file={tmp_path}/classes.csv"),
+        *("backbone=mel_cnn", "backbone.name=shufflenet_v2_x0_5", "backbone.library=torchvision", "trainer=cpu"),
+        *("backbone.sample_rate=8000", "backbone.clip_seconds=0.3", "head=class_names", "data.augment=none"),
+        *('head.templates=["a {} tone"]', *ZERO_SHOT, "pretrain.epochs=30", "data.num_workers=0", "logger=[]"),
+    )
+    assert results["data"]["source"]["labels"] == {"train": 0, "val": 0}
+    assert results["metrics"]["test/target/acc"] > 0.8
+    assert results["metrics"]["test/source/text_recall_at_1"] > 0.8
 
 
 @pytest.mark.slow
