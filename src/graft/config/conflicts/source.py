@@ -88,6 +88,7 @@ def unlabelled_contradictions(config: Mapping[str, Any], names: Names) -> Iterat
         yield f"{key} with `selection={names['selection']}`: use selection=target_val or last"
     for other, value, off in (
         ("source_task", config["source_task"] and names["source_task"], None),
+        ("data.source.classes", data["source"].get("classes"), None),
         ("data.source_classes", data.get("source_classes"), None),
         ("data.label_sets", data.get("label_sets", "closed"), "closed"),
         ("save.ledger", config["save"]["ledger"], None),
