@@ -371,6 +371,7 @@ def context_of(data: TransferDataModule, module: TransferModule) -> TermContext:
         source_samples=None,
         sources=data.domains["source"].train.sources,
         domains={"source": data.domains["source"]},
+        key="pretrain.term",
         source_loss=functools.partial(module.domain_loss, "source"),
     )
 

@@ -153,6 +153,7 @@ class TermContext:
     classes: tuple[str, ...] | None = None  # of the target; None where it has none
     reading: Mapping[str, Any] = field(default_factory=dict)  # of the target, see DomainData
     domains: Mapping[str, DomainData] = field(default_factory=dict)  # what was read of each side that has data
+    key: str = "term"  # where the config holds the terms, for messages: `pretrain.term` in pretraining
     fixed_samples: TrainingSamples | None = None  # of the target; None where augmentation or mixing changes them
     # How many outputs of the target's head, the first ones, are those of `pretrained_head` (head.grow); None: none
     old_outputs: int | None = None

@@ -121,6 +121,17 @@ def test_what_is_no_caption_is_named_before_training(domain, message):
         prepared(Characters, domain)
 
 
+def test_a_message_names_the_key_of_pretraining():
+    context = replace(
+        toy.term_context(lenet(channels=1, size=16)), key="pretrain.term", domains={"source": domain_of()}
+    )
+    head = ClassNamesHead(HeadContext(6, 2, ("cat", "dog")), Lengths(4))
+    with pytest.raises(
+        GraftError, match=r"^pretrain\.term\.clip\.text=text: .*Set pretrain\.term\.clip\.text=<column>"
+    ):
+        CLIP(domain="source", text="text").check(replace(context, heads={"source": head}))
+
+
 def test_only_training_texts_have_to_differ():
     assert captions_of(domain_of(test=("one", "one")), "source", "test", "caption", "key") == ["one", "one"]
 

@@ -91,7 +91,7 @@ class CLIP(Term):
 
     def _texts_in(self, context: TermContext, split: str) -> list[str]:
         (side,) = self.domains
-        return captions_of(context.domains[side], side, split, str(self.text), "term.clip.text")
+        return captions_of(context.domains[side], side, split, str(self.text), f"{context.key}.clip.text")
 
     def forward(self, step: TrainStep) -> Tensor:
         """The contrast of the step's pairs."""
