@@ -369,7 +369,9 @@ def choose_domains(
         )
     data.train_domains = trained_domains(objective, terms)
     needed = {*data.domains} if keeps_ledger else {"target", *rule.domains, *data.train_domains}
-    data.eval_domains = tuple(name for name, one in data.domains.items() if name in needed and len(one.val))
+    data.eval_domains = tuple(
+        name for name, one in data.domains.items() if name in needed and len(one.val) and one.val.labels is not None
+    )
 
 
 def settings_of_strategy(
@@ -436,6 +438,7 @@ def term_context(experiment: Experiment, added: frozenset[str]) -> TermContext:
         task=module.tasks["target"],
         classes=data.classes("target"),
         reading=data.domains["target"].reading,
+        domains=data.domains,
         fixed_samples=None if changing else fixed,
         old_outputs=len(experiment.growth.old) if experiment.growth else None,
     )

@@ -29,6 +29,7 @@ from graft.callbacks.nonfinite import NonFinite
 from graft.callbacks.progress import Progress
 from graft.config.types import Count, Part, Positive, Seed
 from graft.data.module import Augment, TransferDataModule
+from graft.data.samples import sha256
 from graft.errors import Diverged, GraftError, Interrupted
 from graft.heads.base import arguments_of
 from graft.heads.class_names import ClassNamesHead
@@ -162,11 +163,11 @@ def pretrain(experiment: "Experiment") -> None:
         backbone.set_pretrained_head(copy.deepcopy(head))
     seconds = time.perf_counter() - started if trained else 0.0
     tensors = 1 if shares_embedding(config["backbone"]) else len(found.weights["backbone"])
-    warning = learned_little(found.metrics, data, module.tasks[domain])
+    warning = learned_little(found.metrics, data, module.tasks[domain]) if looks_at_labels(config) else ""
     if warning:
         say_once(warning)  # the jobs of a sweep share the pretraining
     train = data.domains["source"].train
-    labels = len(train) if learns_labels(config) else 0
+    labels = data.labelled("source") if looks_at_labels(config) else 0
     entry = cache.folder / name
     reached_now = (found.metrics, entry, tensors, new, warning, seconds, found.flops)
     experiment.pretrained = Pretrained(domain, len(train), labels, *reached_now)
@@ -228,6 +229,7 @@ def cache_key(config: Mapping[str, Any], data: TransferDataModule, backbone: Bac
     depends_on = {
         **built,
         "data": data.domains["source"].fingerprint,
+        "texts": [texts_digest(data, term.text) for term in build_terms(config["pretrain"]).values() if term.text],
         **{k: config["data"].get(k) for k in ("split_seed", "balance", "bucket_by_length")},
         "input": repr(backbone.input_spec),  # and so what `auto` means in the backbone's config
         "training": {k: config["training"][k] for k in TRAINING},
@@ -237,6 +239,11 @@ def cache_key(config: Mapping[str, Any], data: TransferDataModule, backbone: Bac
         "code": key.code_used(__name__, *key.targets(built), *data.parts("source")),
     }
     return key.cache_key(depends_on)
+
+
+def texts_digest(data: TransferDataModule, column: str) -> str:
+    """Hash of the texts that a term learns from, which the fingerprint of the data, about samples and labels, lacks."""
+    return sha256(str(text).encode() for text in data.domains["source"].train.columns.get(column, ()))
 
 
 def keep(checkpoint: Path, reached: Path) -> str:
@@ -288,8 +295,9 @@ def train_alone(experiment: "Experiment", data: TransferDataModule, folder: Path
         if isinstance(callback, Progress):
             callback.label = "pretraining"
     own = {"devices": own_device(config["trainer"]), "max_time": None}  # half a pretraining is not for other runs
-    if not learns_labels(config):
-        own["limit_val_batches"] = 0  # nothing that learns predicts anything
+    scored = learns_labels(config) and data.domains["source"].val.labels is not None
+    if not scored:
+        own["limit_val_batches"] = 0  # nothing that learns predicts anything, or nothing says what is right
     trainer_settings = {**alone_in(config["trainer"]), **own}
     trainer = build_trainer(
         trainer_settings, config["training"], settings["epochs"], folder, [logger], callbacks, alone=True
@@ -298,10 +306,11 @@ def train_alone(experiment: "Experiment", data: TransferDataModule, folder: Path
         trainer.fit(module, source, ckpt_path=resumed, weights_only=True)
     metrics = metrics_of(trainer, "train/term/")
     weights: dict[str, nn.Module] = {"backbone": backbone}
-    if learns_labels(config):
+    if scored:
         metrics |= metrics_of(trainer, "val/")
         trainer.test(module, source, verbose=False)
         metrics |= metrics_of(trainer, "test/")
+    if learns_labels(config):
         weights["head"] = head
     return Learned(
         {name: {k: v.cpu() for k, v in part.state_dict().items()} for name, part in weights.items()},
@@ -332,9 +341,15 @@ def alone_in(trainer: Mapping[str, Any]) -> dict[str, Any]:
 
 def learns_labels(config: Mapping[str, Any]) -> bool:
     """Whether pretraining trains the source's head, by its labels or by a term that teaches it."""
+    terms = build_terms(config["pretrain"]).values()
+    return looks_at_labels(config) or any(term.teaches_head for term in terms)
+
+
+def looks_at_labels(config: Mapping[str, Any]) -> bool:
+    """Whether pretraining looks at labels of the source; a term that has texts of its samples does not."""
     settings = config["pretrain"]
     return "source" in build(settings["objective"]).domains() or any(
-        term.teaches_head for term in build_terms(settings).values()
+        term.teaches_head and term.text is None for term in build_terms(settings).values()
     )
 
 
@@ -355,6 +370,8 @@ def context_of(data: TransferDataModule, module: TransferModule) -> TermContext:
         samples=lambda: data.plain_batches("source", "train"),
         source_samples=None,
         sources=data.domains["source"].train.sources,
+        domains={"source": data.domains["source"]},
+        key="pretrain.term",
         source_loss=functools.partial(module.domain_loss, "source"),
     )
 

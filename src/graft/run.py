@@ -15,7 +15,7 @@ from graft.loggers import build as loggers
 from graft.model.calibrate import neighbours_for, reads_validation, temperature_for, thresholds_for
 from graft.model.save import keep_checkpoints, keep_model, redacted, save_predictions
 from graft.pretrain import pretrain
-from graft.probe import seen_unseen
+from graft.probe import retrieval, seen_unseen
 from graft.probe.closed import fit_at_once, takes_no_step
 from graft.probe.tip_adapter import fill_cache
 from graft.report import card, plots, publish, tables
@@ -240,6 +240,9 @@ def test_and_describe(
     if found := seen_unseen.seen_and_unseen(experiment, fitting):
         results["seen_unseen"] = found
         results["metrics"] |= seen_unseen.metrics_of(found)
+    if retrieved := retrieval.of_captions(experiment, fitting):
+        results["retrieval"] = retrieved
+        results["metrics"] |= retrieval.metrics_of(retrieved)
     validated = validation_outputs(fitting.evaluator, experiment) if reads_validation(experiment) else None
     neighbours = neighbours_for(experiment, fitting.trainer)
     results["temperature"] = temperature_for(experiment, validated)

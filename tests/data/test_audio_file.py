@@ -32,6 +32,19 @@ def test_rows_are_recordings(table, tmp_path):
     assert moved.fingerprint == data.fingerprint
 
 
+def test_recordings_without_labels_keep_their_other_columns(table):
+    lines = [f"{line.partition(',')[0]},a {line.partition(',')[2]} tone" for line in table.read_text().splitlines()[1:]]
+    table.write_text("\n".join(["path,caption", *lines]) + "\n")
+    data = load(table, label=None)
+    assert data.classes is None
+    for split in (data.train, data.val, data.test):
+        assert split.labels is None
+        assert {*split.columns} == {"caption"}
+        assert all(
+            text.split()[1] in name for text, name in zip(sorted(split.columns["caption"]), names(split), strict=True)
+        )
+
+
 def test_official_parts_have_files_of_their_own(table):
     header, *lines = table.read_text().splitlines()
     test = table.with_name("test.csv")

@@ -55,6 +55,17 @@ def data_of(root, names, **options):
     return data
 
 
+def test_joined_domains_keep_the_columns_that_all_have(tmp_path):
+    for name, columns in (("one", "text,label,page"), ("two", "text,label,page,shelf")):
+        rows = [f"{name} {number},{'ab'[number % 2]},{name}{number}{',x' * (name == 'two')}" for number in range(20)]
+        (tmp_path / f"{name}.csv").write_text("\n".join([columns, *rows]))
+    source = SeveralDomains(TextFile(f"{tmp_path}/{{domain}}.csv"), ["one", "two"])
+    source.key = "data.source"
+    for split in (source.load(0).train, source.load(0).test):
+        assert {*split.columns} == {"page"}
+        assert [split.inputs[index].replace(" ", "") for index in range(len(split))] == split.columns["page"]
+
+
 def test_a_domains_splits_do_not_depend_on_the_others(root):
     alone = ImageFolder(f"{root}/ink").load(3)
     for names in (["ink"], ["ink", "oil"], ["pen", "oil", "ink"]):

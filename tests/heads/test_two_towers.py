@@ -12,6 +12,7 @@ from graft.config.conflicts.zero_shot import learned_names
 from graft.errors import GraftError
 from graft.heads.base import HeadContext
 from graft.heads.class_names import ClassNamesHead
+from graft.heads.towers import encoder
 from graft.heads.towers.encoder import Encoder
 from graft.weights.loading import load_weights
 
@@ -84,6 +85,16 @@ def test_clap_scores_sounds_as_transformers_does(clap_folder):
     torch.testing.assert_close(found, features, rtol=0, atol=1e-5)
     torch.testing.assert_close(head_of(clap_folder, backbone).vectors(), rows_of(model, clap_folder), rtol=0, atol=1e-5)
     assert backbone(backbone.example_inputs(2)).shape == (2, backbone.feature_size)
+
+
+def test_many_texts_are_encoded_some_at_a_time(clip_folder, monkeypatch):
+    tower, texts = Encoder(str(clip_folder), size=12), [f"a photo of {'a ' * number}zero" for number in range(5)]
+    whole, sizes = tower(texts), []
+    vectors = Encoder._vectors
+    monkeypatch.setattr(encoder, "AT_ONCE", 2)
+    monkeypatch.setattr(Encoder, "_vectors", lambda self, some: (sizes.append(len(some)), vectors(self, some))[1])
+    torch.testing.assert_close(tower(texts), whole)
+    assert sizes == [2, 2, 1]
 
 
 def test_other_models_and_other_sizes_are_refused(clip_folder, clap_folder):

@@ -32,6 +32,8 @@ class Domain:
     classes: tuple[str, ...] | None = None  # that the config names, where a source has such a key
     kept_classes: tuple[str, ...] | None = None  # names of those whose samples are kept; the data module sets it
     may_lack_classes = False  # whether a class may have no training sample: in a piece of a public set, by its name
+    may_lack_labels = False  # whether `label` null is read: samples of a source without labels, as beside captions
+    labelled = True  # whether samples have labels
     reads_beside = False  # whether the other side of a transfer matters for how this one is read
     copies_stay_together = True  # whether equal samples count as one in a split
 

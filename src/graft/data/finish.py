@@ -143,6 +143,9 @@ def finish(domain: "Domain", split_seed: int, fold: Fold | None = None) -> Domai
 
 def with_labels(domain: "Domain", raw: Raw) -> tuple[dict[str, Samples], tuple[str, ...] | None, tuple[str, ...]]:
     """All splits with labels as tensors, and a problem where there is none that counts; the classes, and notes."""
+    if not domain.labelled:  # zeros, which `as_split` leaves out
+        nothing = {name: torch.zeros(len(one), dtype=torch.int64) for name, one in raw.splits.items()}
+        return {name: replace(one, labels=nothing[name]) for name, one in raw.splits.items()}, None, ()
     if domain.label_kind == "boxes":
         return dict(raw.splits), raw.classes, ()
     if domain.label_kind == "texts":
@@ -294,7 +297,8 @@ def only_kept_classes(
     """The samples of the classes that the config keeps, and their names; GraftError for names that are no class."""
     key = f"data.{domain.key.split('.')[1]}_classes"
     if classes is None:
-        raise GraftError(f"{key}: {domain.key} has numbers and no classes. Set {key}=null.")
+        has = "numbers and no classes" if domain.labelled else "no labels"
+        raise GraftError(f"{key}: {domain.key} has {has}. Set {key}=null.")
     return of_classes(splits, domain.named(classes), kept, key)
 
 
@@ -610,7 +614,15 @@ def as_split(domain: "Domain", fingerprint: str, name: str, samples: Samples, in
     groups = None
     if column := domain.split.get("group"):
         groups = group_numbers(group_values(samples, column, f"{domain.key}.split.group"))
-    return Split(samples.inputs, samples.labels, fingerprint, samples.places, columns=samples.columns, groups=groups)
+    return Split(
+        samples.inputs,
+        samples.labels if domain.labelled else None,
+        fingerprint,
+        samples.places,
+        columns=samples.columns,
+        groups=groups,
+        contents=samples.contents,
+    )
 
 
 # What is left

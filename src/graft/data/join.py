@@ -45,12 +45,18 @@ def joined_split(splits: Sequence[Split]) -> Split:
     labels = [one.labels for one in splits if one.labels is not None]
     places = [place for one in splits for place in one.places or ()]
     sizes = torch.tensor([len(one) for one in splits])
+    columns = {
+        name: [value for one in splits for value in one.columns[name]]
+        for name in splits[0].columns
+        if all(name in one.columns for one in splits)
+    }
     return Split(
         ConcatDataset([one.inputs for one in splits]),  # type: ignore[misc]  # what gives samples by index
         torch.cat(labels) if labels else None,
         splits[0].fingerprint if len(splits) == 1 else sha256(one.fingerprint.encode() for one in splits),
         places if len(places) == sizes.sum() else None,
         torch.arange(len(splits)).repeat_interleave(sizes),
+        columns,
     )
 
 
@@ -60,12 +66,11 @@ def with_validation(data: DomainData) -> DomainData:
     both = joined_split([train, val])
     groups = None if train.groups is None or val.groups is None else torch.cat([train.groups, val.groups])
     sources = None if train.sources is None or val.sources is None else torch.cat([train.sources, val.sources])
-    columns = {name: [*values, *val.columns[name]] for name, values in train.columns.items() if name in val.columns}
     first, second = rows_of(train), rows_of(val)
     inputs = first.joined(second) if hasattr(first, "joined") else both.inputs  # of a table one table
     return replace(
         data,
-        train=replace(both, inputs=inputs, sources=sources, groups=groups, columns=columns),
+        train=replace(both, inputs=inputs, sources=sources, groups=groups),
         val=val.subset(torch.arange(0)),
         notes=(*data.notes, f"{len(val):,} validation samples train as well (data.refit)"),
     )

@@ -143,6 +143,8 @@ class TransferDataModule(pl.LightningDataModule):
             if self.source is not None:
                 self.domains["source"] = self.source.load(self.split_seed)
         target = self.domains["target"]
+        if "source" in self.domains and self.domains["source"].train.labels is None:
+            self._take_unlabelled_source(target)
         for name, data in self.domains.items():
             if data.modality != target.modality:
                 raise GraftError(
@@ -159,6 +161,11 @@ class TransferDataModule(pl.LightningDataModule):
         if self.label_sets != "closed":
             target = in_source_classes(target, self.domains["source"], self.label_sets)
         self.domains["target"] = target
+
+    def _take_unlabelled_source(self, target: DomainData) -> None:
+        """Let a source without labels count as of the target's classes, so that both share a head; none is tested."""
+        self.domains["source"] = replace(self.domains["source"], classes=target.classes)
+        self.test_domains = ("target",)
 
     def _check_stream(self, name: str, stream: Stream) -> None:
         """Raise GraftError for what needs all training samples at hand, or to know how many there are."""
@@ -615,7 +622,7 @@ class TransferDataModule(pl.LightningDataModule):
                 "train": train,
                 "val": len(data.val),
                 "test": len(data.test),
-                "labels": {"train": self.labelled(name), "val": len(data.val)},
+                "labels": {"train": self.labelled(name), "val": 0 if data.val.labels is None else len(data.val)},
                 "fingerprint": data.fingerprint,
                 "notes": list(data.notes),
                 "report": None if data.report is None else {"sentence": data.report.sentence(), **asdict(data.report)},

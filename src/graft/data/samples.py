@@ -87,6 +87,7 @@ class Split:
     sources: Tensor | None = None  # (N,) number of the source that each sample is of, where the domain has several
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # other values of each sample, such as a speaker
     groups: Tensor | None = None  # (N,) number of the group of split.group, such as a patient, that each sample is of
+    contents: Sequence[Hashable] | None = None  # equal where two samples are the same; None: no two are known to be
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -110,7 +111,8 @@ class Split:
         fingerprint = sha256([self.fingerprint.encode(), indices.numpy().tobytes()])
         sources = None if self.sources is None else self.sources[indices]
         groups = None if self.groups is None else self.groups[indices]
-        return Split(take(self.inputs, indices), labels, fingerprint, places, sources, columns, groups)
+        contents = None if self.contents is None else [self.contents[index] for index in chosen]
+        return Split(take(self.inputs, indices), labels, fingerprint, places, sources, columns, groups, contents)
 
 
 @dataclass(frozen=True)

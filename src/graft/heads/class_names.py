@@ -105,6 +105,11 @@ class ClassNamesHead(nn.Module):
             return F.normalize(self.rows if classes is None else self.rows[[*classes]], dim=1)
         return self.vectors_by(self.tower, self.texts if classes is None else [self.texts[one] for one in classes])
 
+    def vectors_of(self, texts: Sequence[str]) -> Tensor:
+        """Vectors `(N, E)` of length 1 of any texts, such as captions, as they are; `ask_tower` says what it is for."""
+        (tower,) = self._fixed
+        return F.normalize(tower(texts), dim=1)
+
     def embed(self, features: Tensor) -> Tensor:
         """Vectors `(B, E)` of length 1 of features `(B, D)`."""
         return F.normalize(self.project(features), dim=1)

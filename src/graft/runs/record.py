@@ -57,6 +57,7 @@ class RunRecord(TypedDict, total=False):
     growth: dict[str, Any]  # of head.grow: run, classes, of which the first `old`; of each samples, before, after
     fusion: dict[str, Any]  # parts, and with backbone.method=gated the mean gate of each on the test samples
     seen_unseen: dict[str, Any]  # of names: classes, samples; plain, calibrated (constant, labels), area of the curve
+    retrieval: dict[str, Any]  # of captions, by domain: samples, texts; recall by direction and k, and that of chance
     rejection: dict[str, Any]  # of an open set: by, threshold, fraction of the source's validation samples
     nonfinite: dict[str, Any] | None
     time: dict[str, float | None]  # total_s, pretrain_s, folds_s, fit_s, test_s

@@ -13,6 +13,7 @@ from torchmetrics import Metric
 from graft.backbones.base import Backbone
 from graft.backbones.outputs import Tokens, features_of
 from graft.cache.once import TrainingSamples
+from graft.data.samples import DomainData
 from graft.errors import GraftError
 from graft.heads.base import bottleneck_of, has_bottleneck, seen_by, taken_by, takes_local
 from graft.inputs.base import Batch, DomainBatch, Inputs, InputSpec, join
@@ -151,6 +152,8 @@ class TermContext:
     task: Task | None = None  # of the target
     classes: tuple[str, ...] | None = None  # of the target; None where it has none
     reading: Mapping[str, Any] = field(default_factory=dict)  # of the target, see DomainData
+    domains: Mapping[str, DomainData] = field(default_factory=dict)  # what was read of each side that has data
+    key: str = "term"  # where the config holds the terms, for messages: `pretrain.term` in pretraining
     fixed_samples: TrainingSamples | None = None  # of the target; None where augmentation or mixing changes them
     # How many outputs of the target's head, the first ones, are those of `pretrained_head` (head.grow); None: none
     old_outputs: int | None = None
@@ -180,6 +183,8 @@ class Term(nn.Module):
     weight: float
     needs_pretrained = False  # refused where the backbone starts from random weights
     needs_labels = False  # refused where the target is unlabelled
+    needs_source_labels = False  # refused where the source has none
+    instead_of_labels = ""  # its key that, where it is set, names what stands for the labels that it needs
     needs_hard_labels = False  # refused with MixUp and CutMix, whose samples have several classes
     needs_multiclass = False  # refused with other tasks
     needs_linear_head = False
@@ -197,6 +202,7 @@ class Term(nn.Module):
     views: tuple[str, ...] = ()  # of its domains' samples, in `step.batch[domain].views` (see graft.data.views)
     teacher_spec: InputSpec | None = None  # the form of the `teacher` view, where it asks for that
     objective_weight = 1.0  # what the objective's own loss is multiplied by beside the term
+    text: str | None = None  # column of its domain's samples whose texts it learns from
     teaches_head = False  # trains the target's head by itself, so that no labels have to
     taught_heads: tuple[str, ...] = ("target",)  # whose heads, where it does
 

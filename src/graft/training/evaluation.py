@@ -66,9 +66,9 @@ def validation_outputs(trainer: Evaluator, experiment: Experiment) -> Outputs | 
 
 
 def outputs_of(trainer: Evaluator, module: TransferModule, loader: EvalLoader) -> Outputs:
-    """Those of a target's loader; every process takes part, and has all of them."""
+    """Those of a domain's loader; every process takes part, and has all of them."""
     batches: Any = trainer.predict(module, loader)
-    parts = [batch["target"] for batch in batches]
+    parts = [batch[loader.domain] for batch in batches]
     with_features = all(part[3] is not None for part in parts)
     found = in_order(gathered(parts if with_features else [part[:3] for part in parts]))
     indices, predictions, logits, *features = found

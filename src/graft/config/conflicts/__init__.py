@@ -28,6 +28,7 @@ from graft.config.conflicts.source import (
     pretrain_contradictions,
     sharing_contradictions,
     source_contradictions,
+    unlabelled_contradictions,
 )
 from graft.config.conflicts.strategy import closed_fit_contradictions, growth_contradictions, strategy_contradictions
 from graft.config.conflicts.stream import stream_contradictions
@@ -53,6 +54,7 @@ def contradictions(config: Mapping[str, Any], choices: Mapping[str, str | None])
     yield from source_contradictions(config, names)
     yield from fusion_contradictions(config, names)
     yield from pretrain_contradictions(config, names)
+    yield from unlabelled_contradictions(config, names)
     yield from sharing_contradictions(config, names)
     yield from domain_contradictions(config["data"])
     yield from objective_contradictions(config, names)

@@ -1,5 +1,6 @@
 """How a config's chosen options are called, and what several checks ask of it."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,20 @@ def without_target_loss(objective: Mapping[str, Any]) -> str:
     if alpha is None or (alpha == 1 and end in (None, 1)):
         return f"objective.alpha={shown(alpha)}" + (f" objective.alpha_end={shown(end)}" if end is not None else "")
     return ""
+
+
+def wants_labels(term: Mapping[str, Any], whose: str = "needs_labels") -> bool:
+    """Whether a term learns from labels, and nothing stands for them as texts of samples do."""
+    says = functools.partial(attribute, term.get("_target_", ""))
+    return says(whose, False) and term.get(says("instead_of_labels", ""), None) is None
+
+
+def without_labels(domain: Mapping[str, Any] | None) -> bool:
+    """Whether a domain, or the one that several are read alike as, has samples without labels."""
+    domain = domain or {}
+    while isinstance(inner := domain.get("domain"), Mapping):
+        domain = inner
+    return domain.get("label", "") is None and attribute(domain.get("_target_", ""), "may_lack_labels", False)
 
 
 def mixing_keys(config: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from graft.config.conflicts.names import Names, mixing_keys, several_processes, without_target_loss
+from graft.config.conflicts.names import Names, mixing_keys, several_processes, wants_labels, without_target_loss
 from graft.config.conflicts.source import of_data_and_backbone
 from graft.config.facts import attribute
 from graft.errors import GraftError
@@ -52,16 +52,15 @@ def term_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str
         if says("needs_pretrained", False) and (scratch or weights is None):
             reason = f"strategy={names['strategy']}" if scratch else "backbone.weights=null"
             yield f"`term={term}` with `{reason}`: it keeps to pretrained weights, and there are none; leave it out"
-        if says("needs_labels", False) and not labeled:
+        labels = wants_labels(settings or {})
+        if labels and not labeled:
             yield f"`term={term}` with `data.target_setting=unsupervised`: it needs the target's labels; leave it out"
-        elif says("needs_labels", False) and semi:
+        elif labels and semi:
             yield (
                 f"`term={term}` with `data.target_setting=semi`: it needs every target sample's label; leave it out, "
                 "or use data.target_setting=supervised"
             )
-        elif (says("needs_labels", False) and not says("teaches_head", False)) and (
-            alpha := without_target_loss(config["objective"])
-        ):
+        elif labels and not says("teaches_head", False) and (alpha := without_target_loss(config["objective"])):
             yield f"`term={term}` with `{alpha}`: it learns from the target's labels; use objective.alpha below 1"
         yield from of_data_and_backbone(f"term={term}", settings or {}, config, names)
         if says("needs_multiclass", False) and names.says("task", "name", "multiclass") != "multiclass":

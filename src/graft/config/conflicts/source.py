@@ -4,7 +4,7 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from graft.config.conflicts.names import Names
+from graft.config.conflicts.names import Names, wants_labels, without_labels
 from graft.config.facts import attribute
 from graft.config.text import shown
 from graft.data.domain_names import wrong_names
@@ -52,6 +52,49 @@ def pretrain_contradictions(config: Mapping[str, Any], names: Names) -> Iterator
         yield from of_data_and_backbone(f"pretrain.term.{name}", one or {}, config, names)
         if (one or {}).get("domain", "source") != "source":
             yield f"`pretrain.term.{name}.domain=target`: pretraining's own data are its source; use domain=source"
+        if weights == "target" and attribute((one or {}).get("_target_", ""), "teaches_head", False):
+            yield (
+                f"`pretrain.term.{name}` with `backbone.weights=target`: it teaches the source's head; "
+                "give its pairs as source data (backbone.weights=source data/domain@data.source=...)"
+            )
+
+
+def unlabelled_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:
+    """A target without labels, and what cannot be meant with a source without them."""
+    data, objective, pretrain = config["data"], config["objective"], config["pretrain"]
+    if without_labels(data["target"]):
+        yield (
+            "`data.target.label=null`: a target is tested by its labels; name their column, and "
+            "data.target_setting=unsupervised trains without them"
+        )
+    if not without_labels(data.get("source")):
+        return
+    key, texts = "`data.source.label=null`", "text=<column>"
+    if "alpha" not in objective or (objective["alpha"] or 0) > 0 or (objective.get("alpha_end") or 0) > 0:
+        yield f"{key} with an objective that weighs the source's loss: use objective.alpha=0, or null with a term"
+    pretrains = config["backbone"]["weights"] == "source" and names.says("strategy", "pretrained", True)
+    if pretrains and pretrain["objective"].get("alpha", 1) is not None:
+        yield (
+            f"{key} with {pretraining_of(names)}, which learns labels: use pretrain=clip pretrain.term.clip.{texts}, "
+            f"or {WITHOUT_LABELS}"
+        )
+    for place, terms in (("term", config.get("term")), ("pretrain.term", pretrain.get("term") if pretrains else None)):
+        for name, one in (terms or {}).items():
+            if (one or {}).get("domain", "source") == "source" and wants_labels(one or {}, "needs_source_labels"):
+                instead = attribute((one or {}).get("_target_", ""), "instead_of_labels", "")
+                use = f"name a column of texts ({place}.{name}.{instead}=<column>)" if instead else "leave it out"
+                yield f"{key} with `{place}.{name}`: it learns from the source's labels; {use}"
+    if "source" in names.says("selection", "domains", ()):
+        yield f"{key} with `selection={names['selection']}`: use selection=target_val or last"
+    for other, value, off in (
+        ("source_task", config["source_task"] and names["source_task"], None),
+        ("data.source.classes", data["source"].get("classes"), None),
+        ("data.source_classes", data.get("source_classes"), None),
+        ("data.label_sets", data.get("label_sets", "closed"), "closed"),
+        ("save.ledger", config["save"]["ledger"], None),
+    ):
+        if value != off:
+            yield f"{key} with `{other}={shown(value)}`: it is about the source's classes; use {other}={shown(off)}"
 
 
 def sharing_contradictions(config: Mapping[str, Any], names: Names) -> Iterator[str]:

@@ -10,12 +10,18 @@ from graft.data.readers.table_files import ListedFiles
 
 
 class AudioFile(ListedFiles, LabelledRecordings):
-    """A CSV or Parquet file with a row for each recording; missing splits are split off by seed."""
+    """A CSV or Parquet file with a row for each recording; missing splits are split off by seed.
 
-    def __init__(self, file: str, label: str | int = "label", **settings: Any) -> None:
-        """`label` is a column by name or number."""
+    A source may have no labels, as beside captions.
+    """
+
+    may_lack_labels = True
+
+    def __init__(self, file: str, label: str | int | None = "label", **settings: Any) -> None:
+        """`label` is a column by name or number; null: samples have none."""
         super().__init__(file, **settings)
         self.label = label
+        self.labelled = label is not None
 
     def list_files(self) -> dict[str, list[Record]]:
         """The rows of every file."""
@@ -23,9 +29,10 @@ class AudioFile(ListedFiles, LabelledRecordings):
 
     def _records(self, table: Table, split: str) -> list[Record]:
         """All rows of a table, with those that cannot be used."""
-        path, (label,) = self.named_columns(table, split, [self.label])
-        paths, labels = to_texts(table.columns[path]), to_texts(table.columns[label])
-        columns = {name: to_texts(values) for name, values in table.columns.items() if name not in (path, label)}
+        path, names = self.named_columns(table, split, [] if self.label is None else [self.label])
+        paths = to_texts(table.columns[path])
+        labels = to_texts(table.columns[names[0]]) if names else [""] * len(paths)
+        columns = {name: to_texts(values) for name, values in table.columns.items() if name not in (path, *names)}
         rows = [
             self._record(split, *values, {name: column[index] for name, column in columns.items()})
             for index, values in enumerate(zip(table.lines.tolist(), paths, labels, strict=True))

@@ -18,24 +18,27 @@ class ImageFile(ListedFiles, LabelledImages):
     """A CSV or Parquet file with a row for each image; missing splits are split off by seed, group or time.
 
     Labels are a column of classes or of numbers; of several labels a sample a column such as `cat|dog`, or a column of
-    0 and 1, or yes and no, for each of them.
+    0 and 1, or yes and no, for each of them. A source may have none, as beside captions.
     """
+
+    may_lack_labels = True
 
     def __init__(
         self,
         file: str,
-        label: str | int | Sequence[str | int] = "label",
+        label: str | int | Sequence[str | int] | None = "label",
         classes: Sequence[str | int] | None = None,
         **settings: Any,
     ) -> None:
-        """`label` is a column by name or number, or several of them."""
+        """`label` is a column by name or number, or several of them; null: samples have none."""
         super().__init__(file, **settings)
         self.label = label
+        self.labelled = label is not None
         self.classes = None if classes is None else tuple(str(name) for name in classes)
 
     def read(self) -> Raw:
         """The rows of every file; each image is decoded, so that a broken one is found before anything is trained."""
-        several = not isinstance(self.label, str | int)
+        several = not isinstance(self.label, str | int | None)
         labels = columns_of(self.label)
         if several and self.label_kind != "multilabel":
             raise GraftError(
@@ -65,7 +68,7 @@ class ImageFile(ListedFiles, LabelledImages):
             usable.append(index)
             paths.append(self.located(split, text))
         rows = table.rows(np.array(usable, dtype=np.int64))
-        labels, problems = yes_or_no(rows, names) if several else (list(to_texts(rows.columns[names[0]])), {})
+        labels, problems = yes_or_no(rows, names) if several else (words_in(rows, names), {})
         return Samples(
             inputs=paths,
             labels=labels,
@@ -81,6 +84,13 @@ class ImageFile(ListedFiles, LabelledImages):
         )
 
 
-def columns_of(label: str | int | Sequence[str | int]) -> list[str | int]:
-    """The labels' columns, one or several."""
+def words_in(rows: Table, names: Sequence[str]) -> list[str | None]:
+    """What the labels' one column holds; nothing where there is none."""
+    return list(to_texts(rows.columns[names[0]])) if names else [None] * len(rows)
+
+
+def columns_of(label: str | int | Sequence[str | int] | None) -> list[str | int]:
+    """The labels' columns, none, one or several."""
+    if label is None:
+        return []
     return [label] if isinstance(label, str | int) else list(label)

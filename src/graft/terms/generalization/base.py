@@ -13,6 +13,7 @@ class OverSources(Term):
 
     name: str  # of the option, for messages
     domains = ("source",)
+    needs_source_labels = True
     needs_inputs = False
     needs_hard_labels = True  # a mixed sample would be of two sources
     needs_several_sources = True
