@@ -40,7 +40,7 @@ def problems_of(cfg, choices):
 def test_every_experiment_passes(experiment):
     folder, table = ["data.target.root=photos"], ["data.target.file=table.csv", "data.target.label=outcome"]
     own = dict.fromkeys(("image_folder", "mobilenet_photos", "vgg_head", "my_photos", "my_recordings"), folder)
-    own |= {"my_table": table, "my_texts": table[:1]}
+    own |= {"my_table": table, "my_texts": table[:1], "captions": [*folder, "data.source.file=captions.csv"]}
     with initialize_config_dir(str(CONF), **VERSION_BASE):
         cfg, choices = composed(f"experiment={experiment}", *own.get(experiment, []))
         assert problems_of(cfg, choices) == []

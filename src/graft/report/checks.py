@@ -314,7 +314,7 @@ class BatchNormDiffers(Check):
     def _find(self, study: Study) -> str | None:
         kept: dict[tuple[str, ...], list[bool]] = {}
         for results in study.finished:
-            own = sorted(one for one in results["overrides"] if one.split("=")[0] in NETWORK)
+            own = sorted(one for one in results.get("overrides") or () if one.split("=")[0] in NETWORK)
             kept.setdefault(tuple(own), []).append("strategy.train_bn" in (results.get("settings") or {}))
         for network, ends in kept.items():
             if any(ends) and not all(ends):
