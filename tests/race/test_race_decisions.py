@@ -10,7 +10,7 @@ from graft.race import log as race_log
 from graft.race.decisions import Measured, Outcome, close_calls, decide
 from graft.race.log import RaceLog
 from graft.race.rungs import Race
-from graft.race.space import Rung, multiplied, option_of, read
+from graft.race.space import Candidate, Rung, multiplied, option_of, read
 
 SPACE = {
     "axes": {"strategy": ["frozen", "full"], "optimizer.lr": ["1e-4", "1e-3", "1e-2"]},
@@ -114,6 +114,16 @@ def test_a_share_of_the_whole_sweep_decides_how_many_go_on(tmp_path, budget, who
     assert one.full_sweep_s == pytest.approx(63)
     paid = (budget * 63 - 15) // 10.5
     assert len(runner.jobs) - 6 == min(whole, max(int(paid), 1))
+
+
+@pytest.mark.parametrize(("share_s", "on"), [(14, ["good"]), (16, ["good", "nearly"]), (100, ["good", "nearly", "bad"])])
+def test_the_last_is_half_paid_for_and_a_cheap_one_does_not_pass_a_better_one(share_s, on):
+    scores, costs = {"good": 0.9, "nearly": 0.8, "bad": 0.2}, {"good": 10.0, "nearly": 10.0, "bad": 1.0}
+    candidates = {name: Candidate((("strategy", option_of("strategy", name)),)) for name in scores}
+    measured = [Measured(candidates[name], [Outcome(name, value=value)]) for name, value in scores.items()]
+    price = {candidates[name]: cost for name, cost in costs.items()}
+    found = decide(Rung("short", keep=3), measured, price, share_s)
+    assert [one.outcomes[0].folder for one in found.went_on] == on
 
 
 def test_the_start_of_the_command_counts_for_race_and_sweep(tmp_path):

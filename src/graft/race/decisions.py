@@ -92,7 +92,8 @@ class Decision:
 def decide(rung: Rung, measured: Sequence[Measured], costs: Mapping[Candidate, float], share_s: float) -> Decision:
     """Who of a rung's candidates goes on: the best, as many as it has places for and `share_s` CPU seconds pay.
 
-    `costs` are predictions of what each takes in the next rung; the best one goes on whatever it takes.
+    `costs` are predictions of what each takes in the next rung; the best one goes on whatever it takes, and the last
+    one where half of it is paid for. Whoever is behind one that is too dear does not: a cheap one is no better for it.
     """
     working = [one for one in measured if one.value is not None]
     groups: dict[tuple[str, ...], list[Measured]] = {}
@@ -102,18 +103,14 @@ def decide(rung: Rung, measured: Sequence[Measured], costs: Mapping[Candidate, f
     places = rung.places(len(ordered))
     kept: list[list[Measured]] = []
     spent = 0.0
-    too_dear = 0
-    for group in ordered:
+    for group in ordered[:places]:
         price = sum(costs[one.candidate] for one in group)
-        if len(kept) == places:
+        if kept and spent + price / 2 > share_s:
             break
-        if kept and spent + price > share_s:
-            too_dear += 1
-            continue
         kept.append(group)
         spent += price
     why = f"{places} of {len(ordered)} go on"
-    if too_dear:
+    if len(kept) < places:
         why = f"{len(kept)} of {len(ordered)} go on, not {places}: the budget pays for no more"
     if rung.also and (forced := first_with(rung.also, ordered)) and forced not in kept:
         kept.append(forced)
