@@ -70,7 +70,6 @@ class TableTransform:
     def prepare(self, split: Split, cache: DiskCache | None) -> TableRows:
         """The split's rows in the backbone's columns."""
         table = rows_of(split)
-        codes = torch.full((len(table), len(self.columns.categorical)), MISSING)
         indices = {column.key: index for index, column in enumerate(table.columns.numeric)}
         if list(indices) == [column.key for column in self.columns.numeric]:
             numbers = table.numbers
@@ -78,6 +77,11 @@ class TableTransform:
             numbers = torch.zeros(len(table), len(self.columns.numeric))
             shared = [(i, indices[c.key]) for i, c in enumerate(self.columns.numeric) if c.key in indices]
             numbers[:, [own for own, _ in shared]] = table.numbers[:, [theirs for _, theirs in shared]]
+        if [(one.key, one.categories) for one in table.columns.categorical] == [
+            (one.key, one.categories) for one in self.columns.categorical
+        ]:
+            return TableRows(self.columns, numbers, table.codes)
+        codes = torch.full((len(table), len(self.columns.categorical)), MISSING)
         indices = {column.key: index for index, column in enumerate(table.columns.categorical)}
         for index, column in enumerate(self.columns.categorical):
             if column.key in indices:

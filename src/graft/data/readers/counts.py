@@ -27,11 +27,15 @@ def are_counts(table: Table, names: Sequence[str]) -> bool:
     """Whether columns of numbers are whole, not negative, mostly zero, and half of them above 1 somewhere."""
     if len(names) < FEWEST:
         return False
-    values = [known(table, name) for name in names]
-    if any((one < 0).any() or (one != np.round(one)).any() for one in values):
-        return False
-    zeros = sum((one == 0).sum() for one in values) / sum(map(len, values))
-    return bool(zeros >= MOSTLY and np.mean([one.max() > 1 for one in values]) >= MOSTLY)
+    zeros = values = above_one = 0
+    for name in names:  # one at a time: all together they would be the table once more
+        numbers = known(table, name)
+        if (numbers < 0).any() or (numbers != np.round(numbers)).any():
+            return False
+        zeros += int((numbers == 0).sum())
+        values += len(numbers)
+        above_one += bool(numbers.max() > 1)
+    return zeros >= MOSTLY * values and above_one >= MOSTLY * len(names)
 
 
 def with_shares(table: Table, names: Collection[str]) -> Table:
