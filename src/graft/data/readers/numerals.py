@@ -51,7 +51,8 @@ def numeral(text: str | None, decimal: str) -> Numeral | None:
 
 def share_of_numerals(values: np.ndarray, decimal: str) -> float:
     """Share of a column's known texts that are numbers with this decimal sign, all in one unit."""
-    counts = Counter(value for value in values.tolist() if value is not None)  # texts occur again and again
+    counts = Counter(values.tolist())  # texts occur again and again
+    del counts[None]
     found = {value: number.unit for value in counts if (number := numeral(value, decimal))}
     return sum(map(counts.__getitem__, found)) / counts.total() if len({*found.values()}) == 1 else 0.0
 

@@ -9,7 +9,7 @@ import lzma
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -476,20 +476,29 @@ def to_numbers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         numbers, given = plain, ~np.isnan(plain)
     else:
         different = set(values)  # texts occur again and again
-        found = {value: number(value) for value in different}
-        known = {value: value is not None and not is_nan(value) for value in different}
-        numbers = np.fromiter(map(found.__getitem__, values), np.float64, len(values))
-        given = np.fromiter(map(known.__getitem__, values), np.bool_, len(values))
+        numbers = mapped(values, {value: number(value) for value in different}, np.float64)
+        given = mapped(values, {value: value is not None and not is_nan(value) for value in different}, np.bool_)
     wrong = given & ~(np.abs(numbers) <= LARGEST)
     return (np.where(wrong, np.nan, numbers) if wrong.any() else numbers), wrong
 
 
+def mapped(values: np.ndarray, found: Mapping[Any, float], dtype: type) -> np.ndarray:
+    """What was found of each of the values `(N,)`."""
+    different = np.array([*found.values()], dtype=dtype)
+    if is_constant(different):
+        return np.broadcast_to(different[:1], values.shape)
+    return np.fromiter(map(found.__getitem__, values), dtype, len(values))
+
+
 def small_if_constant(values: np.ndarray) -> np.ndarray:
     """The values `(N,)`, in the memory of one of them where all are the same: of words no numbers need be kept."""
-    if not len(values) or not np.array_equal(values[0], values[-1], equal_nan=True):
-        return values
-    one = np.broadcast_to(values[:1].copy(), values.shape)
-    return one if np.array_equal(values, one, equal_nan=True) else values
+    return np.broadcast_to(values[:1].copy(), values.shape) if is_constant(values) else values
+
+
+def is_constant(values: np.ndarray) -> bool:
+    """Whether all numbers or marks `(N,)` are the same, NaN too; most that are not differ at their ends."""
+    ends = np.array_equal(values[:1], values[-1:], equal_nan=True)
+    return ends and np.array_equal(values, np.broadcast_to(values[:1], values.shape), equal_nan=True)
 
 
 def plain_numbers(values: np.ndarray) -> np.ndarray | None:

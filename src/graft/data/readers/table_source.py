@@ -16,7 +16,7 @@ from graft.config.types import Natural
 from graft.data.domain import Domain
 from graft.data.readers.counts import are_counts, columns_of_numbers, with_shares
 from graft.data.readers.label_columns import yes_or_no
-from graft.data.readers.numbers import LARGEST, number
+from graft.data.readers.numbers import LARGEST, are_whole, known_numbers, number
 from graft.data.readers.numerals import SHARE, decimal_sign, read_numerals, share_of_numerals
 from graft.data.readers.table import Table, TablePart, column_name, to_numbers, to_texts
 from graft.data.samples import SIZE_OF_DIGEST, Digests, Modality, Places, Raw, Samples, part_of, sha256
@@ -314,7 +314,7 @@ def joint_kind(own: np.ndarray, theirs: np.ndarray, few_values: int) -> str:
 
 def counts_rows(numbers: np.ndarray, wrong: np.ndarray) -> bool:
     """Whether a column holds a whole number for each row, no two the same, without gaps or in order."""
-    if wrong.any() or np.isnan(numbers).any() or len(numbers) < 2 or (numbers != np.round(numbers)).any():
+    if wrong.any() or len(numbers) < 2 or not are_whole(numbers):
         return False
     if len(np.unique(numbers)) < len(numbers):
         return False
@@ -346,18 +346,17 @@ def kind_of(numbers: np.ndarray, others: Iterable[Any], few_values: int) -> str:
 
     `others` are the values that are neither missing nor a number of 32 bits.
     """
-    known = numbers[~np.isnan(numbers)]
+    known = known_numbers(numbers)
     counts = Counter(others)
     words = sum(times for value, times in counts.items() if not np.isfinite(number(str(value))))
     if words > (1 - SHARE) * (len(known) + counts.total()):
         return CATEGORICAL
-    whole = bool((known == np.round(known)).all())
-    return CATEGORICAL if whole and len(np.unique(known)) <= few_values and not counts else NUMERIC
+    return CATEGORICAL if are_whole(known) and len(np.unique(known)) <= few_values and not counts else NUMERIC
 
 
 def fit_numbers(name: str, numbers: np.ndarray, wrong: np.ndarray) -> Column | None:
     """Mean, standard deviation and median of a column's training values; None where it is constant."""
-    known = numbers[~np.isnan(numbers)]
+    known = known_numbers(numbers)
     varies = len(known) > 0 and bool((known != known[0]).any())
     if not len(known):
         return Column(name, NUMERIC) if wrong.any() else None  # its rows are bad
