@@ -1,5 +1,7 @@
 """CSV files of which every line is a row, read by pyarrow: columns of numbers never become texts."""
 
+import codecs
+import csv
 import io
 import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -15,6 +17,7 @@ from graft.data.readers.numbers import LARGEST, number
 SAMPLED = 200  # rows that tell which columns hold numbers with a decimal point
 BLOCK = 2**22  # bytes that are read and converted at once: a table is never held as a file and as arrays
 SPARE = 1.02  # columns have room for so many times the rows that the first block makes likely
+QUOTE = '"'
 GROWTH = 1.5  # and for so many times what they hold, where there are more
 
 
@@ -41,19 +44,21 @@ def read_plain(
 ) -> PlainRows | None:
     """The rows of a UTF-8 file of about `size` bytes, None where it has to be looked at row by row.
 
-    Such are quotes, blank lines, rows of another length, bytes that are no text, and numbers that networks cannot
-    compute with. Whole numbers stay texts, because 1, 1.0 and 01 are different categories, and so do the columns at
-    `places_of_words`, which gets the first line's values.
+    Such are quotes and line ends within values, blank lines, rows of another length, bytes that are no text, and
+    numbers that networks cannot compute with. Whole numbers stay texts, because 1, 1.0 and 01 are different categories,
+    and so do the columns at `places_of_words`, which gets the first line's values.
     """
-    if len(delimiter) != 1 or not delimiter.isascii() or (delimiter.isspace() and delimiter != "\t"):
+    if len(delimiter) != 1 or not delimiter.isascii() or delimiter == QUOTE:
+        return None
+    if delimiter.isspace() and delimiter != "\t":
         return None
     blocks = blocks_of(stream)
     beginning = next(blocks, b"")
-    if is_odd(beginning) or beginning.startswith(b"\xef\xbb\xbf"):
+    if is_odd(beginning, delimiter) or beginning.startswith(codecs.BOM_UTF8):
         return None
     try:
-        sample = [line.split(delimiter) for line in first_lines(beginning, SAMPLED + 1)]
-    except UnicodeDecodeError:
+        sample = [*csv.reader(first_lines(beginning, SAMPLED + 1), delimiter=delimiter)]
+    except (UnicodeDecodeError, csv.Error):
         return None
     if len(sample) < 2:
         return None
@@ -70,11 +75,11 @@ def read_plain(
         beginning = beginning[beginning.index(b"\n") + 1 :]
     expected = int(SPARE * size / len(beginning) * lines_in(beginning)) if size > BLOCK else lines_in(beginning)
     growing = GrowingColumns([np.float64 if place in numeric else object for place in range(len(first))], expected)
-    block: bytes | None = beginning
-    while block is not None:
-        if is_odd(block) or not add_rows(block, delimiter, missing, growing):
+    if not add_rows(beginning, delimiter, missing, growing):
+        return None
+    for block in blocks:
+        if is_odd(block, delimiter) or not add_rows(block, delimiter, missing, growing):
             return None
-        block = next(blocks, None)
     pyarrow.default_memory_pool().release_unused()  # it keeps what the blocks took
     return PlainRows(first, growing.columns, growing.rows)
 
@@ -89,11 +94,26 @@ def blocks_of(stream: BinaryIO) -> Iterator[bytes]:
         block += stream.readline()
 
 
-def is_odd(block: bytes) -> bool:
-    """Whether lines hold what pyarrow reads in another way than Python does."""
-    if b'"' in block or b"\0" in block or (b"\r" in block and block.count(b"\r") != block.count(b"\r\n")):
+def is_odd(block: bytes, delimiter: str) -> bool:
+    """Whether lines hold what pyarrow may read in another way than Python does."""
+    if b"\0" in block or (b"\r" in block and block.count(b"\r") != block.count(b"\r\n")):
         return True
-    return b"\xef" in block and b"\xef\xbf\xbd" in block
+    if b"\xef" in block and b"\xef\xbf\xbd" in block:
+        return True
+    return QUOTE.encode() in block and not has_plain_quotes(block, delimiter)
+
+
+def has_plain_quotes(block: bytes, delimiter: str) -> bool:
+    """Whether every quote begins or ends a value, and none stands within one, nor the end of a line."""
+    content = np.frombuffer(b"\n%b\n" % block, dtype=np.uint8)
+    quotes, ends = ((content == ord(sign)).nonzero()[0] for sign in (QUOTE, "\n"))
+    if len(quotes) % 2:
+        return False
+    opening, closing = quotes[::2], quotes[1::2]
+    begin = np.isin(content[opening - 1], [ord(delimiter), ord("\n")])
+    end = np.isin(content[closing + 1], [ord(delimiter), ord("\n"), ord("\r")])
+    in_one_line = np.searchsorted(ends, opening) == np.searchsorted(ends, closing)
+    return bool((begin & end & in_one_line).all())
 
 
 def lines_in(block: bytes) -> int:
@@ -188,7 +208,7 @@ def read_columns(block: bytes, delimiter: str, missing: Collection[str], types: 
     return pyarrow.csv.read_csv(
         pyarrow.BufferReader(block),
         pyarrow.csv.ReadOptions(column_names=[*columns]),
-        pyarrow.csv.ParseOptions(delimiter=delimiter, quote_char=False),
+        pyarrow.csv.ParseOptions(delimiter=delimiter, quote_char=QUOTE if QUOTE.encode() in block else False),
         pyarrow.csv.ConvertOptions(column_types=columns, null_values=[*missing], strings_can_be_null=False),
     )
 
