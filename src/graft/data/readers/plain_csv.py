@@ -194,7 +194,7 @@ def numbers_in(values: pyarrow.Array, dtype: type) -> np.ndarray:
     """Numbers `(M,)`, NaN where one is missing. pyarrow's own way would import pandas, a quarter of a second."""
     validity, content = values.buffers()
     some = slice(values.offset, values.offset + len(values))
-    numbers = np.frombuffer(content, dtype=dtype)[some]
+    numbers: np.ndarray = np.frombuffer(content, dtype=dtype)[some]
     if values.null_count:
         known = np.unpackbits(np.frombuffer(validity, dtype=np.uint8), bitorder="little")[some]
         numbers = np.where(known, numbers, np.nan)

@@ -23,7 +23,7 @@ from graft.data.readers.workbook import WORKBOOK, csv_of
 from graft.errors import GraftError, first_line, override, printable
 
 PARQUET, PARQUET_NAMES = b"PAR1", (".parquet", ".pq")
-COMPRESSED: dict[re.Pattern[bytes], Callable[[Path], Any]] = {  # by their first bytes
+COMPRESSED: dict[re.Pattern[bytes], Callable[..., Any]] = {  # by their first bytes
     re.compile(rb"\x1f\x8b"): gzip.open,
     re.compile(rb"BZh\d1AY&SY"): bz2.open,
     re.compile(rb"\xfd7zXZ\0"): lzma.open,
@@ -90,7 +90,8 @@ class Table:
         values = self.columns[name]
         known = self._numbers.get(name)
         if known is None or known[0] is not values:  # of a column that was replaced
-            known = self._numbers[name] = (values, *map(small_if_constant, to_numbers(values)))
+            numbers, wrong = map(small_if_constant, to_numbers(values))
+            known = self._numbers[name] = (values, numbers, wrong)
         return known[1:]
 
     def give_back(self, name: str) -> None:
@@ -163,7 +164,8 @@ def opened(path: Path) -> Any:
     """A file of bytes, decompressed as it is read."""
     with path.open("rb") as file:
         beginning = file.read(BEGINNING)
-    return next((opener for begins, opener in COMPRESSED.items() if begins.match(beginning)), Path.open)(path, "rb")
+    opener = next((opener for begins, opener in COMPRESSED.items() if begins.match(beginning)), Path.open)
+    return opener(path, "rb")
 
 
 def content_of(path: Path, key: str, taken: Collection[bytes] = ()) -> bytes:
@@ -484,7 +486,7 @@ def to_numbers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def mapped(values: np.ndarray, found: Mapping[Any, float], dtype: type) -> np.ndarray:
     """What was found of each of the values `(N,)`."""
-    different = np.array([*found.values()], dtype=dtype)
+    different: np.ndarray = np.array([*found.values()], dtype=dtype)
     if is_constant(different):
         return np.broadcast_to(different[:1], values.shape)
     return np.fromiter(map(found.__getitem__, values), dtype, len(values))

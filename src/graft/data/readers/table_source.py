@@ -387,7 +387,9 @@ def encode_splits(
     problems: dict[str, dict[int, str]] = {name: {} for name in tables}
 
     def in_turn(some: Sequence[Column], dtype: type, encoded: Callable[[str, Column], np.ndarray]) -> dict[str, Any]:
-        found = {name: np.empty((len(some), len(table)), dtype=dtype) for name, table in tables.items()}
+        found: dict[str, np.ndarray] = {
+            name: np.empty((len(some), len(table)), dtype=dtype) for name, table in tables.items()
+        }
         for place, column in enumerate(some):
             for name in tables:
                 found[name][place] = encoded(name, column)
