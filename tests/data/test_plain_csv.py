@@ -1,14 +1,23 @@
-"""A CSV file is the same table, whether pyarrow reads it or Python row by row."""
+"""A CSV file is the same table, whether pyarrow reads it in blocks or Python row by row."""
+
+import csv
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from graft.data.readers import plain_csv
 from graft.data.readers import table as tables
 from graft.data.readers.table import read_table
 from graft.data.sources.table_file import TableFile
 
 MISSING = ("NA", "?")
+SPLITS = ("train", "val", "test")
 
 
 def content(rows=300, header="size, weight,kind,number,outcome"):
@@ -71,7 +80,10 @@ def test_words_are_columns_by_name_or_place(read):
 @pytest.mark.parametrize(
     "odd",
     [
-        '1.5,2.5,"a\nb",1,0.5\n',  # a quote
+        '1.5,2.5,"a\nb",1,0.5\n',  # a line end in a value
+        '1.5,2.5,"a ""b""",1,0.5\n',  # a quote in a value
+        '1.5,2.5,a "b",1,0.5\n',
+        '1.5,2.5, "b",1,0.5\n',
         "\n1.5,2.5,a,1,0.5\n",  # a blank line
         ",,,,\n1.5,2.5,a,1,0.5\n",  # a row without a value
         "1.5,2.5,a,1\n",  # a row of another length
@@ -88,6 +100,113 @@ def test_what_is_odd_is_looked_at_row_by_row(read, odd):
     quick, slow = read(content().encode() + (odd if isinstance(odd, bytes) else odd.encode()))
     assert of_numbers(quick) == []
     same(quick, slow)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_values_in_quotes_are_what_stands_between_them(read, end):
+    rows = ['"1.25","2.5","a, ""or not""","3",0.5', '"-1.5",NA,"",1,"1.5"', '"NA",1e3,"a,b ","01",0.5'] * 4
+    text = content(header='"size","weight, kg",kind,"number",outcome') + "\n".join(rows).replace('""or not""', "or b")
+    quick, slow = read(text.replace("\n", end))
+    assert of_numbers(quick) == ["size", "weight, kg"]
+    assert quick.columns["kind"][-1] == "a,b"
+    same(quick, slow)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_file_of_many_blocks_is_the_table_of_one(read, monkeypatch, pack):
+    """Also where the first block says nothing of how many rows there are: of a packed file, or one that changes."""
+    text = content(rows=2000).encode()
+    monkeypatch.setattr(plain_csv, "BLOCK", 700)
+    quick, slow = read(pack(text + b"1.5,2.5,a,1,0.5"))  # the last line has no end
+    assert of_numbers(quick) == ["size", "weight"]
+    same(quick, slow)
+    long = ",".join(["1.5" + "0" * 300, "2.5", "a", "1", "0.5"]).encode() + b"\n"
+    same(*read(pack(text[: text.index(b"\n") + 1] + 300 * long + text)))
+    quick, slow = read(pack(text + b'1.5,2.5,"a\nb",1,0.5\n'))  # odd in the last block
+    assert of_numbers(quick) == []
+    same(quick, slow)
+
+
+def test_equal_texts_are_one_object_whatever_block_they_stand_in(read, monkeypatch):
+    monkeypatch.setattr(plain_csv, "BLOCK", 2000)
+    quick, _ = read(content(rows=3000))
+    assert len({id(text) for text in quick.columns["kind"]}) == 2
+    assert len({id(text) for text in quick.columns["outcome"]}) == 2
+
+
+def test_pandas_is_not_imported(tmp_path):
+    """It would take a quarter of a second and 25 MB."""
+    file = tmp_path / "some.csv"
+    file.write_text(content())
+    code = f"""
+import sys
+from graft.data.sources.table_file import TableFile
+TableFile({str(file)!r}, label="outcome", missing={MISSING}).load(0)
+assert "pyarrow.csv" in sys.modules and "pandas" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_rows_are_encoded_as_the_file_says(tmp_path):
+    """Computed here once more, value by value, from a table with missing values, quotes and categories."""
+    words = ["red", '"dark, blue"', "NA", "", " teal "]
+    draw = np.random.default_rng(0)
+    rows = [
+        f"{a:.3f},{'?' if row % 7 == 0 else f'{b:.2e}'},{words[row % 5]},{row * row % 11},{row % 3},{'ab'[row % 2]}"
+        for row, (a, b) in enumerate(draw.normal(size=(200, 2)))
+    ]
+    file = tmp_path / "mixed.csv"
+    file.write_text("\n".join(["size,weight,colour,count,few,outcome", *rows]))
+    data = TableFile(str(file), label="outcome", missing=MISSING).load(0)
+    with file.open(newline="") as lines:
+        found = [[value.strip() for value in row] for row in csv.reader(lines)]
+    places = {split: [int(place.rpartition(" ")[2]) for place in getattr(data, split).places] for split in SPLITS}
+
+    def numbers_at(split, column):
+        given = [found[line - 1][column] for line in places[split]]
+        return np.array([np.nan if value in ("", *MISSING) else float(value) for value in given])
+
+    columns = data.backbone_arguments["columns"]
+    assert [one.name for one in columns.numeric] == ["size", "weight", "count"]
+    assert [one.name for one in columns.categorical] == ["colour", "few"]
+    for place, (column, one) in enumerate(zip((0, 1, 3), columns.numeric, strict=True)):
+        known = numbers_at("train", column)
+        known = known[~np.isnan(known)]
+        assert (one.mean, one.std, one.median) == (known.mean(), known.std(), np.median(known))
+        for split in SPLITS:
+            expected = ((numbers_at(split, column) - one.mean) / one.std).astype(np.float32)
+            np.testing.assert_array_equal(rows_in(data, split).numbers[:, place], expected)
+    for place, (column, one) in enumerate(zip((2, 4), columns.categorical, strict=True)):
+        codes = {"": 0, "NA": 0} | {name: code for code, name in enumerate(one.categories, start=2)}
+        assert "dark, blue" in codes or column == 4
+        for split in SPLITS:
+            expected = [codes[found[line - 1][column]] for line in places[split]]
+            assert rows_in(data, split).codes[:, place].tolist() == expected
+    assert rows_in(data, "train").codes.dtype == torch.int64
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from Linux's /proc")
+def test_a_table_takes_little_more_memory_than_its_numbers(tmp_path):
+    """Measured in a process of its own: 300,000 rows of 50 numbers are 114 MiB; once they took four times that."""
+    file = tmp_path / "many.csv"
+    line = ",".join(["{:.3f}"] * 50)
+    with file.open("w") as lines:
+        lines.write(",".join([f"c{place}" for place in range(50)]) + ",outcome\n")
+        for row, values in enumerate(np.random.default_rng(0).normal(size=(300_000, 50))):
+            lines.write(line.format(*values) + f",{'ab'[row % 2]}\n")
+    code = f"""
+import json, re
+from pathlib import Path
+import pyarrow.csv
+from graft.data.sources.table_file import TableFile
+peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 2**10
+before = peak()
+TableFile({str(file)!r}, label="outcome").load(0)
+print(json.dumps(peak() - before))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert json.loads(ran.stdout) < 2.6 * 300_000 * 50 * 8 / 2**20, ran.stdout
 
 
 def test_a_comma_that_is_set_as_the_decimal_sign_makes_points_part_of_whole_numbers(tmp_path):
@@ -123,3 +242,7 @@ def test_the_data_are_the_same(tmp_path, monkeypatch):
 
 def rows(split):
     return split.inputs
+
+
+def rows_in(data, split):
+    return rows(getattr(data, split))

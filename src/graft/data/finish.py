@@ -10,13 +10,25 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from graft.data.boxes import Boxes
 from graft.data.folds import Evaluation, Fold, check_classes_fill, group_folds, grouped_folds, time_folds
 from graft.data.label_sets import of_classes
-from graft.data.samples import HELD_OUT, DomainData, Raw, Report, Samples, Split, group_numbers, sha256
+from graft.data.samples import (
+    HELD_OUT,
+    Digests,
+    DomainData,
+    Raw,
+    Report,
+    Samples,
+    Split,
+    group_numbers,
+    number_in,
+    sha256,
+)
 from graft.data.splits import (
     group_values,
     merged_groups,
@@ -100,6 +112,7 @@ def finish(domain: "Domain", split_seed: int, fold: Fold | None = None) -> Domai
         named, of_others = tuple, before - sum(map(len, splits.values()))
         fingerprint = sha256([fingerprint.encode(), repr(classes).encode()])
         check_not_empty(domain, splits, read.skipped)
+    splits = {name: replace(samples, contents=None) for name, samples in splits.items()}  # they have been compared
     splits, fields = domain.encode(splits)
     encoded_notes = tuple(fields.pop("notes", ()))
     splits, later = without_bad(domain, splits)
@@ -165,7 +178,8 @@ def with_labels(domain: "Domain", raw: Raw) -> tuple[dict[str, Samples], tuple[s
             for name, rows in words.items()
         }
     problems = raw.splits["train"].problems
-    found = {word for i, one in enumerate(words["train"]) if one is not None and i not in problems for word in one}
+    labelled = (one for i, one in enumerate(words["train"]) if i not in problems) if problems else words["train"]
+    found = {word for one in {*labelled} for word in one or ()}
     classes = raw.classes or ordered(found)
     allowed = "train's classes"
     if raw.classes:
@@ -180,7 +194,8 @@ def with_labels(domain: "Domain", raw: Raw) -> tuple[dict[str, Samples], tuple[s
 def words_of(labels: Iterable[Any], separator: str | None) -> list[tuple[str, ...] | None]:
     """Each sample's labels: one, or several that are separated or listed; None where they are missing."""
     if separator is None:
-        return [None if label is None else (label,) for label in labels]
+        known: dict[Any, tuple[str, ...]] = {}  # a million rows have few labels
+        return [None if label is None else known.setdefault(label, (label,)) for label in labels]
     several = (label.split(separator) if isinstance(label, str) else label for label in labels)
     return [None if one is None else tuple(word.strip() for word in one if word.strip()) for one in several]
 
@@ -210,7 +225,8 @@ def with_classes(
 ) -> Samples:
     """Labels as int64 `(N,)`, with a problem where one is missing or no class."""
     number = {name: index for index, name in enumerate(classes)}
-    labels = torch.tensor([number.get(one[0], 0) if one else 0 for one in words], dtype=torch.int64)
+    codes = {one: number.get(one[0], 0) if one else 0 for one in {*words}}  # a million rows have few labels
+    labels = torch.from_numpy(np.fromiter(map(codes.__getitem__, words), np.int64, len(words)))
     return replace(samples, labels=labels, problems=unknown_labels(words, classes, allowed) | dict(samples.problems))
 
 
@@ -228,7 +244,7 @@ def with_label_sets(
 def unknown_labels(words: Sequence[tuple[str, ...] | None], classes: Sequence[str], allowed: str) -> dict[int, str]:
     """By index, that a sample's label is missing, or which one is no class."""
     number, problems = set(classes), {}
-    if all(one is not None and number.issuperset(one) for one in set(words)):  # a million rows have few labels
+    if all(one is not None and number.issuperset(one) for one in {*words}):
         return {}
     known = ", ".join(classes[:CLASSES_SHOWN]) + (", ..." if len(classes) > CLASSES_SHOWN else "")
     for index, one in enumerate(words):
@@ -243,7 +259,10 @@ def one_spelling(
     words: Mapping[str, Sequence[tuple[str, ...] | None]], classes: Sequence[str] | None
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Another spelling for labels that mean the same (0 and 0.0), and notes on those that may (Cat and cat)."""
-    counts = Counter(word for rows in words.values() for one in rows for word in one or ())
+    counts = Counter[str]()
+    for one, times in sum((Counter(rows) for rows in words.values()), Counter()).items():
+        for word in one or ():
+            counts[word] += times
     same: dict[str, list[str]] = {}
     for word in counts:
         same.setdefault(canonical(word), []).append(word)
@@ -353,21 +372,20 @@ def copy_notes(domain: "Domain", splits: Mapping[str, Samples]) -> tuple[str, ..
     if train.contents is None:
         return ()
     contents = {name: samples.contents for name, samples in splits.items() if samples.contents is not None}
-    labels = [tuple(label) if isinstance(label, list) else label for label in train.labels.tolist()]
     return (
-        *duplicate_notes(group_numbers(train.contents), labels, domain.noun),
+        *duplicate_notes(group_numbers(train.contents), train.labels, domain.noun),
         *leak_notes(contents, domain.noun),
     )
 
 
-def duplicate_notes(groups: Tensor, labels: Sequence[Hashable], noun: str) -> tuple[str, ...]:
+def duplicate_notes(groups: Tensor, labels: Any, noun: str) -> tuple[str, ...]:
     """One line on samples that occur more than once, and whether their labels agree; empty where none does."""
-    several = (groups.bincount() > 1)[groups]
-    if not several.any():
+    several = (groups.bincount() > 1)[groups].nonzero()[:, 0]
+    if not len(several):
         return ()
     seen: dict[int, list[Hashable]] = {}
-    for index in several.nonzero()[:, 0].tolist():
-        seen.setdefault(int(groups[index]), []).append(labels[index])
+    for group, label in zip(groups[several].tolist(), labels[several].tolist(), strict=True):
+        seen.setdefault(group, []).append(tuple(label) if isinstance(label, list) else label)
     copies = list(seen.values())
     conflicts = sum(len(set(members)) > 1 for members in copies)
     return (f"{len(copies):,} {noun} occur more than once, {conflicts} of them with different labels",)
@@ -375,8 +393,7 @@ def duplicate_notes(groups: Tensor, labels: Sequence[Hashable], noun: str) -> tu
 
 def leak_notes(contents: Mapping[str, Sequence[Hashable]], noun: str) -> tuple[str, ...]:
     """Lines on samples of a held-out split that train has too."""
-    known = set(contents["train"])
-    shared = {name: sum(one in known for one in contents[name]) for name in HELD_OUT if name in contents}
+    shared = {name: number_in(contents[name], contents["train"]) for name in HELD_OUT if name in contents}
     return tuple(f"{count:,} {noun} of {name} are in train too" for name, count in shared.items() if count)
 
 
@@ -596,11 +613,14 @@ def rarest_labels(labels: Tensor) -> Tensor:
 
 def fingerprint_of(domain: "Domain", raw: Raw, splits: Mapping[str, Samples], classes: Sequence[str] | None) -> str:
     """Hash of all samples that can be used and of their labels, wherever their files lie."""
-    parts = [raw.fingerprint.encode(), domain.label_kind.encode(), repr(classes).encode()]
+    parts: list[bytes | Digests] = [raw.fingerprint.encode(), domain.label_kind.encode(), repr(classes).encode()]
     for name, samples in splits.items():
         labels = samples.labels
         parts += [name.encode(), labels.digest if isinstance(labels, Boxes | TargetTexts) else labels.numpy().tobytes()]
-        parts += [one if isinstance(one, bytes) else repr(one).encode() for one in samples.contents or ()]
+        if isinstance(samples.contents, Digests):
+            parts.append(samples.contents)
+        else:
+            parts += [one if isinstance(one, bytes) else repr(one).encode() for one in samples.contents or ()]
     return sha256(parts)
 
 

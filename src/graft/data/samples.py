@@ -1,8 +1,9 @@
 """What a source reads, and what becomes of it: named splits of samples and labels."""
 
+import array
 import bisect
 import hashlib
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from graft.data.stream import Stream
 
 HELD_OUT = ("val", "test")
+SIZE_OF_DIGEST = 32  # bytes of SHA-256
+HASHED_TOGETHER = 2**12  # hashes of samples that are put in a row
 
 Modality = Literal["image", "text", "audio", "table", "sequence", "multimodal"]
 
@@ -65,6 +68,38 @@ class Places(Sequence):
         return Places(self.before, found) if isinstance(found, np.ndarray) else f"{self.before}{found}"
 
 
+class Digests(Sequence):
+    """SHA-256 hashes of what samples hold, or of some of them; a million take a third of what they take as objects."""
+
+    def __init__(self, values: np.ndarray, places: np.ndarray | None = None) -> None:
+        """`values` are uint8 `(N, 32)`, `places` `(M,)` which of them count; None: all."""
+        self.values = values
+        self.places = places
+
+    def __len__(self) -> int:
+        return len(self.values if self.places is None else self.places)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, np.ndarray):
+            return Digests(self.values, index if self.places is None else self.places[index])
+        return self.values[index if self.places is None else self.places[index]].tobytes()
+
+    def some(self, begin: int, end: int) -> np.ndarray:
+        """Those at places from `begin` to `end` as whole numbers `(end - begin, 4)`, to compare many at once."""
+        values = self.values[slice(begin, end) if self.places is None else self.places[begin:end]]
+        return values.view(np.uint64)
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The same of all, some at a time."""
+        return (self.some(start, start + HASHED_TOGETHER) for start in range(0, len(self), HASHED_TOGETHER))
+
+    def as_parts(self) -> Iterator[bytes]:
+        """Each hash behind its length, as `sha256` takes parts, many at once."""
+        for words in self.blocks():
+            length = np.full((len(words), 1), SIZE_OF_DIGEST, dtype="<u8")
+            yield np.concatenate([length.view(np.uint8), words.view(np.uint8)], axis=1).tobytes()
+
+
 SampleInputs = Tensor | LazyTensor | Sequence[Tensor] | Sequence[str] | Subset | ConcatDataset
 
 
@@ -104,10 +139,9 @@ class Split:
 
     def subset(self, indices: Tensor) -> "Split":
         """The samples at `indices` `(M,)`; images on disk stay there."""
-        chosen = indices.tolist()
         labels = None if self.labels is None else self.labels[indices]
-        places = None if self.places is None else places_at(self.places, indices)
-        columns = {name: [values[index] for index in chosen] for name, values in self.columns.items()}
+        places = None if self.places is None else values_at(self.places, indices)
+        columns = {name: values_at(values, indices) for name, values in self.columns.items()}
         fingerprint = sha256([self.fingerprint.encode(), indices.numpy().tobytes()])
         sources = None if self.sources is None else self.sources[indices]
         groups = None if self.groups is None else self.groups[indices]
@@ -138,18 +172,17 @@ class Samples:
 
     def take(self, indices: Tensor) -> "Samples":
         """The samples at `indices` `(M,)`."""
-        chosen = indices.tolist()
-        place = {index: number for number, index in enumerate(chosen)} if self.problems else {}
+        place = {index: number for number, index in enumerate(indices.tolist())} if self.problems else {}
         return replace(
             self,
             inputs=take(self.inputs, indices),
             labels=self.labels[indices]
             if isinstance(self.labels, Tensor | Boxes | TargetTexts)
-            else [self.labels[i] for i in chosen],
-            places=places_at(self.places, indices),
-            contents=None if self.contents is None else [self.contents[i] for i in chosen],
+            else values_at(self.labels, indices),
+            places=values_at(self.places, indices),
+            contents=None if self.contents is None else values_at(self.contents, indices),
             problems={place[i]: problem for i, problem in self.problems.items() if i in place},
-            columns={name: [values[i] for i in chosen] for name, values in self.columns.items()},
+            columns={name: values_at(values, indices) for name, values in self.columns.items()},
         )
 
 
@@ -192,12 +225,14 @@ def take(inputs: Any, indices: Tensor) -> Any:
         return LazyTensor(len(indices), lambda: inputs.tensor[indices])
     if isinstance(inputs, Tensor):
         return inputs[indices]
-    return Subset(inputs, indices.tolist())
+    return Subset(inputs, array.array("q", indices.numpy().tobytes()))  # a list of a million takes five times as much
 
 
-def places_at(places: Sequence[str], indices: Tensor) -> Sequence[str]:
-    """What messages call the samples at `indices` `(M,)`."""
-    return places[indices.numpy()] if isinstance(places, Places) else [places[index] for index in indices.tolist()]
+def values_at(values: Sequence[Any], indices: Tensor) -> Any:
+    """The values at `indices` `(M,)`; those that are kept in one array stay in one."""
+    if isinstance(values, Places | Digests):
+        return values[indices.numpy()]
+    return [values[index] for index in indices.tolist()]
 
 
 def located(inputs: Any, index: int) -> tuple[Any, int]:
@@ -214,12 +249,18 @@ def located(inputs: Any, index: int) -> tuple[Any, int]:
 
 def rows_of(split: "Split | Samples") -> Any:
     """A split's samples, whatever part of a part it is, of inputs that take indices `(M,)`: tables and sequences."""
+    inputs, indices = part_of(split)
+    return inputs if indices is None else inputs[indices]
+
+
+def part_of(split: "Split | Samples") -> tuple[Any, Tensor | None]:
+    """The inputs of which a split is a part, and its indices in them `(M,)`; None where it is all of them."""
     inputs: Any = split.inputs
     indices = None
     while isinstance(inputs, Subset):
-        own = torch.tensor(inputs.indices, dtype=torch.int64)
+        own = torch.tensor(np.asarray(inputs.indices, dtype=np.int64))
         inputs, indices = inputs.dataset, own if indices is None else own[indices]
-    return inputs if indices is None else inputs[indices]
+    return inputs, indices
 
 
 def names_of(split: Split, indices: Tensor) -> list[str]:
@@ -251,12 +292,19 @@ class DomainData:
     label_set: tuple[str, ...] | None = None
 
 
-def sha256(parts: Iterable[bytes]) -> str:
-    """Hash of a sequence of byte strings; lengths are hashed too, so that moving a boundary changes it."""
+def sha256(parts: Iterable[bytes | Digests]) -> str:
+    """Hash of a sequence of byte strings; lengths are hashed too, so that moving a boundary changes it.
+
+    Hashes of samples are a part each.
+    """
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(len(part).to_bytes(8, "little"))
-        digest.update(part)
+        if isinstance(part, Digests):
+            for several in part.as_parts():
+                digest.update(several)
+        else:
+            digest.update(len(part).to_bytes(8, "little"))
+            digest.update(part)
     return digest.hexdigest()
 
 
@@ -271,9 +319,42 @@ def generator(*parts: object) -> torch.Generator:
 
 
 def group_numbers(contents: Iterable[Hashable]) -> Tensor:
-    """Group number `(N,)` of each sample; equal ones share one."""
+    """Group number `(N,)` of each sample, in the order in which groups first occur; equal ones share one."""
+    if isinstance(contents, Digests) and (first := first_alike(contents)) is not None:
+        is_first = first == np.arange(len(first))
+        return torch.from_numpy(is_first.cumsum()[first] - 1)
     seen: dict[Hashable, int] = {}
     return torch.tensor([seen.setdefault(content, len(seen)) for content in contents], dtype=torch.int64)
+
+
+def first_alike(digests: Digests) -> np.ndarray | None:
+    """By each of the hashes the place of the first one that is equal; None where a part of them does not tell."""
+    words = digests.some(0, len(digests))
+    _, first, inverse = np.unique(words[:, 0], return_index=True, return_inverse=True)
+    first = first[inverse.ravel()]
+    later = (first != np.arange(len(first))).nonzero()[0]
+    return first if (words[later] == words[first[later]]).all() else None
+
+
+def number_in(contents: Sequence[Hashable], others: Sequence[Hashable]) -> int:
+    """How many samples are among others, by what they hold."""
+    if len(contents) and isinstance(contents, Digests) and isinstance(others, Digests):
+        others = possible(contents, others)
+    known = set(others)
+    return sum(one in known for one in contents)
+
+
+def possible(digests: Digests, others: Digests) -> list[bytes]:
+    """Those of the others whose first part occurs among the hashes: nearly none has to be compared as a whole."""
+    known = np.unique(digests.some(0, len(digests))[:, 0])
+    beginnings = np.zeros(2**16, dtype=bool)  # of two bytes, which fit into the processor's cache
+    beginnings[known >> np.uint64(48)] = True
+    found = []
+    for words in others.blocks():
+        words = words[beginnings[words[:, 0] >> np.uint64(48)]]
+        places = np.searchsorted(known, words[:, 0]).clip(max=len(known) - 1)
+        found += [one.tobytes() for one in words[known[places] == words[:, 0]]]
+    return found
 
 
 def check_unchanged(noun: str, augment: str, shift: str | None) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from graft.data.readers.numbers import are_whole, known_numbers
 from graft.data.readers.table import Table
 
 FEWEST = 30  # columns; fewer that count may each mean something else, such as rooms and inhabitants
@@ -18,8 +19,7 @@ def columns_of_numbers(table: Table, names: Sequence[str]) -> list[str]:
 
 def known(table: Table, name: str) -> np.ndarray:
     """A column's numbers without missing ones; 0 where all are missing."""
-    numbers = table.numbers(name)[0]
-    found = numbers[~np.isnan(numbers)]
+    found = known_numbers(table.numbers(name)[0])
     return found if len(found) else np.zeros(1)
 
 
@@ -27,11 +27,15 @@ def are_counts(table: Table, names: Sequence[str]) -> bool:
     """Whether columns of numbers are whole, not negative, mostly zero, and half of them above 1 somewhere."""
     if len(names) < FEWEST:
         return False
-    values = [known(table, name) for name in names]
-    if any((one < 0).any() or (one != np.round(one)).any() for one in values):
-        return False
-    zeros = sum((one == 0).sum() for one in values) / sum(map(len, values))
-    return bool(zeros >= MOSTLY and np.mean([one.max() > 1 for one in values]) >= MOSTLY)
+    zeros = values = above_one = 0
+    for name in names:  # one at a time: all together they would be the table once more
+        numbers = known(table, name)
+        if (numbers < 0).any() or not are_whole(numbers):
+            return False
+        zeros += int((numbers == 0).sum())
+        values += len(numbers)
+        above_one += bool(numbers.max() > 1)
+    return zeros >= MOSTLY * values and above_one >= MOSTLY * len(names)
 
 
 def with_shares(table: Table, names: Collection[str]) -> Table:

@@ -1,6 +1,7 @@
 """Numbers as people write them: decimal commas, thousands separators, percent signs and currencies."""
 
 import re
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
@@ -50,9 +51,10 @@ def numeral(text: str | None, decimal: str) -> Numeral | None:
 
 def share_of_numerals(values: np.ndarray, decimal: str) -> float:
     """Share of a column's known texts that are numbers with this decimal sign, all in one unit."""
-    known = [value for value in values if value is not None]
-    found = [number for value in known if (number := numeral(value, decimal))]
-    return len(found) / len(known) if known and len({number.unit for number in found}) == 1 else 0.0
+    counts = Counter(values.tolist())  # texts occur again and again
+    del counts[None]
+    found = {value: number.unit for value in counts if (number := numeral(value, decimal))}
+    return sum(map(counts.__getitem__, found)) / counts.total() if len({*found.values()}) == 1 else 0.0
 
 
 def decimal_sign(table: Table) -> str:

@@ -9,9 +9,10 @@ import lzma
 import re
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -22,11 +23,13 @@ from graft.data.readers.workbook import WORKBOOK, csv_of
 from graft.errors import GraftError, first_line, override, printable
 
 PARQUET, PARQUET_NAMES = b"PAR1", (".parquet", ".pq")
-COMPRESSED = {  # by their first bytes
-    re.compile(rb"\x1f\x8b"): gzip.decompress,
-    re.compile(rb"BZh\d1AY&SY"): bz2.decompress,
-    re.compile(rb"\xfd7zXZ\0"): lzma.decompress,
+COMPRESSED: dict[re.Pattern[bytes], Callable[..., Any]] = {  # by their first bytes
+    re.compile(rb"\x1f\x8b"): gzip.open,
+    re.compile(rb"BZh\d1AY&SY"): bz2.open,
+    re.compile(rb"\xfd7zXZ\0"): lzma.open,
 }
+UNREADABLE = (OSError, ValueError, EOFError, lzma.LZMAError, zlib.error)  # what damaged files raise
+BEGINNING = 16  # bytes by which files are told apart
 PACKED_NAMES = (".bz2", ".gz", ".xz")  # endings behind that of the table itself
 EXCEL = "Save the sheet as CSV"
 OTHER_FILES = {  # by their first bytes: what they are, and what to do
@@ -87,11 +90,40 @@ class Table:
         values = self.columns[name]
         known = self._numbers.get(name)
         if known is None or known[0] is not values:  # of a column that was replaced
-            known = self._numbers[name] = (values, *to_numbers(values))
+            numbers, wrong = map(small_if_constant, to_numbers(values))
+            known = self._numbers[name] = (values, numbers, wrong)
         return known[1:]
+
+    def give_back(self, name: str) -> None:
+        """Forget a column that nobody needs any more, and with it its memory."""
+        del self.columns[name]
+        self._numbers.pop(name, None)
 
     def __getitem__(self, indices: Tensor) -> "Table":
         return self.rows(indices.numpy())
+
+
+@dataclass(frozen=True)
+class TablePart:
+    """Some rows of a table, of which a column is taken when it is asked for: no two of them are held twice."""
+
+    table: Table
+    indices: np.ndarray | None  # `(M,)` of the rows; None: all
+
+    def __len__(self) -> int:
+        return len(self.table) if self.indices is None else len(self.indices)
+
+    def column(self, name: str) -> np.ndarray:
+        """The values of a column `(M,)`."""
+        return self._taken(self.table.columns[name])
+
+    def numbers(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """`to_numbers` of a column."""
+        numbers, wrong = self.table.numbers(name)
+        return self._taken(numbers), self._taken(wrong)
+
+    def _taken(self, values: np.ndarray) -> np.ndarray:
+        return values if self.indices is None else values[self.indices]
 
 
 def read_table(
@@ -111,26 +143,37 @@ def read_table(
     if not path.is_file():
         what = "that is a folder" if path.is_dir() else "no such file"
         raise GraftError(f"{key}={path}: {what}. Give a CSV or Parquet file: {key}=/path/to/table.csv")
-    content = content_of(path, key, taken=(WORKBOOK,))
     none = {text.strip() for text in missing} | {""}
+    if words is not None and encoding.lower() in ("utf-8", "utf8"):
+        plain = plain_table(path, key, delimiter or default_delimiter(path), header, none, words)
+        if plain is not None:
+            return plain
+    content = content_of(path, key, taken=(WORKBOOK,))
     if content.startswith(PARQUET) or path.suffix.lower() in PARQUET_NAMES:
         table = read_parquet(path, content, key)
     elif content.startswith(WORKBOOK):
         table = read_csv(path, csv_of(path, content, key).encode(), key, ",", header, "utf-8")
     else:
-        table = read_csv(path, content, key, delimiter, header, encoding, none, words)
+        table = read_csv(path, content, key, delimiter, header, encoding)
     if not len(table) and not table.bad:
         raise GraftError(f"{key}={path}: the file has no row of values. Give a table with a row for each sample.")
     return replace(table, columns={name: without_missing(values, none) for name, values in table.columns.items()})
 
 
+def opened(path: Path) -> Any:
+    """A file of bytes, decompressed as it is read."""
+    with path.open("rb") as file:
+        beginning = file.read(BEGINNING)
+    opener = next((opener for begins, opener in COMPRESSED.items() if begins.match(beginning)), Path.open)
+    return opener(path, "rb")
+
+
 def content_of(path: Path, key: str, taken: Collection[bytes] = ()) -> bytes:
     """A file's bytes, decompressed; GraftError for what is known to be no table and begins with none of `taken`."""
     try:
-        content = path.read_bytes()
-        unpack = next((unpack for begins, unpack in COMPRESSED.items() if begins.match(content)), bytes)
-        content = unpack(content)
-    except (OSError, ValueError, EOFError, lzma.LZMAError, zlib.error) as error:
+        with opened(path) as file:
+            content = file.read()
+    except UNREADABLE as error:
         raise GraftError(
             f"{key}={path}: it cannot be read ({first_line(error)}). Give a whole file: {key}=/path/to/table.csv"
         ) from None
@@ -177,15 +220,9 @@ def read_csv(
     delimiter: str | None,
     header: bool,
     encoding: str,
-    missing: Collection[str] = ("",),
-    words: Collection[str | int] | None = None,
 ) -> Table:
     """A text file with a row a line; blank lines do not count. A row of another length than the first one is bad."""
     delimiter = delimiter or default_delimiter(path)
-    if words is not None and encoding.lower() in ("utf-8", "utf8"):
-        plain = plain_table(path, content, key, delimiter, header, missing, words)
-        if plain is not None:
-            return plain
     text = decoded(path, content, key, encoding).removeprefix("\N{BYTE ORDER MARK}")
     source = key.rpartition(".")[0]
     try:
@@ -240,32 +277,33 @@ def read_csv(
 
 
 def plain_table(
-    path: Path,
-    content: bytes,
-    key: str,
-    delimiter: str,
-    header: bool,
-    missing: Collection[str],
-    words: Collection[str | int],
+    path: Path, key: str, delimiter: str, header: bool, missing: Collection[str], words: Collection[str | int]
 ) -> Table | None:
-    """A table of which every line is a row (see graft.data.readers.plain_csv); None for another."""
+    """A text file of which every line is a row (see graft.data.readers.plain_csv); None for another."""
 
     def places_of_words(first: Sequence[str]) -> set[int]:
         names = names_of(first, header, path, key)
         return {place for place, name in enumerate(names) if {name, place, place - len(names)} & {*words}}
 
+    if path.suffix.lower() in PARQUET_NAMES:
+        return None
     sign = "\t" if delimiter == DELIMITERS["\t"] else delimiter
-    plain = read_plain(content, sign, header, missing, places_of_words)
+    try:
+        with opened(path) as file:
+            if file.peek(BEGINNING).startswith((PARQUET, *OTHER_FILES)):
+                return None
+            plain = read_plain(file, path.stat().st_size, sign, header, missing, places_of_words)
+    except UNREADABLE:  # whoever reads the whole file says what is wrong
+        return None
     if plain is None:
         return None
     names = names_of(plain.first, header, path, key)
-    columns = [one if one.dtype != object else texts([text.strip() for text in one]) for one in plain.columns]
     return Table(
         str(path),
-        dict(zip(names, columns, strict=True)),
+        dict(zip(names, plain.columns, strict=True)),
         np.arange(plain.rows) + 1 + header,
         index=nameless(names, header),
-        points=any(one.dtype != object for one in columns),
+        points=any(one.dtype != object for one in plain.columns),
     )
 
 
@@ -439,10 +477,30 @@ def to_numbers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     elif (plain := plain_numbers(values)) is not None:
         numbers, given = plain, ~np.isnan(plain)
     else:
-        numbers = np.array([number(value) for value in values], dtype=np.float64)
-        given = np.array([value is not None and not is_nan(value) for value in values], dtype=bool)
+        different = set(values)  # texts occur again and again
+        numbers = mapped(values, {value: number(value) for value in different}, np.float64)
+        given = mapped(values, {value: value is not None and not is_nan(value) for value in different}, np.bool_)
     wrong = given & ~(np.abs(numbers) <= LARGEST)
     return (np.where(wrong, np.nan, numbers) if wrong.any() else numbers), wrong
+
+
+def mapped(values: np.ndarray, found: Mapping[Any, float], dtype: type) -> np.ndarray:
+    """What was found of each of the values `(N,)`."""
+    different: np.ndarray = np.array([*found.values()], dtype=dtype)
+    if is_constant(different):
+        return np.broadcast_to(different[:1], values.shape)
+    return np.fromiter(map(found.__getitem__, values), dtype, len(values))
+
+
+def small_if_constant(values: np.ndarray) -> np.ndarray:
+    """The values `(N,)`, in the memory of one of them where all are the same: of words no numbers need be kept."""
+    return np.broadcast_to(values[:1].copy(), values.shape) if is_constant(values) else values
+
+
+def is_constant(values: np.ndarray) -> bool:
+    """Whether all numbers or marks `(N,)` are the same, NaN too; most that are not differ at their ends."""
+    ends = np.array_equal(values[:1], values[-1:], equal_nan=True)
+    return ends and np.array_equal(values, np.broadcast_to(values[:1], values.shape), equal_nan=True)
 
 
 def plain_numbers(values: np.ndarray) -> np.ndarray | None:

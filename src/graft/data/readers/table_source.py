@@ -3,7 +3,8 @@
 import hashlib
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -15,10 +16,10 @@ from graft.config.types import Natural
 from graft.data.domain import Domain
 from graft.data.readers.counts import are_counts, columns_of_numbers, with_shares
 from graft.data.readers.label_columns import yes_or_no
-from graft.data.readers.numbers import LARGEST, number
+from graft.data.readers.numbers import LARGEST, are_whole, known_numbers, number
 from graft.data.readers.numerals import SHARE, decimal_sign, read_numerals, share_of_numerals
-from graft.data.readers.table import Table, column_name, to_numbers, to_texts
-from graft.data.samples import Modality, Places, Raw, Samples, rows_of, sha256
+from graft.data.readers.table import Table, TablePart, column_name, to_numbers, to_texts
+from graft.data.samples import SIZE_OF_DIGEST, Digests, Modality, Places, Raw, Samples, part_of, sha256
 from graft.errors import GraftError, hydra_value, listed, override
 from graft.inputs.columns import CATEGORICAL, FIRST, MISSING, NUMERIC, UNKNOWN, Column, Columns
 from graft.inputs.table import TableRows
@@ -233,16 +234,12 @@ class TableSource(Domain):
 
     def encode(self, splits: Mapping[str, Samples]) -> tuple[dict[str, Samples], dict[str, Any]]:
         """Rows as numbers and codes, by what train says of the columns."""
-        tables = {name: rows_of(samples) for name, samples in splits.items()}
+        tables = {name: table_part(samples) for name, samples in splits.items()}
         columns, notes = self._fit(tables["train"])
         fitted = sha256([repr(columns).encode()])
+        rows, problems = encode_splits(tables, columns)
         encoded = {
-            name: replace(
-                samples,
-                inputs=encode(tables[name], columns),
-                problems=wrong_values(tables[name], columns),
-                fitted=fitted,
-            )
+            name: replace(samples, inputs=rows[name], problems=problems[name], fitted=fitted)
             for name, samples in splits.items()
         }
         return encoded, {
@@ -250,25 +247,28 @@ class TableSource(Domain):
             "backbone_arguments": {"columns": columns},
         }
 
-    def _fit(self, train: Table) -> tuple[Columns, tuple[str, ...]]:
+    def _fit(self, train: TablePart) -> tuple[Columns, tuple[str, ...]]:
         """What the training rows say of the columns, and what a reader should know of it."""
         joint, counts = self.joint_kinds or {}, {*self.counts}
         columns, constant, names, commas = [], [], [], []
-        for name, values in train.columns.items():
+        for name in train.table.columns:
+            numbers, wrong = train.numbers(name)
             kind = NUMERIC if name in counts else self.kinds.get(name) or joint.get(name)
-            kind = kind or kind_of(values, *train.numbers(name), self.few_values)
-            column = fit_numbers(name, *train.numbers(name)) if kind == NUMERIC else fit_categories(name, values)
+            kind = kind or kind_of(numbers, train.column(name)[wrong] if wrong.any() else (), self.few_values)
+            column = fit_numbers(name, numbers, wrong) if kind == NUMERIC else fit_categories(name, train.column(name))
             if column is None:
                 constant.append(name)
                 continue
             columns.append(column)
             if len(column.categories) > MANY_CATEGORIES * len(train):
+                values = train.column(name)
                 if values.dtype == object and max(share_of_numerals(values, sign) for sign in ".,") >= SHARE:
                     commas.append(name)
                 else:
                     names.append(name)
         if not columns:
-            raise GraftError(f"{self.key}: every column of {train.file} is constant: there is nothing to learn from.")
+            file = train.table.file
+            raise GraftError(f"{self.key}: every column of {file} is constant: there is nothing to learn from.")
         found = Columns(columns)
         notes = [
             f"{len(found.numeric)} numeric and {len(found.categorical)} categorical columns, fitted on the training "
@@ -308,12 +308,13 @@ class TableSource(Domain):
 def joint_kind(own: np.ndarray, theirs: np.ndarray, few_values: int) -> str:
     """Whether the values of one column on both sides are numbers, or categories."""
     values = np.concatenate([own, theirs] if own.dtype == theirs.dtype else [to_texts(own), to_texts(theirs)])
-    return kind_of(values, *to_numbers(values), few_values)
+    numbers, wrong = to_numbers(values)
+    return kind_of(numbers, values[wrong], few_values)
 
 
 def counts_rows(numbers: np.ndarray, wrong: np.ndarray) -> bool:
     """Whether a column holds a whole number for each row, no two the same, without gaps or in order."""
-    if wrong.any() or np.isnan(numbers).any() or len(numbers) < 2 or (numbers != np.round(numbers)).any():
+    if wrong.any() or len(numbers) < 2 or not are_whole(numbers):
         return False
     if len(np.unique(numbers)) < len(numbers):
         return False
@@ -334,36 +335,28 @@ def check_columns(key: str, wanted: Sequence[str], table: Table) -> None:
             raise GraftError(f"{key}: {table.file} has no column {name!r}. Columns: {known}.")
 
 
-def wrong_values(table: Table, columns: Columns) -> dict[int, str]:
-    """By index the rows whose value in a numeric column is neither a number nor missing."""
-    problems: dict[int, str] = {}
-    for column in columns.numeric:
-        numbers, wrong = table.numbers(column.name)
-        wrong = wrong | (np.abs((numbers - column.mean) / column.std) > LARGEST)
-        for index in wrong.nonzero()[0].tolist():
-            problems.setdefault(index, wrong_number(table.columns[column.name], column.name, index))
-    return problems
-
-
 def wrong_number(values: np.ndarray, name: str, index: int) -> str:
     """What is wrong with a value of a numeric column."""
     text = str(values[index])
     return f"{text!r} in {name!r} is {'too large' if np.isfinite(number(text)) else 'no number'}"
 
 
-def kind_of(values: np.ndarray, numbers: np.ndarray, wrong: np.ndarray, few_values: int) -> str:
-    """Whether a column's training values are numbers, or categories; a few whole numbers are categories."""
-    known = numbers[~np.isnan(numbers)]
-    words = sum(not np.isfinite(number(str(value))) for value in values[wrong])  # others are numbers of over 32 bits
-    if words > (1 - SHARE) * (len(known) + wrong.sum()):
+def kind_of(numbers: np.ndarray, others: Iterable[Any], few_values: int) -> str:
+    """Whether a column's training values are numbers, or categories; a few whole numbers are categories.
+
+    `others` are the values that are neither missing nor a number of 32 bits.
+    """
+    known = known_numbers(numbers)
+    counts = Counter(others)
+    words = sum(times for value, times in counts.items() if not np.isfinite(number(str(value))))
+    if words > (1 - SHARE) * (len(known) + counts.total()):
         return CATEGORICAL
-    whole = bool((known == np.round(known)).all())
-    return CATEGORICAL if whole and len(np.unique(known)) <= few_values and not wrong.any() else NUMERIC
+    return CATEGORICAL if are_whole(known) and len(np.unique(known)) <= few_values and not counts else NUMERIC
 
 
 def fit_numbers(name: str, numbers: np.ndarray, wrong: np.ndarray) -> Column | None:
     """Mean, standard deviation and median of a column's training values; None where it is constant."""
-    known = numbers[~np.isnan(numbers)]
+    known = known_numbers(numbers)
     varies = len(known) > 0 and bool((known != known[0]).any())
     if not len(known):
         return Column(name, NUMERIC) if wrong.any() else None  # its rows are bad
@@ -381,37 +374,97 @@ def fit_categories(name: str, values: np.ndarray) -> Column | None:
     return Column(name, CATEGORICAL, tuple(sorted(found - {None})))
 
 
+def table_part(samples: Samples) -> TablePart:
+    """A split's rows in the table that they were read in."""
+    table, indices = part_of(samples)
+    return TablePart(table, None if indices is None else indices.numpy())
+
+
+def encode_splits(
+    tables: Mapping[str, TablePart], columns: Columns
+) -> tuple[dict[str, TableRows], dict[str, dict[int, str]]]:
+    """`encode` and `wrong_values` of every split. A column that is encoded is forgotten: nothing is held twice."""
+    problems: dict[str, dict[int, str]] = {name: {} for name in tables}
+
+    def in_turn(some: Sequence[Column], dtype: type, encoded: Callable[[str, Column], np.ndarray]) -> dict[str, Any]:
+        found: dict[str, np.ndarray] = {
+            name: np.empty((len(some), len(table)), dtype=dtype) for name, table in tables.items()
+        }
+        for place, column in enumerate(some):
+            for name in tables:
+                found[name][place] = encoded(name, column)
+            for whole in {id(one.table): one.table for one in tables.values()}.values():
+                whole.give_back(column.name)
+        return {name: row_by_row(values) for name, values in found.items()}
+
+    numbers = in_turn(columns.numeric, np.float32, lambda name, one: numbers_of(tables[name], one, problems[name]))
+    codes = in_turn(columns.categorical, np.int32, lambda name, one: codes_of(tables[name], one))
+    return {name: TableRows(columns, numbers[name], codes[name].long()) for name in tables}, problems
+
+
 def encode(table: Table, columns: Columns) -> TableRows:
     """A table's rows as numbers and codes."""
-    numbers = np.empty((len(table), len(columns.numeric)), dtype=np.float32)
-    for index, column in enumerate(columns.numeric):
-        numbers[:, index] = (table.numbers(column.name)[0] - column.mean) / column.std
-    codes = np.empty((len(table), len(columns.categorical)), dtype=np.int64)
-    for index, column in enumerate(columns.categorical):
-        known = {None: MISSING} | {name: code for code, name in enumerate(column.categories, start=FIRST)}
-        codes[:, index] = [known.get(value, UNKNOWN) for value in to_texts(table.columns[column.name])]
-    return TableRows(columns, torch.from_numpy(numbers), torch.from_numpy(codes))
+    rows, _ = encode_splits({"": TablePart(replace(table, columns=dict(table.columns)), None)}, columns)
+    return rows[""]
 
 
-def contents_of(table: Table, names: Sequence[str]) -> list[bytes]:
+def wrong_values(table: Table, columns: Columns) -> dict[int, str]:
+    """By index the rows whose value in a numeric column is neither a number nor missing."""
+    problems: dict[int, str] = {}
+    for column in columns.numeric:
+        numbers_of(TablePart(table, None), column, problems)
+    return problems
+
+
+def numbers_of(table: TablePart, column: Column, problems: dict[int, str]) -> np.ndarray:
+    """A column's standardised numbers `(M,)`; the rows whose value is no number get a problem."""
+    numbers, wrong = table.numbers(column.name)
+    scaled = (numbers - column.mean) / column.std
+    wrong = wrong | (np.abs(scaled) > LARGEST)
+    if wrong.any():
+        values = table.column(column.name)
+        for index in wrong.nonzero()[0].tolist():
+            problems.setdefault(index, wrong_number(values, column.name, index))
+    return scaled
+
+
+def codes_of(table: TablePart, column: Column) -> np.ndarray:
+    """The codes `(M,)` of a column's categories."""
+    known = {None: MISSING} | {name: code for code, name in enumerate(column.categories, start=FIRST)}
+    values = to_texts(table.column(column.name))
+    codes = {value: known.get(value, UNKNOWN) for value in set(values)}
+    return np.fromiter(map(codes.__getitem__, values), np.int32, len(values))
+
+
+def row_by_row(columns: np.ndarray) -> Tensor:
+    """Columns `(C, N)` as `(N, C)`, some rows at a time, which stay in the processor's cache."""
+    rows = np.empty(columns.shape[::-1], dtype=columns.dtype)
+    for start in range(0, len(rows), ROWS_TOGETHER):
+        rows[start : start + ROWS_TOGETHER] = columns[:, start : start + ROWS_TOGETHER].T
+    return torch.from_numpy(rows)
+
+
+def contents_of(table: Table, names: Sequence[str]) -> Digests:
     """A hash of what each row holds in some columns, to compare with other rows."""
     columns = [table.columns[name] for name in names]
-    texts = [values.tolist() for values in columns if values.dtype == object]
-    words = (repr(row).encode() for row in zip(*texts, strict=True)) if texts else itertools.repeat(b"")
-    numbers = rows_as_bytes([values for values in columns if values.dtype != object], len(table))
-    return [hashlib.sha256(row + other).digest() for row, other in zip(numbers, words, strict=False)]
+    texts = [values for values in columns if values.dtype == object]
+    numbers = [values for values in columns if values.dtype != object]
+    found = np.empty((len(table), SIZE_OF_DIGEST), dtype=np.uint8)
+    for start in range(0, len(table), ROWS_TOGETHER):
+        some = slice(start, start + ROWS_TOGETHER)
+        rows = bytes_of([values[some] for values in numbers], [values[some] for values in texts], len(found[some]))
+        digests = b"".join(hashlib.sha256(row).digest() for row in rows)
+        found[some] = np.frombuffer(digests, dtype=np.uint8).reshape(-1, SIZE_OF_DIGEST)
+    return Digests(found)
 
 
-def rows_as_bytes(columns: Sequence[np.ndarray], rows: int) -> Iterator[bytes]:
-    """What each row holds in columns of numbers, some rows at a time."""
-    if not columns:
-        yield from itertools.repeat(b"", rows)
-        return
-    for start in range(0, rows, ROWS_TOGETHER):
-        end = min(start + ROWS_TOGETHER, rows)
-        some = np.empty((end - start, len(columns)))
-        for place, values in enumerate(columns):
-            some[:, place] = values[start:end]
-        some += 0.0  # -0 is 0
-        content, size = some.tobytes(), 8 * len(columns)
-        yield from (content[place : place + size] for place in range(0, len(content), size))
+def bytes_of(numbers: Sequence[np.ndarray], texts: Sequence[np.ndarray], rows: int) -> Iterator[bytes]:
+    """What each row holds in columns of numbers and of texts."""
+    some = np.empty((rows, len(numbers)))
+    for place, values in enumerate(numbers):
+        some[:, place] = values
+    some += 0.0  # -0 is 0
+    content, size = some.tobytes(), some.itemsize * len(numbers)
+    words = (repr(row).encode() for row in zip(*(values.tolist() for values in texts), strict=True))
+    for row, others in zip(range(rows), words if texts else itertools.repeat(b""), strict=False):
+        yield content[row * size : (row + 1) * size] + others

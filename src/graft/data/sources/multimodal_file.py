@@ -13,7 +13,7 @@ from graft.config.types import Count
 from graft.data.readers import images, recordings
 from graft.data.readers.looks import looks_of
 from graft.data.readers.multimodal import FILES, placed, rows_with
-from graft.data.readers.table import Table, column_name, to_texts
+from graft.data.readers.table import Table, TablePart, column_name, to_texts
 from graft.data.readers.table_source import contents_of, encode, wrong_values
 from graft.data.readers.texts import Texts, normalised
 from graft.data.samples import Raw, Samples, rows_of, sha256
@@ -161,7 +161,7 @@ class MultimodalFile(TableFile):
             encoded = {name: replace(samples, inputs=rows[name]) for name, samples in splits.items()}
             return encoded, {"backbone_arguments": arguments, "notes": missing_notes(rows["train"])}
         tables: dict[str, Table] = {name: rows_of(as_samples(one.fields["table"])) for name, one in rows.items()}
-        columns, notes = self._fit(tables["train"])
+        columns, notes = self._fit(TablePart(tables["train"], None))
         arguments["table"] = {"columns": columns}
         fitted = sha256([repr(columns).encode()])
         encoded = {
