@@ -112,7 +112,6 @@ def finish(domain: "Domain", split_seed: int, fold: Fold | None = None) -> Domai
         named, of_others = tuple, before - sum(map(len, splits.values()))
         fingerprint = sha256([fingerprint.encode(), repr(classes).encode()])
         check_not_empty(domain, splits, read.skipped)
-    splits = {name: replace(samples, contents=None) for name, samples in splits.items()}  # they have been compared
     splits, fields = domain.encode(splits)
     encoded_notes = tuple(fields.pop("notes", ()))
     splits, later = without_bad(domain, splits)

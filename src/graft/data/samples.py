@@ -145,7 +145,7 @@ class Split:
         fingerprint = sha256([self.fingerprint.encode(), indices.numpy().tobytes()])
         sources = None if self.sources is None else self.sources[indices]
         groups = None if self.groups is None else self.groups[indices]
-        contents = None if self.contents is None else [self.contents[index] for index in chosen]
+        contents = None if self.contents is None else values_at(self.contents, indices)
         return Split(take(self.inputs, indices), labels, fingerprint, places, sources, columns, groups, contents)
 
 
