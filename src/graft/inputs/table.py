@@ -42,7 +42,9 @@ class TableRows:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, indices: Tensor) -> "TableRows":
+    def __getitem__(self, indices: Tensor | int) -> "TableRows":
+        if isinstance(indices, int):
+            return TableRows(self.columns, self.numbers[indices], self.codes[indices])
         # Row by row; an index in brackets gathers number by number, which takes five times as long.
         return TableRows(self.columns, self.numbers.index_select(0, indices), self.codes.index_select(0, indices))
 
