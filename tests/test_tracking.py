@@ -296,6 +296,12 @@ def test_unreachable_server_falls_back_to_offline(tmp_path, monkeypatch, capfd, 
     with pytest.raises(GraftError, match=r"logger\.wandb\.mode=offline"):
         _ = online[1].experiment
 
+    # One run more, so that wandb's service has answered what was given up before it is told to end: where its answer
+    # meets a closed connection, it never hears of the end, and wandb.teardown waits for ever.
+    after = loggers_for(tmp_path / "after", {"wandb": {"mode": "offline"}})
+    after[1].log_metrics({"a": 1.0}, step=0)
+    finish(after, ok=True)
+
 
 def test_login_decides_between_online_and_offline(tmp_path, monkeypatch):
     server = "https://api.wandb.ai"
