@@ -14,13 +14,12 @@ from graft.data.readers import images, recordings
 from graft.data.readers.looks import looks_of
 from graft.data.readers.multimodal import FILES, placed, rows_with
 from graft.data.readers.table import Table, TablePart, column_name, to_texts
-from graft.data.readers.table_source import contents_of, encode, wrong_values
+from graft.data.readers.table_source import contents_of, encode_splits
 from graft.data.readers.texts import Texts, normalised
 from graft.data.samples import Raw, Samples, rows_of, sha256
 from graft.data.sources.table_file import TableFile
 from graft.errors import GraftError
 from graft.files import user_path
-from graft.inputs.columns import Columns
 from graft.inputs.fusion import MultimodalRows
 
 MEDIA = ("text", "image", "audio")
@@ -160,17 +159,14 @@ class MultimodalFile(TableFile):
         if "table" not in arguments:
             encoded = {name: replace(samples, inputs=rows[name]) for name, samples in splits.items()}
             return encoded, {"backbone_arguments": arguments, "notes": missing_notes(rows["train"])}
-        tables: dict[str, Table] = {name: rows_of(as_samples(one.fields["table"])) for name, one in rows.items()}
-        columns, notes = self._fit(TablePart(tables["train"], None))
+        tables = {name: TablePart(rows_of(as_samples(one.fields["table"])), None) for name, one in rows.items()}
+        columns, notes = self._fit(tables["train"])
         arguments["table"] = {"columns": columns}
         fitted = sha256([repr(columns).encode()])
+        fields, problems = encode_splits(tables, columns)
+        whole = {name: MultimodalRows({**one.fields, "table": fields[name]}, one.present) for name, one in rows.items()}
         encoded = {
-            name: replace(
-                samples,
-                inputs=with_table(rows[name], tables[name], columns),
-                problems=wrong_values(tables[name], columns),
-                fitted=fitted,
-            )
+            name: replace(samples, inputs=whole[name], problems=problems[name], fitted=fitted)
             for name, samples in splits.items()
         }
         return encoded, {"backbone_arguments": arguments, "notes": (*notes, *missing_notes(rows["train"]))}
@@ -179,11 +175,6 @@ class MultimodalFile(TableFile):
 def as_samples(inputs: Any) -> Samples:
     """Inputs as `rows_of` takes them."""
     return Samples(inputs, (), (), None)
-
-
-def with_table(rows: MultimodalRows, table: Table, columns: Columns) -> MultimodalRows:
-    """The same samples with encoded table fields."""
-    return MultimodalRows({**rows.fields, "table": encode(table, columns)}, rows.present)
 
 
 def texts_in(rows: MultimodalRows) -> list[str]:
