@@ -64,6 +64,8 @@ def test_samples_per_second_of_training_alone(clock, options):
     assert measure.samples_per_s == pytest.approx(8.0), "8 samples a batch, a batch a second"
     validations = 2 * 4 * (2 if options else 1)
     assert measure.fit_s == START_S + 7 * BATCH_S + (validations + 1) * VALIDATION_S  # one more in the sanity check
+    assert measure.validation_s == (validations + 1) * VALIDATION_S
+    assert measure.train_s == 7 * BATCH_S
 
 
 def test_one_batch_has_no_speed(clock):
@@ -86,6 +88,9 @@ def test_resumed_fit_adds_up_and_testing_changes_nothing(clock, tmp_path):
     before = (second.fit_s, second.samples_per_s)
     trainer.test(trainer.lightning_module, loader(), ckpt_path=tmp_path / "a.ckpt", verbose=False, weights_only=True)
     assert (second.fit_s, second.samples_per_s) == before
+    assert second.validation_s == 10 * VALIDATION_S
+    trainer.validate(trainer.lightning_module, loader(), verbose=False)
+    assert second.validation_s == 10 * VALIDATION_S, "one outside of a fit is not of it"
 
 
 def test_interrupted_fit_is_measured(clock):

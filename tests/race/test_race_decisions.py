@@ -49,7 +49,7 @@ class Runner:
             higher_is_better=self.higher,
             samples=100,
             cpu_s=epochs + 0.5,
-            fit_share=epochs / (epochs + 0.5),
+            train_share=epochs / (epochs + 0.5),
             epochs=epochs,
             can_go_on=self.checkpoints,
         )
@@ -147,9 +147,26 @@ def test_longer_training_begins_at_the_checkpoint_where_it_may_and_costs_the_res
     one.winner()
     assert [job.begun is not None for job in runner.jobs] == [False] * 6 + [True] * 2
     assert one.log.rungs[1]["how"] == "2 from their checkpoints"
-    outcome = Outcome("a", cpu_s=2.5, fit_share=0.8, epochs=2)
+    outcome = Outcome("a", cpu_s=2.5, train_share=0.8, epochs=2)
     assert outcome.predicted_s(10) == pytest.approx(10.5)
     assert outcome.predicted_s(10, begun=True) == pytest.approx(8.5)
+
+
+def test_a_short_run_is_validated_once_and_a_longer_one_every_so_many_epochs():
+    short = Outcome("a", cpu_s=4.0, train_share=0.5, validation_share=0.25, epochs=2, validate_every=5)
+    assert short.predicted_s(20) == pytest.approx(20 + 4 + 1), "a second an epoch and a validation, and one beside"
+    assert short.predicted_s(4) == pytest.approx(4 + 1 + 1)
+
+
+@pytest.mark.parametrize(
+    ("share", "every", "epochs"), [(0.1, 5, 2), (0.02, 1, 2), (0.3, 5, 10), (0.2, 5, 4), (0.9, 7, 20)]
+)
+def test_a_rung_ends_with_a_validation(tmp_path, share, every, epochs):
+    space = {"axes": {"seed": [0, 1]}, "rungs": [{"name": "short", "epochs": share}, {"name": "whole"}]}
+    one = Race(read(space, "a test"), Runner(), RaceLog(tmp_path), 20, validate_every=every)
+    first, whole = one.space.rungs
+    assert one.epochs_on(first, one.space.candidates()[0]) == epochs
+    assert one.epochs_on(whole, one.space.candidates()[0]) == 20
 
 
 def test_a_rung_about_one_axis_shares_jobs_and_keeps_every_candidate_of_the_better_options(tmp_path):

@@ -10,7 +10,7 @@ from graft.cli import main as cli
 
 SMALL = (
     *("data/domain@data.target=image_arrays", "data.image_size=16", "backbone=lenet", "strategy=scratch"),
-    *("data.batch_size=16", "trainer=cpu", "training.epochs=2", "training.threads=1", "baselines=none"),
+    *("data.batch_size=16", "trainer=cpu", "training.epochs=4", "training.threads=1", "baselines=none"),
     *("logger=csv", "callbacks.progress=null", "optimizer.lr=1e-5,3e-3", "budget=1"),
 )
 SPACE = "axes: {}\nrungs:\n  - {name: short, epochs: 0.5, keep: 1}\n  - {name: whole}\n"
@@ -54,7 +54,7 @@ def decisions(folder):
 def test_a_race_tests_its_winner_alone_and_says_what_it_tried(race, capsys):
     code, folder, shown = race()
     assert code == 0, shown.err
-    assert "race, short (1 epoch; trained anew;" in shown.out
+    assert "race, short (2 epochs; trained anew;" in shown.out
     log = json.loads((folder / "race.json").read_text())
     assert log["result"]["candidate"] == "optimizer.lr=0.003"
     assert log["result"]["jobs"] == 4

@@ -12,6 +12,8 @@ from pytorch_lightning.callbacks import Callback
 
 from graft.memory import peak_process_memory
 
+MEASURED = ("fit_s", "train_s", "validation_s", "samples", "peak_memory_mb")
+
 
 class Throughput(Callback):
     """Measures a fit; read its properties after it.
@@ -21,10 +23,11 @@ class Throughput(Callback):
     """
 
     def __init__(self) -> None:
-        self._measured: dict[str, float] = {"fit_s": 0.0, "train_s": 0.0, "samples": 0, "peak_memory_mb": 0.0}
+        self._measured: dict[str, float] = dict.fromkeys(MEASURED, 0.0)
         self._restored = self._measured
         self._fit_started: float | None = None
         self._train_started: float | None = None
+        self._validation_started: float | None = None
         self._warm = False
 
     @property
@@ -43,14 +46,24 @@ class Throughput(Callback):
         """Seconds of the fit, all of it."""
         return self._measured["fit_s"]
 
+    @property
+    def train_s(self) -> float:
+        """Seconds of it in training batches, without the first."""
+        return self._measured["train_s"]
+
+    @property
+    def validation_s(self) -> float:
+        """Seconds of it in validations."""
+        return self._measured["validation_s"]
+
     def take_over(self, **measured: float) -> None:
-        """Tell of a fit that was measured elsewhere: fit_s, train_s, samples and peak_memory_mb."""
-        self._measured = measured
+        """Tell of a fit that was measured elsewhere; what is not named is 0."""
+        self._measured = dict.fromkeys(MEASURED, 0.0) | measured
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock and forget earlier memory peaks."""
         self._measured = dict(self._restored)
-        self._train_started, self._warm = None, False
+        self._train_started, self._validation_started, self._warm = None, None, False
         self._device, self._world_size = pl_module.device, trainer.world_size
         reset_peak_memory(self._device)
         self._fit_started = time.perf_counter()
@@ -78,8 +91,17 @@ class Throughput(Callback):
             self._go_on()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave validation out."""
+        """Leave validation out, and time it by itself."""
         self._pause()
+        if self._fit_started is not None:
+            self._validation_started = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop its clock."""
+        if self._validation_started is not None:
+            self._synchronize()
+            self._measured["validation_s"] += time.perf_counter() - self._validation_started
+            self._validation_started = None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave what happens between epochs out."""
@@ -105,7 +127,7 @@ class Throughput(Callback):
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         """Keep it for the next fit; testing a checkpoint restores callbacks too and must not touch the results."""
-        self._restored = dict(state_dict)
+        self._restored = dict.fromkeys(MEASURED, 0.0) | state_dict
 
     def _go_on(self) -> None:
         if self._warm:

@@ -76,7 +76,7 @@ def run(
         budget=budget,
         budget_s=budget_s,
         start_s=start_seconds(),
-        shortest=config.training.validate_every_epochs,
+        validate_every=config.training.validate_every_epochs,
         say=lambda line: print(line, flush=True),
     )
     print(f"race: {len(space.candidates())} candidates of {', '.join(space.axes) or 'one recipe'}", flush=True)
@@ -226,9 +226,11 @@ class Jobs:
             higher_is_better=selection["mode"] != "min",
             samples=results["data"]["target"]["val"],
             cpu_s=total,
-            fit_share=share_of(times["fit_s"], total),
+            train_share=share_of(train_seconds(results), total),
+            validation_share=share_of(times["validation_s"], total),
             once_share=share_of(times["pretrain_s"], total),
             epochs=settings["training"]["epochs"],
+            validate_every=settings["training"]["validate_every_epochs"],
             checkpoint=str(last) if last.is_file() else "",
             can_go_on=goes_on,
         )
@@ -243,12 +245,22 @@ class Jobs:
 
 def without_start(found: Sequence[Outcome]) -> Outcome:
     """The first outcome, whose time beside the fit counts as what others of its batch took, and the rest as once."""
-    beside = [one.cpu_s * (1 - one.fit_share - one.once_share) for one in found if one.value is not None]
+    beside = [
+        one.cpu_s * (1 - one.train_share - one.validation_share - one.once_share)
+        for one in found
+        if one.value is not None
+    ]
     first = found[0]
     if first.value is None or len(beside) < 2:
         return first
     more = max(beside[0] - statistics.median(beside[1:]), 0.0)
     return replace(first, once_share=first.once_share + more / first.cpu_s)
+
+
+def train_seconds(results: Mapping[str, Any]) -> float:
+    """Of a run's training batches, the first one among them, of which the others say how long it would be when warm."""
+    steps = results["cost"]["target_steps"]
+    return (results["time"]["train_s"] or 0.0) * steps / max(steps - 1, 1)
 
 
 def share_of(seconds: float | None, total: float) -> float:

@@ -18,18 +18,26 @@ class Outcome:
     higher_is_better: bool = True
     samples: int = 0  # of validation
     cpu_s: float = 0.0
-    fit_share: float = 1.0  # of its time
+    train_share: float = 1.0  # of its time, for training batches
+    validation_share: float = 0.0  # of its time
     once_share: float = 0.0  # of its time, for pretraining that other jobs share
     epochs: int = 1
+    validate_every: int = 1  # epochs
     checkpoint: str = ""  # the last one, where it was kept
     can_go_on: bool = False  # whether longer training may begin there
     failure: str = ""
 
     def predicted_s(self, epochs: int, *, begun: bool = False) -> float:
         """CPU seconds of the same job with so many epochs; `begun` says that those done are not done again."""
-        done = self.epochs if begun else 0
-        other = max(1 - self.fit_share - self.once_share, 0)
-        return self.cpu_s * (other + self.fit_share * max(epochs - done, 0) / max(self.epochs, 1))
+        left = max(epochs - self.epochs, 0) if begun else epochs
+        other = max(1 - self.train_share - self.validation_share - self.once_share, 0)
+        train = self.train_share * left / self.epochs
+        validation = self.validation_share * self.validations(left) / self.validations(self.epochs)
+        return self.cpu_s * (other + train + validation)
+
+    def validations(self, epochs: int) -> int:
+        """How many so many epochs have; fewer than lie between two of them have one, at their end."""
+        return max(epochs // self.validate_every, 1)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The story of a race: rung after rung, each longer and with fewer candidates, and the winner at the end."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ REFIT = (
     "selection=last",
     "baselines=none",
 )  # on all labels, which leaves nothing to choose an epoch by
+FEWEST_EPOCHS = 2  # some strategies have two phases
 TUNED = ("optimizer.lr", "optimizer.weight_decay")  # axes in which jobs may train together
 
 
@@ -43,7 +45,7 @@ class Race:
     budget_s: float | None = None  # CPU seconds
     budget: float | None = None  # share of the CPU seconds that all candidates would take
     start_s: float = 0.0  # CPU seconds that the command takes before its first job, as a sweep's does
-    shortest: int = 1  # epochs: one validation at least
+    validate_every: int = 1  # epochs, of the recipe
     say: Callable[[str], None] = print
     full_sweep_s: float | None = None  # what all candidates would take, once it can be told
     _last: dict[Candidate, list[Outcome]] = field(default_factory=dict)  # of whole candidates, the longest so far
@@ -106,8 +108,8 @@ class Race:
         """The jobs of a candidate on a rung, one a seed."""
         own_keys = candidate.overrides_of(rung.decides) if rung.alone else candidate.overrides
         keys = own_keys | dict(rung.set)
-        epochs = self.epochs_on(rung, candidate)
-        if rung.epochs < 1:
+        epochs, whole = self.epochs_on(rung, candidate), self.epochs_of(candidate)
+        if epochs < whole:
             keys[EPOCHS] = str(epochs)
         jobs = []
         for place, seed in enumerate(self.seeds_on(rung)):
@@ -115,7 +117,7 @@ class Race:
             before = [] if rung.decides else self._last.get(candidate, [])
             begun = before[place] if place < len(before) and before[place].can_go_on else None
             overrides = (*(f"{key}={value}" for key, value in own.items()), *UNTESTED)
-            jobs.append(Job(overrides, begun, is_whole=rung.epochs == 1))
+            jobs.append(Job(overrides, begun, is_whole=epochs == whole))
         return jobs
 
     def finish(self, jobs: Sequence[Job]) -> None:
@@ -132,10 +134,17 @@ class Race:
         assert found is not None
         return found
 
+    def epochs_of(self, candidate: Candidate) -> int:
+        """How long a candidate trains in the end."""
+        return int(candidate.overrides.get(EPOCHS, self.epochs))
+
     def epochs_on(self, rung: Rung, candidate: Candidate) -> int:
-        """How long a candidate trains on a rung."""
-        whole = int(candidate.overrides.get(EPOCHS, self.epochs))
-        return min(whole, max(round(rung.epochs * whole), self.shortest))
+        """How long a candidate trains on a rung: to a validation, which shorter runs than lie between two end with."""
+        whole = self.epochs_of(candidate)
+        epochs = max(round(rung.epochs * whole), FEWEST_EPOCHS)
+        if rung.epochs < 1 and epochs > self.validate_every:
+            epochs = math.ceil(epochs / self.validate_every) * self.validate_every
+        return min(whole, epochs)
 
     def seeds_on(self, rung: Rung) -> Sequence[str | None]:
         """The seeds that a rung trains on."""

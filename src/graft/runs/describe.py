@@ -113,6 +113,8 @@ def of_cost(
             "pretrain_s": experiment.pretrained.seconds if experiment.pretrained else 0.0,
             "folds_s": rule.choice.seconds if isinstance(rule, Budget) and rule.choice else 0.0,
             "fit_s": fitting.throughput.fit_s,
+            "train_s": fitting.throughput.train_s,
+            "validation_s": fitting.throughput.validation_s,
             "test_s": now - fitting.test_started if done else None,
         },
         "nonfinite": fitting.nonfinite.describe(),

@@ -60,7 +60,7 @@ class RunRecord(TypedDict, total=False):
     retrieval: dict[str, Any]  # of captions, by domain: samples, texts; recall by direction and k, and that of chance
     rejection: dict[str, Any]  # of an open set: by, threshold, fraction of the source's validation samples
     nonfinite: dict[str, Any] | None
-    time: dict[str, float | None]  # total_s, pretrain_s, folds_s, fit_s, test_s
+    time: dict[str, float | None]  # total_s, pretrain_s, folds_s, fit_s, train_s and validation_s of it, test_s
     probe: dict[str, Any]  # of strategy=probe: monitor, penalty, what each one tried reads, names in the fit
     tip_adapter: dict[str, Any]  # of the strategy: monitor, chosen alpha and beta, samples, what each pair reads
     stacked: dict[str, Any]  # jobs that trained together, this one among them, and fit_s of all; fit_s above is a share

