@@ -63,6 +63,9 @@ def texts(file: str, text: str, label: str, labels: int, *other: str) -> tuple[s
     return ("data=text", "data/domain@data.target=text_file", f"data.target.file={{data}}/{file}", *columns, *other)
 
 
+PENALTIES = (
+    "strategy.penalties=[1,0.1,0.01,0.001,0.0001,0.00001]"  # with weaker ones some random features do not converge
+)
 NO_HEADER = "data.target.header=false"
 DATA: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {  # by name: overrides, candidates
     "digits": (
@@ -164,7 +167,7 @@ def training(candidate: Candidate, what: str, words: Sequence[str], folder: Path
 
         weights = str(folder / "random.pt")
         torch.save(graft.assemble(*words, *candidate.overrides).module.backbone.state_dict(), weights)
-    return [f"backbone={candidate.option}", f"backbone.weights={weights}", "strategy=probe"]
+    return [f"backbone={candidate.option}", f"backbone.weights={weights}", "strategy=probe", PENALTIES]
 
 
 def tau_table(found: Sequence[Mapping[str, Any]], what: str, random: bool) -> list[str]:
