@@ -302,6 +302,18 @@ def test_a_default_rate_is_a_number_in_the_results_and_in_what_trains(tmp_path, 
     assert line == f"learning rate: {rate:g}, the default of mlp, from scratch"
 
 
+@pytest.mark.parametrize(
+    ("strategy", "trained"), [("frozen", "head"), ("full", "everything"), ("layer_decay", "layer by layer")]
+)
+def test_the_default_is_that_of_what_trains_at_which_rates(tmp_path, monkeypatch, strategy, trained):
+    monkeypatch.setenv("GRAFT_ROOT", str(tmp_path))
+    words = ["data=mnist_usps", "data/domain@data.target=digits", "data.source=null", "backbone=lenet", "trainer=cpu"]
+    backbone = graft.assemble(*words, "strategy=scratch").module.backbone
+    torch.save(backbone.state_dict(), tmp_path / "lenet.pt")
+    experiment = graft.assemble(*words, f"strategy={strategy}", f"backbone.weights={tmp_path / 'lenet.pt'}")
+    assert tuning.trained_by(experiment) == trained
+
+
 def test_the_defaults_say_what_was_not_measured():
     assert default_rates.default_rate("mypkg.Video", "head").describe() == {
         "value": 1e-3,

@@ -34,6 +34,7 @@ from graft.data.module import TransferDataModule
 from graft.errors import GraftError
 from graft.experiment import Experiment
 from graft.module import TransferModule
+from graft.rates.layer_decay import LayerDecay
 from graft.report import plots
 from graft.runs.folder import LR_CURVE, LR_PICTURE
 from graft.strategies.base import Phase, Strategy, batchnorm_parameters
@@ -307,10 +308,12 @@ def widest_phase(module: TransferModule, epochs: int) -> OnePhase:
 
 
 def trained_by(experiment: Experiment) -> Trained:
-    """What of the network trains, and whether it begins with weights."""
+    """What of the network trains, at which rates, and whether it begins with weights."""
     if not experiment.module.backbone_trains(experiment.epochs):
         return "head"
-    return "from scratch" if experiment.weights is None else "everything"
+    if experiment.weights is None:
+        return "from scratch"
+    return "layer by layer" if isinstance(experiment.module.rates, LayerDecay) else "everything"
 
 
 def batchnorm_of_run(experiment: Experiment) -> bool | None:
