@@ -91,6 +91,16 @@ def test_what_the_log_knows_is_not_run_again_and_decides_alike(tmp_path):
     assert second.log.result == first.log.result
 
 
+def test_a_log_from_before_is_shown_and_its_jobs_are_read_from_their_folders_again(tmp_path):
+    first = race(tmp_path, Runner())
+    first.tested(first.winner())
+    content = json.loads((tmp_path / "race.json").read_text()) | {"format": 1}
+    content["jobs"] = {key: {"folder": one["folder"], "fit_share": 0.5} for key, one in content["jobs"].items()}
+    (tmp_path / "race.json").write_text(json.dumps(content))
+    assert len(race_log.lines(race_log.read(tmp_path))) == 3
+    assert race(tmp_path, Runner()).log.jobs == {}
+
+
 def test_what_failed_is_dropped_and_tried_again_by_the_next_command(tmp_path):
     score = Runner().score
     broken = Runner(score=lambda keys: "out of memory" if keys["strategy"] == "full" else score(keys))

@@ -227,7 +227,7 @@ class Jobs:
             samples=results["data"]["target"]["val"],
             cpu_s=total,
             train_share=share_of(train_seconds(results), total),
-            validation_share=share_of(times["validation_s"], total),
+            validation_share=share_of(times.get("validation_s"), total),
             once_share=share_of(times["pretrain_s"], total),
             epochs=settings["training"]["epochs"],
             validate_every=settings["training"]["validate_every_epochs"],
@@ -258,9 +258,12 @@ def without_start(found: Sequence[Outcome]) -> Outcome:
 
 
 def train_seconds(results: Mapping[str, Any]) -> float:
-    """Of a run's training batches, the first one among them, of which the others say how long it would be when warm."""
-    steps = results["cost"]["target_steps"]
-    return (results["time"]["train_s"] or 0.0) * steps / max(steps - 1, 1)
+    """Of a run's training batches, the first one among them, of which the others say how long it would be when warm.
+
+    The whole fit's, of a run from before these were measured.
+    """
+    times, steps = results["time"], results["cost"]["target_steps"]
+    return times["train_s"] * steps / max(steps - 1, 1) if "train_s" in times else times["fit_s"]
 
 
 def share_of(seconds: float | None, total: float) -> float:

@@ -11,7 +11,8 @@ from graft.files import write_whole
 from graft.race.decisions import Decision, Measured, Outcome, close_calls
 from graft.runs.folder import RACE
 
-FORMAT = 1
+FORMAT = 2
+SHOWN_FORMATS = (1, FORMAT)  # whose decisions read alike; jobs of the first are read from their folders again
 SHOWN = 5  # candidates in a line
 
 
@@ -29,7 +30,8 @@ class RaceLog:
         self.folder = folder
         self.common = common
         before = read(folder) or {}
-        self.jobs = {key: Outcome(**one) for key, one in before.get("jobs", {}).items()}
+        jobs = before["jobs"] if before.get("format") == FORMAT else {}
+        self.jobs = {key: Outcome(**one) for key, one in jobs.items()}
         self.rungs: list[dict[str, Any]] = []
         self.settings: dict[str, Any] = {}
         self.result: dict[str, Any] | None = None
@@ -101,7 +103,7 @@ def read(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         content = json.loads(file.read_text())
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
+        if not isinstance(content, dict) or content.get("format") not in SHOWN_FORMATS:
             raise ValueError("it is no race's log of this Graft")
     except (OSError, ValueError) as error:
         raise GraftError(f"{file} cannot be read: {error}. Delete it: finished jobs are not run again.") from None
