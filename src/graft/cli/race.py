@@ -244,12 +244,8 @@ class Jobs:
 
 
 def without_start(found: Sequence[Outcome]) -> Outcome:
-    """The first outcome, whose time beside the fit counts as what others of its batch took, and the rest as once."""
-    beside = [
-        one.cpu_s * (1 - one.train_share - one.validation_share - one.once_share)
-        for one in found
-        if one.value is not None
-    ]
+    """The first outcome, whose time beside training counts as what others of its batch took, and the rest as once."""
+    beside = [one.cpu_s * one.other_share for one in found if one.value is not None]
     first = found[0]
     if first.value is None or len(beside) < 2:
         return first

@@ -27,13 +27,17 @@ class Outcome:
     can_go_on: bool = False  # whether longer training may begin there
     failure: str = ""
 
+    @property
+    def other_share(self) -> float:
+        """Of its time, what every job takes however long it trains."""
+        return max(1 - self.train_share - self.validation_share - self.once_share, 0)
+
     def predicted_s(self, epochs: int, *, begun: bool = False) -> float:
         """CPU seconds of the same job with so many epochs; `begun` says that those done are not done again."""
         left = max(epochs - self.epochs, 0) if begun else epochs
-        other = max(1 - self.train_share - self.validation_share - self.once_share, 0)
         train = self.train_share * left / self.epochs
         validation = self.validation_share * self.validations(left) / self.validations(self.epochs)
-        return self.cpu_s * (other + train + validation)
+        return self.cpu_s * (self.other_share + train + validation)
 
     def validations(self, epochs: int) -> int:
         """How many so many epochs have; fewer than lie between two of them have one, at their end."""

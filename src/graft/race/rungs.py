@@ -142,7 +142,7 @@ class Race:
         """How long a candidate trains on a rung: to a validation, which shorter runs than lie between two end with."""
         whole = self.epochs_of(candidate)
         epochs = max(round(rung.epochs * whole), FEWEST_EPOCHS)
-        if rung.epochs < 1 and epochs > self.validate_every:
+        if epochs > self.validate_every:
             epochs = math.ceil(epochs / self.validate_every) * self.validate_every
         return min(whole, epochs)
 
